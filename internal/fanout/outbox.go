@@ -1,0 +1,346 @@
+package fanout
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/reto10/chat/internal/wire"
+)
+
+const (
+	// chunk is how much of a backlog is written at once, and so how much must
+	// get through within a stall's time.
+	chunk = 64 << 10
+	// lowMark is the backlog below which a paced sender goes on.
+	lowMark = 32 << 10
+)
+
+// ErrClosed is what a paced send to an outbox answers that is closing or dead.
+var ErrClosed = errors.New("fanout: outbox closed")
+
+// Limits bound what an outbox does for a peer that does not read.
+type Limits struct {
+	Backlog int           // bytes that may wait
+	Stall   time.Duration // how long 64 KiB of it may take
+	Closing time.Duration // how long the close frame and the peer's answer may take
+	Slow    []byte        // the close frame for a peer past its limit
+}
+
+// Totals are what a set of outboxes has in common to count.
+type Totals struct {
+	Backlog atomic.Int64  // bytes waiting now
+	Slow    atomic.Uint64 // peers given up because of their backlog
+}
+
+// Outbox is the writing side of one socket. Whole frames go in, in any
+// goroutine; they come out in that order, none interleaved with another, and
+// nothing after a close frame. Only Pace may block.
+//
+// Where the kernel takes bytes without blocking they are written at once by the
+// caller. What it does not take waits, by reference, for a goroutine that lives
+// only while there is a backlog.
+type Outbox struct {
+	conn   net.Conn
+	try    tryFunc // nil where a write may block
+	limits *Limits
+	totals *Totals
+
+	mu       sync.Mutex // guards what follows; held over non-blocking writes only
+	queue    [][]byte   // to be written, oldest first
+	held     [][]byte   // what came while corked: after queue
+	bytes    int        // in queue, held and in the drainer's hands
+	ahead    int        // of these, in queue and in the drainer's hands
+	begun    bool       // queue[0] is the rest of a frame that the kernel has begun
+	corked   bool
+	draining bool // a drainer is at work: nobody else writes
+	closing  bool // a close frame is queued: nothing follows
+	dead     bool
+	room     chan struct{} // closed when ahead falls below lowMark, or the outbox dies
+	idle     chan struct{} // closed when all is written, or the outbox dies
+}
+
+// NewOutbox makes the outbox of conn, corked: it keeps what it receives until
+// Uncork.
+func NewOutbox(conn net.Conn, limits *Limits, totals *Totals) *Outbox {
+	return &Outbox{conn: conn, try: nonBlocking(conn), limits: limits, totals: totals, corked: true}
+}
+
+// Receive queues a batch. It is the outbox's end of a Hub.
+func (o *Outbox) Receive(b Batch) { o.Send(b.Bytes) }
+
+// Send queues whole frames. The bytes must not change afterwards.
+func (o *Outbox) Send(frames []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing || o.dead {
+		return
+	}
+	if !o.corked {
+		o.push(frames)
+		return
+	}
+	o.held = append(o.held, frames)
+	o.count(len(frames))
+	if o.bytes > o.limits.Backlog {
+		o.giveUp()
+	}
+}
+
+// Ahead queues one frame before what is held by a cork. After a
+// close frame nothing is sent any more, also of what was held.
+func (o *Outbox) Ahead(frame []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.queueAhead(frame)
+}
+
+func (o *Outbox) queueAhead(frame []byte) {
+	if o.closing || o.dead {
+		return
+	}
+	if wire.IsClose(frame) {
+		o.closing = true
+		o.dropHeld()
+	}
+	o.push(frame)
+}
+
+// Close queues what is held by a cork, then the close frame.
+func (o *Outbox) Close(code int, reason string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.closing && !o.dead {
+		o.uncork()
+	}
+	o.queueAhead(wire.CloseFrame(code, reason))
+}
+
+// Cork holds back what Send is given from now on.
+func (o *Outbox) Cork() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.corked = true
+}
+
+// Pace sends frames before what is held by the cork, and returns when the
+// backlog ahead of it is short again: as fast as the peer reads.
+func (o *Outbox) Pace(frames []byte) error {
+	o.mu.Lock()
+	if o.closing || o.dead {
+		o.mu.Unlock()
+		return ErrClosed
+	}
+	o.push(frames)
+	for o.ahead >= lowMark && !o.closing && !o.dead {
+		if o.room == nil {
+			o.room = make(chan struct{})
+		}
+		room := o.room
+		o.mu.Unlock()
+		<-room
+		o.mu.Lock()
+	}
+	defer o.mu.Unlock()
+	if o.closing || o.dead {
+		return ErrClosed
+	}
+	return nil
+}
+
+// Uncork sends what was held.
+func (o *Outbox) Uncork() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.uncork()
+}
+
+func (o *Outbox) uncork() {
+	held := o.held
+	o.corked, o.held = false, nil
+	for _, b := range held {
+		o.count(-len(b))
+		if o.closing || o.dead {
+			continue
+		}
+		o.push(b)
+	}
+}
+
+// Idle returns a channel that is closed when all is written or the outbox is
+// dead. It is asked for once, when nothing more is sent.
+func (o *Outbox) Idle() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.idle == nil {
+		o.idle = make(chan struct{})
+		if o.dead || o.ahead == 0 {
+			close(o.idle)
+		}
+	}
+	return o.idle
+}
+
+// Closing reports whether a close frame was queued or the connection is dead.
+func (o *Outbox) Closing() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closing || o.dead
+}
+
+// Kill closes the connection at once and drops what waits. It is the owner's
+// last call and may be repeated.
+func (o *Outbox) Kill() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.die()
+}
+
+// push writes b, or queues what of it the kernel does not take now.
+func (o *Outbox) push(b []byte) {
+	if len(o.queue) == 0 && !o.draining && o.try != nil {
+		n, err := o.try(b)
+		if err != nil {
+			o.die()
+			return
+		}
+		if n == len(b) {
+			o.written()
+			return
+		}
+		o.begun = n > 0
+		b = b[n:]
+	}
+	o.queue = append(o.queue, b)
+	o.count(len(b))
+	o.ahead += len(b)
+	if o.bytes > o.limits.Backlog && !o.closing {
+		o.giveUp()
+	}
+	if !o.draining && !o.dead {
+		o.draining = true
+		go o.drain()
+	}
+}
+
+// giveUp drops the backlog of a peer past its limit, all but the rest of what
+// the kernel has begun, and says good-bye behind it.
+func (o *Outbox) giveUp() {
+	o.totals.Slow.Add(1)
+	o.dropHeld()
+	keep := 0
+	if o.begun {
+		keep = 1
+	}
+	for _, b := range o.queue[min(keep, len(o.queue)):] {
+		o.count(-len(b))
+		o.ahead -= len(b)
+	}
+	o.queue = o.queue[:min(keep, len(o.queue))]
+	o.closing = true
+	o.push(o.limits.Slow)
+}
+
+func (o *Outbox) dropHeld() {
+	for _, b := range o.held {
+		o.count(-len(b))
+	}
+	o.held = nil
+}
+
+func (o *Outbox) count(n int) {
+	o.bytes += n
+	o.totals.Backlog.Add(int64(n))
+}
+
+// written is called whenever the queue has become empty.
+func (o *Outbox) written() {
+	if o.closing {
+		// The peer has this long to answer the close frame.
+		_ = o.conn.SetReadDeadline(time.Now().Add(o.limits.Closing))
+	}
+	if o.idle != nil {
+		o.wake(&o.idle)
+	}
+}
+
+// wake closes the channel in c, if any.
+func (o *Outbox) wake(c *chan struct{}) {
+	if *c == nil {
+		return
+	}
+	select {
+	case <-*c:
+	default:
+		close(*c)
+	}
+	if c == &o.room {
+		*c = nil
+	}
+}
+
+func (o *Outbox) die() {
+	if o.dead {
+		return
+	}
+	o.dead = true
+	o.dropHeld()
+	o.queue = nil
+	o.count(-o.bytes)
+	o.ahead = 0
+	_ = o.conn.Close()
+	o.wake(&o.room)
+	o.wake(&o.idle)
+}
+
+// drain writes the queue until it is empty. It ends with the outbox.
+func (o *Outbox) drain() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !o.dead && len(o.queue) > 0 {
+		taken, n := o.take()
+		patience := o.limits.Stall
+		if o.closing {
+			patience = o.limits.Closing
+		}
+		o.mu.Unlock()
+		_ = o.conn.SetWriteDeadline(time.Now().Add(patience))
+		_, err := taken.WriteTo(o.conn)
+		o.mu.Lock()
+		if o.dead {
+			break
+		}
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) && !o.closing {
+				o.totals.Slow.Add(1)
+			}
+			o.die()
+			break
+		}
+		o.count(-n)
+		o.ahead -= n
+		if o.ahead < lowMark {
+			o.wake(&o.room)
+		}
+	}
+	o.draining = false
+	if !o.dead {
+		o.queue = nil
+		o.written()
+	}
+}
+
+// take moves up to a chunk from the queue's head into the drainer's hands.
+func (o *Outbox) take() (taken net.Buffers, n int) {
+	o.begun = false
+	for len(o.queue) > 0 && (n == 0 || n+len(o.queue[0]) <= chunk) {
+		taken = append(taken, o.queue[0])
+		n += len(o.queue[0])
+		o.queue[0] = nil
+		o.queue = o.queue[1:]
+	}
+	return taken, n
+}

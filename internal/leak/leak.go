@@ -1,0 +1,54 @@
+// Package leak fails a test binary that leaves goroutines behind.
+package leak
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// patience is how long goroutines that are on their way out may take.
+const patience = 10 * time.Second
+
+// Main runs the tests and exits; use it as TestMain's whole body. Goroutines that
+// are still there some time after the last test are printed and fail the run.
+func Main(m *testing.M) {
+	code := m.Run()
+	if code == 0 {
+		if left := wait(); left != "" {
+			fmt.Fprintf(os.Stderr, "goroutines left behind:\n\n%s\n", left)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func wait() (left string) {
+	deadline := time.Now().Add(patience)
+	for pause := time.Millisecond; ; pause *= 2 {
+		left = others()
+		if left == "" || time.Now().After(deadline) {
+			return left
+		}
+		<-time.After(pause)
+	}
+}
+
+// others is the stacks of all goroutines but those that every test binary has.
+func others() string {
+	buf := make([]byte, 4<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	var found []string
+	for i, stack := range strings.Split(string(buf), "\n\n") {
+		if i == 0 || // this one
+			strings.Contains(stack, "testing.(*F).Fuzz") || strings.Contains(stack, "os/signal.") ||
+			strings.Contains(stack, "testing.runFuzzing") || strings.Contains(stack, "internal/fuzz.") {
+			continue
+		}
+		found = append(found, stack)
+	}
+	return strings.Join(found, "\n\n")
+}

@@ -1,0 +1,88 @@
+// Package presence gathers comings and goings over a short window, so that what
+// is told of them does not grow with the square of those who come.
+package presence
+
+import (
+	"sync"
+	"time"
+)
+
+// Change is somebody's coming to a place or going from it.
+type Change struct {
+	Channel string
+	Name    string
+	Role    string
+	Joined  bool // false: left
+	Size    int  // how many are there after it
+}
+
+// Window gathers changes. One that is undone within the window is not told.
+// Its methods are safe for concurrent use.
+type Window struct {
+	length time.Duration
+	flush  func([]Change)
+
+	mu      sync.Mutex // guards what follows
+	pending []Change   // the first change of each key, in order; latest holds the last
+	latest  map[key]Change
+	timer   *time.Timer // running while something is pending
+	closed  bool
+}
+
+type key struct{ channel, name string }
+
+// New makes a window. flush gets what changed, in order of its first change, a
+// length after it; it is called by one goroutine at a time.
+func New(length time.Duration, flush func([]Change)) *Window {
+	return &Window{length: length, flush: flush, latest: make(map[key]Change)}
+}
+
+// Add takes note of a change and returns at once. Changes of one name in one
+// channel must come in their order: joined, left, joined…
+func (w *Window) Add(c Change) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	k := key{c.Channel, c.Name}
+	if _, known := w.latest[k]; !known {
+		w.pending = append(w.pending, c)
+	}
+	w.latest[k] = c
+	if w.timer == nil {
+		w.timer = time.AfterFunc(w.length, w.expire)
+	}
+}
+
+// Close ends the window; what is pending is not told.
+func (w *Window) Close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
+
+// expire flushes under the lock, so that windows are told one after the other.
+func (w *Window) expire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	w.timer = nil
+	changed := w.pending[:0]
+	for _, first := range w.pending {
+		// One that ends as it began (came and went, or went and came) is none.
+		if last := w.latest[key{first.Channel, first.Name}]; last.Joined == first.Joined {
+			changed = append(changed, last)
+		}
+	}
+	w.pending = nil
+	clear(w.latest)
+	if len(changed) > 0 {
+		w.flush(changed)
+	}
+}

@@ -1,0 +1,258 @@
+// Package sequence puts what arrives in any order into the order of its places,
+// each place once and none left out.
+//
+// Publishers race, brokers repeat and forget: a node is offered place 7 before
+// place 6, or 6 twice, or never. A Line hands on 5, 6, 7. What was never offered
+// it reads back from the history.
+package sequence
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+const (
+	// grace is how long a missing place may still arrive by itself: its
+	// publisher is usually between storing and offering it.
+	grace = 5 * time.Millisecond
+	// retry is how long a Line waits after a history that failed.
+	retry = 250 * time.Millisecond
+	// readTimeout bounds one reading of the history.
+	readTimeout = 10 * time.Second
+	// maxEarly bounds what is kept of values that arrived early. Those beyond
+	// it are read back from the history when their turn comes.
+	maxEarly = 1024
+)
+
+// ErrGone is what History.After answers when it no longer keeps what followed.
+var ErrGone = errors.New("sequence: no longer kept")
+
+// Place numbers a value: within an epoch places count up by one.
+type Place struct {
+	Epoch string
+	Seq   uint64
+}
+
+// Item is a value and its place.
+type Item[T any] struct {
+	Place Place
+	Value T
+}
+
+// History reads back what a Line was not offered.
+type History[T any] interface {
+	// After returns some of what follows p in order, nothing when p is the
+	// newest, or an error that wraps ErrGone.
+	After(ctx context.Context, p Place) ([]Item[T], error)
+}
+
+// Line is the sequence of one channel. Its methods are safe for concurrent use.
+type Line[T any] struct {
+	history History[T]
+	deliver func(T)
+	lost    func()
+
+	mu      sync.Mutex // guards all below and is held while delivering
+	begun   bool       // last is known
+	closed  bool
+	last    Place       // the place handed on last
+	former  string      // the epoch before last.Epoch, whose stragglers are dropped
+	early   map[Place]T // offered before their turn, at most maxEarly
+	newest  Place       // the furthest place ever offered
+	filling *time.Timer // not nil while a gap waits to be filled
+}
+
+// New makes a Line that hands values on to deliver, one at a time and in order,
+// with the Line's lock held: deliver must not block or call the Line. lost is
+// called, likewise, when places were skipped because nothing keeps them any more.
+func New[T any](history History[T], deliver func(T), lost func()) *Line[T] {
+	return &Line[T]{history: history, deliver: deliver, lost: lost}
+}
+
+// Begun reports whether the Line knows where it starts.
+func (l *Line[T]) Begun() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.begun
+}
+
+// Begin starts the Line behind p. What is offered before is kept until then.
+// The first call counts.
+func (l *Line[T]) Begin(p Place) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.begun || l.closed {
+		return
+	}
+	l.begun, l.last = true, p
+	l.advance()
+}
+
+// At calls fn with the place handed on last; what comes after it is handed on
+// after fn returned. It reports false, without calling fn, when the Line is closed.
+func (l *Line[T]) At(fn func(last Place)) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	fn(l.last)
+	return true
+}
+
+// Offer hands v on when its turn has come, or keeps it until then. It reports
+// false when the Line is closed.
+func (l *Line[T]) Offer(p Place, v T) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	if l.begun && p.Epoch == l.last.Epoch && p.Seq == l.last.Seq+1 {
+		l.last = p
+		l.deliver(v)
+		if len(l.early) > 0 {
+			l.advance()
+		}
+		return true
+	}
+	if l.begun && l.passed(p) {
+		return true
+	}
+	l.keep(p, v)
+	if l.begun {
+		l.advance()
+	}
+	return true
+}
+
+// Close ends the Line: nothing is delivered any more.
+func (l *Line[T]) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.early = nil
+	if l.filling != nil {
+		l.filling.Stop()
+		l.filling = nil
+	}
+}
+
+// passed reports whether p was handed on, or belongs to an epoch that is over.
+func (l *Line[T]) passed(p Place) bool {
+	if p.Epoch == l.last.Epoch {
+		return p.Seq <= l.last.Seq
+	}
+	return p.Epoch == l.former && l.former != ""
+}
+
+func (l *Line[T]) keep(p Place, v T) {
+	if p.Epoch != l.newest.Epoch || p.Seq > l.newest.Seq {
+		l.newest = p
+	}
+	if l.early == nil {
+		l.early = make(map[Place]T)
+	}
+	if len(l.early) < maxEarly {
+		l.early[p] = v
+	}
+}
+
+// advance hands on whatever is next, and sees to it that a gap gets filled.
+func (l *Line[T]) advance() {
+	for {
+		if l.newest.Epoch != "" && l.newest.Epoch != l.last.Epoch && !l.passed(l.newest) {
+			// The history began anew: nothing of the old epoch follows.
+			l.former, l.last = l.last.Epoch, Place{Epoch: l.newest.Epoch}
+		}
+		next := Place{l.last.Epoch, l.last.Seq + 1}
+		v, ok := l.early[next]
+		if !ok {
+			break
+		}
+		delete(l.early, next)
+		l.last = next
+		l.deliver(v)
+	}
+	for p := range l.early {
+		if l.passed(p) {
+			delete(l.early, p)
+		}
+	}
+	if l.gap() && l.filling == nil {
+		l.fillAfter(grace)
+	}
+}
+
+// gap reports whether something was offered that is further than the next.
+func (l *Line[T]) gap() bool {
+	return l.newest.Epoch == l.last.Epoch && l.newest.Seq > l.last.Seq
+}
+
+func (l *Line[T]) fillAfter(d time.Duration) {
+	l.filling = time.AfterFunc(d, l.fill)
+}
+
+// fill reads the missing places from the history. The reading itself holds no lock.
+func (l *Line[T]) fill() {
+	l.mu.Lock()
+	from := l.last
+	wanted := l.gap() && !l.closed
+	if !wanted {
+		l.filling = nil
+	}
+	l.mu.Unlock()
+	if !wanted {
+		return
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	items, err := l.history.After(ctx, from)
+	cancel()
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.filling = nil
+	if l.closed {
+		return
+	}
+	switch {
+	case errors.Is(err, ErrGone):
+		l.skip(from)
+	case err != nil:
+		l.fillAfter(retry)
+		return
+	}
+	for _, it := range items {
+		if it.Place.Epoch == l.last.Epoch && it.Place.Seq == l.last.Seq+1 {
+			delete(l.early, it.Place)
+			l.last = it.Place
+			l.deliver(it.Value)
+		}
+	}
+	l.advance()
+	if l.filling != nil && l.last == from {
+		// Nothing came of it: what is missing is not stored yet, or never will be.
+		l.filling.Reset(retry)
+	}
+}
+
+// skip goes on with the first value at hand, when what stands before it is gone.
+func (l *Line[T]) skip(from Place) {
+	if l.last != from {
+		return // it arrived meanwhile
+	}
+	first := l.newest
+	for p := range l.early {
+		if p.Epoch == l.last.Epoch && p.Seq > l.last.Seq && p.Seq < first.Seq {
+			first = p
+		}
+	}
+	l.last.Seq = first.Seq - 1
+	if _, ok := l.early[first]; !ok {
+		l.last = first // not even that one is at hand
+	}
+	l.lost()
+}

@@ -1,0 +1,68 @@
+package wire
+
+import (
+	"encoding/binary"
+	"unicode/utf8"
+)
+
+// Opcodes of the frames a server sends (RFC 6455, section 5.2).
+const (
+	opText  = 0x1
+	opClose = 0x8
+	opPing  = 0x9
+	opPong  = 0xA
+
+	finalBit = 0x80
+)
+
+// maxControl is the longest payload of a control frame (RFC 6455, section 5.5).
+const maxControl = 125
+
+// PingFrame and PongFrame are whole frames without payload. An unsolicited pong
+// asks for no answer (RFC 6455, section 5.5.3).
+var (
+	PingFrame = []byte{finalBit | opPing, 0}
+	PongFrame = []byte{finalBit | opPong, 0}
+)
+
+// TextFrame wraps payload, valid UTF-8, in one unmasked frame: the bytes that
+// every socket gets alike (RFC 6455, section 5.1: a server does not mask).
+func TextFrame(payload []byte) []byte {
+	b := make([]byte, 0, len(payload)+10)
+	return append(appendHeader(b, opText, len(payload)), payload...)
+}
+
+// CloseFrame is a whole close frame (RFC 6455, section 5.5.1). A reason that
+// does not fit is cut between two characters.
+func CloseFrame(code int, reason string) []byte {
+	if len(reason) > maxControl-2 {
+		end := maxControl - 2
+		for end > 0 && !utf8.RuneStart(reason[end]) {
+			end--
+		}
+		reason = reason[:end]
+	}
+	b := make([]byte, 0, 4+len(reason))
+	b = appendHeader(b, opClose, 2+len(reason))
+	b = binary.BigEndian.AppendUint16(b, uint16(code))
+	return append(b, reason...)
+}
+
+// IsClose reports whether frame, a whole one, is a close frame.
+func IsClose(frame []byte) bool {
+	return len(frame) > 0 && frame[0] == finalBit|opClose
+}
+
+func appendHeader(b []byte, opcode byte, n int) []byte {
+	b = append(b, finalBit|opcode)
+	switch {
+	case n <= 125:
+		return append(b, byte(n))
+	case n <= 0xFFFF:
+		b = append(b, 126)
+		return binary.BigEndian.AppendUint16(b, uint16(n))
+	default:
+		b = append(b, 127)
+		return binary.BigEndian.AppendUint64(b, uint64(n))
+	}
+}

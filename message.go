@@ -1,0 +1,228 @@
+package chat
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/reto10/chat/internal/fanout"
+	"github.com/reto10/chat/internal/wire"
+)
+
+// Roles. Only [RoleAdmin] means something to the service; any other string is
+// an ordinary user's, and a token without a role is a [RoleUser]'s.
+const (
+	RoleAdmin = "admin"
+	RoleUser  = "user"
+)
+
+// What callers tell apart with [errors.Is]. Every error of this package wraps
+// one of these or the error of the port that failed.
+var (
+	// ErrUnauthenticated: the token or the password does not hold (401, 4001).
+	ErrUnauthenticated = errors.New("chat: unauthenticated")
+	// ErrForbidden: the user may not do this (403, code "forbidden").
+	ErrForbidden = errors.New("chat: forbidden")
+	// ErrInvalid: what was asked makes no sense (400, code "invalid").
+	ErrInvalid = errors.New("chat: invalid")
+	// ErrTooLarge: the content is over the limit (413, code "too_large").
+	ErrTooLarge = errors.New("chat: too large")
+	// ErrUnavailable: a port could not do its work now (503, code "unavailable").
+	ErrUnavailable = errors.New("chat: unavailable")
+	// ErrNotJoined: the socket is not in the channel (code "not_joined").
+	ErrNotJoined = errors.New("chat: channel not joined")
+	// ErrGone: a history no longer keeps what followed a place, or never knew it.
+	ErrGone = errors.New("chat: no longer kept")
+	// ErrClosed: the service is shutting down or has shut down.
+	ErrClosed = errors.New("chat: service closed")
+)
+
+// User is who a token says somebody is. The zero User is nobody.
+type User struct {
+	Name string // 1 to 128 bytes, see [ValidUsername]
+	Role string // RoleAdmin, RoleUser or the embedder's own
+}
+
+// Admin reports whether u may do what the protocol keeps for admins.
+func (u User) Admin() bool { return u.Role == RoleAdmin }
+
+// Place is where a message stands in its channel. Within an epoch the places of
+// a channel count 1, 2, 3… without holes; a history that lost its memory starts
+// a new epoch, so that an old place is never taken for a new one. The zero Place
+// stands before everything.
+type Place struct {
+	Epoch string // at most 32 of A-Z a-z 0-9
+	Seq   uint64 // 0: before the first message of the epoch
+}
+
+// Message is one notification, as it was stored and as every socket sees it.
+type Message struct {
+	Place   Place     // given by the history
+	Channel string    // "" is everyone's channel, "@ana" is ana's own
+	Sender  string    // who published it
+	Content string    // UTF-8 without NUL
+	Time    time.Time // UTC, whole milliseconds
+}
+
+// ID is the message's name on the wire: its channel and its place there, opaque
+// to clients. [ParseID] reads it back.
+func (m Message) ID() string { return FormatID(m.Channel, m.Place) }
+
+// FormatID names a place in a channel as clients see it.
+func FormatID(channel string, p Place) string {
+	return wire.FormatID(channel, p.Epoch, p.Seq)
+}
+
+// ParseID reads what [FormatID] wrote. The error wraps [ErrInvalid].
+func ParseID(id string) (channel string, p Place, err error) {
+	channel, epoch, seq, err := wire.ParseID(id)
+	if err != nil {
+		return "", Place{}, wrapf(ErrInvalid, "message id %q: %v", shorten(id), err)
+	}
+	if channel != "" && !ValidChannel(channel) {
+		return "", Place{}, wrapf(ErrInvalid, "message id %q names no valid channel", shorten(id))
+	}
+	return channel, Place{Epoch: epoch, Seq: seq}, nil
+}
+
+// ValidUsername reports whether name can be a user's: 1 to 128 bytes of
+// printable UTF-8 with no space at either end ("ana", "ana@example.com",
+// "auth0|123").
+func ValidUsername(name string) bool {
+	if len(name) < 1 || len(name) > 128 || !utf8.ValidString(name) || strings.TrimSpace(name) != name {
+		return false
+	}
+	for _, r := range name {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidChannel reports whether name can be a channel's: 1 to 128 of
+// A-Z a-z 0-9 . _ : - or "@" and a username, which is that user's own channel.
+// Everyone's channel has no name and is not valid here.
+func ValidChannel(name string) bool {
+	if owner, ok := strings.CutPrefix(name, "@"); ok {
+		return ValidUsername(owner)
+	}
+	if len(name) < 1 || len(name) > 128 {
+		return false
+	}
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '.', c == '_', c == ':', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// OwnChannel is the channel that only the user of that name reads. It is joined
+// for them when they connect.
+func OwnChannel(username string) string { return "@" + username }
+
+// EventType is what an [Event] tells of.
+type EventType string
+
+// The events that reach a socket through a [Registry].
+const (
+	EventMessage    EventType = wire.TypeMessage
+	EventUserJoined EventType = wire.TypeUserJoined
+	EventUserLeft   EventType = wire.TypeUserLeft
+)
+
+// Event is what a socket is told: a message, or that somebody came or went.
+type Event struct {
+	Type    EventType
+	Message Message   // of EventMessage, where nothing below is set
+	User    User      // who came or went
+	Channel string    // where, "" for the service itself
+	Time    time.Time // when it was told
+}
+
+// messageFrame is a message as every socket gets it, encoded once.
+func messageFrame(m Message) fanout.Frame {
+	return fanout.Frame{
+		Bytes: wire.Frame(wireMessage(m, wire.TypeMessage)),
+		Event: Event{Type: EventMessage, Message: m},
+	}
+}
+
+// eventFrame is any event as every socket gets it, encoded once.
+func eventFrame(e Event) fanout.Frame {
+	if e.Type == EventMessage {
+		return messageFrame(e.Message)
+	}
+	return fanout.Frame{
+		Bytes: wire.Frame(wire.Presence{
+			Type: string(e.Type), Username: e.User.Name, Role: e.User.Role,
+			Channel: e.Channel, Time: wire.Time(e.Time),
+		}),
+		Event: e,
+	}
+}
+
+func wireMessage(m Message, typ string) wire.Message {
+	return wire.Message{
+		Type: typ, ID: m.ID(), Channel: m.Channel,
+		Sender: m.Sender, Content: m.Content, Time: wire.Time(m.Time),
+	}
+}
+
+// wrapf makes an error of one of the package's kinds. Its text goes out to
+// clients, so it holds nothing secret.
+func wrapf(kind error, format string, args ...any) error {
+	return fmt.Errorf("%w: %s", kind, fmt.Sprintf(format, args...))
+}
+
+// unavailable wraps the error of a port that could not do what was being done.
+func unavailable(doing string, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, doing, err)
+}
+
+// kind is how an error is told to clients.
+type kind struct {
+	err    error
+	status int    // over HTTP
+	code   string // over a socket
+	text   string // when the error says no more than its kind
+}
+
+var kinds = []kind{
+	{ErrUnauthenticated, http.StatusUnauthorized, wire.CodeForbidden, "the token does not hold"},
+	{ErrForbidden, http.StatusForbidden, wire.CodeForbidden, "not allowed"},
+	{ErrInvalid, http.StatusBadRequest, wire.CodeInvalid, "not valid"},
+	{ErrTooLarge, http.StatusRequestEntityTooLarge, wire.CodeTooLarge, "too large"},
+	{ErrNotJoined, http.StatusConflict, wire.CodeNotJoined, "channel not joined"},
+}
+
+// explain says how err is told to a client. Of what is the client's to mend it
+// tells all; of anything else only that it is unavailable.
+func explain(err error) (k kind, text string) {
+	for _, k := range kinds {
+		if errors.Is(err, k.err) {
+			if text, ok := strings.CutPrefix(err.Error(), k.err.Error()+": "); ok {
+				return k, text
+			}
+			return k, k.text
+		}
+	}
+	k = kind{ErrUnavailable, http.StatusServiceUnavailable, wire.CodeUnavailable, "unavailable, try again later"}
+	return k, k.text
+}
+
+func shorten(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
+}
