@@ -1,0 +1,136 @@
+package token_test
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/lestrrat-go/jwx/v2/jwa"
+
+	"github.com/reto10/chat/internal/token"
+)
+
+var (
+	secret = []byte("0123456789abcdef0123456789abcdef")
+	now    = time.Unix(1_000_000_000, 0)
+	rules  = token.Rules{Role: "role"}
+)
+
+func TestDatesAreReadExactly(t *testing.T) {
+	const eve = `"sub":"eve"`
+	lastSecond := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	tests := []struct {
+		name, claims string
+		want         time.Time
+		err          error
+	}{
+		{name: "whole", claims: `"exp":1000000001`, want: now.Add(time.Second)},
+		{name: "fraction", claims: `"exp":1000000000.5`, want: now.Add(time.Second / 2)},
+		{name: "exponent", claims: `"exp":2e9`, want: time.Unix(2e9, 0)},
+		{name: "past the year 9999", claims: `"exp":9007199254740993`, want: lastSecond},
+		{name: "past any clock", claims: `"exp":123456789012345678901234567890`, want: lastSecond},
+		{name: "past any number", claims: `"exp":1e999`, err: token.ErrDate},
+		{name: "this very moment", claims: `"exp":1000000000`, err: token.ErrExpired},
+		{name: "a moment ago", claims: `"exp":999999999.999`, err: token.ErrExpired},
+		{name: "before 1970", claims: `"exp":-1`, err: token.ErrExpired},
+		{name: "zero", claims: `"exp":0`, err: token.ErrExpired},
+		{name: "absent", claims: `"iat":1`, err: token.ErrNoExpiry},
+		{name: "of other case", claims: `"EXP":2000000000`, err: token.ErrNoExpiry},
+		{name: "null", claims: `"exp":null`, err: token.ErrDate},
+		{name: "string", claims: `"exp":"2000000000"`, err: token.ErrDate},
+		{name: "date", claims: `"exp":"2033-05-18T03:33:20Z"`, err: token.ErrDate},
+		{name: "list", claims: `"exp":[2000000000]`, err: token.ErrDate},
+		{name: "twice, the last counts", claims: `"exp":2000000000,"exp":1`, err: token.ErrExpired},
+		{name: "nbf now", claims: `"exp":2e9,"nbf":1000000000`, want: time.Unix(2e9, 0)},
+		{name: "nbf ahead", claims: `"exp":2e9,"nbf":1000000000.1`, err: token.ErrNotYet},
+		{name: "nbf string", claims: `"exp":2e9,"nbf":"1"`, err: token.ErrDate},
+		{name: "iat ahead", claims: `"exp":2e9,"iat":1999999999`, want: time.Unix(2e9, 0)},
+		{name: "iat string", claims: `"exp":2e9,"iat":"1"`, err: token.ErrDate},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			parsed, err := token.Parse(sign(`{"alg":"HS256"}`, "{"+eve+","+test.claims+"}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			claims, err := parsed.Claims(rules, now)
+			if !errors.Is(err, test.err) {
+				t.Fatalf("error %v, want %v", err, test.err)
+			}
+			if diff := cmp.Diff(test.want, claims.Expires); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestVerifyNeverLetsTheTokenChoose(t *testing.T) {
+	for _, header := range []string{`{"alg":"HS256"}`, `{"alg":"none"}`, `{"alg":"HS512"}`, `{"alg":"RS256"}`} {
+		parsed, err := token.Parse(sign(header, `{}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, alg := range []jwa.SignatureAlgorithm{jwa.HS256, jwa.HS384, jwa.RS256, jwa.NoSignature, "made-up"} {
+			err := parsed.Verify(alg, secret)
+			if ok := parsed.Algorithm == "HS256" && alg == jwa.HS256; ok != (err == nil) {
+				t.Errorf("%s verified as %s: %v", header, alg, err)
+			}
+			if refusal := token.Refusal(""); err != nil && !errors.As(err, &refusal) {
+				t.Errorf("%s verified as %s: %v is no Refusal", header, alg, err)
+			}
+		}
+	}
+}
+
+func FuzzToken(f *testing.F) {
+	f.Add(sign(`{"alg":"HS256"}`, `{"sub":"ana","role":"admin","exp":2e9}`))
+	f.Add(sign(`{"alg":"HS256","kid":"1","typ":"JWT"}`, `{"sub":"ana","exp":2000000000,"aud":["a","b"],"iss":"me"}`))
+	f.Add(sign(`{"alg":"none","crit":["b64"]}`, `null`))
+	f.Add("a.b.c")
+	f.Add("..")
+	f.Fuzz(func(t *testing.T, s string) {
+		parsed, err := token.Parse(s)
+		refusal := token.Refusal("")
+		if err != nil {
+			if !errors.As(err, &refusal) {
+				t.Fatalf("%v is no Refusal", err)
+			}
+			return
+		}
+		if len(s) > token.MaxLen || strings.Count(s, ".") != 2 {
+			t.Errorf("parsed %q", s)
+		}
+		claims, err := parsed.Claims(token.Rules{Role: "role", Issuer: "me", Audience: "a"}, now)
+		if err != nil && !errors.As(err, &refusal) {
+			t.Errorf("%v is no Refusal", err)
+		}
+		if err == nil && (claims.Subject == "" || !claims.Expires.After(now)) {
+			t.Errorf("claims %+v", claims)
+		}
+		if err := parsed.Verify(jwa.HS256, secret); err == nil {
+			// Whoever signs knows the secret, and has one text for one token.
+			at := strings.LastIndexByte(s, '.')
+			if want := s[:at] + "." + mac(s[:at]); s != want {
+				t.Errorf("%q is as good as %q", s, want)
+			}
+		}
+	})
+}
+
+func sign(header, payload string) string {
+	signed := encode(header) + "." + encode(payload)
+	return signed + "." + mac(signed)
+}
+
+func mac(signed string) string {
+	h := hmac.New(sha256.New, secret)
+	h.Write([]byte(signed))
+	return encode(string(h.Sum(nil)))
+}
+
+func encode(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
