@@ -1,0 +1,256 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/reto10/chat/internal/fanout"
+	"github.com/reto10/chat/internal/presence"
+	"github.com/reto10/chat/internal/roster"
+	"github.com/reto10/chat/internal/throttle"
+	"github.com/reto10/chat/internal/wire"
+)
+
+const (
+	// portTimeout bounds what a socket asks of a port, so that a command is
+	// answered "unavailable" and does not hang.
+	portTimeout = 5 * time.Second
+	// closeTimeout is how long a close frame and the peer's answer may take.
+	closeTimeout = 5 * time.Second
+)
+
+// Service is the chat: an [http.Handler] for its routes, and what Go code may do
+// without a socket. Its methods are safe for concurrent use. Make one with [New]
+// and end it with [Service.Shutdown].
+type Service struct {
+	cfg     *config
+	auth    Authenticator
+	login   LoginProvider // nil: no /login
+	handler http.Handler
+
+	loginsByUser    *throttle.Limiter
+	loginsByAddress *throttle.Limiter
+
+	limits fanout.Limits
+	totals fanout.Totals
+	counts counters
+	window *presence.Window
+	roster *roster.Roster[*socket]
+}
+
+// counters are what Stats reads.
+type counters struct {
+	accepted, refused, published, commands, refusedCommands, logins, refusedLogins atomic.Uint64
+}
+
+// Stats are figures since the service was made, for this process.
+type Stats struct {
+	Sockets         int    // live now
+	BacklogBytes    int64  // waiting now for sockets that read slowly
+	Accepted        uint64 // sockets
+	Refused         uint64 // handshakes answered with an error
+	SlowClosed      uint64 // sockets closed because of their backlog
+	Published       uint64 // messages stored and handed on
+	Deliveries      uint64 // events handed to sockets; 0 when the registry does not count
+	Commands        uint64 // frames from clients
+	RefusedCommands uint64 // of these, answered with an error
+	Logins          uint64 // that succeeded
+	RefusedLogins   uint64
+}
+
+// New makes a service that takes tokens from auth. When auth is a
+// [LoginProvider], too, it has a /login.
+func New(auth Authenticator, opts ...Option) (*Service, error) {
+	if auth == nil {
+		return nil, errors.New("chat: no Authenticator")
+	}
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		cfg:             cfg,
+		auth:            auth,
+		loginsByUser:    throttle.NewLimiter(loginBurst, loginEvery, loginKeys),
+		loginsByAddress: throttle.NewLimiter(4*loginBurst, loginEvery/4, loginKeys),
+		limits: fanout.Limits{
+			Backlog: cfg.backlog,
+			Stall:   cfg.stall,
+			Closing: closeTimeout,
+			Slow:    wire.CloseFrame(int(CloseTooSlow), "too slow, resume"),
+		},
+		roster: roster.New[*socket](cfg.maxSockets, cfg.heartbeat),
+	}
+	s.login, _ = auth.(LoginProvider)
+	if r, ok := cfg.registry.(HistoryReader); ok {
+		r.ReadHistory(cfg.history)
+	}
+	s.window = presence.New(cfg.presenceWindow, s.tellPresence)
+	if r, ok := cfg.registry.(PresenceSource); ok && cfg.presence != PresenceToNobody {
+		r.WatchPresence(func(c PresenceChange) {
+			s.window.Add(presence.Change{Channel: c.Channel, Name: c.User.Name, Role: c.User.Role, Joined: c.Joined, Size: c.Size})
+		})
+	}
+	s.handler = s.routes()
+	return s, nil
+}
+
+// Broadcast publishes a message from Go code: Channel, Sender and Content are the
+// caller's, what the policy says to users is not asked. It returns the message as
+// stored, when it is handed on to everyone connected. On an error that wraps
+// [ErrUnavailable] it may have been stored all the same.
+func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
+	if err := s.check(m); err != nil {
+		return Message{}, err
+	}
+	m.Place = Place{}
+	m.Time = time.Now().UTC().Truncate(time.Millisecond)
+	m, err := s.cfg.history.Append(ctx, m)
+	if err != nil {
+		return Message{}, unavailable("storing a message", err)
+	}
+	if err := s.cfg.registry.Broadcast(ctx, m); err != nil {
+		return Message{}, unavailable("handing a message on", err)
+	}
+	s.counts.published.Add(1)
+	return m, nil
+}
+
+// publish is a user's Broadcast.
+func (s *Service) publish(ctx context.Context, u User, channel, content string) (Message, error) {
+	if err := s.allow(s.cfg.policy.Publish(ctx, u, channel)); err != nil {
+		return Message{}, err
+	}
+	return s.Broadcast(ctx, Message{Channel: channel, Sender: u.Name, Content: content})
+}
+
+func (s *Service) check(m Message) error {
+	switch {
+	case m.Channel != "" && !ValidChannel(m.Channel):
+		return wrapf(ErrInvalid, "not a channel's name: %q", shorten(m.Channel))
+	case m.Sender != "" && !ValidUsername(m.Sender):
+		return wrapf(ErrInvalid, "not a sender's name: %q", shorten(m.Sender))
+	case m.Content == "":
+		return wrapf(ErrInvalid, "no content")
+	case len(m.Content) > s.cfg.contentLimit:
+		return wrapf(ErrTooLarge, "content is over %d bytes", s.cfg.contentLimit)
+	case !utf8.ValidString(m.Content):
+		return wrapf(ErrInvalid, "content is not UTF-8")
+	case strings.ContainsRune(m.Content, 0):
+		return wrapf(ErrInvalid, "content holds a NUL")
+	}
+	return nil
+}
+
+// mayJoin says whether u may be in a channel and read its history.
+func (s *Service) mayJoin(ctx context.Context, u User, channel string) error {
+	switch {
+	case channel == "" || channel == OwnChannel(u.Name):
+		return nil
+	case !ValidChannel(channel):
+		return wrapf(ErrInvalid, "not a channel's name: %q", shorten(channel))
+	case strings.HasPrefix(channel, "@"):
+		return wrapf(ErrForbidden, "another user's own channel")
+	}
+	return s.allow(s.cfg.policy.Join(ctx, u, channel))
+}
+
+// allow turns what a policy answered into one of the package's kinds.
+func (s *Service) allow(err error) error {
+	if err == nil || errors.Is(err, ErrForbidden) || errors.Is(err, ErrInvalid) {
+		return err
+	}
+	return unavailable("asking the policy", err)
+}
+
+// Connected lists who is in a channel on all nodes, sorted by name; "" lists
+// everyone connected.
+func (s *Service) Connected(ctx context.Context, channel string) ([]Presence, error) {
+	if channel != "" && !ValidChannel(channel) {
+		return nil, wrapf(ErrInvalid, "not a channel's name: %q", shorten(channel))
+	}
+	list, err := s.cfg.registry.Connected(ctx, channel)
+	if err != nil {
+		return nil, unavailable("listing who is connected", err)
+	}
+	return list, nil
+}
+
+// Disconnect closes a user's sockets on all nodes with 4002 and returns how many
+// those were.
+func (s *Service) Disconnect(ctx context.Context, username string) (int, error) {
+	if !ValidUsername(username) {
+		return 0, wrapf(ErrInvalid, "not a username: %q", shorten(username))
+	}
+	n, err := s.cfg.registry.Close(ctx, username, 0, CloseDisconnected, "disconnected by an admin")
+	if err != nil {
+		return n, unavailable("disconnecting a user", err)
+	}
+	return n, nil
+}
+
+// Stats reads the figures. They are each exact, but not all of one moment.
+func (s *Service) Stats() Stats {
+	st := Stats{
+		Sockets:         s.roster.Count(),
+		BacklogBytes:    s.totals.Backlog.Load(),
+		Accepted:        s.counts.accepted.Load(),
+		Refused:         s.counts.refused.Load(),
+		SlowClosed:      s.totals.Slow.Load(),
+		Published:       s.counts.published.Load(),
+		Commands:        s.counts.commands.Load(),
+		RefusedCommands: s.counts.refusedCommands.Load(),
+		Logins:          s.counts.logins.Load(),
+		RefusedLogins:   s.counts.refusedLogins.Load(),
+	}
+	if r, ok := s.cfg.registry.(interface{ Deliveries() uint64 }); ok {
+		st.Deliveries = r.Deliveries()
+	}
+	return st
+}
+
+// Draining reports whether Shutdown was called: no new socket is taken then.
+func (s *Service) Draining() bool { return s.roster.Draining() }
+
+// Shutdown ends the service gracefully. New sockets are refused with 503 from
+// now on; live ones get what was accepted for them and are closed with 1001,
+// spread over most of the time that ctx leaves so that they do not all return at
+// once. It returns nil when all is gone, or ctx's error, after cutting off what
+// was left. Call it before [http.Server.Shutdown], which knows nothing of
+// WebSockets.
+func (s *Service) Shutdown(ctx context.Context) error {
+	err := s.roster.Drain(ctx, func(c *socket) {
+		if r, ok := s.cfg.registry.(Flusher); ok {
+			_ = r.Flush(ctx) // an error is ctx's end
+		}
+		c.Close(CloseGoingAway, "the server is going away")
+	})
+	s.window.Close()
+	if err != nil {
+		return fmt.Errorf("chat: shutting down: %w", err)
+	}
+	return nil
+}
+
+// tellPresence delivers what a window gathered to this node's sockets.
+func (s *Service) tellPresence(changes []presence.Change) {
+	to, ok := s.cfg.registry.(Notifier)
+	if !ok {
+		return
+	}
+	now := time.Now().UTC()
+	for _, c := range changes {
+		e := Event{Type: EventUserLeft, User: User{c.Name, c.Role}, Channel: c.Channel, Time: now}
+		if c.Joined {
+			e.Type = EventUserJoined
+		}
+		adminsOnly := s.cfg.presence == PresenceToAdmins || c.Size > s.cfg.presenceLimit
+		to.Notify(c.Channel, adminsOnly, []Event{e})
+	}
+}

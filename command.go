@@ -1,0 +1,195 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/reto10/chat/internal/wire"
+)
+
+// handle carries out one frame of a client.
+func (c *socket) handle(text []byte) {
+	s := c.service
+	s.counts.commands.Add(1)
+	if !c.admit() {
+		s.counts.refusedCommands.Add(1)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	defer cancel()
+	if !c.commands {
+		if _, err := s.publish(ctx, c.User(), "", string(text)); err != nil {
+			c.refuse(nil, err)
+		}
+		return
+	}
+	cmd, err := wire.ParseCommand(text)
+	if err != nil {
+		c.refuse(cmd.Ref, wrapf(ErrInvalid, "%v", err))
+		return
+	}
+	switch cmd.Type {
+	case wire.TypeBroadcast:
+		err = c.broadcast(ctx, cmd)
+	case wire.TypeJoin:
+		err = c.joinCommand(ctx, cmd)
+	case wire.TypeLeave:
+		err = c.leaveCommand(ctx, cmd)
+	case wire.TypeRefresh:
+		err = c.refresh(ctx, cmd)
+	}
+	if err != nil {
+		c.refuse(cmd.Ref, err)
+	}
+}
+
+// admit takes a command's token from the bucket. Who goes on without one is told
+// so, and in the end closed.
+func (c *socket) admit() bool {
+	limit := c.service.cfg.commandRate
+	if c.User().Admin() {
+		limit = c.service.cfg.adminCommandRate
+	}
+	if limit.perSecond == 0 {
+		return true
+	}
+	now := time.Now()
+	if c.bucket.Full(now, limit.perSecond, limit.burst) {
+		c.strikes = 0
+	}
+	if c.bucket.Take(now, limit.perSecond, limit.burst) {
+		return true
+	}
+	if c.strikes++; c.strikes > maxStrikes {
+		c.Close(CloseTooFast, "commands too fast")
+	} else {
+		c.tell(wire.Error{Type: wire.TypeError, Code: wire.CodeRateLimited, Message: "commands too fast"})
+	}
+	return false
+}
+
+func (c *socket) broadcast(ctx context.Context, cmd wire.Command) error {
+	channel := ""
+	if cmd.Channel != nil {
+		channel = *cmd.Channel
+		if !ValidChannel(channel) {
+			return wrapf(ErrInvalid, "not a channel's name: %q", shorten(channel))
+		}
+	}
+	m, err := c.service.publish(ctx, c.User(), channel, *cmd.Content)
+	if err != nil {
+		return err
+	}
+	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, ID: m.ID()})
+	return nil
+}
+
+func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
+	channel := *cmd.Channel
+	if channel == "" {
+		return wrapf(ErrInvalid, "not a channel's name: %q", "")
+	}
+	if err := c.service.mayJoin(ctx, c.User(), channel); err != nil {
+		return err
+	}
+	c.catching.Lock()
+	defer c.catching.Unlock()
+	// Everyone's channel and one's own do not count.
+	if !c.channels[channel] && len(c.channels)-2 >= c.service.cfg.channelsPerSocket {
+		return wrapf(ErrInvalid, "a socket joins at most %d channels", c.service.cfg.channelsPerSocket)
+	}
+	out := c.conn.Out()
+	out.Cork()
+	defer out.Uncork()
+	ack := wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref}
+	var start Place
+	var err error
+	if cmd.Since == nil {
+		start, err = c.join(channel)
+	} else {
+		start, ack.Recovered, err = c.resume(channel, *cmd.Since)
+	}
+	if err != nil {
+		return unavailable("joining a channel", err)
+	}
+	c.channels[channel] = true
+	ack.Since = FormatID(channel, start)
+	c.tell(ack)
+	return nil
+}
+
+// resume joins a channel and sends what followed an id before.
+func (c *socket) resume(channel, since string) (Place, *bool, error) {
+	recovered := false
+	of, from, err := ParseID(since)
+	if err != nil || of != channel {
+		start, err := c.join(channel) // an id of nothing here: all may have been missed
+		return start, &recovered, err
+	}
+	if c.channels[channel] {
+		// What is live already must not come twice.
+		if err := c.leave(channel); err != nil {
+			return Place{}, nil, err
+		}
+	}
+	start, recovered, err := c.catchUp(channel, from)
+	return start, &recovered, err
+}
+
+func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
+	channel := *cmd.Channel
+	c.catching.Lock()
+	defer c.catching.Unlock()
+	switch {
+	case channel == "" || channel == OwnChannel(c.User().Name):
+		return wrapf(ErrInvalid, "one's own channel is never left")
+	case !c.channels[channel]:
+		return wrapf(ErrNotJoined, "%q is not joined", shorten(channel))
+	}
+	if err := c.leave(channel); err != nil {
+		return unavailable("leaving a channel", err)
+	}
+	delete(c.channels, channel)
+	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref})
+	return nil
+}
+
+func (c *socket) leave(channel string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	defer cancel()
+	return c.service.cfg.registry.Leave(ctx, c, channel)
+}
+
+// refresh puts the socket under a new token of the same user.
+func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
+	who, err := c.service.auth.Authenticate(ctx, *cmd.Token)
+	switch {
+	case errors.Is(err, ErrUnauthenticated):
+		c.Close(CloseTokenExpired, "the token does not hold")
+		return nil
+	case err != nil:
+		return unavailable("checking a token", err)
+	case who.User.Name != c.User().Name:
+		c.Close(CloseTokenExpired, "the token is another user's")
+		return nil
+	}
+	c.who.Store(&who)
+	c.expiry.Reset(time.Until(who.Expires))
+	left := secondsUntil(who.Expires)
+	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, ExpiresIn: &left})
+	return nil
+}
+
+// tell answers the client, before anything that waits for the socket to catch up.
+func (c *socket) tell(answer any) { c.conn.Out().Ahead(wire.Frame(answer)) }
+
+// refuse answers with an error; the socket stays open.
+func (c *socket) refuse(ref wire.Ref, err error) {
+	c.service.counts.refusedCommands.Add(1)
+	kind, text := explain(err)
+	if kind.err == ErrUnavailable {
+		c.service.cfg.logger.Warn("a command failed", "session", c.session, "user", c.User().Name, "error", err)
+	}
+	c.tell(wire.Error{Type: wire.TypeError, Ref: ref, Code: kind.code, Message: text})
+}

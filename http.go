@@ -1,0 +1,516 @@
+package chat
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/reto10/chat/internal/problem"
+	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsconn"
+)
+
+const (
+	// maxBody bounds the body of a request.
+	maxBody = 64 << 10
+	// loginBurst tries to log in are free for each user (and four times as many
+	// for each address), then one every loginEvery. Those that succeed do not count.
+	loginBurst = 10
+	loginEvery = 12 * time.Second
+	loginKeys  = 100_000
+	// defaultPage and maxPage are how many messages GET /messages answers with.
+	defaultPage = 100
+	maxPage     = 1000
+	// retryLater is what a client that was turned away should wait.
+	retryLater = 5 * time.Second
+)
+
+// ServeHTTP serves the routes of the protocol: POST /login, GET /ws/chat,
+// GET /users/connected, GET and POST /messages and
+// POST /users/{username}/disconnect. Mount it below a prefix with
+// [http.StripPrefix].
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// LoginHandler answers POST with a token for a username and password. It is not
+// found when the service's [Authenticator] is no [LoginProvider].
+func (s *Service) LoginHandler() http.Handler {
+	if s.login == nil {
+		return http.HandlerFunc(notFound)
+	}
+	return s.route(methods{http.MethodPost: s.serveLogin})
+}
+
+// SocketHandler is the WebSocket alone, for services with a login of their own.
+func (s *Service) SocketHandler() http.Handler {
+	return s.route(methods{http.MethodGet: s.serveSocket})
+}
+
+// ConnectedHandler lists for admins who is connected.
+func (s *Service) ConnectedHandler() http.Handler {
+	return s.route(methods{http.MethodGet: s.serveConnected})
+}
+
+// MessagesHandler answers GET with the history of a channel; POST broadcasts.
+func (s *Service) MessagesHandler() http.Handler {
+	m := methods{http.MethodGet: s.serveHistory, http.MethodPost: s.servePublish}
+	if s.cfg.noHistory {
+		delete(m, http.MethodGet)
+	}
+	return s.route(m)
+}
+
+// DisconnectHandler closes a user's sockets for an admin. The pattern that it is
+// mounted with has to have a {username}.
+func (s *Service) DisconnectHandler() http.Handler {
+	return s.route(methods{http.MethodPost: s.serveDisconnect})
+}
+
+func (s *Service) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/login", s.LoginHandler())
+	mux.Handle("/ws/chat", s.SocketHandler())
+	mux.Handle("/users/connected", s.ConnectedHandler())
+	mux.Handle("/messages", s.MessagesHandler())
+	mux.Handle("/users/{username}/disconnect", s.DisconnectHandler())
+	mux.HandleFunc("/", notFound)
+	return mux
+}
+
+type methods map[string]http.HandlerFunc
+
+// route answers by method, and pages of other origins as far as they are allowed
+// (CORS; the WebSocket handshake is checked by serveSocket itself).
+func (s *Service) route(m methods) http.Handler {
+	names := make([]string, 0, len(m)+1)
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	allow := strings.Join(append(names, http.MethodOptions), ", ")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Add("Vary", "Origin")
+		if origin := r.Header.Get("Origin"); origin != "" && s.originAllowed(r) {
+			h.Set("Access-Control-Allow-Origin", origin)
+			h.Set("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate")
+			if r.Method == http.MethodOptions {
+				h.Set("Access-Control-Allow-Methods", allow)
+				h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+				h.Set("Access-Control-Max-Age", "600")
+			}
+		}
+		if r.Method == http.MethodOptions {
+			h.Set("Allow", allow)
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		serve, ok := m[r.Method]
+		if !ok {
+			h.Set("Allow", allow)
+			problem.Write(w, http.StatusMethodNotAllowed, r.Method+" is not for this address")
+			return
+		}
+		serve(w, r)
+	})
+}
+
+func notFound(w http.ResponseWriter, r *http.Request) {
+	problem.Write(w, http.StatusNotFound, "nothing is at this address")
+}
+
+func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
+	var credentials struct {
+		Username string `json:"username"`
+		Password string `json:"password"`
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if mediaType(r) == "application/x-www-form-urlencoded" {
+		if err := r.ParseForm(); err != nil {
+			refuseBody(w, err)
+			return
+		}
+		for name, values := range r.PostForm {
+			if (name != "username" && name != "password") || len(values) != 1 {
+				problem.Write(w, http.StatusBadRequest, "the form takes one username and one password")
+				return
+			}
+		}
+		credentials.Username, credentials.Password = r.PostForm.Get("username"), r.PostForm.Get("password")
+	} else if err := wire.DecodeStrict(r.Body, &credentials); err != nil {
+		refuseBody(w, err)
+		return
+	}
+	if credentials.Username == "" || credentials.Password == "" {
+		problem.Write(w, http.StatusBadRequest, "username and password are needed")
+		return
+	}
+	user, address := shorten(credentials.Username), s.cfg.clientAddr(r)
+	if wait, ok := s.admitLogin(user, address); !ok {
+		s.counts.refusedLogins.Add(1)
+		setRetryAfter(w, wait)
+		problem.Write(w, http.StatusTooManyRequests, "too many tries, wait")
+		return
+	}
+	token, err := s.login.Login(r.Context(), credentials.Username, credentials.Password)
+	if errors.Is(err, ErrUnauthenticated) {
+		s.counts.refusedLogins.Add(1)
+		s.refuseRequest(w, r, wrapf(ErrUnauthenticated, "wrong username or password"))
+		return
+	}
+	// Only a wrong pair costs a try.
+	s.loginsByUser.Return(user)
+	s.loginsByAddress.Return(address)
+	if err != nil {
+		s.refuseRequest(w, r, unavailable("logging in", err))
+		return
+	}
+	s.counts.logins.Add(1)
+	answer(w, http.StatusOK, struct {
+		AccessToken string `json:"access_token"`
+		TokenType   string `json:"token_type"`
+		ExpiresIn   int64  `json:"expires_in"`
+	}{token.AccessToken, "bearer", int64(token.ExpiresIn / time.Second)})
+}
+
+// admitLogin counts a try before it is made, so that concurrent ones count, too.
+func (s *Service) admitLogin(user, address string) (wait time.Duration, ok bool) {
+	if wait, ok := s.loginsByAddress.Take(address); !ok {
+		return wait, false
+	}
+	if wait, ok := s.loginsByUser.Take(user); !ok {
+		s.loginsByAddress.Return(address)
+		return wait, false
+	}
+	return 0, true
+}
+
+func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
+	if err := s.acceptSocket(w, r); err != nil {
+		s.counts.refused.Add(1)
+		s.refuseRequest(w, r, err)
+	}
+}
+
+// acceptSocket takes the connection over, or says why not while it can still be
+// answered.
+func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) error {
+	if !s.originAllowed(r) {
+		return wrapf(ErrForbidden, "pages of this origin may not connect")
+	}
+	notUpgrade := wsconn.Check(r)
+	if notUpgrade != nil && bearerToken(r) == "" {
+		return notUpgrade
+	}
+	who, err := s.authenticate(r)
+	if err != nil {
+		return err
+	}
+	if notUpgrade != nil {
+		return notUpgrade
+	}
+	channels, resume, err := s.requestedChannels(r, who.User)
+	if err != nil {
+		return err
+	}
+	if err := s.roster.Reserve(); err != nil {
+		return unavailable("accepting a socket", err)
+	}
+	conn, err := wsconn.Accept(w, r, wsconn.Options{
+		Subprotocol: subprotocol,
+		ReadLimit:   int64(s.cfg.readLimit),
+		Limits:      &s.limits,
+		Totals:      &s.totals,
+	})
+	if err != nil {
+		s.roster.Release()
+		return err
+	}
+	s.counts.accepted.Add(1)
+	go func() {
+		defer s.roster.Release()
+		newSocket(s, conn, who).run(channels, resume)
+	}()
+	return nil
+}
+
+// requestedChannels reads ?channel= and ?since=. An id that names no place in one
+// of the socket's channels is one that is not known any more.
+func (s *Service) requestedChannels(r *http.Request, u User) (channels []string, resume resumption, err error) {
+	query := r.URL.Query()
+	for _, channel := range query["channel"] {
+		if err := s.mayJoin(r.Context(), u, channel); err != nil {
+			return nil, resume, err
+		}
+		if channel != "" && channel != OwnChannel(u.Name) && !slices.Contains(channels, channel) {
+			channels = append(channels, channel)
+		}
+		if len(channels) > s.cfg.channelsPerSocket {
+			return nil, resume, wrapf(ErrInvalid, "a socket joins at most %d channels", s.cfg.channelsPerSocket)
+		}
+	}
+	resume.from = make(map[string]Place)
+	for _, id := range query["since"] {
+		channel, place, err := ParseID(id)
+		if err != nil || channel != "" && channel != OwnChannel(u.Name) && !slices.Contains(channels, channel) {
+			resume.unknown = true
+			continue
+		}
+		resume.from[channel] = place
+	}
+	return channels, resume, nil
+}
+
+func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
+	type user struct {
+		Username    string `json:"username"`
+		Role        string `json:"role"`
+		Connections int    `json:"connections"`
+		Since       string `json:"since"`
+	}
+	if _, err := s.authenticateAdmin(r); err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
+	list, err := s.Connected(r.Context(), r.URL.Query().Get("channel"))
+	if err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
+	users := make([]user, len(list))
+	for i, p := range list {
+		users[i] = user{p.User.Name, p.User.Role, p.Connections, wire.Time(p.Since)}
+	}
+	answer(w, http.StatusOK, struct {
+		Count int    `json:"count"`
+		Users []user `json:"users"`
+	}{len(users), users})
+}
+
+func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
+	who, err := s.authenticate(r)
+	if err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
+	channel, after, limit, err := historyQuery(r.URL.Query())
+	if err == nil {
+		err = s.mayJoin(r.Context(), who.User, channel)
+	}
+	if err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
+	msgs, err := s.cfg.history.After(r.Context(), channel, after, limit+1)
+	gap := errors.Is(err, ErrGone)
+	if gap {
+		msgs, err = s.cfg.history.After(r.Context(), channel, Place{}, limit+1)
+	}
+	if err != nil {
+		s.refuseRequest(w, r, unavailable("reading the history", err))
+		return
+	}
+	page := struct {
+		Messages []wire.Message `json:"messages"`
+		More     bool           `json:"more"`
+		Gap      bool           `json:"gap,omitempty"`
+	}{make([]wire.Message, 0, len(msgs)), len(msgs) > limit, gap}
+	for _, m := range msgs[:min(limit, len(msgs))] {
+		page.Messages = append(page.Messages, wireMessage(m, ""))
+	}
+	answer(w, http.StatusOK, page)
+}
+
+func historyQuery(q url.Values) (channel string, after Place, limit int, err error) {
+	channel = q.Get("channel")
+	if id := q.Get("after"); id != "" {
+		of, place, err := ParseID(id)
+		if err != nil {
+			return "", Place{}, 0, err
+		}
+		if q.Has("channel") && of != channel {
+			return "", Place{}, 0, wrapf(ErrInvalid, "after is an id of another channel")
+		}
+		channel, after = of, place
+	}
+	limit = defaultPage
+	if text := q.Get("limit"); text != "" {
+		limit, err = strconv.Atoi(text)
+		if err != nil || limit < 1 {
+			return "", Place{}, 0, wrapf(ErrInvalid, "limit is not a positive number")
+		}
+	}
+	return channel, after, min(limit, maxPage), nil
+}
+
+func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
+	who, err := s.authenticate(r)
+	if err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
+	var body struct {
+		Content string `json:"content"`
+		Channel string `json:"channel"`
+	}
+	if err := wire.DecodeStrict(http.MaxBytesReader(w, r.Body, maxBody), &body); err != nil {
+		refuseBody(w, err)
+		return
+	}
+	m, err := s.publish(r.Context(), who.User, body.Channel, body.Content)
+	if err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
+	answer(w, http.StatusCreated, wireMessage(m, ""))
+}
+
+func (s *Service) serveDisconnect(w http.ResponseWriter, r *http.Request) {
+	if _, err := s.authenticateAdmin(r); err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
+	n, err := s.Disconnect(r.Context(), r.PathValue("username"))
+	if err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, struct {
+		Closed int `json:"closed"`
+	}{n})
+}
+
+func (s *Service) authenticate(r *http.Request) (Identity, error) {
+	token := bearerToken(r)
+	if token == "" {
+		return Identity{}, wrapf(ErrUnauthenticated, "a token is needed")
+	}
+	who, err := s.auth.Authenticate(r.Context(), token)
+	switch {
+	case errors.Is(err, ErrUnauthenticated):
+		return Identity{}, err
+	case err != nil:
+		return Identity{}, unavailable("checking a token", err)
+	case !ValidUsername(who.User.Name):
+		return Identity{}, wrapf(ErrUnauthenticated, "the token names no valid user")
+	}
+	return who, nil
+}
+
+func (s *Service) authenticateAdmin(r *http.Request) (Identity, error) {
+	who, err := s.authenticate(r)
+	if err == nil && !who.User.Admin() {
+		err = wrapf(ErrForbidden, "for admins only")
+	}
+	return who, err
+}
+
+// bearerToken finds a request's token: in the Authorization header (RFC 6750),
+// else among the offered subprotocols, else in the query; "" when there is none.
+func bearerToken(r *http.Request) string {
+	for _, line := range r.Header.Values("Authorization") {
+		if scheme, token, ok := strings.Cut(line, " "); ok && strings.EqualFold(scheme, "Bearer") {
+			return strings.TrimSpace(token)
+		}
+	}
+	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for offered := range strings.SplitSeq(line, ",") {
+			if token, ok := strings.CutPrefix(strings.TrimSpace(offered), "bearer."); ok {
+				return token
+			}
+		}
+	}
+	return r.URL.Query().Get("token")
+}
+
+// originAllowed reports whether the page that sends r may: its origin is the
+// service's own, or an allowed one, or r is of no page.
+func (s *Service) originAllowed(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true
+	}
+	u, err := url.Parse(strings.ToLower(origin))
+	if err == nil && u.Host != "" && withoutDefaultPort(u.Host, u.Scheme) == withoutDefaultPort(strings.ToLower(r.Host), u.Scheme) {
+		return true
+	}
+	for _, allowed := range s.cfg.origins {
+		scheme, domain, wild := strings.Cut(allowed, "://*.")
+		switch {
+		case allowed == "*", err == nil && allowed == u.Scheme+"://"+u.Host:
+			return true
+		case wild && err == nil && scheme == u.Scheme && strings.HasSuffix(u.Host, "."+domain):
+			return true
+		}
+	}
+	return false
+}
+
+func withoutDefaultPort(host, scheme string) string {
+	port := map[string]string{"http": ":80", "https": ":443"}[scheme]
+	return strings.TrimSuffix(host, port)
+}
+
+func remoteHost(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+func mediaType(r *http.Request) string {
+	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return t
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // an error is the client's end
+}
+
+func refuseBody(w http.ResponseWriter, err error) {
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		problem.Write(w, http.StatusRequestEntityTooLarge, "the body is over 64 KiB")
+		return
+	}
+	problem.Write(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
+}
+
+// refuseRequest answers with the problem that err is.
+func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err error) {
+	if refused, ok := errors.AsType[*wsconn.Refusal](err); ok {
+		for name, values := range refused.Header {
+			w.Header()[name] = values
+		}
+		problem.Write(w, refused.Status, refused.Detail)
+		return
+	}
+	kind, detail := explain(err)
+	switch kind.status {
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	case http.StatusServiceUnavailable:
+		s.cfg.logger.Warn("a request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		setRetryAfter(w, retryLater)
+	}
+	problem.Write(w, kind.status, detail)
+}
+
+func setRetryAfter(w http.ResponseWriter, wait time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
+}

@@ -1,0 +1,325 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Defaults of the options.
+const (
+	DefaultReadLimit         = 32 << 10         // WithReadLimit
+	DefaultContentLimit      = 32 << 10         // WithContentLimit
+	DefaultMaxSockets        = 100_000          // WithMaxSockets
+	DefaultSocketsPerUser    = 16               // WithSocketsPerUser
+	DefaultChannelsPerSocket = 128              // WithChannelsPerSocket
+	DefaultCommandRate       = 20               // WithCommandRate
+	DefaultCommandBurst      = 40               // WithCommandRate
+	DefaultBacklog           = 1 << 20          // WithBacklog
+	DefaultStallTimeout      = 30 * time.Second // WithStallTimeout
+	DefaultHeartbeat         = 25 * time.Second // WithHeartbeat
+	DefaultPresenceWindow    = 500 * time.Millisecond
+	DefaultPresenceLimit     = 500 // WithPresenceLimit
+)
+
+// Option changes a default of [New]. One that makes no sense is New's error.
+type Option func(*config) error
+
+// PresenceAudience is who gets user_joined and user_left.
+type PresenceAudience int
+
+const (
+	PresenceToAll    PresenceAudience = iota // everyone in the channel
+	PresenceToAdmins                         // the admins in the channel
+	PresenceToNobody
+)
+
+// Policy says who may do what. Its methods are safe for concurrent use. An error
+// that wraps [ErrForbidden] is a no; any other means that it cannot be told now.
+// That the channel of one's own, "@" and the name, is nobody else's to read is
+// not the policy's to change.
+type Policy interface {
+	// Join says whether u may become a member of a channel, and so read its history.
+	Join(ctx context.Context, u User, channel string) error
+	// Publish says whether u may broadcast to a channel, "" being everyone's.
+	Publish(ctx context.Context, u User, channel string) error
+}
+
+// DefaultPolicy lets everybody join every channel and admins publish. Embed it to
+// change one of the two.
+type DefaultPolicy struct{}
+
+// Join implements [Policy].
+func (DefaultPolicy) Join(context.Context, User, string) error { return nil }
+
+// Publish implements [Policy].
+func (DefaultPolicy) Publish(_ context.Context, u User, _ string) error {
+	if !u.Admin() {
+		return wrapf(ErrForbidden, "only an admin may broadcast")
+	}
+	return nil
+}
+
+type rate struct {
+	perSecond float64 // 0: no limit
+	burst     int
+}
+
+type config struct {
+	registry   Registry
+	history    History
+	noHistory  bool
+	policy     Policy
+	logger     *slog.Logger
+	origins    []string
+	clientAddr func(*http.Request) string
+
+	presence       PresenceAudience
+	presenceWindow time.Duration
+	presenceLimit  int
+
+	readLimit         int
+	contentLimit      int
+	maxSockets        int
+	socketsPerUser    int
+	replaceOldest     bool
+	channelsPerSocket int
+	commandRate       rate
+	adminCommandRate  rate
+	backlog           int
+	stall             time.Duration
+	heartbeat         time.Duration
+}
+
+func newConfig(opts []Option) (*config, error) {
+	c := &config{
+		policy:            DefaultPolicy{},
+		logger:            slog.Default(),
+		clientAddr:        remoteHost,
+		presenceWindow:    DefaultPresenceWindow,
+		presenceLimit:     DefaultPresenceLimit,
+		readLimit:         DefaultReadLimit,
+		contentLimit:      DefaultContentLimit,
+		maxSockets:        DefaultMaxSockets,
+		socketsPerUser:    DefaultSocketsPerUser,
+		channelsPerSocket: DefaultChannelsPerSocket,
+		commandRate:       rate{DefaultCommandRate, DefaultCommandBurst},
+		backlog:           DefaultBacklog,
+		stall:             DefaultStallTimeout,
+		heartbeat:         DefaultHeartbeat,
+	}
+	for _, opt := range opts {
+		if err := opt(c); err != nil {
+			return nil, fmt.Errorf("chat: %w", err)
+		}
+	}
+	if c.noHistory && c.history != nil {
+		return nil, errors.New("chat: WithHistory and WithoutHistory exclude each other")
+	}
+	if c.backlog < c.contentLimit {
+		return nil, fmt.Errorf("chat: WithBacklog(%d) is less than one message of WithContentLimit(%d)", c.backlog, c.contentLimit)
+	}
+	if c.registry == nil {
+		c.registry = NewMemoryRegistry()
+	}
+	if c.history == nil {
+		// Without a history one is needed all the same, to number the messages.
+		c.history = NewMemoryHistory(MemoryLimits{})
+	}
+	return c, nil
+}
+
+// WithRegistry replaces the registry, in memory by default.
+func WithRegistry(r Registry) Option {
+	return func(c *config) error {
+		if r == nil {
+			return errors.New("WithRegistry: nil")
+		}
+		c.registry = r
+		return nil
+	}
+}
+
+// WithHistory replaces the history, by default a [MemoryHistory] within its
+// default limits.
+func WithHistory(h History) Option {
+	return func(c *config) error {
+		if h == nil {
+			return errors.New("WithHistory: nil (WithoutHistory turns it off)")
+		}
+		c.history = h
+		return nil
+	}
+}
+
+// WithoutHistory serves no history: GET /messages is not found, and nothing is
+// recovered by clients that return.
+func WithoutHistory() Option {
+	return func(c *config) error {
+		c.noHistory = true
+		return nil
+	}
+}
+
+// WithPolicy replaces [DefaultPolicy].
+func WithPolicy(p Policy) Option {
+	return func(c *config) error {
+		if p == nil {
+			return errors.New("WithPolicy: nil")
+		}
+		c.policy = p
+		return nil
+	}
+}
+
+// WithLogger replaces [slog.Default]. Tokens and passwords are never logged.
+func WithLogger(l *slog.Logger) Option {
+	return func(c *config) error {
+		if l == nil {
+			return errors.New("WithLogger: nil")
+		}
+		c.logger = l
+		return nil
+	}
+}
+
+// WithOrigins allows browser pages of other origins than the service's own to
+// open sockets and to call the HTTP routes (CORS): "https://app.example.com",
+// "https://*.example.com" for any subdomain, or "*" for everyone's pages.
+// Requests without an Origin, which no browser page sends, are always allowed.
+func WithOrigins(origins ...string) Option {
+	return func(c *config) error {
+		for _, o := range origins {
+			u, err := url.Parse(o)
+			if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil ||
+				strings.Contains(strings.TrimPrefix(u.Host, "*."), "*")) {
+				return fmt.Errorf("WithOrigins: %q is not of the form https://host[:port]", o)
+			}
+			c.origins = append(c.origins, strings.ToLower(o))
+		}
+		return nil
+	}
+}
+
+// WithClientAddr says whom a request comes from where that is not the peer of
+// the connection, as behind a proxy. Tries to log in are counted by it.
+func WithClientAddr(fn func(*http.Request) string) Option {
+	return func(c *config) error {
+		if fn == nil {
+			return errors.New("WithClientAddr: nil")
+		}
+		c.clientAddr = fn
+		return nil
+	}
+}
+
+// WithPresence says who is told of comings and goings, by default all.
+func WithPresence(to PresenceAudience) Option {
+	return func(c *config) error {
+		if to < PresenceToAll || to > PresenceToNobody {
+			return fmt.Errorf("WithPresence: unknown audience %d", to)
+		}
+		c.presence = to
+		return nil
+	}
+}
+
+// WithPresenceWindow is how long comings and goings are gathered before they are
+// told; one that is undone within it is not.
+func WithPresenceWindow(d time.Duration) Option {
+	return func(c *config) error { return positive(&c.presenceWindow, "WithPresenceWindow", d) }
+}
+
+// WithPresenceLimit is the number of users in a channel above which only admins
+// are told of comings and goings: what is told to all grows with its square.
+func WithPresenceLimit(users int) Option {
+	return func(c *config) error { return positive(&c.presenceLimit, "WithPresenceLimit", users) }
+}
+
+// WithReadLimit bounds one frame's message from a client, in bytes. A longer one
+// closes the socket with 1009.
+func WithReadLimit(bytes int) Option {
+	return func(c *config) error { return positive(&c.readLimit, "WithReadLimit", bytes) }
+}
+
+// WithContentLimit bounds a message's content, in bytes. A longer one is refused
+// with "too_large" or 413.
+func WithContentLimit(bytes int) Option {
+	return func(c *config) error { return positive(&c.contentLimit, "WithContentLimit", bytes) }
+}
+
+// WithMaxSockets bounds the sockets of this process. One more is answered 503.
+func WithMaxSockets(n int) Option {
+	return func(c *config) error { return positive(&c.maxSockets, "WithMaxSockets", n) }
+}
+
+// WithSocketsPerUser bounds the sockets of one user on all nodes. One more is
+// closed with 4004.
+func WithSocketsPerUser(n int) Option {
+	return func(c *config) error { return positive(&c.socketsPerUser, "WithSocketsPerUser", n) }
+}
+
+// WithReplaceOldest closes a user's oldest socket, not the new one, when there
+// are too many.
+func WithReplaceOldest() Option {
+	return func(c *config) error {
+		c.replaceOldest = true
+		return nil
+	}
+}
+
+// WithChannelsPerSocket bounds the channels that one socket joins beside
+// everyone's and its user's own.
+func WithChannelsPerSocket(n int) Option {
+	return func(c *config) error { return positive(&c.channelsPerSocket, "WithChannelsPerSocket", n) }
+}
+
+// WithCommandRate bounds the commands of a socket whose user is no admin: so many
+// a second, after a burst. One more is refused with "rate_limited"; who goes on
+// regardless is closed with 4005. 0 a second is no limit.
+func WithCommandRate(perSecond float64, burst int) Option {
+	return func(c *config) error { return setRate(&c.commandRate, "WithCommandRate", perSecond, burst) }
+}
+
+// WithAdminCommandRate is WithCommandRate for admins, who have no limit by default.
+func WithAdminCommandRate(perSecond float64, burst int) Option {
+	return func(c *config) error { return setRate(&c.adminCommandRate, "WithAdminCommandRate", perSecond, burst) }
+}
+
+// WithBacklog bounds the bytes that wait for a socket whose peer does not read.
+// Past it the socket is closed with 4003.
+func WithBacklog(bytes int) Option {
+	return func(c *config) error { return positive(&c.backlog, "WithBacklog", bytes) }
+}
+
+// WithStallTimeout bounds how long a peer may take to read 64 KiB of its backlog.
+func WithStallTimeout(d time.Duration) Option {
+	return func(c *config) error { return positive(&c.stall, "WithStallTimeout", d) }
+}
+
+// WithHeartbeat is how often a sign of life is asked of each socket; one that
+// gives none until the next is ended.
+func WithHeartbeat(interval time.Duration) Option {
+	return func(c *config) error { return positive(&c.heartbeat, "WithHeartbeat", interval) }
+}
+
+func positive[T int | time.Duration](to *T, option string, v T) error {
+	if v <= 0 {
+		return fmt.Errorf("%s: %v is not positive", option, v)
+	}
+	*to = v
+	return nil
+}
+
+func setRate(to *rate, option string, perSecond float64, burst int) error {
+	if perSecond != 0 && (!(perSecond > 0) || burst < 1) {
+		return fmt.Errorf("%s: %v a second with bursts of %d", option, perSecond, burst)
+	}
+	*to = rate{perSecond, burst}
+	return nil
+}
