@@ -148,6 +148,27 @@ func (s *Service) check(m Message) error {
 	return nil
 }
 
+// identify asks the Authenticator whose a token is, and checks its answer.
+func (s *Service) identify(ctx context.Context, token string) (Identity, error) {
+	who, err := s.auth.Authenticate(ctx, token)
+	switch {
+	case errors.Is(err, ErrUnauthenticated):
+		return Identity{}, err
+	case err != nil:
+		return Identity{}, unavailable("checking a token", err)
+	case who.Expires.IsZero():
+		return Identity{}, unavailable("checking a token", errors.New("the Authenticator does not say until when it holds"))
+	case !ValidUsername(who.User.Name):
+		return Identity{}, wrapf(ErrUnauthenticated, "the token names no valid user")
+	case !who.Expires.After(time.Now()):
+		return Identity{}, wrapf(ErrUnauthenticated, "the token has expired")
+	}
+	if who.User.Role == "" {
+		who.User.Role = RoleUser
+	}
+	return who, nil
+}
+
 // mayJoin says whether u may be in a channel and read its history.
 func (s *Service) mayJoin(ctx context.Context, u User, channel string) error {
 	switch {

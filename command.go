@@ -163,13 +163,13 @@ func (c *socket) leave(channel string) error {
 
 // refresh puts the socket under a new token of the same user.
 func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
-	who, err := c.service.auth.Authenticate(ctx, *cmd.Token)
+	who, err := c.service.identify(ctx, *cmd.Token)
 	switch {
 	case errors.Is(err, ErrUnauthenticated):
 		c.Close(CloseTokenExpired, "the token does not hold")
 		return nil
 	case err != nil:
-		return unavailable("checking a token", err)
+		return err
 	case who.User.Name != c.User().Name:
 		c.Close(CloseTokenExpired, "the token is another user's")
 		return nil

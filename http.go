@@ -392,16 +392,7 @@ func (s *Service) authenticate(r *http.Request) (Identity, error) {
 	if token == "" {
 		return Identity{}, wrapf(ErrUnauthenticated, "a token is needed")
 	}
-	who, err := s.auth.Authenticate(r.Context(), token)
-	switch {
-	case errors.Is(err, ErrUnauthenticated):
-		return Identity{}, err
-	case err != nil:
-		return Identity{}, unavailable("checking a token", err)
-	case !ValidUsername(who.User.Name):
-		return Identity{}, wrapf(ErrUnauthenticated, "the token names no valid user")
-	}
-	return who, nil
+	return s.identify(r.Context(), token)
 }
 
 func (s *Service) authenticateAdmin(r *http.Request) (Identity, error) {

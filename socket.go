@@ -25,7 +25,6 @@ type CloseCode int
 // are not text, not UTF-8 or over the read limit.
 const (
 	CloseGoingAway    CloseCode = 1001 // the server is going away: reconnect and resume
-	CloseUnavailable  CloseCode = 1013 // try again later (IANA registry)
 	CloseTokenExpired CloseCode = 4001 // log in again
 	CloseDisconnected CloseCode = 4002 // by an admin: do not reconnect by yourself
 	CloseTooSlow      CloseCode = 4003 // the backlog passed its limit: reconnect and resume
@@ -153,7 +152,7 @@ func (c *socket) fail(doing string, err error) {
 	if !c.conn.Out().Closing() {
 		c.service.cfg.logger.Warn(doing, "session", c.session, "error", err)
 	}
-	c.Close(CloseUnavailable, "unavailable, try again later")
+	c.Close(CloseGoingAway, "unavailable, try again later")
 }
 
 // welcome joins the channels in which nothing was missed, and says so. It returns
@@ -285,5 +284,5 @@ func (c *socket) replay(channel string, from Place, last uint64) (to Place, more
 }
 
 func secondsUntil(t time.Time) int64 {
-	return max(0, int64(time.Until(t).Round(time.Second)/time.Second))
+	return max(0, int64(time.Until(t)/time.Second))
 }

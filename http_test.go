@@ -1,0 +1,537 @@
+package chat_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/crypto/bcrypt"
+	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
+
+	"github.com/reto10/chat"
+)
+
+// serveLogin starts a service with the users admin and ana, whose passwords are
+// their names and "-pw".
+func serveLogin(t testing.TB, opts ...chat.Option) *server {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveLoginOn(t, l, (&net.Dialer{}).DialContext, opts...)
+}
+
+func serveLoginOn(t testing.TB, l net.Listener, dial dialFunc, opts ...chat.Option) *server {
+	t.Helper()
+	var file strings.Builder
+	for _, name := range []string{"admin", "ana"} {
+		hash, err := bcrypt.GenerateFromPassword([]byte(name+"-pw"), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		role := map[string]string{"admin": "admin", "ana": "user"}[name]
+		fmt.Fprintf(&file, "%s:%s:%s\n", name, hash, role)
+	}
+	users, err := chat.ParseUsers(strings.NewReader(file.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := chat.NewHS256(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveAuth(t, l, dial, signer, chat.NewPasswordLogin(users, signer), opts...)
+}
+
+func TestLogin(t *testing.T) {
+	s := serveLogin(t)
+	form := "application/x-www-form-urlencoded"
+	tests := map[string]struct {
+		contentType, body string
+		status            int
+	}{
+		"JSON":                   {"application/json", `{"username":"ana","password":"ana-pw"}`, 200},
+		"JSON with a charset":    {"application/json; charset=utf-8", `{"username":"ana","password":"ana-pw"}`, 200},
+		"form":                   {form, "username=ana&password=ana-pw", 200},
+		"wrong password":         {"application/json", `{"username":"ana","password":"nope"}`, 401},
+		"unknown user":           {"application/json", `{"username":"nobody","password":"nope"}`, 401},
+		"name in another case":   {"application/json", `{"username":"ANA","password":"ana-pw"}`, 401},
+		"empty password":         {"application/json", `{"username":"ana","password":""}`, 400},
+		"no password":            {"application/json", `{"username":"ana"}`, 400},
+		"unknown field":          {"application/json", `{"username":"ana","password":"ana-pw","otp":1}`, 400},
+		"trailing data":          {"application/json", `{"username":"ana","password":"ana-pw"}{}`, 400},
+		"an array":               {"application/json", `["ana","ana-pw"]`, 400},
+		"empty":                  {"application/json", ``, 400},
+		"no JSON":                {"application/json", `username=ana`, 400},
+		"form with another key":  {form, "username=ana&password=ana-pw&x=1", 400},
+		"form with two names":    {form, "username=ana&username=admin&password=ana-pw", 400},
+		"form in the query only": {form, "", 400},
+		"over 64 KiB":            {"application/json", `{"username":"` + strings.Repeat("a", 70<<10) + `","password":"x"}`, 413},
+		"form over 64 KiB":       {form, "username=" + strings.Repeat("a", 70<<10), 413},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			resp, body := s.request("POST", "/login?username=ana&password=ana-pw", "", tt.body, "Content-Type", tt.contentType)
+			if tt.status != 200 {
+				wantProblem(t, resp, body, tt.status)
+				if strings.Contains(body, "ana-pw") || strings.Contains(body, "nope") {
+					t.Errorf("the answer echoes a password: %s", body)
+				}
+				return
+			}
+			var got struct {
+				AccessToken string `json:"access_token"`
+				TokenType   string `json:"token_type"`
+				ExpiresIn   int    `json:"expires_in"`
+			}
+			if resp.StatusCode != 200 || json.Unmarshal([]byte(body), &got) != nil {
+				t.Fatalf("%d %s", resp.StatusCode, body)
+			}
+			if got.TokenType != "bearer" || got.ExpiresIn != 15*60 || resp.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("answer = %+v, %v", got, resp.Header)
+			}
+			if resp, body := s.request("GET", "/messages", got.AccessToken, ""); resp.StatusCode != 200 {
+				t.Errorf("with the token: %d %s", resp.StatusCode, body)
+			}
+		})
+	}
+	t.Run("wrong password and unknown user are the same answer", func(t *testing.T) {
+		_, wrong := s.request("POST", "/login", "", `{"username":"ana","password":"x"}`)
+		_, unknown := s.request("POST", "/login", "", `{"username":"nobody","password":"x"}`)
+		if wrong != unknown {
+			t.Errorf("%s differs from %s", wrong, unknown)
+		}
+	})
+}
+
+func TestLoginTriedTooOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+		s := serveLoginOn(t, l, l.dial, chat.WithClientAddr(func(r *http.Request) string { return r.Header.Get("X-Test-Addr") }))
+		try := func(user, password, addr string) *http.Response {
+			resp, body := s.request("POST", "/login", "", `{"username":"`+user+`","password":"`+password+`"}`, "X-Test-Addr", addr)
+			if resp.StatusCode >= 400 {
+				wantProblem(t, resp, body, resp.StatusCode)
+			}
+			return resp
+		}
+		for i := range 10 {
+			if resp := try("ana", "wrong", fmt.Sprint("addr", i)); resp.StatusCode != 401 {
+				t.Fatalf("try %d: %d, want 401", i, resp.StatusCode)
+			}
+		}
+		resp := try("ana", "ana-pw", "addr-new")
+		if resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "12" {
+			t.Fatalf("try 11 for a user: %d, Retry-After %q, want 429 and 12", resp.StatusCode, resp.Header.Get("Retry-After"))
+		}
+		if resp := try("admin", "admin-pw", "addr1"); resp.StatusCode != 200 {
+			t.Errorf("another user meanwhile: %d, want 200", resp.StatusCode)
+		}
+		<-time.After(12 * time.Second)
+		if resp := try("ana", "ana-pw", "addr1"); resp.StatusCode != 200 {
+			t.Errorf("after Retry-After: %d, want 200", resp.StatusCode)
+		}
+		for i := range 40 {
+			if resp := try(fmt.Sprint("user", i), "wrong", "one"); resp.StatusCode != 401 {
+				t.Fatalf("try %d from an address: %d, want 401", i, resp.StatusCode)
+			}
+		}
+		if resp := try("admin", "admin-pw", "one"); resp.StatusCode != 429 {
+			t.Errorf("try 41 from an address: %d, want 429", resp.StatusCode)
+		}
+		for range 30 {
+			if resp := try("admin", "admin-pw", "two"); resp.StatusCode != 200 {
+				t.Fatalf("a login that succeeds: %d, want 200 however often", resp.StatusCode)
+			}
+		}
+	})
+}
+
+func TestServiceWithoutLoginProviderHasNoLogin(t *testing.T) {
+	s := serve(t)
+	resp, body := s.request("POST", "/login", "", `{"username":"ana","password":"x"}`)
+	wantProblem(t, resp, body, 404)
+}
+
+func TestTokenTravelsInThreeWays(t *testing.T) {
+	s := serve(t)
+	good, bad := s.token("ana"), "not.a.token"
+	tests := map[string]struct {
+		header http.Header
+		query  string
+		status int
+	}{
+		"header":                              {http.Header{"Authorization": {"Bearer " + good}}, "", 101},
+		"header in another case":              {http.Header{"Authorization": {"bearer " + good}}, "", 101},
+		"subprotocol":                         {http.Header{"Sec-Websocket-Protocol": {"chat.v1, bearer." + good}}, "", 101},
+		"subprotocol in a header of its own":  {http.Header{"Sec-Websocket-Protocol": {"chat.v1", "bearer." + good}}, "", 101},
+		"query":                               {nil, good, 101},
+		"header before query":                 {http.Header{"Authorization": {"Bearer " + bad}}, good, 401},
+		"subprotocol before query":            {http.Header{"Sec-Websocket-Protocol": {"chat.v1, bearer." + bad}}, good, 401},
+		"another scheme's header is no token": {http.Header{"Authorization": {"Basic YTpi"}}, good, 101},
+		"none":                                {nil, "", 401},
+		"bad":                                 {nil, bad, 401},
+		"20 KB":                               {http.Header{"Authorization": {"Bearer " + good + strings.Repeat("A", 20_000)}}, "", 401},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			header := append([]string(nil), upgradeHeaders...)
+			req, _ := http.NewRequest("GET", s.url+"/ws/chat?token="+tt.query, nil)
+			for i := 0; i < len(header); i += 2 {
+				req.Header.Set(header[i], header[i+1])
+			}
+			for k, v := range tt.header {
+				req.Header[k] = v
+			}
+			resp, err := s.http.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode != tt.status {
+				t.Fatalf("status = %d, want %d", resp.StatusCode, tt.status)
+			}
+			if got := resp.Header.Get("Sec-WebSocket-Protocol"); strings.Contains(got, "bearer") {
+				t.Errorf("the token came back as subprotocol %q", got)
+			}
+			if offered := tt.header["Sec-Websocket-Protocol"]; tt.status == 101 && offered != nil && resp.Header.Get("Sec-WebSocket-Protocol") != "chat.v1" {
+				t.Errorf("subprotocol = %q, want chat.v1", resp.Header.Get("Sec-WebSocket-Protocol"))
+			}
+		})
+	}
+}
+
+func TestHandshakeIsRefusedWithAProblem(t *testing.T) {
+	s := serve(t, chat.WithOrigins("https://app.example.com", "https://*.example.org"))
+	host := strings.TrimPrefix(s.url, "http://")
+	tests := map[string]struct {
+		change []string // of the headers, in pairs; "" removes
+		path   string
+		status int
+	}{
+		"no upgrade":               {[]string{"Upgrade", "", "Connection", ""}, "", 426},
+		"another upgrade":          {[]string{"Upgrade", "h2c"}, "", 426},
+		"an old version":           {[]string{"Sec-WebSocket-Version", "8"}, "", 426},
+		"no key":                   {[]string{"Sec-WebSocket-Key", ""}, "", 400},
+		"a short key":              {[]string{"Sec-WebSocket-Key", "YWJj"}, "", 400},
+		"another origin":           {[]string{"Origin", "https://evil.example"}, "", 403},
+		"the null origin":          {[]string{"Origin", "null"}, "", 403},
+		"an origin like ours":      {[]string{"Origin", "https://app.example.com.evil.example"}, "", 403},
+		"a parent of a wildcard":   {[]string{"Origin", "https://example.org"}, "", 403},
+		"another scheme":           {[]string{"Origin", "http://app.example.com"}, "", 403},
+		"a bad channel":            {nil, "?channel=a%20b", 400},
+		"another's own channel":    {nil, "?channel=%40bob", 403},
+		"our own origin":           {[]string{"Origin", "http://" + host}, "", 101},
+		"an allowed origin":        {[]string{"Origin", "https://APP.example.com"}, "", 101},
+		"a subdomain of a allowed": {[]string{"Origin", "https://a.b.example.org"}, "", 101},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			resp, body := s.requestRaw(t, "/ws/chat"+tt.path, s.token("ana"), tt.change)
+			if tt.status == 101 {
+				if resp.StatusCode != 101 {
+					t.Fatalf("status = %d %s, want 101", resp.StatusCode, body)
+				}
+				return
+			}
+			wantProblem(t, resp, body, tt.status)
+			if tt.status == 426 && resp.Header.Get("Upgrade") != "websocket" {
+				t.Errorf("a 426 without Upgrade: websocket (RFC 9110, section 15.5.22)")
+			}
+		})
+	}
+	t.Run("neither upgrade nor token", func(t *testing.T) {
+		resp, body := s.requestRaw(t, "/ws/chat", "", []string{"Upgrade", "", "Connection", ""})
+		wantProblem(t, resp, body, 426)
+	})
+}
+
+// requestRaw sends a handshake with changed headers, without reading a body of a 101.
+func (s *server) requestRaw(t *testing.T, path, token string, change []string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequest("GET", s.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(upgradeHeaders); i += 2 {
+		req.Header.Set(upgradeHeaders[i], upgradeHeaders[i+1])
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	for i := 0; i < len(change); i += 2 {
+		req.Header.Del(change[i])
+		if change[i+1] != "" {
+			req.Header.Set(change[i], change[i+1])
+		}
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == 101 {
+		return resp, ""
+	}
+	var body strings.Builder
+	buf := make([]byte, 4096)
+	for {
+		n, err := resp.Body.Read(buf)
+		body.Write(buf[:n])
+		if err != nil {
+			return resp, body.String()
+		}
+	}
+}
+
+func TestOnlyProblemsAreErrors(t *testing.T) {
+	s := serve(t)
+	tests := map[string]struct {
+		method, path, token, body string
+		status                    int
+		allow                     string
+	}{
+		"unknown path":            {"GET", "/nothing", "", "", 404, ""},
+		"wrong method":            {"DELETE", "/messages", "", "", 405, "GET, POST, OPTIONS"},
+		"GET of disconnect":       {"GET", "/users/ana/disconnect", "", "", 405, "POST, OPTIONS"},
+		"connected, no token":     {"GET", "/users/connected", "", "", 401, ""},
+		"connected, no admin":     {"GET", "/users/connected", "ana", "", 403, ""},
+		"connected, bad channel":  {"GET", "/users/connected?channel=a%20b", "admin", "", 400, ""},
+		"messages, no token":      {"GET", "/messages", "", "", 401, ""},
+		"messages, bad id":        {"GET", "/messages?after=x", "ana", "", 400, ""},
+		"messages, bad limit":     {"GET", "/messages?limit=x", "ana", "", 400, ""},
+		"messages, limit 0":       {"GET", "/messages?limit=0", "ana", "", 400, ""},
+		"publish, no token":       {"POST", "/messages", "", `{"content":"x"}`, 401, ""},
+		"publish, no admin":       {"POST", "/messages", "ana", `{"content":"x"}`, 403, ""},
+		"publish, no content":     {"POST", "/messages", "admin", `{}`, 400, ""},
+		"publish, unknown field":  {"POST", "/messages", "admin", `{"content":"x","to":"y"}`, 400, ""},
+		"publish, bad channel":    {"POST", "/messages", "admin", `{"content":"x","channel":"a b"}`, 400, ""},
+		"publish, content large":  {"POST", "/messages", "admin", `{"content":"` + strings.Repeat("x", 33<<10) + `"}`, 413, ""},
+		"publish, body large":     {"POST", "/messages", "admin", `{"content":"` + strings.Repeat("x", 65<<10) + `"}`, 413, ""},
+		"disconnect, no admin":    {"POST", "/users/ana/disconnect", "ana", "", 403, ""},
+		"disconnect, no username": {"POST", "/users/%20/disconnect", "admin", "", 400, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			token := ""
+			if tt.token != "" {
+				token = s.token(tt.token)
+			}
+			resp, body := s.request(tt.method, tt.path, token, tt.body)
+			wantProblem(t, resp, body, tt.status)
+			if got := resp.Header.Get("Allow"); got != tt.allow {
+				t.Errorf("Allow = %q, want %q", got, tt.allow)
+			}
+		})
+	}
+}
+
+func TestBackEndsPublishAndReadWithoutASocket(t *testing.T) {
+	s := serve(t)
+	ana := s.dial("ana", "channel", "news")
+	admin := s.token("admin")
+	var ids []string
+	for i := range 5 {
+		resp, body := s.request("POST", "/messages", admin, fmt.Sprintf(`{"content":"%d","channel":"news"}`, i))
+		var m event
+		if resp.StatusCode != 201 || json.Unmarshal([]byte(body), &m) != nil {
+			t.Fatalf("POST /messages: %d %s", resp.StatusCode, body)
+		}
+		m.Type = "message"
+		if diff := cmp.Diff(m, ana.want("message")); diff != "" {
+			t.Errorf("delivered (-answered +got):\n%s", diff)
+		}
+		ids = append(ids, m.ID)
+	}
+	s.publish("", "elsewhere")
+	tests := map[string]struct {
+		query string
+		want  []string
+		more  bool
+		gap   bool
+	}{
+		"all":                  {"channel=news", ids, false, false},
+		"first page":           {"channel=news&limit=2", ids[:2], true, false},
+		"after an id":          {"channel=news&after=" + ids[1] + "&limit=3", ids[2:], false, false},
+		"an id is a channel":   {"after=" + ids[3], ids[4:], false, false},
+		"after the last":       {"channel=news&after=" + ids[4], nil, false, false},
+		"after one not known":  {"channel=news&after=7-0ther-news", ids, false, true},
+		"channel without any":  {"channel=empty", nil, false, false},
+		"limit over the limit": {"channel=news&limit=99999", ids, false, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			resp, body := s.request("GET", "/messages?"+tt.query, s.token("bob"), "")
+			var page struct {
+				Messages  []event
+				More, Gap bool
+			}
+			if resp.StatusCode != 200 || json.Unmarshal([]byte(body), &page) != nil || page.Messages == nil {
+				t.Fatalf("%d %s", resp.StatusCode, body)
+			}
+			var got []string
+			for _, m := range page.Messages {
+				got = append(got, m.ID)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" || page.More != tt.more || page.Gap != tt.gap {
+				t.Errorf("more %v, gap %v, messages (-want +got):\n%s", page.More, page.Gap, diff)
+			}
+		})
+	}
+}
+
+func TestConnectedListsUsersNotSockets(t *testing.T) {
+	s := serve(t)
+	s.dial("bob", "channel", "news")
+	first, second := s.dial("ana"), s.dial("ana", "channel", "news")
+	s.dial("admin")
+	type user struct {
+		Username, Role string
+		Connections    int
+		Since          string
+	}
+	list := func(query string) (users []user) {
+		resp, body := s.request("GET", "/users/connected"+query, s.token("admin2"), "")
+		var got struct {
+			Count int
+			Users []user
+		}
+		if resp.StatusCode != 200 || json.Unmarshal([]byte(body), &got) != nil || got.Users == nil || got.Count != len(got.Users) {
+			t.Fatalf("%d %s", resp.StatusCode, body)
+		}
+		for _, u := range got.Users {
+			if at, err := time.Parse(time.RFC3339, u.Since); err != nil || time.Since(at) > time.Minute {
+				t.Errorf("since %q: %v", u.Since, err)
+			}
+		}
+		return got.Users
+	}
+	noSince := cmpopts.IgnoreFields(user{}, "Since")
+	want := []user{{"admin", "admin", 1, ""}, {"ana", "user", 2, ""}, {"bob", "user", 1, ""}}
+	if diff := cmp.Diff(want, list(""), noSince); diff != "" {
+		t.Errorf("connected (-want +got):\n%s", diff)
+	}
+	want = []user{{"ana", "user", 1, ""}, {"bob", "user", 1, ""}}
+	if diff := cmp.Diff(want, list("?channel=news"), noSince); diff != "" {
+		t.Errorf("in news (-want +got):\n%s", diff)
+	}
+	second.hangUp()
+	eventually(t, "ana to be there once and out of news", func() bool {
+		return len(list("?channel=news")) == 1 && list("")[1].Connections == 1
+	})
+	first.hangUp()
+	eventually(t, "ana to be gone", func() bool { return len(list("")) == 2 })
+	if got := list("?channel=nowhere"); len(got) != 0 {
+		t.Errorf("in an empty channel: %v", got)
+	}
+}
+
+func TestAdminDisconnectsAUser(t *testing.T) {
+	s := serve(t)
+	a1, a2, bob := s.dial("ana x"), s.dial("ana x"), s.dial("bob")
+	for i, want := range []string{`{"closed":2}`, `{"closed":0}`} {
+		resp, body := s.request("POST", "/users/ana%20x/disconnect", s.token("admin"), "")
+		if resp.StatusCode != 200 || strings.TrimSpace(body) != want {
+			t.Errorf("call %d: %d %s, want %s", i, resp.StatusCode, body, want)
+		}
+		if i == 0 {
+			a1.wantClose(4002)
+			a2.wantClose(4002)
+			eventually(t, "her sockets to end", func() bool { return s.Stats().Sockets == 1 })
+		}
+	}
+	s.publish("", "still there")
+	bob.wantText("still there")
+}
+
+func TestCORSFollowsTheAllowedOrigins(t *testing.T) {
+	s := serve(t, chat.WithOrigins("https://app.example.com"))
+	tests := map[string]struct{ method, origin, want string }{
+		"preflight from an allowed origin": {"OPTIONS", "https://app.example.com", "https://app.example.com"},
+		"request from an allowed origin":   {"GET", "https://app.example.com", "https://app.example.com"},
+		"preflight from another":           {"OPTIONS", "https://evil.example", ""},
+		"request from another":             {"GET", "https://evil.example", ""},
+		"no origin":                        {"GET", "", ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			header := []string{"Origin", tt.origin}
+			if tt.origin == "" {
+				header = nil
+			}
+			resp, _ := s.request(tt.method, "/messages", s.token("ana"), "", header...)
+			h := resp.Header
+			if got := h.Get("Access-Control-Allow-Origin"); got != tt.want {
+				t.Errorf("Access-Control-Allow-Origin = %q, want %q", got, tt.want)
+			}
+			if h.Get("Access-Control-Allow-Credentials") != "" {
+				t.Error("credentials are allowed; tokens are no cookies")
+			}
+			if allowed := tt.method == "OPTIONS" && tt.want != ""; allowed != strings.Contains(h.Get("Access-Control-Allow-Headers"), "Authorization") {
+				t.Errorf("Access-Control-Allow-Headers = %q", h.Get("Access-Control-Allow-Headers"))
+			}
+			if h.Get("Vary") != "Origin" {
+				t.Errorf("Vary = %q, want Origin", h.Get("Vary"))
+			}
+		})
+	}
+}
+
+// unwrapOnly is what a middleware's ResponseWriter is at the least.
+type unwrapOnly struct{ w http.ResponseWriter }
+
+func (u unwrapOnly) Header() http.Header         { return u.w.Header() }
+func (u unwrapOnly) WriteHeader(status int)      { u.w.WriteHeader(status) }
+func (u unwrapOnly) Write(p []byte) (int, error) { return u.w.Write(p) }
+func (u unwrapOnly) Unwrap() http.ResponseWriter { return u.w }
+
+func TestMountedBelowAPrefixBehindMiddleware(t *testing.T) {
+	s := serve(t)
+	mux := http.NewServeMux()
+	mux.Handle("/chat/", http.StripPrefix("/chat", s.Service))
+	mux.Handle("/socket", s.SocketHandler())
+	mux.Handle("POST /kick/{username}", s.DisconnectHandler())
+	outer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-From", "middleware")
+		mux.ServeHTTP(unwrapOnly{w}, r)
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: outer}
+	go srv.Serve(l)
+	defer srv.Close()
+	base := "http://" + l.Addr().String()
+	for _, path := range []string{"/chat/ws/chat", "/socket"} {
+		header := http.Header{"Authorization": {"Bearer " + s.token("ana")}}
+		conn, resp, err := websocket.Dial(t.Context(), base+path, &websocket.DialOptions{HTTPHeader: header})
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		defer conn.CloseNow()
+		if resp.Header.Get("X-From") != "middleware" {
+			t.Errorf("%s: the middleware's header is missing", path)
+		}
+		if _, text, err := conn.Read(t.Context()); err != nil || !strings.Contains(string(text), "welcome") {
+			t.Errorf("%s: %s %v", path, text, err)
+		}
+	}
+	req, _ := http.NewRequest("POST", base+"/kick/"+url.PathEscape("ana"), nil)
+	req.Header.Set("Authorization", "Bearer "+s.token("admin"))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil || resp.StatusCode != 200 {
+		t.Errorf("kick: %v %v", resp, err)
+	}
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+}

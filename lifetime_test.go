@@ -1,0 +1,276 @@
+package chat_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
+
+	"github.com/reto10/chat"
+)
+
+// tokenFor is a token of that lifetime.
+func tokenFor(t *testing.T, u chat.User, ttl time.Duration) string {
+	t.Helper()
+	signer, err := chat.NewHS256(secret, chat.WithTokenTTL(ttl))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := signer.Issue(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.AccessToken
+}
+
+func (s *server) dialToken(t *testing.T, token string) *client {
+	t.Helper()
+	conn, _, err := s.tryDial(token, dialOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.CloseNow() })
+	c := &client{t: t, conn: conn}
+	c.welcome = c.next()
+	return c
+}
+
+func TestSocketEndsWithItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipes(t)
+		start := time.Now()
+		c := s.dialToken(t, tokenFor(t, chat.User{Name: "ana", Role: "user"}, 90*time.Second))
+		go keepBusy(s)
+		c.wantClose(4001)
+		if lived := time.Since(start); lived < 89*time.Second || lived > 92*time.Second {
+			t.Errorf("the socket lived %v, its token 90 s", lived)
+		}
+	})
+}
+
+// keepBusy broadcasts now and then: reading times out otherwise.
+func keepBusy(s *server) {
+	tick := time.NewTicker(patience / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_, _ = s.Broadcast(context.Background(), chat.Message{Content: "tick"})
+		case <-s.t.Context().Done():
+			return
+		}
+	}
+}
+
+func TestRefreshKeepsTheSocketAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipes(t)
+		ana := chat.User{Name: "ana", Role: chat.RoleUser}
+		c := s.dialToken(t, tokenFor(t, ana, 90*time.Second))
+		go keepBusy(s)
+		for start := time.Now(); time.Since(start) < 80*time.Second; {
+			c.next()
+		}
+		got := c.answer(`{"type":"refresh","token":"` + tokenFor(t, ana, 60*time.Second) + `","ref":"r"}`)
+		if got.Type != "ack" || string(got.Ref) != `"r"` || *got.ExpiresIn != 60 {
+			t.Fatalf("refresh: %+v, want an ack with expires_in 60", got)
+		}
+		start := time.Now()
+		c.wantClose(4001)
+		if lived := time.Since(start); lived < 59*time.Second {
+			t.Errorf("the socket lived %v after its refresh, want 60 s", lived)
+		}
+	})
+}
+
+func TestRefreshChangesTheRole(t *testing.T) {
+	s := serve(t)
+	c := s.dial("ana")
+	try := func() string { return c.answer(`{"type":"broadcast","content":"x"}`).Type }
+	if try() != "error" {
+		t.Fatal("a user broadcast")
+	}
+	c.answer(`{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "ana", Role: chat.RoleAdmin}, time.Hour) + `"}`)
+	if try() != "ack" {
+		t.Error("refused although an admin by now")
+	}
+	c.answer(`{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "ana", Role: chat.RoleUser}, time.Hour) + `"}`)
+	if try() != "error" {
+		t.Error("broadcast although no admin any more")
+	}
+}
+
+func TestRefreshWithATokenThatDoesNotHold(t *testing.T) {
+	s := serve(t)
+	tests := map[string]string{
+		"another user's": s.token("bob"),
+		"garbage":        "a.b.c",
+		"empty":          "",
+	}
+	for name, token := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := s.dial("ana")
+			c.send(`{"type":"refresh","token":"` + token + `"}`)
+			c.wantClose(4001)
+		})
+	}
+}
+
+func TestShutdownClosesSocketsSpreadOverItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const sockets = 50
+		s := servePipes(t, chat.WithPresence(chat.PresenceToNobody))
+		ended := make(chan time.Time, sockets)
+		for i := range sockets {
+			c := s.dial(fmt.Sprint("user", i))
+			go func() {
+				for {
+					if _, err := c.read(); err != nil {
+						if websocket.CloseStatus(err) != 1001 {
+							t.Errorf("closed with %v, want 1001", err)
+						}
+						ended <- time.Now()
+						return
+					}
+				}
+			}()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		close(ended)
+		atOnce := map[time.Duration]int{}
+		for at := range ended {
+			atOnce[at.Sub(start).Truncate(100*time.Millisecond)]++
+		}
+		for at, n := range atOnce {
+			if n > 10 {
+				t.Errorf("%d of %d sockets closed within 100 ms of %v", n, sockets, at)
+			}
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+		if got := s.Stats().Sockets; got != 0 {
+			t.Errorf("%d sockets left", got)
+		}
+	})
+}
+
+func TestShutdownRefusesNewSocketsAndFlushesWhatWasAccepted(t *testing.T) {
+	s := serve(t)
+	var clients []*client
+	for i := range 10 {
+		clients = append(clients, s.dial(fmt.Sprint("user", i)))
+	}
+	admin := s.dial("admin")
+	ids := s.publish("", "1", "2", "3")
+	ack := admin.answer(`{"type":"broadcast","content":"4"}`)
+	done := make(chan error)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- s.Shutdown(ctx)
+	}()
+	eventually(t, "draining", s.Draining)
+	resp, body := s.request("GET", "/ws/chat", s.token("late"), "", upgradeHeaders...)
+	wantProblem(t, resp, body, 503)
+	if resp.Header.Get("Retry-After") == "" {
+		t.Error("a 503 without Retry-After")
+	}
+	for _, c := range clients {
+		for _, id := range append(ids, ack.ID) {
+			if m := c.want("message"); m.ID != id {
+				t.Fatalf("got %+v, want %s", m, id)
+			}
+		}
+		c.wantClose(1001)
+	}
+	admin.wantClose(1001)
+	if err := <-done; err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+}
+
+func TestShutdownCutsOffWhoDoesNotGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipes(t)
+		s.dial("ana") // does not read, so answers no close frame
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Shutdown: %v, want the deadline", err)
+		}
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("took %v, want its second", took)
+		}
+		synctest.Wait()
+		if got := s.Stats().Sockets; got != 0 {
+			t.Errorf("%d sockets left", got)
+		}
+	})
+}
+
+// brokenHistory fails when it is told to.
+type brokenHistory struct {
+	*chat.MemoryHistory
+	broken chan bool // holds whether it is
+}
+
+func (h *brokenHistory) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+	broken := <-h.broken
+	h.broken <- broken
+	if broken {
+		return chat.Message{}, errors.New("disk password hunter2 is wrong")
+	}
+	return h.MemoryHistory.Append(ctx, m)
+}
+
+func TestPublisherHearsWhenTheHistoryFails(t *testing.T) {
+	h := &brokenHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan bool, 1)}
+	h.broken <- true
+	s := serve(t, chat.WithHistory(h))
+	admin, ana := s.dial("admin"), s.dial("ana")
+	got := admin.answer(`{"type":"broadcast","content":"lost","ref":1}`)
+	if got.Code != "unavailable" || got.Message != "unavailable, try again later" || string(got.Ref) != "1" {
+		t.Errorf("answer = %+v, want unavailable and nothing of the cause", got)
+	}
+	resp, body := s.request("POST", "/messages", s.token("admin"), `{"content":"lost"}`)
+	wantProblem(t, resp, body, 503)
+	<-h.broken
+	h.broken <- false
+	var ack event
+	if ack = admin.answer(`{"type":"broadcast","content":"kept"}`); ack.Type != "ack" {
+		t.Fatalf("answer = %+v, want an ack", ack)
+	}
+	if m := ana.wantText("kept"); m.ID != ack.ID {
+		t.Errorf("id = %s, want %s", m.ID, ack.ID)
+	}
+}
+
+func TestStats(t *testing.T) {
+	s := serve(t, chat.WithPresence(chat.PresenceToNobody))
+	ana, admin := s.dial("ana"), s.dial("admin")
+	ana.answer(`{"type":"broadcast","content":"x"}`)
+	admin.answer(`{"type":"broadcast","content":"x"}`)
+	ana.want("message")
+	s.request("GET", "/ws/chat", "", "", upgradeHeaders...)
+	eventually(t, "all deliveries", func() bool { return s.Stats().Deliveries == 2 })
+	want := chat.Stats{Sockets: 2, Accepted: 2, Refused: 1, Published: 1, Deliveries: 2, Commands: 2, RefusedCommands: 1}
+	if got := s.Stats(); got != want {
+		t.Errorf("Stats = %+v, want %+v", got, want)
+	}
+	if _, err := json.Marshal(s.Stats()); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,135 @@
+package chat_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat"
+)
+
+// window is longer than any window of presence events.
+const window = 2 * chat.DefaultPresenceWindow
+
+// hear collects the presence events of a client, until it gets the message that
+// ends them.
+func (s *server) hear(c *client) (events []string) {
+	s.t.Helper()
+	<-time.After(window)
+	s.publish("", "end of presence")
+	for {
+		switch e := c.next(); e.Type {
+		case "message":
+			return events
+		default:
+			events = append(events, fmt.Sprintf("%s %s/%s in %q", e.Type, e.Username, e.Role, e.Channel))
+		}
+	}
+}
+
+func TestPresenceEventsArePerUserAndGathered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipes(t)
+		watch := s.dial("watch")
+		wantEvents(t, "on connecting", s.hear(watch), `user_joined watch/user in ""`)
+
+		first := s.dial("ana", "channel", "news")
+		second := s.dial("ana")
+		admin := s.dial("admin")
+		// News has but ana in it: nobody else is told.
+		wantEvents(t, "arrivals", s.hear(watch), `user_joined ana/user in ""`, `user_joined admin/admin in ""`)
+
+		first.hangUp()
+		wantEvents(t, "one of two sockets went", s.hear(watch))
+		second.hangUp()
+		wantEvents(t, "the last one went", s.hear(watch), `user_left ana/user in ""`)
+
+		admin.hangUp()
+		s.dial("admin")
+		wantEvents(t, "went and came within the window", s.hear(watch))
+		c := s.dial("bob")
+		c.hangUp()
+		wantEvents(t, "came and went within the window", s.hear(watch))
+	})
+}
+
+func TestPresenceOfAChannelIsToldToItsMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipes(t)
+		in := s.dial("watch", "channel", "news")
+		s.hear(in)
+		ana := s.dial("ana")
+		s.hear(in)
+		ana.answer(`{"type":"join","channel":"news"}`)
+		wantEvents(t, "join", s.hear(in), `user_joined ana/user in "news"`)
+		ana.answer(`{"type":"leave","channel":"news"}`)
+		wantEvents(t, "leave", s.hear(in), `user_left ana/user in "news"`)
+		ana.answer(`{"type":"join","channel":"news"}`)
+		s.hear(in)
+		ana.hangUp()
+		wantEvents(t, "connection lost", s.hear(in), `user_left ana/user in "news"`, `user_left ana/user in ""`)
+	})
+}
+
+func TestPresenceAudience(t *testing.T) {
+	tests := map[string]struct {
+		opts            []chat.Option
+		toUser, toAdmin []string
+	}{
+		"all":                 {nil, []string{`user_joined ana/user in ""`}, []string{`user_joined ana/user in ""`}},
+		"admins":              {[]chat.Option{chat.WithPresence(chat.PresenceToAdmins)}, nil, []string{`user_joined ana/user in ""`}},
+		"nobody":              {[]chat.Option{chat.WithPresence(chat.PresenceToNobody)}, nil, nil},
+		"admins over a limit": {[]chat.Option{chat.WithPresenceLimit(2)}, nil, []string{`user_joined ana/user in ""`}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := servePipes(t, tt.opts...)
+				user, admin := s.dial("user"), s.dial("admin")
+				s.hear(user)
+				s.hear(admin)
+				drain := func(c *client) { c.want("message") } // the other's end of presence
+				drain(user)
+				s.dial("ana")
+				wantEvents(t, "to a user", s.hear(user), tt.toUser...)
+				for admin.next().Type != "message" {
+				}
+				_ = admin
+			})
+		})
+	}
+}
+
+func wantEvents(t *testing.T, when string, got []string, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s: presence events (-want +got):\n%s", when, diff)
+	}
+}
+
+// Many that arrive at once are told of in numbers that do not grow with their
+// square.
+func TestManyArrivalsAreNotQuadratic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const users, limit = 60, 20
+		s := servePipes(t, chat.WithPresenceLimit(limit))
+		for i := range users {
+			c := s.dial(fmt.Sprint("user", i))
+			go func() {
+				for {
+					if _, err := c.read(); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		<-time.After(window)
+		synctest.Wait()
+		if got := s.Stats().Deliveries; got > users*limit {
+			t.Errorf("%d deliveries for %d arrivals, want at most %d", got, users, users*limit)
+		}
+	})
+}

@@ -1,0 +1,284 @@
+package chat_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat"
+)
+
+// publish broadcasts texts and returns the ids.
+func (s *server) publish(channel string, texts ...string) (ids []string) {
+	s.t.Helper()
+	for _, text := range texts {
+		m, err := s.Broadcast(context.Background(), chat.Message{Channel: channel, Sender: "ci", Content: text})
+		if err != nil {
+			s.t.Fatalf("Broadcast: %v", err)
+		}
+		ids = append(ids, m.ID())
+	}
+	return ids
+}
+
+func (c *client) hangUp() { _ = c.conn.CloseNow() }
+
+func TestResumeOnConnectBringsExactlyWhatWasMissed(t *testing.T) {
+	s := serve(t)
+	c := s.dial("ana", "channel", "news")
+	ids := s.publish("", "all 1")
+	news := s.publish("news", "news 1")
+	own := s.publish("@ana", "own 1")
+	for range 3 {
+		c.want("message")
+	}
+	c.hangUp()
+	s.publish("", "all 2", "all 3")
+	s.publish("news", "news 2")
+	s.publish("@ana", "own 2")
+	s.publish("other", "not hers")
+
+	c = s.dial("ana", "channel", "news", "since", ids[0], "since", news[0], "since", own[0])
+	if c.welcome.Recovered == nil || !*c.welcome.Recovered {
+		t.Fatalf("welcome = %+v, want recovered", c.welcome)
+	}
+	if diff := cmp.Diff([]string{ids[0], own[0], news[0]}, c.welcome.since()); diff != "" {
+		t.Errorf("since (-want +got):\n%s", diff)
+	}
+	s.publish("", "all 4")
+	got := map[string][]string{}
+	for range 5 {
+		m := c.want("message")
+		got[m.Channel] = append(got[m.Channel], m.Content)
+	}
+	want := map[string][]string{"": {"all 2", "all 3", "all 4"}, "@ana": {"own 2"}, "news": {"news 2"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("messages (-want +got):\n%s", diff)
+	}
+}
+
+func TestClientThatSawNothingResumesFromTheWelcome(t *testing.T) {
+	s := serve(t)
+	s.publish("", "before her time")
+	first := s.dial("ana")
+	first.hangUp()
+	s.publish("", "missed")
+	var query []string
+	for _, id := range first.welcome.since() {
+		query = append(query, "since", id)
+	}
+	c := s.dial("ana", query...)
+	if c.welcome.Recovered == nil || !*c.welcome.Recovered {
+		t.Fatalf("welcome = %+v, want recovered", c.welcome)
+	}
+	c.wantText("missed")
+}
+
+func TestResumeFromWhatIsNotKeptIsNotRecovered(t *testing.T) {
+	s := serve(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 3})))
+	ids := s.publish("", "1", "2", "3", "4", "5", "6")
+	tests := map[string]struct {
+		since     string
+		recovered bool
+		next      string
+	}{
+		"nothing missed":            {ids[5], true, "live"},
+		"all missed is kept":        {ids[2], true, "4"},
+		"the next is gone":          {ids[1], false, "live"},
+		"another epoch":             {"3-0therepoch", false, "live"},
+		"a place that never was":    {chat.FormatID("", placeOf(t, ids[5], 99)), false, "live"},
+		"no id at all":              {"garbage", false, "live"},
+		"id of a channel not asked": {chat.FormatID("news", placeOf(t, ids[5], 0)), false, "live"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := s.dial("ana", "since", tt.since)
+			if c.welcome.Recovered == nil || *c.welcome.Recovered != tt.recovered {
+				t.Fatalf("welcome = %+v, want recovered %v", c.welcome, tt.recovered)
+			}
+			if tt.next == "live" {
+				s.publish("@ana", "live")
+			}
+			c.wantText(tt.next)
+			c.hangUp()
+		})
+	}
+}
+
+func placeOf(t *testing.T, id string, seq uint64) chat.Place {
+	t.Helper()
+	_, p, err := chat.ParseID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Seq = seq
+	return p
+}
+
+func TestJoinWithSinceBringsWhatWasMissedBeforeItsAck(t *testing.T) {
+	s := serve(t)
+	ids := s.publish("news", "1", "2", "3")
+	c := s.dial("ana")
+	c.send(`{"type":"join","channel":"news","since":"` + ids[0] + `","ref":1}`)
+	c.wantText("2")
+	c.wantText("3")
+	ack := c.want("ack")
+	if ack.Recovered == nil || !*ack.Recovered || ack.since()[0] != ids[2] {
+		t.Errorf("ack = %+v, want recovered and since %s", ack, ids[2])
+	}
+	s.publish("news", "4")
+	c.wantText("4")
+
+	t.Run("again from an older id", func(t *testing.T) {
+		c.send(`{"type":"join","channel":"news","since":"` + ids[1] + `"}`)
+		c.wantText("3")
+		c.wantText("4")
+		if ack := c.want("ack"); !*ack.Recovered {
+			t.Errorf("ack = %+v, want recovered", ack)
+		}
+		s.publish("news", "5")
+		c.wantText("5")
+	})
+	t.Run("from an id that is none", func(t *testing.T) {
+		c.send(`{"type":"join","channel":"news","since":"x"}`)
+		ack := c.want("ack")
+		if ack.Recovered == nil || *ack.Recovered || ack.since()[0] == "" {
+			t.Errorf("ack = %+v, want not recovered, and where it starts", ack)
+		}
+	})
+}
+
+func TestWithoutHistoryNothingIsRecoveredOrRead(t *testing.T) {
+	s := serve(t, chat.WithoutHistory())
+	ids := s.publish("", "1", "2")
+	c := s.dial("ana", "since", ids[0])
+	if c.welcome.Recovered == nil || *c.welcome.Recovered {
+		t.Errorf("welcome = %+v, want not recovered", c.welcome)
+	}
+	s.publish("", "3")
+	c.wantText("3")
+	resp, body := s.request("GET", "/messages", s.token("ana"), "")
+	wantProblem(t, resp, body, 405)
+}
+
+// A publisher that never stops while sockets drop and return: each client, over
+// all its sockets, sees every message of its channels once and in order.
+func TestNoGapAndNoRepeatWhileSocketsDropAndReturn(t *testing.T) {
+	const clients, rounds = 8, 25
+	// All is kept: how far a slow client falls behind is not the point here.
+	s := serve(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 1 << 20})))
+	ctx, stop := context.WithCancel(context.Background())
+	var publishers sync.WaitGroup
+	var total [2]int
+	channels := []string{"", "news"}
+	for i, channel := range channels {
+		publishers.Go(func() {
+			for n := 1; ctx.Err() == nil; n++ {
+				_, err := s.Broadcast(context.Background(), chat.Message{Channel: channel, Sender: "ci", Content: fmt.Sprint(n)})
+				if err != nil {
+					t.Errorf("Broadcast: %v", err)
+					return
+				}
+				total[i] = n
+				if n%16 == 0 {
+					<-time.After(time.Millisecond) // a rate that -race can follow
+				}
+			}
+		})
+	}
+	var readers sync.WaitGroup
+	for i := range clients {
+		readers.Go(func() {
+			r := &returning{s: s, name: fmt.Sprintf("user%d", i), last: map[string]string{}, seq: map[string]int{}}
+			rng := rand.New(rand.NewPCG(1, uint64(i)))
+			for range rounds {
+				if err := r.session(rng.IntN(60)); err != nil {
+					t.Errorf("%s: %v", r.name, err)
+					return
+				}
+			}
+		})
+	}
+	readers.Wait()
+	stop()
+	publishers.Wait()
+	t.Logf("published %v", total)
+}
+
+// returning is a client that keeps the last id of each channel and resumes.
+type returning struct {
+	s    *server
+	name string
+	last map[string]string // channel to id
+	seq  map[string]int    // channel to the number in the last message
+}
+
+// session connects, reads n messages, and drops the connection.
+func (r *returning) session(n int) error {
+	q := []string{"channel", "news"}
+	for _, id := range r.last {
+		q = append(q, "since", id)
+	}
+	query := make(map[string][]string)
+	for i := 0; i < len(q); i += 2 {
+		query[q[i]] = append(query[q[i]], q[i+1])
+	}
+	conn, _, err := r.s.tryDial(r.s.token(r.name), dialOptions{query: query})
+	if err != nil {
+		return err
+	}
+	defer conn.CloseNow()
+	conn.SetReadLimit(-1)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	first := true
+	for read := 0; read < n; {
+		_, text, err := conn.Read(ctx)
+		if err != nil {
+			return fmt.Errorf("reading: %w", err)
+		}
+		var e event
+		if err := json.Unmarshal(text, &e); err != nil {
+			return err
+		}
+		switch e.Type {
+		case "welcome":
+			if !first || len(r.last) > 0 && !*e.Recovered {
+				return fmt.Errorf("welcome %s, want it first and recovered", text)
+			}
+			for _, id := range e.since() {
+				channel, _, err := chat.ParseID(id)
+				if err != nil {
+					return err
+				}
+				if old, known := r.last[channel]; known && old != id {
+					return fmt.Errorf("starts from %s, asked for %s", id, old)
+				}
+				r.last[channel] = id
+			}
+		case "message":
+			read++
+			var got int
+			if _, err := fmt.Sscan(e.Content, &got); err != nil {
+				return err
+			}
+			if want := r.seq[e.Channel] + 1; r.seq[e.Channel] > 0 && got != want {
+				return fmt.Errorf("in %q got message %d, want %d", e.Channel, got, want)
+			}
+			r.seq[e.Channel], r.last[e.Channel] = got, e.ID
+		default:
+			if !strings.HasPrefix(e.Type, "user_") {
+				return fmt.Errorf("unexpected %s", text)
+			}
+		}
+		first = false
+	}
+	return nil
+}
