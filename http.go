@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -26,9 +27,11 @@ const (
 	loginBurst = 10
 	loginEvery = 12 * time.Second
 	loginKeys  = 100_000
-	// defaultPage and maxPage are how many messages GET /messages answers with.
+	// defaultPage and maxPage are how many messages GET /messages answers with at
+	// the most, pageBytes after how much content a page ends early.
 	defaultPage = 100
 	maxPage     = 1000
+	pageBytes   = 1 << 20
 	// retryLater is what a client that was turned away should wait.
 	retryLater = 5 * time.Second
 )
@@ -152,7 +155,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, http.StatusBadRequest, "username and password are needed")
 		return
 	}
-	user, address := shorten(credentials.Username), s.cfg.clientAddr(r)
+	user, address := shorten(credentials.Username), network(s.cfg.clientAddr(r))
 	if wait, ok := s.admitLogin(user, address); !ok {
 		s.counts.refusedLogins.Add(1)
 		setRetryAfter(w, wait)
@@ -321,9 +324,15 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 		Messages []wire.Message `json:"messages"`
 		More     bool           `json:"more"`
 		Gap      bool           `json:"gap,omitempty"`
-	}{make([]wire.Message, 0, len(msgs)), len(msgs) > limit, gap}
-	for _, m := range msgs[:min(limit, len(msgs))] {
+	}{Messages: make([]wire.Message, 0, len(msgs)), Gap: gap}
+	bytes := 0
+	for _, m := range msgs {
+		if len(page.Messages) == limit || bytes > pageBytes {
+			page.More = true
+			break
+		}
 		page.Messages = append(page.Messages, wireMessage(m, ""))
+		bytes += len(m.Content)
 	}
 	answer(w, http.StatusOK, page)
 }
@@ -455,6 +464,17 @@ func remoteHost(r *http.Request) string {
 		return r.RemoteAddr
 	}
 	return host
+}
+
+// network is what tries to log in are counted by: an IPv4 address, or the /64 of
+// an IPv6 one, all of which is one customer's.
+func network(address string) string {
+	ip, err := netip.ParseAddr(address)
+	if err != nil || ip.Unmap().Is4() {
+		return address
+	}
+	prefix, _ := ip.WithZone("").Prefix(64)
+	return prefix.String()
 }
 
 func mediaType(r *http.Request) string {

@@ -148,6 +148,14 @@ func TestLoginTriedTooOften(t *testing.T) {
 		if resp := try("admin", "admin-pw", "one"); resp.StatusCode != 429 {
 			t.Errorf("try 41 from an address: %d, want 429", resp.StatusCode)
 		}
+		for i := range 40 {
+			if resp := try(fmt.Sprint("six", i), "wrong", fmt.Sprintf("2001:db8::%x", i)); resp.StatusCode != 401 {
+				t.Fatalf("try %d from an IPv6 network: %d, want 401", i, resp.StatusCode)
+			}
+		}
+		if resp := try("admin", "admin-pw", "2001:db8::ffff:1"); resp.StatusCode != 429 {
+			t.Errorf("try 41 from an IPv6 network: %d, want 429", resp.StatusCode)
+		}
 		for range 30 {
 			if resp := try("admin", "admin-pw", "two"); resp.StatusCode != 200 {
 				t.Fatalf("a login that succeeds: %d, want 200 however often", resp.StatusCode)
@@ -386,6 +394,36 @@ func TestBackEndsPublishAndReadWithoutASocket(t *testing.T) {
 				t.Errorf("more %v, gap %v, messages (-want +got):\n%s", page.More, page.Gap, diff)
 			}
 		})
+	}
+}
+
+func TestPageOfTheHistoryEndsEarlyWhenItIsLarge(t *testing.T) {
+	s := serve(t)
+	text := strings.Repeat("x", 32<<10)
+	for range 100 {
+		s.publish("", text)
+	}
+	got, after := 0, ""
+	for pages := 0; ; pages++ {
+		_, body := s.request("GET", "/messages?limit=1000&after="+after, s.token("ana"), "")
+		if len(body) > 2<<20 {
+			t.Fatalf("a page of %d bytes", len(body))
+		}
+		var page struct {
+			Messages []event
+			More     bool
+		}
+		if err := json.Unmarshal([]byte(body), &page); err != nil {
+			t.Fatal(err)
+		}
+		got += len(page.Messages)
+		if !page.More {
+			break
+		}
+		after = page.Messages[len(page.Messages)-1].ID
+	}
+	if got != 100 {
+		t.Errorf("%d messages in all pages, want 100", got)
 	}
 }
 

@@ -121,15 +121,18 @@ func newConfig(opts []Option) (*config, error) {
 	if c.noHistory && c.history != nil {
 		return nil, errors.New("chat: WithHistory and WithoutHistory exclude each other")
 	}
-	if c.backlog < c.contentLimit {
-		return nil, fmt.Errorf("chat: WithBacklog(%d) is less than one message of WithContentLimit(%d)", c.backlog, c.contentLimit)
+	if c.backlog < 8*c.contentLimit { // JSON can make six bytes of one
+		return nil, fmt.Errorf("chat: WithBacklog(%d) is less than 8 times WithContentLimit(%d)", c.backlog, c.contentLimit)
 	}
 	if c.registry == nil {
 		c.registry = NewMemoryRegistry()
 	}
 	if c.history == nil {
-		// Without a history one is needed all the same, to number the messages.
-		c.history = NewMemoryHistory(MemoryLimits{})
+		limits := MemoryLimits{}
+		if c.noHistory {
+			limits.Count = 256 // for numbering messages and keeping their order
+		}
+		c.history = NewMemoryHistory(limits)
 	}
 	return c, nil
 }
@@ -292,7 +295,8 @@ func WithAdminCommandRate(perSecond float64, burst int) Option {
 }
 
 // WithBacklog bounds the bytes that wait for a socket whose peer does not read.
-// Past it the socket is closed with 4003.
+// Past it the socket is closed with 4003. It holds at least 8 messages of the
+// content limit.
 func WithBacklog(bytes int) Option {
 	return func(c *config) error { return positive(&c.backlog, "WithBacklog", bytes) }
 }

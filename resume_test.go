@@ -155,6 +155,28 @@ func TestJoinWithSinceBringsWhatWasMissedBeforeItsAck(t *testing.T) {
 	})
 }
 
+// What was missed is sent as fast as the client reads: it is no backlog, however
+// much it is.
+func TestResumeOfMoreThanTheBacklogHolds(t *testing.T) {
+	s := serve(t)
+	first := s.publish("", "first")[0]
+	text := strings.Repeat("x", 32<<10-3)
+	for i := range 300 {
+		s.publish("", fmt.Sprintf("%03d%s", i, text))
+	}
+	c := s.dial("ana", "since", first)
+	s.publish("", "live")
+	for i := range 300 {
+		if m := c.want("message"); !strings.HasPrefix(m.Content, fmt.Sprintf("%03dx", i)) {
+			t.Fatalf("message %d = %.10s…", i, m.Content)
+		}
+		if got := s.Stats().BacklogBytes; got > 256<<10 {
+			t.Fatalf("a backlog of %d bytes for a client that reads", got)
+		}
+	}
+	c.wantText("live")
+}
+
 func TestWithoutHistoryNothingIsRecoveredOrRead(t *testing.T) {
 	s := serve(t, chat.WithoutHistory())
 	ids := s.publish("", "1", "2")

@@ -35,6 +35,9 @@ const (
 const (
 	// replayPage is how many missed messages are read at once.
 	replayPage = 100
+	// replayBytes is about how much of it is sent before the peer has to have
+	// read what came before: it must not count as a backlog.
+	replayBytes = 32 << 10
 	// maxStrikes is how many commands in a row are refused as too fast before
 	// the socket is closed. The row ends when the bucket is full again.
 	maxStrikes = 40
@@ -276,6 +279,12 @@ func (c *socket) replay(channel string, from Place, last uint64) (to Place, more
 		}
 		frames = append(frames, messageFrame(m).Bytes...)
 		from = m.Place
+		if len(frames) >= replayBytes {
+			if err := c.conn.Out().Pace(frames); err != nil {
+				return from, false, true, err
+			}
+			frames = nil
+		}
 	}
 	if len(frames) > 0 {
 		err = c.conn.Out().Pace(frames)
