@@ -12,21 +12,27 @@ import (
 func (c *socket) handle(text []byte) {
 	s := c.service
 	s.counts.commands.Add(1)
-	if !c.admit() {
-		s.counts.refusedCommands.Add(1)
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	if !c.commands {
-		if _, err := s.publish(ctx, c.User(), "", string(text)); err != nil {
+		err := c.admit()
+		if err == nil {
+			_, err = s.publish(ctx, c.User(), "", string(text))
+		}
+		if err != nil {
 			c.refuse(nil, err)
 		}
 		return
 	}
-	cmd, err := wire.ParseCommand(text)
+	cmd, err := wire.ParseCommand(text) // also of one too many: its answer carries the ref
 	if err != nil {
-		c.refuse(cmd.Ref, wrapf(ErrInvalid, "%v", err))
+		err = wrapf(ErrInvalid, "%v", err)
+	}
+	if limited := c.admit(); limited != nil {
+		err = limited
+	}
+	if err != nil {
+		c.refuse(cmd.Ref, err)
 		return
 	}
 	switch cmd.Type {
@@ -46,27 +52,25 @@ func (c *socket) handle(text []byte) {
 
 // admit takes a command's token from the bucket. Who goes on without one is told
 // so, and in the end closed.
-func (c *socket) admit() bool {
+func (c *socket) admit() error {
 	limit := c.service.cfg.commandRate
 	if c.User().Admin() {
 		limit = c.service.cfg.adminCommandRate
 	}
 	if limit.perSecond == 0 {
-		return true
+		return nil
 	}
 	now := time.Now()
 	if c.bucket.Full(now, limit.perSecond, limit.burst) {
 		c.strikes = 0
 	}
 	if c.bucket.Take(now, limit.perSecond, limit.burst) {
-		return true
+		return nil
 	}
 	if c.strikes++; c.strikes > maxStrikes {
 		c.Close(CloseTooFast, "commands too fast")
-	} else {
-		c.tell(wire.Error{Type: wire.TypeError, Code: wire.CodeRateLimited, Message: "commands too fast"})
 	}
-	return false
+	return wrapf(errTooFast, "commands too fast, wait")
 }
 
 func (c *socket) broadcast(ctx context.Context, cmd wire.Command) error {
@@ -99,9 +103,12 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	if !c.channels[channel] && len(c.channels)-2 >= c.service.cfg.channelsPerSocket {
 		return wrapf(ErrInvalid, "a socket joins at most %d channels", c.service.cfg.channelsPerSocket)
 	}
-	out := c.conn.Out()
-	out.Cork()
-	defer out.Uncork()
+	if !c.channels[channel] || cmd.Since != nil {
+		// What is broadcast from now on comes after the ack.
+		out := c.conn.Out()
+		out.Cork()
+		defer out.Uncork()
+	}
 	ack := wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref}
 	var start Place
 	var err error
@@ -132,6 +139,7 @@ func (c *socket) resume(channel, since string) (Place, *bool, error) {
 		if err := c.leave(channel); err != nil {
 			return Place{}, nil, err
 		}
+		delete(c.channels, channel)
 	}
 	start, recovered, err := c.catchUp(channel, from)
 	return start, &recovered, err

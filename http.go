@@ -3,6 +3,7 @@ package chat
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"math"
 	"mime"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/problem"
+	"github.com/reto10/chat/internal/roster"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
 )
@@ -39,7 +41,8 @@ const (
 // ServeHTTP serves the routes of the protocol: POST /login, GET /ws/chat,
 // GET /users/connected, GET and POST /messages and
 // POST /users/{username}/disconnect. Mount it below a prefix with
-// [http.StripPrefix].
+// [http.StripPrefix]; the socket below "/chat" is then /chat/ws/chat, and
+// [Service.SocketHandler] can stand anywhere.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
 // LoginHandler answers POST with a token for a username and password. It is not
@@ -52,6 +55,7 @@ func (s *Service) LoginHandler() http.Handler {
 }
 
 // SocketHandler is the WebSocket alone, for services with a login of their own.
+// Mount it without a method, so that other methods than GET are answered, too.
 func (s *Service) SocketHandler() http.Handler {
 	return s.route(methods{http.MethodGet: s.serveSocket})
 }
@@ -516,7 +520,11 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	case http.StatusServiceUnavailable:
-		s.cfg.logger.Warn("a request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		level := slog.LevelWarn
+		if errors.Is(err, roster.ErrFull) || errors.Is(err, roster.ErrDraining) {
+			level = slog.LevelDebug // not a failure, and there may be very many
+		}
+		s.cfg.logger.Log(r.Context(), level, "a request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		setRetryAfter(w, retryLater)
 	}
 	problem.Write(w, kind.status, detail)

@@ -105,14 +105,14 @@ func TestCommandsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := servePipes(t)
 		c := s.dial("ana")
-		join := `{"type":"join","channel":"c"}`
+		join := `{"type":"join","channel":"c","ref":5}`
 		for i := range chat.DefaultCommandBurst {
 			if got := c.answer(join); got.Type != "ack" {
 				t.Fatalf("command %d: %+v, want an ack", i, got)
 			}
 		}
-		if got := c.answer(join); got.Code != "rate_limited" {
-			t.Fatalf("after the burst: %+v, want rate_limited", got)
+		if got := c.answer(join); got.Code != "rate_limited" || string(got.Ref) != "5" {
+			t.Fatalf("after the burst: %+v, want rate_limited with its ref", got)
 		}
 		<-time.After(time.Second)
 		for i := range chat.DefaultCommandRate {

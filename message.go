@@ -37,8 +37,9 @@ var (
 	ErrNotJoined = errors.New("chat: channel not joined")
 	// ErrGone: a history no longer keeps what followed a place, or never knew it.
 	ErrGone = errors.New("chat: no longer kept")
-	// ErrClosed: the service is shutting down or has shut down.
-	ErrClosed = errors.New("chat: service closed")
+
+	// errTooFast is told to sockets alone.
+	errTooFast = errors.New("chat: too fast")
 )
 
 // User is who a token says somebody is. The zero User is nobody.
@@ -201,6 +202,7 @@ var kinds = []kind{
 	{ErrForbidden, http.StatusForbidden, wire.CodeForbidden, "not allowed"},
 	{ErrInvalid, http.StatusBadRequest, wire.CodeInvalid, "not valid"},
 	{ErrTooLarge, http.StatusRequestEntityTooLarge, wire.CodeTooLarge, "too large"},
+	{errTooFast, http.StatusTooManyRequests, wire.CodeRateLimited, "too fast"},
 	{ErrNotJoined, http.StatusConflict, wire.CodeNotJoined, "channel not joined"},
 }
 

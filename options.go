@@ -160,8 +160,8 @@ func WithHistory(h History) Option {
 	}
 }
 
-// WithoutHistory serves no history: GET /messages is not found, and nothing is
-// recovered by clients that return.
+// WithoutHistory serves no history: GET /messages is not allowed (405), and
+// nothing is recovered by clients that return.
 func WithoutHistory() Option {
 	return func(c *config) error {
 		c.noHistory = true

@@ -30,7 +30,8 @@ type Registry interface {
 	Disconnect(ctx context.Context, s Socket) error
 
 	// Join makes s a member of a channel. Every message after the returned place
-	// is delivered to s, in order, once. "" is everyone's channel, which the
+	// is delivered to s, in order, once; to one that is a member already, all up
+	// to that place has been delivered. "" is everyone's channel, which the
 	// service joins each socket to.
 	Join(ctx context.Context, s Socket, channel string) (Place, error)
 
@@ -81,7 +82,9 @@ type PresenceChange struct {
 }
 
 // PresenceSource is a [Registry] that tells of comings and goings on all nodes.
-// Without it no user_joined and user_left are sent.
+// Without it no user_joined and user_left are sent. A registry that embeds a
+// [MemoryRegistry] and spans several nodes has its own: the embedded one knows
+// of this node alone.
 type PresenceSource interface {
 	// WatchPresence has fn called for every change, those of one user in order.
 	// It is called once, before the registry is used. fn returns at once and
@@ -225,8 +228,11 @@ func (r *MemoryRegistry) Join(ctx context.Context, s Socket, channel string) (Pl
 			start = Place(last)
 			m.fan.Join(channel)
 		})
+		if open && !fresh {
+			err = m.fan.Flush(ctx)
+		}
 		if open {
-			return start, nil
+			return start, err
 		}
 		// The room was closed meanwhile: s was disconnected, or has left.
 	}
