@@ -1,0 +1,418 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/url"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestWithoutFlagsThereIsAllOneNeedsToChat(t *testing.T) {
+	t.Parallel()
+	d := startAlone(t, nil)
+	admin := d.connect(d.tokenWith("admin", d.invented("admin")))
+	user := d.connect(d.tokenWith("user", d.invented("user")))
+	admin.next("welcome")
+	user.next("welcome")
+
+	admin.send("dinner is ready")
+	want := event{Type: "message", Sender: "admin", Content: "dinner is ready"}
+	for name, s := range map[string]*socket{"admin": admin, "user": user} {
+		if diff := cmp.Diff(want, s.next("message")); diff != "" {
+			t.Errorf("%s gets (-want +got):\n%s", name, diff)
+		}
+	}
+	user.send("me too")
+	user.next("error")
+
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if status, body := d.get(d.url + path); status != http.StatusOK || body != "ok\n" {
+			t.Errorf("%s: %d %q", path, status, body)
+		}
+	}
+	if status, _ := d.get(d.url + "/nothing"); status != http.StatusNotFound {
+		t.Errorf("an address where nothing is: %d", status)
+	}
+}
+
+func TestPasswordsAndKeyAreNewAtEachStart(t *testing.T) {
+	t.Parallel()
+	one, two := startAlone(t, nil), startAlone(t, nil)
+	for _, user := range []string{"admin", "user"} {
+		if one.invented(user) == two.invented(user) {
+			t.Errorf("%s has the same password twice", user)
+		}
+	}
+	if conn, status := two.dial("/ws/chat?token="+one.tokenWith("admin", one.invented("admin")), nil); conn != nil || status != http.StatusUnauthorized {
+		t.Errorf("a token of another process: status %d", status)
+	}
+}
+
+// The line of the banner is for a shell; so a shell runs it here.
+func TestTheLoginOfTheBannerWorksInAShell(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("no curl here") // make test installs it
+	}
+	d := startAlone(t, nil)
+	line := d.awaitIn(&d.stdout, regexp.MustCompile(`^ *(TOKEN=\$\(curl .*\))$`))[1]
+	// Port 0 has one port at either address, so that localhost works as printed.
+	out, err := exec.CommandContext(within(t), "sh", "-c", line+`; printf %s "$TOKEN"`).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.connect(string(out)).next("welcome")
+
+	d.awaitIn(&d.stdout, regexp.MustCompile(
+		`^ *npx -y wscat -n -c wss://localhost:\d+/ws/chat -H "Authorization: Bearer \$TOKEN"$`))
+}
+
+func TestListensWhereTheFlagSays(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		addr string
+		want string
+	}{
+		"localhost": {"localhost:0", `^https://127\.0\.0\.1:\d+$`},
+		"loopback":  {"127.0.0.1:0", `^https://127\.0\.0\.1:\d+$`},
+		"anywhere":  {":0", `^https://\[::\]:\d+$`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := start(t, nil, "-addr", test.addr)
+			if !regexp.MustCompile(test.want).MatchString(d.url) {
+				t.Errorf("listens on %s, want %s", d.url, test.want)
+			}
+			u, err := url.Parse(d.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status, _ := d.get("https://localhost:" + u.Port() + "/healthz"); status != http.StatusOK {
+				t.Errorf("by the name of localhost: status %d", status)
+			}
+		})
+	}
+}
+
+func TestFlagsWinOverTheEnvironment(t *testing.T) {
+	t.Parallel()
+	env := []string{
+		"CHATD_PLAINTEXT=true",
+		"CHATD_TOKEN_TTL=1h",
+		"CHATD_LOG_FORMAT=json",
+		"CHATD_DRAIN=", // empty is none
+	}
+	tests := map[string]struct {
+		args       []string
+		wantScheme string
+		wantTTL    int
+	}{
+		"variables alone": {nil, "http", 3600},
+		"one flag":        {[]string{"-token-ttl", "2m"}, "http", 120},
+		"two flags":       {[]string{"-token-ttl", "2m", "-plaintext=false"}, "https", 120},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := start(t, env, test.args...)
+			if scheme, _, _ := strings.Cut(d.url, ":"); scheme != test.wantScheme {
+				t.Errorf("listens on %s, want %s", d.url, test.wantScheme)
+			}
+			resp, err := d.http.PostForm(d.url+"/login",
+				url.Values{"username": {"user"}, "password": {passwords["user"]}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if got := decode[answer](t, resp.Body); got.ExpiresIn != test.wantTTL || got.TokenType != "bearer" {
+				t.Errorf("login: %s for %d s, want bearer for %d s", got.TokenType, got.ExpiresIn, test.wantTTL)
+			}
+		})
+	}
+}
+
+func TestOrigins(t *testing.T) {
+	t.Parallel()
+	d := start(t, []string{"CHATD_ORIGINS=https://app.example.com, https://*.example.org"})
+	token := d.tokenOf("user")
+	for origin, want := range map[string]int{
+		"https://app.example.com":  http.StatusSwitchingProtocols,
+		"https://shop.example.org": http.StatusSwitchingProtocols,
+		d.url:                      http.StatusSwitchingProtocols,
+		"https://evil.example.com": http.StatusForbidden,
+	} {
+		_, got := d.dial("/ws/chat?token="+token, http.Header{"Origin": {origin}})
+		if got != want {
+			t.Errorf("Origin %s: status %d, want %d", origin, got, want)
+		}
+	}
+}
+
+func TestATokenFarTooLongIsStillUnauthorized(t *testing.T) {
+	t.Parallel()
+	d := start(t, nil)
+	long := strings.Repeat("x", 20<<10)
+	for name, header := range map[string]http.Header{
+		"header":      {"Authorization": {"Bearer " + long}},
+		"subprotocol": {"Sec-Websocket-Protocol": {"chat.v1, bearer." + long}},
+	} {
+		if _, status := d.dial("/ws/chat", header); status != http.StatusUnauthorized {
+			t.Errorf("%s: status %d", name, status)
+		}
+	}
+	if _, status := d.dial("/ws/chat?token="+long, nil); status != http.StatusUnauthorized {
+		t.Errorf("query: status %d", status)
+	}
+}
+
+func TestSecretsStayOutOfTheLogs(t *testing.T) {
+	t.Parallel()
+	d := startAlone(t, nil, "-log-level", "debug", "-log-format", "json", "-trusted-proxies", "127.0.0.0/8,::1")
+	token := d.tokenWith("admin", d.invented("admin"))
+	d.login("admin", "not-the-password")
+	conn, _ := d.dial("/ws/chat?channel=lobby&token="+token, http.Header{"X-Forwarded-For": {"192.0.2.7"}})
+	s := &socket{t, conn}
+	s.next("welcome")
+	s.send("a secret between us all")
+	s.next("message")
+	conn.CloseNow()
+	d.dial("/ws/chat?access_token="+token+"x", nil)
+
+	d.signal(syscall.SIGTERM)
+	if code := d.exitCode(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	for name, secret := range map[string]string{
+		"token": token, "password": d.invented("admin"), "wrong password": "not-the-password",
+		"content": "a secret between us all",
+	} {
+		if strings.Contains(d.logged(), secret) {
+			t.Errorf("the %s is in the log", name)
+		}
+	}
+	type line struct {
+		Msg, Method, Path, Query, Client string
+		Status                           int
+	}
+	var got []line
+	for text := range strings.Lines(d.logged()) {
+		if listeningLine.MatchString(strings.TrimSpace(text)) {
+			continue
+		}
+		var l line
+		if err := json.Unmarshal([]byte(text), &l); err != nil {
+			t.Errorf("not JSON: %s", text)
+		}
+		if l.Msg == "request" && l.Path == "/ws/chat" {
+			got = append(got, l)
+		}
+	}
+	want := []line{
+		{"request", "GET", "/ws/chat", "channel=lobby&token=REDACTED", "192.0.2.7", http.StatusSwitchingProtocols},
+		{"request", "GET", "/ws/chat", "REDACTED", "127.0.0.1", http.StatusUnauthorized},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("requests logged (-want +got):\n%s", diff)
+	}
+}
+
+func TestVariablesForDebuggingAreOnTheDebugAddressAlone(t *testing.T) {
+	t.Parallel()
+	d := start(t, nil, "-debug-addr", "localhost:0")
+	address := d.await(regexp.MustCompile(`^debug vars on (http://127\.0\.0\.1:\d+/debug/vars)$`))[1]
+	d.connect(d.tokenOf("user")).next("welcome")
+
+	status, body := d.get(address)
+	if status != http.StatusOK {
+		t.Fatalf("status %d", status)
+	}
+	vars := decode[struct {
+		Chat     map[string]any
+		Memstats map[string]any
+		Cmdline  []string
+	}](t, strings.NewReader(body))
+	if len(vars.Chat) == 0 || len(vars.Memstats) == 0 || len(vars.Cmdline) == 0 {
+		t.Errorf("chat, memstats or cmdline is missing in %s", body)
+	}
+	if status, _ := d.get(d.url + "/debug/vars"); status != http.StatusNotFound {
+		t.Errorf("at the main address: status %d", status)
+	}
+	if status, _ := d.get(strings.TrimSuffix(address, "/debug/vars") + "/users/connected"); status != http.StatusNotFound {
+		t.Errorf("the service at the debug address: status %d", status)
+	}
+}
+
+func TestSIGTERMSendsEverybodyAwayAndEnds(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			d := start(t, nil)
+			admin, user := d.connect(d.tokenOf("admin")), d.connect(d.tokenOf("user"))
+			admin.next("welcome")
+			user.next("welcome")
+			admin.send("the last one")
+			admin.next("message")
+			d.signal(sig)
+			user.next("message")
+			for name, s := range map[string]*socket{"admin": admin, "user": user} {
+				if code := s.closeCode(); code != 1001 {
+					t.Errorf("%s closed with %d, want 1001", name, code)
+				}
+			}
+			if code := d.exitCode(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+		})
+	}
+}
+
+func TestWhileDrainingHTTPAnswersAndASecondSignalEndsItAtOnce(t *testing.T) {
+	t.Parallel()
+	d := start(t, nil, "-drain", "1m")
+	token := d.tokenOf("user")
+	d.connect(token) // never reads, and so keeps the server waiting
+	d.signal(syscall.SIGTERM)
+	d.await(regexp.MustCompile(`msg=draining`))
+
+	for status := 0; status != http.StatusServiceUnavailable; { // soon
+		status, _ = d.get(d.url + "/readyz")
+	}
+	if status, _ := d.get(d.url + "/healthz"); status != http.StatusOK {
+		t.Errorf("/healthz: status %d", status)
+	}
+	if _, status := d.dial("/ws/chat?token="+token, nil); status != http.StatusServiceUnavailable {
+		t.Errorf("a new socket: status %d", status)
+	}
+	d.signal(syscall.SIGTERM)
+	if code := d.exitCode(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if !strings.HasSuffix(d.logged(), "\nchatd: stopped at once by a second signal") {
+		t.Errorf("last words: %s", d.logged())
+	}
+}
+
+func TestDrainingTakesNoLongerThanItMay(t *testing.T) {
+	t.Parallel()
+	d := start(t, nil, "-drain", "300ms")
+	d.connect(d.tokenOf("user")) // never reads
+	began := time.Now()
+	d.signal(syscall.SIGTERM)
+	if code := d.exitCode(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if took := time.Since(began); took > 5*time.Second { // the peer's time to answer a close
+		t.Errorf("took %v", took)
+	}
+	if !strings.Contains(d.logged(), "\nchatd: not drained within 300ms: ") {
+		t.Errorf("last words: %s", d.logged())
+	}
+}
+
+func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() }) // after the cases
+	port := taken.Addr().String()
+	missing := t.TempDir() + "/missing"
+	short := write(t, "secret", "far too short")
+	cert, key := certificate(t, "one")
+	_, otherKey := certificate(t, "two")
+	users := write(t, "users", "ana:$2y$05$"+strings.Repeat("x", 53)+"\n# fine so far\nbob:plain-password\n")
+
+	tests := map[string]struct {
+		env  []string
+		args []string
+		code int
+		want string
+	}{
+		"unknown flag":         {nil, []string{"-foo"}, 2, "-foo"},
+		"stray argument":       {nil, []string{"serve"}, 2, `"serve"`},
+		"flag without a value": {nil, []string{"-addr"}, 2, "-addr"},
+		"bad address":          {nil, []string{"-addr", "8443"}, 2, "-addr: not host:port"},
+		"bad duration":         {nil, []string{"-drain", "10"}, 2, "-drain: not a duration"},
+		"no time":              {nil, []string{"-token-ttl", "0s"}, 2, "-token-ttl: not more than zero"},
+		"bad level":            {nil, []string{"-log-level", "loud"}, 2, "-log-level"},
+		"bad network":          {nil, []string{"-trusted-proxies", "10.0.0.0/8,proxy"}, 2, `"proxy"`},
+		"bad variable":         {[]string{"CHATD_TOKEN_TTL=soon"}, nil, 2, `invalid value "soon" for CHATD_TOKEN_TTL`},
+		"bad truth":            {[]string{"CHATD_PLAINTEXT=perhaps"}, nil, 2, "CHATD_PLAINTEXT"},
+		"half a certificate":   {nil, []string{"-tls-cert", cert}, 2, "-tls-cert needs -tls-key"},
+		"the other half":       {[]string{"CHATD_TLS_KEY=" + key}, nil, 2, "CHATD_TLS_KEY needs -tls-cert"},
+		"plain and TLS":        {[]string{"CHATD_PLAINTEXT=1"}, []string{"-tls-cert", cert, "-tls-key", key}, 2, "CHATD_PLAINTEXT and -tls-cert exclude"},
+		"two certificates":     {nil, []string{"-acme-domain", "example.com", "-tls-cert", cert, "-tls-key", key}, 2, "-acme-domain and -tls-cert exclude"},
+		"a cache for nothing":  {nil, []string{"-acme-cache", "/tmp"}, 2, "-acme-cache needs -acme-domain"},
+		"bad origin":           {nil, []string{"-origins", "example.com"}, 1, `"example.com"`},
+		"no users file":        {nil, []string{"-users", missing}, 1, missing},
+		"bad users file":       {nil, []string{"-users", users}, 1, users + ": chat: invalid: users: line 3"},
+		"no secret file":       {nil, []string{"-secret-file", missing}, 1, missing},
+		"short secret":         {nil, []string{"-secret-file", short}, 1, "at least 32"},
+		"endless secret":       {nil, []string{"-secret-file", "/dev/zero"}, 1, "/dev/zero"},
+		"no certificate":       {nil, []string{"-tls-cert", missing, "-tls-key", key}, 1, missing},
+		"another's key":        {nil, []string{"-tls-cert", cert, "-tls-key", otherKey}, 1, otherKey},
+		"port taken":           {nil, []string{"-addr", port}, 1, port + ": bind: address already in use"},
+		"localhost taken":      {nil, []string{"-addr", strings.Replace(port, "127.0.0.1", "localhost", 1)}, 1, "address already in use"},
+		"debug port taken":     {nil, []string{"-addr", "localhost:0", "-debug-addr", port}, 1, "debug address"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stdout, stderr, code := runToEnd(t, test.env, "", test.args...)
+			if code != test.code {
+				t.Errorf("exit code %d, want %d", code, test.code)
+			}
+			if !strings.HasPrefix(stderr, "chatd: ") || !strings.Contains(stderr, test.want) ||
+				strings.Count(stderr, "\n") != 1 || !strings.HasSuffix(stderr, "\n") {
+				t.Errorf("stderr %q, want one line with %q", stderr, test.want)
+			}
+			if strings.Contains(stderr, "plain-password") || stdout != "" {
+				t.Errorf("says too much: %q %q", stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		args []string
+		want string
+	}{
+		"help":         {[]string{"-help"}, "CHATD_TOKEN_TTL"},
+		"h":            {[]string{"-h"}, "-tls-cert file"},
+		"version":      {[]string{"-version"}, " go1."},
+		"help on hash": {[]string{"hash", "-h"}, "-role"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// A variable of that name is many an image's own, and no flag.
+			stdout, stderr, code := runToEnd(t, []string{"CHATD_VERSION=1.2.3"}, "", test.args...)
+			if code != 0 || stderr != "" || !strings.Contains(stdout, test.want) {
+				t.Errorf("exit code %d, stderr %q, stdout %s", code, stderr, stdout)
+			}
+		})
+	}
+}
+
+func TestSIGHUPWithNothingToReadAgainEnds(t *testing.T) {
+	t.Parallel()
+	d := startAlone(t, nil)
+	d.signal(syscall.SIGHUP)
+	d.exitCode()
+	if ws, ok := d.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ws.Signal() != syscall.SIGHUP {
+		t.Errorf("ended with %v", d.cmd.ProcessState)
+	}
+}

@@ -1,0 +1,262 @@
+package daemon
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/reto10/chat"
+)
+
+const (
+	defaultAddr  = "localhost:8443"
+	defaultDrain = 10 * time.Second
+
+	envPrefix = "CHATD_"
+)
+
+// config is what flags and environment say, and nothing that was done about it.
+type config struct {
+	addr           string
+	plaintext      bool
+	tlsCert        string
+	tlsKey         string
+	acmeDomains    []string
+	acmeCache      string
+	usersFile      string
+	secretFile     string
+	tokenTTL       time.Duration
+	origins        []string
+	trustedProxies []netip.Prefix
+	debugAddr      string
+	logLevel       slog.Level
+	logFormat      string
+	drain          time.Duration
+	version        bool
+
+	given map[string]string // by flag: "-addr" or "CHATD_ADDR", whichever set it
+}
+
+// define lists the flags. Their environment variables follow from the names.
+func (c *config) define(flags *flag.FlagSet) {
+	set(flags, &c.addr, "addr", defaultAddr, parseAddr,
+		"listen on `host:port`; port 0 picks a free one; localhost is both 127.0.0.1 and ::1")
+	flags.BoolVar(&c.plaintext, "plaintext", false,
+		"serve HTTP instead of HTTPS, for behind a proxy that does TLS")
+	flags.StringVar(&c.tlsCert, "tls-cert", "",
+		"serve the certificate chain in this PEM `file`, read again on SIGHUP; without one, a self-signed certificate is made at start")
+	flags.StringVar(&c.tlsKey, "tls-key", "",
+		"the PEM `file` with the key to -tls-cert, read again on SIGHUP")
+	set(flags, &c.acmeDomains, "acme-domain", "", parseList,
+		"get a certificate for these comma-separated `domains` from Let's Encrypt; port 443 of each has to lead to -addr")
+	flags.StringVar(&c.acmeCache, "acme-cache", "",
+		"keep what -acme-domain got in this `directory`, which others cannot read; without it, in chatd-acme in the user's cache directory")
+	flags.StringVar(&c.usersFile, "users", "",
+		"let in the users of this `file`, lines of name:bcrypt-hash[:role] as from htpasswd -B, read again on SIGHUP; without one, admin and user are made at start")
+	flags.StringVar(&c.secretFile, "secret-file", "",
+		fmt.Sprintf("sign tokens with the content of this `file`, at least %d bytes; without one, a key is made at start", chat.MinSecret))
+	set(flags, &c.tokenTTL, "token-ttl", chat.DefaultTokenTTL.String(), parsePositive,
+		"the `duration` that a token holds for")
+	set(flags, &c.origins, "origins", "", parseList,
+		"let pages of these comma-separated `origins` in, besides those of the server's own")
+	set(flags, &c.trustedProxies, "trusted-proxies", "", parsePrefixes,
+		"believe X-Forwarded-For when it comes from these comma-separated `networks` (CIDR) or addresses")
+	set(flags, &c.debugAddr, "debug-addr", "", parseAddr,
+		"serve /debug/vars over HTTP on `host:port`; not for strangers")
+	set(flags, &c.logLevel, "log-level", "info", parseLevel,
+		"log from this `level` on: debug, info, warn or error")
+	set(flags, &c.logFormat, "log-format", "text", parseFormat,
+		"write logs as `text|json`")
+	set(flags, &c.drain, "drain", defaultDrain.String(), parsePositive,
+		"the `duration` that SIGTERM has to send everybody away")
+	flags.BoolVar(&c.version, "version", false, "print the version and exit")
+}
+
+// parseConfig reads flags, then the environment where flags are silent. An empty
+// variable counts as none. Every error is a usageError, or flag.ErrHelp when help
+// was asked for.
+func parseConfig(prog Program, proc Process) (*config, *flag.FlagSet, error) {
+	c := &config{given: make(map[string]string)}
+	flags := flag.NewFlagSet(prog.Name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // errors are ours to print
+	c.define(flags)
+	if prog.Flags != nil {
+		prog.Flags(flags)
+	}
+	if err := flags.Parse(proc.Args); errors.Is(err, flag.ErrHelp) {
+		return nil, flags, err
+	} else if err != nil {
+		return nil, flags, usageError{err}
+	}
+	if flags.NArg() > 0 {
+		return nil, flags, usagef("unexpected argument %q", flags.Arg(0))
+	}
+	flags.Visit(func(f *flag.Flag) { c.given[f.Name] = "-" + f.Name })
+
+	var err error
+	flags.VisitAll(func(f *flag.Flag) {
+		name := envName(f.Name)
+		if err != nil || name == "" || c.given[f.Name] != "" {
+			return
+		}
+		text, _ := proc.LookupEnv(name)
+		if text == "" {
+			return
+		}
+		if bad := flags.Set(f.Name, text); bad != nil {
+			err = usagef("invalid value %q for %s: %w", text, name, bad)
+		}
+		c.given[f.Name] = name
+	})
+	return c, flags, err
+}
+
+// envName is the variable behind a flag, "" for the one that asks a question
+// rather than setting something.
+func envName(flagName string) string {
+	if flagName == "version" {
+		return ""
+	}
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
+}
+
+// validate finds settings that hold each alone but not together.
+func (c *config) validate() error {
+	for _, pair := range [][2]string{
+		{"plaintext", "tls-cert"},
+		{"plaintext", "tls-key"},
+		{"plaintext", "acme-domain"},
+		{"acme-domain", "tls-cert"},
+		{"acme-domain", "tls-key"},
+	} {
+		if c.has(pair[0]) && c.has(pair[1]) {
+			return usagef("%s and %s exclude each other", c.given[pair[0]], c.given[pair[1]])
+		}
+	}
+	for _, pair := range [][2]string{
+		{"tls-cert", "tls-key"},
+		{"tls-key", "tls-cert"},
+		{"acme-cache", "acme-domain"},
+	} {
+		if c.has(pair[0]) && !c.has(pair[1]) {
+			return usagef("%s needs -%s", c.given[pair[0]], pair[1])
+		}
+	}
+	return nil
+}
+
+// has reports whether a setting was given and says something: -plaintext=false
+// and -users "" do not.
+func (c *config) has(name string) bool {
+	switch name {
+	case "plaintext":
+		return c.plaintext
+	case "tls-cert":
+		return c.tlsCert != ""
+	case "tls-key":
+		return c.tlsKey != ""
+	case "acme-domain":
+		return len(c.acmeDomains) > 0
+	case "acme-cache":
+		return c.acmeCache != ""
+	}
+	panic("daemon: has: " + name)
+}
+
+// setting is a flag.Value that parse gives its meaning.
+type setting[T any] struct {
+	to    *T
+	text  string
+	parse func(string) (T, error)
+}
+
+func (s *setting[T]) String() string { return s.text }
+
+func (s *setting[T]) Set(text string) error {
+	v, err := s.parse(text)
+	if err != nil {
+		return err
+	}
+	*s.to, s.text = v, text
+	return nil
+}
+
+// set defines a flag whose value parse reads. A default of "" leaves the zero T.
+func set[T any](flags *flag.FlagSet, to *T, name, byDefault string, parse func(string) (T, error), usage string) {
+	s := &setting[T]{to: to, parse: parse}
+	if byDefault != "" {
+		if err := s.Set(byDefault); err != nil {
+			panic(fmt.Sprintf("daemon: default of -%s: %v", name, err))
+		}
+	}
+	flags.Var(s, name, usage)
+}
+
+func parseAddr(s string) (string, error) {
+	_, _, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", errors.New("not host:port")
+	}
+	return s, nil
+}
+
+func parsePositive(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		return 0, errors.New("not a duration such as 90s or 15m")
+	case d <= 0:
+		return 0, errors.New("not more than zero")
+	}
+	return d, nil
+}
+
+// parseList takes a list apart at its commas; blanks around and empty ones do not
+// count.
+func parseList(s string) ([]string, error) {
+	var list []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			list = append(list, part)
+		}
+	}
+	return list, nil
+}
+
+func parsePrefixes(s string) ([]netip.Prefix, error) {
+	parts, _ := parseList(s)
+	var prefixes []netip.Prefix
+	for _, part := range parts {
+		prefix, err := netip.ParsePrefix(part)
+		if err != nil {
+			addr, err := netip.ParseAddr(part)
+			if err != nil {
+				return nil, fmt.Errorf("%q is no network such as 10.0.0.0/8 and no address", part)
+			}
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		prefixes = append(prefixes, prefix.Masked())
+	}
+	return prefixes, nil
+}
+
+func parseLevel(s string) (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s)); err != nil {
+		return 0, errors.New("not debug, info, warn or error")
+	}
+	return level, nil
+}
+
+func parseFormat(s string) (string, error) {
+	if s != "text" && s != "json" {
+		return "", errors.New("not text or json")
+	}
+	return s, nil
+}

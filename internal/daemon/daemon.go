@@ -1,0 +1,117 @@
+// Package daemon is what a server program around package chat does besides
+// chatting: flags and environment, certificates, users, signals, draining,
+// health. A program's main is a call of [Main]; what it adds to a plain chatd it
+// says in a [Program].
+//
+// It goes in three steps, each of them plain: read the configuration (config.go),
+// set up what it names without touching the network (setup.go), serve until a
+// signal says otherwise (serve.go).
+package daemon
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/reto10/chat"
+)
+
+// Exit codes: what a shell and a service supervisor see.
+const (
+	exitOK      = 0
+	exitFailure = 1 // it was tried and went wrong
+	exitUsage   = 2 // it was asked for in a way that makes no sense
+)
+
+// Program is what a binary adds to a plain chatd. One with a name alone adds
+// nothing.
+type Program struct {
+	Name string
+
+	// Flags defines further flags, each of which gets its environment variable
+	// like the others.
+	Flags func(*flag.FlagSet)
+
+	// Open is called once, when the configuration holds, before the service is
+	// made. Its error ends the program.
+	Open func(context.Context, *slog.Logger) (Backend, error)
+}
+
+// Backend is what a [Program] opened. Every field may be left out.
+type Backend struct {
+	Options []chat.Option                       // for [chat.New]
+	Ready   func(context.Context) error         // an error turns /readyz red and is logged
+	Debug   func(*chat.Service, *http.ServeMux) // adds to the debug address
+	Close   func() error                        // called when the service has shut down
+}
+
+// Process is the part of the operating system that a program sees.
+type Process struct {
+	Args           []string // without the program's own name
+	LookupEnv      func(string) (string, bool)
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Notify         func(chan<- os.Signal, ...os.Signal) // as [os/signal.Notify]
+}
+
+// hashCommand, as the first argument, asks for a line of a users file.
+const hashCommand = "hash"
+
+// usageError is one that reading the help would have spared.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// Main runs the program and returns its exit code. It ends when ctx does, as on
+// SIGTERM, or on a signal. What fails is one line on stderr.
+func Main(ctx context.Context, prog Program, proc Process) int {
+	err := run(ctx, prog, proc)
+	if err == nil {
+		return exitOK
+	}
+	if errors.As(err, new(usageError)) {
+		fmt.Fprintf(proc.Stderr, "%s: %v (%s -help lists the flags)\n", prog.Name, err, prog.Name)
+		return exitUsage
+	}
+	fmt.Fprintf(proc.Stderr, "%s: %v\n", prog.Name, err)
+	return exitFailure
+}
+
+func run(ctx context.Context, prog Program, proc Process) error {
+	if len(proc.Args) > 0 && proc.Args[0] == hashCommand {
+		return hash(prog, proc)
+	}
+	cfg, flags, err := parseConfig(prog, proc)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		printHelp(proc.Stdout, prog.Name, flags)
+		return nil
+	case err != nil:
+		return err
+	case cfg.version:
+		fmt.Fprintln(proc.Stdout, prog.Name, version())
+		return nil
+	}
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	return serve(ctx, prog, proc, cfg)
+}
+
+// version says which build this is, as far as the build says so itself.
+func version() string {
+	v := "(unknown)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		v = info.Main.Version
+	}
+	return fmt.Sprintf("%s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}

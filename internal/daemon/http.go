@@ -1,0 +1,172 @@
+package daemon
+
+import (
+	"cmp"
+	"encoding/json"
+	"expvar"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/reto10/chat/internal/problem"
+)
+
+// What a connection that is not yet a WebSocket may take. The bounds end with the
+// upgrade, which takes the connection over.
+const (
+	headerTimeout = 10 * time.Second
+	readTimeout   = 30 * time.Second
+	writeTimeout  = 60 * time.Second
+	idleTimeout   = 2 * time.Minute
+
+	// maxHeader leaves room for a token far longer than one may be, which is to
+	// be a 401 and not a 431.
+	maxHeader = 32 << 10
+)
+
+// hardened is an HTTP server that strangers cannot hold up.
+func hardened(h http.Handler, log *slog.Logger) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true) // the upgrade's; see tlsConfig
+	return &http.Server{
+		Handler:           h,
+		Protocols:         protocols,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          serverLog(log),
+	}
+}
+
+// routes adds health to what the service serves:
+//
+//	GET /healthz  200 as long as there is somebody to answer
+//	GET /readyz   200, or 503 when no new clients should come
+//
+// Why is not for strangers to know, and not in the answer.
+func routes(service http.Handler, ready func(*http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := r.Method == http.MethodGet || r.Method == http.MethodHead
+		switch {
+		case asked && r.URL.Path == "/healthz":
+			answerOK(w)
+		case asked && r.URL.Path == "/readyz":
+			if ready(r) != nil {
+				problem.Write(w, http.StatusServiceUnavailable, "not ready")
+				return
+			}
+			answerOK(w)
+		default:
+			service.ServeHTTP(w, r)
+		}
+	})
+}
+
+func answerOK(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	io.WriteString(w, "ok\n")
+}
+
+// accessLog logs each request at debug level once it is answered; that of a
+// WebSocket is answered when the socket opens. Bodies and headers are never
+// logged.
+func accessLog(next http.Handler, log *slog.Logger, client func(*http.Request) string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !log.Enabled(r.Context(), slog.LevelDebug) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		start := time.Now()
+		method, path, query, from := r.Method, r.URL.Path, redact(r.URL.RawQuery), client(r)
+		rec := &recorder{ResponseWriter: w}
+		next.ServeHTTP(rec, r)
+		status := rec.status
+		if status == 0 { // nothing written: net/http's 200, unless it was taken over
+			status = http.StatusOK
+			if r.Header.Get("Upgrade") != "" {
+				status = http.StatusSwitchingProtocols
+			}
+		}
+		attrs := []slog.Attr{
+			slog.String("method", method),
+			slog.String("path", path),
+			slog.Int("status", status),
+			slog.Duration("took", time.Since(start).Round(time.Microsecond)),
+			slog.String("client", from),
+		}
+		if query != "" {
+			attrs = slices.Insert(attrs, 2, slog.String("query", query))
+		}
+		log.LogAttrs(r.Context(), slog.LevelDebug, "request", attrs...)
+	})
+}
+
+// recorder notes the status that was answered. All else a ResponseWriter may be
+// able to is reached through Unwrap, by [http.ResponseController].
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func (r *recorder) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		r.status = cmp.Or(r.status, status)
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.status = cmp.Or(r.status, http.StatusOK)
+	return r.ResponseWriter.Write(p)
+}
+
+// redact shows the parameters of the protocol that are no secret. The values of
+// all others are not shown: a token is put under many a name.
+func redact(query string) string {
+	const hidden = "REDACTED"
+	if query == "" {
+		return ""
+	}
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		key, _, hasValue := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(key)
+		switch {
+		case err == nil && name == "token" && hasValue:
+			pairs[i] = "token=" + hidden
+		case err == nil && slices.Contains([]string{"channel", "since", "after", "limit"}, name) &&
+			!strings.Contains(pair, ";"): // some read one pair more there
+		default:
+			pairs[i] = hidden
+		}
+	}
+	return strings.Join(pairs, "&")
+}
+
+// debugVars answers as [expvar.Handler] does, with the service's counters as
+// "chat" among the variables.
+func debugVars(stats func() any) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		chat, err := json.Marshal(stats())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintf(w, "{\n%q: %s", "chat", chat)
+		expvar.Do(func(kv expvar.KeyValue) {
+			fmt.Fprintf(w, ",\n%q: %s", kv.Key, kv.Value)
+		})
+		fmt.Fprint(w, "\n}\n")
+	})
+}

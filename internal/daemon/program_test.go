@@ -1,0 +1,148 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/reto10/chat"
+)
+
+// lines is a writer whose lines can be waited for.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+	more chan struct{} // has room for one
+}
+
+func newLines() *lines { return &lines{more: make(chan struct{}, 1)} }
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Write(p)
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// await returns what is in the parentheses of pattern when it comes.
+func (l *lines) await(t *testing.T, pattern string) string {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		if m := regexp.MustCompile(pattern).FindStringSubmatch(l.String()); m != nil {
+			return m[len(m)-1]
+		}
+		select {
+		case <-l.more:
+		case <-deadline:
+			t.Fatalf("no %s in:\n%s", pattern, l)
+		}
+	}
+}
+
+func get(t *testing.T, url string) (status int, body string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestAProgramBringsFlagsOptionsReadinessAndFigures(t *testing.T) {
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
+	var where string
+	var broken, closed atomic.Bool
+	prog := Program{
+		Name: "chatd-more",
+		Flags: func(flags *flag.FlagSet) {
+			flags.StringVar(&where, "registry", "memory", "keep who is connected in `where`")
+		},
+		Open: func(context.Context, *slog.Logger) (Backend, error) {
+			if where != "elsewhere" {
+				t.Errorf("opened with -registry %s", where)
+			}
+			return Backend{
+				Options: []chat.Option{chat.WithoutHistory()},
+				Ready: func(context.Context) error {
+					if broken.Load() {
+						return errors.New("no answer from elsewhere")
+					}
+					return nil
+				},
+				Debug: func(_ *chat.Service, mux *http.ServeMux) {
+					mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "sockets 0\n") })
+				},
+				Close: func() error { closed.Store(true); return nil },
+			}, nil
+		},
+	}
+	stderr := newLines()
+	proc := process(map[string]string{"CHATD_REGISTRY": "elsewhere", "CHATD_DEBUG_ADDR": "127.0.0.1:0"},
+		"-plaintext", "-addr", "127.0.0.1:0")
+	proc.Stdout, proc.Stderr = io.Discard, stderr
+	proc.Notify = func(chan<- os.Signal, ...os.Signal) {}
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	exit := make(chan int, 1)
+	go func() { exit <- Main(ctx, prog, proc) }()
+	base := stderr.await(t, `listening on (http://\S+)\n`)
+	debug := stderr.await(t, `debug vars on (http://\S+)/debug/vars\n`)
+
+	if status, _ := get(t, base+"/readyz"); status != http.StatusOK {
+		t.Errorf("ready: status %d", status)
+	}
+	broken.Store(true)
+	if status, body := get(t, base+"/readyz"); status != http.StatusServiceUnavailable || strings.Contains(body, "elsewhere") {
+		t.Errorf("not ready: %d %s", status, body)
+	}
+	stderr.await(t, `level=WARN msg="not ready" err="no answer from elsewhere"`)
+	if _, body := get(t, debug+"/metrics"); body != "sockets 0\n" {
+		t.Errorf("metrics: %s", body)
+	}
+	if status, _ := get(t, base+"/metrics"); status != http.StatusNotFound {
+		t.Errorf("metrics on the main address: status %d", status)
+	}
+
+	end()
+	if code := <-exit; code != 0 || !closed.Load() {
+		t.Errorf("exit code %d, backend closed %t:\n%s", code, closed.Load(), stderr)
+	}
+}
+
+func TestABackendThatDoesNotOpenEndsTheProgram(t *testing.T) {
+	stderr := newLines()
+	proc := process(nil, "-plaintext", "-addr", "127.0.0.1:0")
+	proc.Stdout, proc.Stderr = io.Discard, stderr
+	code := Main(t.Context(), Program{Name: "chatd-more", Open: func(context.Context, *slog.Logger) (Backend, error) {
+		return Backend{}, errors.New("connecting to redis: refused")
+	}}, proc)
+	if code != 1 || stderr.String() != "chatd-more: connecting to redis: refused\n" {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+}

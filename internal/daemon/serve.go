@@ -1,0 +1,267 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/reto10/chat"
+)
+
+// readyWithin bounds a backend's answer to whether it is ready.
+const readyWithin = 2 * time.Second
+
+var (
+	errSecondSignal = errors.New("stopped at once by a second signal")
+	errDraining     = errors.New("draining")
+)
+
+// serve runs the server that cfg describes, until ctx ends or a signal comes.
+func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err error) {
+	log := newLogger(proc.Stderr, cfg.logLevel, cfg.logFormat)
+	parts, err := assemble(cfg, log)
+	if err != nil {
+		return err
+	}
+	var backend Backend
+	if prog.Open != nil {
+		if backend, err = prog.Open(ctx, log); err != nil {
+			return err
+		}
+		if backend.Close != nil {
+			defer func() {
+				if errors.Is(err, errSecondSignal) {
+					return // at once is at once
+				}
+				if bad := backend.Close(); err == nil {
+					err = bad
+				}
+			}()
+		}
+	}
+	s, err := newServer(cfg, parts, backend, log)
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 4)
+	proc.Notify(signals, s.watched()...)
+	bound, err := s.listen(ctx, cfg)
+	if err != nil {
+		s.stopAtOnce()
+		return err
+	}
+	s.announce(prog, proc, cfg, bound)
+	return s.run(ctx, signals)
+}
+
+// server is what runs: a service and the two HTTP servers in front of it.
+type server struct {
+	log         *slog.Logger
+	drain       time.Duration
+	service     *chat.Service
+	parts       *assembly
+	backendOK   func(context.Context) error // or nil
+	main, debug *http.Server
+	failed      chan error // the first of the listeners to
+}
+
+func newServer(cfg *config, parts *assembly, backend Backend, log *slog.Logger) (*server, error) {
+	client := clientAddr(cfg.trustedProxies)
+	service, err := chat.New(parts.auth, append([]chat.Option{
+		chat.WithLogger(log),
+		chat.WithOrigins(cfg.origins...),
+		chat.WithClientAddr(client),
+	}, backend.Options...)...)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{
+		log:       log,
+		drain:     cfg.drain,
+		service:   service,
+		parts:     parts,
+		backendOK: backend.Ready,
+		failed:    make(chan error, 1),
+	}
+	s.main = hardened(accessLog(routes(service, s.ready), log, client), log)
+	s.main.TLSConfig = parts.tls
+	debug := http.NewServeMux()
+	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }))
+	if backend.Debug != nil {
+		backend.Debug(service, debug)
+	}
+	s.debug = hardened(debug, log)
+	return s, nil
+}
+
+// watched are the signals that mean something. SIGHUP is one when there is
+// something to read again; else it ends the process, as it does when the terminal
+// that it was tried in closes.
+func (s *server) watched() []os.Signal {
+	watched := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if len(s.parts.reload) > 0 {
+		watched = append(watched, syscall.SIGHUP)
+	}
+	return watched
+}
+
+// announce says where the server is to be found. Its last line is stable, and
+// whoever reads it finds everything in place.
+func (s *server) announce(prog Program, proc Process, cfg *config, bound addresses) {
+	if s.parts.accounts != nil {
+		printBanner(proc.Stdout, prog.Name, baseURL(cfg, bound.main[0]), s.parts.accounts, s.parts.ownCert)
+	}
+	if bound.debug != nil {
+		fmt.Fprintf(proc.Stderr, "debug vars on http://%s/debug/vars\n", bound.debug)
+	}
+	for _, w := range s.parts.warnings {
+		s.log.Warn(w.msg, w.args...)
+	}
+	for _, also := range bound.main[1:] {
+		s.log.Info("listening too", "addr", also)
+	}
+	fmt.Fprintf(proc.Stderr, "listening on %s://%s\n", cfg.scheme(), bound.main[0])
+}
+
+// addresses are those that the listeners came to have.
+type addresses struct {
+	main  []net.Addr
+	debug net.Addr
+}
+
+// listen binds all addresses, then serves on them.
+func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err error) {
+	listeners, err := listen(ctx, cfg.addr)
+	if err != nil {
+		return addresses{}, err
+	}
+	var debug []net.Listener
+	if cfg.debugAddr != "" {
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp", cfg.debugAddr)
+		if err != nil {
+			for _, l := range listeners {
+				l.Close()
+			}
+			return addresses{}, fmt.Errorf("debug address: %w", err)
+		}
+		debug = append(debug, l)
+		bound.debug = l.Addr()
+	}
+	for _, l := range listeners {
+		bound.main = append(bound.main, l.Addr())
+		if s.parts.tls != nil {
+			go s.serve(func() error { return s.main.ServeTLS(l, "", "") })
+		} else {
+			go s.serve(func() error { return s.main.Serve(l) })
+		}
+	}
+	for _, l := range debug {
+		go s.serve(func() error { return s.debug.Serve(l) })
+	}
+	return bound, nil
+}
+
+func (s *server) serve(fn func() error) {
+	if err := fn(); !errors.Is(err, http.ErrServerClosed) {
+		select {
+		case s.failed <- fmt.Errorf("serving: %w", err):
+		default:
+		}
+	}
+}
+
+// ready says why no new clients should come, or nil.
+func (s *server) ready(r *http.Request) error {
+	if s.service.Draining() {
+		return errDraining
+	}
+	if s.backendOK == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readyWithin)
+	defer cancel()
+	err := s.backendOK(ctx)
+	if err != nil {
+		s.log.Warn("not ready", "err", err)
+	}
+	return err
+}
+
+// run waits for what ends the server, and ends it.
+func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
+	for {
+		select {
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				s.parts.readAgain(s.log)
+				continue
+			}
+			s.log.Info("draining", "signal", sig.String(), "limit", s.drain)
+		case <-ctx.Done():
+			s.log.Info("draining", "limit", s.drain)
+		case err := <-s.failed:
+			s.stopAtOnce()
+			return err
+		}
+		return s.stop(context.WithoutCancel(ctx), signals)
+	}
+}
+
+// stop drains, unless a second signal is faster.
+func (s *server) stop(ctx context.Context, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithTimeout(ctx, s.drain)
+	defer cancel()
+	drained := make(chan error, 1)
+	go func() { drained <- s.shutDown(ctx) }()
+	for {
+		select {
+		case err := <-drained:
+			if err == nil {
+				s.log.Info("drained")
+			}
+			return err
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				continue
+			}
+			cancel()
+			s.stopAtOnce()
+			return errSecondSignal
+		}
+	}
+}
+
+// shutDown ends the sockets first, while HTTP still answers: 503 to who comes
+// now, and red to who asks whether it should. HTTP has the last tenth of the time
+// for itself. Whatever is left when time is up is cut off, and that is an error.
+func (s *server) shutDown(ctx context.Context) error {
+	sockets, cancel := context.WithTimeout(ctx, s.drain-s.drain/10)
+	defer cancel()
+	err := errors.Join(
+		s.service.Shutdown(sockets),
+		s.main.Shutdown(ctx),
+		s.debug.Shutdown(ctx),
+	)
+	if err != nil {
+		s.main.Close()
+		s.debug.Close()
+		return fmt.Errorf("not drained within %v: %w", s.drain, err)
+	}
+	return nil
+}
+
+// stopAtOnce ends everything without a word to anybody.
+func (s *server) stopAtOnce() {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.service.Shutdown(over)
+	s.main.Close()
+	s.debug.Close()
+}

@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/reto10/chat"
+)
+
+// assembly is what the configuration names, read and made.
+type assembly struct {
+	auth     *chat.PasswordLogin
+	tls      *tls.Config // nil: plaintext
+	accounts []account   // made at start, nil when there is a file
+	ownCert  bool        // made at start too
+	reload   []reload
+	warnings []warning
+}
+
+// warning is to be logged once the server runs: one that does not start says one
+// thing only, which is why.
+type warning struct {
+	msg  string
+	args []any
+}
+
+func (a *assembly) warn(msg string, args ...any) {
+	a.warnings = append(a.warnings, warning{msg, args})
+}
+
+// reload is something to be read again on SIGHUP. On an error it stays as it was.
+type reload struct {
+	what string
+	read func() error
+}
+
+// assemble reads the files of a configuration and makes what it leaves out.
+func assemble(cfg *config, log *slog.Logger) (*assembly, error) {
+	a := new(assembly)
+	if err := a.setUpTLS(cfg, log); err != nil {
+		return nil, err
+	}
+	signer, err := a.newSigner(cfg)
+	if err != nil {
+		return nil, err
+	}
+	users, err := a.setUpUsers(cfg)
+	if err != nil {
+		return nil, err
+	}
+	a.auth = chat.NewPasswordLogin(users, signer)
+	return a, nil
+}
+
+func (a *assembly) setUpUsers(cfg *config) (users *chat.Users, err error) {
+	if cfg.usersFile == "" {
+		a.accounts, users, err = inventAccounts()
+		return users, err
+	}
+	users = new(chat.Users)
+	read := func() error { return loadUsers(users, cfg.usersFile) }
+	a.reload = append(a.reload, reload{"users", read})
+	return users, read()
+}
+
+func (a *assembly) newSigner(cfg *config) (*chat.HS256, error) {
+	ttl := chat.WithTokenTTL(cfg.tokenTTL)
+	if cfg.secretFile == "" {
+		if cfg.usersFile != "" { // else it is for trying out, and the banner says so
+			a.warn("signing with a key made at start: tokens end with this process", "instead", "-secret-file")
+		}
+		return chat.NewHS256(inventSecret(), ttl)
+	}
+	secret, open, err := readSecret(cfg.secretFile)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := chat.NewHS256(secret, ttl)
+	if err != nil {
+		return nil, fmt.Errorf("using the secret in %s: %w", cfg.secretFile, err)
+	}
+	if open {
+		a.warn("everybody on this machine can read the secret", "file", cfg.secretFile)
+	}
+	return signer, nil
+}
+
+func (a *assembly) setUpTLS(cfg *config, log *slog.Logger) error {
+	switch {
+	case cfg.plaintext:
+		return nil
+	case len(cfg.acmeDomains) > 0:
+		if host, _, _ := net.SplitHostPort(cfg.addr); host == "localhost" {
+			a.warn("listening on localhost only: to give a certificate, Let's Encrypt has to get here", "instead", "-addr :443")
+		}
+		var err error
+		a.tls, err = acmeConfig(cfg.acmeDomains, cfg.acmeCache, log)
+		return err
+	case cfg.tlsCert != "":
+		pair := &keyPair{certFile: cfg.tlsCert, keyFile: cfg.tlsKey}
+		read := func() error {
+			if err := pair.load(); err != nil {
+				return err
+			}
+			if pair.expired(time.Now()) {
+				log.Warn("the certificate has expired", "file", cfg.tlsCert)
+			}
+			return nil
+		}
+		if err := read(); err != nil {
+			return err
+		}
+		a.tls = tlsConfig(pair.get)
+		a.reload = append(a.reload, reload{"certificate", read})
+		return nil
+	default:
+		host, _, _ := net.SplitHostPort(cfg.addr)
+		cert, err := selfSigned(host, time.Now())
+		if err != nil {
+			return err
+		}
+		if cfg.usersFile != "" {
+			a.warn("serving a certificate made at start: nobody has reason to trust it",
+				"until", cert.Leaf.NotAfter.Format(time.DateOnly), "instead", "-tls-cert")
+		}
+		a.ownCert = true
+		a.tls = tlsConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })
+		return nil
+	}
+}
+
+// readAgain does on SIGHUP what there is to do, each for itself.
+func (a *assembly) readAgain(log *slog.Logger) {
+	for _, r := range a.reload {
+		if err := r.read(); err != nil {
+			log.Error("reading again failed, what was there stays", "what", r.what, "err", err)
+			continue
+		}
+		log.Info("read again", "what", r.what)
+	}
+}

@@ -1,0 +1,134 @@
+package daemon
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/acme"
+	"golang.org/x/crypto/acme/autocert"
+)
+
+// selfSignedFor is how long a certificate made at start holds. It is for trying
+// things out; a server that lives longer has one of its own.
+const selfSignedFor = 30 * 24 * time.Hour
+
+// tlsConfig is what all of our certificates have in common. The upgrade to a
+// WebSocket is HTTP/1.1's, and a client that is offered nothing else cannot get
+// that wrong.
+func tlsConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"http/1.1"},
+		GetCertificate: certificate,
+	}
+}
+
+// selfSigned makes a certificate for this machine's names for itself and for
+// host, where that says more.
+func selfSigned(host string, now time.Time) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, fmt.Errorf("making a serial number: %w", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: "chatd, self-signed"},
+		NotBefore:             now.Add(-time.Hour), // clocks differ
+		NotAfter:              now.Add(selfSignedFor),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+		DNSNames:              []string{"localhost"},
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	if ip := net.ParseIP(host); ip == nil {
+		if host != "" && host != "localhost" {
+			template.DNSNames = append(template.DNSNames, host)
+		}
+	} else if !ip.IsUnspecified() && !slices.ContainsFunc(template.IPAddresses, ip.Equal) {
+		template.IPAddresses = append(template.IPAddresses, ip)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, fmt.Errorf("signing a certificate: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("signing a certificate: %w", err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// keyPair is a certificate that lives in two files and can be read anew while it
+// is served.
+type keyPair struct {
+	certFile, keyFile string
+	current           atomic.Pointer[tls.Certificate]
+}
+
+// load reads the files; on an error the certificate stays as it was.
+func (p *keyPair) load() error {
+	cert, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
+	if err != nil {
+		return fmt.Errorf("reading the certificate %s with key %s: %w", p.certFile, p.keyFile, err)
+	}
+	p.current.Store(&cert)
+	return nil
+}
+
+func (p *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return p.current.Load(), nil
+}
+
+// expired reports whether the current certificate's time is over.
+func (p *keyPair) expired(now time.Time) bool {
+	cert := p.current.Load()
+	return cert.Leaf != nil && now.After(cert.Leaf.NotAfter)
+}
+
+// acmeConfig gets and renews certificates for domains as clients ask for them
+// (RFC 8555), proving who we are in the TLS handshake (RFC 8737), so that no
+// second port is needed. An empty dir stands for the usual place.
+func acmeConfig(domains []string, dir string, log *slog.Logger) (*tls.Config, error) {
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return nil, fmt.Errorf("finding a place for certificates: %w (-acme-cache names one)", err)
+		}
+		dir = filepath.Join(cache, "chatd-acme")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making a place for certificates: %w", err)
+	}
+	manager := &autocert.Manager{
+		Prompt:     autocert.AcceptTOS,
+		Cache:      autocert.DirCache(dir),
+		HostPolicy: autocert.HostWhitelist(domains...),
+	}
+	c := tlsConfig(func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		cert, err := manager.GetCertificate(hello)
+		if err != nil && slices.Contains(domains, hello.ServerName) { // not for each who scans us
+			log.Warn("getting a certificate", "domain", hello.ServerName, "err", err)
+		}
+		return cert, err
+	})
+	c.NextProtos = append(c.NextProtos, acme.ALPNProto)
+	return c, nil
+}
