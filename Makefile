@@ -1,0 +1,38 @@
+# Everything a developer does here. `make help` lists it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+ARGS      ?=
+TESTFLAGS ?=
+BENCH     ?= .
+FUZZTIME  ?= 10s
+
+.PHONY: help run test lint fuzz bench cover deps needs
+
+help: ## list what make can do
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## serve https://localhost:8443 (ARGS='-addr :9000' for flags)
+	go run ./cmd/chatd $(ARGS)
+
+test: needs ## run every module's tests with -race, having installed what they need (TESTFLAGS)
+	@scripts/each go test -race $(TESTFLAGS) ./...
+
+lint: ## check format, vet, staticcheck, go.mod and the list of dependencies
+	@scripts/lint
+
+fuzz: ## run each fuzz target for FUZZTIME=10s
+	@scripts/each fuzz $(FUZZTIME)
+
+bench: ## run the benchmarks (BENCH=regexp)
+	@scripts/each go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+cover: needs ## show how much of each package the tests reach, and of all
+	@scripts/cover
+
+deps: ## write down the root module's dependencies, which lint compares
+	@scripts/deps > deps.txt
+
+needs: ## install what the tests need beside Go, as far as it is missing
+	@scripts/needs
