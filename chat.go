@@ -51,17 +51,17 @@ type counters struct {
 
 // Stats are figures since the service was made, for this process.
 type Stats struct {
-	Sockets         int    // live now
-	BacklogBytes    int64  // waiting now for sockets that read slowly
-	Accepted        uint64 // sockets
-	Refused         uint64 // handshakes answered with an error
-	SlowClosed      uint64 // sockets closed because of their backlog
-	Published       uint64 // messages stored and handed on
-	Deliveries      uint64 // events handed to sockets; 0 when the registry does not count
-	Commands        uint64 // frames from clients
-	RefusedCommands uint64 // of these, answered with an error
-	Logins          uint64 // that succeeded
-	RefusedLogins   uint64
+	Sockets         int    `json:"sockets"`          // live now
+	BacklogBytes    int64  `json:"backlog_bytes"`    // waiting now for sockets that read slowly
+	Accepted        uint64 `json:"accepted"`         // sockets
+	Refused         uint64 `json:"refused"`          // handshakes answered with an error
+	SlowClosed      uint64 `json:"slow_closed"`      // sockets closed because of their backlog
+	Published       uint64 `json:"published"`        // messages stored and handed on
+	Deliveries      uint64 `json:"deliveries"`       // events handed to sockets; 0 when the registry does not count
+	Commands        uint64 `json:"commands"`         // frames from clients
+	RefusedCommands uint64 `json:"refused_commands"` // of these, answered with an error
+	Logins          uint64 `json:"logins"`           // that succeeded
+	RefusedLogins   uint64 `json:"refused_logins"`
 }
 
 // New makes a service that takes tokens from auth. When auth is a
