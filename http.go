@@ -80,15 +80,30 @@ func (s *Service) DisconnectHandler() http.Handler {
 	return s.route(methods{http.MethodPost: s.serveDisconnect})
 }
 
+// routes answers by path, to the letter: nothing is redirected, as an
+// [http.ServeMux] would, which knows nothing of a prefix and repeats the query.
 func (s *Service) routes() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/login", s.LoginHandler())
-	mux.Handle("/ws/chat", s.SocketHandler())
-	mux.Handle("/users/connected", s.ConnectedHandler())
-	mux.Handle("/messages", s.MessagesHandler())
-	mux.Handle("/users/{username}/disconnect", s.DisconnectHandler())
-	mux.HandleFunc("/", notFound)
-	return mux
+	fixed := map[string]http.Handler{
+		"/login":           s.LoginHandler(),
+		"/ws/chat":         s.SocketHandler(),
+		"/users/connected": s.ConnectedHandler(),
+		"/messages":        s.MessagesHandler(),
+	}
+	disconnect := s.DisconnectHandler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h, ok := fixed[r.URL.Path]; ok {
+			h.ServeHTTP(w, r)
+			return
+		}
+		name, ok := strings.CutPrefix(r.URL.Path, "/users/")
+		name, found := strings.CutSuffix(name, "/disconnect")
+		if !ok || !found {
+			notFound(w, r)
+			return
+		}
+		r.SetPathValue("username", name)
+		disconnect.ServeHTTP(w, r)
+	})
 }
 
 type methods map[string]http.HandlerFunc

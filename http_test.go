@@ -309,6 +309,9 @@ func TestOnlyProblemsAreErrors(t *testing.T) {
 		allow                     string
 	}{
 		"unknown path":            {"GET", "/nothing", "", "", 404, ""},
+		"path with a double /":    {"GET", "//ws/chat", "ana", "", 404, ""},
+		"path with dots":          {"GET", "/users/../messages", "ana", "", 404, ""},
+		"user without a name":     {"POST", "/users//disconnect", "admin", "", 400, ""},
 		"wrong method":            {"DELETE", "/messages", "", "", 405, "GET, POST, OPTIONS"},
 		"GET of disconnect":       {"GET", "/users/ana/disconnect", "", "", 405, "POST, OPTIONS"},
 		"connected, no token":     {"GET", "/users/connected", "", "", 401, ""},
@@ -475,9 +478,9 @@ func TestConnectedListsUsersNotSockets(t *testing.T) {
 
 func TestAdminDisconnectsAUser(t *testing.T) {
 	s := serve(t)
-	a1, a2, bob := s.dial("ana x"), s.dial("ana x"), s.dial("bob")
+	a1, a2, bob := s.dial("ana/x y"), s.dial("ana/x y"), s.dial("bob")
 	for i, want := range []string{`{"closed":2}`, `{"closed":0}`} {
-		resp, body := s.request("POST", "/users/ana%20x/disconnect", s.token("admin"), "")
+		resp, body := s.request("POST", "/users/ana%2Fx%20y/disconnect", s.token("admin"), "")
 		if resp.StatusCode != 200 || strings.TrimSpace(body) != want {
 			t.Errorf("call %d: %d %s, want %s", i, resp.StatusCode, body, want)
 		}
