@@ -83,6 +83,8 @@ type clubPolicy struct{ chat.DefaultPolicy }
 
 func (clubPolicy) Join(_ context.Context, u chat.User, channel string) error {
 	switch {
+	case channel == "panic":
+		panic("a bug of the embedder's")
 	case channel == "broken":
 		return errors.New("database password is hunter2")
 	case channel == "club" && u.Role != "member":
@@ -116,6 +118,14 @@ func TestPolicySaysWhoJoinsAndWhoPublishes(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a panic ends the socket alone", func(t *testing.T) {
+		bob := s.dial("bob")
+		bob.send(`{"type":"join","channel":"panic"}`)
+		bob.wantClose(1001)
+		if got := ana.answer(`{"type":"join","channel":"news"}`); got.Type != "ack" {
+			t.Errorf("another socket: %+v, want an ack", got)
+		}
+	})
 	t.Run("on connecting", func(t *testing.T) {
 		resp, body := s.request("GET", "/ws/chat?channel=club", s.token("ana"), "", upgradeHeaders...)
 		wantProblem(t, resp, body, 403)

@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"time"
 
 	"github.com/reto10/chat/internal/wire"
@@ -12,6 +13,7 @@ import (
 func (c *socket) handle(text []byte) {
 	s := c.service
 	s.counts.commands.Add(1)
+	defer c.recover()
 	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	if !c.commands {
@@ -47,6 +49,15 @@ func (c *socket) handle(text []byte) {
 	}
 	if err != nil {
 		c.refuse(cmd.Ref, err)
+	}
+}
+
+// recover ends the socket when a port panicked, and not the process: net/http does
+// as much for its handlers.
+func (c *socket) recover() {
+	if p := recover(); p != nil {
+		c.service.cfg.logger.Error("a command panicked", "session", c.session, "panic", p, "stack", string(debug.Stack()))
+		c.Close(CloseGoingAway, "internal error")
 	}
 }
 

@@ -140,7 +140,7 @@ func (h *MemoryHistory) After(_ context.Context, channel string, p Place, limit 
 		skip = int(p.Seq + 1 - oldest)
 	}
 	kept = kept[skip:]
-	msgs := make([]Message, 0, min(limit, len(kept)))
+	msgs := make([]Message, 0, min(max(limit, 0), len(kept)))
 	for _, e := range kept[:cap(msgs)] {
 		msgs = append(msgs, e.Value.(*memoryEntry).message)
 	}
@@ -186,18 +186,29 @@ func (h *MemoryHistory) drop(e *list.Element) {
 	h.bytes -= weight(entry.message)
 }
 
-// forgetOne makes room for another channel among those that hold nothing.
+// forgetOne makes room for another channel: one that holds nothing goes, if such
+// a one is soon found, or else the one with the oldest message.
 func (h *MemoryHistory) forgetOne() {
 	if len(h.channels) < maxMemoryChannels {
 		return
 	}
-	for name, c := range h.channels {
+	var forget *memoryChannel
+	tries := 0
+	for _, c := range h.channels {
 		if len(c.entries) == 0 {
-			delete(h.channels, name)
-			h.forgot++
-			return
+			forget = c
+			break
+		}
+		if tries++; tries == 100 {
+			forget = h.order.Front().Value.(*memoryEntry).channel
+			break
 		}
 	}
+	for len(forget.entries) > 0 {
+		h.drop(forget.entries[0])
+	}
+	delete(h.channels, forget.name)
+	h.forgot++
 }
 
 // weight is about what a message takes in memory.

@@ -272,7 +272,9 @@ func (r *MemoryRegistry) Leave(ctx context.Context, s Socket, channel string) er
 	}
 	m.channels = slices.Delete(m.channels, at, at+1)
 	m.fan.Leave(channel)
-	r.exit(channel, m)
+	if channel != "" { // who is connected is in everyone's channel until Disconnect
+		r.exit(channel, m)
+	}
 	r.release(channel)
 	r.mu.Unlock()
 

@@ -254,7 +254,11 @@ func (c *socket) catchUp(channel string, from Place) (start Place, recovered boo
 	}
 	recovered = recovered && from.Epoch == start.Epoch
 	for recovered && from.Seq < start.Seq {
+		before := from
 		from, _, recovered, err = c.replay(channel, from, start.Seq)
+		if err == nil && recovered && from == before {
+			err = errors.New("the history does not have what was delivered")
+		}
 		if err != nil {
 			return Place{}, false, err
 		}

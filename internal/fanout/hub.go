@@ -123,7 +123,7 @@ func (h *Hub) Flush(ctx context.Context) error {
 
 // Add makes r a member of the hub, in no group yet.
 func (h *Hub) Add(r Receiver) *Member {
-	i := int(h.next.Add(1)-1) % len(h.shards)
+	i := (h.next.Add(1) - 1) % uint32(len(h.shards))
 	return &Member{shard: h.shards[i], receiver: r}
 }
 

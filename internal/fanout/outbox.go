@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -54,13 +55,15 @@ type Outbox struct {
 	held     [][]byte   // what came while corked: after queue
 	bytes    int        // in queue, held and in the drainer's hands
 	ahead    int        // of these, in queue and in the drainer's hands
-	begun    bool       // queue[0] is the rest of a frame that the kernel has begun
+	paced    int        // of these, what Pace brought: no part of the backlog's limit
+	begun    bool       // the peer has got the beginning of queue[0]
 	corked   bool
 	draining bool // a drainer is at work: nobody else writes
+	moved    bool // the drainer has written something since Moving was called
 	closing  bool // a close frame is queued: nothing follows
 	dead     bool
-	room     chan struct{} // closed when ahead falls below lowMark, or the outbox dies
-	idle     chan struct{} // closed when all is written, or the outbox dies
+	room     chan struct{} // not nil while Pace waits; closed when ahead falls below lowMark
+	idle     chan struct{} // not nil while somebody waits; closed when ahead falls to 0
 }
 
 // NewOutbox makes the outbox of conn, corked: it keeps what it receives until
@@ -68,9 +71,6 @@ type Outbox struct {
 func NewOutbox(conn net.Conn, limits *Limits, totals *Totals) *Outbox {
 	return &Outbox{conn: conn, try: nonBlocking(conn), limits: limits, totals: totals, corked: true}
 }
-
-// Receive queues a batch. It is the outbox's end of a Hub.
-func (o *Outbox) Receive(b Batch) { o.Send(b.Bytes) }
 
 // Send queues whole frames. The bytes must not change afterwards.
 func (o *Outbox) Send(frames []byte) {
@@ -85,20 +85,16 @@ func (o *Outbox) Send(frames []byte) {
 	}
 	o.held = append(o.held, frames)
 	o.count(len(frames))
-	if o.bytes > o.limits.Backlog {
+	if o.tooMuch() {
 		o.giveUp()
 	}
 }
 
-// Ahead queues one frame before what is held by a cork. After a
-// close frame nothing is sent any more, also of what was held.
+// Ahead queues one frame before what is held by a cork. When it is a close frame,
+// what is held is not sent any more.
 func (o *Outbox) Ahead(frame []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.queueAhead(frame)
-}
-
-func (o *Outbox) queueAhead(frame []byte) {
 	if o.closing || o.dead {
 		return
 	}
@@ -113,10 +109,12 @@ func (o *Outbox) queueAhead(frame []byte) {
 func (o *Outbox) Close(code int, reason string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.closing && !o.dead {
-		o.uncork()
+	o.uncork()
+	if o.closing || o.dead {
+		return
 	}
-	o.queueAhead(wire.CloseFrame(code, reason))
+	o.closing = true
+	o.push(wire.CloseFrame(code, reason))
 }
 
 // Cork holds back what Send is given from now on.
@@ -126,15 +124,18 @@ func (o *Outbox) Cork() {
 	o.corked = true
 }
 
-// Pace sends frames before what is held by the cork, and returns when the
-// backlog ahead of it is short again: as fast as the peer reads.
+// Pace sends frames before what is held by the cork, and returns when little of
+// what is ahead of it still waits: as fast as the peer reads. What it is given is
+// bounded by its caller and does not count towards the limit of the backlog.
 func (o *Outbox) Pace(frames []byte) error {
 	o.mu.Lock()
 	if o.closing || o.dead {
 		o.mu.Unlock()
 		return ErrClosed
 	}
+	o.paced += len(frames)
 	o.push(frames)
+	o.paced = min(o.paced, o.ahead)
 	for o.ahead >= lowMark && !o.closing && !o.dead {
 		if o.room == nil {
 			o.room = make(chan struct{})
@@ -159,29 +160,41 @@ func (o *Outbox) Uncork() {
 }
 
 func (o *Outbox) uncork() {
-	held := o.held
-	o.corked, o.held = false, nil
-	for _, b := range held {
+	o.corked = false
+	for len(o.held) > 0 && !o.closing && !o.dead {
+		b := o.held[0]
+		o.held = o.held[1:]
 		o.count(-len(b))
-		if o.closing || o.dead {
-			continue
-		}
 		o.push(b)
 	}
+	o.held = nil
 }
 
-// Idle returns a channel that is closed when all is written or the outbox is
-// dead. It is asked for once, when nothing more is sent.
+// Moving reports whether the peer has a backlog and took some of it since the
+// last call: a sign of life.
+func (o *Outbox) Moving() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	moving := o.moved && o.ahead > 0
+	o.moved = false
+	return moving
+}
+
+// Idle returns a channel that is closed when all but what a cork holds is written,
+// or the outbox is dead.
 func (o *Outbox) Idle() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.idle == nil {
-		o.idle = make(chan struct{})
-		if o.dead || o.ahead == 0 {
-			close(o.idle)
+	idle := o.idle
+	if idle == nil {
+		idle = make(chan struct{})
+		if o.ahead == 0 {
+			close(idle)
+		} else {
+			o.idle = idle
 		}
 	}
-	return o.idle
+	return idle
 }
 
 // Closing reports whether a close frame was queued or the connection is dead.
@@ -201,7 +214,7 @@ func (o *Outbox) Kill() {
 
 // push writes b, or queues what of it the kernel does not take now.
 func (o *Outbox) push(b []byte) {
-	if len(o.queue) == 0 && !o.draining && o.try != nil {
+	if !o.draining && o.try != nil {
 		n, err := o.try(b)
 		if err != nil {
 			o.die()
@@ -217,17 +230,19 @@ func (o *Outbox) push(b []byte) {
 	o.queue = append(o.queue, b)
 	o.count(len(b))
 	o.ahead += len(b)
-	if o.bytes > o.limits.Backlog && !o.closing {
-		o.giveUp()
-	}
-	if !o.draining && !o.dead {
+	if !o.draining {
 		o.draining = true
 		go o.drain()
 	}
+	if o.tooMuch() && !o.closing {
+		o.giveUp()
+	}
 }
 
-// giveUp drops the backlog of a peer past its limit, all but the rest of what
-// the kernel has begun, and says good-bye behind it.
+func (o *Outbox) tooMuch() bool { return o.bytes-o.paced > o.limits.Backlog }
+
+// giveUp drops the backlog of a peer past its limit and says good-bye instead.
+// What the peer has got the beginning of goes before that.
 func (o *Outbox) giveUp() {
 	o.totals.Slow.Add(1)
 	o.dropHeld()
@@ -235,13 +250,24 @@ func (o *Outbox) giveUp() {
 	if o.begun {
 		keep = 1
 	}
-	for _, b := range o.queue[min(keep, len(o.queue)):] {
-		o.count(-len(b))
-		o.ahead -= len(b)
+	for _, b := range o.queue[keep:] {
+		o.done(len(b))
 	}
-	o.queue = o.queue[:min(keep, len(o.queue))]
+	clear(o.queue[keep:])
+	o.queue = o.queue[:keep]
 	o.closing = true
 	o.push(o.limits.Slow)
+}
+
+// done takes n bytes off what is ahead.
+func (o *Outbox) done(n int) {
+	o.count(-n)
+	o.ahead -= n
+	o.paced = min(o.paced, o.ahead)
+	if o.ahead < lowMark && o.room != nil {
+		close(o.room)
+		o.room = nil
+	}
 }
 
 func (o *Outbox) dropHeld() {
@@ -256,29 +282,20 @@ func (o *Outbox) count(n int) {
 	o.totals.Backlog.Add(int64(n))
 }
 
-// written is called whenever the queue has become empty.
+// written is called whenever nothing is left to be written.
 func (o *Outbox) written() {
 	if o.closing {
 		// The peer has this long to answer the close frame.
 		_ = o.conn.SetReadDeadline(time.Now().Add(o.limits.Closing))
 	}
-	if o.idle != nil {
-		o.wake(&o.idle)
-	}
+	o.rest()
 }
 
-// wake closes the channel in c, if any.
-func (o *Outbox) wake(c *chan struct{}) {
-	if *c == nil {
-		return
-	}
-	select {
-	case <-*c:
-	default:
-		close(*c)
-	}
-	if c == &o.room {
-		*c = nil
+// rest wakes who waits for the outbox to be idle.
+func (o *Outbox) rest() {
+	if o.idle != nil {
+		close(o.idle)
+		o.idle = nil
 	}
 }
 
@@ -289,11 +306,19 @@ func (o *Outbox) die() {
 	o.dead = true
 	o.dropHeld()
 	o.queue = nil
-	o.count(-o.bytes)
-	o.ahead = 0
-	_ = o.conn.Close()
-	o.wake(&o.room)
-	o.wake(&o.idle)
+	o.done(o.ahead)
+	_ = transport(o.conn).Close()
+	o.rest()
+}
+
+// transport is what can be closed without waiting: closing a TLS connection
+// writes a last record first, and may wait five seconds for a peer that does not
+// read. Who wants that record sent calls CloseWrite before.
+func transport(conn net.Conn) net.Conn {
+	if t, ok := conn.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return conn
 }
 
 // drain writes the queue until it is empty. It ends with the outbox.
@@ -320,11 +345,8 @@ func (o *Outbox) drain() {
 			o.die()
 			break
 		}
-		o.count(-n)
-		o.ahead -= n
-		if o.ahead < lowMark {
-			o.wake(&o.room)
-		}
+		o.moved = true
+		o.done(n)
 	}
 	o.draining = false
 	if !o.dead {
@@ -335,8 +357,13 @@ func (o *Outbox) drain() {
 
 // take moves up to a chunk from the queue's head into the drainer's hands.
 func (o *Outbox) take() (taken net.Buffers, n int) {
+	if first := o.queue[0]; len(first) > chunk {
+		o.queue[0] = first[chunk:]
+		o.begun = true
+		return net.Buffers{first[:chunk]}, chunk
+	}
 	o.begun = false
-	for len(o.queue) > 0 && (n == 0 || n+len(o.queue[0]) <= chunk) {
+	for len(o.queue) > 0 && n+len(o.queue[0]) <= chunk {
 		taken = append(taken, o.queue[0])
 		n += len(o.queue[0])
 		o.queue[0] = nil

@@ -25,7 +25,7 @@ type Window struct {
 	mu      sync.Mutex // guards what follows
 	pending []Change   // the first change of each key, in order; latest holds the last
 	latest  map[key]Change
-	timer   *time.Timer // running while something is pending
+	timer   *time.Timer // not nil while something is pending or being told
 	closed  bool
 }
 
@@ -55,7 +55,8 @@ func (w *Window) Add(c Change) {
 	}
 }
 
-// Close ends the window; what is pending is not told.
+// Close ends the window: what is pending is not told. It does not wait for a
+// flush that has begun.
 func (w *Window) Close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -65,14 +66,31 @@ func (w *Window) Close() {
 	}
 }
 
-// expire flushes under the lock, so that windows are told one after the other.
+// expire tells what is pending, without the lock: Add must not wait for it. The
+// next window ends a length after that at the earliest, so that they are told one
+// after the other.
 func (w *Window) expire() {
+	if changed := w.take(); len(changed) > 0 {
+		w.flush(changed)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.closed:
+	case len(w.pending) > 0:
+		w.timer.Reset(w.length)
+	default:
+		w.timer = nil
+	}
+}
+
+// take empties the window and returns what changed in it.
+func (w *Window) take() []Change {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return
+		return nil
 	}
-	w.timer = nil
 	changed := w.pending[:0]
 	for _, first := range w.pending {
 		// One that ends as it began (came and went, or went and came) is none.
@@ -82,7 +100,5 @@ func (w *Window) expire() {
 	}
 	w.pending = nil
 	clear(w.latest)
-	if len(changed) > 0 {
-		w.flush(changed)
-	}
+	return changed
 }

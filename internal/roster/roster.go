@@ -42,6 +42,7 @@ type Roster[S Socket] struct {
 
 	mu       sync.Mutex // guards what follows
 	draining bool
+	over     bool // Drain ran out of time: who still comes is killed
 	count    int
 	next     int // the part of the next socket
 	live     [parts]map[S]struct{}
@@ -85,10 +86,14 @@ func (r *Roster[S]) Release() {
 // what takes it off again.
 func (r *Roster[S]) Add(s S) (remove func()) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.next = (r.next + 1) % parts
 	part := r.live[r.next]
 	part[s] = struct{}{}
+	over := r.over
+	r.mu.Unlock()
+	if over {
+		s.Kill()
+	}
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -132,6 +137,9 @@ func (r *Roster[S]) Drain(ctx context.Context, goAway func(S)) error {
 		return nil
 	case <-ctx.Done():
 	}
+	r.mu.Lock()
+	r.over = true
+	r.mu.Unlock()
 	for _, s := range r.all() {
 		s.Kill()
 	}
@@ -147,6 +155,7 @@ func (r *Roster[S]) closeAll(ctx context.Context, gone <-chan struct{}, goAway f
 	first := r.all()
 	step := min(budget/time.Duration(len(first)+1), drainStep)
 	asked := make(map[S]bool, len(first))
+	due := time.Now() // of the next: a pause that took too long is made up for
 	for sockets := first; ; sockets = r.all() {
 		for _, s := range sockets {
 			if asked[s] {
@@ -154,7 +163,8 @@ func (r *Roster[S]) closeAll(ctx context.Context, gone <-chan struct{}, goAway f
 			}
 			asked[s] = true
 			goAway(s)
-			if !pause(ctx, gone, step) {
+			due = due.Add(step)
+			if !pause(ctx, gone, time.Until(due)) {
 				return
 			}
 		}
@@ -162,6 +172,7 @@ func (r *Roster[S]) closeAll(ctx context.Context, gone <-chan struct{}, goAway f
 		if !pause(ctx, gone, drainStep) {
 			return
 		}
+		due = time.Now()
 	}
 }
 

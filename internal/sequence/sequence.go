@@ -9,6 +9,7 @@ package sequence
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 )
@@ -87,7 +88,12 @@ func (l *Line[T]) Begin(p Place) {
 		return
 	}
 	l.begun, l.last = true, p
+	if l.newest.Epoch != "" && l.newest.Epoch != p.Epoch {
+		l.beginAnew(l.newest.Epoch)
+	}
+	l.tidy()
 	l.advance()
+	l.fillAfter(grace)
 }
 
 // At calls fn with the place handed on last; what comes after it is handed on
@@ -121,9 +127,13 @@ func (l *Line[T]) Offer(p Place, v T) bool {
 	if l.begun && l.passed(p) {
 		return true
 	}
+	if l.begun && p.Epoch != l.last.Epoch {
+		l.beginAnew(p.Epoch)
+	}
 	l.keep(p, v)
 	if l.begun {
 		l.advance()
+		l.fillAfter(grace)
 	}
 	return true
 }
@@ -160,30 +170,36 @@ func (l *Line[T]) keep(p Place, v T) {
 	}
 }
 
-// advance hands on whatever is next, and sees to it that a gap gets filled.
+// advance hands on whatever is next.
 func (l *Line[T]) advance() {
 	for {
-		if l.newest.Epoch != "" && l.newest.Epoch != l.last.Epoch && !l.passed(l.newest) {
-			// The history began anew: nothing of the old epoch follows.
-			l.former, l.last = l.last.Epoch, Place{Epoch: l.newest.Epoch}
-		}
 		next := Place{l.last.Epoch, l.last.Seq + 1}
 		v, ok := l.early[next]
 		if !ok {
-			break
+			return
 		}
 		delete(l.early, next)
 		l.last = next
 		l.deliver(v)
 	}
-	for p := range l.early {
-		if l.passed(p) {
-			delete(l.early, p)
-		}
+}
+
+// beginAnew goes over to another epoch: the history lost its memory, so nothing
+// of the one before follows.
+func (l *Line[T]) beginAnew(epoch string) {
+	lost := l.gap() // what is missing nobody has any more
+	l.former, l.last = l.last.Epoch, Place{Epoch: epoch}
+	l.tidy()
+	if lost {
+		l.lost()
 	}
-	if l.gap() && l.filling == nil {
-		l.fillAfter(grace)
-	}
+}
+
+// tidy drops early values whose turn will never come.
+func (l *Line[T]) tidy() {
+	maps.DeleteFunc(l.early, func(p Place, _ T) bool {
+		return p.Epoch != l.last.Epoch || p.Seq <= l.last.Seq
+	})
 }
 
 // gap reports whether something was offered that is further than the next.
@@ -191,8 +207,12 @@ func (l *Line[T]) gap() bool {
 	return l.newest.Epoch == l.last.Epoch && l.newest.Seq > l.last.Seq
 }
 
+// fillAfter sees to it that a gap gets filled, in d at the latest when nothing
+// does so already.
 func (l *Line[T]) fillAfter(d time.Duration) {
-	l.filling = time.AfterFunc(d, l.fill)
+	if l.filling == nil && l.gap() {
+		l.filling = time.AfterFunc(d, l.fill)
+	}
 }
 
 // fill reads the missing places from the history. The reading itself holds no lock.
@@ -233,9 +253,10 @@ func (l *Line[T]) fill() {
 		}
 	}
 	l.advance()
-	if l.filling != nil && l.last == from {
-		// Nothing came of it: what is missing is not stored yet, or never will be.
-		l.filling.Reset(retry)
+	if l.last == from {
+		l.fillAfter(retry) // nothing came of it: what is missing is not stored yet
+	} else {
+		l.fillAfter(grace)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Types of the commands a chat.v1 client sends.
@@ -33,8 +34,8 @@ type Command struct {
 	Token   *string `json:"token"`   // refresh
 }
 
-// ParseCommand reads one frame's text. On an error the command holds the ref
-// where one could be read, so that the answer can carry it.
+// ParseCommand reads one frame's text, valid UTF-8. On an error the command holds
+// the ref where one could be read, so that the answer can carry it.
 func ParseCommand(text []byte) (Command, error) {
 	var c Command
 	err := DecodeStrict(bytes.NewReader(text), &c)
@@ -48,24 +49,9 @@ func ParseCommand(text []byte) (Command, error) {
 		err = c.check()
 	}
 	if err != nil {
-		return Command{Ref: findRef(c.Ref, text)}, err
+		return Command{Ref: c.Ref}, err
 	}
 	return c, nil
-}
-
-// findRef is ref, or else the one a lenient reading of text finds: a command
-// with an unknown field before its ref still gets an answer that carries it.
-func findRef(ref Ref, text []byte) Ref {
-	if ref != nil {
-		return ref
-	}
-	var only struct {
-		Ref Ref `json:"ref"`
-	}
-	if json.Unmarshal(text, &only) != nil || checkRef(only.Ref) != nil {
-		return nil
-	}
-	return only.Ref
 }
 
 func checkRef(ref Ref) error {
@@ -118,9 +104,10 @@ func (c *Command) check() error {
 	return nil
 }
 
-// DecodeStrict reads exactly one JSON object from r into v. An unknown field,
-// anything but an object and anything after it are errors; so is what r fails
-// with, wrapped.
+// DecodeStrict reads exactly one JSON object from r into v, a pointer to a struct.
+// An unknown field, anything but an object and anything after it are errors. When
+// one field is wrong, v holds the others all the same. What r fails with is
+// returned as it is.
 func DecodeStrict(r io.Reader, v any) error {
 	var object json.RawMessage
 	dec := json.NewDecoder(r)
@@ -128,7 +115,7 @@ func DecodeStrict(r io.Reader, v any) error {
 		return jsonError(err)
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		if err != nil && !isSyntax(err) {
+		if err != nil && !notJSON(err) {
 			return err
 		}
 		return errors.New("something follows the JSON object")
@@ -144,9 +131,11 @@ func DecodeStrict(r io.Reader, v any) error {
 	return nil
 }
 
-func isSyntax(err error) bool {
-	_, ok := errors.AsType[*json.SyntaxError](err)
-	return ok
+// notJSON reports whether err is about the text and not of the reader it came
+// from.
+func notJSON(err error) bool {
+	_, syntax := errors.AsType[*json.SyntaxError](err)
+	return syntax || err == io.EOF || err == io.ErrUnexpectedEOF
 }
 
 // jsonError says in the protocol's words what encoding/json found, without the
@@ -155,11 +144,11 @@ func jsonError(err error) error {
 	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Errorf("%.40q has the wrong type: %.40s", t.Field, t.Value)
 	}
-	if isSyntax(err) || err == io.EOF || err == io.ErrUnexpectedEOF {
+	if notJSON(err) {
 		return errors.New("not a JSON object")
 	}
-	if text := err.Error(); len(text) > 6 && text[:6] == "json: " {
-		return fmt.Errorf("%.80s", text[6:])
+	if text, ok := strings.CutPrefix(err.Error(), "json: "); ok {
+		return fmt.Errorf("%.80s", text)
 	}
 	return err
 }

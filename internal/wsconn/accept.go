@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 nhooyr.io/websocket is the owner's choice; the same code lives on as github.com/coder/websocket
+
 package wsconn
 
 import (
@@ -10,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	//lint:ignore SA1019 the owner's choice; the same code lives on as github.com/coder/websocket
 	"nhooyr.io/websocket"
 
 	"github.com/reto10/chat/internal/fanout"
@@ -74,12 +75,12 @@ func Check(r *http.Request) *Refusal {
 func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return nil, acceptError(err)
+		return nil, fmt.Errorf("accepting a WebSocket: %w", err)
 	}
 	_ = conn.SetDeadline(time.Time{})
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 
-	c := &Conn{conn: conn, limit: o.Limits.Closing}
+	c := &Conn{conn: conn}
 	c.heard.Store(true)
 	c.out = fanout.NewOutbox(conn, o.Limits, o.Totals)
 	u := &upgrade{
@@ -93,7 +94,7 @@ func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
 	})
 	if err != nil {
 		c.out.Kill()
-		return nil, acceptError(err)
+		return nil, fmt.Errorf("accepting a WebSocket: %w", err)
 	}
 	c.ws.SetReadLimit(o.ReadLimit)
 	return c, nil

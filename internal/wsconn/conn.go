@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 nhooyr.io/websocket is the owner's choice; the same code lives on as github.com/coder/websocket
+
 // Package wsconn is a WebSocket as the service sees one: whole text messages
 // come in, frames go out through an outbox, and it ends with a close code.
 //
@@ -7,8 +9,9 @@
 package wsconn
 
 import (
+	"bytes"
+	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -16,9 +19,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"context"
-
-	//lint:ignore SA1019 the owner's choice; the same code lives on as github.com/coder/websocket
 	"nhooyr.io/websocket"
 
 	"github.com/reto10/chat/internal/fanout"
@@ -48,7 +48,6 @@ type Conn struct {
 	ws    *websocket.Conn
 	conn  net.Conn
 	heard atomic.Bool // bytes came since the last beat
-	limit time.Duration
 }
 
 // Out is the writing side. It is corked until its owner uncorks it.
@@ -64,8 +63,13 @@ func (c *Conn) Serve(handle func(text []byte)) error {
 }
 
 // Beat is called once a heartbeat. It asks the peer for a sign of life, and
-// kills the connection when none came since the beat before.
+// kills the connection when none came since the beat before. A peer that takes
+// its backlog is alive, and would see a ping only behind it.
 func (c *Conn) Beat() {
+	if c.out.Moving() {
+		c.heard.Store(true)
+		return
+	}
 	if !c.heard.Swap(false) {
 		c.out.Kill()
 		return
@@ -84,15 +88,14 @@ func (c *Conn) read(handle func(text []byte)) error {
 			c.out.Close(codeUnsupported, "text messages only")
 			return errors.New("peer sent a binary message")
 		}
-		_ = c.conn.SetReadDeadline(time.Now().Add(messageTime))
+		// No read deadline: that one is the outbox's, for the answer to a close frame.
+		tooLong := time.AfterFunc(messageTime, c.out.Kill)
 		text, err := io.ReadAll(r)
+		tooLong.Stop()
 		if err != nil {
 			return err
 		}
-		_ = c.conn.SetReadDeadline(time.Time{})
 		if c.out.Closing() {
-			// The deadline just lifted may have been the one for the peer's answer.
-			_ = c.conn.SetReadDeadline(time.Now().Add(c.limit))
 			continue
 		}
 		if !utf8.Valid(text) {
@@ -105,7 +108,8 @@ func (c *Conn) read(handle func(text []byte)) error {
 
 // finish sends what is still to be sent and closes the connection.
 func (c *Conn) finish(cause error) {
-	if violation(cause) {
+	violated := websocket.CloseStatus(cause) == -1 && !gone(cause)
+	if violated {
 		c.out.Close(codeProtocol, "protocol error") // unless a close frame went already
 	}
 	if !c.out.Closing() {
@@ -113,7 +117,10 @@ func (c *Conn) finish(cause error) {
 	}
 	<-c.out.Idle()
 	_ = c.ws.CloseNow()
-	if websocket.CloseStatus(cause) == -1 && !gone(cause) {
+	if half, ok := c.conn.(interface{ CloseWrite() error }); ok && !gone(cause) {
+		_ = half.CloseWrite() // over TLS the last record, which Kill leaves out
+	}
+	if violated {
 		c.linger()
 	}
 	c.out.Kill()
@@ -121,9 +128,6 @@ func (c *Conn) finish(cause error) {
 
 // linger reads on until the peer has closed, for a bounded time.
 func (c *Conn) linger() {
-	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-	}
 	_ = c.conn.SetReadDeadline(time.Now().Add(lingerTime))
 	_, _ = io.CopyN(io.Discard, c.conn, lingerBytes)
 }
@@ -132,17 +136,9 @@ func (c *Conn) linger() {
 // did not answer in time.
 func gone(err error) bool {
 	_, network := errors.AsType[net.Error](err)
-	return network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrDeadlineExceeded)
+	return network || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrDeadlineExceeded)
 }
-
-// violation reports whether err is about what the peer sent, not about its end.
-func violation(err error) bool {
-	return websocket.CloseStatus(err) == -1 && !gone(err)
-}
-
-// CloseCode is the close code that the peer ended the socket with, or -1.
-func CloseCode(err error) int { return int(websocket.CloseStatus(err)) }
 
 // transport is the connection as nhooyr's Conn sees it.
 type transport struct {
@@ -161,18 +157,19 @@ func (t *transport) Read(p []byte) (int, error) {
 	if n > 0 {
 		t.c.heard.Store(true)
 	}
+	if err == io.EOF {
+		// No WebSocket ends without a close frame, and nhooyr would take an EOF
+		// between two fragments for the end of their message.
+		err = io.ErrUnexpectedEOF
+	}
 	return n, err
 }
 
 // Write gets nhooyr's own frames: pongs and close frames, each in one call.
 func (t *transport) Write(p []byte) (int, error) {
-	t.c.out.Ahead(append([]byte(nil), p...))
+	t.c.out.Ahead(bytes.Clone(p))
 	return len(p), nil
 }
 
 // Close is not nhooyr's to do: the outbox may have more to send.
 func (t *transport) Close() error { return nil }
-
-var errAccept = errors.New("accepting a WebSocket")
-
-func acceptError(err error) error { return fmt.Errorf("%w: %w", errAccept, err) }

@@ -1,0 +1,449 @@
+package fanout_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/internal/fanout"
+	"github.com/reto10/chat/internal/leak"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+// recorder notes what it receives. It has no lock: a hub that had two goroutines
+// call it at once would be found by the race detector.
+type recorder struct {
+	got     []any
+	batches []fanout.Batch
+	broken  string // a batch whose bytes are not those of its frames
+}
+
+func (r *recorder) Receive(b fanout.Batch) {
+	var joined []byte
+	for _, f := range b.Frames {
+		r.got = append(r.got, f.Event)
+		joined = append(joined, f.Bytes...)
+	}
+	if string(joined) != string(b.Bytes) {
+		r.broken = fmt.Sprintf("bytes %q of frames %q", b.Bytes, joined)
+	}
+	b.Frames = nil // not to be kept
+	r.batches = append(r.batches, b)
+}
+
+func frame(event any) fanout.Frame {
+	return fanout.Frame{Bytes: fmt.Appendf(nil, "<%v>", event), Event: event}
+}
+
+func flush(t testing.TB, h *fanout.Hub) {
+	t.Helper()
+	if err := h.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// held blocks the dispatcher that serves m until release is called.
+func held(m *fanout.Member) (release func()) {
+	began, end := make(chan struct{}), make(chan struct{})
+	m.Do(func() { close(began); <-end })
+	<-began
+	return func() { close(end) }
+}
+
+func TestAMemberGetsExactlyWhatIsPublishedWhileItIsIn(t *testing.T) {
+	for _, shards := range []int{1, 3} {
+		t.Run(fmt.Sprint(shards, " shards"), func(t *testing.T) {
+			h := fanout.NewHub(shards)
+			const groups = 3
+			// world orders what is asked of the hub, so that it is known what
+			// each member has to get.
+			var world [groups]struct {
+				sync.Mutex
+				next int
+			}
+			var work sync.WaitGroup
+			for range 4 {
+				work.Go(func() {
+					for range 2000 {
+						g := rand.IntN(groups)
+						w := &world[g]
+						w.Lock()
+						h.Publish(fmt.Sprint(g), frame([2]int{g, w.next}))
+						w.next++
+						w.Unlock()
+					}
+				})
+			}
+			type life struct {
+				recorder
+				want [groups][]int
+			}
+			lives := make([]*life, 40)
+			for i := range lives {
+				l := new(life)
+				lives[i] = l
+				work.Go(func() {
+					m := h.Add(&l.recorder)
+					var from [groups]int
+					var in [groups]bool
+					left := func(g int) {
+						for n := from[g]; n < world[g].next; n++ {
+							l.want[g] = append(l.want[g], n)
+						}
+						in[g] = false
+					}
+					for range 60 {
+						g := rand.IntN(groups)
+						w := &world[g]
+						w.Lock()
+						switch {
+						case !in[g]:
+							m.Join(fmt.Sprint(g))
+							from[g], in[g] = w.next, true
+						case rand.IntN(4) == 0:
+							m.Join(fmt.Sprint(g)) // again: nothing changes
+						default:
+							m.Leave(fmt.Sprint(g))
+							left(g)
+						}
+						w.Unlock()
+						_ = m.Flush(context.Background())
+					}
+					for g := range world {
+						world[g].Lock()
+					}
+					m.Remove()
+					for g := range world {
+						if in[g] {
+							left(g)
+						}
+					}
+					for g := range world {
+						world[g].Unlock()
+					}
+				})
+			}
+			work.Wait()
+			flush(t, h)
+
+			var total uint64
+			for i, l := range lives {
+				if l.broken != "" {
+					t.Fatal(l.broken)
+				}
+				var got [groups][]int
+				for _, e := range l.got {
+					e := e.([2]int)
+					got[e[0]] = append(got[e[0]], e[1])
+				}
+				if diff := cmp.Diff(l.want, got); diff != "" {
+					t.Fatalf("member %d (-want +got):\n%s", i, diff)
+				}
+				total += uint64(len(l.got))
+			}
+			if got := h.Deliveries(); got != total {
+				t.Errorf("Deliveries = %d, want %d", got, total)
+			}
+		})
+	}
+}
+
+func TestWhatOnePublisherSendsArrivesInItsOrder(t *testing.T) {
+	h := fanout.NewHub(2)
+	receivers := make([]recorder, 10)
+	for i := range receivers {
+		h.Add(&receivers[i]).Join("all")
+	}
+	const publishers, each = 8, 1000
+	var work sync.WaitGroup
+	for p := range publishers {
+		work.Go(func() {
+			for n := range each {
+				if err := h.Wait(context.Background()); err != nil {
+					t.Error(err)
+				}
+				h.Publish("all", frame([2]int{p, n}))
+			}
+		})
+	}
+	work.Wait()
+	flush(t, h)
+	for i := range receivers {
+		var next [publishers]int
+		for _, e := range receivers[i].got {
+			e := e.([2]int)
+			if e[1] != next[e[0]] {
+				t.Fatalf("receiver %d got %d of publisher %d, want %d", i, e[1], e[0], next[e[0]])
+			}
+			next[e[0]]++
+		}
+		if len(receivers[i].got) != publishers*each {
+			t.Errorf("receiver %d got %d frames, want %d", i, len(receivers[i].got), publishers*each)
+		}
+	}
+}
+
+func TestWhatWaitsGoesOutAsOneSharedBatch(t *testing.T) {
+	h := fanout.NewHub(1)
+	var a, b recorder
+	m := h.Add(&a)
+	m.Join("g")
+	h.Add(&b).Join("g")
+	release := held(m)
+	for n := range 10 {
+		h.Publish("g", frame(n))
+		h.Publish("nobody's", frame(n))
+	}
+	release()
+	flush(t, h)
+
+	want := []any{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
+	if diff := cmp.Diff(want, a.got); diff != "" {
+		t.Errorf("got (-want +got):\n%s", diff)
+	}
+	if len(a.batches) != 1 || len(b.batches) != 1 {
+		t.Fatalf("%d and %d batches, want 1 each", len(a.batches), len(b.batches))
+	}
+	if &a.batches[0].Bytes[0] != &b.batches[0].Bytes[0] {
+		t.Error("the batch was copied for each receiver")
+	}
+}
+
+func TestABatchIsBounded(t *testing.T) {
+	h := fanout.NewHub(1)
+	var r recorder
+	m := h.Add(&r)
+	m.Join("g")
+	release := held(m)
+	const limit = 64 << 10
+	sizes := []int{limit, 1, limit - 1, 1, 10, 3 * limit, 5}
+	for i, n := range sizes {
+		h.Publish("g", fanout.Frame{Bytes: []byte(strings.Repeat("x", n)), Event: i})
+	}
+	release()
+	flush(t, h)
+
+	var got []int
+	for _, b := range r.batches {
+		got = append(got, len(b.Bytes))
+	}
+	if diff := cmp.Diff([]int{limit, limit, 11, 3 * limit, 5}, got); diff != "" {
+		t.Errorf("bytes of batches (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]any{0, 1, 2, 3, 4, 5, 6}, r.got); diff != "" {
+		t.Errorf("frames (-want +got):\n%s", diff)
+	}
+}
+
+func TestJoinsAndLeavesKeepTheirPlaceAmongWhatWaits(t *testing.T) {
+	h := fanout.NewHub(1)
+	var a, b, c recorder
+	ma, mb, mc := h.Add(&a), h.Add(&b), h.Add(&c)
+	ma.Join("g")
+	mc.Join("g")
+	release := held(ma)
+	h.Publish("g", frame(1))
+	mb.Join("g")
+	h.Publish("g", frame(2))
+	ma.Leave("g")
+	ma.Leave("g")
+	ma.Leave("never joined")
+	h.Publish("g", frame(3))
+	mc.Remove()
+	mc.Remove()
+	h.Publish("g", frame(4))
+	mb.Leave("g") // the last one: the group is gone
+	h.Publish("g", frame(5))
+	mc.Join("g")
+	h.Publish("g", frame(6))
+	release()
+	flush(t, h)
+	for _, tt := range []struct {
+		name string
+		r    *recorder
+		want []any
+	}{{"a", &a, []any{1, 2}}, {"b", &b, []any{2, 3, 4}}, {"c", &c, []any{1, 2, 3, 6}}} {
+		if diff := cmp.Diff(tt.want, tt.r.got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+func TestPublishToAsksAndKeepsItsPlace(t *testing.T) {
+	h := fanout.NewHub(2)
+	receivers := make([]recorder, 6)
+	want := func(r fanout.Receiver) bool {
+		return slices.Index([]fanout.Receiver{&receivers[1], &receivers[4]}, r) >= 0
+	}
+	for i := range receivers {
+		h.Add(&receivers[i]).Join("g")
+	}
+	h.Publish("g", frame("before"))
+	h.PublishTo("g", frame("some"), want)
+	h.Publish("g", frame("behind"))
+	h.PublishTo("nobody's", frame("none"), want)
+	flush(t, h)
+	for i := range receivers {
+		expected := []any{"before", "behind"}
+		if want(&receivers[i]) {
+			expected = []any{"before", "some", "behind"}
+		}
+		if diff := cmp.Diff(expected, receivers[i].got); diff != "" {
+			t.Errorf("receiver %d (-want +got):\n%s", i, diff)
+		}
+	}
+	if got := h.Deliveries(); got != 14 {
+		t.Errorf("Deliveries = %d, want 14", got)
+	}
+}
+
+func TestEachSeesWhoGotAllBefore(t *testing.T) {
+	h := fanout.NewHub(3)
+	receivers := make([]recorder, 7)
+	for i := range receivers {
+		h.Add(&receivers[i]).Join("g")
+	}
+	for n := range 100 {
+		h.Publish("g", frame(n))
+	}
+	var mu sync.Mutex
+	seen := make(map[fanout.Receiver]int)
+	h.Each("g", func(r fanout.Receiver) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[r] = len(r.(*recorder).got)
+	})
+	flush(t, h)
+	for i := range receivers {
+		if got := seen[&receivers[i]]; got != 100 {
+			t.Errorf("receiver %d had %d frames, want 100", i, got)
+		}
+	}
+}
+
+// leaver leaves its group when it receives something, in the dispatcher's call.
+type leaver struct {
+	recorder
+	member *fanout.Member
+}
+
+func (l *leaver) Receive(b fanout.Batch) {
+	l.recorder.Receive(b)
+	l.member.Leave("g")
+}
+
+func TestAReceiverMayCallTheHub(t *testing.T) {
+	h := fanout.NewHub(1)
+	var l leaver
+	l.member = h.Add(&l)
+	l.member.Join("g")
+	h.Publish("g", frame(1))
+	flush(t, h) // the publication is done, its leaving is asked for
+	flush(t, h)
+	h.Publish("g", frame(2))
+	flush(t, h)
+	if diff := cmp.Diff([]any{1}, l.got); diff != "" {
+		t.Errorf("got (-want +got):\n%s", diff)
+	}
+}
+
+func TestPublishersWaitForADispatcherThatIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := fanout.NewHub(1)
+		var r recorder
+		m := h.Add(&r)
+		m.Join("g")
+		release := held(m)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		big := fanout.Frame{Bytes: make([]byte, 1<<20)}
+		for range 4 {
+			if err := h.Wait(ctx); err != nil {
+				t.Fatal(err)
+			}
+			h.Publish("g", big)
+		}
+		if err := h.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Wait = %v, want the deadline", err)
+		}
+		if err := h.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Flush = %v, want the deadline", err)
+		}
+		if err := m.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Member.Flush = %v, want the deadline", err)
+		}
+		woken := make(chan error)
+		go func() { woken <- h.Wait(t.Context()) }()
+		synctest.Wait()
+		release()
+		if err := <-woken; err != nil {
+			t.Error(err)
+		}
+		flush(t, h)
+		if len(r.got) != 4 {
+			t.Errorf("%d frames, want 4", len(r.got))
+		}
+	})
+}
+
+// count is a receiver that costs nothing.
+type count struct{ bytes int }
+
+func (c *count) Receive(b fanout.Batch) { c.bytes += len(b.Bytes) }
+
+func hubOf(n int) (*fanout.Hub, []count) {
+	h := fanout.NewHub(0)
+	receivers := make([]count, n)
+	for i := range receivers {
+		h.Add(&receivers[i]).Join("g")
+	}
+	return h, receivers
+}
+
+func TestADeliveryAllocatesNothing(t *testing.T) {
+	allocs := func(n int) float64 {
+		h, _ := hubOf(n)
+		f := frame(1)
+		flush(t, h)
+		return testing.AllocsPerRun(200, func() {
+			for range 16 {
+				h.Publish("g", f)
+			}
+			flush(t, h)
+		})
+	}
+	few, many := allocs(10), allocs(10_000)
+	if many > few+8 { // what else there is depends on how batches fall
+		t.Errorf("%v allocations for 10 receivers, %v for 10,000", few, many)
+	}
+}
+
+func BenchmarkDispatch(b *testing.B) {
+	for _, receivers := range []int{1, 100, 10_000} {
+		for _, burst := range []int{1, 16, 64} {
+			b.Run(fmt.Sprintf("receivers=%d/burst=%d", receivers, burst), func(b *testing.B) {
+				h, _ := hubOf(receivers)
+				f := fanout.Frame{Bytes: binary.BigEndian.AppendUint64(make([]byte, 192), 0)}
+				b.ReportAllocs()
+				for b.Loop() {
+					for range burst {
+						h.Publish("g", f)
+					}
+					flush(b, h)
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(h.Deliveries()), "ns/delivery")
+			})
+		}
+	}
+}

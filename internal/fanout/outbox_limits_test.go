@@ -1,0 +1,230 @@
+package fanout_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/internal/fanout"
+)
+
+func TestAPeerPastItsLimitGetsWholeFramesAndIsClosed(t *testing.T) {
+	for _, size := range []int{10, 1000, 50_000, 200_000} {
+		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) {
+			on(t, func(t *testing.T, ours, peers net.Conn) {
+				o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 256 << 10 })
+				o.Uncork()
+				filler := strings.Repeat("x", size)
+				sent := 0
+				for ; !o.Closing(); sent++ {
+					o.Send(textFrame(fmt.Sprint(sent, " ", filler)))
+				}
+				o.Send(textFrame("late"))
+				if got := totals.Slow.Load(); got != 1 {
+					t.Errorf("slow = %d, want 1", got)
+				}
+				if got := totals.Backlog.Load(); got > 256<<10 {
+					t.Errorf("backlog = %d after its limit", got)
+				}
+				go end(o)
+				frames := readAll(t, peers)
+				if got := frames[len(frames)-1]; got != "close 4003 too slow" {
+					t.Errorf("last frame = %.40q", got)
+				}
+				for i, f := range frames[:len(frames)-1] {
+					if !strings.HasPrefix(f, fmt.Sprint(i, " ")) {
+						t.Fatalf("frame %d is %.40q", i, f)
+					}
+				}
+				if len(frames) > sent {
+					t.Errorf("%d frames came of %d: the backlog was not dropped", len(frames)-1, sent)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatACorkHoldsCountsTowardsTheLimit(t *testing.T) {
+	on(t, func(t *testing.T, ours, peers net.Conn) {
+		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 1000 })
+		for !o.Closing() {
+			o.Send(textFrame("held"))
+		}
+		if got := totals.Slow.Load(); got != 1 {
+			t.Errorf("slow = %d, want 1", got)
+		}
+		go func() {
+			o.Uncork()
+			end(o)
+		}()
+		want(t, peers, "close 4003 too slow")
+	})
+}
+
+func TestAPageMayBeLongerThanTheBacklog(t *testing.T) {
+	on(t, func(t *testing.T, ours, peers net.Conn) {
+		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 10_000 })
+		page := strings.Repeat("x", 2<<20)
+		go func() {
+			if err := o.Pace(textFrame(page)); err != nil {
+				t.Error(err)
+			}
+			o.Close(4000, "")
+			end(o)
+		}()
+		want(t, peers, page, "close 4000 ")
+		if got := totals.Slow.Load(); got != 0 {
+			t.Errorf("slow = %d, want 0", got)
+		}
+	})
+}
+
+func TestWhileAPageIsPacedTheLimitHoldsForWhatIsLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, peers := pipe(t)
+		o, _ := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 10_000 })
+		page := strings.Repeat("x", 1<<20)
+		paced := make(chan error)
+		go func() { paced <- o.Pace(textFrame(page)) }()
+		synctest.Wait()
+		live := textFrame(strings.Repeat("y", 996))
+		for range 10 {
+			o.Send(live)
+		}
+		if o.Closing() {
+			t.Fatal("given up at the limit")
+		}
+		o.Send(live)
+		if !o.Closing() {
+			t.Fatal("not given up past the limit")
+		}
+		go end(o)
+		go func() {
+			if err := <-paced; !errors.Is(err, fanout.ErrClosed) {
+				t.Errorf("Pace = %v, want ErrClosed", err)
+			}
+		}()
+		want(t, peers, page, "close 4003 too slow")
+	})
+}
+
+func TestAPeerThatStallsIsKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, peers := pipe(t)
+		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Stall = 10 * time.Second })
+		o.Uncork()
+		began := time.Now()
+		o.Send(textFrame("nobody reads this"))
+		o.Send(textFrame("nor this"))
+		<-o.Idle()
+		if got := time.Since(began); got != 10*time.Second {
+			t.Errorf("killed after %v, want the 10 s of a stall", got)
+		}
+		if !o.Closing() || totals.Slow.Load() != 1 || totals.Backlog.Load() != 0 {
+			t.Errorf("closing %v, slow %d, backlog %d", o.Closing(), totals.Slow.Load(), totals.Backlog.Load())
+		}
+		want(t, peers)
+	})
+}
+
+func TestAPeerThatReadsSlowlyButSteadilyIsNotKilled(t *testing.T) {
+	for _, kind := range []string{"one long frame", "many short ones", "a paced page"} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, peers := pipe(t)
+				o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Stall = 10 * time.Second })
+				o.Uncork()
+				const total = 1 << 20
+				switch kind {
+				case "one long frame":
+					o.Send(make([]byte, total))
+				case "many short ones":
+					for range total / 256 {
+						o.Send(make([]byte, 256))
+					}
+				case "a paced page":
+					go func() { _ = o.Pace(make([]byte, total)) }()
+				}
+				// 64 KiB in a little less than a stall's time.
+				for read := 0; read < total; read += 32 << 10 {
+					<-time.After(4900 * time.Millisecond)
+					if _, err := io.ReadFull(peers, make([]byte, 32<<10)); err != nil {
+						t.Fatalf("after %d bytes: %v", read, err)
+					}
+				}
+				<-o.Idle()
+				if o.Closing() || totals.Slow.Load() != 0 {
+					t.Error("killed")
+				}
+			})
+		})
+	}
+}
+
+func TestAPeerHasTheClosingTimeToAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, peers := pipe(t)
+		o, _ := outbox(t, ours, func(l *fanout.Limits) { l.Closing = 5 * time.Second })
+		o.Uncork()
+		began := time.Now()
+		go o.Close(4000, "")
+		if _, err := next(bufio.NewReader(peers)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := ours.Read(make([]byte, 1))
+		var timeout net.Error
+		if !errors.As(err, &timeout) || !timeout.Timeout() {
+			t.Errorf("reading an answer ended with %v, want a timeout", err)
+		}
+		if got := time.Since(began); got != 5*time.Second {
+			t.Errorf("waited %v, want 5 s", got)
+		}
+	})
+}
+
+func TestACloseFrameThatNobodyReadsIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, _ := pipe(t)
+		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Closing = 5 * time.Second })
+		o.Uncork()
+		began := time.Now()
+		o.Close(4000, "")
+		<-o.Idle()
+		if got := time.Since(began); got != 5*time.Second {
+			t.Errorf("waited %v, want 5 s", got)
+		}
+		if got := totals.Slow.Load(); got != 0 {
+			t.Errorf("slow = %d, want 0: it was closed already", got)
+		}
+	})
+}
+
+func TestAPeerThatTakesItsBacklogIsMoving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, peers := pipe(t)
+		o, _ := outbox(t, ours)
+		o.Uncork()
+		o.Send(make([]byte, 200<<10))
+		synctest.Wait()
+		var got []bool
+		for _, n := range []int{0, 64 << 10, 0, 10, 64 << 10, 72<<10 - 10} {
+			if _, err := io.ReadFull(peers, make([]byte, n)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			got = append(got, o.Moving())
+		}
+		// Not while nothing is read, nor when all is.
+		if diff := cmp.Diff([]bool{false, true, false, false, true, false}, got); diff != "" {
+			t.Errorf("moving (-want +got):\n%s", diff)
+		}
+	})
+}

@@ -1,0 +1,165 @@
+package presence_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/internal/presence"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+func joined(name string, size int) presence.Change {
+	return presence.Change{Name: name, Role: "user", Joined: true, Size: size}
+}
+
+func left(name string, size int) presence.Change {
+	return presence.Change{Name: name, Role: "user", Size: size}
+}
+
+func in(channel string, c presence.Change) presence.Change {
+	c.Channel = channel
+	return c
+}
+
+func TestAWindowTellsWhatChangedInTheEnd(t *testing.T) {
+	tests := []struct {
+		name      string
+		add, want []presence.Change
+	}{
+		{"nothing", nil, nil},
+		{"one came", []presence.Change{joined("ana", 1)}, []presence.Change{joined("ana", 1)}},
+		{"one went", []presence.Change{left("ana", 0)}, []presence.Change{left("ana", 0)}},
+		{"came and went", []presence.Change{joined("ana", 1), left("ana", 0)}, nil},
+		{"went and came", []presence.Change{left("ana", 0), joined("ana", 1)}, nil},
+		{"came in the end",
+			[]presence.Change{joined("ana", 1), left("ana", 0), joined("bob", 1), joined("ana", 2)},
+			[]presence.Change{joined("ana", 2), joined("bob", 1)}},
+		{"went in the end",
+			[]presence.Change{left("ana", 1), joined("ana", 2), left("bob", 1), left("ana", 0)},
+			[]presence.Change{left("ana", 0), left("bob", 1)}},
+		{"channels are apart",
+			[]presence.Change{joined("ana", 1), in("c", joined("ana", 1)), in("c", left("ana", 0))},
+			[]presence.Change{joined("ana", 1)}},
+		{"names are apart from channels",
+			[]presence.Change{in("a", joined("b", 1)), in("ab", left("", 0))},
+			[]presence.Change{in("a", joined("b", 1)), in("ab", left("", 0))}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				var got []presence.Change
+				w := presence.New(time.Second, func(c []presence.Change) {
+					mu.Lock()
+					defer mu.Unlock()
+					got = append(got, c...)
+				})
+				for _, c := range tt.add {
+					w.Add(c)
+				}
+				<-time.After(time.Second - 1)
+				synctest.Wait()
+				mu.Lock()
+				if len(got) > 0 {
+					t.Errorf("told before the window's end: %v", got)
+				}
+				mu.Unlock()
+				<-time.After(1)
+				synctest.Wait()
+				mu.Lock()
+				defer mu.Unlock()
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("told (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestEachWindowIsToldByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var got []string
+		w := presence.New(time.Second, func(c []presence.Change) {
+			got = append(got, fmt.Sprint(time.Since(began), " ", c))
+		})
+		w.Add(joined("ana", 1))
+		<-time.After(1500 * time.Millisecond)
+		w.Add(left("ana", 0)) // the next window: not undone
+		<-time.After(10 * time.Second)
+		synctest.Wait()
+		want := []string{
+			fmt.Sprint("1s ", []presence.Change{joined("ana", 1)}),
+			fmt.Sprint("2.5s ", []presence.Change{left("ana", 0)}),
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("told (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestTellingHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		telling, told := make(chan struct{}), make(chan struct{})
+		w := presence.New(time.Second, func(c []presence.Change) {
+			got = append(got, fmt.Sprint(c))
+			telling <- struct{}{}
+			<-told
+		})
+		w.Add(joined("ana", 1))
+		<-telling
+		w.Add(left("ana", 0)) // returns at once
+		<-time.After(time.Minute)
+		told <- struct{}{} // only now the next window may end
+		<-telling
+		close(told)
+		synctest.Wait()
+		want := []string{fmt.Sprint([]presence.Change{joined("ana", 1)}), fmt.Sprint([]presence.Change{left("ana", 0)})}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("told (-want +got):\n%s", diff)
+		}
+		w.Close()
+	})
+}
+
+func TestAClosedWindowTellsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := presence.New(time.Second, func(c []presence.Change) { t.Errorf("told %v", c) })
+		w.Close()
+		w.Add(joined("ana", 1))
+		<-time.After(time.Minute)
+
+		w = presence.New(time.Second, func(c []presence.Change) { t.Errorf("told %v", c) })
+		w.Add(joined("ana", 1))
+		w.Close()
+		w.Close()
+		w.Add(joined("bob", 2))
+		<-time.After(time.Minute)
+	})
+}
+
+func TestAWindowClosedWhileTellingTellsNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w *presence.Window
+		times := 0
+		w = presence.New(time.Second, func([]presence.Change) {
+			times++
+			w.Add(joined("bob", 2))
+			w.Close()
+		})
+		w.Add(joined("ana", 1))
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if times != 1 {
+			t.Errorf("told %d times, want 1", times)
+		}
+	})
+}
