@@ -15,6 +15,7 @@ import (
 	"github.com/reto10/chat/internal/roster"
 	"github.com/reto10/chat/internal/throttle"
 	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsconn"
 )
 
 const (
@@ -37,11 +38,10 @@ type Service struct {
 	loginsByUser    *throttle.Limiter
 	loginsByAddress *throttle.Limiter
 
-	limits fanout.Limits
-	totals fanout.Totals
-	counts counters
-	window *presence.Window
-	roster *roster.Roster[*socket]
+	counts  counters
+	window  *presence.Window
+	roster  *roster.Roster[*socket]
+	sockets *wsconn.Server
 }
 
 // counters are what Stats reads.
@@ -79,11 +79,17 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		auth:            auth,
 		loginsByUser:    throttle.NewLimiter(loginBurst, loginEvery, loginKeys),
 		loginsByAddress: throttle.NewLimiter(4*loginBurst, loginEvery/4, loginKeys),
-		limits: fanout.Limits{
-			Backlog: cfg.backlog,
-			Stall:   cfg.stall,
-			Closing: closeTimeout,
-			Slow:    wire.CloseFrame(int(CloseTooSlow), "too slow, resume"),
+		sockets: &wsconn.Server{
+			Subprotocol: subprotocol,
+			ReadLimit:   int64(cfg.readLimit),
+			Limits: fanout.Limits{
+				Backlog: cfg.backlog,
+				Stall:   cfg.stall,
+				Closing: closeTimeout,
+				Slow:    wire.CloseFrame(int(CloseTooSlow), "too slow, resume"),
+			},
+			Heartbeat: cfg.heartbeat,
+			Pings:     cfg.pings,
 		},
 		roster: roster.New[*socket](cfg.maxSockets, cfg.heartbeat),
 	}
@@ -220,10 +226,10 @@ func (s *Service) Disconnect(ctx context.Context, username string) (int, error) 
 func (s *Service) Stats() Stats {
 	st := Stats{
 		Sockets:         s.roster.Count(),
-		BacklogBytes:    s.totals.Backlog.Load(),
+		BacklogBytes:    s.sockets.Totals.Backlog.Load(),
 		Accepted:        s.counts.accepted.Load(),
 		Refused:         s.counts.refused.Load(),
-		SlowClosed:      s.totals.Slow.Load(),
+		SlowClosed:      s.sockets.Totals.Slow.Load(),
 		Published:       s.counts.published.Load(),
 		Commands:        s.counts.commands.Load(),
 		RefusedCommands: s.counts.refusedCommands.Load(),
@@ -253,6 +259,7 @@ func (s *Service) Shutdown(ctx context.Context) error {
 		c.Close(CloseGoingAway, "the server is going away")
 	})
 	s.window.Close()
+	s.sockets.Close()
 	if err != nil {
 		return fmt.Errorf("chat: shutting down: %w", err)
 	}

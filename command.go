@@ -9,8 +9,8 @@ import (
 	"github.com/reto10/chat/internal/wire"
 )
 
-// handle carries out one frame of a client.
-func (c *socket) handle(text []byte) {
+// Handle carries out one frame of a client.
+func (c *socket) Handle(text []byte) {
 	s := c.service
 	s.counts.commands.Add(1)
 	defer c.recover()

@@ -245,21 +245,13 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) error {
 	if err := s.roster.Reserve(); err != nil {
 		return unavailable("accepting a socket", err)
 	}
-	conn, err := wsconn.Accept(w, r, wsconn.Options{
-		Subprotocol: subprotocol,
-		ReadLimit:   int64(s.cfg.readLimit),
-		Limits:      &s.limits,
-		Totals:      &s.totals,
-	})
+	conn, err := s.sockets.Accept(w, r)
 	if err != nil {
 		s.roster.Release()
 		return err
 	}
 	s.counts.accepted.Add(1)
-	go func() {
-		defer s.roster.Release()
-		newSocket(s, conn, who).run(channels, resume)
-	}()
+	newSocket(s, conn, who).start(channels, resume)
 	return nil
 }
 

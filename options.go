@@ -94,6 +94,7 @@ type config struct {
 	backlog           int
 	stall             time.Duration
 	heartbeat         time.Duration
+	pings             bool
 }
 
 func newConfig(opts []Option) (*config, error) {
@@ -306,10 +307,22 @@ func WithStallTimeout(d time.Duration) Option {
 	return func(c *config) error { return positive(&c.stall, "WithStallTimeout", d) }
 }
 
-// WithHeartbeat is how often a sign of life is asked of each socket; one that
-// gives none until the next is ended.
+// WithHeartbeat is how often something is sent to a socket that has nothing else
+// to get, so that proxies keep it open and a peer that is gone is noticed: within
+// twice this time. On Linux the peer's kernel is asked, by TCP; elsewhere, and
+// with [WithPings], the peer itself.
 func WithHeartbeat(interval time.Duration) Option {
 	return func(c *config) error { return positive(&c.heartbeat, "WithHeartbeat", interval) }
+}
+
+// WithPings makes heartbeats pings, which the application at the other end has to
+// answer before the next, on every system. It costs more: every socket is woken
+// by each answer. Use it where a proxy would answer in the peer's stead.
+func WithPings() Option {
+	return func(c *config) error {
+		c.pings = true
+		return nil
+	}
 }
 
 func positive[T int | time.Duration](to *T, option string, v T) error {

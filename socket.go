@@ -53,6 +53,10 @@ type socket struct {
 	commands bool // speaks chat.v1
 	who      atomic.Pointer[Identity]
 	expiry   *time.Timer // closes the socket when the token ends
+	remove   func()      // from the roster
+
+	connected bool           // to the registry
+	replaying sync.WaitGroup // what was missed when it connected
 
 	// Owned by the goroutine that reads.
 	bucket  throttle.Bucket
@@ -99,35 +103,44 @@ type resumption struct {
 	unknown bool             // some id named no place
 }
 
-// run serves the socket until it ends. It is the goroutine of a socket.
-func (c *socket) run(channels []string, resume resumption) {
-	s := c.service
-	defer s.roster.Add(c)()
+// start makes the socket known, says welcome and serves it from then on. It
+// returns soon; what was missed is sent by a goroutine.
+func (c *socket) start(channels []string, resume resumption) {
+	c.remove = c.service.roster.Add(c)
 	c.expiry = time.AfterFunc(time.Until(c.who.Load().Expires), func() {
 		c.Close(CloseTokenExpired, "the token expired")
 	})
-	defer c.expiry.Stop()
-
-	var replay sync.WaitGroup
-	connected := c.connect()
-	if connected {
+	c.connected = c.connect()
+	if c.connected {
 		c.catching.Lock()
-		missed := c.welcome(channels, resume)
-		replay.Go(func() {
-			defer c.catching.Unlock()
-			c.catchUpAll(missed, resume)
-		})
+		if missed := c.welcome(channels, resume); len(missed) > 0 {
+			c.replaying.Go(func() {
+				defer c.catching.Unlock()
+				c.catchUpAll(missed, resume)
+			})
+		} else {
+			c.conn.Out().Uncork()
+			c.catching.Unlock()
+		}
 	}
-	err := c.conn.Serve(c.handle)
-	replay.Wait()
-	if connected {
+	c.conn.Serve(c)
+}
+
+// Ended clears up when the connection has ended.
+func (c *socket) Ended(cause error) {
+	s := c.service
+	defer s.roster.Release()
+	c.replaying.Wait()
+	if c.connected {
 		ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
 		defer cancel()
 		if err := s.cfg.registry.Disconnect(ctx, c); err != nil {
 			s.cfg.logger.Warn("disconnecting a socket", "session", c.session, "error", err)
 		}
 	}
-	s.cfg.logger.Debug("socket ended", "session", c.session, "user", c.User().Name, "cause", err)
+	c.expiry.Stop()
+	c.remove()
+	s.cfg.logger.Debug("socket ended", "session", c.session, "user", c.User().Name, "cause", cause)
 }
 
 // connect makes the socket known, or closes it.

@@ -193,7 +193,7 @@ func outbox(t testing.TB, conn net.Conn, change ...func(*fanout.Limits)) (*fanou
 		c(limits)
 	}
 	totals := new(fanout.Totals)
-	o := fanout.NewOutbox(conn, limits, totals)
+	o := fanout.NewOutbox(conn, nil, limits, totals)
 	t.Cleanup(func() {
 		o.Kill()
 		o.Kill()

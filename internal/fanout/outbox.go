@@ -37,6 +37,13 @@ type Totals struct {
 	Slow    atomic.Uint64 // peers given up because of their backlog
 }
 
+// Owner is whom an outbox tells of its connection's end.
+type Owner interface {
+	// Ending is called when the close frame is written, and again when the
+	// connection is closed. It must not block, nor use the outbox.
+	Ending()
+}
+
 // Outbox is the writing side of one socket. Whole frames go in, in any
 // goroutine; they come out in that order, none interleaved with another, and
 // nothing after a close frame. Only Pace may block.
@@ -46,6 +53,7 @@ type Totals struct {
 // only while there is a backlog.
 type Outbox struct {
 	conn   net.Conn
+	owner  Owner   // or nil
 	try    tryFunc // nil where a write may block
 	limits *Limits
 	totals *Totals
@@ -67,9 +75,9 @@ type Outbox struct {
 }
 
 // NewOutbox makes the outbox of conn, corked: it keeps what it receives until
-// Uncork.
-func NewOutbox(conn net.Conn, limits *Limits, totals *Totals) *Outbox {
-	return &Outbox{conn: conn, try: nonBlocking(conn), limits: limits, totals: totals, corked: true}
+// Uncork. The owner may be nil.
+func NewOutbox(conn net.Conn, owner Owner, limits *Limits, totals *Totals) *Outbox {
+	return &Outbox{conn: conn, owner: owner, try: nonBlocking(conn), limits: limits, totals: totals, corked: true}
 }
 
 // Send queues whole frames. The bytes must not change afterwards.
@@ -287,8 +295,15 @@ func (o *Outbox) written() {
 	if o.closing {
 		// The peer has this long to answer the close frame.
 		_ = o.conn.SetReadDeadline(time.Now().Add(o.limits.Closing))
+		o.ending()
 	}
 	o.rest()
+}
+
+func (o *Outbox) ending() {
+	if o.owner != nil {
+		o.owner.Ending()
+	}
 }
 
 // rest wakes who waits for the outbox to be idle.
@@ -308,6 +323,7 @@ func (o *Outbox) die() {
 	o.queue = nil
 	o.done(o.ahead)
 	_ = transport(o.conn).Close()
+	o.ending()
 	o.rest()
 }
 

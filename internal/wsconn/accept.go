@@ -3,11 +3,9 @@
 package wsconn
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/base64"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -17,21 +15,25 @@ import (
 	"github.com/reto10/chat/internal/fanout"
 )
 
-const (
-	// readBuffer serves frame headers and small messages; longer ones are read
-	// past it.
-	readBuffer = 512
-	// writeBuffer holds any control frame whole: a header of 2, a payload of 125.
-	writeBuffer = 256
-)
-
-// Options are what Accept needs beside the request.
-type Options struct {
+// Server is what the connections of one service have in common. Its fields are
+// set before use.
+type Server struct {
 	Subprotocol string // spoken when the client offers it
 	ReadLimit   int64  // bytes of a message
-	Limits      *fanout.Limits
-	Totals      *fanout.Totals
+	Limits      fanout.Limits
+	Totals      fanout.Totals
+	// Heartbeat is the time between two calls of each connection's Beat. Unless
+	// Pings is set, a peer's kernel is enough of a sign of life where this side's
+	// can tell.
+	Heartbeat time.Duration
+	Pings     bool
+
+	lot lot
 }
+
+// Close ends what the server keeps for its connections when the last of them has
+// ended. Nothing is accepted any more.
+func (s *Server) Close() { s.lot.close() }
 
 // Refusal is the error of a request that cannot become a WebSocket.
 type Refusal struct {
@@ -72,63 +74,54 @@ func Check(r *http.Request) *Refusal {
 //
 // w may be wrapped by middleware that offers Unwrap and nothing else. Headers
 // set on it go out with the answer.
-func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
+func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("accepting a WebSocket: %w", err)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 
-	c := &Conn{conn: conn}
+	c := &Conn{server: s, conn: conn, raw: socketBelow(conn)}
 	c.heard.Store(true)
-	c.out = fanout.NewOutbox(conn, o.Limits, o.Totals)
-	u := &upgrade{
-		header: w.Header().Clone(),
-		conn:   &transport{Conn: conn, c: c, early: bytes.Clone(early)},
-		out:    c.out,
+	c.out = fanout.NewOutbox(conn, c, &s.Limits, &s.Totals)
+	if early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()); len(early) > 0 {
+		c.early = bytes.Clone(early)
 	}
-	c.ws, err = websocket.Accept(u, r, &websocket.AcceptOptions{
-		Subprotocols:       []string{o.Subprotocol},
+	if c.raw != nil && !s.Pings {
+		c.quiet = userTimeout(c.raw, s.Heartbeat)
+	}
+
+	t := newTransport(c)
+	defer t.release()
+	ws, err := websocket.Accept(&handshake{t, w.Header().Clone()}, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{s.Subprotocol},
 		InsecureSkipVerify: true, // origins were checked before
 	})
 	if err != nil {
 		c.out.Kill()
 		return nil, fmt.Errorf("accepting a WebSocket: %w", err)
 	}
-	c.ws.SetReadLimit(o.ReadLimit)
+	c.subprotocol = strings.Clone(ws.Subprotocol())
+	_ = ws.CloseNow() // reading makes one of its own
 	return c, nil
 }
 
-// Subprotocol is the one spoken, "" for none.
-func (c *Conn) Subprotocol() string { return c.ws.Subprotocol() }
-
-// upgrade is the ResponseWriter that nhooyr answers the handshake on: the
+// handshake is the ResponseWriter that nhooyr answers the client on: the
 // connection was hijacked before, so that a failure to could still be answered.
-type upgrade struct {
+type handshake struct {
+	*transport
 	header http.Header
-	status int
-	conn   *transport
-	out    *fanout.Outbox
 }
 
-func (u *upgrade) Header() http.Header         { return u.header }
-func (u *upgrade) WriteHeader(status int)      { u.status = status }
-func (u *upgrade) Write(p []byte) (int, error) { return len(p), nil }
+func (h *handshake) Header() http.Header { return h.header }
 
-// Hijack sends the answer, as the first bytes of the outbox, and gives nhooyr
-// the connection with buffers of the right size.
-func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+// WriteHeader sends the answer as the first bytes of the outbox.
+func (h *handshake) WriteHeader(status int) {
 	var head bytes.Buffer
-	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", u.status, http.StatusText(u.status))
-	if err := u.header.Write(&head); err != nil {
-		return nil, nil, err
-	}
+	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
+	_ = h.header.Write(&head) // to memory
 	head.WriteString("\r\n")
-	u.out.Ahead(head.Bytes())
-	return u.conn, bufio.NewReadWriter(
-		bufio.NewReaderSize(u.conn, readBuffer),
-		bufio.NewWriterSize(u.conn, writeBuffer)), nil
+	h.c.out.Ahead(head.Bytes())
 }
 
 // hasToken reports whether a comma-separated header holds token, in any case.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/wsconn"
 )
 
@@ -141,8 +140,8 @@ func TestWhatIsSentAlongWithTheHandshakeIsRead(t *testing.T) {
 
 func TestAConnectionThatCannotBeTakenOverIsLeftToBeAnswered(t *testing.T) {
 	w := httptest.NewRecorder()
-	var totals fanout.Totals
-	conn, err := wsconn.Accept(wrap{w}, request(), wsconn.Options{Limits: &fanout.Limits{}, Totals: &totals})
+	var s wsconn.Server
+	conn, err := s.Accept(wrap{w}, request())
 	if err == nil {
 		t.Fatal(conn)
 	}

@@ -1,25 +1,20 @@
-//lint:file-ignore SA1019 nhooyr.io/websocket is the owner's choice; the same code lives on as github.com/coder/websocket
-
 // Package wsconn is a WebSocket as the service sees one: whole text messages
 // come in, frames go out through an outbox, and it ends with a close code.
 //
 // nhooyr.io/websocket does the handshake, reads frames and answers control
 // frames; it sits on a connection of ours through which its own writes keep
 // their place among the frames of the outbox. This is its only importer.
+//
+// Receivers hardly ever speak, so where the system allows it a connection that
+// says nothing costs no goroutine: it is parked, a file descriptor in an epoll
+// set and a small struct, until bytes come for it.
 package wsconn
 
 import (
-	"bytes"
-	"context"
 	"errors"
-	"io"
 	"net"
-	"os"
 	"sync/atomic"
-	"time"
-	"unicode/utf8"
-
-	"nhooyr.io/websocket"
+	"syscall"
 
 	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/wire"
@@ -32,144 +27,116 @@ const (
 	codeNotUTF8     = 1007
 )
 
-const (
-	// messageTime bounds how long a message that has begun may take to end.
-	messageTime = 30 * time.Second
-	// lingerTime and lingerBytes bound what is still read of a peer after the
-	// last byte was sent: a connection closed on unread bytes is reset, and the
-	// peer may never see why it was closed.
-	lingerTime  = time.Second
-	lingerBytes = 256 << 10
-)
+// Handler is whom a connection's messages are for. Its methods are called by one
+// goroutine at a time.
+type Handler interface {
+	// Handle gets a message of the peer, never after a close frame was sent.
+	Handle(text []byte)
+	// Ended is the last call: the connection is closed, and this is why.
+	Ended(cause error)
+}
 
-// Conn is one accepted WebSocket.
+// Conn is one accepted WebSocket. It is one of two things: read by a goroutine,
+// or parked.
 type Conn struct {
-	out   *fanout.Outbox
-	ws    *websocket.Conn
-	conn  net.Conn
-	heard atomic.Bool // bytes came since the last beat
+	server      *Server
+	out         *fanout.Outbox
+	conn        net.Conn
+	raw         syscall.RawConn // of the socket below, nil when it cannot be parked
+	handler     Handler
+	subprotocol string
+	parked      atomic.Bool
+	heard       atomic.Bool // bytes came since the last beat
+	quiet       bool        // the kernel finds out that the peer is dead
+
+	// Owned by the goroutine that reads.
+	spot  uint32 // in the parking lot, 0 for none yet
+	turn  int32  // of the spot
+	last  int64  // when the last message came, Unix nanoseconds
+	early []byte // what came with the handshake, until it is read
 }
 
 // Out is the writing side. It is corked until its owner uncorks it.
 func (c *Conn) Out() *fanout.Outbox { return c.out }
 
-// Serve reads messages, handing each to handle, until the socket ends; then it
-// closes the connection and says why it ended. handle is called by the calling
-// goroutine alone, and no more once a close frame was sent.
-func (c *Conn) Serve(handle func(text []byte)) error {
-	err := c.read(handle)
-	c.finish(err)
-	return err
-}
+// Subprotocol is the one spoken, "" for none.
+func (c *Conn) Subprotocol() string { return c.subprotocol }
 
-// Beat is called once a heartbeat. It asks the peer for a sign of life, and
-// kills the connection when none came since the beat before. A peer that takes
-// its backlog is alive, and would see a ping only behind it.
-func (c *Conn) Beat() {
-	if c.out.Moving() {
-		c.heard.Store(true)
+// Serve has h called with what comes, until the connection ends. It is called
+// once and returns at once.
+func (c *Conn) Serve(h Handler) {
+	c.handler = h
+	if len(c.early) == 0 && c.park() {
 		return
 	}
-	if !c.heard.Swap(false) {
-		c.out.Kill()
-		return
-	}
-	c.out.Ahead(wire.PingFrame)
+	go c.serve()
 }
 
-func (c *Conn) read(handle func(text []byte)) error {
-	ctx := context.Background() // the connection's end is what ends a read
+// serve reads until the connection can be parked, or ends.
+func (c *Conn) serve() {
 	for {
-		typ, r, err := c.ws.Reader(ctx)
-		if err != nil {
-			return err
+		err := c.read()
+		if !errors.Is(err, errNothing) {
+			c.finish(err)
+			c.handler.Ended(err)
+			return
 		}
-		if typ != websocket.MessageText {
-			c.out.Close(codeUnsupported, "text messages only")
-			return errors.New("peer sent a binary message")
+		if c.park() {
+			return
 		}
-		// No read deadline: that one is the outbox's, for the answer to a close frame.
-		tooLong := time.AfterFunc(messageTime, c.out.Kill)
-		text, err := io.ReadAll(r)
-		tooLong.Stop()
-		if err != nil {
-			return err
-		}
-		if c.out.Closing() {
-			continue
-		}
-		if !utf8.Valid(text) {
-			c.out.Close(codeNotUTF8, "not UTF-8")
-			return errors.New("peer sent text that is not UTF-8")
-		}
-		handle(text)
 	}
 }
 
-// finish sends what is still to be sent and closes the connection.
-func (c *Conn) finish(cause error) {
-	violated := websocket.CloseStatus(cause) == -1 && !gone(cause)
-	if violated {
-		c.out.Close(codeProtocol, "protocol error") // unless a close frame went already
+// park leaves the connection without a goroutine until bytes come or it ends. It
+// reports false when that cannot be; then reads block.
+func (c *Conn) park() bool {
+	if c.raw == nil || c.out.Closing() {
+		return false
 	}
-	if !c.out.Closing() {
-		c.out.Kill() // nobody is there to send it to
+	lot := &c.server.lot
+	if c.spot == 0 && !lot.take(c) {
+		c.raw = nil
+		return false
 	}
-	<-c.out.Idle()
-	_ = c.ws.CloseNow()
-	if half, ok := c.conn.(interface{ CloseWrite() error }); ok && !gone(cause) {
-		_ = half.CloseWrite() // over TLS the last record, which Kill leaves out
+	c.parked.Store(true)
+	// From here on somebody else may have unparked it, and read.
+	err := lot.arm(c)
+	if err == nil && !c.out.Closing() || !c.unpark() {
+		return true
 	}
-	if violated {
-		c.linger()
+	if err != nil {
+		c.raw = nil
 	}
-	c.out.Kill()
+	return false
 }
 
-// linger reads on until the peer has closed, for a bounded time.
-func (c *Conn) linger() {
-	_ = c.conn.SetReadDeadline(time.Now().Add(lingerTime))
-	_, _ = io.CopyN(io.Discard, c.conn, lingerBytes)
-}
+// unpark makes the caller the connection's reader, unless it has one.
+func (c *Conn) unpark() bool { return c.parked.CompareAndSwap(true, false) }
 
-// gone reports whether err means that the peer cannot be reached any more, or
-// did not answer in time.
-func gone(err error) bool {
-	_, network := errors.AsType[net.Error](err)
-	return network || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-// transport is the connection as nhooyr's Conn sees it.
-type transport struct {
-	net.Conn
-	c     *Conn
-	early []byte // what came with the handshake
-}
-
-func (t *transport) Read(p []byte) (int, error) {
-	if len(t.early) > 0 {
-		n := copy(p, t.early)
-		t.early = t.early[n:]
-		return n, nil
+// wake has a parked connection read again.
+func (c *Conn) wake() {
+	if c.unpark() {
+		go c.serve()
 	}
-	n, err := t.Conn.Read(p)
-	if n > 0 {
-		t.c.heard.Store(true)
-	}
-	if err == io.EOF {
-		// No WebSocket ends without a close frame, and nhooyr would take an EOF
-		// between two fragments for the end of their message.
-		err = io.ErrUnexpectedEOF
-	}
-	return n, err
 }
 
-// Write gets nhooyr's own frames: pongs and close frames, each in one call.
-func (t *transport) Write(p []byte) (int, error) {
-	t.c.out.Ahead(bytes.Clone(p))
-	return len(p), nil
-}
+// Ending implements [fanout.Owner]: now only the peer's end is waited for.
+func (c *Conn) Ending() { c.wake() }
 
-// Close is not nhooyr's to do: the outbox may have more to send.
-func (t *transport) Close() error { return nil }
+// Beat is called once a heartbeat. Where the kernel finds out that a peer is
+// dead it only has to have something to send: a pong, which nobody has to answer
+// (RFC 6455, section 5.5.3). Elsewhere a ping asks the peer for a sign of life,
+// and the connection is killed when none came since the beat before. Taking some
+// of its backlog is one; such a peer would see the ping only behind it.
+func (c *Conn) Beat() {
+	switch {
+	case c.quiet:
+		c.out.Ahead(wire.PongFrame)
+	case c.out.Moving():
+		c.heard.Store(true)
+	case c.heard.Swap(false):
+		c.out.Ahead(wire.PingFrame)
+	default:
+		c.out.Kill()
+	}
+}

@@ -416,7 +416,7 @@ func TestAPeerThatReadsNothingIsKilled(t *testing.T) {
 		began := time.Now()
 		c.Out().Send(wire.TextFrame([]byte("hi")))
 		s.wantEnd(began, stallTime)
-		if got := s.totals.Slow.Load(); got != 1 {
+		if got := s.ws.Totals.Slow.Load(); got != 1 {
 			t.Errorf("slow = %d, want 1", got)
 		}
 	})
@@ -433,7 +433,7 @@ func TestAPeerThatPingsButReadsNothingIsClosed(t *testing.T) {
 	}
 	p.Close()
 	<-s.served
-	if got := s.totals.Slow.Load(); got != 1 {
+	if got := s.ws.Totals.Slow.Load(); got != 1 {
 		t.Errorf("slow = %d, want 1", got)
 	}
 }

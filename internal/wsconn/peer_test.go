@@ -36,8 +36,14 @@ type server struct {
 	conns  chan *wsconn.Conn // as they are accepted
 	texts  chan string       // what was handled
 	served chan error        // how each ended
-	totals fanout.Totals
+	ws     *wsconn.Server
 }
+
+// handler is what a server does with a connection's messages.
+type handler struct{ s *server }
+
+func (h handler) Handle(text []byte) { h.s.texts <- string(text) }
+func (h handler) Ended(cause error)  { h.s.served <- cause }
 
 // wrap is middleware's ResponseWriter that can be unwrapped and nothing else.
 type wrap struct{ http.ResponseWriter }
@@ -57,6 +63,16 @@ const (
 func serve(t testing.TB, over kind) *server {
 	t.Helper()
 	s := &server{t: t, conns: make(chan *wsconn.Conn, 10), texts: make(chan string, 100), served: make(chan error, 10)}
+	s.ws = &wsconn.Server{
+		Subprotocol: "chat.v1",
+		ReadLimit:   readLimit,
+		Limits: fanout.Limits{
+			Backlog: backlog, Stall: stallTime, Closing: closingTime,
+			Slow: wire.CloseFrame(4003, "too slow"),
+		},
+		Heartbeat: time.Minute,
+		Pings:     true,
+	}
 	var l net.Listener
 	if over == overPipes {
 		p := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
@@ -90,7 +106,8 @@ func serve(t testing.TB, over kind) *server {
 	t.Cleanup(func() {
 		_ = srv.Close()
 		<-done
-		if got := s.totals.Backlog.Load(); got != 0 {
+		s.ws.Close()
+		if got := s.ws.Totals.Backlog.Load(); got != 0 {
 			t.Errorf("backlog = %d after the end", got)
 		}
 	})
@@ -102,22 +119,14 @@ func (s *server) accept(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, refusal.Detail, refusal.Status)
 		return
 	}
-	conn, err := wsconn.Accept(w, r, wsconn.Options{
-		Subprotocol: "chat.v1",
-		ReadLimit:   readLimit,
-		Limits: &fanout.Limits{
-			Backlog: backlog, Stall: stallTime, Closing: closingTime,
-			Slow: wire.CloseFrame(4003, "too slow"),
-		},
-		Totals: &s.totals,
-	})
+	conn, err := s.ws.Accept(w, r)
 	if err != nil {
 		s.t.Errorf("Accept: %v", err)
 		return
 	}
 	conn.Out().Uncork()
 	s.conns <- conn
-	go func() { s.served <- conn.Serve(func(text []byte) { s.texts <- string(text) }) }()
+	conn.Serve(handler{s})
 }
 
 // handled is what was handled so far.

@@ -1,0 +1,24 @@
+//go:build !linux
+
+package wsconn
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// lot has no room here: every connection keeps its goroutine.
+type lot struct{}
+
+func (*lot) take(*Conn) bool { return false }
+func (*lot) arm(*Conn) error { return os.ErrInvalid }
+func (*lot) leave(*Conn)     {}
+func (*lot) close()          {}
+
+func socketBelow(net.Conn) syscall.RawConn { return nil }
+
+func readNow(*Conn, []byte) (int, error, bool) { return 0, nil, false }
+
+func userTimeout(syscall.RawConn, time.Duration) bool { return false }

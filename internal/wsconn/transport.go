@@ -1,0 +1,226 @@
+//lint:file-ignore SA1019 nhooyr.io/websocket is the owner's choice; the same code lives on as github.com/coder/websocket
+
+package wsconn
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"nhooyr.io/websocket"
+)
+
+const (
+	// readBuffer serves frame headers and small messages; longer ones are read
+	// past it.
+	readBuffer = 512
+	// writeBuffer holds any control frame whole: a header of 2, a payload of 125.
+	writeBuffer = 256
+)
+
+var (
+	// anyHandshake stands for the one that was answered long ago.
+	anyHandshake = &http.Request{
+		Method: http.MethodGet, URL: &url.URL{Path: "/"},
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{
+			"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
+			"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},
+		},
+	}
+	anyOrigin = &websocket.AcceptOptions{InsecureSkipVerify: true} // it was checked before
+)
+
+// transport is a connection as nhooyr's Conn sees it for one spell of reading,
+// and the ResponseWriter that this Conn is accepted on.
+type transport struct {
+	net.Conn
+	c       *Conn
+	frames  frames
+	began   bool          // something was read
+	wait    time.Duration // for the next message, before there is nothing to read
+	tooLong *time.Timer   // running while a message is waited for that has begun
+	header  http.Header
+	br      *bufio.Reader
+	bw      *bufio.Writer
+}
+
+var transports = sync.Pool{New: func() any {
+	return &transport{
+		header: make(http.Header),
+		br:     bufio.NewReaderSize(nil, readBuffer),
+		bw:     bufio.NewWriterSize(nil, writeBuffer),
+	}
+}}
+
+func newTransport(c *Conn) *transport {
+	t := transports.Get().(*transport)
+	t.Conn, t.c = c.conn, c
+	t.br.Reset(t)
+	t.bw.Reset(t)
+	return t
+}
+
+// release gives t back when neither nhooyr's Conn nor anybody else uses it.
+func (t *transport) release() {
+	t.ended()
+	clear(t.header)
+	t.br.Reset(nil)
+	t.bw.Reset(nil)
+	*t = transport{header: t.header, br: t.br, bw: t.bw}
+	transports.Put(t)
+}
+
+func (t *transport) Header() http.Header { return t.header }
+func (t *transport) WriteHeader(int)     {}
+
+// Hijack gives nhooyr this transport, with buffers of the right size.
+func (t *transport) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return t, bufio.NewReadWriter(t.br, t.bw), nil
+}
+
+// Write gets nhooyr's own frames: pongs and close frames, each in one call.
+func (t *transport) Write(p []byte) (int, error) {
+	t.c.out.Ahead(bytes.Clone(p))
+	return len(p), nil
+}
+
+// Close is not nhooyr's to do: the outbox may have more to send.
+func (t *transport) Close() error { return nil }
+
+func (t *transport) Read(p []byte) (n int, err error) {
+	switch {
+	case len(t.c.early) > 0:
+		n = copy(p, t.c.early)
+		if t.c.early = t.c.early[n:]; len(t.c.early) == 0 {
+			t.c.early = nil
+		}
+	case t.frames.between() && t.c.raw != nil && !t.c.out.Closing():
+		n, err = t.next(p)
+	default:
+		if !t.frames.between() && t.tooLong == nil {
+			t.tooLong = time.AfterFunc(messageTime, t.c.out.Kill)
+		}
+		n, err = t.Conn.Read(p)
+	}
+	if n > 0 {
+		t.c.heard.Store(true)
+		t.frames.pass(p[:n])
+		if t.frames.between() {
+			t.ended()
+		}
+	}
+	if err == io.EOF {
+		// No WebSocket ends without a close frame, and nhooyr would take an EOF
+		// between two fragments for the end of their message.
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// next reads the beginning of a message, or finds that there is nothing to read.
+func (t *transport) next(p []byte) (n int, err error) {
+	wait := t.wait
+	if wait == 0 {
+		if n, err, ok := readNow(t.c, p); ok {
+			return n, err
+		}
+		// A TLS connection. Something woke it, so a record is coming; after that
+		// only those are read that it holds already.
+		if !t.began {
+			wait = talkTime
+		}
+	}
+	t.began = true
+	_ = t.SetReadDeadline(time.Now().Add(wait))
+	n, err = t.Conn.Read(p)
+	_ = t.SetReadDeadline(time.Time{})
+	if t.c.out.Closing() {
+		// The deadline just lifted may have been the one for the peer's answer.
+		_ = t.SetReadDeadline(time.Now().Add(t.c.server.Limits.Closing))
+	}
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, errNothing
+	}
+	return n, err
+}
+
+// talks is told of each message that was handled.
+func (t *transport) talks() {
+	now := time.Now().UnixNano()
+	t.wait = 0
+	if time.Duration(now-t.c.last) <= talkTime {
+		t.wait = talkTime
+	}
+	t.c.last = now
+}
+
+// ended is told when no message is under way.
+func (t *transport) ended() {
+	if t.tooLong != nil {
+		t.tooLong.Stop()
+		t.tooLong = nil
+	}
+}
+
+// frames follows a stream of frames (RFC 6455, section 5.2) as far as to know
+// where messages end. What is wrong with them is for nhooyr to find.
+type frames struct {
+	head [14]byte
+	have int    // bytes of head
+	left uint64 // of the payload
+	open bool   // a message's last fragment is still to come
+}
+
+// between reports whether the stream stands between two messages.
+func (f *frames) between() bool { return f.have == 0 && f.left == 0 && !f.open }
+
+// pass goes over the next bytes of the stream.
+func (f *frames) pass(b []byte) {
+	for len(b) > 0 {
+		if f.left > 0 {
+			n := min(f.left, uint64(len(b)))
+			f.left -= n
+			b = b[n:]
+			continue
+		}
+		f.head[f.have] = b[0]
+		f.have++
+		b = b[1:]
+		if length, whole := f.payload(); whole {
+			if f.head[0]&0x08 == 0 { // no control frame
+				f.open = f.head[0]&0x80 == 0
+			}
+			f.have, f.left = 0, length
+		}
+	}
+}
+
+// payload is the length that a whole head announces.
+func (f *frames) payload() (length uint64, whole bool) {
+	if f.have < 2 {
+		return 0, false
+	}
+	extended := map[byte]int{126: 2, 127: 8}[f.head[1]&0x7F]
+	need := 2 + extended
+	if f.head[1]&0x80 != 0 {
+		need += 4 // the mask
+	}
+	if f.have < need {
+		return 0, false
+	}
+	if extended == 0 {
+		return uint64(f.head[1] & 0x7F), true
+	}
+	for _, c := range f.head[2 : 2+extended] {
+		length = length<<8 | uint64(c)
+	}
+	return length, true
+}
