@@ -35,11 +35,12 @@ type Service struct {
 	login   LoginProvider // nil: no /login
 	handler http.Handler
 
-	loginsByUser    *throttle.Limiter
-	loginsByAddress *throttle.Limiter
+	logins loginLimits
+	posts  *throttle.Limiter // by user, of those who are no admins; or nil
 
 	counts  counters
 	window  *presence.Window
+	told    map[[2]string]bool // channel and user: all were told of their coming
 	roster  *roster.Roster[*socket]
 	sockets *wsconn.Server
 }
@@ -75,10 +76,10 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg:             cfg,
-		auth:            auth,
-		loginsByUser:    throttle.NewLimiter(loginBurst, loginEvery, loginKeys),
-		loginsByAddress: throttle.NewLimiter(4*loginBurst, loginEvery/4, loginKeys),
+		cfg:    cfg,
+		auth:   auth,
+		logins: newLoginLimits(),
+		told:   make(map[[2]string]bool),
 		sockets: &wsconn.Server{
 			Subprotocol: subprotocol,
 			ReadLimit:   int64(cfg.readLimit),
@@ -91,9 +92,12 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 			Heartbeat: cfg.heartbeat,
 			Pings:     cfg.pings,
 		},
-		roster: roster.New[*socket](cfg.maxSockets, cfg.heartbeat),
+		roster: roster.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
 	}
 	s.login, _ = auth.(LoginProvider)
+	if limit := cfg.commandRate; limit.perSecond > 0 {
+		s.posts = throttle.NewLimiter(limit.burst, time.Duration(float64(time.Second)/limit.perSecond), throttleKeys)
+	}
 	if r, ok := cfg.registry.(HistoryReader); ok {
 		r.ReadHistory(cfg.history)
 	}
@@ -121,6 +125,9 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 	if err != nil {
 		return Message{}, unavailable("storing a message", err)
 	}
+	// It is stored: that its publisher gives up is no reason not to hand it on.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), portTimeout)
+	defer cancel()
 	if err := s.cfg.registry.Broadcast(ctx, m); err != nil {
 		return Message{}, unavailable("handing a message on", err)
 	}
@@ -130,10 +137,14 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 
 // publish is a user's Broadcast.
 func (s *Service) publish(ctx context.Context, u User, channel, content string) (Message, error) {
+	m := Message{Channel: channel, Sender: u.Name, Content: content}
+	if err := s.check(m); err != nil {
+		return Message{}, err
+	}
 	if err := s.allow(s.cfg.policy.Publish(ctx, u, channel)); err != nil {
 		return Message{}, err
 	}
-	return s.Broadcast(ctx, Message{Channel: channel, Sender: u.Name, Content: content})
+	return s.Broadcast(ctx, m)
 }
 
 func (s *Service) check(m Message) error {
@@ -266,7 +277,8 @@ func (s *Service) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// tellPresence delivers what a window gathered to this node's sockets.
+// tellPresence delivers what a window gathered to this node's sockets. It is
+// called by one goroutine at a time, which owns s.told.
 func (s *Service) tellPresence(changes []presence.Change) {
 	to, ok := s.cfg.registry.(Notifier)
 	if !ok {
@@ -274,11 +286,19 @@ func (s *Service) tellPresence(changes []presence.Change) {
 	}
 	now := time.Now().UTC()
 	for _, c := range changes {
+		who := [2]string{c.Channel, c.Name}
 		e := Event{Type: EventUserLeft, User: User{c.Name, c.Role}, Channel: c.Channel, Time: now}
+		// Whoever was told of a coming is told of the going, too, however many
+		// there are by then; comings told to all are no more than the limit.
+		toAll := s.told[who]
+		delete(s.told, who)
 		if c.Joined {
 			e.Type = EventUserJoined
+			toAll = s.cfg.presence == PresenceToAll && c.Size <= s.cfg.presenceLimit
+			if toAll {
+				s.told[who] = true
+			}
 		}
-		adminsOnly := s.cfg.presence == PresenceToAdmins || c.Size > s.cfg.presenceLimit
-		to.Notify(c.Channel, adminsOnly, []Event{e})
+		to.Notify(c.Channel, !toAll, []Event{e})
 	}
 }

@@ -190,11 +190,15 @@ func (s *server) dialWith(name string, o dialOptions) *client {
 // dial connects as name, speaking chat.v1, with more of the query in pairs.
 func (s *server) dial(name string, query ...string) *client {
 	s.t.Helper()
+	return s.dialWith(name, dialOptions{query: values(query)})
+}
+
+func values(pairs []string) url.Values {
 	q := url.Values{}
-	for i := 0; i < len(query); i += 2 {
-		q.Add(query[i], query[i+1])
+	for i := 0; i < len(pairs); i += 2 {
+		q.Add(pairs[i], pairs[i+1])
 	}
-	return s.dialWith(name, dialOptions{query: q})
+	return q
 }
 
 func (c *client) read() (event, error) {

@@ -56,7 +56,7 @@ func (c *socket) Handle(text []byte) {
 // as much for its handlers.
 func (c *socket) recover() {
 	if p := recover(); p != nil {
-		c.service.cfg.logger.Error("a command panicked", "session", c.session, "panic", p, "stack", string(debug.Stack()))
+		c.service.cfg.logger.Error("a socket panicked", "session", c.session, "panic", p, "stack", string(debug.Stack()))
 		c.Close(CloseGoingAway, "internal error")
 	}
 }
@@ -84,13 +84,21 @@ func (c *socket) admit() error {
 	return wrapf(errTooFast, "commands too fast, wait")
 }
 
+// channelOf is the channel that a message is for: everyone's when none is given.
+func channelOf(given *string) (string, error) {
+	if given == nil {
+		return "", nil
+	}
+	if !ValidChannel(*given) {
+		return "", wrapf(ErrInvalid, "not a channel's name: %q", shorten(*given))
+	}
+	return *given, nil
+}
+
 func (c *socket) broadcast(ctx context.Context, cmd wire.Command) error {
-	channel := ""
-	if cmd.Channel != nil {
-		channel = *cmd.Channel
-		if !ValidChannel(channel) {
-			return wrapf(ErrInvalid, "not a channel's name: %q", shorten(channel))
-		}
+	channel, err := channelOf(cmd.Channel)
+	if err != nil {
+		return err
 	}
 	m, err := c.service.publish(ctx, c.User(), channel, *cmd.Content)
 	if err != nil {
@@ -124,9 +132,11 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	var start Place
 	var err error
 	if cmd.Since == nil {
-		start, err = c.join(channel)
+		start, err = c.join(ctx, channel)
 	} else {
-		start, ack.Recovered, err = c.resume(channel, *cmd.Since)
+		var recovered bool
+		start, recovered, err = c.resume(ctx, channel, *cmd.Since)
+		ack.Recovered = &recovered
 	}
 	if err != nil {
 		return unavailable("joining a channel", err)
@@ -138,22 +148,26 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 }
 
 // resume joins a channel and sends what followed an id before.
-func (c *socket) resume(channel, since string) (Place, *bool, error) {
-	recovered := false
-	of, from, err := ParseID(since)
-	if err != nil || of != channel {
-		start, err := c.join(channel) // an id of nothing here: all may have been missed
-		return start, &recovered, err
-	}
-	if c.channels[channel] {
+func (c *socket) resume(ctx context.Context, channel, since string) (start Place, recovered bool, err error) {
+	member := c.channels[channel]
+	if member {
 		// What is live already must not come twice.
 		if err := c.leave(channel); err != nil {
-			return Place{}, nil, err
+			c.fail("leaving a channel", err) // whether it is left nobody knows
+			return Place{}, false, err
 		}
 		delete(c.channels, channel)
 	}
-	start, recovered, err := c.catchUp(channel, from)
-	return start, &recovered, err
+	of, from, parseErr := ParseID(since)
+	if parseErr != nil || of != channel {
+		start, err = c.join(ctx, channel) // an id of nothing here: all may have been missed
+	} else {
+		start, recovered, err = c.catchUp(channel, from)
+	}
+	if err != nil && member {
+		c.fail("joining a channel again", err)
+	}
+	return start, recovered, err
 }
 
 func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
@@ -167,6 +181,7 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 		return wrapf(ErrNotJoined, "%q is not joined", shorten(channel))
 	}
 	if err := c.leave(channel); err != nil {
+		c.fail("leaving a channel", err) // whether it is left nobody knows
 		return unavailable("leaving a channel", err)
 	}
 	delete(c.channels, channel)
@@ -175,6 +190,7 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 }
 
 func (c *socket) leave(channel string) error {
+	c.seen.forget(channel)
 	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	return c.service.cfg.registry.Leave(ctx, c, channel)

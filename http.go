@@ -8,7 +8,6 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -24,11 +23,6 @@ import (
 const (
 	// maxBody bounds the body of a request.
 	maxBody = 64 << 10
-	// loginBurst tries to log in are free for each user (and four times as many
-	// for each address), then one every loginEvery. Those that succeed do not count.
-	loginBurst = 10
-	loginEvery = 12 * time.Second
-	loginKeys  = 100_000
 	// defaultPage and maxPage are how many messages GET /messages answers with at
 	// the most, pageBytes after how much content a page ends early.
 	defaultPage = 100
@@ -174,8 +168,8 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, http.StatusBadRequest, "username and password are needed")
 		return
 	}
-	user, address := shorten(credentials.Username), network(s.cfg.clientAddr(r))
-	if wait, ok := s.admitLogin(user, address); !ok {
+	from := network(s.cfg.clientAddr(r))
+	if wait, ok := s.logins.take(credentials.Username, from); !ok {
 		s.counts.refusedLogins.Add(1)
 		setRetryAfter(w, wait)
 		problem.Write(w, http.StatusTooManyRequests, "too many tries, wait")
@@ -188,8 +182,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Only a wrong pair costs a try.
-	s.loginsByUser.Return(user)
-	s.loginsByAddress.Return(address)
+	s.logins.giveBack(credentials.Username, from)
 	if err != nil {
 		s.refuseRequest(w, r, unavailable("logging in", err))
 		return
@@ -200,18 +193,6 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		TokenType   string `json:"token_type"`
 		ExpiresIn   int64  `json:"expires_in"`
 	}{token.AccessToken, "bearer", int64(token.ExpiresIn / time.Second)})
-}
-
-// admitLogin counts a try before it is made, so that concurrent ones count, too.
-func (s *Service) admitLogin(user, address string) (wait time.Duration, ok bool) {
-	if wait, ok := s.loginsByAddress.Take(address); !ok {
-		return wait, false
-	}
-	if wait, ok := s.loginsByUser.Take(user); !ok {
-		s.loginsByAddress.Return(address)
-		return wait, false
-	}
-	return 0, true
 }
 
 func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
@@ -260,15 +241,16 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) error {
 func (s *Service) requestedChannels(r *http.Request, u User) (channels []string, resume resumption, err error) {
 	query := r.URL.Query()
 	for _, channel := range query["channel"] {
+		if channel == "" || channel == OwnChannel(u.Name) || slices.Contains(channels, channel) {
+			continue
+		}
+		if len(channels) == s.cfg.channelsPerSocket {
+			return nil, resume, wrapf(ErrInvalid, "a socket joins at most %d channels", s.cfg.channelsPerSocket)
+		}
 		if err := s.mayJoin(r.Context(), u, channel); err != nil {
 			return nil, resume, err
 		}
-		if channel != "" && channel != OwnChannel(u.Name) && !slices.Contains(channels, channel) {
-			channels = append(channels, channel)
-		}
-		if len(channels) > s.cfg.channelsPerSocket {
-			return nil, resume, wrapf(ErrInvalid, "a socket joins at most %d channels", s.cfg.channelsPerSocket)
-		}
+		channels = append(channels, channel)
 	}
 	resume.from = make(map[string]Place)
 	for _, id := range query["since"] {
@@ -377,14 +359,26 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var body struct {
-		Content string `json:"content"`
-		Channel string `json:"channel"`
+		Content string  `json:"content"`
+		Channel *string `json:"channel"`
 	}
 	if err := wire.DecodeStrict(http.MaxBytesReader(w, r.Body, maxBody), &body); err != nil {
 		refuseBody(w, err)
 		return
 	}
-	m, err := s.publish(r.Context(), who.User, body.Channel, body.Content)
+	if s.posts != nil && !who.User.Admin() {
+		if wait, ok := s.posts.Take(who.User.Name); !ok {
+			setRetryAfter(w, wait)
+			s.refuseRequest(w, r, wrapf(errTooFast, "commands too fast, wait"))
+			return
+		}
+	}
+	channel, err := channelOf(body.Channel)
+	if err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
+	m, err := s.publish(r.Context(), who.User, channel, body.Content)
 	if err != nil {
 		s.refuseRequest(w, r, err)
 		return
@@ -444,18 +438,21 @@ func bearerToken(r *http.Request) string {
 // originAllowed reports whether the page that sends r may: its origin is the
 // service's own, or an allowed one, or r is of no page.
 func (s *Service) originAllowed(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" {
+	origins := r.Header.Values("Origin")
+	if len(origins) == 0 {
 		return true
 	}
-	u, err := url.Parse(strings.ToLower(origin))
+	u, err := url.Parse(strings.ToLower(origins[0]))
+	if len(origins) > 1 {
+		return false // RFC 6454, section 7.3: a browser sends one
+	}
 	if err == nil && u.Host != "" && withoutDefaultPort(u.Host, u.Scheme) == withoutDefaultPort(strings.ToLower(r.Host), u.Scheme) {
 		return true
 	}
 	for _, allowed := range s.cfg.origins {
 		scheme, domain, wild := strings.Cut(allowed, "://*.")
 		switch {
-		case allowed == "*", err == nil && allowed == u.Scheme+"://"+u.Host:
+		case allowed == "*", err == nil && allowed == u.Scheme+"://"+withoutDefaultPort(u.Host, u.Scheme):
 			return true
 		case wild && err == nil && scheme == u.Scheme && strings.HasSuffix(u.Host, "."+domain):
 			return true
@@ -475,17 +472,6 @@ func remoteHost(r *http.Request) string {
 		return r.RemoteAddr
 	}
 	return host
-}
-
-// network is what tries to log in are counted by: an IPv4 address, or the /64 of
-// an IPv6 one, all of which is one customer's.
-func network(address string) string {
-	ip, err := netip.ParseAddr(address)
-	if err != nil || ip.Unmap().Is4() {
-		return address
-	}
-	prefix, _ := ip.WithZone("").Prefix(64)
-	return prefix.String()
 }
 
 func mediaType(r *http.Request) string {

@@ -125,20 +125,31 @@ func TestLoginTriedTooOften(t *testing.T) {
 			return resp
 		}
 		for i := range 10 {
-			if resp := try("ana", "wrong", fmt.Sprint("addr", i)); resp.StatusCode != 401 {
+			if resp := try("ana", "wrong", "addr"); resp.StatusCode != 401 {
 				t.Fatalf("try %d: %d, want 401", i, resp.StatusCode)
 			}
 		}
-		resp := try("ana", "ana-pw", "addr-new")
+		resp := try("ana", "ana-pw", "addr")
 		if resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "12" {
 			t.Fatalf("try 11 for a user: %d, Retry-After %q, want 429 and 12", resp.StatusCode, resp.Header.Get("Retry-After"))
 		}
-		if resp := try("admin", "admin-pw", "addr1"); resp.StatusCode != 200 {
+		if resp := try("admin", "admin-pw", "addr"); resp.StatusCode != 200 {
 			t.Errorf("another user meanwhile: %d, want 200", resp.StatusCode)
 		}
+		if resp := try("ana", "ana-pw", "her own"); resp.StatusCode != 200 {
+			t.Errorf("the user herself from elsewhere meanwhile: %d, want 200", resp.StatusCode)
+		}
 		<-time.After(12 * time.Second)
-		if resp := try("ana", "ana-pw", "addr1"); resp.StatusCode != 200 {
+		if resp := try("ana", "ana-pw", "addr"); resp.StatusCode != 200 {
 			t.Errorf("after Retry-After: %d, want 200", resp.StatusCode)
+		}
+		for i := range 200 {
+			if resp := try("bob", "wrong", fmt.Sprint("bot", i)); resp.StatusCode != 401 {
+				t.Fatalf("try %d from another address: %d, want 401", i, resp.StatusCode)
+			}
+		}
+		if resp := try("bob", "wrong", "one more bot"); resp.StatusCode != 429 {
+			t.Errorf("try 201 for a user from all addresses: %d, want 429", resp.StatusCode)
 		}
 		for i := range 40 {
 			if resp := try(fmt.Sprint("user", i), "wrong", "one"); resp.StatusCode != 401 {
@@ -324,6 +335,11 @@ func TestOnlyProblemsAreErrors(t *testing.T) {
 		"publish, no token":       {"POST", "/messages", "", `{"content":"x"}`, 401, ""},
 		"publish, no admin":       {"POST", "/messages", "ana", `{"content":"x"}`, 403, ""},
 		"publish, no content":     {"POST", "/messages", "admin", `{}`, 400, ""},
+		"publish, null channel":   {"POST", "/messages", "admin", `{"content":"x","channel":null}`, 400, ""},
+		"publish, no channel":     {"POST", "/messages", "admin", `{"content":"x","channel":""}`, 400, ""},
+		"publish, content twice":  {"POST", "/messages", "admin", `{"content":"x","content":"y"}`, 400, ""},
+		"publish, another case":   {"POST", "/messages", "admin", `{"Content":"x"}`, 400, ""},
+		"publish, not UTF-8":      {"POST", "/messages", "admin", "{\"content\":\"\xff\"}", 400, ""},
 		"publish, unknown field":  {"POST", "/messages", "admin", `{"content":"x","to":"y"}`, 400, ""},
 		"publish, bad channel":    {"POST", "/messages", "admin", `{"content":"x","channel":"a b"}`, 400, ""},
 		"publish, content large":  {"POST", "/messages", "admin", `{"content":"` + strings.Repeat("x", 33<<10) + `"}`, 413, ""},

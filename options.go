@@ -201,10 +201,13 @@ func WithOrigins(origins ...string) Option {
 		for _, o := range origins {
 			u, err := url.Parse(o)
 			if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil ||
-				strings.Contains(strings.TrimPrefix(u.Host, "*."), "*")) {
+				strings.Contains(strings.TrimPrefix(u.Host, "*."), "*") || u.Host == "*.") {
 				return fmt.Errorf("WithOrigins: %q is not of the form https://host[:port]", o)
 			}
-			c.origins = append(c.origins, strings.ToLower(o))
+			if o = strings.ToLower(o); o != "*" {
+				o = strings.ToLower(u.Scheme) + "://" + withoutDefaultPort(strings.ToLower(u.Host), strings.ToLower(u.Scheme))
+			}
+			c.origins = append(c.origins, o)
 		}
 		return nil
 	}

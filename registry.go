@@ -31,8 +31,9 @@ type Registry interface {
 
 	// Join makes s a member of a channel. Every message after the returned place
 	// is delivered to s, in order, once; to one that is a member already, all up
-	// to that place has been delivered. "" is everyone's channel, which the
-	// service joins each socket to.
+	// to that place has been delivered. The place may lie behind the history's
+	// last: what is stored and not handed on yet comes. "" is everyone's channel,
+	// which the service joins each socket to.
 	Join(ctx context.Context, s Socket, channel string) (Place, error)
 
 	// Leave undoes Join. What is broadcast after it returns is not delivered.
@@ -113,8 +114,8 @@ type Flusher interface {
 }
 
 // MemoryRegistry is the [Registry] of a single process, and what delivers on
-// each node for those that span several. It is a [PresenceSource], a [Notifier]
-// and a [HistoryReader].
+// each node for those that span several. It is a [PresenceSource], a [Notifier],
+// a [HistoryReader] and a [Flusher].
 type MemoryRegistry struct {
 	hub     *fanout.Hub
 	history History // set before use
@@ -306,7 +307,10 @@ func (r *MemoryRegistry) Connected(_ context.Context, channel string) ([]Presenc
 		return nil, nil
 	}
 	list := make([]Presence, 0, len(room.users))
-	for _, p := range room.users {
+	for name, p := range room.users {
+		// A refreshed token may have brought another role.
+		all := r.users[name]
+		p.User = all[len(all)-1].socket.User()
 		list = append(list, *p)
 	}
 	slices.SortFunc(list, func(a, b Presence) int { return strings.Compare(a.User.Name, b.User.Name) })
@@ -407,7 +411,7 @@ func (r *MemoryRegistry) exit(channel string, m *member) {
 	p := room.users[name]
 	if p.Connections--; p.Connections == 0 {
 		delete(room.users, name)
-		r.watch(PresenceChange{channel, p.User, false, len(room.users)})
+		r.watch(PresenceChange{channel, m.socket.User(), false, len(room.users)})
 		r.closeEmpty(channel, room)
 	}
 }

@@ -248,11 +248,7 @@ func (r *returning) session(n int) error {
 	for _, id := range r.last {
 		q = append(q, "since", id)
 	}
-	query := make(map[string][]string)
-	for i := 0; i < len(q); i += 2 {
-		query[q[i]] = append(query[q[i]], q[i+1])
-	}
-	conn, _, err := r.s.tryDial(r.s.token(r.name), dialOptions{query: query})
+	conn, _, err := r.s.tryDial(r.s.token(r.name), dialOptions{query: values(q)})
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,7 @@ type socket struct {
 	expiry   *time.Timer // closes the socket when the token ends
 	remove   func()      // from the roster
 
+	seen      seen           // what comes live that the replay has sent already
 	connected bool           // to the registry
 	replaying sync.WaitGroup // what was missed when it connected
 
@@ -86,10 +87,24 @@ func (c *socket) User() User       { return c.who.Load().User }
 func (c *socket) Since() time.Time { return c.since }
 
 // Receive is the socket's end of the fan-out.
-func (c *socket) Receive(b fanout.Batch) { c.conn.Out().Send(b.Bytes) }
+func (c *socket) Receive(b fanout.Batch) {
+	if c.seen.nothing() {
+		c.conn.Out().Send(b.Bytes)
+		return
+	}
+	for _, f := range b.Frames {
+		if !c.seen.has(f.Event.(Event)) {
+			c.conn.Out().Send(f.Bytes)
+		}
+	}
+}
 
 // Deliver is for registries that have no fan-out.
-func (c *socket) Deliver(e Event) { c.conn.Out().Send(eventFrame(e).Bytes) }
+func (c *socket) Deliver(e Event) {
+	if !c.seen.has(e) {
+		c.conn.Out().Send(eventFrame(e).Bytes)
+	}
+}
 
 func (c *socket) Close(code CloseCode, reason string) { c.conn.Out().Close(int(code), reason) }
 
@@ -110,26 +125,30 @@ func (c *socket) start(channels []string, resume resumption) {
 	c.expiry = time.AfterFunc(time.Until(c.who.Load().Expires), func() {
 		c.Close(CloseTokenExpired, "the token expired")
 	})
-	c.connected = c.connect()
-	if c.connected {
-		c.catching.Lock()
-		if missed := c.welcome(channels, resume); len(missed) > 0 {
-			c.replaying.Go(func() {
-				defer c.catching.Unlock()
-				c.catchUpAll(missed, resume)
-			})
-		} else {
-			c.conn.Out().Uncork()
-			c.catching.Unlock()
-		}
+	defer c.conn.Serve(c) // also after a panic: Ended clears up
+	defer c.recover()
+	if c.connected = c.connect(); !c.connected {
+		return
 	}
-	c.conn.Serve(c)
+	c.catching.Lock() // for good after a panic: the socket is closed then
+	missed := c.welcome(channels, resume)
+	if len(missed) == 0 {
+		c.conn.Out().Uncork()
+		c.catching.Unlock()
+		return
+	}
+	c.replaying.Go(func() {
+		defer c.catching.Unlock()
+		defer c.recover()
+		c.catchUpAll(missed, resume)
+	})
 }
 
 // Ended clears up when the connection has ended.
 func (c *socket) Ended(cause error) {
 	s := c.service
 	defer s.roster.Release()
+	defer c.recover()
 	c.replaying.Wait()
 	if c.connected {
 		ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
@@ -174,9 +193,8 @@ func (c *socket) fail(doing string, err error) {
 // welcome joins the channels in which nothing was missed, and says so. It returns
 // those in which something was: they are joined behind it.
 func (c *socket) welcome(channels []string, resume resumption) (missed []string) {
-	if c.conn.Out().Closing() {
-		return nil
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	defer cancel()
 	who := c.who.Load()
 	welcome := wire.Welcome{
 		Type:      wire.TypeWelcome,
@@ -187,15 +205,26 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 	}
 	recovered := !resume.unknown
 	for _, channel := range append([]string{"", OwnChannel(who.User.Name)}, channels...) {
-		c.channels[channel] = true
-		from, asked := resume.from[channel]
-		if asked && c.recoverable(channel, from) {
-			missed = append(missed, channel)
-			welcome.Since = append(welcome.Since, FormatID(channel, from))
-			continue
+		if c.conn.Out().Closing() {
+			return nil
 		}
-		recovered = recovered && !asked
-		start, err := c.join(channel)
+		c.channels[channel] = true
+		start, asked := resume.from[channel]
+		if asked {
+			// What followed is sent behind the welcome, if all of it is kept.
+			_, err := c.after(ctx, channel, start, 1)
+			if err == nil {
+				missed = append(missed, channel)
+				welcome.Since = append(welcome.Since, FormatID(channel, start))
+				continue
+			}
+			if !errors.Is(err, ErrGone) {
+				c.fail("reading what a socket missed", err)
+				return nil
+			}
+			recovered = false
+		}
+		start, err := c.join(ctx, channel)
 		if err != nil {
 			c.fail("joining a channel", err)
 			return nil
@@ -226,87 +255,91 @@ func (c *socket) catchUpAll(missed []string, resume resumption) {
 }
 
 // join makes the socket a member and returns the place that it starts from.
-func (c *socket) join(channel string) (Place, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
-	defer cancel()
+func (c *socket) join(ctx context.Context, channel string) (Place, error) {
 	return c.service.cfg.registry.Join(ctx, c, channel)
 }
 
-func (c *socket) after(channel string, p Place, limit int) ([]Message, error) {
+func (c *socket) after(ctx context.Context, channel string, p Place, limit int) ([]Message, error) {
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
-	defer cancel()
 	return c.service.cfg.history.After(ctx, channel, p, limit)
-}
-
-// recoverable reports whether all that followed a place is kept. When the history
-// cannot say, catchUp will find out.
-func (c *socket) recoverable(channel string, from Place) bool {
-	_, err := c.after(channel, from, 1)
-	return !errors.Is(err, ErrGone)
 }
 
 // catchUp sends what followed a place, as fast as the peer reads, and joins the
 // channel where that ends. It reports false when the history no longer keeps all
 // of it; the channel is joined all the same.
 func (c *socket) catchUp(channel string, from Place) (start Place, recovered bool, err error) {
-	recovered = true
 	// Most of it is sent before joining: what is broadcast while a slow peer reads
 	// it need not wait in the backlog.
-	for more := true; more && recovered; {
-		from, more, recovered, err = c.replay(channel, from, ^uint64(0))
-		if err != nil {
-			return Place{}, false, err
-		}
-	}
-	start, err = c.join(channel)
+	from, recovered, err = c.replay(channel, from, nil)
 	if err != nil {
 		return Place{}, false, err
 	}
-	recovered = recovered && from.Epoch == start.Epoch
-	for recovered && from.Seq < start.Seq {
-		before := from
-		from, _, recovered, err = c.replay(channel, from, start.Seq)
-		if err == nil && recovered && from == before {
-			err = errors.New("the history does not have what was delivered")
-		}
-		if err != nil {
-			return Place{}, false, err
-		}
+	// The history may be ahead of what is handed on: that will come live, too.
+	c.seen.store(channel, from)
+	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	defer cancel()
+	start, err = c.join(ctx, channel)
+	if err != nil {
+		c.seen.forget(channel)
+		return Place{}, false, err
 	}
-	return start, recovered, nil
+	switch {
+	case !recovered || from.Epoch != start.Epoch:
+		c.seen.forget(channel)
+		return start, false, nil
+	case from.Seq >= start.Seq:
+		return from, true, nil
+	}
+	c.seen.forget(channel)
+	if _, recovered, err = c.replay(channel, from, &start); err != nil {
+		c.fail("sending what a socket missed", err)
+	}
+	return start, recovered, err
 }
 
-// replay sends one page of what followed a place, but nothing behind last, and
-// returns the place of the last message sent and whether there may be more.
-func (c *socket) replay(channel string, from Place, last uint64) (to Place, more, kept bool, err error) {
-	msgs, err := c.after(channel, from, replayPage)
-	if errors.Is(err, ErrGone) {
-		return from, false, false, nil
-	}
-	if err != nil {
-		return from, false, true, err
-	}
-	var frames []byte
-	for _, m := range msgs {
-		if m.Place.Epoch != from.Epoch || m.Place.Seq > last {
-			break
+// replay sends what followed a place, up to last or to the end, and returns the
+// place of the last message sent. It reports false when some of it is gone.
+func (c *socket) replay(channel string, from Place, last *Place) (to Place, kept bool, err error) {
+	for last == nil || from.Seq < last.Seq {
+		ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+		msgs, err := c.after(ctx, channel, from, replayPage)
+		cancel()
+		if errors.Is(err, ErrGone) {
+			return from, false, nil
 		}
-		frames = append(frames, messageFrame(m).Bytes...)
-		from = m.Place
-		if len(frames) >= replayBytes {
-			if err := c.conn.Out().Pace(frames); err != nil {
-				return from, false, true, err
+		if err != nil {
+			return from, true, err
+		}
+		if len(msgs) == 0 {
+			if last != nil {
+				return from, true, errors.New("the history does not have what was delivered")
 			}
-			frames = nil
+			return from, true, nil
 		}
+		var frames []byte
+		for i, m := range msgs {
+			if last != nil && m.Place.Seq > last.Seq {
+				msgs = msgs[:i]
+				break
+			}
+			frames = append(frames, messageFrame(m).Bytes...)
+			if len(frames) >= replayBytes {
+				if err := c.conn.Out().Pace(frames); err != nil {
+					return from, true, err
+				}
+				frames = nil
+			}
+		}
+		if len(frames) > 0 {
+			if err := c.conn.Out().Pace(frames); err != nil {
+				return from, true, err
+			}
+		}
+		from = msgs[len(msgs)-1].Place
 	}
-	if len(frames) > 0 {
-		err = c.conn.Out().Pace(frames)
-	}
-	return from, len(msgs) == replayPage, true, err
+	return from, true, nil
 }
 
 func secondsUntil(t time.Time) int64 {

@@ -40,7 +40,8 @@ type Totals struct {
 // Owner is whom an outbox tells of its connection's end.
 type Owner interface {
 	// Ending is called when the close frame is written, and again when the
-	// connection is closed. It must not block, nor use the outbox.
+	// connection is closed, under the outbox's lock: it must not block, nor use
+	// the outbox.
 	Ending()
 }
 
@@ -99,7 +100,7 @@ func (o *Outbox) Send(frames []byte) {
 }
 
 // Ahead queues one frame before what is held by a cork. When it is a close frame,
-// what is held is not sent any more.
+// what is held is not sent any more: what comes before it may not be complete.
 func (o *Outbox) Ahead(frame []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -113,17 +114,8 @@ func (o *Outbox) Ahead(frame []byte) {
 	o.push(frame)
 }
 
-// Close queues what is held by a cork, then the close frame.
-func (o *Outbox) Close(code int, reason string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.uncork()
-	if o.closing || o.dead {
-		return
-	}
-	o.closing = true
-	o.push(wire.CloseFrame(code, reason))
-}
+// Close queues the close frame. What a cork holds is not sent any more.
+func (o *Outbox) Close(code int, reason string) { o.Ahead(wire.CloseFrame(code, reason)) }
 
 // Cork holds back what Send is given from now on.
 func (o *Outbox) Cork() {
@@ -247,7 +239,12 @@ func (o *Outbox) push(b []byte) {
 	}
 }
 
-func (o *Outbox) tooMuch() bool { return o.bytes-o.paced > o.limits.Backlog }
+// tooMuch reports whether more waits than may: a peer that only pings, and reads
+// none of the pongs, costs more than their bytes.
+func (o *Outbox) tooMuch() bool {
+	const entry = 64 // what a small frame takes in memory beside its bytes
+	return o.bytes-o.paced+entry*(len(o.queue)+len(o.held)) > o.limits.Backlog
+}
 
 // giveUp drops the backlog of a peer past its limit and says good-bye instead.
 // What the peer has got the beginning of goes before that.
@@ -367,6 +364,7 @@ func (o *Outbox) drain() {
 	o.draining = false
 	if !o.dead {
 		o.queue = nil
+		_ = o.conn.SetWriteDeadline(time.Time{}) // try has none
 		o.written()
 	}
 }

@@ -95,8 +95,8 @@ func TestWhileAPageIsPacedTheLimitHoldsForWhatIsLive(t *testing.T) {
 		paced := make(chan error)
 		go func() { paced <- o.Pace(textFrame(page)) }()
 		synctest.Wait()
-		live := textFrame(strings.Repeat("y", 996))
-		for range 10 {
+		live := textFrame(strings.Repeat("y", 996)) // 1000 bytes, and 64 for the entry
+		for range 9 {
 			o.Send(live)
 		}
 		if o.Closing() {

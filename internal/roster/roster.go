@@ -35,7 +35,8 @@ type Socket interface {
 // Roster is a set of sockets. Its methods are safe for concurrent use. Drain ends
 // its one goroutine.
 type Roster[S Socket] struct {
-	most int
+	most  int
+	grace time.Duration
 
 	stop    chan struct{}  // closed when draining begins
 	running sync.WaitGroup // reserved places, and the sweeper
@@ -49,9 +50,9 @@ type Roster[S Socket] struct {
 }
 
 // New makes a roster for at most so many sockets, each of which is asked for a
-// sign of life once a heartbeat.
-func New[S Socket](most int, heartbeat time.Duration) *Roster[S] {
-	r := &Roster[S]{most: most, stop: make(chan struct{})}
+// sign of life once a heartbeat, and takes grace at the most to go away when asked.
+func New[S Socket](most int, heartbeat, grace time.Duration) *Roster[S] {
+	r := &Roster[S]{most: most, grace: grace, stop: make(chan struct{})}
 	for i := range r.live {
 		r.live[i] = make(map[S]struct{})
 	}
@@ -150,7 +151,11 @@ func (r *Roster[S]) Drain(ctx context.Context, goAway func(S)) error {
 func (r *Roster[S]) closeAll(ctx context.Context, gone <-chan struct{}, goAway func(S)) {
 	budget := drainTime
 	if deadline, ok := ctx.Deadline(); ok {
-		budget = time.Until(deadline) * 8 / 10
+		left := time.Until(deadline)
+		budget = left * 8 / 10
+		if early := left - r.grace - left/20; early > 0 {
+			budget = min(budget, early) // time for the last that do not answer
+		}
 	}
 	first := r.all()
 	step := min(budget/time.Duration(len(first)+1), drainStep)

@@ -15,6 +15,8 @@ import (
 	"github.com/reto10/chat/internal/roster"
 )
 
+const grace = 100 * time.Millisecond
+
 func TestMain(m *testing.M) { leak.Main(m) }
 
 const heartbeat = 16 * time.Second
@@ -65,7 +67,7 @@ func drain(t *testing.T, r *roster.Roster[*socket]) {
 }
 
 func TestARosterTakesSoManyAndNoMore(t *testing.T) {
-	r := roster.New[*socket](2, heartbeat)
+	r := roster.New[*socket](2, heartbeat, grace)
 	first := enter(t, r)
 	if err := r.Reserve(); err != nil { // accepted, not yet live
 		t.Fatal(err)
@@ -100,7 +102,7 @@ func TestARosterTakesSoManyAndNoMore(t *testing.T) {
 
 func TestManyComeAndGoAtOnce(t *testing.T) {
 	const most = 8
-	r := roster.New[*socket](most, heartbeat)
+	r := roster.New[*socket](most, heartbeat, grace)
 	var work sync.WaitGroup
 	for range 4 * most {
 		work.Go(func() {
@@ -126,7 +128,7 @@ func TestManyComeAndGoAtOnce(t *testing.T) {
 
 func TestEverySocketIsAskedOnceAHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](1000, heartbeat)
+		r := roster.New[*socket](1000, heartbeat, grace)
 		var sockets []*socket
 		for range 100 {
 			sockets = append(sockets, enter(t, r))
@@ -180,7 +182,7 @@ func TestDrainingIsSpread(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := roster.New[*socket](100_000, heartbeat)
+				r := roster.New[*socket](100_000, heartbeat, grace)
 				for range tt.sockets {
 					enter(t, r)
 				}
@@ -219,7 +221,7 @@ func TestDrainingIsSpread(t *testing.T) {
 
 func TestDrainingWaitsForWhoIsStillComing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](10, heartbeat)
+		r := roster.New[*socket](10, heartbeat, grace)
 		enter(t, r)
 		if err := r.Reserve(); err != nil {
 			t.Fatal(err)
@@ -245,7 +247,7 @@ func TestDrainingWaitsForWhoIsStillComing(t *testing.T) {
 
 func TestEachIsToldToGoOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](10, heartbeat)
+		r := roster.New[*socket](10, heartbeat, grace)
 		a, b := enter(t, r), enter(t, r)
 		told := make(map[*socket]int)
 		err := r.Drain(t.Context(), func(s *socket) {
@@ -263,7 +265,7 @@ func TestEachIsToldToGoOnce(t *testing.T) {
 
 func TestWhoDoesNotGoInTimeIsKilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](10, heartbeat)
+		r := roster.New[*socket](10, heartbeat, grace)
 		a, b := enter(t, r), enter(t, r)
 		if err := r.Reserve(); err != nil { // for the one that comes too late
 			t.Fatal(err)
@@ -302,7 +304,7 @@ func TestWhoDoesNotGoInTimeIsKilled(t *testing.T) {
 
 func TestDrainingWithoutTimeKillsAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](10, heartbeat)
+		r := roster.New[*socket](10, heartbeat, grace)
 		s := enter(t, r)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -317,7 +319,7 @@ func TestDrainingWithoutTimeKillsAll(t *testing.T) {
 
 func TestNobodyIsAskedAfterDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](10, heartbeat)
+		r := roster.New[*socket](10, heartbeat, grace)
 		s := enter(t, r)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

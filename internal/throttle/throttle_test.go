@@ -2,6 +2,7 @@ package throttle_test
 
 import (
 	"fmt"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -53,8 +54,8 @@ func TestBucketGivesItsBurstThenItsRate(t *testing.T) {
 			{0, true}, {1000 * time.Hour, false},
 		}},
 		{"no burst gives nothing", 1, 0, []try{{0, false}, {time.Hour, false}}},
-		{"huge rate and burst do not overflow", 1e300, 1 << 62, []try{{0, true}, {0, true}}},
-		{"tiny rate and huge burst do not overflow", 1e-300, 1 << 62, []try{{0, true}}},
+		{"huge rate and burst do not overflow", 1e300, math.MaxInt, []try{{0, true}, {0, true}}},
+		{"tiny rate and huge burst do not overflow", 1e-300, math.MaxInt, []try{{0, true}}},
 		{"a clock set back keeps it shut for one refill at most", 1, 2, []try{
 			{time.Hour, true}, {time.Hour, true},
 			{0, false},

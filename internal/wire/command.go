@@ -6,7 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"reflect"
+	"unicode/utf8"
 )
 
 // Types of the commands a chat.v1 client sends.
@@ -104,38 +105,72 @@ func (c *Command) check() error {
 	return nil
 }
 
-// DecodeStrict reads exactly one JSON object from r into v, a pointer to a struct.
-// An unknown field, anything but an object and anything after it are errors. When
-// one field is wrong, v holds the others all the same. What r fails with is
-// returned as it is.
+// DecodeStrict reads exactly one JSON object from r into v, a pointer to a struct
+// with a json tag on each field. A field that is unknown (to the letter), given
+// twice or null, text that is not UTF-8, anything but an object and anything
+// after it are errors. When one field is wrong, v holds the others all the same.
+// What r fails with is returned as it is.
 func DecodeStrict(r io.Reader, v any) error {
-	var object json.RawMessage
-	dec := json.NewDecoder(r)
-	if err := dec.Decode(&object); err != nil {
-		return jsonError(err)
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return err
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		if err != nil && !notJSON(err) {
-			return err
-		}
-		return errors.New("something follows the JSON object")
+	if !utf8.Valid(text) {
+		return errors.New("not UTF-8")
 	}
-	if object[0] != '{' {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
 		return errors.New("not a JSON object")
 	}
-	strict := json.NewDecoder(bytes.NewReader(object))
-	strict.DisallowUnknownFields()
-	if err := strict.Decode(v); err != nil {
+	err = json.Unmarshal(text, v)
+	if keys := checkKeys(dec, v); keys != nil {
+		return keys
+	}
+	if err != nil {
 		return jsonError(err)
 	}
 	return nil
 }
 
-// notJSON reports whether err is about the text and not of the reader it came
-// from.
-func notJSON(err error) bool {
-	_, syntax := errors.AsType[*json.SyntaxError](err)
-	return syntax || err == io.EOF || err == io.ErrUnexpectedEOF
+// checkKeys reads the rest of an object and what follows it.
+func checkKeys(dec *json.Decoder, v any) error {
+	known := fieldNames(reflect.TypeOf(v).Elem())
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return errors.New("not a JSON object")
+		}
+		key := token.(string)
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return errors.New("not a JSON object")
+		}
+		given, ok := known[key]
+		switch {
+		case !ok:
+			return fmt.Errorf("unknown field %.40q", key)
+		case given:
+			return fmt.Errorf("%s is given twice", key)
+		case string(value) == "null":
+			return fmt.Errorf("%s is null", key)
+		}
+		known[key] = true
+	}
+	if _, err := dec.Token(); err != nil {
+		return errors.New("not a JSON object")
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("something follows the JSON object")
+	}
+	return nil
+}
+
+func fieldNames(t reflect.Type) map[string]bool {
+	names := make(map[string]bool, t.NumField())
+	for i := range t.NumField() {
+		names[t.Field(i).Tag.Get("json")] = false
+	}
+	return names
 }
 
 // jsonError says in the protocol's words what encoding/json found, without the
@@ -144,11 +179,5 @@ func jsonError(err error) error {
 	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Errorf("%.40q has the wrong type: %.40s", t.Field, t.Value)
 	}
-	if notJSON(err) {
-		return errors.New("not a JSON object")
-	}
-	if text, ok := strings.CutPrefix(err.Error(), "json: "); ok {
-		return fmt.Errorf("%.80s", text)
-	}
-	return err
+	return errors.New("not a JSON object")
 }

@@ -57,6 +57,9 @@ func Check(r *http.Request) *Refusal {
 		upgrade.Set("Sec-WebSocket-Version", "13")
 		return &Refusal{http.StatusUpgradeRequired, "Sec-WebSocket-Version must be 13", upgrade}
 	}
+	if r.ContentLength != 0 {
+		return &Refusal{http.StatusBadRequest, "a handshake has no body", nil}
+	}
 	keys := r.Header.Values("Sec-WebSocket-Key")
 	if len(keys) == 1 {
 		key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(keys[0]))
