@@ -209,10 +209,28 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 		c.Close(CloseTokenExpired, "the token is another user's")
 		return nil
 	}
-	c.who.Store(&who)
+	was := c.who.Swap(&who)
 	c.expiry.Reset(time.Until(who.Expires))
+	if was.User.Role != who.User.Role {
+		if err := c.rejoin(ctx); err != nil {
+			c.fail("joining channels in another role", err)
+			return nil
+		}
+	}
 	left := secondsUntil(who.Expires)
 	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, ExpiresIn: &left})
+	return nil
+}
+
+// rejoin lets the registry know of another role.
+func (c *socket) rejoin(ctx context.Context) error {
+	c.catching.Lock()
+	defer c.catching.Unlock()
+	for channel := range c.channels {
+		if _, err := c.join(ctx, channel); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -103,6 +103,25 @@ func TestPresenceAudience(t *testing.T) {
 	}
 }
 
+func TestPresenceToAdminsFollowsARefreshedRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipes(t, chat.WithPresence(chat.PresenceToAdmins))
+		c := s.dial("watch")
+		as := func(role string) {
+			if got := c.answer(`{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "watch", Role: role}, time.Hour) + `"}`); got.Type != "ack" {
+				t.Fatalf("refresh: %+v", got)
+			}
+		}
+		wantEvents(t, "a user", s.hear(c))
+		as(chat.RoleAdmin)
+		s.dial("ana")
+		wantEvents(t, "an admin by now", s.hear(c), `user_joined ana/user in ""`)
+		as(chat.RoleUser)
+		s.dial("bob")
+		wantEvents(t, "no admin any more", s.hear(c))
+	})
+}
+
 func wantEvents(t *testing.T, when string, got []string, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -33,7 +33,8 @@ type Registry interface {
 	// is delivered to s, in order, once; to one that is a member already, all up
 	// to that place has been delivered. The place may lie behind the history's
 	// last: what is stored and not handed on yet comes. "" is everyone's channel,
-	// which the service joins each socket to.
+	// which the service joins each socket to. A socket whose user's role has
+	// changed joins its channels again.
 	Join(ctx context.Context, s Socket, channel string) (Place, error)
 
 	// Leave undoes Join. What is broadcast after it returns is not delivered.
@@ -229,6 +230,11 @@ func (r *MemoryRegistry) Join(ctx context.Context, s Socket, channel string) (Pl
 			start = Place(last)
 			m.fan.Join(channel)
 		})
+		if s.User().Admin() {
+			m.fan.Join(adminsOf(channel))
+		} else if !fresh {
+			m.fan.Leave(adminsOf(channel)) // it may have been one's
+		}
 		if open && !fresh {
 			err = m.fan.Flush(ctx)
 		}
@@ -273,6 +279,7 @@ func (r *MemoryRegistry) Leave(ctx context.Context, s Socket, channel string) er
 	}
 	m.channels = slices.Delete(m.channels, at, at+1)
 	m.fan.Leave(channel)
+	m.fan.Leave(adminsOf(channel))
 	if channel != "" { // who is connected is in everyone's channel until Disconnect
 		r.exit(channel, m)
 	}
@@ -337,15 +344,17 @@ func (r *MemoryRegistry) Close(_ context.Context, username string, keep int, cod
 
 // Notify implements [Notifier].
 func (r *MemoryRegistry) Notify(channel string, adminsOnly bool, events []Event) {
+	group := channel
+	if adminsOnly {
+		group = adminsOf(channel)
+	}
 	for _, e := range events {
-		f := eventFrame(e)
-		if adminsOnly {
-			r.hub.PublishTo(channel, f, func(to fanout.Receiver) bool { return to.(interface{ User() User }).User().Admin() })
-		} else {
-			r.hub.Publish(channel, f)
-		}
+		r.hub.Publish(group, eventFrame(e))
 	}
 }
+
+// adminsOf is the group of the admins in a channel. Its name is no channel's.
+func adminsOf(channel string) string { return "\x00" + channel }
 
 // room is the channel's room, made when there is none. Under mu.
 func (r *MemoryRegistry) room(channel string) *memoryRoom {

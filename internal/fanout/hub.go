@@ -79,18 +79,6 @@ func (h *Hub) Publish(group string, f Frame) {
 	}
 }
 
-// PublishTo sends f to those members of the group that want says; it is asked
-// by the dispatchers and must not block.
-func (h *Hub) PublishTo(group string, f Frame, want func(Receiver) bool) {
-	b := Batch{Bytes: f.Bytes, Frames: []Frame{f}}
-	h.Each(group, func(r Receiver) {
-		if want(r) {
-			r.Receive(b)
-			h.deliveries.Add(1)
-		}
-	})
-}
-
 // Each calls fn for every member of the group, when it got all that was
 // published before. fn must not block.
 func (h *Hub) Each(group string, fn func(Receiver)) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -277,34 +276,6 @@ func TestJoinsAndLeavesKeepTheirPlaceAmongWhatWaits(t *testing.T) {
 		if diff := cmp.Diff(tt.want, tt.r.got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
-	}
-}
-
-func TestPublishToAsksAndKeepsItsPlace(t *testing.T) {
-	h := fanout.NewHub(2)
-	receivers := make([]recorder, 6)
-	want := func(r fanout.Receiver) bool {
-		return slices.Index([]fanout.Receiver{&receivers[1], &receivers[4]}, r) >= 0
-	}
-	for i := range receivers {
-		h.Add(&receivers[i]).Join("g")
-	}
-	h.Publish("g", frame("before"))
-	h.PublishTo("g", frame("some"), want)
-	h.Publish("g", frame("behind"))
-	h.PublishTo("nobody's", frame("none"), want)
-	flush(t, h)
-	for i := range receivers {
-		expected := []any{"before", "behind"}
-		if want(&receivers[i]) {
-			expected = []any{"before", "some", "behind"}
-		}
-		if diff := cmp.Diff(expected, receivers[i].got); diff != "" {
-			t.Errorf("receiver %d (-want +got):\n%s", i, diff)
-		}
-	}
-	if got := h.Deliveries(); got != 14 {
-		t.Errorf("Deliveries = %d, want 14", got)
 	}
 }
 
