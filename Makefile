@@ -8,10 +8,10 @@ TESTFLAGS ?=
 BENCH     ?= .
 FUZZTIME  ?= 10s
 
-.PHONY: help run test lint fuzz bench cover deps needs
+.PHONY: help run test lint fuzz bench bench-quick microbench cover deps needs
 
 help: ## list what make can do
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## serve https://localhost:8443 (ARGS='-addr :9000' for flags)
 	go run ./cmd/chatd $(ARGS)
@@ -25,7 +25,13 @@ lint: ## check format, vet, staticcheck, go.mod and the list of dependencies
 fuzz: ## run each fuzz target for FUZZTIME=10s
 	@scripts/each fuzz $(FUZZTIME)
 
-bench: ## run the benchmarks (BENCH=regexp)
+bench: ## measure the server beside its peers, an hour or so (ARGS='-rows fanout -runs 5')
+	@cd internal/bench && go run ./cmd/bench -out ../../docs/bench $(ARGS)
+
+bench-quick: ## the two main rows of that, in under a minute
+	@cd internal/bench && go run ./cmd/bench -quick $(ARGS)
+
+microbench: ## run the benchmarks of single functions (BENCH=regexp)
 	@scripts/each go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 cover: needs ## show how much of each package the tests reach, and of all

@@ -284,6 +284,15 @@ func (s *Service) tellPresence(changes []presence.Change) {
 	if !ok {
 		return
 	}
+	size := make(map[string]int) // of each channel
+	for _, c := range changes {
+		size[c.Channel] = max(size[c.Channel], c.Size)
+	}
+	type audience struct {
+		channel    string
+		adminsOnly bool
+	}
+	told := make(map[audience][]Event)
 	now := time.Now().UTC()
 	for _, c := range changes {
 		who := [2]string{c.Channel, c.Name}
@@ -294,11 +303,15 @@ func (s *Service) tellPresence(changes []presence.Change) {
 		delete(s.told, who)
 		if c.Joined {
 			e.Type = EventUserJoined
-			toAll = s.cfg.presence == PresenceToAll && c.Size <= s.cfg.presenceLimit
+			toAll = s.cfg.presence == PresenceToAll && size[c.Channel] <= s.cfg.presenceLimit
 			if toAll {
 				s.told[who] = true
 			}
 		}
-		to.Notify(c.Channel, !toAll, []Event{e})
+		to := audience{c.Channel, !toAll}
+		told[to] = append(told[to], e)
+	}
+	for a, events := range told {
+		to.Notify(a.channel, a.adminsOnly, events)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/reto10/chat/internal/wire"
@@ -118,11 +119,12 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	}
 	c.catching.Lock()
 	defer c.catching.Unlock()
-	// Everyone's channel and one's own do not count.
-	if !c.channels[channel] && len(c.channels)-2 >= c.service.cfg.channelsPerSocket {
+	own := channel == OwnChannel(c.User().Name)
+	member := own || slices.Contains(c.channels, channel)
+	if !member && len(c.channels) >= c.service.cfg.channelsPerSocket {
 		return wrapf(ErrInvalid, "a socket joins at most %d channels", c.service.cfg.channelsPerSocket)
 	}
-	if !c.channels[channel] || cmd.Since != nil {
+	if !member || cmd.Since != nil {
 		// What is broadcast from now on comes after the ack.
 		out := c.conn.Out()
 		out.Cork()
@@ -135,28 +137,28 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 		start, err = c.join(ctx, channel)
 	} else {
 		var recovered bool
-		start, recovered, err = c.resume(ctx, channel, *cmd.Since)
+		start, recovered, err = c.resume(ctx, channel, *cmd.Since, member)
 		ack.Recovered = &recovered
 	}
 	if err != nil {
 		return unavailable("joining a channel", err)
 	}
-	c.channels[channel] = true
+	if !member {
+		c.channels = append(c.channels, channel)
+	}
 	ack.Since = FormatID(channel, start)
 	c.tell(ack)
 	return nil
 }
 
 // resume joins a channel and sends what followed an id before.
-func (c *socket) resume(ctx context.Context, channel, since string) (start Place, recovered bool, err error) {
-	member := c.channels[channel]
+func (c *socket) resume(ctx context.Context, channel, since string, member bool) (start Place, recovered bool, err error) {
 	if member {
 		// What is live already must not come twice.
 		if err := c.leave(channel); err != nil {
 			c.fail("leaving a channel", err) // whether it is left nobody knows
 			return Place{}, false, err
 		}
-		delete(c.channels, channel)
 	}
 	of, from, parseErr := ParseID(since)
 	if parseErr != nil || of != channel {
@@ -177,14 +179,14 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 	switch {
 	case channel == "" || channel == OwnChannel(c.User().Name):
 		return wrapf(ErrInvalid, "one's own channel is never left")
-	case !c.channels[channel]:
+	case !slices.Contains(c.channels, channel):
 		return wrapf(ErrNotJoined, "%q is not joined", shorten(channel))
 	}
 	if err := c.leave(channel); err != nil {
 		c.fail("leaving a channel", err) // whether it is left nobody knows
 		return unavailable("leaving a channel", err)
 	}
-	delete(c.channels, channel)
+	c.channels = slices.DeleteFunc(c.channels, func(joined string) bool { return joined == channel })
 	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref})
 	return nil
 }
@@ -226,7 +228,7 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 func (c *socket) rejoin(ctx context.Context) error {
 	c.catching.Lock()
 	defer c.catching.Unlock()
-	for channel := range c.channels {
+	for _, channel := range c.joined() {
 		if _, err := c.join(ctx, channel); err != nil {
 			return err
 		}

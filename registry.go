@@ -348,9 +348,11 @@ func (r *MemoryRegistry) Notify(channel string, adminsOnly bool, events []Event)
 	if adminsOnly {
 		group = adminsOf(channel)
 	}
-	for _, e := range events {
-		r.hub.Publish(group, eventFrame(e))
+	frames := make([]fanout.Frame, len(events))
+	for i, e := range events {
+		frames[i] = eventFrame(e)
 	}
+	r.hub.Publish(group, frames...)
 }
 
 // adminsOf is the group of the admins in a channel. Its name is no channel's.

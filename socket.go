@@ -53,7 +53,7 @@ type socket struct {
 	commands bool // speaks chat.v1
 	who      atomic.Pointer[Identity]
 	expiry   *time.Timer // closes the socket when the token ends
-	remove   func()      // from the roster
+	part     int         // of the roster
 
 	seen      seen           // what comes live that the replay has sent already
 	connected bool           // to the registry
@@ -66,7 +66,7 @@ type socket struct {
 	// catching is held while the outbox is corked: joining and leaving wait until
 	// the socket has caught up. It guards what follows.
 	catching sync.Mutex
-	channels map[string]bool // joined beside everyone's and its own
+	channels []string // joined beside everyone's and its own
 }
 
 func newSocket(s *Service, conn *wsconn.Conn, who Identity) *socket {
@@ -76,7 +76,6 @@ func newSocket(s *Service, conn *wsconn.Conn, who Identity) *socket {
 		session:  strings.ToLower(rand.Text()),
 		since:    time.Now().UTC(),
 		commands: strings.EqualFold(conn.Subprotocol(), subprotocol),
-		channels: make(map[string]bool),
 	}
 	c.who.Store(&who)
 	return c
@@ -121,7 +120,7 @@ type resumption struct {
 // start makes the socket known, says welcome and serves it from then on. It
 // returns soon; what was missed is sent by a goroutine.
 func (c *socket) start(channels []string, resume resumption) {
-	c.remove = c.service.roster.Add(c)
+	c.part = c.service.roster.Add(c)
 	c.expiry = time.AfterFunc(time.Until(c.who.Load().Expires), func() {
 		c.Close(CloseTokenExpired, "the token expired")
 	})
@@ -158,7 +157,7 @@ func (c *socket) Ended(cause error) {
 		}
 	}
 	c.expiry.Stop()
-	c.remove()
+	s.roster.Remove(c, c.part)
 	s.cfg.logger.Debug("socket ended", "session", c.session, "user", c.User().Name, "cause", cause)
 }
 
@@ -204,11 +203,11 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 		ExpiresIn: secondsUntil(who.Expires),
 	}
 	recovered := !resume.unknown
-	for _, channel := range append([]string{"", OwnChannel(who.User.Name)}, channels...) {
+	c.channels = channels
+	for _, channel := range c.joined() {
 		if c.conn.Out().Closing() {
 			return nil
 		}
-		c.channels[channel] = true
 		start, asked := resume.from[channel]
 		if asked {
 			// What followed is sent behind the welcome, if all of it is kept.
@@ -252,6 +251,11 @@ func (c *socket) catchUpAll(missed []string, resume resumption) {
 		}
 	}
 	c.conn.Out().Uncork()
+}
+
+// joined is all channels that the socket is in.
+func (c *socket) joined() []string {
+	return append([]string{"", OwnChannel(c.User().Name)}, c.channels...)
 }
 
 // join makes the socket a member and returns the place that it starts from.

@@ -70,12 +70,12 @@ func NewHub(n int) *Hub {
 // Deliveries counts the frames handed to receivers so far.
 func (h *Hub) Deliveries() uint64 { return h.deliveries.Load() }
 
-// Publish sends f to every member of the group. Frames published one after the
+// Publish sends frames to every member of the group. Frames published one after the
 // other reach each member in that order. What a member joins, leaves or is sent
 // keeps its place among them.
-func (h *Hub) Publish(group string, f Frame) {
+func (h *Hub) Publish(group string, frames ...Frame) {
 	for _, s := range h.shards {
-		s.enqueue(op{kind: opPublish, group: group, frame: f})
+		s.publish(group, frames)
 	}
 }
 
@@ -189,11 +189,24 @@ type op struct {
 func (s *shard) enqueue(o op) {
 	s.mu.Lock()
 	s.inbox = append(s.inbox, o)
-	s.bytes += len(o.frame.Bytes)
-	start := !s.running
-	s.running = true
+	s.start()
 	s.mu.Unlock()
-	if start {
+}
+
+func (s *shard) publish(group string, frames []Frame) {
+	s.mu.Lock()
+	for _, f := range frames {
+		s.inbox = append(s.inbox, op{kind: opPublish, group: group, frame: f})
+		s.bytes += len(f.Bytes)
+	}
+	s.start()
+	s.mu.Unlock()
+}
+
+// start sees to it that a dispatcher is at work. Under mu.
+func (s *shard) start() {
+	if !s.running {
+		s.running = true
 		go s.dispatch()
 	}
 }
@@ -255,7 +268,7 @@ func (s *shard) dispatch() {
 		s.flushAll()
 
 		clear(ops)
-		if cap(ops) > 1<<14 {
+		if cap(ops) > 1<<10 {
 			ops = nil // a burst's inbox is not kept for ever
 		}
 		s.mu.Lock()

@@ -54,12 +54,13 @@ type Owner interface {
 // only while there is a backlog.
 type Outbox struct {
 	conn   net.Conn
-	owner  Owner   // or nil
-	try    tryFunc // nil where a write may block
+	owner  Owner     // or nil
+	now    immediate // what can be written without waiting
 	limits *Limits
 	totals *Totals
 
 	mu       sync.Mutex // guards what follows; held over non-blocking writes only
+	first    []byte     // goes with what is pushed first
 	queue    [][]byte   // to be written, oldest first
 	held     [][]byte   // what came while corked: after queue
 	bytes    int        // in queue, held and in the drainer's hands
@@ -78,7 +79,15 @@ type Outbox struct {
 // NewOutbox makes the outbox of conn, corked: it keeps what it receives until
 // Uncork. The owner may be nil.
 func NewOutbox(conn net.Conn, owner Owner, limits *Limits, totals *Totals) *Outbox {
-	return &Outbox{conn: conn, owner: owner, try: nonBlocking(conn), limits: limits, totals: totals, corked: true}
+	return &Outbox{conn: conn, owner: owner, now: immediately(conn), limits: limits, totals: totals, corked: true}
+}
+
+// First keeps bytes to be written with what comes first, in one piece, or when
+// Uncork finds nothing else. It is called before anything is sent.
+func (o *Outbox) First(b []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.first = b
 }
 
 // Send queues whole frames. The bytes must not change afterwards.
@@ -168,6 +177,9 @@ func (o *Outbox) uncork() {
 		o.push(b)
 	}
 	o.held = nil
+	if len(o.first) > 0 && !o.closing && !o.dead {
+		o.push(nil)
+	}
 }
 
 // Moving reports whether the peer has a backlog and took some of it since the
@@ -214,8 +226,12 @@ func (o *Outbox) Kill() {
 
 // push writes b, or queues what of it the kernel does not take now.
 func (o *Outbox) push(b []byte) {
-	if !o.draining && o.try != nil {
-		n, err := o.try(b)
+	if len(o.first) > 0 {
+		b = append(o.first, b...)
+		o.first = nil
+	}
+	if !o.draining && o.now.can() {
+		n, err := o.now.write(o.conn, b)
 		if err != nil {
 			o.die()
 			return
@@ -364,7 +380,7 @@ func (o *Outbox) drain() {
 	o.draining = false
 	if !o.dead {
 		o.queue = nil
-		_ = o.conn.SetWriteDeadline(time.Time{}) // try has none
+		_ = o.conn.SetWriteDeadline(time.Time{}) // what goes at once has none
 		o.written()
 	}
 }

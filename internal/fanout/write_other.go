@@ -4,7 +4,10 @@ package fanout
 
 import "net"
 
-type tryFunc func(b []byte) (int, error)
+// immediate can do nothing here: every write is the drainer's.
+type immediate struct{}
 
-// nonBlocking is nil: here every write is the drainer's.
-func nonBlocking(net.Conn) tryFunc { return nil }
+func immediately(net.Conn) immediate { return immediate{} }
+
+func (immediate) can() bool                           { return false }
+func (immediate) write(net.Conn, []byte) (int, error) { return 0, nil }

@@ -84,22 +84,25 @@ func (r *Roster[S]) Release() {
 }
 
 // Add puts a socket, for which there is a reservation, on the roster, and returns
-// what takes it off again.
-func (r *Roster[S]) Add(s S) (remove func()) {
+// the part of it that it is in.
+func (r *Roster[S]) Add(s S) (part int) {
 	r.mu.Lock()
+	part = r.next
 	r.next = (r.next + 1) % parts
-	part := r.live[r.next]
-	part[s] = struct{}{}
+	r.live[part][s] = struct{}{}
 	over := r.over
 	r.mu.Unlock()
 	if over {
 		s.Kill()
 	}
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(part, s)
-	}
+	return part
+}
+
+// Remove undoes Add.
+func (r *Roster[S]) Remove(s S, part int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.live[part], s)
 }
 
 // Count is how many sockets are reserved or live.

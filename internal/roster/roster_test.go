@@ -54,8 +54,8 @@ func enter(t *testing.T, r *roster.Roster[*socket]) *socket {
 		t.Fatal(err)
 	}
 	s := &socket{began: time.Now()}
-	remove := r.Add(s)
-	s.leave = func() { remove(); r.Release() }
+	part := r.Add(s)
+	s.leave = func() { r.Remove(s, part); r.Release() }
 	return s
 }
 
@@ -113,8 +113,9 @@ func TestManyComeAndGoAtOnce(t *testing.T) {
 				if got := r.Count(); got > most {
 					t.Errorf("Count = %d, want at most %d", got, most)
 				}
-				remove := r.Add(new(socket))
-				remove()
+				s := new(socket)
+				part := r.Add(s)
+				r.Remove(s, part)
 				r.Release()
 			}
 		})
@@ -229,9 +230,10 @@ func TestDrainingWaitsForWhoIsStillComing(t *testing.T) {
 		go func() { // its handshake takes a while
 			<-time.After(3 * time.Second)
 			leave := make(chan struct{})
-			remove := r.Add(&socket{leave: func() { close(leave) }})
+			s := &socket{leave: func() { close(leave) }}
+			part := r.Add(s)
 			<-leave
-			remove()
+			r.Remove(s, part)
 			r.Release()
 		}()
 		told := 0
@@ -289,11 +291,11 @@ func TestWhoDoesNotGoInTimeIsKilled(t *testing.T) {
 		}
 
 		late := &socket{began: began}
-		remove := r.Add(late)
+		part := r.Add(late)
 		if len(late.killed) != 1 {
 			t.Error("a socket that came after the end was let live")
 		}
-		remove()
+		r.Remove(late, part)
 		r.Release()
 		if got := r.Count(); got != 0 {
 			t.Errorf("Count = %d, want 0", got)

@@ -118,13 +118,13 @@ type handshake struct {
 
 func (h *handshake) Header() http.Header { return h.header }
 
-// WriteHeader sends the answer as the first bytes of the outbox.
+// WriteHeader leaves the answer with the outbox, for the first it sends.
 func (h *handshake) WriteHeader(status int) {
 	var head bytes.Buffer
 	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
 	_ = h.header.Write(&head) // to memory
 	head.WriteString("\r\n")
-	h.c.out.Ahead(head.Bytes())
+	h.c.out.First(head.Bytes())
 }
 
 // hasToken reports whether a comma-separated header holds token, in any case.

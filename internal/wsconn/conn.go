@@ -93,14 +93,14 @@ func (c *Conn) park() bool {
 	if c.raw == nil || c.out.Closing() {
 		return false
 	}
-	lot := &c.server.lot
-	if c.spot == 0 && !lot.take(c) {
+	lot, first := &c.server.lot, c.spot == 0
+	if first && !lot.take(c) {
 		c.raw = nil
 		return false
 	}
 	c.parked.Store(true)
 	// From here on somebody else may have unparked it, and read.
-	err := lot.arm(c)
+	err := lot.arm(c, first)
 	if err == nil && !c.out.Closing() || !c.unpark() {
 		return true
 	}

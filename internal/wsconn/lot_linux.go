@@ -118,17 +118,19 @@ func (l *lot) take(c *Conn) bool {
 }
 
 // arm has the connection woken, once, when bytes are there or the peer is gone.
-func (l *lot) arm(c *Conn) error {
+// The first time it comes into the set.
+func (l *lot) arm(c *Conn, first bool) error {
 	e := syscall.EpollEvent{
 		Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT,
 		Fd:     int32(c.spot), Pad: c.turn,
 	}
+	op := syscall.EPOLL_CTL_MOD
+	if first {
+		op = syscall.EPOLL_CTL_ADD
+	}
 	var err error
 	bad := c.raw.Control(func(fd uintptr) {
-		err = syscall.EpollCtl(l.fd, syscall.EPOLL_CTL_MOD, int(fd), &e)
-		if err == syscall.ENOENT {
-			err = syscall.EpollCtl(l.fd, syscall.EPOLL_CTL_ADD, int(fd), &e)
-		}
+		err = syscall.EpollCtl(l.fd, op, int(fd), &e)
 	})
 	if bad != nil {
 		return bad

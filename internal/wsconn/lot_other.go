@@ -12,10 +12,10 @@ import (
 // lot has no room here: every connection keeps its goroutine.
 type lot struct{}
 
-func (*lot) take(*Conn) bool { return false }
-func (*lot) arm(*Conn) error { return os.ErrInvalid }
-func (*lot) leave(*Conn)     {}
-func (*lot) close()          {}
+func (*lot) take(*Conn) bool       { return false }
+func (*lot) arm(*Conn, bool) error { return os.ErrInvalid }
+func (*lot) leave(*Conn)           {}
+func (*lot) close()                {}
 
 func socketBelow(net.Conn) syscall.RawConn { return nil }
 

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/reto10/chat/internal/bench/peer"
+	"github.com/reto10/chat/internal/bench/report"
+	"github.com/reto10/chat/internal/bench/row"
+)
+
+// options are the command's flags.
+type options struct {
+	rows, kinds []string
+	runs        int
+	quick       bool
+	out         string
+	soak        time.Duration
+	rest        time.Duration
+	limit       time.Duration
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	rows := flags.String("rows", "", "rows to measure, by commas (default all; with -quick the first)")
+	kinds := flags.String("kinds", "", "servers to measure, by commas (default all)")
+	flags.IntVar(&o.runs, "runs", 0, "runs of each server and row (default 3; with -quick 1)")
+	flags.BoolVar(&o.quick, "quick", false, "smaller and shorter, under a minute")
+	flags.StringVar(&o.out, "out", "", "directory for bench.json and bench.svg (default none)")
+	flags.DurationVar(&o.soak, "soak", 0, "add a soak of this length")
+	flags.DurationVar(&o.rest, "rest", 500*time.Microsecond, "how long clients do not look while messages are expected")
+	flags.DurationVar(&o.limit, "timeout", time.Hour, "give up after this time")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if o.runs <= 0 {
+		o.runs = 3
+		if o.quick {
+			o.runs = 1
+		}
+	}
+	o.rows, o.kinds = split(*rows), split(*kinds)
+	for _, name := range o.rows {
+		if !slices.ContainsFunc(row.Rows, func(r row.Row) bool { return r.Name == name }) {
+			return o, fmt.Errorf("-rows: unknown row %q, not one of %s", name, strings.Join(row.Names(), ", "))
+		}
+	}
+	for _, kind := range o.kinds {
+		if !peer.Known(kind) {
+			return o, fmt.Errorf("-kinds: unknown server %q, not one of %s", kind, strings.Join(peer.Kinds, ", "))
+		}
+	}
+	return o, nil
+}
+
+func split(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// wants says whether a row is to be run.
+func (o options) wants(r row.Row) bool {
+	switch {
+	case r.Soak:
+		return o.soak > 0
+	case len(o.rows) > 0:
+		return slices.Contains(o.rows, r.Name)
+	}
+	return !o.quick || r.Quick
+}
+
+func bench(ctx context.Context, args []string) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
+	defer cancel()
+	lab, err := newLab(o)
+	if err != nil {
+		return err
+	}
+	results := make(report.Results)
+	failed := measure(ctx, lab, o, results)
+	err = report.Table(os.Stdout, results, peer.Kinds)
+	if o.out != "" && ctx.Err() == nil {
+		here := report.Here()
+		here.Quick = o.quick
+		err = errors.Join(err, report.Write(o.out, here, results, peer.Kinds))
+	}
+	return errors.Join(err, ctx.Err(), failed)
+}
+
+// newLab sets the machine up: where there are two cores, this process has the
+// second and the servers the first.
+func newLab(o options) (*row.Lab, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // never fails
+	lab := &row.Lab{
+		Program:    self,
+		Secret:     secret,
+		ServerCore: -1,
+		Quick:      o.quick,
+		Rest:       o.rest,
+		Soak:       o.soak,
+		Log:        func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
+	}
+	if runtime.NumCPU() < 2 {
+		lab.Log("one core only: server and load get into each other's way")
+		return lab, nil
+	}
+	lab.ServerCore = 0
+	return lab, peer.Pin(1)
+}
+
+// measure runs the rows, the servers of each by turns. A failed run leaves a gap
+// in the table, and is the error when all is done.
+func measure(ctx context.Context, lab *row.Lab, o options, results report.Results) error {
+	var failed error
+	for _, r := range row.Rows {
+		if !o.wants(r) {
+			continue
+		}
+		runs := o.runs
+		if r.Soak {
+			runs = 1
+		}
+		for run := range runs {
+			for _, kind := range r.Kinds {
+				if len(o.kinds) > 0 && !slices.Contains(o.kinds, kind) {
+					continue
+				}
+				begin := time.Now()
+				values, err := r.Run(lab, ctx, kind)
+				if ctx.Err() != nil {
+					return failed
+				}
+				if err != nil {
+					err = fmt.Errorf("%s of %s, run %d: %w", r.Name, kind, run+1, err)
+					lab.Log("%v", err)
+					failed = errors.Join(failed, err)
+				}
+				for id, v := range values {
+					results.Set(id, kind, run, v)
+				}
+				lab.Log("%s %d/%d %s: %.1f s", r.Name, run+1, runs, kind, time.Since(begin).Seconds())
+			}
+		}
+	}
+	return failed
+}

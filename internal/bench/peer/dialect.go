@@ -1,0 +1,87 @@
+package peer
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/reto10/chat"
+)
+
+// Dialect is how a client talks to a kind of server.
+type Dialect struct {
+	kind  string
+	token func(user int) (string, error)
+}
+
+// NewDialect makes the dialect of a kind. token gives a user's token, where the
+// server wants one.
+func NewDialect(kind string, token func(user int) (string, error)) Dialect {
+	return Dialect{kind, token}
+}
+
+// Request is the handshake of a user's socket in channels.
+func (d Dialect) Request(user int, channels []string) (string, error) {
+	var b strings.Builder
+	switch d.kind {
+	case "chat":
+		token, err := d.token(user)
+		if err != nil {
+			return "", err
+		}
+		b.WriteString("GET /ws/chat?")
+		for _, c := range channels {
+			b.WriteString("channel=" + c + "&")
+		}
+		fmt.Fprintf(&b, " HTTP/1.1\r\nAuthorization: Bearer %s\r\nSec-WebSocket-Protocol: chat.v1\r\n", token)
+	default:
+		fmt.Fprintf(&b, "GET /?user=user%d HTTP/1.1\r\n", user)
+	}
+	// The key needs no secrecy: it shows a proxy that the answer is not an old one.
+	b.WriteString("Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: YmVuY2htYXJrYmVuY2htYQ==\r\n\r\n")
+	return b.String(), nil
+}
+
+// Hello is the text that opens a session after the handshake, "" for none.
+func (d Dialect) Hello(channels []string) string {
+	if d.kind != "centrifuge" {
+		return ""
+	}
+	subs := make([]string, len(channels))
+	for i, c := range channels {
+		subs[i] = fmt.Sprintf("%q:{}", c)
+	}
+	return fmt.Sprintf(`{"id":1,"connect":{"subs":{%s}}}`, strings.Join(subs, ","))
+}
+
+// Ping is the text by which the server asks for a sign of life, and that answers
+// it, "" where it uses WebSocket's own.
+func (d Dialect) Ping() string {
+	if d.kind == "centrifuge" {
+		return "{}"
+	}
+	return ""
+}
+
+// Command is a small message in that gets one small message out as its answer.
+func (d Dialect) Command() string {
+	const command = `{"type":"leave","ref":"7","channel":"elsewhere"}`
+	if d.kind == "centrifuge" {
+		return `{"id":2,"rpc":{"data":` + command + `}}`
+	}
+	return command
+}
+
+// Admin is the user whose role is that of an admin.
+const Admin = 0
+
+// Username of a user.
+func Username(user int) string { return fmt.Sprintf("user%d", user) }
+
+// Role of a user.
+func Role(user int) string {
+	if user == Admin {
+		return chat.RoleAdmin
+	}
+	return chat.RoleUser
+}

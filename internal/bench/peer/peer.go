@@ -1,0 +1,145 @@
+// Package peer holds the servers that are compared, each written as its library's
+// documentation advises, and the process around them that publishes and tells
+// what it costs.
+package peer
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Peer is a server of sockets under comparison.
+type Peer interface {
+	http.Handler // upgrades
+
+	// Publish sends one message to every socket, or to a channel's where the
+	// peer has channels, and returns when it is handed on. One goroutine at a
+	// time calls it for one channel.
+	Publish(channel, content string) error
+	// Sockets is how many are connected.
+	Sockets() int
+}
+
+// Settings are what a row asks of a server beside the defaults.
+type Settings struct {
+	Secret    []byte        // of the tokens, for peers that verify any
+	TLS       bool          // the sockets speak TLS
+	Backlog   int           // bytes that may wait for a slow socket; 0: the default
+	Heartbeat time.Duration // 0: the default
+}
+
+// Kinds are the names that New takes, ours first and the floor second.
+var Kinds = []string{"chat", "write", "gws", "gorilla", "gorilla-joined", "melody", "nhooyr", "centrifuge"}
+
+// New makes a server of a kind.
+func New(kind string, s Settings) (Peer, error) {
+	switch kind {
+	case "chat":
+		return newChat(s)
+	case "write":
+		return newFloor(), nil
+	case "gws":
+		return newGWS(), nil
+	case "gorilla":
+		return newGorilla(false), nil
+	case "gorilla-joined":
+		return newGorilla(true), nil
+	case "melody":
+		return newMelody(), nil
+	case "nhooyr":
+		return newNhooyr(), nil
+	case "centrifuge":
+		return newCentrifuge()
+	}
+	return nil, fmt.Errorf("peer: unknown kind %q, not one of %s", kind, strings.Join(Kinds, ", "))
+}
+
+// Known reports whether New takes a kind.
+func Known(kind string) bool { return slices.Contains(Kinds, kind) }
+
+// mark begins a content that Stamp can read. Nothing else in an event has it.
+const mark = '~'
+
+// content is what a published message says: its number in its channel, when it
+// was due, and padding up to size bytes.
+func content(seq uint64, due time.Time, size int) string {
+	b := make([]byte, 0, max(size, 64))
+	b = append(b, mark)
+	b = strconv.AppendUint(b, seq, 10)
+	b = append(b, ' ')
+	b = strconv.AppendInt(b, due.UnixNano(), 10)
+	b = append(b, ' ')
+	for len(b) < size {
+		b = append(b, 'x')
+	}
+	return string(b)
+}
+
+// Stamp reads number and time (Unix nanoseconds) out of an event with a published
+// content; ok is false for any other.
+func Stamp(event []byte) (seq uint64, due int64, ok bool) {
+	i := slices.Index(event, mark)
+	if i < 0 {
+		return 0, 0, false
+	}
+	a, rest, ok1 := number(event[i+1:])
+	b, _, ok2 := number(rest)
+	return a, int64(b), ok1 && ok2
+}
+
+// number reads digits up to a space.
+func number(b []byte) (n uint64, rest []byte, ok bool) {
+	for i, c := range b {
+		switch {
+		case c == ' ':
+			return n, b[i+1:], i > 0
+		case c < '0' || c > '9':
+			return 0, nil, false
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	return 0, nil, false
+}
+
+// event is the JSON that peers without a message format of their own send: the
+// same fields as ours, so that the bytes compare.
+func event(content string) []byte {
+	b, err := json.Marshal(struct {
+		Type    string `json:"type"`
+		ID      string `json:"id"`
+		Sender  string `json:"sender"`
+		Content string `json:"content"`
+		Time    string `json:"time"`
+	}{"message", "0123456789abcdef-1000", sender, content, time.Now().UTC().Format("2006-01-02T15:04:05.000Z")})
+	if err != nil {
+		panic(err) // strings alone
+	}
+	return b
+}
+
+// sender is in whose name the server publishes.
+const sender = "bench"
+
+// answer is what peers without commands of their own do with one: they read the
+// JSON and acknowledge it.
+func answer(command []byte) ([]byte, error) {
+	var c struct {
+		Type    string `json:"type"`
+		Ref     string `json:"ref"`
+		Channel string `json:"channel"`
+	}
+	if err := json.Unmarshal(command, &c); err != nil {
+		return nil, err
+	}
+	return json.Marshal(struct {
+		Type    string `json:"type"`
+		Ref     string `json:"ref"`
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}{"error", c.Ref, "not_joined", "not joined: " + c.Channel})
+}

@@ -1,0 +1,158 @@
+package peer
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// SecretVariable is the environment's variable with the tokens' secret, in hex.
+const SecretVariable = "BENCH_SECRET"
+
+// Ready is the line that a server prints when it listens.
+type Ready struct {
+	Sockets string `json:"sockets"` // address of the server under comparison
+	Control string `json:"control"` // address of the control requests
+}
+
+// Main is the server's process: it serves a kind on loopback until its standard
+// input ends, so that it never outlives who started it.
+func Main(args []string, in io.Reader, out io.Writer) error {
+	flags := flag.NewFlagSet("server", flag.ContinueOnError)
+	kind := flags.String("kind", "chat", "which server")
+	core := flags.Int("core", -1, "pin to this core")
+	sendBuffer := flags.Int("sndbuf", 0, "bytes of the sockets' send buffers, 0: the kernel's choice")
+	var s Settings
+	flags.BoolVar(&s.TLS, "tls", false, "serve TLS")
+	flags.IntVar(&s.Backlog, "backlog", 0, "bytes that may wait for a slow socket, 0: the default")
+	flags.DurationVar(&s.Heartbeat, "heartbeat", 0, "between signs of life, 0: the default")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *core >= 0 {
+		if err := Pin(*core); err != nil {
+			return err
+		}
+	}
+	var err error
+	if s.Secret, err = hex.DecodeString(os.Getenv(SecretVariable)); err != nil {
+		return fmt.Errorf("server: %s: %w", SecretVariable, err)
+	}
+	p, err := New(*kind, s)
+	if err != nil {
+		return err
+	}
+	sockets, err := listen(*sendBuffer)
+	if err != nil {
+		return err
+	}
+	control, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	quiet := log.New(io.Discard, "", 0)
+	failed := make(chan error, 3)
+	server := &http.Server{Handler: p, ErrorLog: quiet}
+	if s.TLS {
+		cert, err := selfSigned()
+		if err != nil {
+			return err
+		}
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+		server.Protocols = new(http.Protocols)
+		server.Protocols.SetHTTP1(true)
+		go func() { failed <- server.ServeTLS(sockets, "", "") }()
+	} else {
+		go func() { failed <- server.Serve(sockets) }()
+	}
+	go func() {
+		failed <- (&http.Server{Handler: newControl(p), ErrorLog: quiet}).Serve(control)
+	}()
+	go func() {
+		_, err := io.Copy(io.Discard, in)
+		failed <- err
+	}()
+	err = json.NewEncoder(out).Encode(Ready{sockets.Addr().String(), control.Addr().String()})
+	if err != nil {
+		return err
+	}
+	return <-failed
+}
+
+// listen opens the port for the sockets. Those accepted inherit its send buffer.
+func listen(sendBuffer int) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		if sendBuffer == 0 {
+			return nil
+		}
+		var err error
+		return errors.Join(raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+		}), err)
+	}}
+	return config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+}
+
+// selfSigned makes a certificate that lasts for a run.
+func selfSigned() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(24 * time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// Pin keeps every thread of this process, and those that they start, on one core.
+func Pin(core int) error {
+	var set unix.CPUSet
+	set.Set(core)
+	for pinned := map[string]bool{}; ; {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		more := false
+		for _, t := range threads {
+			var id int
+			if _, err := fmt.Sscan(t.Name(), &id); err != nil || pinned[t.Name()] {
+				continue
+			}
+			more = true
+			pinned[t.Name()] = true
+			if err := unix.SchedSetaffinity(id, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("pinning to core %d: %w", core, err)
+			}
+		}
+		if !more {
+			return nil
+		}
+	}
+}

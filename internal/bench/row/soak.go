@@ -1,0 +1,77 @@
+package row
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// soak is a long run in which sockets come and go: memory has to stay, and no
+// socket may be lost.
+func (l *Lab) soak(ctx context.Context, kind string) (Values, error) {
+	const (
+		n         = 15_000 - soakChurn
+		heartbeat = 2500 * time.Millisecond // a tenth of the default
+	)
+	minute := max(min(time.Minute, l.Soak/4), time.Second)
+	v := Values{}
+	err := l.with(ctx, config{kind: kind, heartbeat: heartbeat}, crowd{users: n + soakChurn}, func(t *trial) error {
+		if err := t.connect(ctx, n); err != nil {
+			return err
+		}
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		var early int64
+		begin := time.Now()
+		for second := 0; time.Since(begin) < l.Soak; second++ {
+			if err := t.churn(ctx, second); err != nil {
+				return fmt.Errorf("second %d: %w", second, err)
+			}
+			if early == 0 && time.Since(begin) >= minute {
+				u, err := t.usage(ctx, true)
+				if err != nil {
+					return err
+				}
+				early = u.Resident
+			}
+			if second%10 == 0 {
+				l.Log("soak: second %d, %d sockets, %v closed by the server", second, t.Open(), t.Closed())
+			}
+			<-tick.C
+		}
+		u, err := t.usage(ctx, true)
+		if err != nil {
+			return err
+		}
+		v["soak.growth"] = float64(u.Resident) / float64(early)
+		v["soak.lost"] = 0
+		for _, sockets := range t.Closed() {
+			v["soak.lost"] += float64(sockets)
+		}
+		return nil
+	})
+	return v, err
+}
+
+// soakChurn is how many sockets reconnect each second.
+const soakChurn = 100
+
+// churn is a second of the soak: some sockets go and as many come, some speak,
+// and everyone gets a message.
+func (t *trial) churn(ctx context.Context, second int) error {
+	for i := range soakChurn {
+		if err := t.Hang(second*soakChurn + i); err != nil {
+			return err
+		}
+	}
+	if err := t.Dial(ctx, soakChurn); err != nil {
+		return err
+	}
+	newest := t.Dialed() - 1
+	for i := range soakChurn {
+		if err := t.Send(newest-i*100, t.command); err != nil {
+			return err
+		}
+	}
+	return t.publish(ctx, order{n: 1, size: contentSize})
+}
