@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -39,7 +41,7 @@ type Command struct {
 // the ref where one could be read, so that the answer can carry it.
 func ParseCommand(text []byte) (Command, error) {
 	var c Command
-	err := DecodeStrict(bytes.NewReader(text), &c)
+	err := decodeStrict(text, &c)
 	if refErr := checkRef(c.Ref); refErr != nil {
 		c.Ref = nil
 		if err == nil {
@@ -115,15 +117,26 @@ func DecodeStrict(r io.Reader, v any) error {
 	if err != nil {
 		return err
 	}
+	return decodeStrict(text, v)
+}
+
+func decodeStrict(text []byte, v any) error {
 	if !utf8.Valid(text) {
 		return errors.New("not UTF-8")
 	}
-	dec := json.NewDecoder(bytes.NewReader(text))
-	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
+	err := json.Unmarshal(text, v)
+	if _, syntax := errors.AsType[*json.SyntaxError](err); syntax {
+		dec := json.NewDecoder(bytes.NewReader(text))
+		if dec.Decode(new(json.RawMessage)) == nil && dec.InputOffset() < int64(len(text)) {
+			return errors.New("something follows the JSON object")
+		}
 		return errors.New("not a JSON object")
 	}
-	err = json.Unmarshal(text, v)
-	if keys := checkKeys(dec, v); keys != nil {
+	text = bytes.TrimLeft(text, " \t\r\n")
+	if text[0] != '{' {
+		return errors.New("not a JSON object")
+	}
+	if keys := checkKeys(text, fieldNames(v)); keys != nil {
 		return keys
 	}
 	if err != nil {
@@ -132,44 +145,67 @@ func DecodeStrict(r io.Reader, v any) error {
 	return nil
 }
 
-// checkKeys reads the rest of an object and what follows it.
-func checkKeys(dec *json.Decoder, v any) error {
-	known := fieldNames(reflect.TypeOf(v).Elem())
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return errors.New("not a JSON object")
+// checkKeys goes over the keys of an object, which is valid JSON. It reads them as
+// they are written: one with an escape is none that is known.
+func checkKeys(object []byte, known []string) error {
+	var given uint64 // a bit for each known name
+	depth, key := 0, true
+	for i := 0; i < len(object); i++ {
+		switch c := object[i]; c {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case ',':
+			key = depth == 1
+		case '"':
+			end := closingQuote(object, i)
+			if depth == 1 && key {
+				name := string(object[i+1 : end])
+				at := slices.Index(known, name)
+				switch {
+				case at < 0:
+					return fmt.Errorf("unknown field %.40q", name)
+				case given&(1<<at) != 0:
+					return fmt.Errorf("%s is given twice", name)
+				}
+				given |= 1 << at
+				key = false
+				if value := bytes.TrimLeft(object[end+1:], " \t\r\n:"); value[0] == 'n' {
+					return fmt.Errorf("%s is null", name)
+				}
+			}
+			i = end
 		}
-		key := token.(string)
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return errors.New("not a JSON object")
-		}
-		given, ok := known[key]
-		switch {
-		case !ok:
-			return fmt.Errorf("unknown field %.40q", key)
-		case given:
-			return fmt.Errorf("%s is given twice", key)
-		case string(value) == "null":
-			return fmt.Errorf("%s is null", key)
-		}
-		known[key] = true
-	}
-	if _, err := dec.Token(); err != nil {
-		return errors.New("not a JSON object")
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("something follows the JSON object")
 	}
 	return nil
 }
 
-func fieldNames(t reflect.Type) map[string]bool {
-	names := make(map[string]bool, t.NumField())
-	for i := range t.NumField() {
-		names[t.Field(i).Tag.Get("json")] = false
+// closingQuote is where the string ends whose first quote is at start.
+func closingQuote(text []byte, start int) int {
+	for i := start + 1; ; i++ {
+		switch text[i] {
+		case '\\':
+			i++
+		case '"':
+			return i
+		}
 	}
+}
+
+var namesOf sync.Map // from a struct's reflect.Type to its fields' names, []string
+
+// fieldNames is the names in the json tags of the struct that v points to.
+func fieldNames(v any) []string {
+	t := reflect.TypeOf(v).Elem()
+	if names, ok := namesOf.Load(t); ok {
+		return names.([]string)
+	}
+	names := make([]string, t.NumField())
+	for i := range names {
+		names[i] = t.Field(i).Tag.Get("json")
+	}
+	namesOf.Store(t, names)
 	return names
 }
 

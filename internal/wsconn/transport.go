@@ -46,6 +46,7 @@ type transport struct {
 	frames  frames
 	began   bool          // something was read
 	wait    time.Duration // for the next message, before there is nothing to read
+	until   time.Time     // the deadline of reading that next has set
 	tooLong *time.Timer   // running while a message is waited for that has begun
 	header  http.Header
 	br      *bufio.Reader
@@ -71,6 +72,9 @@ func newTransport(c *Conn) *transport {
 // release gives t back when neither nhooyr's Conn nor anybody else uses it.
 func (t *transport) release() {
 	t.ended()
+	if !t.until.IsZero() {
+		t.deadline(time.Time{})
+	}
 	clear(t.header)
 	t.br.Reset(nil)
 	t.bw.Reset(nil)
@@ -105,6 +109,9 @@ func (t *transport) Read(p []byte) (n int, err error) {
 	case t.frames.between() && t.c.raw != nil && !t.c.out.Closing():
 		n, err = t.next(p)
 	default:
+		if !t.until.IsZero() {
+			t.deadline(time.Time{})
+		}
 		if !t.frames.between() && t.tooLong == nil {
 			t.tooLong = time.AfterFunc(messageTime, t.c.out.Kill)
 		}
@@ -139,17 +146,25 @@ func (t *transport) next(p []byte) (n int, err error) {
 		}
 	}
 	t.began = true
-	_ = t.SetReadDeadline(time.Now().Add(wait))
-	n, err = t.Conn.Read(p)
-	_ = t.SetReadDeadline(time.Time{})
-	if t.c.out.Closing() {
-		// The deadline just lifted may have been the one for the peer's answer.
-		_ = t.SetReadDeadline(time.Now().Add(t.c.server.Limits.Closing))
+	// One that talks has its deadline moved once in a while, not for each message.
+	if now := time.Now(); wait == 0 || t.until.Sub(now) < wait {
+		t.deadline(now.Add(2 * wait))
 	}
+	n, err = t.Conn.Read(p)
 	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 		return 0, errNothing
 	}
 	return n, err
+}
+
+// deadline sets that of reading, zero for none, unless a close frame was sent:
+// then it is the one for the peer's answer.
+func (t *transport) deadline(at time.Time) {
+	t.until = at
+	_ = t.SetReadDeadline(at)
+	if t.c.out.Closing() {
+		_ = t.SetReadDeadline(time.Now().Add(t.c.server.Limits.Closing))
+	}
 }
 
 // talks is told of each message that was handled.
