@@ -292,6 +292,7 @@ func (s *Service) tellPresence(changes []presence.Change) {
 		channel    string
 		adminsOnly bool
 	}
+	var order []audience
 	told := make(map[audience][]Event)
 	now := time.Now().UTC()
 	for _, c := range changes {
@@ -308,10 +309,13 @@ func (s *Service) tellPresence(changes []presence.Change) {
 				s.told[who] = true
 			}
 		}
-		to := audience{c.Channel, !toAll}
-		told[to] = append(told[to], e)
+		a := audience{c.Channel, !toAll}
+		if told[a] == nil {
+			order = append(order, a)
+		}
+		told[a] = append(told[a], e)
 	}
-	for a, events := range told {
-		to.Notify(a.channel, a.adminsOnly, events)
+	for _, a := range order {
+		to.Notify(a.channel, a.adminsOnly, told[a])
 	}
 }
