@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math"
-	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -38,15 +37,6 @@ const (
 // [http.StripPrefix]; the socket below "/chat" is then /chat/ws/chat, and
 // [Service.SocketHandler] can stand anywhere.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
-
-// LoginHandler answers POST with a token for a username and password. It is not
-// found when the service's [Authenticator] is no [LoginProvider].
-func (s *Service) LoginHandler() http.Handler {
-	if s.login == nil {
-		return http.HandlerFunc(notFound)
-	}
-	return s.route(methods{http.MethodPost: s.serveLogin})
-}
 
 // SocketHandler is the WebSocket alone, for services with a login of their own.
 // Mount it without a method, so that other methods than GET are answered, too.
@@ -140,59 +130,6 @@ func (s *Service) route(m methods) http.Handler {
 
 func notFound(w http.ResponseWriter, r *http.Request) {
 	problem.Write(w, http.StatusNotFound, "nothing is at this address")
-}
-
-func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
-	var credentials struct {
-		Username string `json:"username"`
-		Password string `json:"password"`
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	if mediaType(r) == "application/x-www-form-urlencoded" {
-		if err := r.ParseForm(); err != nil {
-			refuseBody(w, err)
-			return
-		}
-		for name, values := range r.PostForm {
-			if (name != "username" && name != "password") || len(values) != 1 {
-				problem.Write(w, http.StatusBadRequest, "the form takes one username and one password")
-				return
-			}
-		}
-		credentials.Username, credentials.Password = r.PostForm.Get("username"), r.PostForm.Get("password")
-	} else if err := wire.DecodeStrict(r.Body, &credentials); err != nil {
-		refuseBody(w, err)
-		return
-	}
-	if credentials.Username == "" || credentials.Password == "" {
-		problem.Write(w, http.StatusBadRequest, "username and password are needed")
-		return
-	}
-	from := network(s.cfg.clientAddr(r))
-	if wait, ok := s.logins.take(credentials.Username, from); !ok {
-		s.counts.refusedLogins.Add(1)
-		setRetryAfter(w, wait)
-		problem.Write(w, http.StatusTooManyRequests, "too many tries, wait")
-		return
-	}
-	token, err := s.login.Login(r.Context(), credentials.Username, credentials.Password)
-	if errors.Is(err, ErrUnauthenticated) {
-		s.counts.refusedLogins.Add(1)
-		s.refuseRequest(w, r, wrapf(ErrUnauthenticated, "wrong username or password"))
-		return
-	}
-	// Only a wrong pair costs a try.
-	s.logins.giveBack(credentials.Username, from)
-	if err != nil {
-		s.refuseRequest(w, r, unavailable("logging in", err))
-		return
-	}
-	s.counts.logins.Add(1)
-	answer(w, http.StatusOK, struct {
-		AccessToken string `json:"access_token"`
-		TokenType   string `json:"token_type"`
-		ExpiresIn   int64  `json:"expires_in"`
-	}{token.AccessToken, "bearer", int64(token.ExpiresIn / time.Second)})
 }
 
 func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
@@ -472,14 +409,6 @@ func remoteHost(r *http.Request) string {
 		return r.RemoteAddr
 	}
 	return host
-}
-
-func mediaType(r *http.Request) string {
-	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil {
-		return ""
-	}
-	return t
 }
 
 func answer(w http.ResponseWriter, status int, body any) {

@@ -1,10 +1,15 @@
 package chat
 
 import (
+	"errors"
+	"mime"
+	"net/http"
 	"net/netip"
 	"time"
 
+	"github.com/reto10/chat/internal/problem"
 	"github.com/reto10/chat/internal/throttle"
+	"github.com/reto10/chat/internal/wire"
 )
 
 // A wrong name or password costs a try: loginBurst are free for a user from one
@@ -65,4 +70,74 @@ func network(address string) string {
 	}
 	prefix, _ := ip.WithZone("").Prefix(64)
 	return prefix.String()
+}
+
+// LoginHandler answers POST with a token for a username and password. It is not
+// found when the service's [Authenticator] is no [LoginProvider].
+func (s *Service) LoginHandler() http.Handler {
+	if s.login == nil {
+		return http.HandlerFunc(notFound)
+	}
+	return s.route(methods{http.MethodPost: s.serveLogin})
+}
+
+func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
+	var credentials struct {
+		Username string `json:"username"`
+		Password string `json:"password"`
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if mediaType(r) == "application/x-www-form-urlencoded" {
+		if err := r.ParseForm(); err != nil {
+			refuseBody(w, err)
+			return
+		}
+		for name, values := range r.PostForm {
+			if (name != "username" && name != "password") || len(values) != 1 {
+				problem.Write(w, http.StatusBadRequest, "the form takes one username and one password")
+				return
+			}
+		}
+		credentials.Username, credentials.Password = r.PostForm.Get("username"), r.PostForm.Get("password")
+	} else if err := wire.DecodeStrict(r.Body, &credentials); err != nil {
+		refuseBody(w, err)
+		return
+	}
+	if credentials.Username == "" || credentials.Password == "" {
+		problem.Write(w, http.StatusBadRequest, "username and password are needed")
+		return
+	}
+	from := network(s.cfg.clientAddr(r))
+	if wait, ok := s.logins.take(credentials.Username, from); !ok {
+		s.counts.refusedLogins.Add(1)
+		setRetryAfter(w, wait)
+		problem.Write(w, http.StatusTooManyRequests, "too many tries, wait")
+		return
+	}
+	token, err := s.login.Login(r.Context(), credentials.Username, credentials.Password)
+	if errors.Is(err, ErrUnauthenticated) {
+		s.counts.refusedLogins.Add(1)
+		s.refuseRequest(w, r, wrapf(ErrUnauthenticated, "wrong username or password"))
+		return
+	}
+	// Only a wrong pair costs a try.
+	s.logins.giveBack(credentials.Username, from)
+	if err != nil {
+		s.refuseRequest(w, r, unavailable("logging in", err))
+		return
+	}
+	s.counts.logins.Add(1)
+	answer(w, http.StatusOK, struct {
+		AccessToken string `json:"access_token"`
+		TokenType   string `json:"token_type"`
+		ExpiresIn   int64  `json:"expires_in"`
+	}{token.AccessToken, "bearer", int64(token.ExpiresIn / time.Second)})
+}
+
+func mediaType(r *http.Request) string {
+	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return t
 }
