@@ -228,7 +228,7 @@ func (o *Outbox) Kill() {
 func (o *Outbox) push(b []byte) {
 	if len(o.first) > 0 {
 		b = append(o.first, b...)
-		o.first = nil
+		o.first, o.begun = nil, true // nothing makes sense to the peer without it
 	}
 	if !o.draining && o.now.can() {
 		n, err := o.now.write(o.conn, b)
@@ -237,10 +237,11 @@ func (o *Outbox) push(b []byte) {
 			return
 		}
 		if n == len(b) {
+			o.begun = false
 			o.written()
 			return
 		}
-		o.begun = n > 0
+		o.begun = o.begun || n > 0
 		b = b[n:]
 	}
 	o.queue = append(o.queue, b)
@@ -316,6 +317,17 @@ func (o *Outbox) written() {
 func (o *Outbox) ending() {
 	if o.owner != nil {
 		o.owner.Ending()
+	}
+}
+
+// Await sets the deadline of reading for the peer's answer, if the close frame is
+// written: for a reader that had set another. Until it is written the peer has
+// nothing to answer.
+func (o *Outbox) Await() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing && !o.dead && o.ahead == 0 {
+		_ = o.conn.SetReadDeadline(time.Now().Add(o.limits.Closing))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -227,4 +228,20 @@ func TestAPeerThatTakesItsBacklogIsMoving(t *testing.T) {
 			t.Errorf("moving (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// What comes first is sent first, also to a peer that is given up before it.
+func TestWhatComesFirstIsNotDroppedWithABacklog(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the drainer comes late
+	ours, peers := pipe(t)
+	o, _ := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 1000 })
+	o.First([]byte("HTTP/1.1 101 Switching Protocols\r\n\r\n"))
+	o.Ahead(textFrame("welcome"))
+	o.Uncork()
+	o.Send(textFrame(strings.Repeat("x", 2000)))
+	go end(o)
+	got, err := io.ReadAll(peers)
+	if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 101") {
+		t.Errorf("the peer got %.60q (%v), want the answer to its handshake first", got, err)
+	}
 }

@@ -437,3 +437,26 @@ func TestAPeerThatPingsButReadsNothingIsClosed(t *testing.T) {
 		t.Errorf("slow = %d, want 1", got)
 	}
 }
+
+// Each message has a time of its own, also when the peer sends them without a
+// pause and they are handled slowly: reads seldom end where messages do.
+func TestMessagesInARowEachHaveTheirTime(t *testing.T) {
+	clocked(t, func(t *testing.T, s *server) {
+		const messages = 150
+		p, c := s.connect(nil)
+		go p.write(bytes.Repeat(frame(opText, strings.Repeat("m", 700)), messages))
+		synctest.Wait() // as many are handled as texts holds
+		<-time.After(time.Minute)
+		for range messages {
+			if text := <-s.texts; len(text) != 700 {
+				t.Fatalf("handled %.20q…", text)
+			}
+		}
+		synctest.Wait()
+		if c.Out().Closing() {
+			t.Error("killed although every message was whole")
+		}
+		c.Out().Kill()
+		<-s.served
+	})
+}

@@ -119,8 +119,7 @@ func (t *transport) Read(p []byte) (n int, err error) {
 	}
 	if n > 0 {
 		t.c.heard.Store(true)
-		t.frames.pass(p[:n])
-		if t.frames.between() {
+		if t.frames.pass(p[:n]) {
 			t.ended()
 		}
 	}
@@ -157,14 +156,12 @@ func (t *transport) next(p []byte) (n int, err error) {
 	return n, err
 }
 
-// deadline sets that of reading, zero for none, unless a close frame was sent:
-// then it is the one for the peer's answer.
+// deadline sets that of reading, zero for none, unless it is the peer's answer to
+// a close frame that is waited for.
 func (t *transport) deadline(at time.Time) {
 	t.until = at
 	_ = t.SetReadDeadline(at)
-	if t.c.out.Closing() {
-		_ = t.SetReadDeadline(time.Now().Add(t.c.server.Limits.Closing))
-	}
+	t.c.out.Await()
 }
 
 // talks is told of each message that was handled.
@@ -177,7 +174,7 @@ func (t *transport) talks() {
 	t.c.last = now
 }
 
-// ended is told when no message is under way.
+// ended is told when a message has ended: the next has a time of its own.
 func (t *transport) ended() {
 	if t.tooLong != nil {
 		t.tooLong.Stop()
@@ -197,13 +194,15 @@ type frames struct {
 // between reports whether the stream stands between two messages.
 func (f *frames) between() bool { return f.have == 0 && f.left == 0 && !f.open }
 
-// pass goes over the next bytes of the stream.
-func (f *frames) pass(b []byte) {
+// pass goes over the next bytes of the stream and reports whether it came between
+// two messages on the way.
+func (f *frames) pass(b []byte) (ended bool) {
 	for len(b) > 0 {
 		if f.left > 0 {
 			n := min(f.left, uint64(len(b)))
 			f.left -= n
 			b = b[n:]
+			ended = ended || f.between()
 			continue
 		}
 		f.head[f.have] = b[0]
@@ -214,8 +213,10 @@ func (f *frames) pass(b []byte) {
 				f.open = f.head[0]&0x80 == 0
 			}
 			f.have, f.left = 0, length
+			ended = ended || f.between()
 		}
 	}
+	return ended
 }
 
 // payload is the length that a whole head announces.
