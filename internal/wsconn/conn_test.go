@@ -460,3 +460,34 @@ func TestMessagesInARowEachHaveTheirTime(t *testing.T) {
 		<-s.served
 	})
 }
+
+// A peer that reads slowly and talks meanwhile gets all that waits for it, and
+// has its time to answer the close frame from when that is written.
+func TestTheCloseFrameBehindABacklogArrives(t *testing.T) {
+	s := serve(t, overTCP)
+	s.ws.Limits.Closing = time.Second // for each 64 KiB, and the answer
+	s.ws.Limits.Backlog = 64 << 20
+	p, c := s.connect(nil)
+	for _, text := range []string{"talks", "talks again"} {
+		p.write(frame(opText, text))
+		<-s.texts
+	}
+	const blocks, block = 30, 1 << 20
+	for range blocks {
+		c.Out().Send(wire.TextFrame(bytes.Repeat([]byte("b"), block)))
+	}
+	c.Out().Close(4001, "the end")
+	pace := time.NewTicker(90 * time.Millisecond)
+	defer pace.Stop()
+	for range blocks {
+		<-pace.C
+		p.write(frame(opPing, "alive"))
+		if got := p.next(); len(got) != block {
+			t.Fatalf("got %.40q, want a block", got)
+		}
+	}
+	p.want("close 4001 the end")
+	p.write(frame(opClose, closePayload(4001, "")))
+	p.want("EOF")
+	<-s.served
+}
