@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/internal/pipenet"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -49,8 +48,8 @@ func serve(t testing.TB, opts ...chat.Option) *server {
 
 // servePipes starts a service over pipes, for tests with a clock.
 func servePipes(t testing.TB, opts ...chat.Option) *server {
-	l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	return serveOn(t, l, l.dial, opts...)
+	l := pipenet.Listen()
+	return serveOn(t, l, l.Dial, opts...)
 }
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -350,46 +349,6 @@ func eventually(t testing.TB, what string, cond func() bool) {
 		}
 	}
 }
-
-// pipeListener listens on nothing: its connections are pipes.
-type pipeListener struct {
-	conns  chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	mine, theirs := net.Pipe()
-	select {
-	case l.conns <- theirs:
-		return mine, nil
-	case <-l.closed:
-		return nil, errors.New("listener closed")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *pipeListener) Addr() net.Addr { return pipeAddr{} }
-
-type pipeAddr struct{}
-
-func (pipeAddr) Network() string { return "pipe" }
-func (pipeAddr) String() string  { return "pipe.test" }
 
 // history is the ids of everyone's channel, oldest first.
 func (s *server) history(t testing.TB, limit int) ([]string, error) {

@@ -119,6 +119,9 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	}
 	c.catching.Lock()
 	defer c.catching.Unlock()
+	// The wait for that was not the registry's.
+	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	defer cancel()
 	own := channel == OwnChannel(c.User().Name)
 	member := own || slices.Contains(c.channels, channel)
 	if !member && len(c.channels) >= c.service.cfg.channelsPerSocket {
@@ -214,7 +217,7 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 	was := c.who.Swap(&who)
 	c.expiry.Reset(time.Until(who.Expires))
 	if was.User.Role != who.User.Role {
-		if err := c.rejoin(ctx); err != nil {
+		if err := c.rejoin(); err != nil {
 			c.fail("joining channels in another role", err)
 			return nil
 		}
@@ -225,9 +228,11 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 }
 
 // rejoin lets the registry know of another role.
-func (c *socket) rejoin(ctx context.Context) error {
+func (c *socket) rejoin() error {
 	c.catching.Lock()
 	defer c.catching.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	defer cancel()
 	for _, channel := range c.joined() {
 		if _, err := c.join(ctx, channel); err != nil {
 			return err

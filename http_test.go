@@ -17,6 +17,7 @@ import (
 	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/internal/pipenet"
 )
 
 // serveLogin starts a service with the users admin and ana, whose passwords are
@@ -115,8 +116,8 @@ func TestLogin(t *testing.T) {
 
 func TestLoginTriedTooOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-		s := serveLoginOn(t, l, l.dial, chat.WithClientAddr(func(r *http.Request) string { return r.Header.Get("X-Test-Addr") }))
+		l := pipenet.Listen()
+		s := serveLoginOn(t, l, l.Dial, chat.WithClientAddr(func(r *http.Request) string { return r.Header.Get("X-Test-Addr") }))
 		try := func(user, password, addr string) *http.Response {
 			resp, body := s.request("POST", "/login", "", `{"username":"`+user+`","password":"`+password+`"}`, "X-Test-Addr", addr)
 			if resp.StatusCode >= 400 {

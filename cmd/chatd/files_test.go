@@ -76,9 +76,7 @@ func TestWhoIsInTheUsersFileLogsIn(t *testing.T) {
 
 func TestAFileOfHtpasswdWorksAsItIs(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("htpasswd"); err != nil {
-		t.Skip("no htpasswd here") // make test installs it
-	}
+	needs(t, "htpasswd")
 	path := write(t, "users", "")
 	for _, args := range [][]string{
 		{"-B", "-b", path, "ana", "correct horse"},

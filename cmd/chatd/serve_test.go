@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -59,9 +60,7 @@ func TestPasswordsAndKeyAreNewAtEachStart(t *testing.T) {
 // The line of the banner is for a shell; so a shell runs it here.
 func TestTheLoginOfTheBannerWorksInAShell(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("no curl here") // make test installs it
-	}
+	needs(t, "curl")
 	d := startAlone(t, nil)
 	line := d.awaitIn(&d.stdout, regexp.MustCompile(`^ *(TOKEN=\$\(curl .*\))$`))[1]
 	// Port 0 has one port at either address, so that localhost works as printed.
@@ -415,4 +414,17 @@ func TestSIGHUPWithNothingToReadAgainEnds(t *testing.T) {
 	if ws, ok := d.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ws.Signal() != syscall.SIGHUP {
 		t.Errorf("ended with %v", d.cmd.ProcessState)
 	}
+}
+
+// needs ends a test that wants a program that is not here: it fails where
+// everything has to be tested.
+func needs(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err == nil {
+		return
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatalf("no %s here: make test installs it", program)
+	}
+	t.Skipf("no %s here: make test installs it", program)
 }

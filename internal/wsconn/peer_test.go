@@ -2,20 +2,20 @@ package wsconn_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/internal/pipenet"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
 )
@@ -75,8 +75,8 @@ func serve(t testing.TB, over kind) *server {
 	}
 	var l net.Listener
 	if over == overPipes {
-		p := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-		l, s.dial = p, p.dial
+		p := pipenet.Listen()
+		l, s.dial = p, func() (net.Conn, error) { return p.Dial(context.Background(), "", "") }
 	} else {
 		var err error
 		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -261,36 +261,3 @@ func (p *peer) want(frames ...string) {
 		}
 	}
 }
-
-// pipeListener listens on nothing: its connections are pipes.
-type pipeListener struct {
-	conns  chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (l *pipeListener) dial() (net.Conn, error) {
-	mine, theirs := net.Pipe()
-	select {
-	case l.conns <- theirs:
-		return mine, nil
-	case <-l.closed:
-		return nil, errors.New("listener closed")
-	}
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
