@@ -1,7 +1,6 @@
 package keyset_test
 
 import (
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -11,9 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -21,6 +18,7 @@ import (
 
 	"github.com/lestrrat-go/jwx/v2/jwk"
 
+	"github.com/reto10/chat/internal/pipenet"
 	"github.com/reto10/chat/internal/token"
 )
 
@@ -40,11 +38,11 @@ type provider struct {
 func newProvider(t testing.TB, keys ...string) *provider {
 	p := &provider{}
 	p.publish(keys...)
-	listener := &pipes{accept: make(chan net.Conn), closed: make(chan struct{})}
+	listener := pipenet.Listen()
 	server := &http.Server{Handler: p}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
-	p.client = &http.Client{Transport: &http.Transport{DialContext: listener.dial}}
+	p.client = &http.Client{Transport: &http.Transport{DialContext: listener.Dial}}
 	return p
 }
 
@@ -80,37 +78,6 @@ func (p *provider) asked() int {
 	defer p.mu.Unlock()
 	return p.hits
 }
-
-// pipes is a listener whose connections are [net.Pipe]s.
-type pipes struct {
-	accept chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (l *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	here, there := net.Pipe()
-	select {
-	case l.accept <- there:
-		return here, nil
-	case <-l.closed:
-		return nil, errors.New("connection refused")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.accept:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipes) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
-func (l *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
 
 func base64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
