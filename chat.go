@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/presence"
 	"github.com/reto10/chat/internal/roster"
@@ -38,11 +39,12 @@ type Service struct {
 	logins loginLimits
 	posts  *throttle.Limiter // by user, of those who are no admins; or nil
 
-	counts  counters
-	window  *presence.Window
-	told    map[[2]string]bool // channel and user: all were told of their coming
-	roster  *roster.Roster[*socket]
-	sockets *wsconn.Server
+	counts   counters
+	window   *presence.Window
+	told     map[[2]string]bool // channel and user: all were told of their coming
+	roster   *roster.Roster[*socket]
+	expiries *expiry.Queue[*socket]
+	sockets  *wsconn.Server
 }
 
 // counters are what Stats reads.
@@ -92,7 +94,8 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 			Heartbeat: cfg.heartbeat,
 			Pings:     cfg.pings,
 		},
-		roster: roster.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
+		expiries: expiry.New[*socket](),
+		roster:   roster.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
 	}
 	s.login, _ = auth.(LoginProvider)
 	if limit := cfg.commandRate; limit.perSecond > 0 {
@@ -288,32 +291,41 @@ func (s *Service) tellPresence(changes []presence.Change) {
 	for _, c := range changes {
 		size[c.Channel] = max(size[c.Channel], c.Size)
 	}
+	now := time.Now().UTC()
 	type audience struct {
 		channel    string
 		adminsOnly bool
 	}
-	var order []audience
 	told := make(map[audience][]Event)
-	now := time.Now().UTC()
-	for _, c := range changes {
-		who := [2]string{c.Channel, c.Name}
-		e := Event{Type: EventUserLeft, User: User{c.Name, c.Role}, Channel: c.Channel, Time: now}
+	var order []audience
+	who := make([]audience, len(changes)) // is told of each change
+	count := make(map[audience]int)
+	for i, c := range changes {
+		key := [2]string{c.Channel, c.Name}
 		// Whoever was told of a coming is told of the going, too, however many
 		// there are by then; comings told to all are no more than the limit.
-		toAll := s.told[who]
-		delete(s.told, who)
+		toAll := s.told[key]
+		delete(s.told, key)
 		if c.Joined {
-			e.Type = EventUserJoined
 			toAll = s.cfg.presence == PresenceToAll && size[c.Channel] <= s.cfg.presenceLimit
 			if toAll {
-				s.told[who] = true
+				s.told[key] = true
 			}
 		}
-		a := audience{c.Channel, !toAll}
+		who[i] = audience{c.Channel, !toAll}
+		count[who[i]]++
+	}
+	for i, c := range changes {
+		a := who[i]
 		if told[a] == nil {
+			told[a] = make([]Event, 0, count[a])
 			order = append(order, a)
 		}
-		told[a] = append(told[a], e)
+		typ := EventUserLeft
+		if c.Joined {
+			typ = EventUserJoined
+		}
+		told[a] = append(told[a], Event{Type: typ, User: User{c.Name, c.Role}, Channel: c.Channel, Time: now})
 	}
 	for _, a := range order {
 		to.Notify(a.channel, a.adminsOnly, told[a])

@@ -215,7 +215,7 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 		return nil
 	}
 	was := c.who.Swap(&who)
-	c.expiry.Reset(time.Until(who.Expires))
+	c.service.expiries.Set(c, time.Until(who.Expires))
 	if was.User.Role != who.User.Role {
 		if err := c.rejoin(); err != nil {
 			c.fail("joining channels in another role", err)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/reto10/chat/internal/problem"
 	"github.com/reto10/chat/internal/roster"
@@ -187,9 +188,11 @@ func (s *Service) requestedChannels(r *http.Request, u User) (channels []string,
 		if err := s.mayJoin(r.Context(), u, channel); err != nil {
 			return nil, resume, err
 		}
-		channels = append(channels, channel)
+		channels = append(channels, shared(channel))
 	}
-	resume.from = make(map[string]Place)
+	if len(query["since"]) > 0 {
+		resume.from = make(map[string]Place)
+	}
 	for _, id := range query["since"] {
 		channel, place, err := ParseID(id)
 		if err != nil || channel != "" && channel != OwnChannel(u.Name) && !slices.Contains(channels, channel) {
@@ -200,6 +203,10 @@ func (s *Service) requestedChannels(r *http.Request, u User) (channels []string,
 	}
 	return channels, resume, nil
 }
+
+// shared is a copy of a name that all sockets have in common: one's own would
+// keep the whole request in memory.
+func shared(name string) string { return unique.Make(name).Value() }
 
 func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
 	type user struct {

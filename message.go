@@ -153,12 +153,12 @@ type Event struct {
 func messageFrame(m Message) fanout.Frame {
 	return fanout.Frame{
 		Bytes: wire.Frame(wireMessage(m, wire.TypeMessage)),
-		Event: Event{Type: EventMessage, Message: m},
+		Event: &Event{Type: EventMessage, Message: m},
 	}
 }
 
-// eventFrame is any event as every socket gets it, encoded once.
-func eventFrame(e Event) fanout.Frame {
+// eventFrame is any event as every socket gets it, encoded once. It keeps e.
+func eventFrame(e *Event) fanout.Frame {
 	if e.Type == EventMessage {
 		return messageFrame(e.Message)
 	}

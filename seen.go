@@ -43,7 +43,7 @@ func (s *seen) drop(channel string) {
 
 // has reports whether the socket has got e. The first message behind a place
 // shows that all before were delivered: the place is forgotten.
-func (s *seen) has(e Event) bool {
+func (s *seen) has(e *Event) bool {
 	if s.nothing() || e.Type != EventMessage {
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/throttle"
 	"github.com/reto10/chat/internal/wire"
@@ -52,7 +53,7 @@ type socket struct {
 	since    time.Time
 	commands bool // speaks chat.v1
 	who      atomic.Pointer[Identity]
-	expiry   *time.Timer // closes the socket when the token ends
+	expiry   expiry.Slot // when the token ends
 	part     int         // of the roster
 
 	seen      seen           // what comes live that the replay has sent already
@@ -92,7 +93,7 @@ func (c *socket) Receive(b fanout.Batch) {
 		return
 	}
 	for _, f := range b.Frames {
-		if !c.seen.has(f.Event.(Event)) {
+		if !c.seen.has(f.Event.(*Event)) {
 			c.conn.Out().Send(f.Bytes)
 		}
 	}
@@ -100,12 +101,16 @@ func (c *socket) Receive(b fanout.Batch) {
 
 // Deliver is for registries that have no fan-out.
 func (c *socket) Deliver(e Event) {
-	if !c.seen.has(e) {
-		c.conn.Out().Send(eventFrame(e).Bytes)
+	if !c.seen.has(&e) {
+		c.conn.Out().Send(eventFrame(&e).Bytes)
 	}
 }
 
 func (c *socket) Close(code CloseCode, reason string) { c.conn.Out().Close(int(code), reason) }
+
+// Slot and Expire are for the queue of those whose token ends.
+func (c *socket) Slot() *expiry.Slot { return &c.expiry }
+func (c *socket) Expire()            { c.Close(CloseTokenExpired, "the token expired") }
 
 // Beat and Kill are for the roster.
 func (c *socket) Beat() { c.conn.Beat() }
@@ -121,16 +126,16 @@ type resumption struct {
 // returns soon; what was missed is sent by a goroutine.
 func (c *socket) start(channels []string, resume resumption) {
 	c.part = c.service.roster.Add(c)
-	c.expiry = time.AfterFunc(time.Until(c.who.Load().Expires), func() {
-		c.Close(CloseTokenExpired, "the token expired")
-	})
+	c.service.expiries.Set(c, time.Until(c.who.Load().Expires))
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
 	defer c.recover()
-	if c.connected = c.connect(); !c.connected {
+	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	defer cancel()
+	if c.connected = c.connect(ctx); !c.connected {
 		return
 	}
 	c.catching.Lock() // for good after a panic: the socket is closed then
-	missed := c.welcome(channels, resume)
+	missed := c.welcome(ctx, channels, resume)
 	if len(missed) == 0 {
 		c.conn.Out().Uncork()
 		c.catching.Unlock()
@@ -156,16 +161,14 @@ func (c *socket) Ended(cause error) {
 			s.cfg.logger.Warn("disconnecting a socket", "session", c.session, "error", err)
 		}
 	}
-	c.expiry.Stop()
+	s.expiries.Remove(c)
 	s.roster.Remove(c, c.part)
 	s.cfg.logger.Debug("socket ended", "session", c.session, "user", c.User().Name, "cause", cause)
 }
 
 // connect makes the socket known, or closes it.
-func (c *socket) connect() bool {
+func (c *socket) connect(ctx context.Context) bool {
 	s := c.service
-	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
-	defer cancel()
 	n, err := s.cfg.registry.Connect(ctx, c)
 	if err != nil {
 		c.fail("connecting a socket", err)
@@ -191,11 +194,10 @@ func (c *socket) fail(doing string, err error) {
 
 // welcome joins the channels in which nothing was missed, and says so. It returns
 // those in which something was: they are joined behind it.
-func (c *socket) welcome(channels []string, resume resumption) (missed []string) {
-	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
-	defer cancel()
+func (c *socket) welcome(ctx context.Context, channels []string, resume resumption) (missed []string) {
 	who := c.who.Load()
 	welcome := wire.Welcome{
+		Since:     make([]string, 0, 2+len(channels)),
 		Type:      wire.TypeWelcome,
 		Session:   c.session,
 		User:      who.User.Name,

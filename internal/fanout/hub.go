@@ -24,6 +24,8 @@ const (
 	maxBatch = 64 << 10
 	// maxInbox is how many bytes may wait for a dispatcher before publishers do.
 	maxInbox = 4 << 20
+	// maxNoted is how many joins and leaves wait for something to be published.
+	maxNoted = 256
 )
 
 // Frame is one event, ready to be sent.
@@ -70,9 +72,9 @@ func NewHub(n int) *Hub {
 // Deliveries counts the frames handed to receivers so far.
 func (h *Hub) Deliveries() uint64 { return h.deliveries.Load() }
 
-// Publish sends frames to every member of the group. Frames published one after the
-// other reach each member in that order. What a member joins, leaves or is sent
-// keeps its place among them.
+// Publish sends frames to every member of the group; it keeps the slice. Frames
+// published one after the other reach each member in that order. What a member
+// joins, leaves or is sent keeps its place among them.
 func (h *Hub) Publish(group string, frames ...Frame) {
 	for _, s := range h.shards {
 		s.publish(group, frames)
@@ -109,10 +111,11 @@ func (h *Hub) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Add makes r a member of the hub, in no group yet.
-func (h *Hub) Add(r Receiver) *Member {
+// Add makes r a member of the hub, in no group yet; m, a zero Member, is where
+// the hub keeps it.
+func (h *Hub) Add(m *Member, r Receiver) {
 	i := (h.next.Add(1) - 1) % uint32(len(h.shards))
-	return &Member{shard: h.shards[i], receiver: r}
+	m.shard, m.receiver = h.shards[i], r
 }
 
 // Member is a receiver in a hub.
@@ -129,16 +132,16 @@ type seat struct {
 }
 
 // Join makes m a member of the group: it gets what is published after the call.
-func (m *Member) Join(group string) { m.shard.enqueue(op{kind: opJoin, group: group, member: m}) }
+func (m *Member) Join(group string) { m.shard.note(op{kind: opJoin, group: group, member: m}) }
 
 // Leave undoes Join: m gets nothing that is published after the call.
-func (m *Member) Leave(group string) { m.shard.enqueue(op{kind: opLeave, group: group, member: m}) }
+func (m *Member) Leave(group string) { m.shard.note(op{kind: opLeave, group: group, member: m}) }
 
 // Flush returns when m got all that was published before the call, or ctx ends.
 func (m *Member) Flush(ctx context.Context) error { return m.shard.do(ctx) }
 
 // Remove takes m out of all its groups.
-func (m *Member) Remove() { m.shard.enqueue(op{kind: opRemove, member: m}) }
+func (m *Member) Remove() { m.shard.note(op{kind: opRemove, member: m}) }
 
 // Do calls fn when m got all that was published before. fn must not block.
 func (m *Member) Do(fn func()) { m.shard.enqueue(op{kind: opDo, do: fn}) }
@@ -180,10 +183,21 @@ const (
 type op struct {
 	kind   opKind
 	group  string
-	frame  Frame
+	frames []Frame
 	member *Member
 	each   func(Receiver)
 	do     func()
+}
+
+// note is enqueue for what has an effect only on what comes after it, and waits
+// for that: so an arrival wakes nobody.
+func (s *shard) note(o op) {
+	s.mu.Lock()
+	s.inbox = append(s.inbox, o)
+	if len(s.inbox) >= maxNoted {
+		s.start()
+	}
+	s.mu.Unlock()
 }
 
 func (s *shard) enqueue(o op) {
@@ -195,9 +209,9 @@ func (s *shard) enqueue(o op) {
 
 func (s *shard) publish(group string, frames []Frame) {
 	s.mu.Lock()
-	for _, f := range frames {
-		s.inbox = append(s.inbox, op{kind: opPublish, group: group, frame: f})
-		s.bytes += len(f.Bytes)
+	s.inbox = append(s.inbox, op{kind: opPublish, group: group, frames: frames})
+	for i := range frames {
+		s.bytes += len(frames[i].Bytes)
 	}
 	s.start()
 	s.mu.Unlock()
@@ -284,13 +298,15 @@ func (s *shard) apply(o *op) {
 		if g == nil {
 			return
 		}
-		if len(g.pending) == 0 {
-			s.dirty = append(s.dirty, g)
-		} else if g.bytes+len(o.frame.Bytes) > maxBatch {
-			s.flush(g)
+		for _, f := range o.frames {
+			if len(g.pending) == 0 {
+				s.dirty = append(s.dirty, g)
+			} else if g.bytes+len(f.Bytes) > maxBatch {
+				s.flush(g)
+			}
+			g.pending = append(g.pending, f)
+			g.bytes += len(f.Bytes)
 		}
-		g.pending = append(g.pending, o.frame)
-		g.bytes += len(o.frame.Bytes)
 	case opJoin:
 		g := s.groups[o.group]
 		if g == nil {
@@ -299,6 +315,9 @@ func (s *shard) apply(o *op) {
 		}
 		s.flush(g)
 		if _, in := o.member.seatIn(g); !in {
+			if o.member.groups == nil {
+				o.member.groups = make([]seat, 0, 3)
+			}
 			o.member.groups = append(o.member.groups, seat{g, len(g.members)})
 			g.members = append(g.members, o.member)
 		}

@@ -41,6 +41,12 @@ func (r *recorder) Receive(b fanout.Batch) {
 	r.batches = append(r.batches, b)
 }
 
+func add(h *fanout.Hub, r fanout.Receiver) *fanout.Member {
+	m := new(fanout.Member)
+	h.Add(m, r)
+	return m
+}
+
 func frame(event any) fanout.Frame {
 	return fanout.Frame{Bytes: fmt.Appendf(nil, "<%v>", event), Event: event}
 }
@@ -93,7 +99,7 @@ func TestAMemberGetsExactlyWhatIsPublishedWhileItIsIn(t *testing.T) {
 				l := new(life)
 				lives[i] = l
 				work.Go(func() {
-					m := h.Add(&l.recorder)
+					m := add(h, &l.recorder)
 					var from [groups]int
 					var in [groups]bool
 					left := func(g int) {
@@ -162,7 +168,7 @@ func TestWhatOnePublisherSendsArrivesInItsOrder(t *testing.T) {
 	h := fanout.NewHub(2)
 	receivers := make([]recorder, 10)
 	for i := range receivers {
-		h.Add(&receivers[i]).Join("all")
+		add(h, &receivers[i]).Join("all")
 	}
 	const publishers, each = 8, 1000
 	var work sync.WaitGroup
@@ -196,9 +202,9 @@ func TestWhatOnePublisherSendsArrivesInItsOrder(t *testing.T) {
 func TestWhatWaitsGoesOutAsOneSharedBatch(t *testing.T) {
 	h := fanout.NewHub(1)
 	var a, b recorder
-	m := h.Add(&a)
+	m := add(h, &a)
 	m.Join("g")
-	h.Add(&b).Join("g")
+	add(h, &b).Join("g")
 	release := held(m)
 	for n := range 10 {
 		h.Publish("g", frame(n))
@@ -222,7 +228,7 @@ func TestWhatWaitsGoesOutAsOneSharedBatch(t *testing.T) {
 func TestABatchIsBounded(t *testing.T) {
 	h := fanout.NewHub(1)
 	var r recorder
-	m := h.Add(&r)
+	m := add(h, &r)
 	m.Join("g")
 	release := held(m)
 	const limit = 64 << 10
@@ -248,7 +254,7 @@ func TestABatchIsBounded(t *testing.T) {
 func TestJoinsAndLeavesKeepTheirPlaceAmongWhatWaits(t *testing.T) {
 	h := fanout.NewHub(1)
 	var a, b, c recorder
-	ma, mb, mc := h.Add(&a), h.Add(&b), h.Add(&c)
+	ma, mb, mc := add(h, &a), add(h, &b), add(h, &c)
 	ma.Join("g")
 	mc.Join("g")
 	release := held(ma)
@@ -283,7 +289,7 @@ func TestEachSeesWhoGotAllBefore(t *testing.T) {
 	h := fanout.NewHub(3)
 	receivers := make([]recorder, 7)
 	for i := range receivers {
-		h.Add(&receivers[i]).Join("g")
+		add(h, &receivers[i]).Join("g")
 	}
 	for n := range 100 {
 		h.Publish("g", frame(n))
@@ -317,7 +323,7 @@ func (l *leaver) Receive(b fanout.Batch) {
 func TestAReceiverMayCallTheHub(t *testing.T) {
 	h := fanout.NewHub(1)
 	var l leaver
-	l.member = h.Add(&l)
+	l.member = add(h, &l)
 	l.member.Join("g")
 	h.Publish("g", frame(1))
 	flush(t, h) // the publication is done, its leaving is asked for
@@ -333,7 +339,7 @@ func TestPublishersWaitForADispatcherThatIsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := fanout.NewHub(1)
 		var r recorder
-		m := h.Add(&r)
+		m := add(h, &r)
 		m.Join("g")
 		release := held(m)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -377,7 +383,7 @@ func hubOf(n int) (*fanout.Hub, []count) {
 	h := fanout.NewHub(0)
 	receivers := make([]count, n)
 	for i := range receivers {
-		h.Add(&receivers[i]).Join("g")
+		add(h, &receivers[i]).Join("g")
 	}
 	return h, receivers
 }

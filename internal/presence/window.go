@@ -7,6 +7,14 @@ import (
 	"time"
 )
 
+const (
+	// rush is how many changes in a window are so many that it is drawn out:
+	// each time they are told, everyone there is written to.
+	rush = 100
+	// most is how many lengths a window is drawn out to.
+	most = 4
+)
+
 // Change is somebody's coming to a place or going from it.
 type Change struct {
 	Channel string
@@ -22,19 +30,21 @@ type Window struct {
 	length time.Duration
 	flush  func([]Change)
 
-	mu      sync.Mutex // guards what follows
-	pending []Change   // the first change of each key, in order; latest holds the last
-	latest  map[key]Change
-	timer   *time.Timer // not nil while something is pending or being told
+	mu      sync.Mutex     // guards what follows
+	pending []Change       // the first change of each key, in order; latest holds the last
+	latest  map[key]Change // nil while nothing is pending
+	timer   *time.Timer    // not nil while something is pending or being told
+	lengths int            // that the window was drawn out by
 	closed  bool
 }
 
 type key struct{ channel, name string }
 
 // New makes a window. flush gets what changed, in order of its first change, a
-// length after it; it is called by one goroutine at a time.
+// length after it, or up to four when very much changes; it is called by one
+// goroutine at a time.
 func New(length time.Duration, flush func([]Change)) *Window {
-	return &Window{length: length, flush: flush, latest: make(map[key]Change)}
+	return &Window{length: length, flush: flush}
 }
 
 // Add takes note of a change and returns at once. Changes of one name in one
@@ -44,6 +54,9 @@ func (w *Window) Add(c Change) {
 	defer w.mu.Unlock()
 	if w.closed {
 		return
+	}
+	if w.latest == nil {
+		w.latest = make(map[key]Change)
 	}
 	k := key{c.Channel, c.Name}
 	if _, known := w.latest[k]; !known {
@@ -70,6 +83,9 @@ func (w *Window) Close() {
 // next window ends a length after that at the earliest, so that they are told one
 // after the other.
 func (w *Window) expire() {
+	if w.drawOut() {
+		return
+	}
 	if changed := w.take(); len(changed) > 0 {
 		w.flush(changed)
 	}
@@ -82,6 +98,18 @@ func (w *Window) expire() {
 	default:
 		w.timer = nil
 	}
+}
+
+// drawOut gives the window one more length while very much changes.
+func (w *Window) drawOut() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed || len(w.pending) < rush*(w.lengths+1) || w.lengths+1 == most {
+		return false
+	}
+	w.lengths++
+	w.timer.Reset(w.length)
+	return true
 }
 
 // take empties the window and returns what changed in it.
@@ -98,7 +126,7 @@ func (w *Window) take() []Change {
 			changed = append(changed, last)
 		}
 	}
-	w.pending = nil
-	clear(w.latest)
+	// What a rush has made them grow to is not kept.
+	w.pending, w.latest, w.lengths = nil, nil, 0
 	return changed
 }

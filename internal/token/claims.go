@@ -1,13 +1,10 @@
 package token
 
 import (
-	"bytes"
-	"encoding/json"
 	"math"
 	"slices"
 	"strconv"
 	"time"
-	"unicode/utf8"
 )
 
 // Rules are what a token's claims have to agree with.
@@ -35,11 +32,8 @@ const maxDate = 253402300799
 // An expiry after the year 9999 counts as the end of that year. The error is a
 // [Refusal].
 func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
-	var all map[string]json.RawMessage
-	if !utf8.Valid(t.payload) { // the decoder would put U+FFFD in its place
-		return Claims{}, ErrMalformed
-	}
-	if err := json.Unmarshal(t.payload, &all); err != nil {
+	all, ok := parseObject(t.payload)
+	if !ok {
 		return Claims{}, ErrMalformed
 	}
 	expires, err := numericDate(all, "exp")
@@ -53,7 +47,7 @@ func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
 	if _, err := numericDate(all, "iat"); err != nil {
 		return Claims{}, err
 	}
-	claims := Claims{Subject: text(all["sub"]), Expires: expires}
+	claims := Claims{Subject: text(all.get("sub")), Expires: expires}
 	switch {
 	case expires.IsZero():
 		return Claims{}, ErrNoExpiry
@@ -63,12 +57,12 @@ func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
 		return Claims{}, ErrNotYet
 	case claims.Subject == "":
 		return Claims{}, ErrSubject
-	case rules.Issuer != "" && text(all["iss"]) != rules.Issuer:
+	case rules.Issuer != "" && text(all.get("iss")) != rules.Issuer:
 		return Claims{}, ErrIssuer
-	case rules.Audience != "" && !slices.Contains(texts(all["aud"]), rules.Audience):
+	case rules.Audience != "" && !slices.Contains(texts(all.get("aud")), rules.Audience):
 		return Claims{}, ErrAudience
 	}
-	if role, ok := all[rules.Role]; ok {
+	if role := all.get(rules.Role); role != nil {
 		if claims.Role = text(role); claims.Role == "" {
 			return Claims{}, ErrRole
 		}
@@ -76,30 +70,11 @@ func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
 	return claims, nil
 }
 
-// text is the string that a JSON value is, "" where it is none.
-func text(value json.RawMessage) (s string) {
-	if !bytes.HasPrefix(value, []byte{'"'}) || json.Unmarshal(value, &s) != nil {
-		return ""
-	}
-	return s
-}
-
-// texts is the string or strings that a JSON value is, none where it is neither.
-func texts(value json.RawMessage) (list []string) {
-	if s := text(value); s != "" {
-		return []string{s}
-	}
-	if json.Unmarshal(value, &list) != nil {
-		return nil
-	}
-	return list
-}
-
 // numericDate reads a claim that is a number of seconds since 1970, whole or not
 // (RFC 7519 section 2). The time is zero when there is no such claim.
-func numericDate(all map[string]json.RawMessage, name string) (time.Time, error) {
-	value, ok := all[name]
-	if !ok {
+func numericDate(all members, name string) (time.Time, error) {
+	value := all.get(name)
+	if value == nil {
 		return time.Time{}, nil
 	}
 	if whole, err := strconv.ParseInt(string(value), 10, 64); err == nil {

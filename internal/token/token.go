@@ -5,7 +5,6 @@ package token
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"strings"
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
@@ -81,25 +80,32 @@ func Parse(s string) (*JWS, error) {
 	if err != nil {
 		return nil, ErrMalformed
 	}
-	var header struct {
-		Algorithm   string          `json:"alg"`
-		KeyID       string          `json:"kid"`
-		Type        string          `json:"typ"`
-		ContentType string          `json:"cty"`
-		Critical    json.RawMessage `json:"crit"`
-	}
-	if err := json.Unmarshal(rawHeader, &header); err != nil || header.Algorithm == "" {
+	header, ok := parseObject(rawHeader)
+	if !ok {
 		return nil, ErrMalformed
 	}
-	if header.Critical != nil {
-		return nil, ErrExtension
+	named := make(map[string]string, 4)
+	for _, name := range []string{"alg", "kid", "typ", "cty"} {
+		value := header.get(name)
+		if value == nil {
+			continue
+		}
+		if value[0] != '"' {
+			return nil, ErrMalformed
+		}
+		named[name] = text(value)
 	}
-	if !accessType(header.Type) || header.ContentType != "" {
+	switch {
+	case named["alg"] == "":
+		return nil, ErrMalformed
+	case header.get("crit") != nil:
+		return nil, ErrExtension
+	case !accessType(named["typ"]) || named["cty"] != "":
 		return nil, ErrType
 	}
 	return &JWS{
-		Algorithm: header.Algorithm,
-		KeyID:     header.KeyID,
+		Algorithm: named["alg"],
+		KeyID:     named["kid"],
 		signed:    []byte(s[:len(parts[0])+1+len(parts[1])]),
 		payload:   payload,
 		signature: signature,

@@ -3,8 +3,12 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
+	"sync"
 	"time"
 )
+
+// maxPooled is the largest buffer that is kept for the next event.
+const maxPooled = 64 << 10
 
 // Types of the events a server sends.
 const (
@@ -79,16 +83,36 @@ func Time(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
-// Marshal is event as JSON, without the escapes that only HTML needs.
-func Marshal(event any) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(event); err != nil {
-		panic("wire: an event that is no JSON: " + err.Error()) // events are plain structs of strings
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+// encoder writes JSON without the escapes that only HTML needs.
+type encoder struct {
+	buf  bytes.Buffer
+	json *json.Encoder
 }
 
+var encoders = sync.Pool{New: func() any {
+	e := new(encoder)
+	e.json = json.NewEncoder(&e.buf)
+	e.json.SetEscapeHTML(false)
+	return e
+}}
+
+// Marshal is event as JSON.
+func Marshal(event any) []byte { return encode(event, bytes.Clone) }
+
 // Frame is event as one text frame.
-func Frame(event any) []byte { return TextFrame(Marshal(event)) }
+func Frame(event any) []byte { return encode(event, TextFrame) }
+
+// encode gives event as JSON to copy, which must not keep it.
+func encode(event any, copy func([]byte) []byte) []byte {
+	e := encoders.Get().(*encoder)
+	defer func() {
+		if e.buf.Cap() <= maxPooled {
+			encoders.Put(e)
+		}
+	}()
+	e.buf.Reset()
+	if err := e.json.Encode(event); err != nil {
+		panic("wire: an event that is no JSON: " + err.Error()) // events are plain structs of strings
+	}
+	return copy(bytes.TrimSuffix(e.buf.Bytes(), []byte("\n")))
+}

@@ -28,7 +28,14 @@ var (
 // TextFrame wraps payload, valid UTF-8, in one unmasked frame: the bytes that
 // every socket gets alike (RFC 6455, section 5.1: a server does not mask).
 func TextFrame(payload []byte) []byte {
-	b := make([]byte, 0, len(payload)+10)
+	head := 2
+	switch {
+	case len(payload) > 0xFFFF:
+		head = 10
+	case len(payload) > 125:
+		head = 4
+	}
+	b := make([]byte, 0, head+len(payload))
 	return append(appendHeader(b, opText, len(payload)), payload...)
 }
 

@@ -1,16 +1,13 @@
-//lint:file-ignore SA1019 nhooyr.io/websocket is the owner's choice; the same code lives on as github.com/coder/websocket
-
 package wsconn
 
 import (
 	"bytes"
+	"crypto/sha1"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"strings"
 	"time"
-
-	"nhooyr.io/websocket"
 
 	"github.com/reto10/chat/internal/fanout"
 )
@@ -94,37 +91,46 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 		c.quiet = userTimeout(c.raw, s.Heartbeat)
 	}
 
-	t := newTransport(c)
-	defer t.release()
-	ws, err := websocket.Accept(&handshake{t, w.Header().Clone()}, r, &websocket.AcceptOptions{
-		Subprotocols:       []string{s.Subprotocol},
-		InsecureSkipVerify: true, // origins were checked before
-	})
-	if err != nil {
-		c.out.Kill()
-		return nil, fmt.Errorf("accepting a WebSocket: %w", err)
-	}
-	c.subprotocol = strings.Clone(ws.Subprotocol())
-	_ = ws.CloseNow() // reading makes one of its own
+	c.subprotocol = negotiate(r.Header, s.Subprotocol)
+	c.out.First(c.answer(w.Header(), r.Header.Get("Sec-WebSocket-Key")))
 	return c, nil
 }
 
-// handshake is the ResponseWriter that nhooyr answers the client on: the
-// connection was hijacked before, so that a failure to could still be answered.
-type handshake struct {
-	*transport
-	header http.Header
+// negotiate is the server's subprotocol as the client wrote it, "" when it was
+// not offered (RFC 6455, section 4.2.2).
+func negotiate(h http.Header, spoken string) string {
+	for _, line := range h["Sec-Websocket-Protocol"] {
+		for offered := range strings.SplitSeq(line, ",") {
+			if offered = strings.TrimSpace(offered); spoken != "" && strings.EqualFold(offered, spoken) {
+				return strings.Clone(offered)
+			}
+		}
+	}
+	return ""
 }
 
-func (h *handshake) Header() http.Header { return h.header }
+// answer is the handshake's (RFC 6455, section 4.2.2), for the outbox to send
+// with what comes first. It carries what the middleware has set, too.
+func (c *Conn) answer(extra http.Header, key string) []byte {
+	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	sum := sha1.Sum([]byte(strings.TrimSpace(key) + guid))
+	var b bytes.Buffer
+	b.Grow(256)
+	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
+	b.Write(base64.StdEncoding.AppendEncode(b.AvailableBuffer(), sum[:]))
+	b.WriteString("\r\n")
+	if c.subprotocol != "" {
+		b.WriteString("Sec-WebSocket-Protocol: " + c.subprotocol + "\r\n")
+	}
+	_ = extra.WriteSubset(&b, ours) // to memory
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
 
-// WriteHeader leaves the answer with the outbox, for the first it sends.
-func (h *handshake) WriteHeader(status int) {
-	var head bytes.Buffer
-	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
-	_ = h.header.Write(&head) // to memory
-	head.WriteString("\r\n")
-	h.c.out.First(head.Bytes())
+// ours are the headers of the answer that are not the middleware's to set.
+var ours = map[string]bool{
+	"Upgrade": true, "Connection": true,
+	"Sec-Websocket-Accept": true, "Sec-Websocket-Protocol": true, "Sec-Websocket-Extensions": true,
 }
 
 // hasToken reports whether a comma-separated header holds token, in any case.

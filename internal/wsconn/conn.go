@@ -1,9 +1,10 @@
 // Package wsconn is a WebSocket as the service sees one: whole text messages
 // come in, frames go out through an outbox, and it ends with a close code.
 //
-// nhooyr.io/websocket does the handshake, reads frames and answers control
-// frames; it sits on a connection of ours through which its own writes keep
-// their place among the frames of the outbox. This is its only importer.
+// nhooyr.io/websocket reads frames and answers control frames; it sits on a
+// connection of ours through which its own writes keep their place among the
+// frames of the outbox. This is its only importer. The handshake is answered
+// here: a Conn of nhooyr's for each arrival would be the dearest part of it.
 //
 // Receivers hardly ever speak, so where the system allows it a connection that
 // says nothing costs no goroutine: it is parked, a file descriptor in an epoll

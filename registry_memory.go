@@ -1,0 +1,505 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/reto10/chat/internal/fanout"
+	"github.com/reto10/chat/internal/sequence"
+)
+
+// MemoryRegistry is the [Registry] of a single process, and what delivers on
+// each node for those that span several. It is a [PresenceSource], a [Notifier],
+// a [HistoryReader] and a [Flusher].
+type MemoryRegistry struct {
+	hub     *fanout.Hub
+	history History // set before use
+	watch   func(PresenceChange)
+
+	mu      sync.Mutex // guards what follows; not held while anything is delivered
+	members map[Socket]*member
+	users   map[string]*memoryUser
+	rooms   map[string]*memoryRoom
+}
+
+// member is a socket in the registry.
+type member struct {
+	socket Socket
+	fan    fanout.Member
+	user   *memoryUser
+	rooms  []*memoryRoom // joined
+	own    membership    // of its user's own channel while that is no room
+}
+
+// membership is how far a socket has got into a channel.
+type membership uint8
+
+const (
+	outside membership = iota
+	joining
+	joined
+)
+
+// memoryUser is somebody with sockets on this node.
+type memoryUser struct {
+	members []*member // oldest first
+	since   time.Time // when the first of them came
+
+	// own is where the user's own channel goes on, once it is known. It becomes a
+	// room when something is sent there: most users never get anything.
+	own   Place
+	known bool
+}
+
+// memoryRoom is a channel that has members on this node.
+type memoryRoom struct {
+	channel string
+	line    *sequence.Line[fanout.Frame]
+	members int
+	users   map[*memoryUser]stay // nil in everyone's channel and users' own
+}
+
+// stay is a user's presence in a channel.
+type stay struct {
+	since       time.Time
+	connections int
+}
+
+// NewMemoryRegistry makes an empty registry. It may be given to one Service.
+func NewMemoryRegistry() *MemoryRegistry {
+	return &MemoryRegistry{
+		hub:     fanout.NewHub(0),
+		history: NewMemoryHistory(MemoryLimits{}),
+		watch:   func(PresenceChange) {},
+		members: make(map[Socket]*member),
+		users:   make(map[string]*memoryUser),
+		rooms:   make(map[string]*memoryRoom),
+	}
+}
+
+// WatchPresence implements [PresenceSource].
+func (r *MemoryRegistry) WatchPresence(fn func(PresenceChange)) { r.watch = fn }
+
+// ReadHistory implements [HistoryReader].
+func (r *MemoryRegistry) ReadHistory(h History) { r.history = h }
+
+// Deliveries counts what was handed to sockets so far: messages times receivers.
+func (r *MemoryRegistry) Deliveries() uint64 { return r.hub.Deliveries() }
+
+// Connect implements [Registry].
+func (r *MemoryRegistry) Connect(_ context.Context, s Socket) (int, error) {
+	receiver, ok := s.(fanout.Receiver)
+	if !ok {
+		receiver = eventReceiver{s}
+	}
+	m := &member{socket: s}
+	r.hub.Add(&m.fan, receiver)
+	u := s.User()
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.members[s]; known {
+		return 0, errors.New("chat: socket is connected already")
+	}
+	r.members[s] = m
+	m.user = r.users[u.Name]
+	if m.user == nil {
+		m.user = &memoryUser{since: s.Since()}
+		r.users[u.Name] = m.user
+		r.watch(PresenceChange{"", u, true, len(r.users)})
+	}
+	m.user.members = append(m.user.members, m)
+	return len(m.user.members), nil
+}
+
+// Disconnect implements [Registry].
+func (r *MemoryRegistry) Disconnect(_ context.Context, s Socket) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.members[s]
+	if m == nil {
+		return nil
+	}
+	delete(r.members, s)
+	m.fan.Remove()
+	for _, room := range m.rooms {
+		r.exit(room, m)
+	}
+	m.rooms = nil
+	u := s.User()
+	m.user.members = slices.DeleteFunc(m.user.members, func(o *member) bool { return o == m })
+	r.leaveOwn(m, OwnChannel(u.Name))
+	if len(m.user.members) == 0 {
+		delete(r.users, u.Name)
+		r.watch(PresenceChange{"", u, false, len(r.users)})
+	}
+	return nil
+}
+
+// Join implements [Registry].
+func (r *MemoryRegistry) Join(ctx context.Context, s Socket, channel string) (Place, error) {
+	for {
+		m, room, fresh, err := r.enter(s, channel)
+		if err != nil {
+			return Place{}, err
+		}
+		var start Place
+		var open bool
+		if room != nil {
+			start, open, err = r.joinRoom(ctx, m, room, fresh)
+		} else {
+			start, open, err = r.joinOwn(ctx, m, channel)
+		}
+		if err != nil {
+			if fresh {
+				_ = r.Leave(ctx, s, channel)
+			}
+			return Place{}, err
+		}
+		if open {
+			return start, nil
+		}
+		// Meanwhile the room was closed, or one's own channel has become one.
+	}
+}
+
+// enter notes that s is in the channel, and reports whether that is new. There is
+// no room when it is its user's own channel and nothing was sent there yet.
+func (r *MemoryRegistry) enter(s Socket, channel string) (m *member, room *memoryRoom, fresh bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m = r.members[s]
+	if m == nil {
+		return nil, nil, false, errors.New("chat: socket is not connected")
+	}
+	own := r.owner(channel) == m.user
+	room = r.rooms[channel]
+	if room == nil && own {
+		fresh = m.own == outside
+		m.own = max(m.own, joining)
+		return m, nil, fresh, nil
+	}
+	if room == nil {
+		room = r.open(channel)
+	}
+	if own {
+		m.own = outside // the room knows
+	}
+	return m, room, r.add(m, room), nil
+}
+
+// joinRoom has what follows the returned place delivered to m. It reports false
+// when the room is closed.
+func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRoom, fresh bool) (start Place, open bool, err error) {
+	if !room.line.Begun() {
+		last, err := r.history.Last(ctx, room.channel)
+		if err != nil {
+			return Place{}, false, err
+		}
+		room.line.Begin(sequence.Place(last))
+	}
+	open = room.line.At(func(last sequence.Place) {
+		start = Place(last)
+		m.fan.Join(room.channel)
+	})
+	if m.socket.User().Admin() {
+		m.fan.Join(adminsOf(room.channel))
+	} else if !fresh {
+		m.fan.Leave(adminsOf(room.channel)) // it may have been one's
+	}
+	if open && !fresh {
+		err = m.fan.Flush(ctx)
+	}
+	return start, open, err
+}
+
+// joinOwn finds where m's user's own channel goes on. It reports false when that
+// is a room by now, or m has left.
+func (r *MemoryRegistry) joinOwn(ctx context.Context, m *member, channel string) (start Place, open bool, err error) {
+	read := false
+	for {
+		r.mu.Lock()
+		switch {
+		case r.rooms[channel] != nil || m.own == outside:
+			r.mu.Unlock()
+			return Place{}, false, nil
+		case read && !m.user.known:
+			m.user.own, m.user.known = start, true
+		}
+		if m.user.known {
+			m.own = joined
+			start = m.user.own
+			r.mu.Unlock()
+			return start, true, nil
+		}
+		r.mu.Unlock()
+		// Whatever is sent from here on opens the room: nothing gets lost between
+		// the reading of the place and the use of it.
+		last, err := r.history.Last(ctx, channel)
+		if err != nil {
+			return Place{}, false, err
+		}
+		start, read = last, true
+	}
+}
+
+// Leave implements [Registry].
+func (r *MemoryRegistry) Leave(ctx context.Context, s Socket, channel string) error {
+	r.mu.Lock()
+	m, room := r.members[s], r.rooms[channel]
+	at := -1
+	if m != nil && room != nil {
+		at = slices.Index(m.rooms, room)
+	}
+	if at < 0 {
+		if m != nil && r.owner(channel) == m.user {
+			r.leaveOwn(m, channel)
+		}
+		r.mu.Unlock()
+		return nil
+	}
+	m.rooms = slices.Delete(m.rooms, at, at+1)
+	m.fan.Leave(channel)
+	m.fan.Leave(adminsOf(channel))
+	r.exit(room, m)
+	r.mu.Unlock()
+
+	return m.fan.Flush(ctx)
+}
+
+// Broadcast implements [Registry].
+func (r *MemoryRegistry) Broadcast(ctx context.Context, m Message) error {
+	if err := r.hub.Wait(ctx); err != nil {
+		return err
+	}
+	var f fanout.Frame
+	for {
+		room := r.addressee(m.Channel)
+		if room == nil {
+			return nil
+		}
+		if f.Bytes == nil {
+			f = messageFrame(m)
+		}
+		if room.line.Offer(sequence.Place(m.Place), f) {
+			return nil
+		}
+	}
+}
+
+// addressee is the room of a channel, nil when nobody is in it.
+func (r *MemoryRegistry) addressee(channel string) *memoryRoom {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	room := r.rooms[channel]
+	if u := r.owner(channel); room == nil && u != nil && u.listens() {
+		room = r.open(channel)
+	}
+	return room
+}
+
+// Connected implements [Registry].
+func (r *MemoryRegistry) Connected(_ context.Context, channel string) ([]Presence, error) {
+	r.mu.Lock()
+	var list []Presence
+	if channel == "" {
+		list = make([]Presence, 0, len(r.users))
+		for _, u := range r.users {
+			list = append(list, Presence{u.user(), len(u.members), u.since})
+		}
+	} else if room := r.rooms[channel]; room != nil {
+		list = make([]Presence, 0, len(room.users))
+		for u, in := range room.users {
+			list = append(list, Presence{u.user(), in.connections, in.since})
+		}
+	}
+	r.mu.Unlock()
+	slices.SortFunc(list, func(a, b Presence) int { return strings.Compare(a.User.Name, b.User.Name) })
+	return list, nil
+}
+
+// Flush implements [Flusher].
+func (r *MemoryRegistry) Flush(ctx context.Context) error { return r.hub.Flush(ctx) }
+
+// Close implements [Registry].
+func (r *MemoryRegistry) Close(_ context.Context, username string, keep int, code CloseCode, reason string) (int, error) {
+	r.mu.Lock()
+	var surplus []*member
+	if u := r.users[username]; u != nil && len(u.members) > keep {
+		surplus = slices.Clone(u.members[:len(u.members)-keep])
+	}
+	r.mu.Unlock()
+	for _, m := range surplus {
+		m.fan.Do(func() { m.socket.Close(code, reason) })
+	}
+	return len(surplus), nil
+}
+
+// Notify implements [Notifier].
+func (r *MemoryRegistry) Notify(channel string, adminsOnly bool, events []Event) {
+	group := channel
+	if adminsOnly {
+		group = adminsOf(channel)
+	}
+	frames := make([]fanout.Frame, len(events))
+	for i := range events {
+		frames[i] = eventFrame(&events[i])
+	}
+	r.hub.Publish(group, frames...)
+}
+
+// adminsOf is the group of the admins in a channel. Its name is no channel's.
+func adminsOf(channel string) string { return "\x00" + channel }
+
+// owner is whose own channel it is, if anybody's who is connected. Under mu.
+func (r *MemoryRegistry) owner(channel string) *memoryUser {
+	name, own := strings.CutPrefix(channel, "@")
+	if !own {
+		return nil
+	}
+	return r.users[name]
+}
+
+// user is who it is, in the role of the newest socket: a refreshed token may have
+// brought another. Under the registry's mu.
+func (u *memoryUser) user() User { return u.members[len(u.members)-1].socket.User() }
+
+// listens reports whether a socket of the user's is in the user's own channel.
+// Under the registry's mu.
+func (u *memoryUser) listens() bool {
+	return slices.ContainsFunc(u.members, func(m *member) bool { return m.own != outside })
+}
+
+// open makes the channel's room. Under mu.
+func (r *MemoryRegistry) open(channel string) *memoryRoom {
+	room := &memoryRoom{channel: channel}
+	room.line = sequence.New(channelHistory{r, channel},
+		func(f fanout.Frame) { r.hub.Publish(channel, f) },
+		func() { r.resync(channel) })
+	r.rooms[channel] = room
+	if channel != "" && !strings.HasPrefix(channel, "@") {
+		room.users = make(map[*memoryUser]stay)
+	}
+	if u := r.owner(channel); u != nil {
+		if u.known {
+			room.line.Begin(sequence.Place(u.own))
+		}
+		u.own, u.known = Place{}, false
+		for _, m := range u.members {
+			if m.own == joined { // whoever is joining comes by itself
+				m.own = outside
+				r.add(m, room)
+				m.fan.Join(channel)
+			}
+		}
+	}
+	return room
+}
+
+// add makes m a member of the room and reports whether it was none. Who is
+// connected is known without everyone's channel, and a user's own is nobody
+// else's to know of. Under mu.
+func (r *MemoryRegistry) add(m *member, room *memoryRoom) bool {
+	if slices.Contains(m.rooms, room) {
+		return false
+	}
+	if m.rooms == nil {
+		m.rooms = make([]*memoryRoom, 0, 3)
+	}
+	m.rooms = append(m.rooms, room)
+	room.members++
+	if room.users == nil {
+		return true
+	}
+	in, there := room.users[m.user]
+	if !there {
+		in.since = time.Now().UTC()
+	}
+	in.connections++
+	room.users[m.user] = in
+	if !there {
+		r.watch(PresenceChange{room.channel, m.socket.User(), true, len(room.users)})
+	}
+	return true
+}
+
+// exit undoes add, but for m's own list of rooms, and closes the room when nobody
+// is left in it. Under mu.
+func (r *MemoryRegistry) exit(room *memoryRoom, m *member) {
+	if in, there := room.users[m.user]; there {
+		if in.connections--; in.connections > 0 {
+			room.users[m.user] = in
+		} else {
+			delete(room.users, m.user)
+			r.watch(PresenceChange{room.channel, m.socket.User(), false, len(room.users)})
+		}
+	}
+	room.members--
+	r.closeEmpty(room)
+}
+
+// leaveOwn takes m out of its user's own channel while that is no room. When all
+// are out, what is sent there is not noticed any more. Under mu.
+func (r *MemoryRegistry) leaveOwn(m *member, channel string) {
+	if m.own == outside {
+		return
+	}
+	m.own = outside
+	if m.user.listens() {
+		return
+	}
+	m.user.own, m.user.known = Place{}, false
+	if room := r.rooms[channel]; room != nil {
+		r.closeEmpty(room) // it was opened for m
+	}
+}
+
+// closeEmpty closes the room if nobody is in it. Under mu.
+func (r *MemoryRegistry) closeEmpty(room *memoryRoom) {
+	if room.members == 0 {
+		room.line.Close()
+		delete(r.rooms, room.channel)
+	}
+}
+
+// resync ends the sockets in a channel whose missing messages are gone: when
+// they resume they are told so.
+func (r *MemoryRegistry) resync(channel string) {
+	r.hub.Each(channel, func(to fanout.Receiver) {
+		to.(interface{ Close(CloseCode, string) }).Close(CloseTooSlow, "messages were lost, resume")
+	})
+}
+
+// channelHistory lets a channel's line read what it missed.
+type channelHistory struct {
+	registry *MemoryRegistry
+	channel  string
+}
+
+// fillPage is how many missing messages are read at once.
+const fillPage = 256
+
+func (h channelHistory) After(ctx context.Context, p sequence.Place) ([]sequence.Item[fanout.Frame], error) {
+	msgs, err := h.registry.history.After(ctx, h.channel, Place(p), fillPage)
+	if errors.Is(err, ErrGone) {
+		return nil, errors.Join(err, sequence.ErrGone)
+	}
+	items := make([]sequence.Item[fanout.Frame], len(msgs))
+	for i, m := range msgs {
+		items[i] = sequence.Item[fanout.Frame]{Place: sequence.Place(m.Place), Value: messageFrame(m)}
+	}
+	return items, err
+}
+
+// eventReceiver is a Socket that is none of this package's.
+type eventReceiver struct{ Socket }
+
+func (r eventReceiver) Receive(b fanout.Batch) {
+	for _, f := range b.Frames {
+		r.Deliver(*f.Event.(*Event))
+	}
+}
