@@ -30,15 +30,21 @@ type Window struct {
 	length time.Duration
 	flush  func([]Change)
 
-	mu      sync.Mutex     // guards what follows
-	pending []Change       // the first change of each key, in order; latest holds the last
-	latest  map[key]Change // nil while nothing is pending
-	timer   *time.Timer    // not nil while something is pending or being told
-	lengths int            // that the window was drawn out by
+	mu      sync.Mutex  // guards what follows
+	pending []pending   // one of each key, in the order of the first changes
+	where   map[key]int // in pending; nil while nothing is
+	timer   *time.Timer // not nil while something is pending or being told
+	lengths int         // that the window was drawn out by
 	closed  bool
 }
 
 type key struct{ channel, name string }
+
+// pending is the last change of a key.
+type pending struct {
+	Change
+	was bool // Joined of the first
+}
 
 // New makes a window. flush gets what changed, in order of its first change, a
 // length after it, or up to four when very much changes; it is called by one
@@ -55,14 +61,16 @@ func (w *Window) Add(c Change) {
 	if w.closed {
 		return
 	}
-	if w.latest == nil {
-		w.latest = make(map[key]Change)
+	if w.where == nil {
+		w.where = make(map[key]int)
 	}
 	k := key{c.Channel, c.Name}
-	if _, known := w.latest[k]; !known {
-		w.pending = append(w.pending, c)
+	if i, known := w.where[k]; known {
+		w.pending[i].Change = c
+	} else {
+		w.where[k] = len(w.pending)
+		w.pending = append(w.pending, pending{c, c.Joined})
 	}
-	w.latest[k] = c
 	if w.timer == nil {
 		w.timer = time.AfterFunc(w.length, w.expire)
 	}
@@ -119,14 +127,14 @@ func (w *Window) take() []Change {
 	if w.closed {
 		return nil
 	}
-	changed := w.pending[:0]
-	for _, first := range w.pending {
+	changed := make([]Change, 0, len(w.pending))
+	for _, p := range w.pending {
 		// One that ends as it began (came and went, or went and came) is none.
-		if last := w.latest[key{first.Channel, first.Name}]; last.Joined == first.Joined {
-			changed = append(changed, last)
+		if p.Joined == p.was {
+			changed = append(changed, p.Change)
 		}
 	}
 	// What a rush has made them grow to is not kept.
-	w.pending, w.latest, w.lengths = nil, nil, 0
+	w.pending, w.where, w.lengths = nil, nil, 0
 	return changed
 }

@@ -163,3 +163,41 @@ func TestAWindowClosedWhileTellingTellsNoMore(t *testing.T) {
 		}
 	})
 }
+
+// A rush of changes is told less often: every telling writes to everyone there.
+func TestAWindowIsDrawnOutWhileVeryMuchChanges(t *testing.T) {
+	tests := []struct {
+		name  string
+		every time.Duration // between two changes
+		want  time.Duration // from the first until they are told
+	}{
+		{"few", time.Second / 10, time.Second},
+		{"a hundred in the first length", time.Second / 100, 4 * time.Second},
+		{"many at once and no more", 0, 2 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				told := make(chan time.Duration, 10)
+				begin := time.Now()
+				w := presence.New(time.Second, func([]presence.Change) { told <- time.Since(begin) })
+				for i := range 150 {
+					w.Add(joined(fmt.Sprint(i), i))
+					if tt.every > 0 {
+						<-time.After(tt.every)
+					}
+				}
+				if tt.every == time.Second/100 { // and so on
+					for i := range 400 {
+						w.Add(joined(fmt.Sprint("more", i), i))
+						<-time.After(tt.every)
+					}
+				}
+				if got := <-told; got != tt.want {
+					t.Errorf("told after %v, want %v", got, tt.want)
+				}
+				w.Close()
+			})
+		})
+	}
+}
