@@ -216,6 +216,16 @@ func (f *Fleet) Hang(number int) error {
 	return s.d.Close()
 }
 
+// Deafen makes a socket's peer one that has vanished without a word: its kernel
+// drops all that comes for it, acknowledges nothing and sends no FIN.
+func (f *Fleet) Deafen(number int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0} // take nothing of any packet
+	return unix.SetsockoptSockFprog(f.sockets[number].d.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: 1, Filter: &drop})
+}
+
 // Pause stops reading a socket, Resume goes on.
 func (f *Fleet) Pause(number int) error {
 	f.mu.Lock()
@@ -324,11 +334,11 @@ func (f *Fleet) read(s *Socket, buf []byte) {
 }
 
 func (f *Fleet) take(s *Socket, m []byte) {
-	f.arrived.Add(1)
 	if f.target.Ping != "" && string(m) == f.target.Ping {
 		_, _ = s.stream.Write(clientFrame(opText, m)) // fails on a socket that ends
 		return
 	}
+	f.arrived.Add(1)
 	if len(m) < int(f.least.Load()) {
 		return
 	}

@@ -91,6 +91,7 @@ var Measures = []Measure{
 	{"scaling.cpu.growth", "CPU per delivery, most sockets to fewest", "×", []Target{times(1.15, floor)}},
 	{"soak.growth", "memory, end to first minute", "×", []Target{atMost(1.1)}},
 	{"soak.lost", "sockets lost", "", []Target{atMost(0)}},
+	{"soak.dead", "dead peers found within", "heartbeats", []Target{atMost(2)}},
 }
 
 // Results are the runs' figures by measure and kind. The runs of all kinds at one

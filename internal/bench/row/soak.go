@@ -48,9 +48,36 @@ func (l *Lab) soak(ctx context.Context, kind string) (Values, error) {
 		for _, sockets := range t.Closed() {
 			v["soak.lost"] += float64(sockets)
 		}
-		return nil
+		found, err := t.vanish(ctx, soakChurn, 4*heartbeat)
+		v["soak.dead"] = found.Seconds() / heartbeat.Seconds()
+		return err
 	})
 	return v, err
+}
+
+// vanish makes the newest n peers unreachable and returns how long the server
+// takes to have ended all of them, patience at the most.
+func (t *trial) vanish(ctx context.Context, n int, patience time.Duration) (time.Duration, error) {
+	u, err := t.usage(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	goal := u.Sockets - n
+	begin := time.Now()
+	for i := range n {
+		if err := t.Deafen(t.Dialed() - 1 - i); err != nil {
+			return 0, fmt.Errorf("cutting a peer off: %w", err)
+		}
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for u.Sockets > goal && time.Since(begin) < patience {
+		<-tick.C
+		if u, err = t.usage(ctx, false); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(begin), nil
 }
 
 // soakChurn is how many sockets reconnect each second.

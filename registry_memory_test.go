@@ -1,0 +1,247 @@
+package chat_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat"
+)
+
+// receiver is a Socket that keeps what it is told.
+type receiver struct {
+	name    string
+	session string
+
+	mu     sync.Mutex
+	got    []uint64 // places of messages
+	closed []chat.CloseCode
+}
+
+func newReceiver(user string) *receiver {
+	return &receiver{name: user, session: fmt.Sprintf("%s-%d", user, time.Now().UnixNano())}
+}
+
+func (r *receiver) Session() string  { return r.session }
+func (r *receiver) User() chat.User  { return chat.User{Name: r.name, Role: chat.RoleUser} }
+func (r *receiver) Since() time.Time { return time.Now() }
+
+func (r *receiver) Deliver(e chat.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.got = append(r.got, e.Message.Place.Seq)
+}
+
+func (r *receiver) Close(code chat.CloseCode, _ string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = append(r.closed, code)
+}
+
+// places is what r was told so far, of all that was handed on.
+func (r *receiver) places(t *testing.T, registry *chat.MemoryRegistry) []uint64 {
+	t.Helper()
+	if err := registry.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]uint64{}, r.got...)
+}
+
+// pausedHistory answers Last when it is let go.
+type pausedHistory struct {
+	*chat.MemoryHistory
+	asked chan struct{} // Last has read the place and waits
+	goOn  chan struct{}
+}
+
+func (h *pausedHistory) Last(ctx context.Context, channel string) (chat.Place, error) {
+	p, err := h.MemoryHistory.Last(ctx, channel)
+	h.asked <- struct{}{}
+	<-h.goOn
+	return p, err
+}
+
+// stage is a registry over a history, and what tests do with the two.
+type stage struct {
+	*testing.T
+	registry *chat.MemoryRegistry
+	history  chat.History
+}
+
+func newStage(t *testing.T, h chat.History) *stage {
+	s := &stage{t, chat.NewMemoryRegistry(), h}
+	s.registry.ReadHistory(h)
+	return s
+}
+
+func (s *stage) connect(user string) *receiver {
+	s.Helper()
+	r := newReceiver(user)
+	if _, err := s.registry.Connect(s.Context(), r); err != nil {
+		s.Fatal(err)
+	}
+	return r
+}
+
+func (s *stage) join(r *receiver, channel string) uint64 {
+	s.Helper()
+	p, err := s.registry.Join(s.Context(), r, channel)
+	if err != nil {
+		s.Error(err)
+	}
+	return p.Seq
+}
+
+func (s *stage) publish(channel string) {
+	s.Helper()
+	m, err := s.history.Append(s.Context(), chat.Message{Channel: channel, Content: "x", Time: time.Now()})
+	if err == nil {
+		err = s.registry.Broadcast(s.Context(), m)
+	}
+	if err != nil {
+		s.Error(err)
+	}
+}
+
+func (s *stage) want(r *receiver, places ...uint64) {
+	s.Helper()
+	if diff := cmp.Diff(append([]uint64{}, places...), r.places(s.T, s.registry)); diff != "" {
+		s.Errorf("%s got (-want +got):\n%s", r.name, diff)
+	}
+}
+
+func TestOnesOwnChannelStartsWhereItIsJoined(t *testing.T) {
+	s := newStage(t, chat.NewMemoryHistory(chat.MemoryLimits{}))
+	s.publish("@ana") // before anybody is there
+	first := s.connect("ana")
+	s.publish("@ana") // connected, but not in it
+	if got := s.join(first, "@ana"); got != 2 {
+		t.Errorf("the first starts from %d, want 2", got)
+	}
+	bob := s.connect("bob")
+	s.join(bob, "@bob")
+	s.publish("@ana")
+	second := s.connect("ana")
+	if got := s.join(second, "@ana"); got != 3 {
+		t.Errorf("the second starts from %d, want 3", got)
+	}
+	s.publish("@ana")
+	s.want(first, 3, 4)
+	s.want(second, 4)
+	s.want(bob)
+
+	if err := s.registry.Leave(t.Context(), first, "@ana"); err != nil {
+		t.Fatal(err)
+	}
+	s.publish("@ana")
+	s.want(first, 3, 4)
+	s.want(second, 4, 5)
+	if err := s.registry.Disconnect(t.Context(), second); err != nil {
+		t.Fatal(err)
+	}
+	s.publish("@ana")
+	if got := s.join(first, "@ana"); got != 6 {
+		t.Errorf("back again it starts from %d, want 6", got)
+	}
+	s.publish("@ana")
+	s.want(first, 3, 4, 7)
+}
+
+func TestWhatIsSentWhileOnesOwnChannelIsJoinedArrives(t *testing.T) {
+	h := &pausedHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan struct{}), make(chan struct{})}
+	s := newStage(t, h)
+	ana := s.connect("ana")
+	start := make(chan uint64)
+	go func() { start <- s.join(ana, "@ana") }()
+	<-h.asked // it has read that there is nothing yet
+	s.publish("@ana")
+	s.publish("@ana")
+	h.goOn <- struct{}{}
+	// Asked again or not, what follows the place it is told comes.
+	var from uint64
+	for done := false; !done; {
+		select {
+		case <-h.asked:
+			h.goOn <- struct{}{}
+		case from = <-start:
+			done = true
+		}
+	}
+	s.publish("@ana")
+	var want []uint64
+	for p := from + 1; p <= 3; p++ {
+		want = append(want, p)
+	}
+	s.want(ana, want...)
+}
+
+func TestWhoGoesWhileJoiningTheirOwnChannelLeavesNothing(t *testing.T) {
+	h := &pausedHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan struct{}), make(chan struct{})}
+	s := newStage(t, h)
+	ana := s.connect("ana")
+	failed := make(chan error)
+	go func() {
+		_, err := s.registry.Join(context.Background(), ana, "@ana")
+		failed <- err
+	}()
+	<-h.asked
+	s.publish("@ana")
+	if err := s.registry.Disconnect(t.Context(), ana); err != nil {
+		t.Fatal(err)
+	}
+	h.goOn <- struct{}{}
+	if err := <-failed; err == nil {
+		t.Error("a socket that is gone has joined")
+	}
+	s.want(ana)
+	if who, err := s.registry.Connected(t.Context(), ""); err != nil || len(who) > 0 {
+		t.Errorf("connected: %v, %v", who, err)
+	}
+}
+
+// Publishers race with sockets of one user that come and go: each sees all that
+// follows its place, in order, once.
+func TestOnesOwnChannelHasNoGapWhileSocketsComeAndGo(t *testing.T) {
+	s := newStage(t, chat.NewMemoryHistory(chat.MemoryLimits{}))
+	var publishers, sockets sync.WaitGroup
+	stop := make(chan struct{})
+	for range 3 {
+		publishers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					s.publish("@ana")
+				}
+			}
+		})
+	}
+	for range 4 {
+		sockets.Go(func() {
+			for range 200 {
+				r := s.connect("ana")
+				from := s.join(r, "@ana")
+				got := r.places(t, s.registry)
+				for i, p := range got {
+					if p != from+uint64(i)+1 {
+						t.Errorf("from %d it got %v", from, got)
+						break
+					}
+				}
+				if err := s.registry.Disconnect(t.Context(), r); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	sockets.Wait()
+	close(stop)
+	publishers.Wait()
+}
