@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/reto10/chat/internal/patience"
 	"github.com/reto10/chat/internal/wire"
 )
 
@@ -15,7 +16,7 @@ func (c *socket) Handle(text []byte) {
 	s := c.service
 	s.counts.commands.Add(1)
 	defer c.recover()
-	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	ctx, cancel := patience.For(context.Background(), portTimeout)
 	defer cancel()
 	if !c.commands {
 		err := c.admit()
@@ -57,7 +58,7 @@ func (c *socket) Handle(text []byte) {
 // as much for its handlers.
 func (c *socket) recover() {
 	if p := recover(); p != nil {
-		c.service.cfg.logger.Error("a socket panicked", "session", c.session, "panic", p, "stack", string(debug.Stack()))
+		c.service.cfg.logger.Error("a socket panicked", "session", c.Session(), "panic", p, "stack", string(debug.Stack()))
 		c.Close(CloseGoingAway, "internal error")
 	}
 }
@@ -120,7 +121,7 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	c.catching.Lock()
 	defer c.catching.Unlock()
 	// The wait for that was not the registry's.
-	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	ctx, cancel := patience.For(context.Background(), portTimeout)
 	defer cancel()
 	own := channel == OwnChannel(c.User().Name)
 	member := own || slices.Contains(c.channels, channel)
@@ -196,7 +197,7 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 
 func (c *socket) leave(channel string) error {
 	c.seen.forget(channel)
-	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	ctx, cancel := patience.For(context.Background(), portTimeout)
 	defer cancel()
 	return c.service.cfg.registry.Leave(ctx, c, channel)
 }
@@ -231,7 +232,7 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 func (c *socket) rejoin() error {
 	c.catching.Lock()
 	defer c.catching.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	ctx, cancel := patience.For(context.Background(), portTimeout)
 	defer cancel()
 	for _, channel := range c.joined() {
 		if _, err := c.join(ctx, channel); err != nil {
@@ -249,7 +250,7 @@ func (c *socket) refuse(ref wire.Ref, err error) {
 	c.service.counts.refusedCommands.Add(1)
 	kind, text := explain(err)
 	if kind.err == ErrUnavailable {
-		c.service.cfg.logger.Warn("a command failed", "session", c.session, "user", c.User().Name, "error", err)
+		c.service.cfg.logger.Warn("a command failed", "session", c.Session(), "user", c.User().Name, "error", err)
 	}
 	c.tell(wire.Error{Type: wire.TypeError, Ref: ref, Code: kind.code, Message: text})
 }

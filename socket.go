@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base32"
 	"errors"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/fanout"
+	"github.com/reto10/chat/internal/patience"
 	"github.com/reto10/chat/internal/throttle"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
@@ -49,7 +51,7 @@ const (
 type socket struct {
 	service  *Service
 	conn     *wsconn.Conn
-	session  string
+	session  [16]byte
 	since    time.Time
 	commands bool // speaks chat.v1
 	who      atomic.Pointer[Identity]
@@ -74,17 +76,22 @@ func newSocket(s *Service, conn *wsconn.Conn, who Identity) *socket {
 	c := &socket{
 		service:  s,
 		conn:     conn,
-		session:  strings.ToLower(rand.Text()),
 		since:    time.Now().UTC(),
 		commands: strings.EqualFold(conn.Subprotocol(), subprotocol),
 	}
+	_, _ = rand.Read(c.session[:]) // never fails
 	c.who.Store(&who)
 	return c
 }
 
-func (c *socket) Session() string  { return c.session }
 func (c *socket) User() User       { return c.who.Load().User }
 func (c *socket) Since() time.Time { return c.since }
+
+// sessions are written as 26 of a-z 2-7.
+var sessions = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// Session is made from its bytes each time: it is seldom asked for.
+func (c *socket) Session() string { return sessions.EncodeToString(c.session[:]) }
 
 // Receive is the socket's end of the fan-out.
 func (c *socket) Receive(b fanout.Batch) {
@@ -129,7 +136,7 @@ func (c *socket) start(channels []string, resume resumption) {
 	c.service.expiries.Set(c, time.Until(c.who.Load().Expires))
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
 	defer c.recover()
-	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	ctx, cancel := patience.For(context.Background(), portTimeout)
 	defer cancel()
 	if c.connected = c.connect(ctx); !c.connected {
 		return
@@ -155,15 +162,15 @@ func (c *socket) Ended(cause error) {
 	defer c.recover()
 	c.replaying.Wait()
 	if c.connected {
-		ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+		ctx, cancel := patience.For(context.Background(), portTimeout)
 		defer cancel()
 		if err := s.cfg.registry.Disconnect(ctx, c); err != nil {
-			s.cfg.logger.Warn("disconnecting a socket", "session", c.session, "error", err)
+			s.cfg.logger.Warn("disconnecting a socket", "session", c.Session(), "error", err)
 		}
 	}
 	s.expiries.Remove(c)
 	s.roster.Remove(c, c.part)
-	s.cfg.logger.Debug("socket ended", "session", c.session, "user", c.User().Name, "cause", cause)
+	s.cfg.logger.Debug("socket ended", "session", c.Session(), "user", c.User().Name, "cause", cause)
 }
 
 // connect makes the socket known, or closes it.
@@ -187,7 +194,7 @@ func (c *socket) connect(ctx context.Context) bool {
 // fail ends the socket because a port did.
 func (c *socket) fail(doing string, err error) {
 	if !c.conn.Out().Closing() {
-		c.service.cfg.logger.Warn(doing, "session", c.session, "error", err)
+		c.service.cfg.logger.Warn(doing, "session", c.Session(), "error", err)
 	}
 	c.Close(CloseGoingAway, "unavailable, try again later")
 }
@@ -199,7 +206,7 @@ func (c *socket) welcome(ctx context.Context, channels []string, resume resumpti
 	welcome := wire.Welcome{
 		Since:     make([]string, 0, 2+len(channels)),
 		Type:      wire.TypeWelcome,
-		Session:   c.session,
+		Session:   c.Session(),
 		User:      who.User.Name,
 		Role:      who.User.Role,
 		ExpiresIn: secondsUntil(who.Expires),
@@ -284,7 +291,7 @@ func (c *socket) catchUp(channel string, from Place) (start Place, recovered boo
 	}
 	// The history may be ahead of what is handed on: that will come live, too.
 	c.seen.store(channel, from)
-	ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+	ctx, cancel := patience.For(context.Background(), portTimeout)
 	defer cancel()
 	start, err = c.join(ctx, channel)
 	if err != nil {
@@ -309,7 +316,7 @@ func (c *socket) catchUp(channel string, from Place) (start Place, recovered boo
 // place of the last message sent. It reports false when some of it is gone.
 func (c *socket) replay(channel string, from Place, last *Place) (to Place, kept bool, err error) {
 	for last == nil || from.Seq < last.Seq {
-		ctx, cancel := context.WithTimeout(context.Background(), portTimeout)
+		ctx, cancel := patience.For(context.Background(), portTimeout)
 		msgs, err := c.after(ctx, channel, from, replayPage)
 		cancel()
 		if errors.Is(err, ErrGone) {

@@ -2,13 +2,8 @@ package wire
 
 import (
 	"bytes"
-	"encoding/json"
-	"sync"
 	"time"
 )
-
-// maxPooled is the largest buffer that is kept for the next event.
-const maxPooled = 64 << 10
 
 // Types of the events a server sends.
 const (
@@ -51,6 +46,20 @@ type Message struct {
 	Time    string `json:"time"`
 }
 
+func (m Message) appendTo(b []byte) []byte {
+	b = append(b, '{')
+	if m.Type != "" {
+		b = append(appendMember(b, "type", m.Type), ',')
+	}
+	b = append(appendMember(b, "id", m.ID), ',')
+	if m.Channel != "" {
+		b = append(appendMember(b, "channel", m.Channel), ',')
+	}
+	b = append(appendMember(b, "sender", m.Sender), ',')
+	b = append(appendMember(b, "content", m.Content), ',')
+	return append(appendMember(b, "time", m.Time), '}')
+}
+
 // Presence says that a user's first socket came or its last one went.
 type Presence struct {
 	Type     string `json:"type"`
@@ -58,6 +67,16 @@ type Presence struct {
 	Role     string `json:"role"`
 	Channel  string `json:"channel,omitempty"`
 	Time     string `json:"time"`
+}
+
+func (p Presence) appendTo(b []byte) []byte {
+	b = append(appendMember(append(b, '{'), "type", p.Type), ',')
+	b = append(appendMember(b, "username", p.Username), ',')
+	b = append(appendMember(b, "role", p.Role), ',')
+	if p.Channel != "" {
+		b = append(appendMember(b, "channel", p.Channel), ',')
+	}
+	return append(appendMember(b, "time", p.Time), '}')
 }
 
 // Ack answers a command that was carried out.
@@ -80,39 +99,12 @@ type Error struct {
 
 // Time writes t as the protocol does: RFC 3339, UTC, milliseconds.
 func Time(t time.Time) string {
-	return t.UTC().Format("2006-01-02T15:04:05.000Z")
+	b := t.UTC().AppendFormat(make([]byte, 0, len(time.RFC3339)+4), "2006-01-02T15:04:05.000Z")
+	return string(b)
 }
-
-// encoder writes JSON without the escapes that only HTML needs.
-type encoder struct {
-	buf  bytes.Buffer
-	json *json.Encoder
-}
-
-var encoders = sync.Pool{New: func() any {
-	e := new(encoder)
-	e.json = json.NewEncoder(&e.buf)
-	e.json.SetEscapeHTML(false)
-	return e
-}}
 
 // Marshal is event as JSON.
 func Marshal(event any) []byte { return encode(event, bytes.Clone) }
 
 // Frame is event as one text frame.
 func Frame(event any) []byte { return encode(event, TextFrame) }
-
-// encode gives event as JSON to copy, which must not keep it.
-func encode(event any, copy func([]byte) []byte) []byte {
-	e := encoders.Get().(*encoder)
-	defer func() {
-		if e.buf.Cap() <= maxPooled {
-			encoders.Put(e)
-		}
-	}()
-	e.buf.Reset()
-	if err := e.json.Encode(event); err != nil {
-		panic("wire: an event that is no JSON: " + err.Error()) // events are plain structs of strings
-	}
-	return copy(bytes.TrimSuffix(e.buf.Bytes(), []byte("\n")))
-}

@@ -1,0 +1,74 @@
+// Package patience bounds what is asked of others, at a price only where there
+// is something to wait for.
+package patience
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// bounded is a context whose timer starts when somebody asks for Done: most of
+// what is bounded never waits, and a timer for each would cost more than the work.
+type bounded struct {
+	parent   context.Context
+	deadline time.Time
+
+	mu     sync.Mutex // guards what follows
+	inner  context.Context
+	cancel context.CancelFunc // of inner
+	over   bool               // cancelled before there was an inner
+}
+
+// For is [context.WithTimeout] without a cause.
+func For(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	b := &bounded{parent: parent, deadline: time.Now().Add(d)}
+	if earlier, ok := parent.Deadline(); ok && earlier.Before(b.deadline) {
+		b.deadline = earlier
+	}
+	return b, b.end
+}
+
+func (b *bounded) Deadline() (time.Time, bool) { return b.deadline, true }
+func (b *bounded) Value(key any) any           { return b.parent.Value(key) }
+
+func (b *bounded) Done() <-chan struct{} { return b.real().Done() }
+
+func (b *bounded) Err() error {
+	b.mu.Lock()
+	inner, over := b.inner, b.over
+	b.mu.Unlock()
+	switch {
+	case inner != nil:
+		return inner.Err()
+	case over:
+		return context.Canceled
+	case b.parent.Err() != nil:
+		return b.parent.Err()
+	case !time.Now().Before(b.deadline):
+		return b.real().Err()
+	}
+	return nil
+}
+
+// real is the context with the timer.
+func (b *bounded) real() context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.inner == nil {
+		b.inner, b.cancel = context.WithDeadline(b.parent, b.deadline)
+		if b.over {
+			b.cancel()
+		}
+	}
+	return b.inner
+}
+
+func (b *bounded) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+	if b.cancel != nil {
+		b.cancel()
+	}
+}

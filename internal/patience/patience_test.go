@@ -1,0 +1,111 @@
+package patience_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/internal/patience"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+type key struct{}
+
+// Whatever is done with it, it is what context.WithTimeout is.
+func TestItIsAContextWithATimeout(t *testing.T) {
+	makers := map[string]func(context.Context, time.Duration) (context.Context, context.CancelFunc){
+		"patience": patience.For, "context": context.WithTimeout,
+	}
+	tests := []struct {
+		name   string
+		parent time.Duration // its timeout; 0: none
+		asked  bool          // for Done, at the beginning
+		cancel bool
+		leave  bool // the parent is cancelled
+		wait   time.Duration
+		want   error
+	}{
+		{name: "before its end"},
+		{name: "asked before its end", asked: true},
+		{name: "a moment before its end", wait: time.Second - 1},
+		{name: "at its end", wait: time.Second, want: context.DeadlineExceeded},
+		{name: "asked, at its end", asked: true, wait: time.Second, want: context.DeadlineExceeded},
+		{name: "cancelled", cancel: true, want: context.Canceled},
+		{name: "asked and cancelled", asked: true, cancel: true, want: context.Canceled},
+		{name: "cancelled before its end", cancel: true, wait: 2 * time.Second, want: context.Canceled},
+		{name: "its parent cancelled", leave: true, want: context.Canceled},
+		{name: "asked, its parent cancelled", asked: true, leave: true, want: context.Canceled},
+		{name: "its parent's end", parent: time.Millisecond, wait: time.Millisecond, want: context.DeadlineExceeded},
+		{name: "before its parent's end", parent: time.Hour, wait: time.Second, want: context.DeadlineExceeded},
+	}
+	for _, tt := range tests {
+		for name, make := range makers {
+			t.Run(tt.name+"/"+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					parent, leave := context.WithCancel(context.WithValue(context.Background(), key{}, "value"))
+					defer leave()
+					if tt.parent > 0 {
+						var cancel context.CancelFunc
+						parent, cancel = context.WithTimeout(parent, tt.parent)
+						defer cancel()
+					}
+					begin := time.Now()
+					ctx, cancel := make(parent, time.Second)
+					defer cancel()
+					if ctx.Value(key{}) != "value" {
+						t.Error("its parent's value is lost")
+					}
+					want := begin.Add(time.Second)
+					if tt.parent > 0 && tt.parent < time.Second {
+						want = begin.Add(tt.parent)
+					}
+					if got, ok := ctx.Deadline(); !ok || !got.Equal(want) {
+						t.Errorf("deadline %v, %v, want %v", got, ok, want)
+					}
+					if tt.asked {
+						ctx.Done()
+					}
+					if tt.cancel {
+						cancel()
+					}
+					if tt.leave {
+						leave()
+					}
+					<-time.After(tt.wait)
+					synctest.Wait()
+					if err := ctx.Err(); !errors.Is(err, tt.want) {
+						t.Errorf("Err() = %v, want %v", err, tt.want)
+					}
+					select {
+					case <-ctx.Done():
+						if tt.want == nil {
+							t.Error("it is done")
+						}
+					default:
+						if tt.want != nil {
+							t.Error("it is not done")
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestItEndsWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := patience.For(context.Background(), time.Minute)
+		defer cancel()
+		child, stop := context.WithCancel(ctx)
+		defer stop()
+		begin := time.Now()
+		<-child.Done()
+		if took := time.Since(begin); took != time.Minute || !errors.Is(child.Err(), context.DeadlineExceeded) {
+			t.Errorf("after %v: %v", took, child.Err())
+		}
+	})
+}

@@ -1,0 +1,85 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"sync"
+	"unicode/utf8"
+)
+
+// maxPooled is the largest buffer that is kept for the next event.
+const maxPooled = 64 << 10
+
+// encoder writes JSON without the escapes that only HTML needs.
+type encoder struct {
+	buf  bytes.Buffer
+	json *json.Encoder
+}
+
+var encoders = sync.Pool{New: func() any {
+	e := new(encoder)
+	e.json = json.NewEncoder(&e.buf)
+	e.json.SetEscapeHTML(false)
+	return e
+}}
+
+// appender is an event of which there are very many. It appends itself to b as
+// encoding/json would write it.
+type appender interface {
+	appendTo(b []byte) []byte
+}
+
+// encode gives event as JSON to copy, which must not keep it.
+func encode(event any, copy func([]byte) []byte) []byte {
+	e := encoders.Get().(*encoder)
+	defer func() {
+		if e.buf.Cap() <= maxPooled {
+			encoders.Put(e)
+		}
+	}()
+	e.buf.Reset()
+	if a, ok := event.(appender); ok {
+		e.buf.Write(a.appendTo(e.buf.AvailableBuffer())) // in place where there is room
+		return copy(e.buf.Bytes())
+	}
+	if err := e.json.Encode(event); err != nil {
+		panic("wire: an event that is no JSON: " + err.Error()) // events are plain structs of strings
+	}
+	return copy(bytes.TrimSuffix(e.buf.Bytes(), []byte("\n")))
+}
+
+// appendMember appends a member of an object. The name needs no escapes.
+func appendMember(b []byte, name, value string) []byte {
+	b = append(b, '"')
+	b = append(b, name...)
+	b = append(b, '"', ':', '"')
+	if !plain(value) {
+		return appendEscaped(b[:len(b)-1], value)
+	}
+	b = append(b, value...)
+	return append(b, '"')
+}
+
+// plain reports whether a string stands in JSON as it is.
+func plain(s string) bool {
+	ascii := true
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ' || c == '"' || c == '\\':
+			return false
+		case c == 0xE2: // it may begin U+2028 or U+2029, which JavaScript's literals do not allow
+			return false
+		case c >= utf8.RuneSelf:
+			ascii = false
+		}
+	}
+	return ascii || utf8.ValidString(s)
+}
+
+func appendEscaped(b []byte, s string) []byte {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(s) // a string always is JSON
+	return append(b, bytes.TrimSuffix(buf.Bytes(), []byte("\n"))...)
+}
