@@ -65,6 +65,9 @@ type MemoryHistory struct {
 	order    list.List // of *memoryEntry: all messages, oldest first
 	bytes    int
 	forgot   uint64 // how many channels were forgotten
+	// epoch is that of a channel without messages. It changes whenever a channel
+	// is forgotten, so that a forgotten place never comes again with another message.
+	epoch string
 }
 
 type memoryChannel struct {
@@ -89,11 +92,13 @@ func NewMemoryHistory(limits MemoryLimits) *MemoryHistory {
 	if limits.Bytes <= 0 {
 		limits.Bytes = DefaultHistoryBytes
 	}
-	return &MemoryHistory{
+	h := &MemoryHistory{
 		limits:   limits,
 		base:     strings.ToLower(rand.Text()[:10]),
 		channels: make(map[string]*memoryChannel),
 	}
+	h.beginEpoch()
+	return h
 }
 
 // Append implements [History].
@@ -103,7 +108,7 @@ func (h *MemoryHistory) Append(_ context.Context, m Message) (Message, error) {
 	c := h.channels[m.Channel]
 	if c == nil {
 		h.forgetOne()
-		c = &memoryChannel{name: m.Channel, last: Place{Epoch: h.epoch()}}
+		c = &memoryChannel{name: m.Channel, last: Place{Epoch: h.epoch}}
 		h.channels[m.Channel] = c
 	}
 	c.last.Seq++
@@ -158,12 +163,10 @@ func (h *MemoryHistory) last(channel string) Place {
 	if c := h.channels[channel]; c != nil {
 		return c.last
 	}
-	return Place{Epoch: h.epoch()}
+	return Place{Epoch: h.epoch}
 }
 
-// epoch is that of a channel without messages. It changes whenever a channel is
-// forgotten, so that a forgotten place never comes again with another message.
-func (h *MemoryHistory) epoch() string { return h.base + strconv.FormatUint(h.forgot, 36) }
+func (h *MemoryHistory) beginEpoch() { h.epoch = h.base + strconv.FormatUint(h.forgot, 36) }
 
 // expire drops what is too old. Messages come in the order of their times, or
 // nearly so, whatever their channel.
@@ -209,6 +212,7 @@ func (h *MemoryHistory) forgetOne() {
 	}
 	delete(h.channels, forget.name)
 	h.forgot++
+	h.beginEpoch()
 }
 
 // weight is about what a message takes in memory.

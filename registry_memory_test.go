@@ -208,7 +208,9 @@ func TestWhoGoesWhileJoiningTheirOwnChannelLeavesNothing(t *testing.T) {
 // Publishers race with sockets of one user that come and go: each sees all that
 // follows its place, in order, once.
 func TestOnesOwnChannelHasNoGapWhileSocketsComeAndGo(t *testing.T) {
-	s := newStage(t, chat.NewMemoryHistory(chat.MemoryLimits{}))
+	// So much that a publisher that is slow between storing and handing on finds
+	// its message still there.
+	s := newStage(t, chat.NewMemoryHistory(chat.MemoryLimits{Count: 1 << 20, Bytes: 1 << 30}))
 	var publishers, sockets sync.WaitGroup
 	stop := make(chan struct{})
 	for range 3 {
@@ -231,7 +233,7 @@ func TestOnesOwnChannelHasNoGapWhileSocketsComeAndGo(t *testing.T) {
 				got := r.places(t, s.registry)
 				for i, p := range got {
 					if p != from+uint64(i)+1 {
-						t.Errorf("from %d it got %v", from, got)
+						t.Errorf("from %d, behind %d it got %d", from, from+uint64(i), p)
 						break
 					}
 				}

@@ -9,7 +9,7 @@ import (
 
 // member is one of a JSON object's, its value as it was written.
 type member struct {
-	name  string
+	name  []byte // without escapes
 	value []byte
 }
 
@@ -30,7 +30,10 @@ func parseObject(b []byte) (all members, ok bool) {
 			b = skipSpace(b[1:])
 		}
 		n := stringLen(b)
-		name := text(b[:n])
+		name := b[1 : n-1]
+		if bytes.IndexByte(name, '\\') >= 0 {
+			name = []byte(text(b[:n]))
+		}
 		b = skipSpace(b[n:])
 		b = skipSpace(b[1:]) // the colon
 		n = valueLen(b)
@@ -44,7 +47,7 @@ func parseObject(b []byte) (all members, ok bool) {
 // the last counts (RFC 7519 section 4).
 func (all members) get(name string) json.RawMessage {
 	for _, m := range slices.Backward(all) {
-		if m.name == name {
+		if string(m.name) == name {
 			return m.value
 		}
 	}

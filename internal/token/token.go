@@ -84,8 +84,8 @@ func Parse(s string) (*JWS, error) {
 	if !ok {
 		return nil, ErrMalformed
 	}
-	named := make(map[string]string, 4)
-	for _, name := range []string{"alg", "kid", "typ", "cty"} {
+	var named [4]string
+	for i, name := range [...]string{"alg", "kid", "typ", "cty"} {
 		value := header.get(name)
 		if value == nil {
 			continue
@@ -93,19 +93,20 @@ func Parse(s string) (*JWS, error) {
 		if value[0] != '"' {
 			return nil, ErrMalformed
 		}
-		named[name] = text(value)
+		named[i] = text(value)
 	}
+	algorithm, keyID, typ, contentType := named[0], named[1], named[2], named[3]
 	switch {
-	case named["alg"] == "":
+	case algorithm == "":
 		return nil, ErrMalformed
 	case header.get("crit") != nil:
 		return nil, ErrExtension
-	case !accessType(named["typ"]) || named["cty"] != "":
+	case !accessType(typ) || contentType != "":
 		return nil, ErrType
 	}
 	return &JWS{
-		Algorithm: named["alg"],
-		KeyID:     named["kid"],
+		Algorithm: algorithm,
+		KeyID:     keyID,
 		signed:    []byte(s[:len(parts[0])+1+len(parts[1])]),
 		payload:   payload,
 		signature: signature,
