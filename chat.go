@@ -288,10 +288,6 @@ func (s *Service) tellPresence(changes []presence.Change) {
 	if !ok {
 		return
 	}
-	size := make(map[string]int) // of each channel
-	for _, c := range changes {
-		size[c.Channel] = max(size[c.Channel], c.Size)
-	}
 	now := time.Now().UTC()
 	type audience struct {
 		channel    string
@@ -308,7 +304,7 @@ func (s *Service) tellPresence(changes []presence.Change) {
 		toAll := s.told[key]
 		delete(s.told, key)
 		if c.Joined {
-			toAll = s.cfg.presence == PresenceToAll && size[c.Channel] <= s.cfg.presenceLimit
+			toAll = s.cfg.presence == PresenceToAll && c.Size <= s.cfg.presenceLimit
 			if toAll {
 				s.told[key] = true
 			}

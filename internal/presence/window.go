@@ -13,6 +13,11 @@ const (
 	rush = 100
 	// most is how many lengths a window is drawn out to.
 	most = 4
+	// portion is how many changes of one channel are told at once, and pause the
+	// part of a window's length until the next: who is told of thousands must
+	// have time to read them.
+	portion = 500
+	pause   = 10
 )
 
 // Change is somebody's coming to a place or going from it.
@@ -21,7 +26,7 @@ type Change struct {
 	Name    string
 	Role    string
 	Joined  bool // false: left
-	Size    int  // how many are there after it
+	Size    int  // how many are there after it; when it is told, how many are by then
 }
 
 // Window gathers changes. One that is undone within the window is not told.
@@ -30,27 +35,36 @@ type Window struct {
 	length time.Duration
 	flush  func([]Change)
 
-	mu      sync.Mutex  // guards what follows
-	pending []pending   // one of each key, in the order of the first changes
-	where   map[key]int // in pending; nil while nothing is
-	timer   *time.Timer // not nil while something is pending or being told
-	lengths int         // that the window was drawn out by
-	closed  bool
+	mu       sync.Mutex // guards what follows
+	channels map[string]*gathering
+	order    []*gathering // of channels, those that changed first first
+	count    int          // of changes, in all channels
+	timer    *time.Timer  // not nil while something is pending or being told
+	lengths  int          // that the window was drawn out by
+	closed   bool
 }
 
-type key struct{ channel, name string }
+// gathering is what changed in one channel.
+type gathering struct {
+	channel string
+	pending []pending      // one of each name, in the order of the first changes
+	where   map[string]int // in pending, by name
+	told    int            // so many of pending are done
+	size    int
+}
 
-// pending is the last change of a key.
+// pending is the last change of a name.
 type pending struct {
-	Change
-	was bool // Joined of the first
+	name, role  string
+	joined, was bool // was: joined of the first change
 }
 
-// New makes a window. flush gets what changed, in order of its first change, a
-// length after it, or up to four when very much changes; it is called by one
-// goroutine at a time.
+// New makes a window. flush gets what changed, each channel's changes in the order
+// of the first of each name, a length after it, or up to four when very much
+// changes. Of very many it gets a part at a time, in short intervals. It is called
+// by one goroutine at a time.
 func New(length time.Duration, flush func([]Change)) *Window {
-	return &Window{length: length, flush: flush}
+	return &Window{length: length, flush: flush, channels: make(map[string]*gathering)}
 }
 
 // Add takes note of a change and returns at once. Changes of one name in one
@@ -61,15 +75,19 @@ func (w *Window) Add(c Change) {
 	if w.closed {
 		return
 	}
-	if w.where == nil {
-		w.where = make(map[key]int)
+	g := w.channels[c.Channel]
+	if g == nil {
+		g = &gathering{channel: c.Channel, where: make(map[string]int)}
+		w.channels[c.Channel] = g
+		w.order = append(w.order, g)
 	}
-	k := key{c.Channel, c.Name}
-	if i, known := w.where[k]; known {
-		w.pending[i].Change = c
+	g.size = c.Size
+	if i, known := g.where[c.Name]; known {
+		g.pending[i].role, g.pending[i].joined = c.Role, c.Joined
 	} else {
-		w.where[k] = len(w.pending)
-		w.pending = append(w.pending, pending{c, c.Joined})
+		g.where[c.Name] = len(g.pending)
+		g.pending = append(g.pending, pending{c.Name, c.Role, c.Joined, c.Joined})
+		w.count++
 	}
 	if w.timer == nil {
 		w.timer = time.AfterFunc(w.length, w.expire)
@@ -94,14 +112,17 @@ func (w *Window) expire() {
 	if w.drawOut() {
 		return
 	}
-	if changed := w.take(); len(changed) > 0 {
+	changed, more := w.take()
+	if len(changed) > 0 {
 		w.flush(changed)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case w.closed:
-	case len(w.pending) > 0:
+	case more:
+		w.timer.Reset(w.length / pause)
+	case len(w.order) > 0:
 		w.timer.Reset(w.length)
 	default:
 		w.timer = nil
@@ -112,7 +133,7 @@ func (w *Window) expire() {
 func (w *Window) drawOut() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || len(w.pending) < rush*(w.lengths+1) || w.lengths+1 == most {
+	if w.closed || w.count < rush*(w.lengths+1) || w.lengths+1 >= most {
 		return false
 	}
 	w.lengths++
@@ -120,21 +141,37 @@ func (w *Window) drawOut() bool {
 	return true
 }
 
-// take empties the window and returns what changed in it.
-func (w *Window) take() []Change {
+// take takes a portion of each channel's changes out of the window, and reports
+// whether some are left.
+func (w *Window) take() (changed []Change, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return nil
+		return nil, false
 	}
-	changed := make([]Change, 0, len(w.pending))
-	for _, p := range w.pending {
-		// One that ends as it began (came and went, or went and came) is none.
-		if p.Joined == p.was {
-			changed = append(changed, p.Change)
+	changed = make([]Change, 0, min(w.count, portion*len(w.order)))
+	var left []*gathering
+	for _, g := range w.order {
+		end := min(g.told+portion, len(g.pending))
+		for _, p := range g.pending[g.told:end] {
+			delete(g.where, p.name)
+			// One that ends as it began (came and went, or went and came) is none.
+			if p.joined == p.was {
+				changed = append(changed, Change{g.channel, p.name, p.role, p.joined, g.size})
+			}
+		}
+		w.count -= end - g.told
+		if g.told = end; end < len(g.pending) {
+			left = append(left, g)
+		} else {
+			delete(w.channels, g.channel)
 		}
 	}
-	// What a rush has made them grow to is not kept.
-	w.pending, w.where, w.lengths = nil, nil, 0
-	return changed
+	w.order = left
+	if more = len(left) > 0; more {
+		w.lengths = most // the rest is not put off
+	} else {
+		w.lengths = 0
+	}
+	return changed, more
 }

@@ -40,10 +40,10 @@ func TestAWindowTellsWhatChangedInTheEnd(t *testing.T) {
 		{"went and came", []presence.Change{left("ana", 0), joined("ana", 1)}, nil},
 		{"came in the end",
 			[]presence.Change{joined("ana", 1), left("ana", 0), joined("bob", 1), joined("ana", 2)},
-			[]presence.Change{joined("ana", 2), joined("bob", 1)}},
+			[]presence.Change{joined("ana", 2), joined("bob", 2)}},
 		{"went in the end",
 			[]presence.Change{left("ana", 1), joined("ana", 2), left("bob", 1), left("ana", 0)},
-			[]presence.Change{left("ana", 0), left("bob", 1)}},
+			[]presence.Change{left("ana", 0), left("bob", 0)}},
 		{"channels are apart",
 			[]presence.Change{joined("ana", 1), in("c", joined("ana", 1)), in("c", left("ana", 0))},
 			[]presence.Change{joined("ana", 1)}},
@@ -200,4 +200,69 @@ func TestAWindowIsDrawnOutWhileVeryMuchChanges(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who is told of thousands gets them in portions that can be read in time.
+func TestThousandsAreToldInPortions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type portion struct {
+			After   time.Duration
+			Changes map[string]int // by channel
+		}
+		begin := time.Now()
+		var got []portion
+		told := make(map[string]bool)
+		w := presence.New(time.Second, func(changes []presence.Change) {
+			p := portion{time.Since(begin), make(map[string]int)}
+			for _, c := range changes {
+				p.Changes[c.Channel]++
+				if told[c.Channel+" "+c.Name] {
+					t.Errorf("%s was told twice", c.Name)
+				}
+				told[c.Channel+" "+c.Name] = true
+				if want := map[string]int{"": 1200, "c": 3}[c.Channel]; c.Size != want {
+					t.Errorf("size %d in channel %q, want the one by now, %d", c.Size, c.Channel, want)
+				}
+			}
+			got = append(got, p)
+		})
+		for i := range 1200 {
+			w.Add(joined(fmt.Sprint(i), i+1))
+		}
+		for i := range 3 {
+			w.Add(in("c", joined(fmt.Sprint(i), i+1)))
+		}
+		<-time.After(time.Minute)
+		synctest.Wait()
+		want := []portion{ // drawn out to the most: there were 1203 in the first length
+			{4 * time.Second, map[string]int{"": 500, "c": 3}},
+			{4*time.Second + time.Second/10, map[string]int{"": 500}},
+			{4*time.Second + time.Second/5, map[string]int{"": 200}},
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("told (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestWhatIsUndoneBeforeItsPortionIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []presence.Change
+		w := presence.New(time.Second, func(changes []presence.Change) { got = append(got, changes...) })
+		for i := range 501 {
+			w.Add(joined(fmt.Sprint(i), 501))
+		}
+		<-time.After(4*time.Second + time.Second/20)
+		synctest.Wait()
+		if len(got) != 500 {
+			t.Fatalf("%d were told first", len(got))
+		}
+		w.Add(left("500", 500)) // not told of yet
+		w.Add(left("0", 499))   // told of
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if diff := cmp.Diff([]presence.Change{left("0", 499)}, got[500:]); diff != "" {
+			t.Errorf("then (-want +got):\n%s", diff)
+		}
+	})
 }
