@@ -3,8 +3,6 @@ package peer
 import (
 	"fmt"
 	"strings"
-
-	"github.com/reto10/chat"
 )
 
 // Dialect is how a client talks to a kind of server.
@@ -70,18 +68,4 @@ func (d Dialect) Command() string {
 		return `{"id":2,"rpc":{"data":` + command + `}}`
 	}
 	return command
-}
-
-// Admin is the user whose role is that of an admin.
-const Admin = 0
-
-// Username of a user.
-func Username(user int) string { return fmt.Sprintf("user%d", user) }
-
-// Role of a user.
-func Role(user int) string {
-	if user == Admin {
-		return chat.RoleAdmin
-	}
-	return chat.RoleUser
 }

@@ -1,15 +1,13 @@
-// Package peer holds the servers that are compared, each written as its library's
-// documentation advises, and the process around them that publishes and tells
-// what it costs.
+// Package peer is what the servers under comparison share, and how a client talks
+// to each: the process around a server that publishes and tells what it costs. It
+// imports none of their libraries, which each server's own program links alone.
 package peer
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -33,34 +31,20 @@ type Settings struct {
 	Heartbeat time.Duration // 0: the default
 }
 
-// Kinds are the names that New takes, ours first and the floor second.
+// Kinds are the servers' names, ours first and the floor second.
 var Kinds = []string{"chat", "write", "gws", "gorilla", "gorilla-joined", "melody", "nhooyr", "centrifuge"}
 
-// New makes a server of a kind.
-func New(kind string, s Settings) (Peer, error) {
-	switch kind {
-	case "chat":
-		return newChat(s)
-	case "write":
-		return newFloor(), nil
-	case "gws":
-		return newGWS(), nil
-	case "gorilla":
-		return newGorilla(false), nil
-	case "gorilla-joined":
-		return newGorilla(true), nil
-	case "melody":
-		return newMelody(), nil
-	case "nhooyr":
-		return newNhooyr(), nil
-	case "centrifuge":
-		return newCentrifuge()
-	}
-	return nil, fmt.Errorf("peer: unknown kind %q, not one of %s", kind, strings.Join(Kinds, ", "))
-}
-
-// Known reports whether New takes a kind.
+// Known reports whether there is a server of a kind.
 func Known(kind string) bool { return slices.Contains(Kinds, kind) }
+
+// Program is the name of the program that serves a kind, which is that of its
+// directory too.
+func Program(kind string) string {
+	if kind == "gorilla-joined" {
+		return "gorilla"
+	}
+	return kind
+}
 
 // mark begins a content that Stamp can read. Nothing else in an event has it.
 const mark = '~'
@@ -106,28 +90,28 @@ func number(b []byte) (n uint64, rest []byte, ok bool) {
 	return 0, nil, false
 }
 
-// event is the JSON that peers without a message format of their own send: the
+// Event is the JSON that peers without a message format of their own send: the
 // same fields as ours, so that the bytes compare.
-func event(content string) []byte {
+func Event(content string) []byte {
 	b, err := json.Marshal(struct {
 		Type    string `json:"type"`
 		ID      string `json:"id"`
 		Sender  string `json:"sender"`
 		Content string `json:"content"`
 		Time    string `json:"time"`
-	}{"message", "0123456789abcdef-1000", sender, content, time.Now().UTC().Format("2006-01-02T15:04:05.000Z")})
+	}{"message", "0123456789abcdef-1000", Sender, content, time.Now().UTC().Format("2006-01-02T15:04:05.000Z")})
 	if err != nil {
 		panic(err) // strings alone
 	}
 	return b
 }
 
-// sender is in whose name the server publishes.
-const sender = "bench"
+// Sender is in whose name the server publishes.
+const Sender = "bench"
 
-// answer is what peers without commands of their own do with one: they read the
+// Answer is what peers without commands of their own do with one: they read the
 // JSON and acknowledge it.
-func answer(command []byte) ([]byte, error) {
+func Answer(command []byte) ([]byte, error) {
 	var c struct {
 		Type    string `json:"type"`
 		Ref     string `json:"ref"`

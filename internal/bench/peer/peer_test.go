@@ -8,7 +8,7 @@ import (
 func TestStamp(t *testing.T) {
 	due := time.Unix(1_700_000_000, 42)
 	for _, size := range []int{1, 128, 4096} {
-		event := event(content(17, due, size))
+		event := Event(content(17, due, size))
 		seq, at, ok := Stamp(event)
 		if !ok || seq != 17 || at != due.UnixNano() {
 			t.Errorf("Stamp of an event with %d bytes = %d, %d, %v, want 17, %d", size, seq, at, ok, due.UnixNano())
@@ -31,11 +31,11 @@ func TestContentHasItsSize(t *testing.T) {
 
 func TestAnswer(t *testing.T) {
 	d := NewDialect("gws", nil)
-	b, err := answer([]byte(d.Command()))
+	b, err := Answer([]byte(d.Command()))
 	if err != nil || len(b) < 8 {
-		t.Errorf("answer(%s) = %s, %v, want one that counts", d.Command(), b, err)
+		t.Errorf("Answer(%s) = %s, %v, want one that counts", d.Command(), b, err)
 	}
-	if _, err := answer([]byte("{")); err == nil {
-		t.Error("answer of half a command is no error")
+	if _, err := Answer([]byte("{")); err == nil {
+		t.Error("Answer of half a command is no error")
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -33,11 +35,23 @@ type Ready struct {
 	Control string `json:"control"` // address of the control requests
 }
 
-// Main is the server's process: it serves a kind on loopback until its standard
-// input ends, so that it never outlives who started it.
-func Main(args []string, in io.Reader, out io.Writer) error {
-	flags := flag.NewFlagSet("server", flag.ContinueOnError)
-	kind := flags.String("kind", "chat", "which server")
+// Constructor makes a server of a kind.
+type Constructor func(kind string, s Settings) (Peer, error)
+
+// Main is the whole of a server's program: it serves one of the kinds, the first
+// unless told otherwise, on loopback until its standard input ends, so that it
+// never outlives who started it. It exits with 1 when that fails.
+func Main(create Constructor, kinds ...string) {
+	err := serve(os.Args[1:], os.Stdin, os.Stdout, create, kinds)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", kinds[0], err)
+		os.Exit(1)
+	}
+}
+
+func serve(args []string, in io.Reader, out io.Writer, create Constructor, kinds []string) error {
+	flags := flag.NewFlagSet(kinds[0], flag.ContinueOnError)
+	kind := flags.String("kind", kinds[0], "one of "+strings.Join(kinds, ", "))
 	core := flags.Int("core", -1, "pin to this core")
 	sendBuffer := flags.Int("sndbuf", 0, "bytes of the sockets' send buffers, 0: the kernel's choice")
 	var s Settings
@@ -47,6 +61,9 @@ func Main(args []string, in io.Reader, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if !slices.Contains(kinds, *kind) {
+		return fmt.Errorf("-kind: unknown server %q, not one of %s", *kind, strings.Join(kinds, ", "))
+	}
 	if *core >= 0 {
 		if err := Pin(*core); err != nil {
 			return err
@@ -54,9 +71,9 @@ func Main(args []string, in io.Reader, out io.Writer) error {
 	}
 	var err error
 	if s.Secret, err = hex.DecodeString(os.Getenv(SecretVariable)); err != nil {
-		return fmt.Errorf("server: %s: %w", SecretVariable, err)
+		return fmt.Errorf("%s: %w", SecretVariable, err)
 	}
-	p, err := New(*kind, s)
+	p, err := create(*kind, s)
 	if err != nil {
 		return err
 	}

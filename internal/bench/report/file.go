@@ -2,13 +2,13 @@ package report
 
 import (
 	"bufio"
+	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -29,8 +29,13 @@ type Setting struct {
 	Quick    bool              `json:"quick,omitempty"`
 }
 
-// Here is this machine and this program.
-func Here() Setting {
+// peers are the modules whose versions a report tells.
+var peers = []string{"github.com/centrifugal/centrifuge", "github.com/coder/websocket", "github.com/gorilla/websocket",
+	"github.com/lxzan/gws", "github.com/olahol/melody", "nhooyr.io/websocket"}
+
+// Here is this machine and the peers' modules that the servers' programs, given by
+// their paths, are built from.
+func Here(programs ...string) (Setting, error) {
 	s := Setting{
 		Date:     time.Now().UTC().Truncate(time.Second),
 		CPU:      cpuModel(),
@@ -42,16 +47,18 @@ func Here() Setting {
 	if unix.Uname(&name) == nil {
 		s.Kernel = unix.ByteSliceToString(name.Release[:])
 	}
-	peers := []string{"github.com/centrifugal/centrifuge", "github.com/coder/websocket", "github.com/gorilla/websocket",
-		"github.com/lxzan/gws", "github.com/olahol/melody", "nhooyr.io/websocket"}
-	if info, ok := debug.ReadBuildInfo(); ok {
+	for _, program := range programs {
+		info, err := buildinfo.ReadFile(program)
+		if err != nil {
+			return s, fmt.Errorf("report: a server's modules: %w", err)
+		}
 		for _, m := range info.Deps {
 			if slices.Contains(peers, m.Path) {
 				s.Versions[m.Path] = m.Version
 			}
 		}
 	}
-	return s
+	return s, nil
 }
 
 func cpuModel() string {

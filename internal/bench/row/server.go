@@ -40,10 +40,14 @@ type server struct {
 }
 
 func (l *Lab) start(ctx context.Context, c config) (*server, error) {
-	args := []string{"server", "-kind", c.kind, "-core", strconv.Itoa(l.ServerCore),
+	program, built := l.Programs[c.kind]
+	if !built {
+		return nil, fmt.Errorf("starting server %s: its program is not built", c.kind)
+	}
+	args := []string{"-kind", c.kind, "-core", strconv.Itoa(l.ServerCore),
 		"-tls=" + strconv.FormatBool(c.tls), "-backlog", strconv.Itoa(c.backlog),
 		"-heartbeat", c.heartbeat.String(), "-sndbuf", strconv.Itoa(c.sendBuffer)}
-	cmd := exec.CommandContext(ctx, l.Program, args...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), peer.SecretVariable+"="+hex.EncodeToString(l.Secret), "GOMAXPROCS=1")
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()

@@ -66,6 +66,29 @@ func split(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
+// kindsOf are the servers that a row is run with.
+func (o options) kindsOf(r row.Row) []string {
+	var kinds []string
+	for _, kind := range r.Kinds {
+		if len(o.kinds) == 0 || slices.Contains(o.kinds, kind) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
+
+// allKinds are the servers that any row is run with.
+func (o options) allKinds() []string {
+	var kinds []string
+	for _, r := range row.Rows {
+		if o.wants(r) {
+			kinds = append(kinds, o.kindsOf(r)...)
+		}
+	}
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
+}
+
 // wants says whether a row is to be run.
 func (o options) wants(r row.Row) bool {
 	switch {
@@ -84,7 +107,16 @@ func bench(ctx context.Context, args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	lab, err := newLab(o)
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	programs, err := build(ctx, dir, o.allKinds())
+	if err != nil {
+		return err
+	}
+	lab, err := newLab(o, programs)
 	if err != nil {
 		return err
 	}
@@ -92,30 +124,37 @@ func bench(ctx context.Context, args []string) error {
 	failed := measure(ctx, lab, o, results)
 	err = report.Table(os.Stdout, results, peer.Kinds)
 	if o.out != "" && ctx.Err() == nil {
-		here := report.Here()
+		here, unread := report.Here(programs.Paths()...)
 		here.Quick = o.quick
-		err = errors.Join(err, report.Write(o.out, here, results, peer.Kinds))
+		err = errors.Join(err, unread, report.Write(o.out, here, results, peer.Kinds))
 	}
 	return errors.Join(err, ctx.Err(), failed)
 }
 
+// build builds the servers with all cores, so before this process is pinned to one.
+func build(ctx context.Context, dir string, kinds []string) (row.Programs, error) {
+	const noticeable = 2 * time.Second
+	slow := time.AfterFunc(noticeable, func() { say("building the servers; the first time it takes a while") })
+	defer slow.Stop()
+	return row.Build(ctx, dir, kinds)
+}
+
+// say tells the user how far it is.
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
 // newLab sets the machine up: where there are two cores, this process has the
 // second and the servers the first.
-func newLab(o options) (*row.Lab, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
+func newLab(o options, programs row.Programs) (*row.Lab, error) {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails
 	lab := &row.Lab{
-		Program:    self,
+		Programs:   programs,
 		Secret:     secret,
 		ServerCore: -1,
 		Quick:      o.quick,
 		Rest:       o.rest,
 		Soak:       o.soak,
-		Log:        func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
+		Log:        say,
 	}
 	if runtime.NumCPU() < 2 {
 		lab.Log("one core only: server and load get into each other's way")
@@ -138,10 +177,7 @@ func measure(ctx context.Context, lab *row.Lab, o options, results report.Result
 			runs = 1
 		}
 		for run := range runs {
-			for _, kind := range r.Kinds {
-				if len(o.kinds) > 0 && !slices.Contains(o.kinds, kind) {
-					continue
-				}
+			for _, kind := range o.kindsOf(r) {
 				begin := time.Now()
 				values, err := r.Run(lab, ctx, kind)
 				if ctx.Err() != nil {

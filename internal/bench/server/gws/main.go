@@ -1,4 +1,5 @@
-package peer
+// Command gws serves sockets with github.com/lxzan/gws.
+package main
 
 import (
 	"net/http"
@@ -6,11 +7,15 @@ import (
 	"time"
 
 	"github.com/lxzan/gws"
+
+	"github.com/reto10/chat/internal/bench/peer"
 )
 
-// gwsSilence is after how long a silent socket is given up. The example has a
+func main() { peer.Main(newGWS, "gws") }
+
+// silence is after how long a silent socket is given up. The example has a
 // minute, and clients that ping; these do not.
-const gwsSilence = 10 * time.Minute
+const silence = 10 * time.Minute
 
 // quick is gws with its Broadcaster: a frame is made once and queued to each
 // connection's own writer.
@@ -22,10 +27,10 @@ type quick struct {
 	conns map[*gws.Conn]struct{}
 }
 
-func newGWS() Peer {
+func newGWS(string, peer.Settings) (peer.Peer, error) {
 	q := &quick{conns: make(map[*gws.Conn]struct{})}
 	q.upgrader = gws.NewUpgrader(q, nil)
-	return q
+	return q, nil
 }
 
 func (q *quick) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -37,7 +42,7 @@ func (q *quick) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (q *quick) OnOpen(c *gws.Conn) {
-	_ = c.SetDeadline(time.Now().Add(gwsSilence))
+	_ = c.SetDeadline(time.Now().Add(silence))
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.conns[c] = struct{}{}
@@ -50,13 +55,13 @@ func (q *quick) OnClose(c *gws.Conn, _ error) {
 }
 
 func (q *quick) OnPing(c *gws.Conn, payload []byte) {
-	_ = c.SetDeadline(time.Now().Add(gwsSilence))
+	_ = c.SetDeadline(time.Now().Add(silence))
 	_ = c.WritePong(payload)
 }
 
 func (q *quick) OnMessage(c *gws.Conn, m *gws.Message) {
 	defer m.Close()
-	if b, err := answer(m.Bytes()); err == nil {
+	if b, err := peer.Answer(m.Bytes()); err == nil {
 		_ = c.WriteMessage(gws.OpcodeText, b)
 	}
 }
@@ -68,7 +73,7 @@ func (q *quick) Sockets() int {
 }
 
 func (q *quick) Publish(_, content string) error {
-	b := gws.NewBroadcaster(gws.OpcodeText, event(content))
+	b := gws.NewBroadcaster(gws.OpcodeText, peer.Event(content))
 	defer b.Close()
 	q.mu.RLock()
 	defer q.mu.RUnlock()

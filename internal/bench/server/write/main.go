@@ -1,4 +1,5 @@
-package peer
+// Command write serves sockets with write(2) alone, the floor of the comparison.
+package main
 
 import (
 	"crypto/sha1"
@@ -11,7 +12,11 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/reto10/chat/internal/bench/peer"
 )
+
+func main() { peer.Main(newFloor, "write") }
 
 // floor is no chat: it writes one prepared frame to one descriptor after the
 // other, and is what a call of write(2) for each frame costs at least. Over TLS
@@ -22,7 +27,7 @@ type floor struct {
 	fds   []int // of conns; -1 where a write is not a call on the descriptor
 }
 
-func newFloor() Peer { return new(floor) }
+func newFloor(string, peer.Settings) (peer.Peer, error) { return new(floor), nil }
 
 func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn, _, err := http.NewResponseController(w).Hijack()
@@ -62,7 +67,7 @@ func (f *floor) Sockets() int {
 }
 
 func (f *floor) Publish(_, content string) error {
-	frame := textFrame(event(content))
+	frame := textFrame(peer.Event(content))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, fd := range f.fds {

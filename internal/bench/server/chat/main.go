@@ -1,4 +1,5 @@
-package peer
+// Command chat serves this library, to be measured beside its peers.
+package main
 
 import (
 	"context"
@@ -7,13 +8,16 @@ import (
 	"net/http"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/internal/bench/peer"
 )
+
+func main() { peer.Main(newChat, "chat") }
 
 // ours is this library as an embedder uses it, with its defaults but for limits
 // that no peer has.
 type ours struct{ service *chat.Service }
 
-func newChat(s Settings) (Peer, error) {
+func newChat(_ string, s peer.Settings) (peer.Peer, error) {
 	auth, err := chat.NewHS256(s.Secret)
 	if err != nil {
 		return nil, err
@@ -40,7 +44,7 @@ func (o ours) ServeHTTP(w http.ResponseWriter, r *http.Request) { o.service.Serv
 func (o ours) Sockets() int { return o.service.Stats().Sockets }
 
 func (o ours) Publish(channel, content string) error {
-	_, err := o.service.Broadcast(context.Background(), chat.Message{Channel: channel, Sender: sender, Content: content})
+	_, err := o.service.Broadcast(context.Background(), chat.Message{Channel: channel, Sender: peer.Sender, Content: content})
 	return err
 }
 

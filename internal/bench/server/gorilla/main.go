@@ -1,4 +1,6 @@
-package peer
+// Command gorilla serves sockets with github.com/gorilla/websocket, as a frame a
+// message or as joined ones.
+package main
 
 import (
 	"net/http"
@@ -7,16 +9,23 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/reto10/chat/internal/bench/peer"
 )
+
+// joined is the kind that joins what waits for a socket into one frame.
+const joined = "gorilla-joined"
+
+func main() { peer.Main(newGorilla, "gorilla", joined) }
 
 // The times and sizes of the chat example in gorilla's repository.
 const (
-	gorillaPatience = 10 * time.Second // for a write
-	gorillaSilence  = 60 * time.Second // without a pong
-	gorillaPing     = gorillaSilence * 9 / 10
-	gorillaQueue    = 256 // messages that wait for a socket
-	gorillaBuffer   = 1024
-	gorillaLimit    = 512
+	patience = 10 * time.Second // for a write
+	silence  = 60 * time.Second // without a pong
+	ping     = silence * 9 / 10
+	queue    = 256 // messages that wait for a socket
+	buffer   = 1024
+	limit    = 512
 )
 
 // hub is the pattern of gorilla's chat example: one goroutine owns the set of
@@ -44,12 +53,12 @@ type guest struct {
 	queue chan parcel
 }
 
-func newGorilla(joined bool) Peer {
+func newGorilla(kind string, _ peer.Settings) (peer.Peer, error) {
 	h := &hub{
-		joined: joined,
+		joined: kind == joined,
 		upgrader: websocket.Upgrader{
-			ReadBufferSize:  gorillaBuffer,
-			WriteBufferSize: gorillaBuffer,
+			ReadBufferSize:  buffer,
+			WriteBufferSize: buffer,
 			WriteBufferPool: new(sync.Pool),
 		},
 		enter: make(chan *guest),
@@ -57,7 +66,7 @@ func newGorilla(joined bool) Peer {
 		send:  make(chan parcel),
 	}
 	go h.run()
-	return h
+	return h, nil
 }
 
 func (h *hub) run() {
@@ -92,7 +101,7 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // answered by gorilla
 	}
-	g := &guest{h, conn, make(chan parcel, gorillaQueue)}
+	g := &guest{h, conn, make(chan parcel, queue)}
 	h.enter <- g
 	go g.write()
 	go g.read()
@@ -101,7 +110,7 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *hub) Sockets() int { return int(h.count.Load()) }
 
 func (h *hub) Publish(_, content string) error {
-	p := parcel{text: event(content)}
+	p := parcel{text: peer.Event(content)}
 	if !h.joined {
 		var err error
 		if p.prepared, err = websocket.NewPreparedMessage(websocket.TextMessage, p.text); err != nil {
@@ -117,8 +126,8 @@ func (g *guest) read() {
 		g.hub.leave <- g
 		_ = g.conn.Close()
 	}()
-	alive := func(string) error { return g.conn.SetReadDeadline(time.Now().Add(gorillaSilence)) }
-	g.conn.SetReadLimit(gorillaLimit)
+	alive := func(string) error { return g.conn.SetReadDeadline(time.Now().Add(silence)) }
+	g.conn.SetReadLimit(limit)
 	g.conn.SetPongHandler(alive)
 	_ = alive("")
 	for {
@@ -126,7 +135,7 @@ func (g *guest) read() {
 		if err != nil {
 			return
 		}
-		b, err := answer(command)
+		b, err := peer.Answer(command)
 		if err != nil {
 			return
 		}
@@ -159,16 +168,16 @@ func (g *guest) offer(p parcel) (ok bool) {
 }
 
 func (g *guest) write() {
-	ping := time.NewTicker(gorillaPing)
+	pings := time.NewTicker(ping)
 	defer func() {
-		ping.Stop()
+		pings.Stop()
 		_ = g.conn.Close()
 	}()
 	for {
 		var err error
 		select {
 		case p, open := <-g.queue:
-			_ = g.conn.SetWriteDeadline(time.Now().Add(gorillaPatience))
+			_ = g.conn.SetWriteDeadline(time.Now().Add(patience))
 			switch {
 			case !open:
 				_ = g.conn.WriteMessage(websocket.CloseMessage, nil)
@@ -178,8 +187,8 @@ func (g *guest) write() {
 			default:
 				err = g.conn.WritePreparedMessage(p.prepared)
 			}
-		case <-ping.C:
-			_ = g.conn.SetWriteDeadline(time.Now().Add(gorillaPatience))
+		case <-pings.C:
+			_ = g.conn.SetWriteDeadline(time.Now().Add(patience))
 			err = g.conn.WriteMessage(websocket.PingMessage, nil)
 		}
 		if err != nil {

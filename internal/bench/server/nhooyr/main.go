@@ -1,4 +1,5 @@
-package peer
+// Command nhooyr serves sockets with github.com/coder/websocket, formerly nhooyr.
+package main
 
 import (
 	"context"
@@ -7,11 +8,15 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/reto10/chat/internal/bench/peer"
 )
 
+func main() { peer.Main(newNhooyr, "nhooyr") }
+
 const (
-	nhooyrQueue    = 256
-	nhooyrPatience = 5 * time.Second
+	queue    = 256
+	patience = 5 * time.Second
 )
 
 // subscribers is the pattern of nhooyr's chat example, under the path that the
@@ -27,7 +32,9 @@ type subscriber struct {
 	slow  context.CancelFunc
 }
 
-func newNhooyr() Peer { return &subscribers{all: make(map[*subscriber]struct{})} }
+func newNhooyr(string, peer.Settings) (peer.Peer, error) {
+	return &subscribers{all: make(map[*subscriber]struct{})}, nil
+}
 
 func (s *subscribers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r, nil)
@@ -37,7 +44,7 @@ func (s *subscribers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer conn.CloseNow()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	me := &subscriber{make(chan []byte, nhooyrQueue), cancel}
+	me := &subscriber{make(chan []byte, queue), cancel}
 	s.mu.Lock()
 	s.all[me] = struct{}{}
 	s.mu.Unlock()
@@ -53,7 +60,7 @@ func (s *subscribers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return
 			}
-			b, err := answer(command)
+			b, err := peer.Answer(command)
 			if err != nil {
 				return
 			}
@@ -73,7 +80,7 @@ func (s *subscribers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func write(ctx context.Context, conn *websocket.Conn, b []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, nhooyrPatience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return conn.Write(ctx, websocket.MessageText, b)
 }
@@ -94,7 +101,7 @@ func (s *subscribers) Sockets() int {
 }
 
 func (s *subscribers) Publish(_, content string) error {
-	b := event(content)
+	b := peer.Event(content)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for one := range s.all {

@@ -1,4 +1,5 @@
-package peer
+// Command centrifuge serves sockets with github.com/centrifugal/centrifuge.
+package main
 
 import (
 	"context"
@@ -6,7 +7,11 @@ import (
 	"net/http"
 
 	"github.com/centrifugal/centrifuge"
+
+	"github.com/reto10/chat/internal/bench/peer"
 )
+
+func main() { peer.Main(newCentrifuge, "centrifuge") }
 
 // everyone is the channel that centrifuge's users are all in.
 const everyone = "everyone"
@@ -19,7 +24,7 @@ type node struct {
 	handler http.Handler
 }
 
-func newCentrifuge() (Peer, error) {
+func newCentrifuge(string, peer.Settings) (peer.Peer, error) {
 	n, err := centrifuge.New(centrifuge.Config{})
 	if err != nil {
 		return nil, err
@@ -33,7 +38,7 @@ func newCentrifuge() (Peer, error) {
 	})
 	n.OnConnect(func(c *centrifuge.Client) {
 		c.OnRPC(func(e centrifuge.RPCEvent, reply centrifuge.RPCCallback) {
-			b, err := answer(e.Data)
+			b, err := peer.Answer(e.Data)
 			reply(centrifuge.RPCReply{Data: b}, err)
 		})
 	})
@@ -63,7 +68,7 @@ func (c node) Publish(channel, content string) error {
 	if channel == "" {
 		channel = everyone
 	}
-	data, err := json.Marshal(map[string]string{"sender": sender, "content": content})
+	data, err := json.Marshal(map[string]string{"sender": peer.Sender, "content": content})
 	if err != nil {
 		return err
 	}
