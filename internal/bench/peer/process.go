@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -50,8 +51,13 @@ func Main(create Constructor, kinds ...string) {
 }
 
 func serve(args []string, in io.Reader, out io.Writer, create Constructor, kinds []string) error {
+	// Before anything is allocated that would be sampled: the samples are memory
+	// of the process, the more the more places allocate.
+	sampling := runtime.MemProfileRate
+	runtime.MemProfileRate = 0
 	flags := flag.NewFlagSet(kinds[0], flag.ContinueOnError)
 	kind := flags.String("kind", kinds[0], "one of "+strings.Join(kinds, ", "))
+	profile := flags.Bool("profile", false, "sample allocations for /debug/pprof/heap and allocs, which costs memory")
 	core := flags.Int("core", -1, "pin to this core")
 	sendBuffer := flags.Int("sndbuf", 0, "bytes of the sockets' send buffers, 0: the kernel's choice")
 	var s Settings
@@ -60,6 +66,9 @@ func serve(args []string, in io.Reader, out io.Writer, create Constructor, kinds
 	flags.DurationVar(&s.Heartbeat, "heartbeat", 0, "between signs of life, 0: the default")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *profile {
+		runtime.MemProfileRate = sampling
 	}
 	if !slices.Contains(kinds, *kind) {
 		return fmt.Errorf("-kind: unknown server %q, not one of %s", *kind, strings.Join(kinds, ", "))

@@ -1,7 +1,10 @@
 package row
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
+	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
@@ -63,6 +66,9 @@ func testServer(t *testing.T, c config) {
 			t.Fatalf("commands: %v", err)
 		}
 	}
+	if rate := samplingRate(ctx, t, tr.Control); rate != "0" {
+		t.Errorf("allocations are sampled at a rate of %s, want none", rate)
+	}
 	closed = true
 	if err := tr.close(); err != nil {
 		t.Error(err)
@@ -72,6 +78,55 @@ func testServer(t *testing.T, c config) {
 	}
 	if stamped != sockets*burst {
 		t.Errorf("%d messages with a stamp, want %d", stamped, sockets*burst)
+	}
+}
+
+// samplingRate is that which a server's heap profile begins with.
+func samplingRate(ctx context.Context, t *testing.T, control string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+control+"/debug/pprof/heap?debug=1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	head, err := bufio.NewReader(res.Body).ReadString('\n')
+	_, rate, found := strings.Cut(strings.TrimSpace(head), "@ heap/")
+	if err != nil || !found {
+		t.Fatalf("the heap profile begins with %q, %v", head, err)
+	}
+	return rate
+}
+
+func TestServerWithHeapProfile(t *testing.T) {
+	t.Parallel()
+	dependOnServers(t)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, programs["write"], "-profile")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var ready peer.Ready
+	if err := json.NewDecoder(stdout).Decode(&ready); err != nil {
+		t.Error(err)
+	} else if samplingRate(ctx, t, ready.Control) == "0" {
+		t.Error("with -profile allocations are not sampled")
+	}
+	_ = stdin.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 
