@@ -16,7 +16,7 @@ const (
 	// portion is how many changes of one channel are told at once, and pause the
 	// part of a window's length until the next: who is told of thousands must
 	// have time to read them.
-	portion = 500
+	portion = 200
 	pause   = 10
 )
 

@@ -220,13 +220,13 @@ func TestThousandsAreToldInPortions(t *testing.T) {
 					t.Errorf("%s was told twice", c.Name)
 				}
 				told[c.Channel+" "+c.Name] = true
-				if want := map[string]int{"": 1200, "c": 3}[c.Channel]; c.Size != want {
+				if want := map[string]int{"": 500, "c": 3}[c.Channel]; c.Size != want {
 					t.Errorf("size %d in channel %q, want the one by now, %d", c.Size, c.Channel, want)
 				}
 			}
 			got = append(got, p)
 		})
-		for i := range 1200 {
+		for i := range 500 {
 			w.Add(joined(fmt.Sprint(i), i+1))
 		}
 		for i := range 3 {
@@ -234,10 +234,10 @@ func TestThousandsAreToldInPortions(t *testing.T) {
 		}
 		<-time.After(time.Minute)
 		synctest.Wait()
-		want := []portion{ // drawn out to the most: there were 1203 in the first length
-			{4 * time.Second, map[string]int{"": 500, "c": 3}},
-			{4*time.Second + time.Second/10, map[string]int{"": 500}},
-			{4*time.Second + time.Second/5, map[string]int{"": 200}},
+		want := []portion{ // drawn out to the most: there were 503 in the first length
+			{4 * time.Second, map[string]int{"": 200, "c": 3}},
+			{4*time.Second + time.Second/10, map[string]int{"": 200}},
+			{4*time.Second + time.Second/5, map[string]int{"": 100}},
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("told (-want +got):\n%s", diff)
@@ -249,19 +249,19 @@ func TestWhatIsUndoneBeforeItsPortionIsNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []presence.Change
 		w := presence.New(time.Second, func(changes []presence.Change) { got = append(got, changes...) })
-		for i := range 501 {
-			w.Add(joined(fmt.Sprint(i), 501))
+		for i := range 201 {
+			w.Add(joined(fmt.Sprint(i), 201))
 		}
-		<-time.After(4*time.Second + time.Second/20)
+		<-time.After(3*time.Second + time.Second/20)
 		synctest.Wait()
-		if len(got) != 500 {
+		if len(got) != 200 {
 			t.Fatalf("%d were told first", len(got))
 		}
-		w.Add(left("500", 500)) // not told of yet
-		w.Add(left("0", 499))   // told of
+		w.Add(left("200", 200)) // not told of yet
+		w.Add(left("0", 199))   // told of
 		<-time.After(time.Minute)
 		synctest.Wait()
-		if diff := cmp.Diff([]presence.Change{left("0", 499)}, got[500:]); diff != "" {
+		if diff := cmp.Diff([]presence.Change{left("0", 199)}, got[200:]); diff != "" {
 			t.Errorf("then (-want +got):\n%s", diff)
 		}
 	})
