@@ -149,11 +149,12 @@ type Event struct {
 	Time    time.Time // when it was told
 }
 
-// messageFrame is a message as every socket gets it, encoded once.
+// messageFrame is a message as every socket gets it, encoded once. What it says is
+// a *Message, and that of an event a *Event.
 func messageFrame(m Message) fanout.Frame {
 	return fanout.Frame{
 		Bytes: wire.Frame(wireMessage(m, wire.TypeMessage)),
-		Event: &Event{Type: EventMessage, Message: m},
+		Event: &m,
 	}
 }
 

@@ -500,6 +500,11 @@ type eventReceiver struct{ Socket }
 
 func (r eventReceiver) Receive(b fanout.Batch) {
 	for _, f := range b.Frames {
-		r.Deliver(*f.Event.(*Event))
+		switch e := f.Event.(type) {
+		case *Message:
+			r.Deliver(Event{Type: EventMessage, Message: *e})
+		case *Event:
+			r.Deliver(*e)
+		}
 	}
 }

@@ -41,21 +41,21 @@ func (s *seen) drop(channel string) {
 	}
 }
 
-// has reports whether the socket has got e. The first message behind a place
+// has reports whether the socket has got m. The first message behind a place
 // shows that all before were delivered: the place is forgotten.
-func (s *seen) has(e *Event) bool {
-	if s.nothing() || e.Type != EventMessage {
+func (s *seen) has(m *Message) bool {
+	if s.nothing() {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, ok := s.places[e.Message.Channel]
+	p, ok := s.places[m.Channel]
 	if !ok {
 		return false
 	}
-	if e.Message.Place.Epoch == p.Epoch && e.Message.Place.Seq <= p.Seq {
+	if m.Place.Epoch == p.Epoch && m.Place.Seq <= p.Seq {
 		return true
 	}
-	s.drop(e.Message.Channel)
+	s.drop(m.Channel)
 	return false
 }

@@ -100,7 +100,7 @@ func (c *socket) Receive(b fanout.Batch) {
 		return
 	}
 	for _, f := range b.Frames {
-		if !c.seen.has(f.Event.(*Event)) {
+		if m, ok := f.Event.(*Message); !ok || !c.seen.has(m) {
 			c.conn.Out().Send(f.Bytes)
 		}
 	}
@@ -108,7 +108,7 @@ func (c *socket) Receive(b fanout.Batch) {
 
 // Deliver is for registries that have no fan-out.
 func (c *socket) Deliver(e Event) {
-	if !c.seen.has(&e) {
+	if e.Type != EventMessage || !c.seen.has(&e.Message) {
 		c.conn.Out().Send(eventFrame(&e).Bytes)
 	}
 }

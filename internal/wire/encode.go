@@ -62,18 +62,32 @@ func appendMember(b []byte, name, value string) []byte {
 
 // plain reports whether a string stands in JSON as it is.
 func plain(s string) bool {
-	ascii := true
+	s = s[plainASCII(s):]
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c < ' ' || c == '"' || c == '\\':
 			return false
 		case c == 0xE2: // it may begin U+2028 or U+2029, which JavaScript's literals do not allow
 			return false
-		case c >= utf8.RuneSelf:
-			ascii = false
 		}
 	}
-	return ascii || utf8.ValidString(s)
+	return utf8.ValidString(s)
+}
+
+// plainASCII is the length of a beginning of s, a multiple of 8, in which no byte
+// is a control character, a quote, a backslash or no ASCII: eight bytes at a time.
+func plainASCII(s string) (n int) {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	zero := func(x uint64) uint64 { return (x - ones) &^ x & tops } // not 0 when a byte of x is 0
+	for ; n+8 <= len(s); n += 8 {
+		x := uint64(s[n]) | uint64(s[n+1])<<8 | uint64(s[n+2])<<16 | uint64(s[n+3])<<24 |
+			uint64(s[n+4])<<32 | uint64(s[n+5])<<40 | uint64(s[n+6])<<48 | uint64(s[n+7])<<56
+		control := (x - ' '*ones) &^ x & tops
+		if (x&tops)|control|zero(x^'"'*ones)|zero(x^'\\'*ones) != 0 {
+			break
+		}
+	}
+	return n
 }
 
 func appendEscaped(b []byte, s string) []byte {

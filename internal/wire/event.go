@@ -99,8 +99,30 @@ type Error struct {
 
 // Time writes t as the protocol does: RFC 3339, UTC, milliseconds.
 func Time(t time.Time) string {
-	b := t.UTC().AppendFormat(make([]byte, 0, len(time.RFC3339)+4), "2006-01-02T15:04:05.000Z")
-	return string(b)
+	const layout = "2006-01-02T15:04:05.000Z"
+	t = t.UTC()
+	year, month, day := t.Date()
+	if year < 0 || year > 9999 {
+		return t.Format(layout)
+	}
+	hour, minute, second := t.Clock()
+	b := [len(layout)]byte{4: '-', 7: '-', 10: 'T', 13: ':', 16: ':', 19: '.', 23: 'Z'}
+	digits(b[0:4], year)
+	digits(b[5:7], int(month))
+	digits(b[8:10], day)
+	digits(b[11:13], hour)
+	digits(b[14:16], minute)
+	digits(b[17:19], second)
+	digits(b[20:23], t.Nanosecond()/1e6)
+	return string(b[:])
+}
+
+// digits fills b with n, zeros in front.
+func digits(b []byte, n int) {
+	for i := len(b) - 1; i >= 0; i-- {
+		b[i] = byte('0' + n%10)
+		n /= 10
+	}
 }
 
 // Marshal is event as JSON.
