@@ -196,7 +196,7 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 }
 
 func (c *socket) leave(channel string) error {
-	c.seen.forget(channel)
+	defer c.seen.forget(channel) // not before: until it is left, messages come
 	ctx, cancel := patience.For(context.Background(), portTimeout)
 	defer cancel()
 	return c.service.cfg.registry.Leave(ctx, c, channel)

@@ -21,8 +21,8 @@ import (
 type faulty struct {
 	*chat.MemoryRegistry
 	*chat.MemoryHistory
-	connect, join, joined, broadcast func(channel string)
-	after                            func(ctx context.Context) error
+	connect, join, joined, leave, broadcast func(channel string)
+	after                                   func(ctx context.Context) error
 }
 
 func newFaulty(limits chat.MemoryLimits) *faulty {
@@ -49,6 +49,13 @@ func (f *faulty) Join(ctx context.Context, s chat.Socket, channel string) (chat.
 		f.joined(channel)
 	}
 	return p, err
+}
+
+func (f *faulty) Leave(ctx context.Context, s chat.Socket, channel string) error {
+	if f.leave != nil {
+		f.leave(channel)
+	}
+	return f.MemoryRegistry.Leave(ctx, s, channel)
 }
 
 func (f *faulty) Broadcast(ctx context.Context, m chat.Message) error {
@@ -153,6 +160,40 @@ func TestWhatIsStoredAndNotYetHandedOnComesOnce(t *testing.T) {
 	resumed.wantText("3")
 	live.wantText("2")
 	live.wantText("3")
+}
+
+// What was read from the history before it was handed on does not come again to
+// who leaves at that moment.
+func TestLeavingBringsNothingTwice(t *testing.T) {
+	f := newFaulty(chat.MemoryLimits{})
+	s := serve(t, f.options()...)
+	s.dial("bob", "channel", "news") // keeps the channel open
+	id := s.publish("news", "0", "1")[0]
+	stored, handOn, handedOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	f.broadcast = func(content string) {
+		if content == "2" {
+			close(stored)
+			<-handOn
+		}
+	}
+	go func() {
+		defer close(handedOn)
+		s.publish("news", "2")
+	}()
+	<-stored
+	c := s.dial("ana")
+	c.send(`{"type":"join","channel":"news","since":"` + id + `"}`)
+	c.wantText("1")
+	c.wantText("2")
+	c.want("ack")
+	f.leave = func(string) {
+		f.leave = nil
+		close(handOn)
+		<-handedOn
+		_ = f.Flush(t.Context())
+	}
+	c.send(`{"type":"leave","channel":"news"}`)
+	c.want("ack")
 }
 
 func TestJoinThatFailsHalfWayEndsTheSocket(t *testing.T) {
