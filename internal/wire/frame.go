@@ -60,6 +60,11 @@ func IsClose(frame []byte) bool {
 	return len(frame) > 0 && frame[0] == finalBit|opClose
 }
 
+// ValidClose reports whether the reason of frame, a whole close frame, is UTF-8.
+func ValidClose(frame []byte) bool {
+	return len(frame) <= 4 || utf8.Valid(frame[4:]) // behind the header and the code
+}
+
 func appendHeader(b []byte, opcode byte, n int) []byte {
 	b = append(b, finalBit|opcode)
 	switch {

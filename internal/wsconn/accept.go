@@ -20,8 +20,8 @@ type Server struct {
 	Limits      fanout.Limits
 	Totals      fanout.Totals
 	// Heartbeat is the time between two calls of each connection's Beat. Unless
-	// Pings is set, a peer's kernel is enough of a sign of life where this side's
-	// can tell.
+	// Pings is set, a peer's kernel is enough of a sign of life where ours tells of
+	// its acknowledgements.
 	Heartbeat time.Duration
 	Pings     bool
 
@@ -81,14 +81,14 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	}
 	_ = conn.SetDeadline(time.Time{})
 
-	c := &Conn{server: s, conn: conn, raw: socketBelow(conn)}
+	c := &Conn{server: s, conn: conn}
+	var acknowledged bool
+	c.raw, acknowledged = socketBelow(conn)
+	c.quiet = acknowledged && !s.Pings
 	c.heard.Store(true)
 	c.out = fanout.NewOutbox(conn, c, &s.Limits, &s.Totals)
 	if early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()); len(early) > 0 {
 		c.early = bytes.Clone(early)
-	}
-	if c.raw != nil && !s.Pings {
-		c.quiet = userTimeout(c.raw, s.Heartbeat)
 	}
 
 	c.subprotocol = negotiate(r.Header, s.Subprotocol)

@@ -48,7 +48,7 @@ type Conn struct {
 	subprotocol string
 	parked      atomic.Bool
 	heard       atomic.Bool // bytes came since the last beat
-	quiet       bool        // the kernel finds out that the peer is dead
+	quiet       bool        // our kernel tells whether the peer's is there
 
 	// Owned by the goroutine that reads.
 	spot  uint32 // in the parking lot, 0 for none yet
@@ -124,14 +124,20 @@ func (c *Conn) wake() {
 // Ending implements [fanout.Owner]: now only the peer's end is waited for.
 func (c *Conn) Ending() { c.wake() }
 
-// Beat is called once a heartbeat. Where the kernel finds out that a peer is
-// dead it only has to have something to send: a pong, which nobody has to answer
-// (RFC 6455, section 5.5.3). Elsewhere a ping asks the peer for a sign of life,
-// and the connection is killed when none came since the beat before. Taking some
-// of its backlog is one; such a peer would see the ping only behind it.
+// Beat is called once a heartbeat. Where our kernel tells whether the peer's
+// acknowledges what it gets, there only has to be something to get: a pong, which
+// nobody has to answer (RFC 6455, section 5.5.3). Elsewhere a ping asks the peer
+// for a sign of life, and the connection is killed when none came since the beat
+// before. Taking some of its backlog is one; such a peer would see the ping only
+// behind it.
 func (c *Conn) Beat() {
 	switch {
 	case c.quiet:
+		// The pong of the beat before, or what was sent later, is owed for long.
+		if unanswered(c.raw, c.server.Heartbeat*3/4) {
+			c.out.Kill()
+			return
+		}
 		c.out.Ahead(wire.PongFrame)
 	case c.out.Moving():
 		c.heard.Store(true)

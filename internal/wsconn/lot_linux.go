@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // lot is where parked connections are: a set of epoll and one goroutine that
@@ -152,21 +153,24 @@ func (l *lot) leave(c *Conn) {
 	l.closeEmpty()
 }
 
-// socketBelow is the socket that conn reads from, nil where it cannot be parked.
-func socketBelow(conn net.Conn) syscall.RawConn {
+// socketBelow is the socket that conn reads from, nil where it cannot be parked,
+// and whether its kernel knows if the peer's is there.
+func socketBelow(conn net.Conn) (raw syscall.RawConn, acknowledged bool) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}
 	switch conn.(type) {
-	case *net.TCPConn, *net.UnixConn:
+	case *net.TCPConn:
+		acknowledged = true
+	case *net.UnixConn:
 	default:
-		return nil
+		return nil, false
 	}
 	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	return raw
+	return raw, acknowledged
 }
 
 // readNow reads what is there; ok is false when the connection is none that can
@@ -196,13 +200,17 @@ func readNow(c *Conn, p []byte) (n int, err error, ok bool) {
 	return n, nil, true
 }
 
-// userTimeout has the kernel end the connection when what was sent is not
-// acknowledged within d (TCP_USER_TIMEOUT, tcp(7)), and reports whether it will.
-func userTimeout(raw syscall.RawConn, d time.Duration) bool {
-	const tcpUserTimeout = 18
-	err := os.ErrInvalid
+// unanswered reports whether the peer's kernel owes an acknowledgement and has
+// sent none for d (TCP_INFO, tcp(7)). One that does not read but is there goes on
+// acknowledging the probes of its closed window; TCP_USER_TIMEOUT would end it.
+func unanswered(raw syscall.RawConn, d time.Duration) (dead bool) {
 	_ = raw.Control(func(fd uintptr) {
-		err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(max(d, time.Millisecond).Milliseconds()))
+		var info syscall.TCPInfo
+		size := uint32(unsafe.Sizeof(info))
+		_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+		silent := time.Duration(info.Last_ack_recv) * time.Millisecond
+		dead = errno == 0 && info.Unacked > 0 && silent >= d
 	})
-	return err == nil
+	return dead
 }

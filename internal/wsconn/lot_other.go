@@ -17,8 +17,8 @@ func (*lot) arm(*Conn, bool) error { return os.ErrInvalid }
 func (*lot) leave(*Conn)           {}
 func (*lot) close()                {}
 
-func socketBelow(net.Conn) syscall.RawConn { return nil }
+func socketBelow(net.Conn) (syscall.RawConn, bool) { return nil, false }
 
 func readNow(*Conn, []byte) (int, error, bool) { return 0, nil, false }
 
-func userTimeout(syscall.RawConn, time.Duration) bool { return false }
+func unanswered(syscall.RawConn, time.Duration) bool { return false }

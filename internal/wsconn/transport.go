@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"nhooyr.io/websocket"
+
+	"github.com/reto10/chat/internal/wire"
 )
 
 const (
@@ -90,9 +92,15 @@ func (t *transport) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return t, bufio.NewReadWriter(t.br, t.bw), nil
 }
 
-// Write gets nhooyr's own frames: pongs and close frames, each in one call.
+// Write gets nhooyr's own frames: pongs and close frames, each in one call. It
+// echoes a close frame whose reason is not UTF-8, which no endpoint may send
+// (RFC 6455, sections 5.5.1 and 8.1).
 func (t *transport) Write(p []byte) (int, error) {
-	t.c.out.Ahead(bytes.Clone(p))
+	frame := bytes.Clone(p)
+	if wire.IsClose(p) && !wire.ValidClose(p) {
+		frame = wire.CloseFrame(codeNotUTF8, "not UTF-8")
+	}
+	t.c.out.Ahead(frame)
 	return len(p), nil
 }
 
