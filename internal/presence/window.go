@@ -35,21 +35,27 @@ type Window struct {
 	length time.Duration
 	flush  func([]Change)
 
-	mu       sync.Mutex // guards what follows
+	mu      sync.Mutex  // guards what follows
+	next    gatherings  // what the next window will tell
+	telling gatherings  // what is being told
+	timer   *time.Timer // not nil while something is pending or being told
+	lengths int         // that the window was drawn out by
+	closed  bool
+}
+
+// gatherings are what changed in all channels.
+type gatherings struct {
 	channels map[string]*gathering
 	order    []*gathering // of channels, those that changed first first
-	count    int          // of changes, in all channels
-	timer    *time.Timer  // not nil while something is pending or being told
-	lengths  int          // that the window was drawn out by
-	closed   bool
+	count    int          // of changes
 }
 
 // gathering is what changed in one channel.
 type gathering struct {
 	channel string
 	pending []pending      // one of each name, in the order of the first changes
-	where   map[string]int // in pending, by name
-	told    int            // so many of pending are done
+	where   map[string]int // in pending, by name, of those that are not told
+	told    int            // so many of pending are
 	size    int
 }
 
@@ -64,7 +70,7 @@ type pending struct {
 // changes. Of very many it gets a part at a time, in short intervals. It is called
 // by one goroutine at a time.
 func New(length time.Duration, flush func([]Change)) *Window {
-	return &Window{length: length, flush: flush, channels: make(map[string]*gathering)}
+	return &Window{length: length, flush: flush}
 }
 
 // Add takes note of a change and returns at once. Changes of one name in one
@@ -75,23 +81,43 @@ func (w *Window) Add(c Change) {
 	if w.closed {
 		return
 	}
-	g := w.channels[c.Channel]
-	if g == nil {
-		g = &gathering{channel: c.Channel, where: make(map[string]int)}
-		w.channels[c.Channel] = g
-		w.order = append(w.order, g)
+	if told := w.telling.channels[c.Channel]; told != nil {
+		told.size = c.Size
+		if told.update(c) {
+			return
+		}
 	}
-	g.size = c.Size
-	if i, known := g.where[c.Name]; known {
-		g.pending[i].role, g.pending[i].joined = c.Role, c.Joined
-	} else {
-		g.where[c.Name] = len(g.pending)
-		g.pending = append(g.pending, pending{c.Name, c.Role, c.Joined, c.Joined})
-		w.count++
-	}
+	w.next.add(c)
 	if w.timer == nil {
 		w.timer = time.AfterFunc(w.length, w.expire)
 	}
+}
+
+func (all *gatherings) add(c Change) {
+	g := all.channels[c.Channel]
+	if g == nil {
+		g = &gathering{channel: c.Channel, where: make(map[string]int)}
+		if all.channels == nil {
+			all.channels = make(map[string]*gathering)
+		}
+		all.channels[c.Channel] = g
+		all.order = append(all.order, g)
+	}
+	g.size = c.Size
+	if !g.update(c) {
+		g.where[c.Name] = len(g.pending)
+		g.pending = append(g.pending, pending{c.Name, c.Role, c.Joined, c.Joined})
+		all.count++
+	}
+}
+
+// update makes c the last change of its name, if another of it waits to be told.
+func (g *gathering) update(c Change) bool {
+	i, waits := g.where[c.Name]
+	if waits {
+		g.pending[i].role, g.pending[i].joined = c.Role, c.Joined
+	}
+	return waits
 }
 
 // Close ends the window: what is pending is not told. It does not wait for a
@@ -122,7 +148,7 @@ func (w *Window) expire() {
 	case w.closed:
 	case more:
 		w.timer.Reset(w.length / pause)
-	case len(w.order) > 0:
+	case len(w.next.order) > 0:
 		w.timer.Reset(w.length)
 	default:
 		w.timer = nil
@@ -133,7 +159,7 @@ func (w *Window) expire() {
 func (w *Window) drawOut() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || w.count < rush*(w.lengths+1) || w.lengths+1 >= most {
+	if w.closed || len(w.telling.order) > 0 || w.next.count < rush*(w.lengths+1) || w.lengths+1 >= most {
 		return false
 	}
 	w.lengths++
@@ -149,9 +175,13 @@ func (w *Window) take() (changed []Change, more bool) {
 	if w.closed {
 		return nil, false
 	}
-	changed = make([]Change, 0, min(w.count, portion*len(w.order)))
+	if len(w.telling.order) == 0 {
+		w.telling, w.next, w.lengths = w.next, gatherings{}, 0
+	}
+	all := &w.telling
+	changed = make([]Change, 0, min(all.count, portion*len(all.order)))
 	var left []*gathering
-	for _, g := range w.order {
+	for _, g := range all.order {
 		end := min(g.told+portion, len(g.pending))
 		for _, p := range g.pending[g.told:end] {
 			delete(g.where, p.name)
@@ -160,18 +190,17 @@ func (w *Window) take() (changed []Change, more bool) {
 				changed = append(changed, Change{g.channel, p.name, p.role, p.joined, g.size})
 			}
 		}
-		w.count -= end - g.told
-		if g.told = end; end < len(g.pending) {
+		all.count -= end - g.told
+		g.told = end
+		if end < len(g.pending) {
 			left = append(left, g)
 		} else {
-			delete(w.channels, g.channel)
+			delete(all.channels, g.channel)
 		}
 	}
-	w.order = left
-	if more = len(left) > 0; more {
-		w.lengths = most // the rest is not put off
-	} else {
-		w.lengths = 0
+	all.order = left
+	if len(left) == 0 {
+		w.telling = gatherings{} // what a rush has made it grow to is not kept
 	}
-	return changed, more
+	return changed, len(left) > 0
 }

@@ -266,3 +266,29 @@ func TestWhatIsUndoneBeforeItsPortionIsNotTold(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatChangesWhileThousandsAreToldWaitsForTheNextWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		when := make(map[string]time.Duration)
+		w := presence.New(time.Second, func(changes []presence.Change) {
+			for _, c := range changes {
+				when[c.Channel+" "+c.Name] = time.Since(begin)
+			}
+		})
+		for i := range 401 {
+			w.Add(joined(fmt.Sprint(i), 401))
+		}
+		<-time.After(4*time.Second + time.Second/20) // between the first portion and the second
+		w.Add(in("c", joined("ana", 1)))
+		w.Add(left("0", 400))
+		<-time.After(time.Minute)
+		synctest.Wait()
+		got := []time.Duration{when[" 400"], when["c ana"], when[" 0"]}
+		// The last portion is told a fifth of a length behind the first.
+		want := []time.Duration{4200 * time.Millisecond, 5200 * time.Millisecond, 5200 * time.Millisecond}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("told after (-want +got):\n%s", diff)
+		}
+	})
+}
