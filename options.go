@@ -24,7 +24,7 @@ const (
 	DefaultStallTimeout      = 30 * time.Second // WithStallTimeout
 	DefaultHeartbeat         = 25 * time.Second // WithHeartbeat
 	DefaultPresenceWindow    = 500 * time.Millisecond
-	DefaultPresenceLimit     = 500 // WithPresenceLimit
+	DefaultPresenceLimit     = 100 // WithPresenceLimit
 )
 
 // Option changes a default of [New]. One that makes no sense is New's error.
@@ -237,7 +237,8 @@ func WithPresence(to PresenceAudience) Option {
 }
 
 // WithPresenceWindow is how long comings and goings are gathered before they are
-// told; one that is undone within it is not.
+// told; one that is undone within it is not. While very many come it is drawn out
+// to four times this.
 func WithPresenceWindow(d time.Duration) Option {
 	return func(c *config) error { return positive(&c.presenceWindow, "WithPresenceWindow", d) }
 }
