@@ -90,7 +90,7 @@ type measured struct {
 	Targets []Verdict         `json:"targets,omitempty"`
 }
 
-// Write puts bench.json and bench.svg into a directory.
+// Write puts bench.json, bench.svg and bench.md into a directory.
 func Write(dir string, s Setting, r Results, kinds []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -120,7 +120,30 @@ func Write(dir string, s Setting, r Results, kinds []string) error {
 	if err := os.WriteFile(filepath.Join(dir, "bench.json"), append(b, '\n'), 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "bench.svg"), []byte(Picture(s, r, kinds)), 0o644)
+	if err := os.WriteFile(filepath.Join(dir, "bench.svg"), []byte(Picture(s, r, kinds)), 0o644); err != nil {
+		return err
+	}
+	var page bytes.Buffer
+	if err := Page(&page, s, r, kinds); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "bench.md"), page.Bytes(), 0o644)
+}
+
+// Page is the table with where and when it was measured, in Markdown.
+func Page(w io.Writer, s Setting, r Results, kinds []string) error {
+	versions := make([]string, 0, len(s.Versions))
+	for path, version := range s.Versions {
+		versions = append(versions, path+" "+version)
+	}
+	slices.Sort(versions)
+	_, err := fmt.Fprintf(w, "# What `make bench` measured\n\n%s, %d cores of %s, Linux %s, %s.\n%s.\n\n"+
+		"[How it measures](../../internal/bench/README.md) · [bench.json](bench.json)\n\n![the same as a picture](bench.svg)\n\n",
+		s.Date.Format(time.DateOnly), s.Cores, s.CPU, s.Kernel, s.Go, strings.Join(versions, ", "))
+	if err != nil {
+		return err
+	}
+	return Table(w, r, kinds)
 }
 
 // inOrder are the measures that have results: the table's, then the series.
