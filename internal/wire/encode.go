@@ -52,11 +52,15 @@ func encode(event any, copy func([]byte) []byte) []byte {
 func appendMember(b []byte, name, value string) []byte {
 	b = append(b, '"')
 	b = append(b, name...)
-	b = append(b, '"', ':', '"')
-	if !plain(value) {
-		return appendEscaped(b[:len(b)-1], value)
+	return appendText(append(b, '"', ':'), value)
+}
+
+// appendText appends a string.
+func appendText(b []byte, s string) []byte {
+	if !plain(s) {
+		return appendEscaped(b, s)
 	}
-	b = append(b, value...)
+	b = append(append(b, '"'), s...)
 	return append(b, '"')
 }
 
