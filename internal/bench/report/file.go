@@ -2,9 +2,13 @@ package report
 
 import (
 	"bufio"
+	"bytes"
 	"debug/buildinfo"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -128,6 +132,38 @@ func Write(dir string, s Setting, r Results, kinds []string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "bench.md"), page.Bytes(), 0o644)
+}
+
+// Read gives the results of a bench.json, without its failed runs, so that rows can
+// be measured again by themselves. There are none when there is no such file.
+func Read(dir string) (Results, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "bench.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return Results{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var before struct {
+		Measures []measured `json:"measures"`
+	}
+	if err := json.Unmarshal(b, &before); err != nil {
+		return nil, fmt.Errorf("report: reading bench.json: %w", err)
+	}
+	r := make(Results)
+	for _, m := range before.Measures {
+		for kind, f := range m.Servers {
+			for i, v := range f.Runs {
+				r.Set(m.ID, kind, i, v)
+			}
+		}
+	}
+	return r, nil
+}
+
+// Update puts the measures of newer in the place of the same ones.
+func (r Results) Update(newer Results) {
+	maps.Copy(r, newer)
 }
 
 // Page is the table with where and when it was measured, in Markdown.
