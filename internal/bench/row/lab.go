@@ -19,7 +19,7 @@ const (
 	contentSize = 128
 	// stillness is how long nothing comes when a server has done what it will do
 	// by itself: longer than presence events are gathered.
-	stillness = 700 * time.Millisecond
+	stillness = 2200 * time.Millisecond
 	// patience is how long the last delivery may take.
 	patience = 60 * time.Second
 )
