@@ -114,7 +114,7 @@ func (l *Lab) arrive(ctx context.Context, kind string, n int) (events int, d *de
 		if err := <-published; err != nil {
 			return err
 		}
-		return t.Quiet(ctx, stillness)
+		return t.Quiet(ctx, t.stillness)
 	})
 	return events, d, err
 }
