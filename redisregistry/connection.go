@@ -35,6 +35,9 @@ func (r *Registry) keepConnected(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if cluster, ok := r.client.(*redis.ClusterClient); ok {
+			cluster.ReloadState(ctx) // it may know by now what has moved
+		}
 		r.down.Store(&outage{err})
 		if r.connected.Swap(false) {
 			pause = retryAtFirst

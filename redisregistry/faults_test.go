@@ -29,18 +29,19 @@ type traffic struct {
 	slow   time.Duration // the longest that a publish took to fail
 }
 
-func publishTo(t testing.TB, nodes []*node, channels ...string) *traffic {
+// publishTo begins it: each node publishes to each channel at that pace.
+func publishTo(t testing.TB, nodes []*node, pace time.Duration, channels ...string) *traffic {
 	f := &traffic{t: t, stop: make(chan struct{}), channels: channels, acked: make(map[string][]chat.Message)}
 	for i, n := range nodes {
 		for _, channel := range channels {
-			f.done.Go(func() { f.publish(n, fmt.Sprint("node ", i), channel) })
+			f.done.Go(func() { f.publish(n, fmt.Sprint("node ", i), channel, pace) })
 		}
 	}
 	return f
 }
 
-func (f *traffic) publish(n *node, by, channel string) {
-	tick := time.NewTicker(2 * time.Millisecond)
+func (f *traffic) publish(n *node, by, channel string, pace time.Duration) {
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for i := 0; ; i++ {
 		select {
@@ -182,7 +183,7 @@ func TestWhatWasAckedArrives(t *testing.T) {
 				`ana joined "" as user, 1 there`, `ana joined "news" as user, 1 there`,
 				`bob joined "" as user, 2 there`, `bob joined "news" as user, 2 there`,
 			}
-			f := publishTo(t, nodes, "", "news", "@ana")
+			f := publishTo(t, nodes, 2*time.Millisecond, "", "news", "@ana")
 			f.channels = []string{"", "news"} // @ana is not bob's
 			f.goesOn()
 			tt.fault(t, s, nodes)
