@@ -2,9 +2,6 @@ package sqlhistory_test
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -75,13 +72,7 @@ func BenchmarkPgbench(b *testing.B) {
 			d := onPostgres(b, server)
 			d.open(b)
 			d.exec(b, "CREATE SEQUENCE numbers CACHE 100")
-			bench := filepath.Join(server.Bin, "pgbench")
-			if _, err := os.Stat(bench); err != nil {
-				if bench, err = exec.LookPath("pgbench"); err != nil {
-					b.Fatal(err)
-				}
-			}
-			cmd := exec.Command(bench, "-n", "-M", "prepared", "-c", strconv.Itoa(publishers), "-j", "2",
+			cmd := server.Command("pgbench", "-n", "-M", "prepared", "-c", strconv.Itoa(publishers), "-j", "2",
 				"-t", strconv.Itoa(max(1, b.N/publishers)), "-f", "-", d.dsn)
 			cmd.Stdin = strings.NewReader(s.script)
 			b.ResetTimer()

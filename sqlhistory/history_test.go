@@ -285,16 +285,20 @@ func testAge(t *testing.T, d database) {
 		return m.Place
 	}
 	var first, last, of chat.Place
-	for i := range 2500 { // more than one transaction deletes
-		of = put("all-old", fmt.Sprint(i), time.Hour)
-		if i < 3 {
-			p := put("some-old", fmt.Sprint("old ", i), time.Hour)
-			if i == 0 {
-				first = p
+	var putting sync.WaitGroup
+	for range 50 { // more than one transaction deletes
+		putting.Go(func() {
+			for range 50 {
+				if _, err := h.Append(t.Context(), chat.Message{Channel: "all-old", Content: "x", Time: time.Now().Add(-time.Hour)}); err != nil {
+					t.Error(err)
+				}
 			}
-			last = p
-		}
+		})
 	}
+	putting.Wait()
+	of = put("all-old", "x", time.Hour)
+	first = put("some-old", "1", time.Hour)
+	last = put("some-old", "2", time.Hour)
 	put("some-old", "new", -time.Hour)
 	put("new", "new", -time.Hour)
 	eventually(t, "the old to be gone", func() bool {

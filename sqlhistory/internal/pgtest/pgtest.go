@@ -27,10 +27,10 @@ const patience = 60 * time.Second
 // loopback interface. Its methods are for one goroutine at a time, but for Database
 // and DSN.
 type Server struct {
-	Port int
-	Bin  string // where the server's programs are
+	port int
+	bin  string // where the server's programs are
+	dir  string // what is the server's
 
-	dir       string
 	as        *syscall.Credential // nil: who runs the tests
 	process   *os.Process         // nil: none runs
 	ended     chan error          // gets what its Wait says
@@ -45,7 +45,7 @@ func Start() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Bin: bin}
+	s := &Server{bin: bin}
 	if s.dir, err = os.MkdirTemp("", "pgtest"); err != nil {
 		return nil, err
 	}
@@ -64,6 +64,9 @@ func Start() (*Server, error) {
 // has the newest of them.
 func programs() (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return "", err
+		}
 		return filepath.Dir(path), nil
 	}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
@@ -98,7 +101,7 @@ func (s *Server) create() error {
 	if err != nil {
 		return err
 	}
-	s.Port = l.Addr().(*net.TCPAddr).Port
+	s.port = l.Addr().(*net.TCPAddr).Port
 	if err := l.Close(); err != nil {
 		return err
 	}
@@ -114,7 +117,11 @@ func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
 // Command is one of the server's programs, run as the server is.
 func (s *Server) Command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(s.Bin, name), args...)
+	path := filepath.Join(s.bin, name)
+	if _, err := os.Stat(path); err != nil {
+		path = name // some are installed apart: from the PATH
+	}
+	cmd := exec.Command(path, args...)
 	cmd.Dir = s.dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.as}
 	return cmd
@@ -134,7 +141,7 @@ func (s *Server) Restart() error {
 }
 
 func (s *Server) run(deadline time.Time) error {
-	cmd := s.Command("postgres", "-D", s.data(), "-p", strconv.Itoa(s.Port), "-k", s.dir,
+	cmd := s.Command("postgres", "-D", s.data(), "-p", strconv.Itoa(s.port), "-k", s.dir,
 		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200")
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
@@ -240,7 +247,7 @@ func (s *Server) Promote() error {
 
 // DSN is how to connect to a database.
 func (s *Server) DSN(database string) string {
-	return fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=%s sslmode=disable", s.Port, database)
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=%s sslmode=disable", s.port, database)
 }
 
 // Database makes an empty database and returns its DSN.
@@ -256,6 +263,3 @@ func (s *Server) Database(ctx context.Context) (dsn string, err error) {
 	}
 	return s.DSN(name), nil
 }
-
-// Unix is the directory of the server's Unix socket, for its own programs.
-func (s *Server) Unix() string { return s.dir }
