@@ -2,10 +2,13 @@ package redisregistry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -287,6 +290,63 @@ func TestASlowRedisHoldsUpNobody(t *testing.T) {
 	s.Continue()
 	n.awaitHealth(true)
 	n.wantConnected("", "ana as user, 1")
+}
+
+// What is stored and then lost on its way is found, though no connection broke and
+// nothing follows it.
+func TestWhatPubSubLosesIsFound(t *testing.T) {
+	s := redistest.Start(t)
+	n := start(t, clientOf(s))
+	ana := n.connect("ana", "news")
+	n.publish("news", "1")
+	admin := s.Client()
+	defer admin.Close()
+	// One who may do all but publish to channels, health apart.
+	if err := admin.ACLSetUser(t.Context(), "mute", "on", "nopass", "~*", "+@all",
+		"resetchannels", "&chat:{presence}:*", "&chat:{0}:probe:*").Err(); err != nil {
+		t.Fatal(err)
+	}
+	mute := start(t, redis.NewClient(&redis.Options{Addr: s.Addr, Username: "mute", Password: "x"}))
+	if _, err := mute.try("news", "2"); err == nil {
+		t.Error("it may publish")
+	}
+	ana.wantGot(t, "news", "1", "2")
+}
+
+func TestANodeThatIsAwayClosesSocketsWhenItIsBack(t *testing.T) {
+	s := redistest.Start(t)
+	var cut atomic.Bool
+	a, b := start(t, clientOf(s)), start(t, redis.NewClient(&redis.Options{
+		Addr: s.Addr,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if cut.Load() {
+				return nil, errors.New("cut off")
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		},
+	}))
+	bob, eve := b.connect("bob"), b.connect("eve")
+	cut.Store(true)
+	admin := s.Client()
+	defer admin.Close()
+	for _, kind := range []string{"normal", "pubsub"} {
+		if err := admin.Do(t.Context(), "CLIENT", "KILL", "TYPE", kind).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitHealth(false)
+	a.awaitHealth(true)
+	if n, err := a.Close(t.Context(), "bob", 0, chat.CloseDisconnected, ""); err != nil || n != 1 {
+		t.Errorf("closed %d, %v; want 1", n, err)
+	}
+	if codes := bob.codes(); len(codes) > 0 {
+		t.Errorf("closed with %v by whom nobody can reach", codes)
+	}
+	cut.Store(false)
+	eventually(t, "bob to be closed", func() bool { return slices.Equal(bob.codes(), []chat.CloseCode{chat.CloseDisconnected}) })
+	if codes := eve.codes(); len(codes) > 0 {
+		t.Errorf("eve was closed with %v", codes)
+	}
 }
 
 func TestANodeStartsWithoutRedis(t *testing.T) {
