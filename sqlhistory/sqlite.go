@@ -58,7 +58,7 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 	h, err := open(ctx, db, d, cfg)
 	if err != nil {
 		db.Close()
-		return nil, fmt.Errorf("opening %s: %w", file, err)
+		return nil, fmt.Errorf("%w (%s)", err, file)
 	}
 	h.ownDB = true
 	return h, nil
@@ -67,6 +67,26 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 // sqlite is the dialect of SQLite.
 type sqlite struct {
 	boot string // since when the machine runs, where that matters
+}
+
+// check refuses what would have readers wait for who stores, or who stores fail when
+// another does.
+func (*sqlite) check(ctx context.Context, db *sql.DB) error {
+	var mode string
+	var patience int
+	err := db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode)
+	if err == nil {
+		err = db.QueryRowContext(ctx, "PRAGMA busy_timeout").Scan(&patience)
+	}
+	switch {
+	case err != nil:
+		return err
+	case mode != "wal":
+		return fmt.Errorf("journal_mode is %s, not WAL", mode)
+	case patience == 0:
+		return errors.New("busy_timeout is not set")
+	}
+	return nil
 }
 
 func (*sqlite) exists() string {
