@@ -181,3 +181,60 @@ func TestPostgresErrorsKeepThePassword(t *testing.T) {
 		}
 	}
 }
+
+// A database that cannot hold every message is refused at the beginning, not with the
+// first emoji.
+func TestPostgresOfAnotherEncoding(t *testing.T) {
+	server := startPostgres(t)
+	d := onPostgres(t, server)
+	d.exec(t, "CREATE DATABASE latin ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+	h, err := database{dsn: server.DSN("latin")}.tryOpen(t.Context())
+	if err == nil {
+		closeHistory(t, h)
+		t.Fatal("opened a database in LATIN1")
+	}
+	if !strings.Contains(err.Error(), "UTF8") {
+		t.Errorf("the error does not say what is wrong: %v", err)
+	}
+}
+
+// Ways in which embedders connect: their own pool, a user who owns just a schema,
+// poolers that know no prepared statements.
+func TestPostgresConnections(t *testing.T) {
+	server := startPostgres(t)
+	owner := onPostgres(t, server)
+	owner.exec(t, "CREATE ROLE ana LOGIN")
+	owner.exec(t, "CREATE SCHEMA chat AUTHORIZATION ana")
+	owner.exec(t, "ALTER ROLE ana SET search_path = chat")
+	asAna := database{dsn: strings.ReplaceAll(owner.dsn, "user=postgres", "user=ana")}
+	var first chat.Place
+	for i, mode := range []string{"cache_statement", "describe_exec", "exec", "simple_protocol"} {
+		d := database{dsn: asAna.dsn + " default_query_exec_mode=" + mode}
+		h := d.open(t)
+		p := appendTo(t, h, "c", "🙂 "+mode)[0]
+		if i == 0 {
+			first = p
+		}
+		if p != (chat.Place{Epoch: first.Epoch, Seq: uint64(i + 1)}) {
+			t.Errorf("%s: stored at %v, the first was at %v", mode, p, first)
+		}
+		if got := after(t, h, "c", chat.Place{}); len(got) != i+1 || got[i] != "🙂 "+mode {
+			t.Errorf("%s: read %q", mode, got)
+		}
+	}
+	h, err := sqlhistory.New(t.Context(), asAna.pool(t), sqlhistory.PostgreSQL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeHistory(t, h)
+	if p := appendTo(t, h, "c", "in a pool")[0]; p.Seq != 5 || p.Epoch != first.Epoch {
+		t.Errorf("stored at %v, the first was at %v", p, first)
+	}
+	var incarnation string
+	if err := asAna.pool(t).QueryRow("SELECT incarnation FROM chat_history").Scan(&incarnation); err != nil {
+		t.Fatal(err)
+	}
+	if parts := strings.Split(incarnation, "/"); len(parts) != 3 {
+		t.Errorf("an ordinary user's history knows the database as %q, want cluster, timeline and table", incarnation)
+	}
+}

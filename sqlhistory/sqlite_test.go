@@ -3,11 +3,13 @@ package sqlhistory_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/reto10/chat"
@@ -57,6 +59,34 @@ func TestFileOfAnyName(t *testing.T) {
 		appendTo(t, d.open(t), "c", "1")
 		if _, err := os.Stat(d.file); err != nil {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestSQLitePoolOfOnesOwn(t *testing.T) {
+	d := inFile(t)
+	h, err := sqlhistory.New(t.Context(), d.pool(t), sqlhistory.SQLite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendTo(t, h, "c", "1")
+	wantAfter(t, h, "c", chat.Place{}, "1")
+	closeHistory(t, h)
+
+	for query, says := range map[string]string{
+		"_pragma=busy_timeout(100)&_pragma=journal_mode(DELETE)": "WAL",
+		"_pragma=journal_mode(WAL)":                              "busy_timeout",
+	} {
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "other.db")+"?"+query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if h, err := sqlhistory.New(t.Context(), db, sqlhistory.SQLite); err == nil {
+			closeHistory(t, h)
+			t.Errorf("%s: was taken", query)
+		} else if !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want it to speak of %s", query, err, says)
 		}
 	}
 }
