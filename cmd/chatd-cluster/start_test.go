@@ -35,6 +35,8 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 		"redis without Redis":      {[]string{"-history", "redis"}, nil, 2, "-history redis needs the URL of a Redis in -registry"},
 		"another Redis":            {[]string{"-registry", "redis://localhost:1", "-history", "redis://:hunter2@elsewhere"}, nil, 2, "-history redis: that is all there is to say"},
 		"no file":                  {[]string{"-history", "sqlite:"}, nil, 2, "needs a file"},
+		"not a flag":               {[]string{"registry", "redis://:hunter2@localhost"}, nil, 2, `unexpected argument "registry"`},
+		"no flag at all":           {[]string{"redis://:hunter2@localhost"}, nil, 2, `unexpected argument "redis:REDACTED"`},
 		"no lease":                 {[]string{"-lease", "soon"}, nil, 2, "-lease"},
 
 		"nobody there":        {[]string{"-registry", "redis://:hunter2@127.0.0.1:1"}, nil, 1, "connecting to -registry redis://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
