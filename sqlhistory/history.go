@@ -118,6 +118,8 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 			return chat.Message{}, fmt.Errorf("sqlhistory: %w: the message is not UTF-8", chat.ErrInvalid)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*h.cfg.timeout)
+	defer cancel()
 	m.Place = chat.Place{}
 	m, err := h.writer.append(ctx, m)
 	if err != nil {

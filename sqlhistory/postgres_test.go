@@ -12,6 +12,7 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/sqlhistory"
+	"github.com/reto10/chat/sqlhistory/internal/pgtest"
 )
 
 // The server is killed and started again, twice, while two nodes store.
@@ -104,8 +105,20 @@ func TestPostgresOnAnotherTimeline(t *testing.T) {
 	}
 }
 
-func TestPostgresDumpRestored(t *testing.T) {
+// TestPostgres runs what needs no server of its own.
+func TestPostgres(t *testing.T) {
 	server := startPostgres(t)
+	for name, test := range map[string]func(*testing.T, *pgtest.Server){
+		"DumpRestored":       testDumpRestored,
+		"NodesDoNotDeadlock": testDeadlocks,
+		"AnotherEncoding":    testEncoding,
+		"Connections":        testConnections,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, server) })
+	}
+}
+
+func testDumpRestored(t *testing.T, server *pgtest.Server) {
 	d, restored := onPostgres(t, server), onPostgres(t, server)
 	before := appendTo(t, d.open(t), "c", "1", "2")
 	dump, err := server.Command("pg_dump", d.dsn).Output()
@@ -126,8 +139,8 @@ func TestPostgresDumpRestored(t *testing.T) {
 }
 
 // Nodes store in the same channels in any order, and none is a victim of another.
-func TestPostgresNodesDoNotDeadlock(t *testing.T) {
-	d := onPostgres(t, startPostgres(t))
+func testDeadlocks(t *testing.T, server *pgtest.Server) {
+	d := onPostgres(t, server)
 	const nodes, publishers, each, channels = 3, 16, 40, 10
 	var publishing sync.WaitGroup
 	var last [nodes]*sqlhistory.History
@@ -184,8 +197,7 @@ func TestPostgresErrorsKeepThePassword(t *testing.T) {
 
 // A database that cannot hold every message is refused at the beginning, not with the
 // first emoji.
-func TestPostgresOfAnotherEncoding(t *testing.T) {
-	server := startPostgres(t)
+func testEncoding(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)
 	d.exec(t, "CREATE DATABASE latin ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
 	h, err := database{dsn: server.DSN("latin")}.tryOpen(t.Context())
@@ -200,8 +212,7 @@ func TestPostgresOfAnotherEncoding(t *testing.T) {
 
 // Ways in which embedders connect: their own pool, a user who owns just a schema,
 // poolers that know no prepared statements.
-func TestPostgresConnections(t *testing.T) {
-	server := startPostgres(t)
+func testConnections(t *testing.T, server *pgtest.Server) {
 	owner := onPostgres(t, server)
 	owner.exec(t, "CREATE ROLE ana LOGIN")
 	owner.exec(t, "CREATE SCHEMA chat AUTHORIZATION ana")
