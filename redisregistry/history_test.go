@@ -239,16 +239,8 @@ func TestABackupBeginsAnEpoch(t *testing.T) {
 // A node that is late to compare finds its places given away again.
 func TestPlacesThatWereGivenAwayAgainBeginAnEpoch(t *testing.T) {
 	s := redistest.Start(t, "--appendonly", "no")
-	var cut atomic.Bool
-	late := start(t, redis.NewClient(&redis.Options{
-		Addr: s.Addr,
-		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if cut.Load() {
-				return nil, errors.New("cut off")
-			}
-			return (&net.Dialer{}).DialContext(ctx, network, addr)
-		},
-	}))
+	var line cable
+	late := start(t, line.client(s))
 	late.publish("news", "1", "2")
 	admin := s.Client()
 	defer admin.Close()
@@ -256,7 +248,7 @@ func TestPlacesThatWereGivenAwayAgainBeginAnEpoch(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost := late.publish("news", "3", "4")
-	cut.Store(true)
+	line.cut()
 	s.Kill()
 	late.awaitHealth(false)
 	s.Run()
@@ -265,7 +257,7 @@ func TestPlacesThatWereGivenAwayAgainBeginAnEpoch(t *testing.T) {
 	if again.Place.Epoch != lost.Place.Epoch {
 		t.Fatalf("it begins an epoch without having seen anything: %v", again.Place)
 	}
-	cut.Store(false)
+	line.mend()
 	late.awaitHealth(true)
 	if p := late.publish("news", "next").Place; p.Epoch == lost.Place.Epoch {
 		t.Errorf("the next place is %v, where %v was given twice", p, lost.Place)
