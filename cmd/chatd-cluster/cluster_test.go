@@ -145,6 +145,25 @@ func port(addr string) string {
 	return port
 }
 
+func TestUsersOfAKilledNodeLeaveWithinTheLease(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t)
+	p := startPair(t, []string{"CHATD_REGISTRY=" + redis.RedisURL()}, "-lease", "2s")
+	here := connect(t, p.one, p.admin)
+	here.next("welcome")
+	connect(t, p.two, p.user).next("welcome")
+	for here.next("user_joined").Username != "user" {
+	}
+	p.two.Kill()
+	if got := here.next("user_left").Username; got != "user" {
+		t.Errorf("%s left", got)
+	}
+	_, body := p.one.Request(http.MethodGet, "/users/connected", p.admin, "")
+	if !strings.Contains(body, `"count":1`) {
+		t.Errorf("connected: %s", body)
+	}
+}
+
 func TestHistoryOutlivesTheProcess(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T) []string{

@@ -72,6 +72,19 @@ func TestALeaseThatIsNoneIsRefused(t *testing.T) {
 	}
 }
 
+func TestARedisThatWillNotDoIsGivenUp(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t, "--rename-command", "SUBSCRIBE", "", "--rename-command", "SSUBSCRIBE", "")
+	_, stderr, code := program(t).RunToEnd(t, nil, "-addr", "127.0.0.1:0", "-registry", redis.RedisURL())
+	lines := strings.Split(strings.TrimSpace(stderr), "\n") // the registry warns, too
+	if last := lines[len(lines)-1]; code != 1 || !strings.HasPrefix(last, "chatd-cluster: waiting for -registry redis://"+redis.Addr+": ") {
+		t.Errorf("exit code %d, stderr:\n%s", code, stderr)
+	}
+	if strings.Contains(stderr, chatdtest.Password) || strings.Contains(stderr, "panic") {
+		t.Errorf("says too much:\n%s", stderr)
+	}
+}
+
 func TestAWrongPasswordIsSaidWithoutRepeatingIt(t *testing.T) {
 	t.Parallel()
 	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
