@@ -1,0 +1,124 @@
+package chattest_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/chattest"
+	"github.com/reto10/chat/internal/leak"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+func memoryHistory() chat.History {
+	return chat.NewMemoryHistory(chat.MemoryLimits{Count: 20_000})
+}
+
+func TestMemoryRegistry(t *testing.T) {
+	chattest.TestRegistry(t, func(*testing.T) []chattest.Node {
+		return []chattest.Node{{Registry: chat.NewMemoryRegistry(), History: memoryHistory()}}
+	})
+}
+
+func TestMemoryHistory(t *testing.T) {
+	chattest.TestHistory(t, func(*testing.T) []chat.History { return []chat.History{memoryHistory()} })
+}
+
+func TestMemoryHistoryRetention(t *testing.T) {
+	chattest.TestRetention(t, func(_ *testing.T, count int) []chat.History {
+		return []chat.History{chat.NewMemoryHistory(chat.MemoryLimits{Count: count})}
+	})
+}
+
+// A registry on several nodes, as small as can be: what one is told all hear, and
+// each goes on as the one in memory does.
+func TestNodesInOneProcess(t *testing.T) {
+	chattest.TestRegistry(t, func(*testing.T) []chattest.Node {
+		h := memoryHistory()
+		c := &cluster{presence: chat.NewMemoryRegistry()}
+		for range 3 {
+			c.nodes = append(c.nodes, &clusterNode{MemoryRegistry: chat.NewMemoryRegistry(), cluster: c})
+		}
+		c.presence.WatchPresence(c.tell)
+		var nodes []chattest.Node
+		for _, n := range c.nodes {
+			nodes = append(nodes, chattest.Node{Registry: n, History: h})
+		}
+		return nodes
+	})
+}
+
+// cluster is several registries and what they have in common.
+type cluster struct {
+	presence *chat.MemoryRegistry // of all sockets: who is where
+	nodes    []*clusterNode
+}
+
+func (c *cluster) tell(change chat.PresenceChange) {
+	for _, n := range c.nodes {
+		if n.watch != nil {
+			n.watch(change)
+		}
+	}
+}
+
+// clusterNode delivers on its node and asks the cluster for what is known of all.
+type clusterNode struct {
+	*chat.MemoryRegistry
+	cluster *cluster
+	watch   func(chat.PresenceChange) // set before use
+}
+
+func (n *clusterNode) WatchPresence(fn func(chat.PresenceChange)) { n.watch = fn }
+
+func (n *clusterNode) ReadHistory(h chat.History) {
+	n.MemoryRegistry.ReadHistory(h)
+	n.cluster.presence.ReadHistory(h)
+}
+
+func (n *clusterNode) Connect(ctx context.Context, s chat.Socket) (int, error) {
+	if _, err := n.MemoryRegistry.Connect(ctx, s); err != nil {
+		return 0, err
+	}
+	return n.cluster.presence.Connect(ctx, silent{s})
+}
+
+func (n *clusterNode) Disconnect(ctx context.Context, s chat.Socket) error {
+	return errors.Join(n.MemoryRegistry.Disconnect(ctx, s), n.cluster.presence.Disconnect(ctx, silent{s}))
+}
+
+func (n *clusterNode) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+	p, err := n.MemoryRegistry.Join(ctx, s, channel)
+	if err == nil && channel != "" && !strings.HasPrefix(channel, "@") {
+		_, err = n.cluster.presence.Join(ctx, silent{s}, channel)
+	}
+	return p, err
+}
+
+func (n *clusterNode) Leave(ctx context.Context, s chat.Socket, channel string) error {
+	return errors.Join(n.MemoryRegistry.Leave(ctx, s, channel), n.cluster.presence.Leave(ctx, silent{s}, channel))
+}
+
+func (n *clusterNode) Broadcast(ctx context.Context, m chat.Message) error {
+	var errs []error
+	for _, node := range n.cluster.nodes {
+		errs = append(errs, node.MemoryRegistry.Broadcast(ctx, m))
+	}
+	return errors.Join(errs...)
+}
+
+func (n *clusterNode) Connected(ctx context.Context, channel string) ([]chat.Presence, error) {
+	return n.cluster.presence.Connected(ctx, channel)
+}
+
+func (n *clusterNode) Close(ctx context.Context, username string, keep int, code chat.CloseCode, reason string) (int, error) {
+	return n.cluster.presence.Close(ctx, username, keep, code, reason)
+}
+
+// silent is a socket to be counted and closed, and told nothing.
+type silent struct{ chat.Socket }
+
+func (silent) Deliver(chat.Event) {}
