@@ -10,8 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	driversqlite "modernc.org/sqlite" // "sqlite"
 )
 
 // bootID is a file with a name for the time since the machine was started.
@@ -55,6 +56,10 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 	}
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
+	if err := connectFirst(ctx, db, cfg.timeout); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, err)
+	}
 	h, err := open(ctx, db, d, cfg)
 	if err != nil {
 		db.Close()
@@ -62,6 +67,27 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 	}
 	h.ownDB = true
 	return h, nil
+}
+
+// connectFirst makes a connection. Where programs make a file at the same time, one
+// turns it to WAL and the others are refused at once, busy_timeout or not.
+func connectFirst(ctx context.Context, db *sql.DB, timeout time.Duration) error {
+	const busy = 5 // SQLITE_BUSY, in the lowest byte
+	deadline := time.After(timeout)
+	for {
+		err := db.PingContext(ctx)
+		var refused *driversqlite.Error
+		if err == nil || !errors.As(err, &refused) || refused.Code()&0xff != busy {
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-deadline:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // sqlite is the dialect of SQLite.

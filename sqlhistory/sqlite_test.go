@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/reto10/chat"
@@ -138,45 +139,58 @@ func crashing() {
 	}
 }
 
+// Two processes make a file and store in it, and are killed; and again, where they
+// were.
 func TestWhatWasAcknowledgedOutlivesTheProcess(t *testing.T) {
 	d := inFile(t)
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
+	var mu sync.Mutex // guards acked
 	acked := make(map[uint64]string)
-	for round := range 3 {
-		cmd := exec.Command(program)
-		cmd.Env = append(os.Environ(), "SQLHISTORY_CRASHING="+d.file)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		for n := 0; lines.Scan(); n++ {
-			var seq uint64
-			var i, k int
-			if _, err := fmt.Sscanf(lines.Text(), "%d %d %d", &seq, &i, &k); err != nil {
-				break // cut off
+	for range 3 {
+		var processes sync.WaitGroup
+		for range 2 {
+			cmd := exec.Command(program)
+			cmd.Env = append(os.Environ(), "SQLHISTORY_CRASHING="+d.file)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
 			}
-			acked[seq] = fmt.Sprintf("%d %d", i, k)
-			if n == 200*(round+1) {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			processes.Go(func() {
+				lines := bufio.NewScanner(out)
+				for n := 0; lines.Scan(); n++ {
+					var seq uint64
+					var i, k int
+					if _, err := fmt.Sscanf(lines.Text(), "%d %d %d", &seq, &i, &k); err != nil {
+						t.Errorf("%q: %v", lines.Text(), err)
+					}
+					mu.Lock()
+					if other, taken := acked[seq]; taken {
+						t.Errorf("place %d was given twice, to %q as well", seq, other)
+					}
+					acked[seq] = fmt.Sprintf("%d %d", i, k)
+					mu.Unlock()
+					if n == 200 {
+						if err := cmd.Process.Kill(); err != nil {
+							t.Error(err)
+						}
+					}
 				}
-			}
+				var exit *exec.ExitError
+				if err := cmd.Wait(); !errors.As(err, &exit) || exit.Exited() {
+					t.Errorf("the process ended by itself: %v", err)
+				}
+			})
 		}
-		var exit *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &exit) || exit.Exited() {
-			t.Fatalf("the process ended by itself: %v", err)
-		}
+		processes.Wait()
 	}
-	h := d.open(t)
-	wantAcked(t, h, "c", acked)
+	wantAcked(t, d.open(t), "c", acked)
 }
 
 // wantAcked checks that a channel holds all that was acknowledged, without a hole.
