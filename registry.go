@@ -19,7 +19,8 @@ type Registry interface {
 
 	// Disconnect removes a socket from every channel and from the registry. It
 	// is called once for each Connect that succeeded and does not wait for
-	// anything remote: what cannot be told now is told later.
+	// anything remote: what cannot be told now is told later. Doing so again
+	// changes nothing.
 	Disconnect(ctx context.Context, s Socket) error
 
 	// Join makes s a member of a channel. Every message after the returned place

@@ -1,0 +1,435 @@
+package chattest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat"
+)
+
+// TestHistory tests a history. open is called once for each test and makes what is
+// empty: one History, or several on one backend, as nodes that share it have them.
+// The tests spread over these. What has to be closed open leaves to t.Cleanup. It
+// keeps 20,000 messages of a channel or more. What [TestRetention] tests is apart.
+func TestHistory(t *testing.T, open func(t *testing.T) []chat.History) {
+	tests := []struct {
+		name string
+		run  func(archive)
+	}{
+		{"PlacesCountUpByOne", testPlaces},
+		{"PlacesAreContiguousUnderConcurrency", testPlacesRace},
+		{"PlacesAreContiguousWhenCallersGiveUp", testPlacesGivenUp},
+		{"AfterReadsBack", testAfter},
+		{"AfterOfWhatIsUnknownIsGone", testAfterUnknown},
+		{"LastOfAnEmptyChannel", testLastEmpty},
+		{"MessagesComeBackAsTheyWere", testRoundTrip},
+		{"ChannelsAreSeparate", testChannels},
+		{"ContextsThatAreOver", testHistoryContexts},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := open(t)
+			if len(h) == 0 {
+				t.Fatal("open made no history")
+			}
+			tt.run(archive{t, h})
+		})
+	}
+}
+
+// TestRetention tests that a history forgets without leaving a hole. open makes
+// one that is empty and keeps the newest count messages of a channel, or somewhat
+// more for a while; it is called once.
+func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.History) {
+	const count, written = 100, 1500
+	a := archive{t, open(t, count)}
+	var first, last chat.Place
+	ended := make(chan struct{})
+	var reading sync.WaitGroup
+	for reader := range 2 { // reads on, and begins again when it falls behind
+		reading.Go(func() {
+			var at chat.Place
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				msgs, err := a.at(reader).After(context.Background(), "c", at, 50)
+				switch {
+				case errors.Is(err, chat.ErrGone):
+					at = chat.Place{}
+				case err != nil:
+					t.Error(err)
+					return
+				default:
+					a.wantFollow(at, msgs)
+				}
+				if len(msgs) > 0 {
+					at = msgs[len(msgs)-1].Place
+				}
+			}
+		})
+	}
+	for i := range written {
+		last = a.append(i, "c", fmt.Sprint(i+1))
+		if i == 0 {
+			first = last
+			a.append(0, "other", "stays")
+		}
+	}
+	close(ended)
+	reading.Wait()
+
+	eventually(t, func() string {
+		if _, err := a.at(0).After(t.Context(), "c", first, 1); !errors.Is(err, chat.ErrGone) {
+			return fmt.Sprintf("of %d messages where %d are to be kept, the second is still there (%v)", written, count, err)
+		}
+		return ""
+	})
+	kept := a.after(0, "c", chat.Place{}, written)
+	if len(kept) < count || len(kept) > written-2 {
+		t.Fatalf("%d messages are kept, want %d or somewhat more", len(kept), count)
+	}
+	a.wantFollow(chat.Place{}, kept)
+	if got := kept[len(kept)-1].Place; got != last {
+		t.Errorf("the newest that is kept is %v, want %v", got, last)
+	}
+	oldest := kept[0].Place
+	for _, tt := range []struct {
+		name string
+		p    chat.Place
+		gone bool
+	}{
+		{"the beginning", chat.Place{Epoch: oldest.Epoch}, true},
+		{"what is gone", chat.Place{Epoch: oldest.Epoch, Seq: oldest.Seq - 2}, true},
+		{"the oldest", oldest, false},
+		{"the newest", last, false},
+		{"one in between", kept[len(kept)-count/2].Place, false},
+	} {
+		msgs, err := a.at(0).After(t.Context(), "c", tt.p, 1)
+		if tt.gone && !errors.Is(err, chat.ErrGone) || !tt.gone && err != nil {
+			t.Errorf("after %s, %v: %d messages, %v", tt.name, tt.p, len(msgs), err)
+		}
+		a.wantFollow(tt.p, msgs)
+	}
+	if got, err := a.at(0).Last(t.Context(), "c"); err != nil || got != last {
+		t.Errorf("Last = %v, %v, want %v", got, err, last)
+	}
+	if got := a.after(0, "other", chat.Place{}, 10); len(got) != 1 {
+		t.Errorf("%d messages of another channel are kept, want its one", len(got))
+	}
+}
+
+// archive is a history, on several nodes perhaps, and what tests do with it.
+type archive struct {
+	*testing.T
+	nodes []chat.History
+}
+
+func (a archive) at(node int) chat.History { return a.nodes[node%len(a.nodes)] }
+
+func (a archive) append(node int, channel, content string) chat.Place {
+	a.Helper()
+	m, err := a.at(node).Append(a.Context(), chat.Message{
+		Channel: channel, Sender: "ana", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond),
+	})
+	if err != nil {
+		a.Errorf("Append to %q: %v", channel, err)
+	}
+	return m.Place
+}
+
+func (a archive) after(node int, channel string, p chat.Place, limit int) []chat.Message {
+	a.Helper()
+	msgs, err := a.at(node).After(a.Context(), channel, p, limit)
+	if err != nil {
+		a.Errorf("After %v of %q: %v", p, channel, err)
+	}
+	return msgs
+}
+
+func (a archive) last(node int, channel string) chat.Place {
+	a.Helper()
+	p, err := a.at(node).Last(a.Context(), channel)
+	if err != nil {
+		a.Errorf("Last of %q: %v", channel, err)
+	}
+	return p
+}
+
+// wantFollow checks that messages follow p, or one another behind the zero Place.
+func (a archive) wantFollow(p chat.Place, msgs []chat.Message) {
+	a.Helper()
+	for i, m := range msgs {
+		if (i > 0 || p != (chat.Place{})) && (m.Place.Epoch != p.Epoch || m.Place.Seq != p.Seq+1) {
+			a.Errorf("%v follows %v", m.Place, p)
+			return
+		}
+		p = m.Place
+	}
+}
+
+// all reads a channel from its beginning, by pages.
+func (a archive) all(node int, channel string, page int) []chat.Message {
+	a.Helper()
+	var list []chat.Message
+	var at chat.Place
+	for {
+		msgs := a.after(node, channel, at, page)
+		if len(msgs) > page {
+			a.Errorf("%d messages came, asked for %d", len(msgs), page)
+		}
+		a.wantFollow(at, msgs)
+		if len(msgs) == 0 || a.Failed() {
+			return list
+		}
+		list = append(list, msgs...)
+		at = msgs[len(msgs)-1].Place
+	}
+}
+
+// "Append stores m as the next message of m.Channel and returns it with its Place."
+func testPlaces(a archive) {
+	var epoch string
+	for i := range 6 {
+		p := a.append(i, "c", fmt.Sprint(i+1))
+		if i == 0 {
+			epoch = p.Epoch
+		}
+		if want := (chat.Place{Epoch: epoch, Seq: uint64(i + 1)}); p != want || epoch == "" {
+			a.Errorf("place = %v, want %v with an epoch", p, want)
+		}
+		for node := range a.nodes {
+			if last := a.last(node, "c"); last != p {
+				a.Errorf("Last = %v behind %v", last, p)
+			}
+		}
+		a.append(i, "other", "x")
+	}
+	if _, p, err := chat.ParseID(chat.FormatID("c", chat.Place{Epoch: epoch, Seq: 1})); err != nil || p.Epoch != epoch {
+		a.Errorf("epoch %q cannot be a part of an id: %v", epoch, err)
+	}
+}
+
+// "Places of a channel are contiguous within an epoch, also among concurrent
+// calls"; "After returns messages without a hole", also while they are written.
+func testPlacesRace(a archive) {
+	const writers, each, channels = 8, 90, 3
+	ended := make(chan struct{})
+	var writing, reading sync.WaitGroup
+	var mu sync.Mutex // guards acked
+	acked := make(map[string]map[chat.Place]string)
+	for w := range writers {
+		writing.Go(func() {
+			for i := range each {
+				channel, content := fmt.Sprint("c", i%channels), fmt.Sprint(w, " ", i)
+				p := a.append(w, channel, content)
+				mu.Lock()
+				if acked[channel] == nil {
+					acked[channel] = make(map[chat.Place]string)
+				}
+				if other, taken := acked[channel][p]; taken {
+					a.Errorf("%v was given to %q and %q", p, other, content)
+				}
+				acked[channel][p] = content
+				mu.Unlock()
+			}
+		})
+	}
+	for c := range channels {
+		reading.Go(func() {
+			channel := fmt.Sprint("c", c)
+			var at chat.Place
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				before := a.last(c, channel)
+				msgs := a.after(c+1, channel, at, 7)
+				a.wantFollow(at, msgs)
+				if a.Failed() {
+					return
+				}
+				if len(msgs) == 0 && before.Seq > at.Seq {
+					a.Errorf("nothing follows %v when %v is the last", at, before)
+					return
+				}
+				if len(msgs) > 0 {
+					if at == (chat.Place{}) && msgs[0].Place.Seq != 1 {
+						a.Errorf("the first is %v", msgs[0].Place)
+					}
+					at = msgs[len(msgs)-1].Place
+				}
+			}
+		})
+	}
+	writing.Wait()
+	close(ended)
+	reading.Wait()
+	for channel, places := range acked {
+		if last := a.last(1, channel); last.Seq != uint64(len(places)) || len(places) != writers*each/channels {
+			a.Errorf("%s: Last = %v of %d places", channel, last, len(places))
+		}
+		msgs := a.all(1, channel, 100)
+		if len(msgs) != len(places) {
+			a.Errorf("%s: %d messages came back of %d", channel, len(msgs), len(places))
+		}
+		for _, m := range msgs {
+			if places[m.Place] != m.Content {
+				a.Errorf("%s: %v holds %q, was given to %q", channel, m.Place, m.Content, places[m.Place])
+			}
+		}
+	}
+}
+
+// What was acked is there, in a place of its own, and there is no hole, whatever
+// became of the calls whose context ended. "After an error the message may have been
+// stored all the same", but once.
+func testPlacesGivenUp(a archive) {
+	const writers, each = 8, 60
+	var writing sync.WaitGroup
+	var mu sync.Mutex // guards acked
+	acked := make(map[string]chat.Place)
+	for w := range writers {
+		writing.Go(func() {
+			for i := range each {
+				ctx, cancel := a.Context(), func() {}
+				if i%2 > 0 {
+					ctx, cancel = context.WithTimeout(ctx, rand.N(2*time.Millisecond))
+				}
+				content := fmt.Sprint(w, " ", i)
+				m, err := a.at(w).Append(ctx, chat.Message{Channel: "c", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond)})
+				cancel()
+				if err == nil {
+					mu.Lock()
+					acked[content] = m.Place
+					mu.Unlock()
+				} else if i%2 == 0 {
+					a.Errorf("Append: %v", err)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	a.append(0, "c", "the end") // whatever was begun before is decided behind it, or soon
+	a.wantFollow(chat.Place{Epoch: a.last(0, "c").Epoch}, a.all(0, "c", 100))
+	stored := make(map[string]chat.Place)
+	for _, m := range a.all(1, "c", 1000) {
+		if other, twice := stored[m.Content]; twice {
+			a.Errorf("%q is stored at %v and %v", m.Content, other, m.Place)
+		}
+		stored[m.Content] = m.Place
+	}
+	for content, p := range acked {
+		if stored[content] != p {
+			a.Errorf("%q was given %v, is at %v", content, p, stored[content])
+		}
+	}
+}
+
+// "After returns up to limit messages of the channel that follow p, oldest first
+// and without a hole; none when p is the newest. The zero Place asks for the oldest
+// that are kept."
+func testAfter(a archive) {
+	start := a.last(0, "c")
+	var p []chat.Place
+	for i := range 5 {
+		p = append(p, a.append(i, "c", fmt.Sprint(i+1)))
+		a.append(i, "other", "x")
+	}
+	for _, tt := range []struct {
+		name  string
+		after chat.Place
+		limit int
+		want  []string
+	}{
+		{"the zero place", chat.Place{}, 10, []string{"1", "2", "3", "4", "5"}},
+		{"the zero place, a page", chat.Place{}, 2, []string{"1", "2"}},
+		{"before the first", start, 10, []string{"1", "2", "3", "4", "5"}},
+		{"before the first, a page", start, 3, []string{"1", "2", "3"}},
+		{"one in between", p[1], 10, []string{"3", "4", "5"}},
+		{"one in between, a page", p[1], 2, []string{"3", "4"}},
+		{"one in between, a page that just fits", p[1], 3, []string{"3", "4", "5"}},
+		{"the last but one", p[3], 1, []string{"5"}},
+		{"the newest", p[4], 10, []string{}},
+		{"nothing asked for", p[1], 0, []string{}},
+		{"nothing asked for of all", chat.Place{}, 0, []string{}},
+		{"very much asked for", p[2], 1 << 30, []string{"4", "5"}},
+	} {
+		for node := range a.nodes {
+			got := []string{}
+			for _, m := range a.after(node, "c", tt.after, tt.limit) {
+				got = append(got, m.Content)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				a.Errorf("%s (-want +got):\n%s", tt.name, diff)
+			}
+		}
+	}
+}
+
+// "The error wraps ErrGone when p is unknown."
+func testAfterUnknown(a archive) {
+	for _, channel := range []string{"empty", "c"} {
+		if channel == "c" {
+			a.append(0, channel, "1")
+			a.append(0, channel, "2")
+		}
+		last := a.last(0, channel)
+		for name, p := range map[string]chat.Place{
+			"one to come":                {Epoch: last.Epoch, Seq: last.Seq + 1},
+			"far beyond":                 {Epoch: last.Epoch, Seq: 1<<64 - 1},
+			"beyond an int64":            {Epoch: last.Epoch, Seq: 1 << 63},
+			"another epoch":              {Epoch: "another", Seq: 1},
+			"another epoch's beginning":  {Epoch: "another"},
+			"no epoch":                   {Seq: 1},
+			"a longer epoch":             {Epoch: last.Epoch + "0", Seq: 1},
+			"the epoch in capitals":      {Epoch: strings.ToUpper(last.Epoch) + "A", Seq: 1},
+			"something that is no epoch": {Epoch: "'; --", Seq: 1},
+		} {
+			for _, limit := range []int{0, 10} {
+				if msgs, err := a.at(1).After(a.Context(), channel, p, limit); !errors.Is(err, chat.ErrGone) {
+					a.Errorf("%s of %q, %v, limit %d: %d messages, %v, want ErrGone", name, channel, p, limit, len(msgs), err)
+				}
+			}
+		}
+	}
+}
+
+// "Last returns, when it had none yet, the place before the first, with its epoch."
+func testLastEmpty(a archive) {
+	for _, channel := range []string{"", "c", "@ana"} {
+		start := a.last(0, channel)
+		if start.Seq != 0 || start.Epoch == "" {
+			a.Errorf("Last of an empty channel = %v, want 0 in an epoch", start)
+		}
+		for node := range a.nodes {
+			if again := a.last(node, channel); again != start {
+				a.Errorf("Last = %v, then %v", start, again)
+			}
+			for _, p := range []chat.Place{start, {}} {
+				if msgs := a.after(node, channel, p, 10); len(msgs) != 0 {
+					a.Errorf("After %v of an empty channel: %v", p, msgs)
+				}
+			}
+		}
+		first := a.append(1, channel, "1")
+		if first != (chat.Place{Epoch: start.Epoch, Seq: 1}) {
+			a.Errorf("the first is at %v behind %v", first, start)
+		}
+		if msgs := a.after(0, channel, start, 10); len(msgs) != 1 {
+			a.Errorf("behind the beginning are %d messages, want the first", len(msgs))
+		}
+	}
+}

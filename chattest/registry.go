@@ -1,0 +1,282 @@
+package chattest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat"
+)
+
+// Node is one of the nodes that a test runs on: its registry, and the history that
+// a service there would be given.
+type Node struct {
+	Registry chat.Registry
+	History  chat.History
+}
+
+// TestRegistry tests a registry and the history beside it, alone or on several
+// nodes. open is called once for each test and makes what is empty: one Node, or
+// some whose registries share a backend that nobody else uses and whose histories
+// are one. The tests spread their sockets and publishers over these. What has to
+// be closed open leaves to t.Cleanup. A history keeps 20,000 messages of a channel
+// or more.
+//
+// The suite calls ReadHistory and WatchPresence itself, as a service does. What is
+// no [chat.PresenceSource], [chat.Notifier] or [chat.Flusher] is not tested for
+// being one. What one node does may take a moment to be seen on the others; what
+// the contract promises for when a call returns is looked at right then.
+func TestRegistry(t *testing.T, open func(t *testing.T) []Node) {
+	tests := []struct {
+		name string
+		run  func(*testing.T, []Node)
+	}{
+		{"DeliversInTheOrderOfThePlaces", testDeliversInOrder},
+		{"ReadsMissingPlacesFromTheHistory", testReadsMissingPlaces},
+		{"DeliversOnceWhatIsBroadcastAgain", testDeliversOnce},
+		{"DeliversToTheMembersOfTheChannel", testDeliversToMembers},
+		{"JoinMissesNothing", testJoinMissesNothing},
+		{"JoinWhereSomethingIsStoredAndNotHandedOn", testJoinBetweenStoringAndHandingOn},
+		{"JoinAgainSaysWhatWasDelivered", testJoinAgain},
+		{"JoinWhileTheHistoryIsSlow", testJoinSlowHistory},
+		{"JoinRespectsTheContext", testJoinContext},
+		{"OnesOwnChannel", testOwnChannel},
+		{"LeaveEndsDelivery", testLeave},
+		{"DisconnectEndsDelivery", testDisconnect},
+		{"ContextsThatAreOver", testContextsOver},
+		{"ConnectCountsTheUsersSockets", testConnectCounts},
+		{"ConnectedListsWhoIsThere", testConnected},
+		{"CloseClosesTheOldestUntilSoManyRemain", testClose},
+		{"PresenceOfEachUserInOrder", testPresence},
+		{"PresenceBalancesUnderConcurrency", testPresenceRaces},
+		{"NotifyReachesItsAudience", testNotify},
+		{"FlushWaitsForDelivery", testFlush},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { tt.run(t, open(t)) })
+	}
+}
+
+// stage is the nodes, and what tests do with them.
+type stage struct {
+	*testing.T
+	nodes    []Node
+	watchers []*watcher // of each node; it hears nothing where that is no PresenceSource
+
+	mu     sync.Mutex // guards what follows
+	clock  time.Time  // when the next socket comes
+	stored map[string]map[uint64]chat.Message
+}
+
+func newStage(t *testing.T, nodes []Node) *stage {
+	t.Helper()
+	if len(nodes) == 0 {
+		t.Fatal("open made no node")
+	}
+	s := &stage{
+		T: t, nodes: nodes,
+		clock:  time.Now().UTC().Truncate(time.Millisecond).Add(-time.Hour),
+		stored: make(map[string]map[uint64]chat.Message),
+	}
+	for _, n := range nodes {
+		if r, ok := n.Registry.(chat.HistoryReader); ok {
+			r.ReadHistory(n.History)
+		}
+		w := &watcher{}
+		if r, ok := n.Registry.(chat.PresenceSource); ok {
+			r.WatchPresence(w.add)
+		}
+		s.watchers = append(s.watchers, w)
+	}
+	return s
+}
+
+// at is a node; there are as many as there have to be.
+func (s *stage) at(node int) Node { return s.nodes[node%len(s.nodes)] }
+
+// connect opens a socket on a node. Each comes a second after the one before.
+func (s *stage) connect(node int, name string) *socket {
+	s.Helper()
+	c, _ := s.connectAs(node, chat.User{Name: name, Role: chat.RoleUser})
+	return c
+}
+
+func (s *stage) connectAs(node int, u chat.User) (c *socket, count int) {
+	s.Helper()
+	s.mu.Lock()
+	since := s.clock
+	s.clock = since.Add(time.Second)
+	s.mu.Unlock()
+	c = newSocket(node, u, since)
+	count, err := s.at(node).Registry.Connect(s.Context(), c)
+	if err != nil {
+		s.Errorf("Connect(%s): %v", u.Name, err)
+	}
+	return c, count
+}
+
+func (s *stage) disconnect(c *socket) {
+	s.Helper()
+	if err := s.at(c.node).Registry.Disconnect(s.Context(), c); err != nil {
+		s.Errorf("Disconnect(%s): %v", c.User().Name, err)
+	}
+}
+
+func (s *stage) join(c *socket, channel string) chat.Place {
+	s.Helper()
+	p, err := s.at(c.node).Registry.Join(s.Context(), c, channel)
+	if err != nil {
+		s.Errorf("Join(%s, %q): %v", c.User().Name, channel, err)
+	}
+	return p
+}
+
+func (s *stage) leave(c *socket, channel string) {
+	s.Helper()
+	if err := s.at(c.node).Registry.Leave(s.Context(), c, channel); err != nil {
+		s.Errorf("Leave(%s, %q): %v", c.User().Name, channel, err)
+	}
+}
+
+// store gives a message its place.
+func (s *stage) store(node int, channel, content string) chat.Message {
+	s.Helper()
+	m, err := s.at(node).History.Append(s.Context(), chat.Message{
+		Channel: channel, Sender: "eva", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond),
+	})
+	if err != nil {
+		s.Errorf("Append to %q: %v", channel, err)
+		return m
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stored[channel] == nil {
+		s.stored[channel] = make(map[uint64]chat.Message)
+	}
+	s.stored[channel][m.Place.Seq] = m
+	return m
+}
+
+func (s *stage) handOn(node int, m chat.Message) {
+	s.Helper()
+	if err := s.at(node).Registry.Broadcast(s.Context(), m); err != nil {
+		s.Errorf("Broadcast of %s: %v", m.ID(), err)
+	}
+}
+
+func (s *stage) publish(node int, channel, content string) chat.Message {
+	s.Helper()
+	m := s.store(node, channel, content)
+	if m.Place.Seq > 0 {
+		s.handOn(node, m)
+	}
+	return m
+}
+
+// last is the place of a channel's newest message.
+func (s *stage) last(node int, channel string) chat.Place {
+	s.Helper()
+	p, err := s.at(node).History.Last(s.Context(), channel)
+	if err != nil {
+		s.Errorf("Last of %q: %v", channel, err)
+	}
+	return p
+}
+
+// reaches waits until a message at that place, or behind it, came to c.
+func (s *stage) reaches(c *socket, channel string, seq uint64) bool {
+	s.Helper()
+	if c.wait(func() bool { return c.last[channel] >= seq }) {
+		return true
+	}
+	s.Errorf("%s on node %d waits in vain for place %d of %q, got %v",
+		c.User().Name, c.node, seq, channel, places(c.messages(channel)))
+	return false
+}
+
+// wantThrough waits for all that follows from up to a place, and checks that
+// it came in order and once.
+func (s *stage) wantThrough(c *socket, channel string, from chat.Place, to uint64) {
+	s.Helper()
+	if from.Seq < to && !s.reaches(c, channel, to) {
+		return
+	}
+	s.wantContiguous(c, channel, from)
+}
+
+// wantContiguous checks that what came follows from, in order and once.
+func (s *stage) wantContiguous(c *socket, channel string, from chat.Place) {
+	s.Helper()
+	got := c.messages(channel)
+	for i, m := range got {
+		want := chat.Place{Epoch: from.Epoch, Seq: from.Seq + uint64(i) + 1}
+		if m.Place != want {
+			s.Errorf("%s on node %d joined %q at %v: message %d is %v, want %v", c.User().Name, c.node, channel, from, i, m.Place, want)
+			return
+		}
+	}
+}
+
+// wantStored checks that c got each message as it was stored.
+func (s *stage) wantStored(c *socket, channel string) {
+	s.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range c.messages(channel) {
+		if diff := cmp.Diff(s.stored[channel][m.Place.Seq], m); diff != "" {
+			s.Errorf("message %s (-stored +delivered):\n%s", m.ID(), diff)
+		}
+	}
+}
+
+// wantPlaces waits until c got exactly these places. The last of them has to be
+// one that is sure to be the last to come.
+func (s *stage) wantPlaces(c *socket, channel string, want ...uint64) {
+	s.Helper()
+	if len(want) > 0 && !s.reaches(c, channel, want[len(want)-1]) {
+		return
+	}
+	if diff := cmp.Diff(append([]uint64{}, want...), places(c.messages(channel))); diff != "" {
+		s.Errorf("%s in %q (-want +got):\n%s", c.User().Name, channel, diff)
+	}
+}
+
+func places(msgs []chat.Message) []uint64 {
+	list := make([]uint64, len(msgs))
+	for i, m := range msgs {
+		list[i] = m.Place.Seq
+	}
+	return list
+}
+
+// race publishes to the channels from all nodes until stop is called, at the pace
+// at which the messages reach a witness, and a bounded number of messages.
+func (s *stage) race(channels ...string) (stop func()) {
+	s.Helper()
+	const most = 3000 // of each publisher
+	witness := s.connect(0, "ana")
+	for _, channel := range channels {
+		s.join(witness, channel)
+	}
+	ctx, cancel := context.WithCancel(s.Context())
+	var publishers sync.WaitGroup
+	for p := range 2 * max(2, len(s.nodes)) {
+		publishers.Go(func() {
+			for i := 0; i < most && ctx.Err() == nil && !s.Failed(); i++ {
+				channel := channels[i%len(channels)]
+				m := s.publish(p, channel, fmt.Sprint(p, " ", i))
+				if m.Place.Seq == 0 || !s.reaches(witness, channel, m.Place.Seq) {
+					return
+				}
+			}
+		})
+	}
+	return func() {
+		cancel()
+		publishers.Wait()
+	}
+}

@@ -1,0 +1,356 @@
+package chattest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/reto10/chat"
+)
+
+// "Concurrent calls may come in another order than the places; delivery is in the
+// order of the places."
+func testDeliversInOrder(t *testing.T, nodes []Node) {
+	const publishers, each = 4, 40
+	s := newStage(t, nodes)
+	channels := []string{"", "news", "@ana"}
+	var sockets []*socket
+	from := make(map[*socket]map[string]chat.Place)
+	for i := range 6 {
+		c := s.connect(i, "ana")
+		sockets = append(sockets, c)
+		from[c] = make(map[string]chat.Place)
+		for _, channel := range channels {
+			from[c][channel] = s.join(c, channel)
+		}
+	}
+	var racing sync.WaitGroup
+	for p := range publishers {
+		racing.Go(func() {
+			for i := range each {
+				for _, channel := range channels {
+					s.publish(p, channel, fmt.Sprint(p, " ", i))
+				}
+			}
+		})
+	}
+	racing.Wait()
+	for _, channel := range channels {
+		last := s.last(0, channel)
+		if last.Seq != publishers*each {
+			t.Errorf("%d messages to %q are at %v", publishers*each, channel, last)
+		}
+		for _, c := range sockets {
+			s.wantThrough(c, channel, from[c][channel], last.Seq)
+			s.wantStored(c, channel)
+		}
+	}
+}
+
+// "A missing one is read from the history first."
+func testReadsMissingPlaces(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	var sockets []*socket
+	for i := range 3 {
+		c := s.connect(i, fmt.Sprint("user", i))
+		s.join(c, "news")
+		sockets = append(sockets, c)
+	}
+	var msgs []chat.Message
+	for i := range 10 {
+		msgs = append(msgs, s.store(i, "news", fmt.Sprint(i+1)))
+	}
+	for i, place := range []int{4, 10, 7} {
+		s.handOn(i, msgs[place-1])
+	}
+	for _, c := range sockets {
+		s.wantPlaces(c, "news", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+	}
+	s.publish(0, "news", "11")
+	for _, c := range sockets {
+		s.wantPlaces(c, "news", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
+		s.wantStored(c, "news")
+	}
+}
+
+// "Every message after the returned place is delivered to s, in order, once."
+func testDeliversOnce(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	var sockets []*socket
+	for i := range 2 {
+		c := s.connect(i, "ana")
+		s.join(c, "news")
+		sockets = append(sockets, c)
+	}
+	first := s.publish(0, "news", "1")
+	second := s.publish(1, "news", "2")
+	for node := range nodes {
+		s.handOn(node, second)
+		s.handOn(node, first)
+	}
+	s.publish(0, "news", "3")
+	for _, c := range sockets {
+		s.wantPlaces(c, "news", 1, 2, 3)
+	}
+}
+
+// "Broadcast delivers a stored message to the members of its channel on all nodes."
+func testDeliversToMembers(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	member, everywhere, nowhere := s.connect(0, "ana"), s.connect(1, "bob"), s.connect(2, "eve")
+	s.join(member, "a")
+	for _, channel := range []string{"", "a", "b", "@bob"} {
+		s.join(everywhere, channel)
+	}
+	for i, channel := range []string{"b", "", "@bob", "@ana", "a", "A"} {
+		s.publish(i, channel, "in "+channel)
+	}
+	for _, channel := range []string{"", "a", "b", "@bob"} {
+		s.wantPlaces(everywhere, channel, 1)
+		s.wantStored(everywhere, channel)
+	}
+	s.wantPlaces(member, "a", 1)
+	for c, channels := range map[*socket][]string{
+		member:     {"", "b", "@bob", "@ana", "A"},
+		everywhere: {"@ana", "A"},
+		nowhere:    {"", "a", "b", "@bob", "@ana", "A"},
+	} {
+		for _, channel := range channels {
+			s.wantPlaces(c, channel)
+		}
+	}
+}
+
+// "Every message after the returned place is delivered to s, in order, once", and
+// "what is broadcast after [Leave] returns is not delivered", while publishers race
+// with sockets that come and go on all nodes.
+func testJoinMissesNothing(t *testing.T, nodes []Node) {
+	const joiners, rounds = 4, 20
+	s := newStage(t, nodes)
+	channels := []string{"news", "@ana"}
+	stop := s.race(channels...)
+	type visit struct {
+		c     *socket
+		until uint64 // the newest place when it had left
+	}
+	var mu sync.Mutex // guards left
+	left := make(map[string][]visit)
+	var racing sync.WaitGroup
+	for j := range joiners {
+		racing.Go(func() {
+			channel := channels[j%len(channels)]
+			for round := 0; round < rounds && !t.Failed(); round++ {
+				c := s.connect(j+round, "ana")
+				from := s.join(c, channel)
+				s.wantThrough(c, channel, from, s.last(c.node, channel).Seq)
+				if round%2 > 0 {
+					s.disconnect(c)
+					continue
+				}
+				s.leave(c, channel)
+				mu.Lock()
+				left[channel] = append(left[channel], visit{c, s.last(c.node, channel).Seq})
+				mu.Unlock()
+				s.wantContiguous(c, channel, from)
+			}
+		})
+	}
+	racing.Wait()
+	stop()
+	for channel, visits := range left {
+		// What was published last has come by when another socket has it.
+		end := s.connect(0, "ana")
+		from := s.join(end, channel)
+		for node := range nodes {
+			s.wantThrough(end, channel, from, s.publish(node, channel, "the end").Place.Seq)
+		}
+		for _, v := range visits {
+			if got := v.c.lastOf(channel); got > v.until {
+				t.Errorf("%q was left at place %d, and %d came", channel, v.until, got)
+			}
+		}
+	}
+}
+
+// "The place may lie behind the history's last: what is stored and not handed on
+// yet comes", whether or not somebody is in the channel already.
+func testJoinBetweenStoringAndHandingOn(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	s.join(s.connect(0, "bob"), "open")
+	for _, channel := range []string{"open", "empty"} {
+		s.publish(0, channel, "1")
+		second, third := s.store(0, channel, "2"), s.store(1, channel, "3")
+		var joined []*socket
+		var from []chat.Place
+		for i := range 2 {
+			c := s.connect(i, "ana")
+			joined, from = append(joined, c), append(from, s.join(c, channel))
+			if from[i].Seq > 3 {
+				t.Errorf("joins %q at %v before 4 is stored", channel, from[i])
+			}
+		}
+		s.handOn(1, third)
+		s.handOn(0, second)
+		s.publish(1, channel, "4")
+		for i, c := range joined {
+			s.wantThrough(c, channel, from[i], 4)
+			s.wantStored(c, channel)
+		}
+	}
+}
+
+// "To one that is a member already, all up to that place has been delivered."
+func testJoinAgain(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	channels := []string{"news", "@ana"}
+	var sockets []*socket
+	from := make(map[*socket]chat.Place)
+	for i := range 4 {
+		c := s.connect(i, "ana")
+		sockets = append(sockets, c)
+		from[c] = s.join(c, channels[i%len(channels)])
+	}
+	stop := s.race(channels...)
+	var racing sync.WaitGroup
+	for i, c := range sockets {
+		racing.Go(func() {
+			channel := channels[i%len(channels)]
+			for round := 0; round < 40 && !t.Failed(); round++ {
+				p := s.join(c, channel)
+				if got := max(c.lastOf(channel), from[c].Seq); got < p.Seq {
+					t.Errorf("Join of a member says %v when %d had come", p, got)
+				}
+				s.reaches(c, channel, p.Seq+1) // something happens in between
+			}
+		})
+	}
+	racing.Wait()
+	stop()
+	for i, c := range sockets {
+		channel := channels[i%len(channels)]
+		s.wantThrough(c, channel, from[c], s.last(0, channel).Seq)
+		s.wantStored(c, channel)
+	}
+}
+
+// gate is a history whose Last waits, in the channel that it is told.
+type gate struct {
+	chat.History
+	asked chan struct{} // Last has read the place and waits
+
+	mu      sync.Mutex // guards what follows
+	channel *string    // nil: none
+	open    chan struct{}
+}
+
+// newGate puts a gate before the first node's history.
+func newGate(nodes []Node) *gate {
+	g := &gate{History: nodes[0].History, asked: make(chan struct{}, 1000)}
+	nodes[0].History = g
+	return g
+}
+
+func (g *gate) hold(channel string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.channel, g.open = &channel, make(chan struct{})
+}
+
+func (g *gate) letGo() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.channel = nil
+	close(g.open)
+}
+
+func (g *gate) Last(ctx context.Context, channel string) (chat.Place, error) {
+	p, err := g.History.Last(ctx, channel)
+	g.mu.Lock()
+	held, open := g.channel != nil && *g.channel == channel, g.open
+	g.mu.Unlock()
+	if !held {
+		return p, err
+	}
+	g.asked <- struct{}{}
+	select {
+	case <-open:
+		return p, err
+	case <-ctx.Done():
+		return chat.Place{}, ctx.Err()
+	}
+}
+
+// What is published between a registry's reading of the place and its use of it is
+// not lost; other channels and sockets do not wait. A registry that does not ask
+// the history for the place is not slow either.
+func testJoinSlowHistory(t *testing.T, nodes []Node) {
+	g := newGate(nodes)
+	s := newStage(t, nodes)
+	joining, other := s.connect(0, "ana"), s.connect(0, "bob")
+	for i, channel := range []string{"news", "@ana"} {
+		s.publish(1, channel, "before")
+		g.hold(channel)
+		joined := make(chan chat.Place, 1)
+		go func() { joined <- s.join(joining, channel) }()
+		var from chat.Place
+		select {
+		case <-g.asked:
+		case from = <-joined:
+		case <-time.After(patience):
+			t.Fatalf("Join(%q) neither returned nor read where the channel is", channel)
+		}
+		s.publish(0, channel, "meanwhile")
+		s.publish(1, channel, "meanwhile")
+		elsewhere := fmt.Sprint("elsewhere-", i)
+		start := s.join(other, elsewhere)
+		s.wantThrough(other, elsewhere, start, s.publish(0, elsewhere, "x").Place.Seq)
+		g.letGo()
+		if from == (chat.Place{}) {
+			select {
+			case from = <-joined:
+			case <-time.After(patience):
+				t.Fatalf("Join(%q) does not return", channel)
+			}
+		}
+		s.wantThrough(joining, channel, from, s.publish(1, channel, "after").Place.Seq)
+		s.wantStored(joining, channel)
+	}
+}
+
+// The methods "respect ctx", also while the history does not answer; a Join that
+// failed can be tried again.
+func testJoinContext(t *testing.T, nodes []Node) {
+	g := newGate(nodes)
+	s := newStage(t, nodes)
+	c := s.connect(0, "ana")
+	for _, channel := range []string{"news", "@ana"} {
+		g.hold(channel)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.at(0).Registry.Join(ctx, c, channel)
+			done <- err
+		}()
+		select {
+		case <-g.asked:
+			cancel()
+			select {
+			case err := <-done:
+				if err == nil {
+					t.Errorf("Join(%q) does not say that it was given up", channel)
+				}
+			case <-time.After(patience):
+				t.Fatalf("Join(%q) does not return when its context is over", channel)
+			}
+		case <-done: // it does not ask the history
+		case <-time.After(patience):
+			t.Fatalf("Join(%q) neither returned nor read where the channel is", channel)
+		}
+		g.letGo()
+		from := s.join(c, channel)
+		s.wantThrough(c, channel, from, s.publish(1, channel, "x").Place.Seq)
+	}
+}

@@ -1,0 +1,319 @@
+package chattest
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/reto10/chat"
+)
+
+// A user's own channel begins where it is joined, also when nothing was ever sent
+// there, for each of the user's sockets.
+func testOwnChannel(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	early := s.connect(0, "ana") // joins before the first message
+	if p := s.join(early, "@ana"); p.Seq != 0 || p.Epoch == "" {
+		t.Errorf("joins at %v where nothing was sent yet", p)
+	}
+	bob := s.connect(0, "bob")
+	s.join(bob, "@bob")
+	s.publish(1, "@ana", "1")
+	s.wantPlaces(early, "@ana", 1)
+
+	second := s.connect(1, "ana") // joins behind it
+	from := s.join(second, "@ana")
+	if from.Seq != 1 {
+		t.Errorf("joins at %v behind the first", from)
+	}
+	s.publish(0, "@ana", "2")
+	s.wantPlaces(early, "@ana", 1, 2)
+	s.wantPlaces(second, "@ana", 2)
+
+	s.leave(early, "@ana")
+	s.publish(0, "@ana", "3")
+	s.wantPlaces(second, "@ana", 2, 3)
+	s.wantPlaces(early, "@ana", 1, 2)
+	s.disconnect(second)
+	s.publish(1, "@ana", "4") // to nobody
+	if p := s.join(early, "@ana"); p != (chat.Place{Epoch: from.Epoch, Seq: 4}) {
+		t.Errorf("back again it joins at %v, want 4 in %s", p, from.Epoch)
+	}
+	s.publish(1, "@ana", "5")
+	s.wantPlaces(early, "@ana", 1, 2, 5)
+	s.wantPlaces(second, "@ana", 2, 3)
+	s.wantPlaces(bob, "@ana")
+	s.wantPlaces(bob, "@bob")
+}
+
+// "What is broadcast after it returns is not delivered."
+func testLeave(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	stays, leaves := s.connect(0, "ana"), s.connect(0, "bob")
+	far := s.connect(1, "eve")
+	for _, c := range []*socket{stays, leaves, far} {
+		s.join(c, "news")
+		s.join(c, "sports")
+	}
+	s.publish(1, "news", "1")
+	for _, c := range []*socket{stays, leaves, far} {
+		s.wantPlaces(c, "news", 1)
+	}
+	s.leave(leaves, "news")
+	s.publish(0, "news", "2")
+	s.publish(1, "news", "3")
+	s.wantPlaces(stays, "news", 1, 2, 3)
+	s.wantPlaces(far, "news", 1, 2, 3)
+	s.wantPlaces(leaves, "news", 1)
+	s.publish(1, "sports", "goal")
+	s.wantPlaces(leaves, "sports", 1) // it is still there
+
+	s.leave(stays, "news") // the last on this node
+	s.publish(1, "news", "4")
+	s.wantPlaces(far, "news", 1, 2, 3, 4)
+	if p := s.join(stays, "news"); p.Seq != 4 {
+		t.Errorf("back again it joins at %v, want 4", p)
+	}
+	s.publish(1, "news", "5")
+	s.wantPlaces(stays, "news", 1, 2, 3, 5)
+	s.wantPlaces(leaves, "news", 1)
+}
+
+// "Disconnect removes a socket from every channel and from the registry." Doing so
+// again changes nothing.
+func testDisconnect(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	stays, goes := s.connect(0, "ana"), s.connect(0, "ana")
+	channels := []string{"", "news", "@ana"}
+	for _, c := range []*socket{stays, goes} {
+		for _, channel := range channels {
+			s.join(c, channel)
+		}
+	}
+	for range 2 {
+		s.disconnect(goes)
+		for i, channel := range channels {
+			m := s.publish(i, channel, "after it")
+			s.reaches(stays, channel, m.Place.Seq)
+			s.wantPlaces(goes, channel)
+		}
+		for _, channel := range []string{"", "news"} {
+			s.wantConnected(channel, "ana/user 1")
+		}
+	}
+}
+
+// wantConnected waits until every node lists these: name/role and how many sockets.
+func (s *stage) wantConnected(channel string, want ...string) {
+	s.Helper()
+	if want == nil {
+		want = []string{}
+	}
+	for i, n := range s.nodes {
+		eventuallyEqual(s.T, fmt.Sprintf("connected to %q, as node %d says", channel, i), want, func() []string {
+			list, err := n.Registry.Connected(s.Context(), channel)
+			if err != nil {
+				return []string{err.Error()}
+			}
+			got := []string{}
+			for _, p := range list {
+				got = append(got, fmt.Sprintf("%s/%s %d", p.User.Name, p.User.Role, p.Connections))
+			}
+			return got
+		})
+	}
+}
+
+// "Connect adds a socket and returns how many its user has now on all nodes, s
+// included."
+func testConnectCounts(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	var sockets []*socket
+	for i := range 4 {
+		c, count := s.connectAs(i, chat.User{Name: "ana", Role: chat.RoleUser})
+		sockets = append(sockets, c)
+		if count != i+1 {
+			t.Errorf("socket %d is number %d of the user's", i+1, count)
+		}
+	}
+	if _, count := s.connectAs(0, chat.User{Name: "Ana", Role: chat.RoleUser}); count != 1 {
+		t.Errorf("another user's first socket is number %d", count)
+	}
+	s.disconnect(sockets[0])
+	s.disconnect(sockets[3])
+	s.wantConnected("", "Ana/user 1", "ana/user 2")
+	if _, count := s.connectAs(1, chat.User{Name: "ana", Role: chat.RoleUser}); count != 3 {
+		t.Errorf("after two of four went, the next is number %d", count)
+	}
+}
+
+// "Connected lists who is in a channel on all nodes, sorted by name; "" lists
+// everyone."
+func testConnected(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	s.wantConnected("")
+	s.wantConnected("news")
+	names := []string{"zoe", "ana", "Bob", "ünal", "bob", "auth0|1 2"}
+	var sockets []*socket
+	for i, name := range names {
+		c, _ := s.connectAs(i, chat.User{Name: name, Role: []string{chat.RoleUser, chat.RoleAdmin, "auditor"}[i%3]})
+		s.join(c, "")
+		sockets = append(sockets, c)
+	}
+	second := s.connect(1, "zoe")
+	s.wantConnected("", "Bob/auditor 1", "ana/admin 1", "auth0|1 2/auditor 1", "bob/admin 1", "zoe/user 2", "ünal/user 1")
+	s.wantConnected("news")
+
+	joining := time.Now()
+	for _, c := range append(sockets[:3:3], second) {
+		s.join(c, "news")
+	}
+	s.join(second, "news") // again
+	joined := time.Now()
+	s.wantConnected("news", "Bob/auditor 1", "ana/admin 1", "zoe/user 2")
+	s.wantConnected("News")
+
+	// A channel's since is when it was joined, everyone's is when the socket came;
+	// clocks of other machines may differ a little.
+	const skew = time.Second
+	for node := range nodes {
+		in, err := s.at(node).Registry.Connected(t.Context(), "news")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range in {
+			if p.Since.Before(joining.Add(-skew)) || p.Since.After(joined.Add(skew)) {
+				t.Errorf("%s is in the channel since %v, joined between %v and %v", p.User.Name, p.Since, joining, joined)
+			}
+		}
+		all, err := s.at(node).Registry.Connected(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range all {
+			for i, name := range names {
+				if since := sockets[i].Since(); p.User.Name == name && p.Since.Sub(since).Abs() > 500*time.Millisecond {
+					t.Errorf("%s is connected since %v, the first socket came %v", name, p.Since, since)
+				}
+			}
+		}
+	}
+
+	s.leave(sockets[0], "news")
+	s.disconnect(sockets[1])
+	s.wantConnected("news", "Bob/auditor 1", "zoe/user 1")
+	s.wantConnected("", "Bob/auditor 1", "auth0|1 2/auditor 1", "bob/admin 1", "zoe/user 2", "ünal/user 1")
+	for _, c := range append(sockets, second) {
+		if c != sockets[1] {
+			s.disconnect(c)
+		}
+	}
+	s.wantConnected("news")
+	s.wantConnected("")
+}
+
+// "Close closes a user's sockets on all nodes, oldest first, until keep remain, and
+// returns how many those were."
+func testClose(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	for _, tt := range []struct {
+		name         string
+		sockets      int
+		keep, closed int
+	}{
+		{"all", 4, 0, 4},
+		{"all-but-the-newest", 4, 1, 3},
+		{"the-oldest", 4, 3, 1},
+		{"none-too-many", 2, 2, 0},
+		{"fewer-than-may-stay", 2, 5, 0},
+		{"nobody", 0, 0, 0},
+	} {
+		other := s.connect(0, "not-"+tt.name)
+		var sockets []*socket
+		for i := range tt.sockets {
+			sockets = append(sockets, s.connect(i, tt.name))
+		}
+		n, err := s.at(1).Registry.Close(t.Context(), tt.name, tt.keep, chat.CloseDisconnected, "because")
+		if err != nil || n != tt.closed {
+			t.Errorf("%s: Close = %d, %v, want %d", tt.name, n, err, tt.closed)
+		}
+		for i, c := range sockets {
+			want := []closing{}
+			if i < tt.closed {
+				want = append(want, closing{chat.CloseDisconnected, "because"})
+			}
+			eventuallyEqual(t, fmt.Sprintf("%s: socket %d was closed with", tt.name, i), want, c.closings)
+		}
+		// What else was to be closed by it would be by when this is.
+		if n, err := s.at(0).Registry.Close(t.Context(), other.User().Name, 0, chat.CloseTooMany, "last"); err != nil || n != 1 {
+			t.Errorf("%s: Close of another user = %d, %v", tt.name, n, err)
+		}
+		eventuallyEqual(t, tt.name+": another user's was closed with", []closing{{chat.CloseTooMany, "last"}}, other.closings)
+		for i, c := range sockets {
+			if got := c.closings(); i >= tt.closed && len(got) > 0 {
+				t.Errorf("%s: socket %d of %d was closed: %v", tt.name, i, tt.sockets, got)
+			}
+			s.disconnect(c)
+		}
+		s.disconnect(other)
+	}
+}
+
+// The methods "respect ctx": with one that is over they return, and what they did
+// or did not do harms nobody.
+func testContextsOver(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	stays := s.connect(0, "ana")
+	from := s.join(stays, "news")
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := s.at(0).Registry
+	goes := newSocket(0, chat.User{Name: "bob", Role: chat.RoleUser}, time.Now())
+	connected := false
+	for _, call := range []struct {
+		name string
+		do   func()
+	}{
+		{"Connect", func() {
+			_, err := r.Connect(over, goes)
+			connected = err == nil
+		}},
+		{"Join", func() {
+			if connected {
+				_, _ = r.Join(over, goes, "news")
+			}
+		}},
+		{"Join of a member", func() { _, _ = r.Join(over, stays, "news") }},
+		{"Broadcast", func() { _ = r.Broadcast(over, s.store(0, "news", "perhaps")) }},
+		{"Connected", func() { _, _ = r.Connected(over, "news") }},
+		{"Close", func() { _, _ = r.Close(over, "bob", 16, chat.CloseTooMany, "never") }},
+		{"Leave", func() {
+			if connected {
+				_ = r.Leave(over, goes, "news")
+			}
+		}},
+		{"Disconnect", func() {
+			if connected {
+				_ = r.Disconnect(over, goes)
+			}
+		}},
+	} {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			call.do()
+		}()
+		select {
+		case <-done:
+		case <-time.After(patience):
+			t.Fatalf("%s does not return when its context is over", call.name)
+		}
+	}
+	if got := goes.closings(); len(got) > 0 {
+		t.Errorf("a socket was closed: %v", got)
+	}
+	s.wantThrough(stays, "news", from, s.publish(1, "news", "for sure").Place.Seq)
+	s.wantConnected("news", "ana/user 1")
+	s.wantConnected("", "ana/user 1")
+}

@@ -1,0 +1,238 @@
+package chattest
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat"
+)
+
+// watching skips the test where a node's registry is no chat.PresenceSource, which
+// none has to be.
+func watching(t *testing.T, nodes []Node) {
+	t.Helper()
+	for _, n := range nodes {
+		if _, ok := n.Registry.(chat.PresenceSource); !ok {
+			t.Skip("the registry is no PresenceSource")
+		}
+	}
+}
+
+// wantChanges waits until every node told this of the user in the channel, in
+// order: "+" joined and "-" left, with how many users there are then.
+func (s *stage) wantChanges(user, channel string, want ...string) {
+	s.Helper()
+	if want == nil {
+		want = []string{}
+	}
+	for i, w := range s.watchers {
+		eventuallyEqual(s.T, fmt.Sprintf("what node %d was told of %s in %q", i, user, channel), want, func() []string {
+			got := []string{}
+			for _, c := range w.of(user, channel) {
+				sign := "-"
+				if c.Joined {
+					sign = "+"
+				}
+				got = append(got, fmt.Sprint(sign, c.Size, " ", c.User.Role))
+			}
+			return got
+		})
+	}
+}
+
+// "A user's first socket came to a channel, or the last one went"; it is told "for
+// every change, those of one user in order", on all nodes.
+func testPresence(t *testing.T, nodes []Node) {
+	watching(t, nodes)
+	s := newStage(t, nodes)
+	ana, _ := s.connectAs(0, chat.User{Name: "ana", Role: chat.RoleAdmin})
+	s.wantChanges("ana", "", "+1 admin")
+	s.join(ana, "")
+	s.join(ana, "@ana")
+	s.join(ana, "news")
+	s.wantChanges("ana", "news", "+1 admin")
+	bob, bob2 := s.connect(1, "bob"), s.connect(2, "bob")
+	s.wantChanges("bob", "", "+2 user")
+	s.join(bob, "news")
+	s.join(bob2, "news")
+	s.join(bob2, "news") // again
+	s.wantChanges("bob", "news", "+2 user")
+
+	s.leave(bob, "news")
+	s.disconnect(bob) // bob2 is still there
+	s.leave(ana, "news")
+	s.wantChanges("ana", "news", "+1 admin", "-1 admin")
+	s.wantChanges("bob", "news", "+2 user")
+	s.disconnect(bob2)
+	s.wantChanges("bob", "news", "+2 user", "-0 user")
+	s.wantChanges("bob", "", "+2 user", "-1 user")
+	s.join(ana, "news")
+	s.disconnect(ana)
+	s.disconnect(ana) // again
+	s.wantChanges("ana", "news", "+1 admin", "-1 admin", "+1 admin", "-0 admin")
+	s.wantChanges("ana", "", "+1 admin", "-0 admin")
+	s.connect(1, "ana")
+	s.wantChanges("ana", "", "+1 admin", "-0 admin", "+1 user")
+
+	// Nobody is told of users' own channels, nor of everyone's beside the service.
+	for i, w := range s.watchers {
+		if got := w.all(); len(got) != 11 {
+			t.Errorf("node %d was told %d changes, want 11: %v", i, len(got), got)
+		}
+	}
+}
+
+// However users' sockets race on all nodes, each user comes and goes by turns, and
+// at the end what was told is what is.
+func testPresenceRaces(t *testing.T, nodes []Node) {
+	watching(t, nodes)
+	const users, sockets, rounds = 3, 3, 12
+	s := newStage(t, nodes)
+	var racing sync.WaitGroup
+	for u := range users {
+		for i := range sockets {
+			racing.Go(func() {
+				for round := range rounds {
+					c := s.connect(i+round, fmt.Sprint("user", u))
+					s.join(c, "news")
+					if round%3 == 0 {
+						s.leave(c, "news")
+						s.join(c, "news")
+					}
+					if round%3 == 1 {
+						s.leave(c, "news")
+					}
+					s.disconnect(c)
+				}
+			})
+		}
+	}
+	racing.Wait()
+	s.wantConnected("news")
+	s.wantConnected("")
+	for i, w := range s.watchers {
+		for u := range users {
+			for _, channel := range []string{"news", ""} {
+				user := fmt.Sprint("user", u)
+				eventually(t, func() string {
+					told := w.of(user, channel)
+					if len(told) == 0 || told[len(told)-1].Joined {
+						return fmt.Sprintf("node %d was told that %s is in %q, the end of %v", i, user, channel, told)
+					}
+					return ""
+				})
+				for n, c := range w.of(user, channel) {
+					if joined := n%2 == 0; c.Joined != joined || c.Size < 0 || c.Size > users {
+						t.Errorf("node %d was told %+v, change %d of that user there", i, c, n)
+					}
+				}
+			}
+		}
+	}
+}
+
+// "Notify delivers events to this node's members of a channel, or to the admins
+// among them only." Who is an admin a socket says when it joins, also again.
+func testNotify(t *testing.T, nodes []Node) {
+	for _, n := range nodes {
+		if _, ok := n.Registry.(chat.Notifier); !ok {
+			t.Skip("the registry is no Notifier")
+		}
+	}
+	s := newStage(t, nodes)
+	admin, _ := s.connectAs(0, chat.User{Name: "admin", Role: chat.RoleAdmin})
+	ana, bob := s.connect(0, "ana"), s.connect(0, "bob")
+	far, _ := s.connectAs(1, chat.User{Name: "far", Role: chat.RoleAdmin})
+	for _, c := range []*socket{admin, ana, bob, far} {
+		s.join(c, "")
+		if c != bob {
+			s.join(c, "news")
+		}
+	}
+	event := func(typ chat.EventType, name, channel string) chat.Event {
+		return chat.Event{
+			Type: typ, Channel: channel, User: chat.User{Name: name, Role: chat.RoleUser},
+			Time: time.Now().UTC().Truncate(time.Millisecond),
+		}
+	}
+	var told = make(map[*socket][]chat.Event)
+	notify := func(channel string, adminsOnly bool, to []*socket, events ...chat.Event) {
+		t.Helper()
+		s.at(0).Registry.(chat.Notifier).Notify(channel, adminsOnly, events)
+		for _, c := range to {
+			told[c] = append(told[c], events...)
+		}
+	}
+	check := func(what string) {
+		t.Helper()
+		for _, c := range []*socket{admin, ana, bob, far} {
+			want := append([]chat.Event{}, told[c]...)
+			if !c.wait(func() bool { return len(c.events) >= len(want) }) {
+				t.Errorf("%s: %s waits in vain", what, c.User().Name)
+			}
+			if len(nodes) == 1 && c == far {
+				continue // that is the same node
+			}
+			if diff := cmp.Diff(want, c.others()); diff != "" {
+				t.Errorf("%s: %s was told (-want +got):\n%s", what, c.User().Name, diff)
+			}
+		}
+	}
+	notify("", true, []*socket{admin}, event(chat.EventUserJoined, "x", ""))
+	notify("", false, []*socket{admin, ana, bob}, event(chat.EventUserJoined, "y", ""), event(chat.EventUserLeft, "y", ""))
+	check("everyone's channel")
+	notify("news", true, []*socket{admin}, event(chat.EventUserJoined, "z", "news"))
+	notify("news", false, []*socket{admin, ana}, event(chat.EventUserLeft, "z", "news"))
+	notify("nobody", false, nil, event(chat.EventUserLeft, "z", "nobody"))
+	check("a channel")
+
+	admin.setUser(chat.User{Name: "admin", Role: chat.RoleUser})
+	ana.setUser(chat.User{Name: "ana", Role: chat.RoleAdmin})
+	for _, c := range []*socket{admin, ana} {
+		s.join(c, "")
+		s.join(c, "news")
+	}
+	notify("news", true, []*socket{ana}, event(chat.EventUserJoined, "new role", "news"))
+	notify("", true, []*socket{ana}, event(chat.EventUserJoined, "new role", ""))
+	notify("", false, []*socket{admin, ana, bob}, event(chat.EventUserLeft, "new role", ""))
+	check("another role")
+
+	s.leave(ana, "news")
+	s.disconnect(bob)
+	notify("news", true, nil, event(chat.EventUserLeft, "left", "news"))
+	notify("news", false, []*socket{admin}, event(chat.EventUserLeft, "left", "news"))
+	notify("", false, []*socket{admin, ana}, event(chat.EventUserLeft, "left", ""))
+	check("who has left")
+}
+
+// A Flusher "can tell when what was broadcast before has been delivered to the
+// sockets of this node".
+func testFlush(t *testing.T, nodes []Node) {
+	for _, n := range nodes {
+		if _, ok := n.Registry.(chat.Flusher); !ok {
+			t.Skip("the registry is no Flusher")
+		}
+	}
+	s := newStage(t, nodes)
+	var sockets []*socket
+	for range 50 {
+		c := s.connect(0, "ana")
+		s.join(c, "news")
+		sockets = append(sockets, c)
+	}
+	for round := range 20 {
+		m := s.publish(0, "news", fmt.Sprint(round))
+		if err := s.at(0).Registry.(chat.Flusher).Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range sockets {
+			if got := c.lastOf("news"); got != m.Place.Seq {
+				t.Fatalf("flushed behind place %d, socket %d got %d", m.Place.Seq, i, got)
+			}
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package redisregistry_test
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/chattest"
+	"github.com/reto10/chat/redisregistry"
+	"github.com/reto10/chat/redisregistry/internal/redistest"
+)
+
+var prefixes atomic.Int64
+
+// startThree makes three nodes that share what nobody else does.
+func startThree(t *testing.T, client func() redis.UniversalClient, count int) (nodes []*node) {
+	prefix := redisregistry.WithPrefix(fmt.Sprintf("test%d:", prefixes.Add(1)))
+	for range 3 {
+		nodes = append(nodes, start(t, client(), prefix, redisregistry.WithCount(count)))
+	}
+	return nodes
+}
+
+func conform(t *testing.T, client func() redis.UniversalClient) {
+	histories := func(t *testing.T, count int) (list []chat.History) {
+		for _, n := range startThree(t, client, count) {
+			list = append(list, n.History())
+		}
+		return list
+	}
+	t.Run("Registry", func(t *testing.T) {
+		chattest.TestRegistry(t, func(t *testing.T) (list []chattest.Node) {
+			for _, n := range startThree(t, client, 20_000) {
+				list = append(list, chattest.Node{Registry: n.Registry, History: n.History()})
+			}
+			return list
+		})
+	})
+	t.Run("History", func(t *testing.T) {
+		chattest.TestHistory(t, func(t *testing.T) []chat.History { return histories(t, 20_000) })
+	})
+	t.Run("Retention", func(t *testing.T) { chattest.TestRetention(t, histories) })
+}
+
+func TestConformance(t *testing.T) {
+	s := redistest.Start(t, "--appendfsync", "everysec")
+	conform(t, func() redis.UniversalClient { return clientOf(s) })
+}
+
+func TestConformanceOnACluster(t *testing.T) {
+	var addrs []string
+	for _, s := range redistest.Cluster(t) {
+		addrs = append(addrs, s.Addr)
+	}
+	conform(t, func() redis.UniversalClient { return redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs}) })
+}
+
+// A registry in front of another history, here one that all nodes share by being one.
+func TestConformanceWithAnotherHistory(t *testing.T) {
+	s := redistest.Start(t, "--appendfsync", "everysec")
+	chattest.TestRegistry(t, func(t *testing.T) (list []chattest.Node) {
+		h := otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{Count: 20_000})}
+		for _, n := range startThree(t, func() redis.UniversalClient { return clientOf(s) }, 20_000) {
+			list = append(list, chattest.Node{Registry: n.Registry, History: h})
+		}
+		return list
+	})
+}

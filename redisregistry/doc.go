@@ -1,0 +1,50 @@
+// Package redisregistry lets several nodes of a [chat.Service] be one: a
+// [chat.Registry] on Redis, and a [chat.History] beside it.
+//
+//	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, ContextTimeoutEnabled: true})
+//	registry, err := redisregistry.New(client)
+//	…
+//	service, err := chat.New(auth, chat.WithRegistry(registry), chat.WithHistory(registry.History()))
+//	…
+//	service.Shutdown(ctx)
+//	registry.Shutdown(ctx)
+//	client.Close()
+//
+// It needs Redis 6.2 or later: one server, one that Sentinel watches, or a Cluster,
+// where it uses sharded pub/sub if all have it (7.0). Keys with one hash tag are used
+// together, and all keys begin with the prefix. The client's credentials have to
+// allow scripts, hashes, sets, sorted sets, streams and pub/sub.
+//
+// # Messages
+//
+// To publish is one script: it gives the message its place, keeps it in the channel's
+// stream, which is trimmed by count and age, and publishes it. A node subscribes to
+// the channels that its sockets are in, and to no others. Whoever gets a message out
+// of turn reads the missing ones from the stream first; a message that was lost
+// without a later one to show it is found within about a minute, and at once when
+// the connection was lost, too.
+//
+// With another History, one in SQL, say, Broadcast publishes what that has stored.
+// It has to be one that all nodes share.
+//
+// # Redis is away
+//
+// No socket is closed. What needs Redis (publishing, connecting, joining, listing
+// who is connected) fails at once until it is back; [Registry.Check] says so, which
+// goes by a probe that this node publishes and has to hear every second. What was
+// acknowledged is delivered when Redis is back, in order and once.
+//
+// A Redis that comes back empty, or with less than the nodes have seen (its disk or
+// its replica lagged behind), begins a new epoch in the channels concerned: places
+// are never used twice, and clients that resume are told that something is lost. How
+// much can be lost is the server's configuration: appendfsync, min-replicas-to-write.
+//
+// # Presence
+//
+// Each node holds a lease. Users of a node whose lease ran out leave, on all nodes
+// alike and once, within the time of [WithLease]; a user with sockets on other nodes
+// stays. What a node could not tell Redis it tells later. After an outage that was
+// longer than the lease no node is given up before it had as much time to come back.
+// Nodes that die while Redis loses all it has are not told of as left, but they are
+// not listed any more either.
+package redisregistry

@@ -1,0 +1,306 @@
+package redisregistry_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/redisregistry"
+	"github.com/reto10/chat/redisregistry/internal/redistest"
+)
+
+// traffic is messages that some nodes publish to some channels all the time.
+type traffic struct {
+	t        testing.TB
+	stop     chan struct{}
+	done     sync.WaitGroup
+	channels []string
+
+	mu     sync.Mutex
+	acked  map[string][]chat.Message // by channel
+	failed int
+	slow   time.Duration // the longest that a publish took to fail
+}
+
+func publishTo(t testing.TB, nodes []*node, channels ...string) *traffic {
+	f := &traffic{t: t, stop: make(chan struct{}), channels: channels, acked: make(map[string][]chat.Message)}
+	for i, n := range nodes {
+		for _, channel := range channels {
+			f.done.Go(func() { f.publish(n, fmt.Sprint("node ", i), channel) })
+		}
+	}
+	return f
+}
+
+func (f *traffic) publish(n *node, by, channel string) {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; ; i++ {
+		select {
+		case <-f.stop:
+			return
+		case <-tick.C:
+		}
+		began := time.Now()
+		m, err := n.try(channel, fmt.Sprint(by, ", ", i))
+		f.mu.Lock()
+		if err == nil {
+			f.acked[channel] = append(f.acked[channel], m)
+		} else {
+			f.failed++
+			f.slow = max(f.slow, time.Since(began))
+		}
+		f.mu.Unlock()
+	}
+}
+
+func (f *traffic) count() (acked int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, list := range f.acked {
+		acked += len(list)
+	}
+	return acked
+}
+
+// goesOn waits until more was acked.
+func (f *traffic) goesOn() {
+	f.t.Helper()
+	before := f.count()
+	eventually(f.t, "more to be acked", func() bool { return f.count() > before+50 })
+}
+
+// end stops it and checks that whoever was there all the time got all that was acked
+// once, in order and without a hole, in each of the channels they are in.
+func (f *traffic) end(receivers ...*receiver) {
+	f.t.Helper()
+	close(f.stop)
+	f.done.Wait()
+	f.check(receivers...)
+	f.t.Logf("%d acked, %d refused, at the latest after %v", f.count(), f.failed, f.slow.Truncate(time.Millisecond))
+}
+
+// check is end without the end.
+func (f *traffic) check(receivers ...*receiver) {
+	f.t.Helper()
+	for _, r := range receivers {
+		if codes := r.codes(); len(codes) > 0 {
+			f.t.Errorf("%s was closed with %v", r.session, codes)
+		}
+		for _, channel := range f.channels {
+			acked := f.acked[channel]
+			last := slices.MaxFunc(acked, func(a, b chat.Message) int { return int(a.Place.Seq) - int(b.Place.Seq) })
+			eventually(f.t, fmt.Sprintf("%v to reach %s in %q", last.Place, r.session, channel), func() bool {
+				return slices.ContainsFunc(r.messages(), func(m chat.Message) bool { return m.Channel == channel && m.Place == last.Place })
+			})
+			got := make(map[chat.Place]string)
+			var before chat.Place
+			for _, m := range r.messages() {
+				if m.Channel != channel {
+					continue
+				}
+				if before != (chat.Place{}) && (m.Place.Epoch != before.Epoch || m.Place.Seq != before.Seq+1) {
+					f.t.Errorf("%s got %v behind %v in %q", r.session, m.Place, before, channel)
+				}
+				before = m.Place
+				got[m.Place] = m.Content
+			}
+			missing := 0
+			for _, m := range acked {
+				if got[m.Place] != m.Content {
+					missing++
+				}
+			}
+			if missing > 0 {
+				f.t.Errorf("%s misses %d of the %d that were acked in %q", r.session, missing, len(acked), channel)
+			}
+		}
+	}
+}
+
+// A fault under traffic: everything that was acked arrives, no socket is closed, and
+// nobody is told as gone who is not.
+func TestWhatWasAckedArrives(t *testing.T) {
+	tests := []struct {
+		name  string
+		fault func(t *testing.T, s *redistest.Server, nodes []*node)
+	}{
+		{"while pub/sub clients are killed", func(t *testing.T, s *redistest.Server, nodes []*node) {
+			c := s.Client()
+			defer c.Close()
+			for range 5 {
+				if err := c.Do(t.Context(), "CLIENT", "KILL", "TYPE", "pubsub").Err(); err != nil {
+					t.Fatal(err)
+				}
+				nodes[0].awaitHealth(true)
+				nodes[1].awaitHealth(true)
+			}
+		}},
+		{"while all clients are killed", func(t *testing.T, s *redistest.Server, nodes []*node) {
+			c := s.Client()
+			defer c.Close()
+			for range 5 {
+				if err := c.Do(t.Context(), "CLIENT", "KILL", "TYPE", "normal").Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}},
+		{"while the server is killed and restarts", func(t *testing.T, s *redistest.Server, nodes []*node) {
+			s.Kill()
+			for _, n := range nodes {
+				n.awaitHealth(false)
+			}
+			<-time.After(time.Second) // an outage that is no moment
+			s.Run()
+		}},
+		{"while the server answers nothing for 5 s", func(t *testing.T, s *redistest.Server, nodes []*node) {
+			s.Stop()
+			<-time.After(5 * time.Second)
+			for _, n := range nodes {
+				n.awaitHealth(false)
+				began := time.Now()
+				if _, err := n.try("", "while nothing answers"); err == nil || time.Since(began) > 100*time.Millisecond {
+					t.Errorf("a publish failed with %v after %v, want at once", err, time.Since(began))
+				}
+			}
+			s.Continue()
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := redistest.Start(t)
+			nodes := []*node{start(t, clientOf(s)), start(t, clientOf(s))}
+			ana, bob := nodes[0].connect("ana", "news"), nodes[1].connect("bob", "news")
+			joined := []string{
+				`ana joined "" as user, 1 there`, `ana joined "news" as user, 1 there`,
+				`bob joined "" as user, 2 there`, `bob joined "news" as user, 2 there`,
+			}
+			f := publishTo(t, nodes, "", "news", "@ana")
+			f.channels = []string{"", "news"} // @ana is not bob's
+			f.goesOn()
+			tt.fault(t, s, nodes)
+			for _, n := range nodes {
+				n.awaitHealth(true)
+			}
+			f.goesOn()
+			f.end(ana, bob)
+			f.channels = []string{"@ana"}
+			f.check(ana)
+			if f.slow > 2500*time.Millisecond {
+				t.Errorf("a publish took %v to fail", f.slow)
+			}
+			for _, n := range nodes {
+				n.wantTold(joined...)
+				n.wantConnected("news", "ana as user, 1", "bob as user, 1")
+			}
+		})
+	}
+}
+
+func TestAnEmptiedRedisBeginsAnEpoch(t *testing.T) {
+	s := redistest.Start(t)
+	lease := redisregistry.WithLease(2 * time.Second)
+	a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
+	ana, bob := a.connect("ana", "news"), b.connect("bob", "news")
+	eve := b.connect("eve", "news")
+	joined := []string{
+		`ana joined "" as user, 1 there`, `ana joined "news" as user, 1 there`,
+		`bob joined "" as user, 2 there`, `bob joined "news" as user, 2 there`,
+		`eve joined "" as user, 3 there`, `eve joined "news" as user, 3 there`,
+	}
+	a.wantTold(joined...)
+	b.wantTold(joined...)
+	old := a.publish("news", "1", "2", "3")
+	bob.wantGot(t, "news", "1", "2", "3")
+	s.Kill()
+	a.awaitHealth(false)
+	b.awaitHealth(false)
+	b.disconnect(eve) // returns at once, and is told later
+	if _, err := a.Connect(t.Context(), newReceiver("late", chat.RoleUser)); err == nil {
+		t.Error("connected without Redis")
+	}
+	if _, err := b.Join(t.Context(), bob, "other"); err == nil {
+		t.Error("joined without Redis")
+	}
+	if _, err := a.Connected(t.Context(), ""); err == nil {
+		t.Error("listed without Redis")
+	}
+	s.Forget()
+	s.Run()
+	a.awaitHealth(true)
+	b.awaitHealth(true)
+	next := b.publish("news", "4", "5")
+	if next.Place.Epoch == old.Place.Epoch || next.Place.Seq != 2 {
+		t.Errorf("the next places end with %v, behind %v", next.Place, old.Place)
+	}
+	wantContents(t, a.History(), "news", old.Place, "gone")
+	for _, r := range []*receiver{ana, bob} {
+		r.wantGot(t, "news", "1", "2", "3", "4", "5")
+		if codes := r.codes(); len(codes) > 0 {
+			t.Errorf("%s was closed with %v", r.session, codes)
+		}
+	}
+	a.wantConnected("", "ana as user, 1", "bob as user, 1")
+	b.wantConnected("news", "ana as user, 1", "bob as user, 1")
+	for _, n := range []*node{a, b} {
+		eventually(t, "eve to be told as gone", func() bool { return len(n.told()) >= len(joined)+2 })
+		var left []string
+		for _, c := range n.told()[len(joined):] {
+			left = append(left, strings.SplitAfter(c, " as ")[0])
+		}
+		slices.Sort(left)
+		if want := []string{`eve left "" as `, `eve left "news" as `}; !slices.Equal(want, left) {
+			t.Errorf("told %q, want %q", left, want)
+		}
+	}
+}
+
+// Nobody waits for a Redis that answers nothing: not who leaves, nor who gets what
+// is here already.
+func TestASlowRedisHoldsUpNobody(t *testing.T) {
+	s := redistest.Start(t)
+	n := start(t, redis.NewClient(&redis.Options{Addr: s.Addr}), redisregistry.WithTimeout(500*time.Millisecond))
+	ana, bob := n.connect("ana", "news"), n.connect("bob", "news")
+	m := n.publish("news", "1")
+	s.Stop()
+	defer s.Continue()
+	m.Place.Seq, m.Content = 2, "stored before it stopped"
+	began := time.Now()
+	if err := n.Broadcast(t.Context(), m); err != nil {
+		t.Error(err)
+	}
+	n.leave(bob, "news")
+	n.disconnect(bob)
+	if took := time.Since(began); took > 200*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+	ana.wantGot(t, "news", "1", "stored before it stopped")
+	n.awaitHealth(false)
+	s.Continue()
+	n.awaitHealth(true)
+	n.wantConnected("", "ana as user, 1")
+}
+
+func TestANodeStartsWithoutRedis(t *testing.T) {
+	s := redistest.Start(t)
+	s.Kill()
+	r, err := redisregistry.New(clientOf(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Check(t.Context()); err == nil {
+		t.Error("it is well without Redis")
+	}
+	s.Run()
+	eventually(t, "it to be well", func() bool { return r.Check(context.Background()) == nil })
+	if err := r.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,271 @@
+package redisregistry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/redisregistry"
+	"github.com/reto10/chat/redisregistry/internal/redistest"
+)
+
+// contents is what a history has after a place, or "gone".
+func contents(t testing.TB, h chat.History, channel string, p chat.Place, limit int) []string {
+	t.Helper()
+	msgs, err := h.After(t.Context(), channel, p, limit)
+	if errors.Is(err, chat.ErrGone) {
+		return []string{"gone"}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := []string{}
+	for _, m := range msgs {
+		list = append(list, m.Content)
+	}
+	return list
+}
+
+func wantContents(t testing.TB, h chat.History, channel string, p chat.Place, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(append([]string{}, want...), contents(t, h, channel, p, 1000)); diff != "" {
+		t.Errorf("after %v of %q (-want +got):\n%s", p, channel, diff)
+	}
+}
+
+func TestHistoryReadsBackWhatFollows(t *testing.T) {
+	n := start(t, clientOf(redistest.Start(t)), redisregistry.WithCount(4))
+	h := n.History()
+	first, err := h.Last(t.Context(), "news")
+	if err != nil || first.Epoch == "" || first.Seq != 0 {
+		t.Fatalf("before the first message = %v, %v", first, err)
+	}
+	wantContents(t, h, "news", first)
+	wantContents(t, h, "news", chat.Place{})
+	n.publish("news", "1", "2", "3", "4", "5", "6")
+	n.publish("other", "x")
+	at := func(seq uint64) chat.Place { return chat.Place{Epoch: first.Epoch, Seq: seq} }
+	if last, err := h.Last(t.Context(), "news"); err != nil || last != at(6) {
+		t.Errorf("last = %v, %v; want %v", last, err, at(6))
+	}
+	tests := []struct {
+		name  string
+		after chat.Place
+		limit int
+		want  []string
+	}{
+		{"the zero place", chat.Place{}, 10, []string{"3", "4", "5", "6"}},
+		{"the zero place, a page", chat.Place{}, 2, []string{"3", "4"}},
+		{"before the first", first, 10, []string{"gone"}},
+		{"before what is kept", at(1), 10, []string{"gone"}},
+		{"right before what is kept", at(2), 10, []string{"3", "4", "5", "6"}},
+		{"one in between, a page", at(3), 2, []string{"4", "5"}},
+		{"the newest", at(6), 10, []string{}},
+		{"nothing asked for", at(3), 0, []string{}},
+		{"nothing asked for of what is gone", at(0), 0, []string{"gone"}},
+		{"one to come", at(7), 10, []string{"gone"}},
+		{"far beyond", at(1<<64 - 1), 10, []string{"gone"}},
+		{"another epoch", chat.Place{Epoch: "another", Seq: 4}, 10, []string{"gone"}},
+		{"another epoch's beginning", chat.Place{Epoch: "another"}, 10, []string{"gone"}},
+		{"no epoch", chat.Place{Seq: 4}, 10, []string{"gone"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, contents(t, h, "news", tt.after, tt.limit)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestHistoryKeepsAMessageAsItIs(t *testing.T) {
+	n := start(t, clientOf(redistest.Start(t)))
+	for _, channel := range []string{"", "@auth0|ana {1} \"é\"", "a:b_c.d-e"} {
+		for _, content := range []string{"plain", "é <b> & \u2028 \n\"", "1 2 3", "{}"} {
+			want := chat.Message{Channel: channel, Sender: "ana bo", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond)}
+			got, err := n.History().Append(t.Context(), want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want.Place = got.Place
+			back, err := n.History().After(t.Context(), channel, chat.Place{Epoch: got.Place.Epoch, Seq: got.Place.Seq - 1}, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]chat.Message{want, want}, append(back, got)); diff != "" {
+				t.Errorf("message (-want +got):\n%s", diff)
+			}
+		}
+	}
+}
+
+func TestHistoryForgetsWithAge(t *testing.T) {
+	n := start(t, clientOf(redistest.Start(t)), redisregistry.WithAge(300*time.Millisecond))
+	n.publish("quiet", "1")
+	first := n.publish("busy", "1")
+	eventually(t, "the old ones to go", func() bool {
+		n.publish("busy", "x")
+		_, err := n.History().After(t.Context(), "busy", chat.Place{Epoch: first.Place.Epoch}, 1)
+		return errors.Is(err, chat.ErrGone)
+	})
+	eventually(t, "the quiet channel's to go", func() bool { return len(contents(t, n.History(), "quiet", chat.Place{}, 1)) == 0 })
+	p := n.publish("quiet", "2").Place
+	if p.Seq != 2 {
+		t.Errorf("place = %v, want the second", p)
+	}
+	wantContents(t, n.History(), "quiet", chat.Place{Epoch: p.Epoch}, "gone")
+	wantContents(t, n.History(), "quiet", chat.Place{Epoch: p.Epoch, Seq: 1}, "2")
+}
+
+// faultyConn loses the answer to what is written while it is armed, and then its
+// connection.
+type faultyConn struct {
+	net.Conn
+	armed *atomic.Int32
+	lose  atomic.Bool
+}
+
+func (c *faultyConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.lose.Store(err == nil && c.armed.Load() > 0 && c.armed.Add(-1) >= 0)
+	return n, err
+}
+
+func (c *faultyConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b) // Redis has done it
+	if c.lose.Load() && err == nil {
+		_ = c.Conn.Close()
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+func TestAPublishSentAgainIsStoredOnce(t *testing.T) {
+	s := redistest.Start(t)
+	var armed atomic.Int32
+	client := redis.NewClient(&redis.Options{
+		Addr: s.Addr,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			return &faultyConn{Conn: conn, armed: &armed}, err
+		},
+	})
+	n := start(t, client, redisregistry.WithTimeout(20*time.Second)) // no probe for 10 s
+	ana := n.connect("ana")
+	n.publish("", "1")
+	armed.Store(1)
+	p, err := n.try("", "2")
+	if armed.Load() > 0 {
+		t.Fatal("no answer was lost")
+	}
+	if err != nil || p.Place.Seq != 2 {
+		t.Errorf("place %v, %v; want the second", p.Place, err)
+	}
+	n.publish("", "3")
+	wantContents(t, n.History(), "", chat.Place{}, "1", "2", "3")
+	ana.wantGot(t, "", "1", "2", "3")
+}
+
+func TestDataThatRegressedBeginsAnEpoch(t *testing.T) {
+	// Nothing is kept but what SAVE wrote.
+	s := redistest.Start(t, "--appendonly", "no")
+	n := start(t, clientOf(s))
+	ana := n.connect("ana", "news")
+	kept := n.publish("news", "1", "2")
+	admin := s.Client()
+	defer admin.Close()
+	if err := admin.Save(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	lost := n.publish("news", "3", "4")
+	s.Kill()
+	n.awaitHealth(false)
+	s.Run()
+	n.awaitHealth(true)
+
+	next := n.publish("news", "not 3")
+	if next.Place.Epoch == lost.Place.Epoch || next.Place.Seq != 1 {
+		t.Errorf("the next place is %v, where %v was known", next.Place, lost.Place)
+	}
+	for _, p := range []chat.Place{kept.Place, lost.Place} {
+		wantContents(t, n.History(), "news", p, "gone")
+	}
+	wantContents(t, n.History(), "news", chat.Place{}, "not 3")
+	ana.wantGot(t, "news", "1", "2", "3", "4", "not 3")
+	if codes := ana.codes(); len(codes) > 0 {
+		t.Errorf("closed with %v", codes)
+	}
+}
+
+// A node that is late to compare finds its places given away again.
+func TestPlacesThatWereGivenAwayAgainBeginAnEpoch(t *testing.T) {
+	s := redistest.Start(t, "--appendonly", "no")
+	var cut atomic.Bool
+	late := start(t, redis.NewClient(&redis.Options{
+		Addr: s.Addr,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if cut.Load() {
+				return nil, errors.New("cut off")
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		},
+	}))
+	late.publish("news", "1", "2")
+	admin := s.Client()
+	defer admin.Close()
+	if err := admin.Save(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	lost := late.publish("news", "3", "4")
+	cut.Store(true)
+	s.Kill()
+	late.awaitHealth(false)
+	s.Run()
+	early := start(t, clientOf(s))
+	again := early.publish("news", "another 3", "another 4", "5", "6")
+	if again.Place.Epoch != lost.Place.Epoch {
+		t.Fatalf("it begins an epoch without having seen anything: %v", again.Place)
+	}
+	cut.Store(false)
+	late.awaitHealth(true)
+	if p := late.publish("news", "next").Place; p.Epoch == lost.Place.Epoch {
+		t.Errorf("the next place is %v, where %v was given twice", p, lost.Place)
+	}
+	wantContents(t, late.History(), "news", lost.Place, "gone")
+}
+
+func TestManyPublishersGetContiguousPlaces(t *testing.T) {
+	s := redistest.Start(t)
+	a, b := start(t, clientOf(s)), start(t, clientOf(s))
+	places := make(chan uint64)
+	const each = 50
+	for i := range 8 {
+		go func() {
+			for range each {
+				m, err := []*node{a, b}[i%2].try("news", fmt.Sprint(i))
+				if err != nil {
+					t.Error(err)
+				}
+				places <- m.Place.Seq
+			}
+		}()
+	}
+	got := make(map[uint64]int)
+	want := make(map[uint64]int)
+	for i := range uint64(8 * each) {
+		got[<-places]++
+		want[i+1]++
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("places (-want +got):\n%s", diff)
+	}
+}

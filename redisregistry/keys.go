@@ -1,0 +1,66 @@
+package redisregistry
+
+import (
+	"crypto/rand"
+	"hash/fnv"
+	"strconv"
+	"strings"
+)
+
+// buckets are what channels are spread over. All keys of one have the same hash
+// tag, so that a Redis Cluster keeps them on one node and a script may use them
+// together.
+const buckets = 256
+
+// presenceTag is the hash tag of all that is about who is connected.
+const presenceTag = "presence"
+
+func bucketOf(channel string) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(channel)) // never fails
+	return int(h.Sum32() % buckets)
+}
+
+func bucketTag(channel string) string { return strconv.Itoa(bucketOf(channel)) }
+
+// newEra names an era, or a node.
+func newEra() string { return strings.ToLower(rand.Text()[:16]) }
+
+// keys names what is kept in Redis, and topics, the channels of its pub/sub, which
+// are spread in the same way.
+type keys struct{ prefix string }
+
+func (k keys) in(tag, name string) string { return k.prefix + "{" + tag + "}:" + name }
+
+// places is a hash: "!" the era, "#" how many messages it has, ":" and a channel
+// that channel's last seq. All in one, so that none is ever lost without the others.
+func (k keys) places(channel string) string { return k.in(bucketTag(channel), "places") }
+
+// stream has a channel's messages; an entry's id is the seq and "-0".
+func (k keys) stream(channel string) string { return k.in(bucketTag(channel), "s:"+channel) }
+
+// call has what a call that stored a message was told.
+func (k keys) call(channel, name string) string { return k.in(bucketTag(channel), "n:"+name) }
+
+func (k keys) topic(channel string) string { return k.in(bucketTag(channel), "p:"+channel) }
+
+func (k keys) leases() string              { return k.in(presenceTag, "leases") }
+func (k keys) presenceEra() string         { return k.in(presenceTag, "era") }
+func (k keys) events() string              { return k.in(presenceTag, "events") }
+func (k keys) gone() string                { return k.in(presenceTag, "gone") }
+func (k keys) users(channel string) string { return k.in(presenceTag, "c:"+channel) }
+func (k keys) entries(node string) string  { return k.in(presenceTag, "e:"+node) }
+func (k keys) version(node string) string  { return k.in(presenceTag, "v:"+node) }
+
+// eventTopic says that there are new events; orderTopic has orders for a node.
+func (k keys) eventTopic() string            { return k.in(presenceTag, "told") }
+func (k keys) orderTopic(node string) string { return k.in(presenceTag, "o:"+node) }
+
+// probeTopic is where a node hears itself, by way of the keys with that tag.
+func (k keys) probeTopic(tag, node string) string { return k.in(tag, "probe:"+node) }
+
+// tagOf is the hash tag in a name.
+func (k keys) tagOf(name string) string {
+	tag, _, _ := strings.Cut(strings.TrimPrefix(name, k.prefix+"{"), "}")
+	return tag
+}

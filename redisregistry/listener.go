@@ -1,0 +1,228 @@
+package redisregistry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// subscribeAtOnce is how many topics one command asks for.
+const subscribeAtOnce = 500
+
+// listener is what hears from Redis: a pub/sub connection, or one to each master of
+// a cluster that has sharded pub/sub. When anything is wrong with one of them it
+// fails as a whole, and another takes its place.
+type listener struct {
+	registry *Registry
+	sharded  bool
+	links    []*link
+	byTag    map[string]*link // of sharded ones
+	fail     context.CancelCauseFunc
+}
+
+// link is one pub/sub connection.
+type link struct {
+	client redis.UniversalClient // of the master, when sharded
+	addr   string                // its address
+	pubsub *redis.PubSub
+	probe  string        // topic that comes by this link
+	heard  atomic.Int64  // when anything came last, Unix, in ns
+	echoed chan struct{} // has something when a probe came
+
+	mu      sync.Mutex // guards pending
+	pending []string   // topics to see to
+	wake    chan struct{}
+}
+
+var errRemapped = errors.New("slots of the cluster moved")
+
+// newListener makes one for the cluster as it is now, or for the only server. It
+// asks for nothing yet.
+func (r *Registry) newListener(ctx context.Context, fail context.CancelCauseFunc) (*listener, error) {
+	l := &listener{registry: r, sharded: r.sharded.Load(), byTag: make(map[string]*link), fail: fail}
+	if !l.sharded {
+		l.add(&link{client: r.client}, "0", r.client.Subscribe(ctx))
+		return l, nil
+	}
+	homes, err := r.homes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	byAddr := make(map[string]*link)
+	for tag, home := range homes {
+		addr := home.Options().Addr
+		k := byAddr[addr]
+		if k == nil {
+			k = &link{client: home, addr: addr}
+			byAddr[addr] = k
+			l.add(k, tag, home.SSubscribe(ctx))
+		}
+		l.byTag[tag] = k
+	}
+	return l, nil
+}
+
+func (l *listener) add(k *link, tag string, pubsub *redis.PubSub) {
+	k.pubsub = pubsub
+	k.wake, k.echoed = make(chan struct{}, 1), make(chan struct{}, 1)
+	k.probe = l.registry.server.keys.probeTopic(tag, l.registry.node)
+	k.heard.Store(time.Now().UnixNano())
+	k.pending = []string{k.probe}
+	l.links = append(l.links, k)
+}
+
+// homes is the master of each hash tag.
+func (r *Registry) homes(ctx context.Context) (map[string]*redis.Client, error) {
+	cluster, ok := r.client.(*redis.ClusterClient)
+	if !ok {
+		return nil, errors.New("not a cluster")
+	}
+	return bounded(ctx, r.server, func(ctx context.Context) (map[string]*redis.Client, error) {
+		homes := make(map[string]*redis.Client, len(r.tags))
+		for _, tag := range r.tags {
+			home, err := cluster.MasterForKey(ctx, "{"+tag+"}")
+			if err != nil {
+				return nil, fmt.Errorf("looking for a slot's master: %w", err)
+			}
+			homes[tag] = home
+		}
+		return homes, nil
+	})
+}
+
+// moved reports whether the cluster's slots are not where they were.
+func (l *listener) moved(ctx context.Context) (bool, error) {
+	if !l.sharded {
+		return false, nil
+	}
+	homes, err := l.registry.homes(ctx)
+	if err != nil {
+		return false, err
+	}
+	for tag, home := range homes {
+		if l.byTag[tag].addr != home.Options().Addr {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// run asks for what is wanted and hears what comes until ctx is done.
+func (l *listener) run(ctx context.Context) {
+	for _, k := range l.links {
+		l.registry.running.Go(func() { l.receive(ctx, k) })
+		l.registry.running.Go(func() { l.ask(ctx, k) })
+		l.registry.running.Go(func() {
+			<-ctx.Done()
+			_ = k.pubsub.Close() // ends both
+		})
+	}
+}
+
+// want has a topic looked at. It returns at once.
+func (l *listener) want(sub *subscription) {
+	k := l.links[0]
+	if l.sharded {
+		k = l.byTag[l.registry.server.keys.tagOf(sub.topic)]
+	}
+	k.mu.Lock()
+	k.pending = append(k.pending, sub.topic)
+	k.mu.Unlock()
+	signal(k.wake)
+}
+
+// ask sends what has to be asked of Redis.
+func (l *listener) ask(ctx context.Context, k *link) {
+	signal(k.wake)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.wake:
+		}
+		k.mu.Lock()
+		topics := k.pending
+		k.pending = nil
+		k.mu.Unlock()
+		begin, end := make(map[string][]string), make(map[string][]string) // by tag
+		slices.Sort(topics)
+		for _, topic := range slices.Compact(topics) { // only how it stands now counts
+			tag := ""
+			if l.sharded {
+				tag = l.registry.server.keys.tagOf(topic) // one command, one slot
+			}
+			change := 1
+			if topic != k.probe {
+				change = l.registry.subs.change(l, topic)
+			}
+			switch change {
+			case 1:
+				begin[tag] = append(begin[tag], topic)
+			case -1:
+				end[tag] = append(end[tag], topic)
+			}
+		}
+		subscribe, unsubscribe := k.pubsub.Subscribe, k.pubsub.Unsubscribe
+		if l.sharded {
+			subscribe, unsubscribe = k.pubsub.SSubscribe, k.pubsub.SUnsubscribe
+		}
+		err := inParts(ctx, begin, subscribe)
+		if err == nil {
+			err = inParts(ctx, end, unsubscribe)
+		}
+		if err != nil {
+			l.fail(fmt.Errorf("subscribing: %w", err))
+			return
+		}
+	}
+}
+
+func inParts(ctx context.Context, byTag map[string][]string, do func(context.Context, ...string) error) error {
+	for _, topics := range byTag {
+		for len(topics) > 0 {
+			n := min(len(topics), subscribeAtOnce)
+			if err := do(ctx, topics[:n]...); err != nil {
+				return err
+			}
+			topics = topics[n:]
+		}
+	}
+	return nil
+}
+
+// receive hands on what comes.
+func (l *listener) receive(ctx context.Context, k *link) {
+	r := l.registry
+	for ctx.Err() == nil {
+		v, err := k.pubsub.ReceiveTimeout(ctx, 0)
+		if err != nil {
+			l.fail(fmt.Errorf("listening: %w", err))
+			return
+		}
+		k.heard.Store(time.Now().UnixNano())
+		switch v := v.(type) {
+		case *redis.Message:
+			if v.Channel == k.probe {
+				signal(k.echoed)
+			} else {
+				r.heard(v.Channel, v.Payload)
+			}
+		case *redis.Subscription:
+			switch v.Kind {
+			case "subscribe", "ssubscribe":
+				r.subs.subscribed(l, v.Channel)
+			case "unsubscribe", "sunsubscribe":
+				if r.subs.ended(l, v.Channel) {
+					l.fail(errRemapped)
+					return
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package redisregistry
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Defaults of the options.
+const (
+	DefaultPrefix  = "chat:"          // WithPrefix
+	DefaultLease   = 15 * time.Second // WithLease
+	DefaultCount   = 1000             // WithCount
+	DefaultAge     = 24 * time.Hour   // WithAge
+	DefaultTimeout = 2 * time.Second  // WithTimeout
+)
+
+// Option changes a default of [New]. One that makes no sense is New's error.
+type Option func(*config) error
+
+type config struct {
+	prefix  string
+	lease   time.Duration
+	count   int
+	age     time.Duration
+	timeout time.Duration
+	logger  *slog.Logger
+}
+
+func newConfig(opts []Option) (config, error) {
+	c := config{
+		prefix:  DefaultPrefix,
+		lease:   DefaultLease,
+		count:   DefaultCount,
+		age:     DefaultAge,
+		timeout: DefaultTimeout,
+		logger:  slog.Default(),
+	}
+	for _, opt := range opts {
+		if err := opt(&c); err != nil {
+			return config{}, fmt.Errorf("redisregistry: %w", err)
+		}
+	}
+	return c, nil
+}
+
+// WithPrefix begins the names of all keys and pub/sub channels. Services that share
+// a Redis and nothing else need different ones.
+func WithPrefix(prefix string) Option {
+	return func(c *config) error {
+		if prefix == "" || strings.ContainsAny(prefix, "{}") {
+			return fmt.Errorf("WithPrefix: %q is empty or holds a brace, which Redis Cluster gives a meaning", prefix)
+		}
+		c.prefix = prefix
+		return nil
+	}
+}
+
+// WithLease is within what time the users of a node that has died leave: the others
+// must have heard from it meanwhile. All nodes need the same. At least a second.
+func WithLease(d time.Duration) Option {
+	return func(c *config) error {
+		if d < time.Second {
+			return fmt.Errorf("WithLease: %v is less than a second", d)
+		}
+		c.lease = d
+		return nil
+	}
+}
+
+// WithCount is how many messages of each channel are kept.
+func WithCount(messages int) Option {
+	return func(c *config) error {
+		if messages <= 0 {
+			return fmt.Errorf("WithCount: %d is not positive", messages)
+		}
+		c.count = messages
+		return nil
+	}
+}
+
+// WithAge is how long messages are kept. Those past it go when the next come to
+// their channel, or when none came for that long.
+func WithAge(d time.Duration) Option {
+	return func(c *config) error {
+		if d < time.Millisecond {
+			return fmt.Errorf("WithAge: %v is less than a millisecond", d)
+		}
+		c.age = d
+		return nil
+	}
+}
+
+// WithTimeout bounds whatever is asked of Redis, and how long a probe may be on its
+// way through pub/sub until Redis counts as unreachable.
+func WithTimeout(d time.Duration) Option {
+	return func(c *config) error {
+		if d <= 0 {
+			return fmt.Errorf("WithTimeout: %v is not positive", d)
+		}
+		c.timeout = d
+		return nil
+	}
+}
+
+// WithLogger replaces [slog.Default]. It is told when Redis is lost and found.
+func WithLogger(l *slog.Logger) Option {
+	return func(c *config) error {
+		if l == nil {
+			return errors.New("WithLogger: nil")
+		}
+		c.logger = l
+		return nil
+	}
+}

@@ -1,0 +1,266 @@
+package redisregistry_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/redisregistry"
+	"github.com/reto10/chat/redisregistry/internal/redistest"
+)
+
+func TestAUserIsThereWhileAnyNodeHasOne(t *testing.T) {
+	s := redistest.Start(t)
+	a, b := start(t, clientOf(s)), start(t, clientOf(s))
+	first := a.connect("ana", "news")
+	second := b.connect("ana", "news")
+	bob := b.connect("bob")
+	a.wantConnected("", "ana as user, 2", "bob as user, 1")
+	b.wantConnected("news", "ana as user, 2")
+	a.disconnect(first)
+	b.wantConnected("news", "ana as user, 1")
+	b.leave(second, "news")
+	a.wantConnected("news")
+	b.disconnect(second)
+	b.disconnect(bob)
+	a.wantConnected("")
+	want := []string{
+		`ana joined "" as user, 1 there`,
+		`ana joined "news" as user, 1 there`,
+		`bob joined "" as user, 2 there`,
+		`ana left "news" as user, 0 there`,
+		`ana left "" as user, 1 there`,
+		`bob left "" as user, 0 there`,
+	}
+	a.wantTold(want...)
+	b.wantTold(want...)
+}
+
+func TestOnesOwnChannelIsNobodysToKnowOf(t *testing.T) {
+	s := redistest.Start(t)
+	a := start(t, clientOf(s))
+	a.connect("ana")
+	a.wantConnected("@ana")
+	a.wantTold(`ana joined "" as user, 1 there`)
+}
+
+func TestAnotherRoleIsKnownWhenChannelsAreJoinedAgain(t *testing.T) {
+	s := redistest.Start(t)
+	a, b := start(t, clientOf(s)), start(t, clientOf(s))
+	ana := a.connect("ana", "news")
+	ana.setRole(chat.RoleAdmin)
+	for _, channel := range []string{"", "@ana", "news"} {
+		a.join(ana, channel)
+	}
+	b.wantConnected("", "ana as admin, 1")
+	b.wantConnected("news", "ana as admin, 1")
+	a.disconnect(ana)
+	b.wantTold(`ana joined "" as user, 1 there`, `ana joined "news" as user, 1 there`,
+		`ana left "news" as admin, 0 there`, `ana left "" as admin, 0 there`)
+}
+
+func TestSocketsOfAUserAreCountedAndClosedOnAllNodes(t *testing.T) {
+	s := redistest.Start(t)
+	a, b := start(t, clientOf(s)), start(t, clientOf(s))
+	var all []*receiver
+	for i := range 6 {
+		r, n := []*node{a, b}[i%2].connectCounted("ana")
+		if n != i+1 {
+			t.Errorf("socket %d is the user's %d.", i+1, n)
+		}
+		all = append(all, r)
+	}
+	bob := b.connect("bob")
+	closed, err := a.Close(t.Context(), "ana", 2, chat.CloseTooMany, "too many")
+	if err != nil || closed != 4 {
+		t.Errorf("closed %d, %v; want 4", closed, err)
+	}
+	for i, r := range all[:4] {
+		eventually(t, fmt.Sprintf("socket %d to be closed", i), func() bool { return len(r.codes()) > 0 })
+		if diff := cmp.Diff([]chat.CloseCode{chat.CloseTooMany}, r.codes()); diff != "" {
+			t.Errorf("socket %d (-want +got):\n%s", i, diff)
+		}
+	}
+	for i, r := range append(all[4:], bob) {
+		if codes := r.codes(); len(codes) > 0 {
+			t.Errorf("socket %d to be kept was closed with %v", i, codes)
+		}
+	}
+	if closed, err := b.Close(t.Context(), "nobody", 0, chat.CloseDisconnected, ""); err != nil || closed != 0 {
+		t.Errorf("of nobody %d were closed, %v", closed, err)
+	}
+}
+
+func TestSocketsThatComeTogetherAreCountedOneByOne(t *testing.T) {
+	s := redistest.Start(t)
+	a, b := start(t, clientOf(s)), start(t, clientOf(s))
+	const each = 20
+	var mu sync.Mutex
+	counted := make(map[int]int)
+	var all sync.WaitGroup
+	for i := range 2 * each {
+		all.Go(func() {
+			n, err := []*node{a, b}[i%2].Connect(context.Background(), newReceiver("ana", chat.RoleUser))
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			counted[n]++
+		})
+	}
+	all.Wait()
+	want := make(map[int]int)
+	for i := range 2 * each {
+		want[i+1] = 1
+	}
+	if diff := cmp.Diff(want, counted); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+}
+
+func TestManyComeAndGo(t *testing.T) {
+	s := redistest.Start(t)
+	a, b := start(t, clientOf(s)), start(t, clientOf(s))
+	const users = 500
+	var all sync.WaitGroup
+	for i := range users {
+		all.Go(func() {
+			r := newReceiver(fmt.Sprint("user", i), chat.RoleUser)
+			if _, err := a.Connect(context.Background(), r); err != nil {
+				t.Error(err)
+			} else if _, err := a.Join(context.Background(), r, "news"); err != nil {
+				t.Error(err)
+			} else if err := a.Disconnect(context.Background(), r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	b.wantConnected("")
+	b.wantConnected("news")
+	// Who goes at once may not have been told at all; whoever was, goes.
+	eventually(t, "all to be told as gone", func() bool {
+		there := make(map[string]int)
+		for _, c := range b.told() {
+			var who, what, where string
+			fmt.Sscanf(c, "%s %s %s", &who, &what, &where)
+			if what == "joined" {
+				there[who+where]++
+			} else {
+				there[who+where]--
+			}
+		}
+		for _, n := range there {
+			if n != 0 {
+				return false
+			}
+		}
+		return len(there) > 0
+	})
+}
+
+func TestShuttingDownHasEverybodyLeave(t *testing.T) {
+	s := redistest.Start(t)
+	a, b := start(t, clientOf(s)), start(t, clientOf(s))
+	a.connect("ana", "news")
+	if err := a.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.wantConnected("")
+	b.wantTold(`ana joined "" as user, 1 there`, `ana joined "news" as user, 1 there`,
+		`ana left "news" as user, 0 there`, `ana left "" as user, 0 there`)
+	c := s.Client()
+	defer c.Close()
+	if n, err := c.ZCard(t.Context(), "chat:{presence}:leases").Result(); err != nil || n != 1 {
+		t.Errorf("%d nodes hold leases, %v; want the one left", n, err)
+	}
+	if _, err := a.Connect(t.Context(), newReceiver("eve", chat.RoleUser)); err == nil {
+		t.Error("connected to a registry that is shut down")
+	}
+}
+
+const processLease = 3 * time.Second
+
+// serveAsNode is a node in a process of its own, with two users.
+func serveAsNode(addr string) {
+	r, err := redisregistry.New(redis.NewClient(&redis.Options{Addr: addr}),
+		redisregistry.WithLease(processLease), redisregistry.WithLogger(slog.New(slog.DiscardHandler)))
+	ctx := context.Background()
+	for err == nil && r.Check(ctx) != nil {
+		<-time.After(10 * time.Millisecond)
+	}
+	for _, name := range []string{"ana", "bob"} {
+		s := newReceiver(name, chat.RoleUser)
+		_, connecting := r.Connect(ctx, s)
+		_, joining := r.Join(ctx, s, "news")
+		err = errors.Join(err, connecting, joining)
+	}
+	fmt.Println("ready", err)
+	select {}
+}
+
+func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
+	s := redistest.Start(t)
+	lease := redisregistry.WithLease(processLease)
+	a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
+	ana := a.connect("ana")
+
+	process := exec.Command(os.Args[0])
+	process.Env = append(os.Environ(), "CHAT_TEST_NODE="+s.Addr)
+	out, err := process.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = process.Process.Kill(); _ = process.Wait() })
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || strings.TrimSpace(line) != "ready <nil>" {
+		t.Fatalf("the other process says %q, %v", line, err)
+	}
+	a.wantConnected("", "ana as user, 2", "bob as user, 1")
+	a.wantConnected("news", "ana as user, 1", "bob as user, 1")
+	// As long as it lives, they stay.
+	passing := time.After(processLease)
+	<-passing
+	a.wantConnected("", "ana as user, 2", "bob as user, 1")
+
+	if err := process.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	b.wantConnected("", "ana as user, 1")
+	if took := time.Since(killed); took > processLease {
+		t.Errorf("they left after %v, want within the lease of %v", took, processLease)
+	}
+	a.wantConnected("news")
+	a.disconnect(ana)
+	sorted := func(changes []string) string {
+		joined := strings.Join(changes, "; ")
+		for _, c := range []string{`ana left "news"`, `bob left "news"`, `bob left ""`, `ana left ""`} {
+			if n := strings.Count(joined, c); n != 1 {
+				t.Errorf("%s %d times", c, n)
+			}
+		}
+		return joined
+	}
+	for _, n := range []*node{a, b} {
+		eventually(t, "ana to leave", func() bool { return strings.Contains(strings.Join(n.told(), ";"), `ana left ""`) })
+		if all := sorted(n.told()); strings.LastIndex(all, `ana left ""`) < strings.LastIndex(all, `bob left ""`) {
+			t.Errorf("ana has left before her last socket went: %s", all)
+		}
+	}
+}

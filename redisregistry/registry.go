@@ -1,0 +1,396 @@
+package redisregistry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/reto10/chat"
+)
+
+// Registry is the [chat.Registry] of several nodes on one Redis. Each node has one,
+// which delivers to its own sockets through a [chat.MemoryRegistry]. It is a
+// [chat.PresenceSource], a [chat.Notifier], a [chat.HistoryReader] and a
+// [chat.Flusher]. Its methods are safe for concurrent use.
+type Registry struct {
+	cfg    config
+	client redis.UniversalClient
+	server *server
+	memory *chat.MemoryRegistry
+	ledger *ledger
+	subs   *subscriptions
+	own    *History
+	node   string   // this one among all
+	tags   []string // hash tags of all that is used
+
+	history   atomic.Pointer[chat.History]
+	watch     atomic.Pointer[func(chat.PresenceChange)]
+	connected atomic.Bool // to a Redis that answers
+	sharded   atomic.Bool // pub/sub, known once connected
+	down      atomic.Pointer[outage]
+	since     atomic.Int64 // connected, Unix, in ns
+
+	log    eventLog      // owned by tellEvents
+	events chan struct{} // has something when there may be new events
+	behind chan struct{} // has something when messages may have been missed
+	stop   context.CancelFunc
+	// running are the goroutines that stop ends.
+	running sync.WaitGroup
+
+	mu      sync.Mutex // guards members and what they hold
+	members map[chat.Socket]*member
+}
+
+// member is a socket of this node.
+type member struct {
+	socket   chat.Socket
+	user     string
+	channels []string // joined or being joined
+}
+
+// outage is why Redis cannot be used.
+type outage struct{ cause error }
+
+var (
+	_ chat.Registry       = (*Registry)(nil)
+	_ chat.PresenceSource = (*Registry)(nil)
+	_ chat.Notifier       = (*Registry)(nil)
+	_ chat.HistoryReader  = (*Registry)(nil)
+	_ chat.Flusher        = (*Registry)(nil)
+	_ chat.History        = (*History)(nil)
+)
+
+// New makes the registry of this node. It does not wait for Redis: until that
+// answers, sockets cannot connect and [Registry.Check] says why. The client stays
+// the caller's, who closes it after [Registry.Shutdown].
+func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	switch client.(type) {
+	case nil:
+		return nil, errors.New("redisregistry: no client")
+	case *redis.Ring:
+		return nil, errors.New("redisregistry: a Ring has no pub/sub and no scripts that all its servers share")
+	}
+	r := &Registry{
+		cfg: cfg, client: client, node: newEra(),
+		server:  &server{client: client, timeout: cfg.timeout, keys: keys{cfg.prefix}},
+		memory:  chat.NewMemoryRegistry(),
+		subs:    &subscriptions{topics: make(map[string]*subscription)},
+		tags:    []string{presenceTag},
+		log:     eventLog{align: make(chan chan error)},
+		events:  make(chan struct{}, 1),
+		behind:  make(chan struct{}, 1),
+		members: make(map[chat.Socket]*member),
+	}
+	for i := range buckets {
+		r.tags = append(r.tags, strconv.Itoa(i))
+	}
+	r.ledger = newLedger(r)
+	r.own = &History{registry: r}
+	r.ReadHistory(r.own)
+	r.down.Store(&outage{errors.New("not connected yet")})
+	r.subs.acquire(r.server.keys.eventTopic(), nil)
+	r.subs.acquire(r.server.keys.orderTopic(r.node), nil)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	for _, loop := range []func(context.Context){r.keepConnected, r.ledger.run, r.tellEvents, r.reap, r.catchUp} {
+		r.running.Go(func() { loop(ctx) })
+	}
+	return r, nil
+}
+
+// History is the history on the same Redis, for [chat.WithHistory].
+func (r *Registry) History() *History { return r.own }
+
+// Deliveries counts what was handed to sockets of this node so far.
+func (r *Registry) Deliveries() uint64 { return r.memory.Deliveries() }
+
+// Check says whether messages get through: whether a probe that this node published
+// came back to it within the last seconds. It returns at once.
+func (r *Registry) Check(context.Context) error { return r.ready() }
+
+// ready is nil while Redis answers. What needs it fails at once otherwise.
+func (r *Registry) ready() error {
+	if r.connected.Load() {
+		return nil
+	}
+	return fmt.Errorf("redisregistry: Redis is not reachable: %w", r.down.Load().cause)
+}
+
+// Shutdown has this node's users leave, and ends the registry. Call it after
+// [chat.Service.Shutdown]. What Redis could not be told until ctx is done, the other
+// nodes find out when the lease runs out.
+func (r *Registry) Shutdown(ctx context.Context) error {
+	r.mu.Lock()
+	var left []chat.Socket
+	for s := range r.members {
+		left = append(left, s)
+	}
+	r.mu.Unlock()
+	for _, s := range left {
+		_ = r.Disconnect(ctx, s)
+	}
+	err := r.ledger.close(ctx)
+	r.down.Store(&outage{errClosed})
+	r.connected.Store(false)
+	r.stop()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.running.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		err = errors.Join(err, ctx.Err())
+	}
+	if err = errors.Join(err, r.server.close(ctx)); err != nil {
+		return fmt.Errorf("redisregistry: shutting down: %w", err)
+	}
+	return nil
+}
+
+// ReadHistory implements [chat.HistoryReader]. Without it missing messages are read
+// from the registry's own History. One of another kind has to be shared by all nodes.
+func (r *Registry) ReadHistory(h chat.History) {
+	if _, single := h.(*chat.MemoryHistory); single {
+		r.cfg.logger.Error("the history in memory is this node's alone: give the service one that all nodes share")
+	}
+	r.history.Store(&h)
+	r.memory.ReadHistory(h)
+}
+
+// WatchPresence implements [chat.PresenceSource].
+func (r *Registry) WatchPresence(fn func(chat.PresenceChange)) { r.watch.Store(&fn) }
+
+// Notify implements [chat.Notifier].
+func (r *Registry) Notify(channel string, adminsOnly bool, events []chat.Event) {
+	r.memory.Notify(channel, adminsOnly, events)
+}
+
+// Flush implements [chat.Flusher].
+func (r *Registry) Flush(ctx context.Context) error { return r.memory.Flush(ctx) }
+
+// Connect implements [chat.Registry].
+func (r *Registry) Connect(ctx context.Context, s chat.Socket) (int, error) {
+	if err := r.ready(); err != nil {
+		return 0, err
+	}
+	if _, err := r.memory.Connect(ctx, s); err != nil {
+		return 0, err
+	}
+	m := &member{socket: s, user: s.User().Name}
+	r.mu.Lock()
+	r.members[s] = m
+	r.mu.Unlock()
+	told := r.ledger.enter("", m)
+	n, err := r.wait(ctx, told, s)
+	if err != nil {
+		_ = r.Disconnect(ctx, s) // it returns none
+		return 0, fmt.Errorf("redisregistry: connecting a socket: %w", err)
+	}
+	return n, nil
+}
+
+// wait waits until Redis was told of s, and returns how many sockets its user had
+// when it came.
+func (r *Registry) wait(ctx context.Context, told <-chan receipt, s chat.Socket) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
+	defer cancel()
+	select {
+	case t := <-told:
+		// Of those that were told together it counts the ones before it.
+		return t.total - (len(t.sockets) - 1 - slices.Index(t.sockets, s)), nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("waiting for Redis to be told: %w", ctx.Err())
+	}
+}
+
+// Disconnect implements [chat.Registry]. Redis is told in the background, for as
+// long as it takes.
+func (r *Registry) Disconnect(ctx context.Context, s chat.Socket) error {
+	err := r.memory.Disconnect(ctx, s)
+	r.mu.Lock()
+	m := r.members[s]
+	delete(r.members, s)
+	r.mu.Unlock()
+	if m == nil {
+		return err
+	}
+	for _, channel := range m.channels {
+		r.exit(m, channel)
+	}
+	r.ledger.exit("", m)
+	return err
+}
+
+func (r *Registry) exit(m *member, channel string) {
+	if listed(channel) {
+		r.ledger.exit(channel, m)
+	}
+	r.subs.release(r.server.keys.topic(channel))
+}
+
+// listed reports whether a channel's users are told of, and asked for. All are in
+// everyone's, and one's own is nobody else's to know of.
+func listed(channel string) bool { return channel != "" && !strings.HasPrefix(channel, "@") }
+
+// Join implements [chat.Registry].
+func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+	r.mu.Lock()
+	m := r.members[s]
+	fresh := m != nil && !slices.Contains(m.channels, channel)
+	if fresh {
+		if m.channels == nil {
+			m.channels = make([]string, 0, 3)
+		}
+		m.channels = append(m.channels, channel)
+	}
+	r.mu.Unlock()
+	if m == nil {
+		return chat.Place{}, errors.New("redisregistry: socket is not connected")
+	}
+	if !fresh {
+		// In another role, perhaps.
+		if channel == "" || listed(channel) {
+			r.ledger.again(channel, m)
+		}
+		return r.memory.Join(ctx, s, channel)
+	}
+	place, err := r.enter(ctx, m, channel)
+	if err != nil {
+		_ = r.Leave(ctx, s, channel)
+		return chat.Place{}, fmt.Errorf("redisregistry: joining a channel: %w", err)
+	}
+	return place, nil
+}
+
+// enter subscribes to the channel before the history is asked where it stands, so
+// that nothing falls between.
+func (r *Registry) enter(ctx context.Context, m *member, channel string) (chat.Place, error) {
+	live := r.subs.acquire(r.server.keys.topic(channel), &channel)
+	var told <-chan receipt
+	if listed(channel) {
+		told = r.ledger.enter(channel, m)
+	}
+	if err := r.ready(); err != nil {
+		return chat.Place{}, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, r.cfg.timeout)
+	defer cancel()
+	select {
+	case <-live:
+	case <-waiting.Done():
+		return chat.Place{}, fmt.Errorf("waiting for a subscription: %w", waiting.Err())
+	}
+	if told != nil {
+		if _, err := r.wait(waiting, told, m.socket); err != nil {
+			return chat.Place{}, err
+		}
+	}
+	return r.memory.Join(ctx, m.socket, channel)
+}
+
+// Leave implements [chat.Registry].
+func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) error {
+	err := r.memory.Leave(ctx, s, channel)
+	r.mu.Lock()
+	m := r.members[s]
+	at := -1
+	if m != nil {
+		at = slices.Index(m.channels, channel)
+	}
+	if at >= 0 {
+		m.channels = slices.Delete(m.channels, at, at+1)
+	}
+	r.mu.Unlock()
+	if at >= 0 {
+		r.exit(m, channel)
+	}
+	return err
+}
+
+// Broadcast implements [chat.Registry]. What the registry's own History has stored
+// was published in the same step; of another one it is published here.
+func (r *Registry) Broadcast(ctx context.Context, m chat.Message) error {
+	topic := r.server.keys.topic(m.Channel)
+	r.subs.came(topic, m.Place)
+	err := r.memory.Broadcast(ctx, m)
+	if *r.history.Load() == chat.History(r.own) || err != nil {
+		return err
+	}
+	if err := r.ready(); err != nil {
+		return err
+	}
+	text, err := encode(m)
+	if err == nil {
+		err = r.publish(ctx, r.client, topic, text)
+	}
+	if err != nil {
+		return fmt.Errorf("redisregistry: publishing a message: %w", err)
+	}
+	return nil
+}
+
+// publish publishes by way of a client, the registry's or a link's.
+func (r *Registry) publish(ctx context.Context, client redis.UniversalClient, topic, text string) error {
+	_, err := bounded(ctx, r.server, func(ctx context.Context) (int64, error) {
+		if r.sharded.Load() {
+			return client.SPublish(ctx, topic, text).Result()
+		}
+		return client.Publish(ctx, topic, text).Result()
+	})
+	return err
+}
+
+// publishCommand is what scripts publish with.
+func (r *Registry) publishCommand() string {
+	if r.sharded.Load() {
+		return "SPUBLISH"
+	}
+	return "PUBLISH"
+}
+
+// heard takes what came by a topic.
+func (r *Registry) heard(topic, text string) {
+	switch topic {
+	case r.server.keys.eventTopic():
+		signal(r.events)
+		return
+	case r.server.keys.orderTopic(r.node):
+		r.obey(text)
+		return
+	}
+	channel := r.subs.channel(topic)
+	if channel == nil {
+		return // unsubscribed meanwhile
+	}
+	m, total, name, err := decodePublished(*channel, text)
+	if err != nil {
+		r.cfg.logger.Error("a message that cannot be read came by pub/sub", "error", err)
+		return
+	}
+	r.server.see(m, total, name)
+	r.subs.came(topic, m.Place)
+	// It waits while more is handed on than the shards take; never for a socket.
+	_ = r.memory.Broadcast(context.Background(), m) // an error is the context's end
+}
+
+// signal has whoever waits for c go on, now or later.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,262 @@
+package redisregistry_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/redisregistry/internal/redistest"
+)
+
+var secret = []byte("a test's secret of 32 bytes, no less")
+
+// chatNode is a whole node: a service on a registry behind a web server.
+type chatNode struct {
+	*node
+	service *chat.Service
+	signer  *chat.HS256
+	url     string
+}
+
+func startService(t *testing.T, s *redistest.Server, opts ...chat.Option) *chatNode {
+	t.Helper()
+	r := start(t, clientOf(s))
+	signer, err := chat.NewHS256(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := chat.New(signer, append([]chat.Option{
+		chat.WithRegistry(r.Registry), chat.WithHistory(r.History()),
+		chat.WithLogger(slog.New(slog.DiscardHandler)), chat.WithPresenceWindow(20 * time.Millisecond),
+	}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(service)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := service.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		server.Close()
+	})
+	return &chatNode{r, service, signer, server.URL}
+}
+
+func (n *chatNode) token(name, role string) string {
+	n.t.Helper()
+	token, err := n.signer.Issue(chat.User{Name: name, Role: role})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return token.AccessToken
+}
+
+// wsClient is a WebSocket client that keeps all events that it got.
+type wsClient struct {
+	t      *testing.T
+	conn   *websocket.Conn
+	events chan event
+	closed chan websocket.StatusCode
+}
+
+type event struct {
+	Type, ID, Channel, Content, Username, Code, Ref string
+	Recovered                                       *bool
+}
+
+func (n *chatNode) dial(t *testing.T, name, role, query string) *wsClient {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, _, err := websocket.Dial(ctx, n.url+"/ws/chat?"+query, &websocket.DialOptions{
+		Subprotocols: []string{"chat.v1"},
+		HTTPHeader:   http.Header{"Authorization": {"Bearer " + n.token(name, role)}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &wsClient{t, conn, make(chan event, 10_000), make(chan websocket.StatusCode, 1)}
+	t.Cleanup(func() { _ = conn.CloseNow() })
+	go func() {
+		for {
+			_, text, err := conn.Read(context.Background())
+			if err != nil {
+				c.closed <- websocket.CloseStatus(err)
+				return
+			}
+			var e event
+			if err := json.Unmarshal(text, &e); err != nil {
+				t.Errorf("event %s: %v", text, err)
+			}
+			c.events <- e
+		}
+	}()
+	return c
+}
+
+// next is the next event that is one of those types.
+func (c *wsClient) next(types ...string) event {
+	c.t.Helper()
+	deadline := time.After(patience)
+	for {
+		select {
+		case e := <-c.events:
+			for _, typ := range types {
+				if e.Type == typ {
+					return e
+				}
+			}
+		case code := <-c.closed:
+			c.t.Fatalf("closed with %d while waiting for %q", code, types)
+		case <-deadline:
+			c.t.Fatalf("waited in vain for %q", types)
+		}
+	}
+}
+
+func (c *wsClient) send(text string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := c.conn.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *wsClient) wantClosed(code websocket.StatusCode) {
+	c.t.Helper()
+	select {
+	case got := <-c.closed:
+		if got != code {
+			c.t.Errorf("closed with %d, want %d", got, code)
+		}
+	case <-time.After(patience):
+		c.t.Errorf("not closed, want %d", code)
+	}
+}
+
+func (n *chatNode) get(t *testing.T, path string) string {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, n.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+n.token("admin", chat.RoleAdmin))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(resp.StatusCode, " ", string(body))
+}
+
+func TestTwoServicesAreOne(t *testing.T) {
+	defer http.DefaultClient.CloseIdleConnections()
+	s := redistest.Start(t)
+	a, b := startService(t, s, chat.WithSocketsPerUser(2)), startService(t, s, chat.WithSocketsPerUser(2))
+	admin := a.dial(t, "admin", chat.RoleAdmin, "")
+	admin.next("welcome")
+	ana := b.dial(t, "ana", chat.RoleUser, "channel=news")
+	ana.next("welcome")
+	if e := admin.next("user_joined"); e.Username != "ana" {
+		if e = admin.next("user_joined"); e.Username != "ana" {
+			t.Errorf("told of %+v, want ana", e)
+		}
+	}
+
+	admin.send(`{"type":"broadcast","content":"to all","ref":"1"}`)
+	first := admin.next("ack")
+	if e := ana.next("message"); e.Content != "to all" || e.ID != first.ID {
+		t.Errorf("ana got %+v, want what %+v acked", e, first)
+	}
+	admin.send(`{"type":"broadcast","content":"to news","channel":"news"}`)
+	admin.send(`{"type":"broadcast","content":"to ana","channel":"@ana"}`)
+	admin.next("ack")
+	admin.next("ack")
+	for _, want := range []string{"to news", "to ana"} {
+		if e := ana.next("message"); e.Content != want {
+			t.Errorf("ana got %+v, want %q", e, want)
+		}
+	}
+
+	// Resuming on the other node.
+	again := a.dial(t, "ana", chat.RoleUser, "since="+first.ID)
+	if e := again.next("welcome"); e.Recovered == nil || !*e.Recovered {
+		t.Errorf("welcome = %+v, want it recovered", e)
+	}
+	if got := b.get(t, "/users/connected"); !strings.HasPrefix(got, `200 {"count":2,`) || !strings.Contains(got, `"username":"ana","role":"user","connections":2`) {
+		t.Errorf("connected: %s", got)
+	}
+	third := b.dial(t, "ana", chat.RoleUser, "")
+	third.wantClosed(4004)
+
+	// Redis is away: sockets stay, commands say so.
+	s.Kill()
+	a.awaitHealth(false)
+	b.awaitHealth(false)
+	admin.send(`{"type":"broadcast","content":"lost","ref":"2"}`)
+	if e := admin.next("ack", "error"); e.Code != "unavailable" {
+		t.Errorf("answered with %+v, want unavailable", e)
+	}
+	if got := b.get(t, "/users/connected"); !strings.HasPrefix(got, "503") {
+		t.Errorf("connected: %s", got)
+	}
+	s.Run()
+	a.awaitHealth(true)
+	b.awaitHealth(true)
+	admin.send(`{"type":"broadcast","content":"back","ref":"3"}`)
+	admin.next("ack")
+	var got []string
+	for _, c := range []*wsClient{ana, again} {
+		got = append(got, c.next("message").Content)
+	}
+	if diff := cmp.Diff([]string{"back", "back"}, got); diff != "" {
+		t.Errorf("after the outage (-want +got):\n%s", diff)
+	}
+
+	// An emptied Redis.
+	s.Kill()
+	a.awaitHealth(false)
+	b.awaitHealth(false)
+	s.Forget()
+	s.Run()
+	a.awaitHealth(true)
+	b.awaitHealth(true)
+	eve := b.dial(t, "eve", chat.RoleUser, "since="+first.ID)
+	if e := eve.next("welcome"); e.Recovered == nil || *e.Recovered {
+		t.Errorf("welcome = %+v, want it not recovered", e)
+	}
+	admin.send(`{"type":"broadcast","content":"a new epoch","ref":"4"}`)
+	admin.next("ack")
+	for _, c := range []*wsClient{ana, again, eve} {
+		if e := c.next("message"); e.Content != "a new epoch" {
+			t.Errorf("got %+v", e)
+		}
+	}
+
+	if n, err := a.service.Disconnect(t.Context(), "ana"); err != nil || n != 2 {
+		t.Errorf("closed %d of ana's, %v; want 2", n, err)
+	}
+	ana.wantClosed(4002)
+	again.wantClosed(4002)
+	if e := admin.next("user_left"); e.Username != "ana" {
+		t.Errorf("told of %+v, want ana's leaving", e)
+	}
+}

@@ -1,0 +1,203 @@
+package redisregistry
+
+import (
+	"context"
+	"sync"
+
+	"github.com/reto10/chat"
+)
+
+// subscriptions are the topics that this node needs, whatever becomes of the
+// connections to Redis.
+type subscriptions struct {
+	mu     sync.Mutex // guards what follows, and each subscription
+	topics map[string]*subscription
+	using  *listener // nil: none
+}
+
+// subscription is a topic that somebody needs, or that Redis still has to answer
+// for.
+type subscription struct {
+	topic   string
+	channel *string       // whose messages come; nil: none's
+	needed  int           // by so many
+	on      bool          // the listener has asked for it last, not asked to end it
+	asked   int           // requests for it that were not confirmed yet
+	live    chan struct{} // closed while it is confirmed
+	newest  chat.Place    // that came, or was published here
+}
+
+// acquire subscribes to a topic, once for everybody who needs it, and returns a
+// channel that is closed when Redis has confirmed that.
+func (s *subscriptions) acquire(topic string, channel *string) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.topics[topic]
+	if sub == nil {
+		sub = &subscription{topic: topic, channel: channel, live: make(chan struct{})}
+		s.topics[topic] = sub
+	}
+	sub.needed++
+	if sub.needed == 1 && s.using != nil {
+		s.using.want(sub)
+	}
+	return sub.live
+}
+
+// release undoes acquire. Redis is told later.
+func (s *subscriptions) release(topic string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.topics[topic]
+	if sub == nil {
+		return
+	}
+	if sub.needed--; sub.needed > 0 {
+		return
+	}
+	if s.using != nil {
+		s.using.want(sub)
+	} else {
+		delete(s.topics, topic)
+	}
+}
+
+// use makes l what subscribes, to all that is needed now; nil ends that. What the
+// one before it hears still counts, but not what is confirmed to it.
+func (s *subscriptions) use(l *listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.using = l
+	for topic, sub := range s.topics {
+		if sub.confirmed() {
+			sub.live = make(chan struct{})
+		}
+		sub.on, sub.asked = false, 0
+		if sub.needed == 0 {
+			delete(s.topics, topic)
+		} else if l != nil {
+			l.want(sub)
+		}
+	}
+}
+
+func (sub *subscription) confirmed() bool {
+	select {
+	case <-sub.live:
+		return true
+	default:
+		return false
+	}
+}
+
+// change says what a listener has to ask Redis for on behalf of a topic: 1 to
+// subscribe, -1 to end that, 0 nothing.
+func (s *subscriptions) change(l *listener, topic string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.topics[topic]
+	switch {
+	case sub == nil || s.using != l:
+		return 0
+	case sub.needed > 0 && !sub.on:
+		sub.on = true
+		sub.asked++
+		return 1
+	case sub.needed == 0 && sub.on:
+		sub.on = false
+		if sub.confirmed() {
+			sub.live = make(chan struct{})
+		}
+		s.forget(sub)
+		return -1
+	case sub.needed == 0:
+		s.forget(sub)
+	}
+	return 0
+}
+
+// forget drops a topic that nobody needs; not before Redis has answered for it, or
+// an old answer would be taken for that to a new request.
+func (s *subscriptions) forget(sub *subscription) {
+	if sub.needed == 0 && !sub.on && sub.asked == 0 {
+		delete(s.topics, sub.topic)
+	}
+}
+
+// subscribed takes note of Redis's answer.
+func (s *subscriptions) subscribed(l *listener, topic string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.topics[topic]
+	if sub == nil || s.using != l || sub.asked == 0 {
+		return
+	}
+	if sub.asked--; sub.asked == 0 && sub.on && !sub.confirmed() {
+		close(sub.live)
+	}
+	s.forget(sub)
+}
+
+// ended reports whether Redis ended a subscription that was not to end, as it does
+// when the topic's slot moves to another node of a cluster.
+func (s *subscriptions) ended(l *listener, topic string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.topics[topic]
+	return sub != nil && s.using == l && sub.on && sub.asked == 0
+}
+
+// wait waits until all that is needed now is confirmed.
+func (s *subscriptions) wait(ctx context.Context) error {
+	s.mu.Lock()
+	var all []<-chan struct{}
+	for _, sub := range s.topics {
+		if sub.needed > 0 {
+			all = append(all, sub.live)
+		}
+	}
+	s.mu.Unlock()
+	for _, live := range all {
+		select {
+		case <-live:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// channel is that whose messages come by a topic; nil when it is none or none that
+// is needed.
+func (s *subscriptions) channel(topic string) *string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sub := s.topics[topic]; sub != nil && sub.needed > 0 {
+		return sub.channel
+	}
+	return nil
+}
+
+// came takes note of a message's place.
+func (s *subscriptions) came(topic string, p chat.Place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.topics[topic]
+	if sub != nil && (sub.newest.Epoch != p.Epoch || sub.newest.Seq < p.Seq) {
+		sub.newest = p
+	}
+}
+
+// channels lists those whose messages are needed, with the newest place of each
+// that came.
+func (s *subscriptions) channels() map[string]chat.Place {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make(map[string]chat.Place, len(s.topics))
+	for _, sub := range s.topics {
+		if sub.needed > 0 && sub.channel != nil {
+			list[*sub.channel] = sub.newest
+		}
+	}
+	return list
+}
