@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/fanout"
+	"github.com/reto10/chat/internal/latency"
 	"github.com/reto10/chat/internal/patience"
 	"github.com/reto10/chat/internal/presence"
 	"github.com/reto10/chat/internal/roster"
@@ -48,26 +48,6 @@ type Service struct {
 	sockets  *wsconn.Server
 }
 
-// counters are what Stats reads.
-type counters struct {
-	accepted, refused, published, commands, refusedCommands, logins, refusedLogins atomic.Uint64
-}
-
-// Stats are figures since the service was made, for this process.
-type Stats struct {
-	Sockets         int    `json:"sockets"`          // live now
-	BacklogBytes    int64  `json:"backlog_bytes"`    // waiting now for sockets that read slowly
-	Accepted        uint64 `json:"accepted"`         // sockets
-	Refused         uint64 `json:"refused"`          // handshakes answered with an error
-	SlowClosed      uint64 `json:"slow_closed"`      // sockets closed because of their backlog
-	Published       uint64 `json:"published"`        // messages stored and handed on
-	Deliveries      uint64 `json:"deliveries"`       // events handed to sockets; 0 when the registry does not count
-	Commands        uint64 `json:"commands"`         // frames from clients
-	RefusedCommands uint64 `json:"refused_commands"` // of these, answered with an error
-	Logins          uint64 `json:"logins"`           // that succeeded
-	RefusedLogins   uint64 `json:"refused_logins"`
-}
-
 // New makes a service that takes tokens from auth. When auth is a
 // [LoginProvider], too, it has a /login.
 func New(auth Authenticator, opts ...Option) (*Service, error) {
@@ -98,6 +78,7 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		expiries: expiry.New[*socket](),
 		roster:   roster.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
 	}
+	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
 	if limit := cfg.commandRate; limit.perSecond > 0 {
 		s.posts = throttle.NewLimiter(limit.burst, time.Duration(float64(time.Second)/limit.perSecond), throttleKeys)
@@ -123,19 +104,21 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 	if err := s.check(m); err != nil {
 		return Message{}, err
 	}
+	began := latency.Now()
 	m.Place = Place{}
 	m.Time = time.Now().UTC().Truncate(time.Millisecond)
 	m, err := s.cfg.history.Append(ctx, m)
 	if err != nil {
-		return Message{}, unavailable("storing a message", err)
+		return Message{}, s.unavailable(portHistory, "storing a message", err)
 	}
 	// It is stored: that its publisher gives up is no reason not to hand it on.
 	ctx, cancel := patience.For(context.WithoutCancel(ctx), portTimeout)
 	defer cancel()
 	if err := s.cfg.registry.Broadcast(ctx, m); err != nil {
-		return Message{}, unavailable("handing a message on", err)
+		return Message{}, s.unavailable(portRegistry, "handing a message on", err)
 	}
 	s.counts.published.Add(1)
+	s.counts.publish.Observe(latency.Now() - began)
 	return m, nil
 }
 
@@ -176,9 +159,9 @@ func (s *Service) identify(ctx context.Context, token string) (Identity, error) 
 	case errors.Is(err, ErrUnauthenticated):
 		return Identity{}, err
 	case err != nil:
-		return Identity{}, unavailable("checking a token", err)
+		return Identity{}, s.unavailable(portAuthenticator, "checking a token", err)
 	case who.Expires.IsZero():
-		return Identity{}, unavailable("checking a token", errors.New("the Authenticator does not say until when it holds"))
+		return Identity{}, s.unavailable(portAuthenticator, "checking a token", errors.New("the Authenticator does not say until when it holds"))
 	case !ValidUsername(who.User.Name):
 		return Identity{}, wrapf(ErrUnauthenticated, "the token names no valid user")
 	case !who.Expires.After(time.Now()):
@@ -208,7 +191,7 @@ func (s *Service) allow(err error) error {
 	if err == nil || errors.Is(err, ErrForbidden) || errors.Is(err, ErrInvalid) {
 		return err
 	}
-	return unavailable("asking the policy", err)
+	return s.unavailable(portPolicy, "asking the policy", err)
 }
 
 // Connected lists who is in a channel on all nodes, sorted by name; "" lists
@@ -219,7 +202,7 @@ func (s *Service) Connected(ctx context.Context, channel string) ([]Presence, er
 	}
 	list, err := s.cfg.registry.Connected(ctx, channel)
 	if err != nil {
-		return nil, unavailable("listing who is connected", err)
+		return nil, s.unavailable(portRegistry, "listing who is connected", err)
 	}
 	return list, nil
 }
@@ -232,29 +215,9 @@ func (s *Service) Disconnect(ctx context.Context, username string) (int, error) 
 	}
 	n, err := s.cfg.registry.Close(ctx, username, 0, CloseDisconnected, "disconnected by an admin")
 	if err != nil {
-		return n, unavailable("disconnecting a user", err)
+		return n, s.unavailable(portRegistry, "disconnecting a user", err)
 	}
 	return n, nil
-}
-
-// Stats reads the figures. They are each exact, but not all of one moment.
-func (s *Service) Stats() Stats {
-	st := Stats{
-		Sockets:         s.roster.Count(),
-		BacklogBytes:    s.sockets.Totals.Backlog.Load(),
-		Accepted:        s.counts.accepted.Load(),
-		Refused:         s.counts.refused.Load(),
-		SlowClosed:      s.sockets.Totals.Slow.Load(),
-		Published:       s.counts.published.Load(),
-		Commands:        s.counts.commands.Load(),
-		RefusedCommands: s.counts.refusedCommands.Load(),
-		Logins:          s.counts.logins.Load(),
-		RefusedLogins:   s.counts.refusedLogins.Load(),
-	}
-	if r, ok := s.cfg.registry.(interface{ Deliveries() uint64 }); ok {
-		st.Deliveries = r.Deliveries()
-	}
-	return st
 }
 
 // Draining reports whether Shutdown was called: no new socket is taken then.

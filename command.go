@@ -199,7 +199,9 @@ func (c *socket) leave(channel string) error {
 	defer c.seen.forget(channel) // not before: until it is left, messages come
 	ctx, cancel := patience.For(context.Background(), portTimeout)
 	defer cancel()
-	return c.service.cfg.registry.Leave(ctx, c, channel)
+	err := c.service.cfg.registry.Leave(ctx, c, channel)
+	c.service.counts.failed(portRegistry, err)
+	return err
 }
 
 // refresh puts the socket under a new token of the same user.
@@ -247,8 +249,8 @@ func (c *socket) tell(answer any) { c.conn.Out().Ahead(wire.Frame(answer)) }
 
 // refuse answers with an error; the socket stays open.
 func (c *socket) refuse(ref wire.Ref, err error) {
-	c.service.counts.refusedCommands.Add(1)
 	kind, text := explain(err)
+	c.service.counts.refusedCommands.add(kind.code)
 	if kind.err == ErrUnavailable {
 		c.service.cfg.logger.Warn("a command failed", "session", c.Session(), "user", c.User().Name, "error", err)
 	}

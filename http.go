@@ -135,7 +135,7 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
 	if err := s.acceptSocket(w, r); err != nil {
-		s.counts.refused.Add(1)
+		s.counts.refused.add(whyRefused(err))
 		s.refuseRequest(w, r, err)
 	}
 }
@@ -254,7 +254,7 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 		msgs, err = s.cfg.history.After(r.Context(), channel, Place{}, limit+1)
 	}
 	if err != nil {
-		s.refuseRequest(w, r, unavailable("reading the history", err))
+		s.refuseRequest(w, r, s.unavailable(portHistory, "reading the history", err))
 		return
 	}
 	page := struct {

@@ -2,7 +2,6 @@ package chat_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -255,22 +254,5 @@ func TestPublisherHearsWhenTheHistoryFails(t *testing.T) {
 	}
 	if m := ana.wantText("kept"); m.ID != ack.ID {
 		t.Errorf("id = %s, want %s", m.ID, ack.ID)
-	}
-}
-
-func TestStats(t *testing.T) {
-	s := serve(t, chat.WithPresence(chat.PresenceToNobody))
-	ana, admin := s.dial("ana"), s.dial("admin")
-	ana.answer(`{"type":"broadcast","content":"x"}`)
-	admin.answer(`{"type":"broadcast","content":"x"}`)
-	ana.want("message")
-	s.request("GET", "/ws/chat", "", "", upgradeHeaders...)
-	eventually(t, "all deliveries", func() bool { return s.Stats().Deliveries == 2 })
-	want := chat.Stats{Sockets: 2, Accepted: 2, Refused: 1, Published: 1, Deliveries: 2, Commands: 2, RefusedCommands: 1}
-	if got := s.Stats(); got != want {
-		t.Errorf("Stats = %+v, want %+v", got, want)
-	}
-	if _, err := json.Marshal(s.Stats()); err != nil {
-		t.Error(err)
 	}
 }

@@ -123,7 +123,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 	// Only a wrong pair costs a try.
 	s.logins.giveBack(credentials.Username, from)
 	if err != nil {
-		s.refuseRequest(w, r, unavailable("logging in", err))
+		s.refuseRequest(w, r, s.unavailable(portAuthenticator, "logging in", err))
 		return
 	}
 	s.counts.logins.Add(1)

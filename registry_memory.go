@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/fanout"
+	"github.com/reto10/chat/internal/latency"
 	"github.com/reto10/chat/internal/sequence"
 )
 
@@ -89,6 +90,17 @@ func (r *MemoryRegistry) ReadHistory(h History) { r.history = h }
 
 // Deliveries counts what was handed to sockets so far: messages times receivers.
 func (r *MemoryRegistry) Deliveries() uint64 { return r.hub.Deliveries() }
+
+// Users counts who has sockets here now.
+func (r *MemoryRegistry) Users() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.users)
+}
+
+// FanOut is how long messages took from Broadcast to the last socket of each
+// share of them.
+func (r *MemoryRegistry) FanOut() Histogram { return histogram(r.hub.Latency()) }
 
 // Connect implements [Registry].
 func (r *MemoryRegistry) Connect(_ context.Context, s Socket) (int, error) {
@@ -273,6 +285,7 @@ func (r *MemoryRegistry) Leave(ctx context.Context, s Socket, channel string) er
 
 // Broadcast implements [Registry].
 func (r *MemoryRegistry) Broadcast(ctx context.Context, m Message) error {
+	offered := latency.Now()
 	if err := r.hub.Wait(ctx); err != nil {
 		return err
 	}
@@ -284,6 +297,7 @@ func (r *MemoryRegistry) Broadcast(ctx context.Context, m Message) error {
 		}
 		if f.Bytes == nil {
 			f = messageFrame(m)
+			f.Offered = offered
 		}
 		if room.line.Offer(sequence.Place(m.Place), f) {
 			return nil

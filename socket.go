@@ -165,6 +165,7 @@ func (c *socket) Ended(cause error) {
 		ctx, cancel := patience.For(context.Background(), portTimeout)
 		defer cancel()
 		if err := s.cfg.registry.Disconnect(ctx, c); err != nil {
+			s.counts.failed(portRegistry, err)
 			s.cfg.logger.Warn("disconnecting a socket", "session", c.Session(), "error", err)
 		}
 	}
@@ -178,6 +179,7 @@ func (c *socket) connect(ctx context.Context) bool {
 	s := c.service
 	n, err := s.cfg.registry.Connect(ctx, c)
 	if err != nil {
+		s.counts.failed(portRegistry, err)
 		c.fail("connecting a socket", err)
 		return false
 	}
@@ -185,6 +187,7 @@ func (c *socket) connect(ctx context.Context) bool {
 		if !s.cfg.replaceOldest {
 			c.Close(CloseTooMany, "too many sockets for this user")
 		} else if _, err := s.cfg.registry.Close(ctx, c.User().Name, s.cfg.socketsPerUser, CloseTooMany, "replaced by a newer socket"); err != nil {
+			s.counts.failed(portRegistry, err)
 			c.fail("replacing a user's oldest socket", err)
 		}
 	}
@@ -269,14 +272,18 @@ func (c *socket) joined() []string {
 
 // join makes the socket a member and returns the place that it starts from.
 func (c *socket) join(ctx context.Context, channel string) (Place, error) {
-	return c.service.cfg.registry.Join(ctx, c, channel)
+	start, err := c.service.cfg.registry.Join(ctx, c, channel)
+	c.service.counts.failed(portRegistry, err)
+	return start, err
 }
 
 func (c *socket) after(ctx context.Context, channel string, p Place, limit int) ([]Message, error) {
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
-	return c.service.cfg.history.After(ctx, channel, p, limit)
+	msgs, err := c.service.cfg.history.After(ctx, channel, p, limit)
+	c.service.counts.failed(portHistory, err)
+	return msgs, err
 }
 
 // catchUp sends what followed a place, as fast as the peer reads, and joins the

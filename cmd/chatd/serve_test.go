@@ -139,6 +139,40 @@ func TestFlagsWinOverTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestTheHistoryKeepsWhatItIsTold(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		args       []string
+		wantStatus int
+		want       []string
+	}{
+		"by itself": {nil, http.StatusOK, []string{"one", "two", "three"}},
+		"a count":   {[]string{"-history", "memory", "-history-count", "2"}, http.StatusOK, []string{"two", "three"}},
+		"nothing":   {[]string{"-history", "off"}, http.StatusMethodNotAllowed, nil},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := start(t, nil, test.args...)
+			token := d.tokenOf("admin")
+			admin := d.connect(token)
+			for _, text := range []string{"one", "two", "three"} {
+				admin.send(text)
+				admin.next("message")
+			}
+			status, body := d.get(d.url + "/messages?token=" + token)
+			page := decode[struct{ Messages []event }](t, strings.NewReader(body))
+			var got []string
+			for _, m := range page.Messages {
+				got = append(got, m.Content)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" || status != test.wantStatus {
+				t.Errorf("status %d, messages (-want +got):\n%s", status, diff)
+			}
+		})
+	}
+}
+
 func TestOrigins(t *testing.T) {
 	t.Parallel()
 	d := start(t, []string{"CHATD_ORIGINS=https://app.example.com, https://*.example.org"})
@@ -353,6 +387,11 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 		"plain and TLS":        {[]string{"CHATD_PLAINTEXT=1"}, []string{"-tls-cert", cert, "-tls-key", key}, 2, "CHATD_PLAINTEXT and -tls-cert exclude"},
 		"two certificates":     {nil, []string{"-acme-domain", "example.com", "-tls-cert", cert, "-tls-key", key}, 2, "-acme-domain and -tls-cert exclude"},
 		"a cache for nothing":  {nil, []string{"-acme-cache", "/tmp"}, 2, "-acme-cache needs -acme-domain"},
+		"a registry elsewhere": {nil, []string{"-registry", "redis://:plain-password@localhost"}, 2, "chatd: -registry redis: chatd keeps everything in memory, chatd-cluster has the rest ("},
+		"a history elsewhere":  {[]string{"CHATD_HISTORY=postgres://chat:plain-password@localhost/chat"}, nil, 2, "chatd: -history postgres: chatd keeps everything in memory, chatd-cluster has the rest ("},
+		"a history unheard of": {nil, []string{"-history", "papyrus"}, 2, "-history papyrus: "},
+		"limits of nothing":    {nil, []string{"-history", "off", "-history-count", "10"}, 2, "-history off keeps no messages"},
+		"not a count":          {nil, []string{"-history-count", "0"}, 2, "-history-count: not a number above zero"},
 		"bad origin":           {nil, []string{"-origins", "example.com"}, 1, `"example.com"`},
 		"no users file":        {nil, []string{"-users", missing}, 1, missing},
 		"bad users file":       {nil, []string{"-users", users}, 1, users + ": chat: invalid: users: line 3"},

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,13 +40,14 @@ type config struct {
 	logLevel       slog.Level
 	logFormat      string
 	drain          time.Duration
+	storage        Storage
 	version        bool
 
 	given map[string]string // by flag: "-addr" or "CHATD_ADDR", whichever set it
 }
 
 // define lists the flags. Their environment variables follow from the names.
-func (c *config) define(flags *flag.FlagSet) {
+func (c *config) define(flags *flag.FlagSet, prog Program) {
 	set(flags, &c.addr, "addr", defaultAddr, parseAddr,
 		"listen on `host:port`; port 0 picks a free one; localhost is both 127.0.0.1 and ::1")
 	flags.BoolVar(&c.plaintext, "plaintext", false,
@@ -75,7 +78,22 @@ func (c *config) define(flags *flag.FlagSet) {
 		"write logs as `text|json`")
 	set(flags, &c.drain, "drain", defaultDrain.String(), parsePositive,
 		"the `duration` that SIGTERM has to send everybody away")
+	// Whatever is wrong with these two is found later: package flag would repeat
+	// them in its errors, and there may be a password in them.
+	flags.StringVar(&c.storage.Registry, "registry", InMemory,
+		"the place `where` nodes meet that share users and messages: "+oneOf(InMemory, prog.Registries))
+	flags.StringVar(&c.storage.History, "history", "",
+		"the place `where` messages are kept: "+oneOf(InMemory+", "+Off, prog.Histories)+"; without one, in memory, or where the registry of several nodes is")
+	set(flags, &c.storage.Count, "history-count", "", parseCount,
+		"keep so many `messages` of each channel; without a number, as many as that kind of history does")
+	set(flags, &c.storage.Age, "history-age", "", parsePositive,
+		"keep messages for this `duration`; without one, as long as that kind of history does")
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
+}
+
+// oneOf is for reading aloud.
+func oneOf(first string, more []string) string {
+	return strings.Join(append([]string{first}, more...), ", ")
 }
 
 // parseConfig reads flags, then the environment where flags are silent. An empty
@@ -85,7 +103,7 @@ func parseConfig(prog Program, proc Process) (*config, *flag.FlagSet, error) {
 	c := &config{given: make(map[string]string)}
 	flags := flag.NewFlagSet(prog.Name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // errors are ours to print
-	c.define(flags)
+	c.define(flags, prog)
 	if prog.Flags != nil {
 		prog.Flags(flags)
 	}
@@ -114,6 +132,7 @@ func parseConfig(prog Program, proc Process) (*config, *flag.FlagSet, error) {
 		}
 		c.given[f.Name] = name
 	})
+	c.storage.Registry = cmp.Or(c.storage.Registry, InMemory)
 	return c, flags, err
 }
 
@@ -128,6 +147,9 @@ func envName(flagName string) string {
 
 // validate finds settings that hold each alone but not together.
 func (c *config) validate() error {
+	if err := c.storage.validate(); err != nil {
+		return err
+	}
 	for _, pair := range [][2]string{
 		{"plaintext", "tls-cert"},
 		{"plaintext", "tls-key"},
@@ -215,6 +237,14 @@ func parsePositive(s string) (time.Duration, error) {
 		return 0, errors.New("not more than zero")
 	}
 	return d, nil
+}
+
+func parseCount(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		return 0, errors.New("not a number above zero")
+	}
+	return n, nil
 }
 
 // parseList takes a list apart at its commas; blanks around and empty ones do not

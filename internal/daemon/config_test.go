@@ -39,6 +39,10 @@ func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
 		"log-level":       "WARN",
 		"log-format":      "json",
 		"drain":           "30s",
+		"registry":        "redis://:password@localhost",
+		"history":         "postgres://localhost/chat",
+		"history-count":   "5000",
+		"history-age":     "48h",
 	}
 	want := &config{
 		addr:        "example.com:99",
@@ -60,6 +64,10 @@ func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
 		logLevel:  slog.LevelWarn,
 		logFormat: "json",
 		drain:     30 * time.Second,
+		storage: Storage{
+			Registry: "redis://:password@localhost", History: "postgres://localhost/chat",
+			Count: 5000, Age: 48 * time.Hour,
+		},
 	}
 	var args []string
 	env := make(map[string]string)
@@ -100,6 +108,7 @@ func TestWithoutSettingsTheDefaultsHold(t *testing.T) {
 		logLevel:  slog.LevelInfo,
 		logFormat: "text",
 		drain:     10 * time.Second,
+		storage:   Storage{Registry: "memory"},
 		given:     map[string]string{},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(config{})); diff != "" {
@@ -120,7 +129,7 @@ func TestWhatAFlagSaysTheVariableNeedNot(t *testing.T) {
 
 func TestHelpTellsOfEveryFlagItsVariableAndItsDefault(t *testing.T) {
 	_, flags, err := parseConfig(Program{Name: "chatd", Flags: func(f *flag.FlagSet) {
-		f.String("registry", "memory", "keep who is connected in `where`")
+		f.String("greeting", "hello", "say these `words`")
 	}}, process(nil))
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +141,9 @@ func TestHelpTellsOfEveryFlagItsVariableAndItsDefault(t *testing.T) {
 		"  -plaintext   CHATD_PLAINTEXT\n",
 		"  -tls-cert file   CHATD_TLS_CERT\n",
 		"  -log-format text|json   CHATD_LOG_FORMAT   default text\n",
-		"  -registry where   CHATD_REGISTRY   default memory\n      keep who is connected in where\n",
+		"  -greeting words   CHATD_GREETING   default hello\n      say these words\n",
+		"  -registry where   CHATD_REGISTRY   default memory\n",
+		"  -history where   CHATD_HISTORY\n      the place where messages are kept: memory, off; ",
 		"  -version\n",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -31,7 +31,7 @@ const (
 )
 
 // Program is what a binary adds to a plain chatd. One with a name alone adds
-// nothing.
+// nothing, and keeps everything in memory.
 type Program struct {
 	Name string
 
@@ -39,17 +39,30 @@ type Program struct {
 	// like the others.
 	Flags func(*flag.FlagSet)
 
+	// Registries and Histories are what -registry and -history may be beside
+	// what every program has, for the help: "redis://…".
+	Registries, Histories []string
+
 	// Open is called once, when the configuration holds, before the service is
-	// made. Its error ends the program.
-	Open func(context.Context, *slog.Logger) (Backend, error)
+	// made. Its error, which holds no password, ends the program; one of
+	// [UsageError] says that the configuration makes no sense. Histories in
+	// memory and off are not its concern, other than to refuse them.
+	Open func(context.Context, Storage, *slog.Logger) (Backend, error)
 }
 
 // Backend is what a [Program] opened. Every field may be left out.
 type Backend struct {
 	Options []chat.Option                       // for [chat.New]
-	Ready   func(context.Context) error         // an error turns /readyz red and is logged
+	Checks  []Check                             // of /readyz
 	Debug   func(*chat.Service, *http.ServeMux) // adds to the debug address
 	Close   func() error                        // called when the service has shut down
+}
+
+// Check asks a part of the server, such as "registry", whether it works. An error
+// turns /readyz red, which tells of the part, and is logged.
+type Check struct {
+	Part string
+	Ask  func(context.Context) error
 }
 
 // Process is the part of the operating system that a program sees.
@@ -66,6 +79,10 @@ const hashCommand = "hash"
 
 // usageError is one that reading the help would have spared.
 type usageError struct{ error }
+
+// UsageError is an error of a [Program] that was started in a way that makes no
+// sense.
+func UsageError(format string, args ...any) error { return usagef(format, args...) }
 
 func usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
@@ -103,6 +120,11 @@ func run(ctx context.Context, prog Program, proc Process) error {
 	}
 	if err := cfg.validate(); err != nil {
 		return err
+	}
+	if prog.Open == nil {
+		if err := cfg.storage.alone(prog.Name); err != nil {
+			return err
+		}
 	}
 	return serve(ctx, prog, proc, cfg)
 }

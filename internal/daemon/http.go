@@ -3,12 +3,14 @@ package daemon
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"expvar"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -50,7 +52,8 @@ func hardened(h http.Handler, log *slog.Logger) *http.Server {
 //	GET /healthz  200 as long as there is somebody to answer
 //	GET /readyz   200, or 503 when no new clients should come
 //
-// Why is not for strangers to know, and not in the answer.
+// Which part is to blame is in the answer; what is wrong with it is not for
+// strangers to know.
 func routes(service http.Handler, ready func(*http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked := r.Method == http.MethodGet || r.Method == http.MethodHead
@@ -58,8 +61,12 @@ func routes(service http.Handler, ready func(*http.Request) error) http.Handler 
 		case asked && r.URL.Path == "/healthz":
 			answerOK(w)
 		case asked && r.URL.Path == "/readyz":
-			if ready(r) != nil {
-				problem.Write(w, http.StatusServiceUnavailable, "not ready")
+			if err := ready(r); err != nil {
+				detail := "not ready"
+				if why, ok := errors.AsType[notReady](err); ok {
+					detail += ": " + why.reason
+				}
+				problem.Write(w, http.StatusServiceUnavailable, detail)
 				return
 			}
 			answerOK(w)
@@ -154,8 +161,8 @@ func redact(query string) string {
 }
 
 // debugVars answers as [expvar.Handler] does, with the service's counters as
-// "chat" among the variables.
-func debugVars(stats func() any) http.Handler {
+// "chat" among the variables, and with the command line that it is given.
+func debugVars(stats func() any, args []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		chat, err := json.Marshal(stats())
@@ -163,9 +170,16 @@ func debugVars(stats func() any) http.Handler {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprintf(w, "{\n%q: %s", "chat", chat)
+		cmdline, err := json.Marshal(append([]string{os.Args[0]}, args...))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintf(w, "{\n%q: %s,\n%q: %s", "chat", chat, "cmdline", cmdline)
 		expvar.Do(func(kv expvar.KeyValue) {
-			fmt.Fprintf(w, ",\n%q: %s", kv.Key, kv.Value)
+			if kv.Key != "cmdline" { // that would have the passwords
+				fmt.Fprintf(w, ",\n%q: %s", kv.Key, kv.Value)
+			}
 		})
 		fmt.Fprint(w, "\n}\n")
 	})

@@ -7,12 +7,14 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/reto10/chat"
@@ -76,24 +78,27 @@ func get(t *testing.T, url string) (status int, body string) {
 
 func TestAProgramBringsFlagsOptionsReadinessAndFigures(t *testing.T) {
 	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
-	var where string
+	var greeting string
 	var broken, closed atomic.Bool
 	prog := Program{
 		Name: "chatd-more",
 		Flags: func(flags *flag.FlagSet) {
-			flags.StringVar(&where, "registry", "memory", "keep who is connected in `where`")
+			flags.StringVar(&greeting, "greeting", "hello", "say these `words`")
 		},
-		Open: func(context.Context, *slog.Logger) (Backend, error) {
-			if where != "elsewhere" {
-				t.Errorf("opened with -registry %s", where)
+		Open: func(_ context.Context, where Storage, _ *slog.Logger) (Backend, error) {
+			if want := (Storage{Registry: "elsewhere://:hunter2@there", Age: time.Hour}); where != want || greeting != "ciao" {
+				t.Errorf("opened with %+v and %s", where, greeting)
 			}
 			return Backend{
-				Options: []chat.Option{chat.WithoutHistory()},
-				Ready: func(context.Context) error {
-					if broken.Load() {
-						return errors.New("no answer from elsewhere")
-					}
-					return nil
+				Options: []chat.Option{chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{}))},
+				Checks: []Check{
+					{"history", func(context.Context) error { return nil }},
+					{"registry", func(context.Context) error {
+						if broken.Load() {
+							return errors.New("no answer from elsewhere")
+						}
+						return nil
+					}},
 				},
 				Debug: func(_ *chat.Service, mux *http.ServeMux) {
 					mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "sockets 0\n") })
@@ -103,8 +108,8 @@ func TestAProgramBringsFlagsOptionsReadinessAndFigures(t *testing.T) {
 		},
 	}
 	stderr := newLines()
-	proc := process(map[string]string{"CHATD_REGISTRY": "elsewhere", "CHATD_DEBUG_ADDR": "127.0.0.1:0"},
-		"-plaintext", "-addr", "127.0.0.1:0")
+	proc := process(map[string]string{"CHATD_GREETING": "ciao", "CHATD_DEBUG_ADDR": "127.0.0.1:0", "CHATD_HISTORY_AGE": "1h"},
+		"-plaintext", "-addr", "127.0.0.1:0", "-registry", "elsewhere://:hunter2@there")
 	proc.Stdout, proc.Stderr = io.Discard, stderr
 	proc.Notify = func(chan<- os.Signal, ...os.Signal) {}
 	ctx, end := context.WithCancel(t.Context())
@@ -118,12 +123,19 @@ func TestAProgramBringsFlagsOptionsReadinessAndFigures(t *testing.T) {
 		t.Errorf("ready: status %d", status)
 	}
 	broken.Store(true)
-	if status, body := get(t, base+"/readyz"); status != http.StatusServiceUnavailable || strings.Contains(body, "elsewhere") {
+	if status, body := get(t, base+"/readyz"); status != http.StatusServiceUnavailable || strings.Contains(body, "elsewhere") ||
+		!strings.Contains(body, `"not ready: registry"`) {
 		t.Errorf("not ready: %d %s", status, body)
 	}
-	stderr.await(t, `level=WARN msg="not ready" err="no answer from elsewhere"`)
+	stderr.await(t, `level=WARN msg="not ready" err="registry: no answer from elsewhere"`)
 	if _, body := get(t, debug+"/metrics"); body != "sockets 0\n" {
 		t.Errorf("metrics: %s", body)
+	}
+	if _, body := get(t, debug+"/debug/vars"); strings.Contains(body, "hunter2") || !strings.Contains(body, `"elsewhere:REDACTED"`) {
+		t.Errorf("variables with a password or without a command line: %s", body)
+	}
+	if strings.Contains(stderr.String(), "hunter2") {
+		t.Errorf("the password is in the log: %s", stderr)
 	}
 	if status, _ := get(t, base+"/metrics"); status != http.StatusNotFound {
 		t.Errorf("metrics on the main address: status %d", status)
@@ -139,10 +151,41 @@ func TestABackendThatDoesNotOpenEndsTheProgram(t *testing.T) {
 	stderr := newLines()
 	proc := process(nil, "-plaintext", "-addr", "127.0.0.1:0")
 	proc.Stdout, proc.Stderr = io.Discard, stderr
-	code := Main(t.Context(), Program{Name: "chatd-more", Open: func(context.Context, *slog.Logger) (Backend, error) {
+	code := Main(t.Context(), Program{Name: "chatd-more", Open: func(context.Context, Storage, *slog.Logger) (Backend, error) {
 		return Backend{}, errors.New("connecting to redis: refused")
 	}}, proc)
 	if code != 1 || stderr.String() != "chatd-more: connecting to redis: refused\n" {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
+}
+
+func TestAPartThatDoesNotAnswerInTimeIsNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		service, err := chat.New(authenticator{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer service.Shutdown(t.Context())
+		s := &server{service: service, log: slog.New(slog.DiscardHandler)}
+		asked := make(chan struct{})
+		s.checks = []Check{{"history", func(ctx context.Context) error {
+			defer close(asked)
+			<-ctx.Done()
+			<-time.After(time.Hour) // it does not even care
+			return nil
+		}}}
+		began := time.Now()
+		err = s.ready(httptest.NewRequest("GET", "/readyz", nil))
+		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took != readyWithin {
+			t.Errorf("%v after %v", err, took)
+		}
+		<-asked
+	})
+}
+
+// authenticator knows nobody.
+type authenticator struct{}
+
+func (authenticator) Authenticate(context.Context, string) (chat.Identity, error) {
+	return chat.Identity{}, chat.ErrUnauthenticated
 }

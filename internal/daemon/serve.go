@@ -19,7 +19,7 @@ const readyWithin = 2 * time.Second
 
 var (
 	errSecondSignal = errors.New("stopped at once by a second signal")
-	errDraining     = errors.New("draining")
+	errDraining     = notReady{reason: "draining"}
 )
 
 // serve runs the server that cfg describes, until ctx ends or a signal comes.
@@ -31,7 +31,7 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 	}
 	var backend Backend
 	if prog.Open != nil {
-		if backend, err = prog.Open(ctx, log); err != nil {
+		if backend, err = prog.Open(ctx, cfg.storage, log); err != nil {
 			return err
 		}
 		if backend.Close != nil {
@@ -45,7 +45,7 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 			}()
 		}
 	}
-	s, err := newServer(cfg, parts, backend, log)
+	s, err := newServer(cfg, parts, backend, hideStorage(proc.Args), log)
 	if err != nil {
 		return err
 	}
@@ -66,33 +66,37 @@ type server struct {
 	drain       time.Duration
 	service     *chat.Service
 	parts       *assembly
-	backendOK   func(context.Context) error // or nil
+	checks      []Check
 	main, debug *http.Server
 	failed      chan error // the first of the listeners to
 }
 
-func newServer(cfg *config, parts *assembly, backend Backend, log *slog.Logger) (*server, error) {
+func newServer(cfg *config, parts *assembly, backend Backend, args []string, log *slog.Logger) (*server, error) {
 	client := clientAddr(cfg.trustedProxies)
-	service, err := chat.New(parts.auth, append([]chat.Option{
+	opts := append([]chat.Option{
 		chat.WithLogger(log),
 		chat.WithOrigins(cfg.origins...),
 		chat.WithClientAddr(client),
-	}, backend.Options...)...)
+	}, backend.Options...)
+	if history := cfg.storage.option(); history != nil {
+		opts = append(opts, history)
+	}
+	service, err := chat.New(parts.auth, opts...)
 	if err != nil {
 		return nil, err
 	}
 	s := &server{
-		log:       log,
-		drain:     cfg.drain,
-		service:   service,
-		parts:     parts,
-		backendOK: backend.Ready,
-		failed:    make(chan error, 1),
+		log:     log,
+		drain:   cfg.drain,
+		service: service,
+		parts:   parts,
+		checks:  backend.Checks,
+		failed:  make(chan error, 1),
 	}
 	s.main = hardened(accessLog(routes(service, s.ready), log, client), log)
 	s.main.TLSConfig = parts.tls
 	debug := http.NewServeMux()
-	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }))
+	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, args))
 	if backend.Debug != nil {
 		backend.Debug(service, debug)
 	}
@@ -177,21 +181,50 @@ func (s *server) serve(fn func() error) {
 	}
 }
 
-// ready says why no new clients should come, or nil.
+// notReady is why no new clients should come.
+type notReady struct {
+	reason string // for anybody
+	err    error  // for the log
+}
+
+func (n notReady) Error() string {
+	if n.err == nil {
+		return n.reason
+	}
+	return n.reason + ": " + n.err.Error()
+}
+
+// ready says why no new clients should come, or nil. All parts are asked at once,
+// and one that does not answer in time has answered.
 func (s *server) ready(r *http.Request) error {
 	if s.service.Draining() {
 		return errDraining
 	}
-	if s.backendOK == nil {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), readyWithin)
 	defer cancel()
-	err := s.backendOK(ctx)
-	if err != nil {
-		s.log.Warn("not ready", "err", err)
+	answers := make(chan error, len(s.checks))
+	for _, c := range s.checks {
+		go func() {
+			err := c.Ask(ctx)
+			if err != nil {
+				err = notReady{c.Part, err}
+			}
+			answers <- err
+		}()
 	}
-	return err
+	for range s.checks {
+		select {
+		case err := <-answers:
+			if err != nil {
+				s.log.Warn("not ready", "err", err)
+				return err
+			}
+		case <-ctx.Done():
+			s.log.Warn("not ready", "err", ctx.Err())
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // run waits for what ends the server, and ends it.

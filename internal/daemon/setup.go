@@ -69,7 +69,10 @@ func (a *assembly) setUpUsers(cfg *config) (users *chat.Users, err error) {
 func (a *assembly) newSigner(cfg *config) (*chat.HS256, error) {
 	ttl := chat.WithTokenTTL(cfg.tokenTTL)
 	if cfg.secretFile == "" {
-		if cfg.usersFile != "" { // else it is for trying out, and the banner says so
+		switch {
+		case cfg.storage.Registry != InMemory:
+			a.warn("signing with a key made at start: other nodes refuse its tokens", "instead", "-secret-file")
+		case cfg.usersFile != "": // else it is for trying out, and the banner says so
 			a.warn("signing with a key made at start: tokens end with this process", "instead", "-secret-file")
 		}
 		return chat.NewHS256(inventSecret(), ttl)

@@ -16,6 +16,9 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"github.com/reto10/chat/internal/latency"
 )
 
 const (
@@ -32,6 +35,9 @@ const (
 type Frame struct {
 	Bytes []byte // a whole WebSocket frame
 	Event any    // what it says, for receivers that are no sockets
+
+	// Offered is when its way began, by [latency.Now]; 0: that is not measured.
+	Offered time.Duration
 }
 
 // Batch is consecutive frames of one group. It is shared by all receivers: none
@@ -55,6 +61,7 @@ type Hub struct {
 	shards     []*shard
 	next       atomic.Uint32 // the shard of the next member, by turns
 	deliveries atomic.Uint64
+	latency    latency.Histogram
 }
 
 // NewHub makes a hub with n shards; 0 means one for each core in use.
@@ -71,6 +78,10 @@ func NewHub(n int) *Hub {
 
 // Deliveries counts the frames handed to receivers so far.
 func (h *Hub) Deliveries() uint64 { return h.deliveries.Load() }
+
+// Latency is how long frames took from where they were offered to the last member
+// of the group in a shard, once for each shard with members.
+func (h *Hub) Latency() *latency.Histogram { return &h.latency }
 
 // Publish sends frames to every member of the group; it keeps the slice. Frames
 // published one after the other reach each member in that order. What a member
@@ -386,6 +397,16 @@ func (s *shard) flushAll() {
 	s.dirty = s.dirty[:0]
 }
 
+// measure notes how long frames took that are delivered now.
+func (h *Hub) measure(frames []Frame) {
+	now := latency.Now()
+	for i := range frames {
+		if offered := frames[i].Offered; offered != 0 {
+			h.latency.Observe(now - offered)
+		}
+	}
+}
+
 // flush hands what is pending in g to its members as one batch.
 func (s *shard) flush(g *group) {
 	n := len(g.pending)
@@ -403,6 +424,7 @@ func (s *shard) flush(g *group) {
 		m.receiver.Receive(b)
 	}
 	s.hub.deliveries.Add(uint64(n * len(g.members)))
+	s.hub.measure(g.pending)
 	clear(g.pending)
 	g.pending, g.bytes = g.pending[:0], 0
 }
