@@ -161,7 +161,7 @@ func (c *cluster) newNode(name, program, secret, users string) (*node, error) {
 		}
 	}
 	if c.config.Registry == Redis {
-		n.args = append(n.args, "-registry", "redis://"+n.redis.address)
+		n.args = append(n.args, "-registry", "redis://"+n.redis.address, "-lease", c.config.Lease.String())
 	}
 	switch c.config.History {
 	case Redis:

@@ -31,6 +31,7 @@ func run() int {
 	flag.IntVar(&config.Rate, "rate", config.Rate, "how many messages are published a second")
 	flag.StringVar(&config.Registry, "registry", config.Registry, "memory or redis")
 	flag.StringVar(&config.History, "history", config.History, "memory, redis or postgres")
+	flag.DurationVar(&config.Lease, "lease", config.Lease, "how long a dead node's users may stay connected")
 	flag.BoolVar(&config.Forgetful, "forgetful", config.Forgetful, "let clients be told that something was no longer kept")
 	flag.BoolVar(&config.Race, "race", config.Race, "build the nodes with the race detector")
 	flag.BoolVar(&config.Keep, "keep", config.Keep, "keep the logs")
