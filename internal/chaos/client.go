@@ -24,9 +24,10 @@ const (
 	// silence is how long a client hears nothing, not even a heartbeat, before it
 	// takes its line for dead.
 	silence = 75 * time.Second
-	// settled is how long a socket has to be open before its end needs a reason:
-	// one that is being set up may be turned away.
-	settled = 5 * time.Second
+	// settled is how long a socket has to be open before its end needs a reason: one
+	// that is being set up may be turned away, also while what it missed is read
+	// from a history that cannot answer.
+	settled = 20 * time.Second
 	// Between two tries to connect; the first is soon, and there is jitter.
 	firstPause = 200 * time.Millisecond
 	mostPause  = 3 * time.Second
@@ -130,14 +131,6 @@ func (c *client) session(ctx context.Context) (welcomed bool) {
 
 // dial opens a socket that goes on from where the last one was.
 func (c *client) dial(ctx context.Context, n *node) (conn *websocket.Conn, resumed []string, err error) {
-	signer := c.cluster.tokens
-	if c.expires && c.cluster.turbulent.Load() {
-		signer = c.cluster.shortLife
-	}
-	token, err := signer.Issue(c.user)
-	if err != nil {
-		return nil, nil, err
-	}
 	query := url.Values{"channel": c.channels}
 	c.mu.Lock()
 	for _, channel := range slices.Sorted(maps.Keys(c.cursors)) {
@@ -155,6 +148,14 @@ func (c *client) dial(ctx context.Context, n *node) (conn *websocket.Conn, resum
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	}
+	signer := c.cluster.tokens
+	if c.expires && c.cluster.turbulent.Load() {
+		signer = c.cluster.shortLife
+	}
+	token, err := signer.Issue(c.user)
+	if err != nil {
+		return nil, nil, err
+	}
 	dialer := websocket.Dialer{
 		HandshakeTimeout: handshakeWithin,
 		ReadBufferSize:   1024,
@@ -166,7 +167,8 @@ func (c *client) dial(ctx context.Context, n *node) (conn *websocket.Conn, resum
 	conn, resp, err := dialer.DialContext(ctx, "ws://"+address+"/ws/chat?"+query.Encode(), header)
 	if err != nil && resp != nil {
 		resp.Body.Close()
-		if resp.StatusCode != http.StatusServiceUnavailable {
+		late := resp.StatusCode == http.StatusUnauthorized && signer == c.cluster.shortLife // on a slow line
+		if resp.StatusCode != http.StatusServiceUnavailable && !late {
 			c.report.find(findProtocol, "%s was refused by %s: %s", c.user.Name, n.name, resp.Status)
 		}
 	}

@@ -40,6 +40,7 @@ type cluster struct {
 	redis    *server       // nil: none
 	admin    *redis.Client // of that Redis, not by way of a line
 	postgres *server       // nil: none
+	stores   disturbance   // of these, or of a node's line to one
 
 	tokens    *chat.HS256
 	shortLife *chat.HS256 // whose tokens end soon
@@ -142,6 +143,7 @@ func (c *cluster) newNode(name, program, secret, users string) (*node, error) {
 		program: program,
 		log:     c.log(name),
 		report:  c.report,
+		stores:  &c.stores,
 	}
 	n.args = []string{
 		"-addr", n.address, "-debug-addr", n.debug, "-plaintext",

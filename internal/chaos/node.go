@@ -33,9 +33,10 @@ type node struct {
 	program string
 	log     io.Writer
 	report  *report
-	front   *line // some clients come by
-	redis   *line // nil: none
-	sql     *line // nil: none
+	stores  *disturbance // of what all nodes stand on
+	front   *line        // some clients come by
+	redis   *line        // nil: none
+	sql     *line        // nil: none
 	disturbance
 
 	process *process
@@ -76,9 +77,14 @@ func (n *node) drainAway() error {
 	return err
 }
 
-// judge looks at how a process ended.
+// judge looks at how a process ended. One that drained says so with 0; when it
+// cannot reach what it has to sign off from, with 1.
 func (n *node) judge(well bool) {
-	if code := n.process.cmd.ProcessState.ExitCode(); well && code != 0 {
+	switch code := n.process.cmd.ProcessState.ExitCode(); {
+	case !well || code == 0:
+	case code == 1 && n.stores.disturbed():
+		n.report.tally("nodes that drained and could not sign off")
+	default:
 		n.report.find(findProcess, "%s ended with %v after SIGTERM: %s", n.name, n.process.cmd.ProcessState, n.process.lastLine())
 	}
 	for _, complaint := range n.process.complaints() {

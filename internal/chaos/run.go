@@ -146,6 +146,10 @@ func (c *cluster) strike(ctx context.Context, s strike, f *fleet) error {
 	}
 	c.report.say("%s; %d clients are away, %d messages received", s, f.absent(), c.report.messages.Load())
 	c.report.tally("faults")
+	if what.about != "node" && what.about != "clients" {
+		c.stores.begin()
+		defer func() { _ = recovered(&c.stores, nil) }()
+	}
 	if err := what.begin(ctx, c, n); err != nil {
 		return err
 	}
