@@ -310,13 +310,13 @@ func (c *client) connected() *node {
 	return c.node
 }
 
-// behind returns a channel of which not all that is known has come, with what is
-// missing.
-func (c *client) behind() (missing string, yes bool) {
+// behind returns a channel of which not all has come that was acknowledged or, when
+// any counts, that others got, with what is missing.
+func (c *client) behind(any bool) (missing string, yes bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for channel, at := range c.cursors {
-		if last := c.ledger.last(channel); !at.reached(last) {
+		if last := c.ledger.last(channel, any); !at.reached(last) {
 			return fmt.Sprintf("%s is at %s and not at %s", c.user.Name,
 				chat.FormatID(channel, at.at), chat.FormatID(channel, last)), true
 		}

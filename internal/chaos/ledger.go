@@ -29,6 +29,7 @@ type entry struct {
 type channelLog struct {
 	contents map[chat.Place]string
 	last     chat.Place // the highest of the newest epoch
+	acked    chat.Place // the highest that was acknowledged
 }
 
 func newLedger(r *report) *ledger {
@@ -59,6 +60,8 @@ func (l *ledger) acked(content, id string) {
 	if e := l.published[content]; e != nil {
 		e.acked = true
 	}
+	log := l.channels[channel]
+	log.acked = later(log.acked, place)
 }
 
 // delivered notes that somebody got a message.
@@ -82,9 +85,7 @@ func (l *ledger) record(channel string, place chat.Place, content string) {
 		return
 	}
 	log.contents[place] = content
-	if place.Epoch != log.last.Epoch || place.Seq > log.last.Seq {
-		log.last = place
-	}
+	log.last = later(log.last, place)
 	e := l.published[content]
 	switch {
 	case e == nil:
@@ -98,15 +99,28 @@ func (l *ledger) record(channel string, place chat.Place, content string) {
 	}
 }
 
-// last is the highest place that is known of a channel, which is to reach all who
-// are in it; the zero Place when there is none.
-func (l *ledger) last(channel string) chat.Place {
+// later is the higher of two places of a channel; one of another epoch is.
+func later(before, p chat.Place) chat.Place {
+	if p.Epoch != before.Epoch || p.Seq > before.Seq {
+		return p
+	}
+	return before
+}
+
+// last is the highest place of a channel that was acknowledged or, when any counts,
+// that anybody got all the same, which is to reach all who are in the channel. The
+// zero Place: there is none.
+func (l *ledger) last(channel string, any bool) chat.Place {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if log := l.channels[channel]; log != nil {
+	log := l.channels[channel]
+	switch {
+	case log == nil:
+		return chat.Place{}
+	case any:
 		return log.last
 	}
-	return chat.Place{}
+	return log.acked
 }
 
 // numbers are how many were published, acknowledged, and stored all the same.

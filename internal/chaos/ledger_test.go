@@ -125,11 +125,20 @@ func TestLedgerKnowsTheLastPlaceThatAnybodyTold(t *testing.T) {
 		l.delivered("a", at(uint64(i+1)), content)
 	}
 	l.publishing("a", "four")
-	l.acked("four", chat.FormatID("a", at(4)))
-	if got, want := l.last("a"), at(4); got != want {
+	l.acked("two", chat.FormatID("a", at(2)))
+	if got, want := l.last("a", false), at(2); got != want {
+		t.Errorf("last acknowledged = %v, want %v", got, want)
+	}
+	if got, want := l.last("a", true), at(3); got != want {
 		t.Errorf("last = %v, want %v", got, want)
 	}
-	if got := l.last("b"); got != (chat.Place{}) {
-		t.Errorf("last of a channel without messages = %v", got)
+	l.acked("four", chat.FormatID("a", at(4)))
+	for _, any := range []bool{false, true} {
+		if got, want := l.last("a", any), at(4); got != want {
+			t.Errorf("last = %v, want %v", got, want)
+		}
+		if got := l.last("b", any); got != (chat.Place{}) {
+			t.Errorf("last of a channel without messages = %v", got)
+		}
 	}
 }

@@ -21,6 +21,9 @@ func (s strike) String() string {
 	if f, _ := faultNamed(s.fault); f.atNode {
 		where = fmt.Sprintf(" at node %d", s.node+1)
 	}
+	if s.lasts == 0 {
+		return s.fault + where
+	}
 	return fmt.Sprintf("%s%s for %v", s.fault, where, s.lasts)
 }
 

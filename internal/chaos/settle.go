@@ -10,9 +10,12 @@ const (
 	// connectWithin is how long all clients may take to come, and to come back
 	// once nothing is broken any more.
 	connectWithin = 60 * time.Second
-	// catchUpWithin is how long the last message may take to everybody: what a node
-	// stored and could not tell the others of, these look for once a minute.
-	catchUpWithin = 75 * time.Second
+	// catchUpWithin is how long the last acknowledged message may take to everybody.
+	catchUpWithin = 20 * time.Second
+	// strayWithin is how long one may take that was stored by a node that could not
+	// tell the others of it, and its publisher that it is unavailable: the others
+	// look for such ones once a minute.
+	strayWithin = 75 * time.Second
 	// tellWithin is how long comings and goings may take to be told of.
 	tellWithin = 30 * time.Second
 	// slack is for what is exact only within a lease.
@@ -102,10 +105,16 @@ func (f *fleet) settle(ctx context.Context) {
 	if wrong := until(ctx, connectWithin, func() string { return missing(f.clients) }); wrong != "" {
 		report.find(findLost, "clients do not get back in: %s", wrong)
 	}
-	if wrong := until(ctx, catchUpWithin, f.behind); wrong != "" {
-		report.find(findLost, "%s", wrong)
-	} else {
-		report.say("every client has everything, after %v", time.Since(began).Round(10*time.Millisecond))
+	for _, any := range []bool{false, true} {
+		what, within := "all that was acknowledged", catchUpWithin
+		if any {
+			what, within = "all that others got", strayWithin
+		}
+		if wrong := until(ctx, within, func() string { return f.behind(any) }); wrong != "" {
+			report.find(findLost, "not every client has %s within %v: %s", what, within, wrong)
+		} else {
+			report.say("every client has %s, after %v", what, time.Since(began).Round(10*time.Millisecond))
+		}
 	}
 	for _, t := range f.talkers {
 		if wrong := until(ctx, answerWithin, func() string {
@@ -120,11 +129,12 @@ func (f *fleet) settle(ctx context.Context) {
 	f.present(ctx, f.expected(), f.cluster.config.Lease+slack)
 }
 
-// behind is what some client still lacks, or "".
-func (f *fleet) behind() string {
+// behind is what some client still lacks of what was acknowledged or, when any
+// counts, of what others got; or "".
+func (f *fleet) behind(any bool) string {
 	n, example := 0, ""
 	for _, c := range f.clients {
-		if text, yes := c.behind(); yes {
+		if text, yes := c.behind(any); yes {
 			n++
 			example = text
 		}
