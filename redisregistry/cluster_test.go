@@ -29,7 +29,7 @@ func TestOnACluster(t *testing.T) {
 	ana, bob := a.connect("ana", channels...), b.connect("bob", channels...)
 	b.connect("ana", "channel0")
 	a.wantConnected("channel0", "ana as user, 2", "bob as user, 1")
-	f := publishTo(t, []*node{a, b}, append(channels, "")...)
+	f := publishTo(t, []*node{a, b}, 20*time.Millisecond, append(channels, "")...)
 	f.goesOn()
 	for _, s := range masters {
 		c := s.Client()
@@ -57,7 +57,7 @@ func TestOnACluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, err := exec.Command("redis-cli", "--cluster", "reshard", masters[0].Addr, "--cluster-from", from,
-			"--cluster-to", id, "--cluster-slots", "5000", "--cluster-yes").CombinedOutput()
+			"--cluster-to", id, "--cluster-slots", "2000", "--cluster-yes").CombinedOutput()
 		if err != nil {
 			t.Fatalf("moving slots: %v\n%s", err, out[max(0, len(out)-2000):])
 		}

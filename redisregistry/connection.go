@@ -35,6 +35,9 @@ func (r *Registry) keepConnected(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if cluster, ok := r.client.(*redis.ClusterClient); ok {
+			cluster.ReloadState(ctx) // it may know by now what has moved
+		}
 		r.down.Store(&outage{err})
 		if r.connected.Swap(false) {
 			pause = retryAtFirst
@@ -70,6 +73,7 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 	r.connected.Store(true)
 	r.cfg.logger.Info("Redis is connected", "sharded", l.sharded)
 	signal(r.behind) // of what was published meanwhile
+	signal(r.ordered)
 
 	interval := r.cfg.timeout / 2
 	tick := time.NewTicker(interval)
@@ -253,8 +257,10 @@ func (r *Registry) look(ctx context.Context, channel string, newest chat.Place) 
 		return nil // nobody can have it any more
 	}
 	for _, m := range msgs {
+		if err := r.memory.Broadcast(ctx, m); err != nil {
+			return err
+		}
 		r.subs.came(r.server.keys.topic(channel), m.Place)
-		err = errors.Join(err, r.memory.Broadcast(ctx, m))
 	}
 	return err
 }

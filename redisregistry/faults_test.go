@@ -2,10 +2,13 @@ package redisregistry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,18 +32,19 @@ type traffic struct {
 	slow   time.Duration // the longest that a publish took to fail
 }
 
-func publishTo(t testing.TB, nodes []*node, channels ...string) *traffic {
+// publishTo begins it: each node publishes to each channel at that pace.
+func publishTo(t testing.TB, nodes []*node, pace time.Duration, channels ...string) *traffic {
 	f := &traffic{t: t, stop: make(chan struct{}), channels: channels, acked: make(map[string][]chat.Message)}
 	for i, n := range nodes {
 		for _, channel := range channels {
-			f.done.Go(func() { f.publish(n, fmt.Sprint("node ", i), channel) })
+			f.done.Go(func() { f.publish(n, fmt.Sprint("node ", i), channel, pace) })
 		}
 	}
 	return f
 }
 
-func (f *traffic) publish(n *node, by, channel string) {
-	tick := time.NewTicker(2 * time.Millisecond)
+func (f *traffic) publish(n *node, by, channel string, pace time.Duration) {
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for i := 0; ; i++ {
 		select {
@@ -182,7 +186,7 @@ func TestWhatWasAckedArrives(t *testing.T) {
 				`ana joined "" as user, 1 there`, `ana joined "news" as user, 1 there`,
 				`bob joined "" as user, 2 there`, `bob joined "news" as user, 2 there`,
 			}
-			f := publishTo(t, nodes, "", "news", "@ana")
+			f := publishTo(t, nodes, 2*time.Millisecond, "", "news", "@ana")
 			f.channels = []string{"", "news"} // @ana is not bob's
 			f.goesOn()
 			tt.fault(t, s, nodes)
@@ -286,6 +290,63 @@ func TestASlowRedisHoldsUpNobody(t *testing.T) {
 	s.Continue()
 	n.awaitHealth(true)
 	n.wantConnected("", "ana as user, 1")
+}
+
+// What is stored and then lost on its way is found, though no connection broke and
+// nothing follows it.
+func TestWhatPubSubLosesIsFound(t *testing.T) {
+	s := redistest.Start(t)
+	n := start(t, clientOf(s))
+	ana := n.connect("ana", "news")
+	n.publish("news", "1")
+	admin := s.Client()
+	defer admin.Close()
+	// One who may do all but publish to channels, health apart.
+	if err := admin.ACLSetUser(t.Context(), "mute", "on", "nopass", "~*", "+@all",
+		"resetchannels", "&chat:{presence}:*", "&chat:{0}:probe:*").Err(); err != nil {
+		t.Fatal(err)
+	}
+	mute := start(t, redis.NewClient(&redis.Options{Addr: s.Addr, Username: "mute", Password: "x"}))
+	if _, err := mute.try("news", "2"); err == nil {
+		t.Error("it may publish")
+	}
+	ana.wantGot(t, "news", "1", "2")
+}
+
+func TestANodeThatIsAwayClosesSocketsWhenItIsBack(t *testing.T) {
+	s := redistest.Start(t)
+	var cut atomic.Bool
+	a, b := start(t, clientOf(s)), start(t, redis.NewClient(&redis.Options{
+		Addr: s.Addr,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if cut.Load() {
+				return nil, errors.New("cut off")
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		},
+	}))
+	bob, eve := b.connect("bob"), b.connect("eve")
+	cut.Store(true)
+	admin := s.Client()
+	defer admin.Close()
+	for _, kind := range []string{"normal", "pubsub"} {
+		if err := admin.Do(t.Context(), "CLIENT", "KILL", "TYPE", kind).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitHealth(false)
+	a.awaitHealth(true)
+	if n, err := a.Close(t.Context(), "bob", 0, chat.CloseDisconnected, ""); err != nil || n != 1 {
+		t.Errorf("closed %d, %v; want 1", n, err)
+	}
+	if codes := bob.codes(); len(codes) > 0 {
+		t.Errorf("closed with %v by whom nobody can reach", codes)
+	}
+	cut.Store(false)
+	eventually(t, "bob to be closed", func() bool { return slices.Equal(bob.codes(), []chat.CloseCode{chat.CloseDisconnected}) })
+	if codes := eve.codes(); len(codes) > 0 {
+		t.Errorf("eve was closed with %v", codes)
+	}
 }
 
 func TestANodeStartsWithoutRedis(t *testing.T) {

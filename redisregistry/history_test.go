@@ -206,6 +206,36 @@ func TestDataThatRegressedBeginsAnEpoch(t *testing.T) {
 	}
 }
 
+// Of an epoch that is over, too, no place is given twice.
+func TestABackupBeginsAnEpoch(t *testing.T) {
+	s := redistest.Start(t, "--appendonly", "no")
+	n := start(t, clientOf(s))
+	ana := n.connect("ana", "news")
+	n.publish("news", "1")
+	admin := s.Client()
+	defer admin.Close()
+	if err := admin.Save(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	backup := s.Dump()
+	last := n.publish("news", "2", "3").Place
+	if err := admin.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	second := n.publish("news", "4").Place
+	s.Kill()
+	n.awaitHealth(false)
+	s.Restore(backup)
+	s.Run()
+	n.awaitHealth(true)
+	third := n.publish("news", "5").Place
+	if third.Epoch == last.Epoch || third.Epoch == second.Epoch || second.Epoch == last.Epoch {
+		t.Errorf("%v, emptied: %v, restored: %v", last, second, third)
+	}
+	wantContents(t, n.History(), "news", last, "gone")
+	ana.wantGot(t, "news", "1", "2", "3", "4", "5")
+}
+
 // A node that is late to compare finds its places given away again.
 func TestPlacesThatWereGivenAwayAgainBeginAnEpoch(t *testing.T) {
 	s := redistest.Start(t, "--appendonly", "no")

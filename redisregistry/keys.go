@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // buckets are what channels are spread over. All keys of one have the same hash
@@ -23,8 +24,10 @@ func bucketOf(channel string) int {
 
 func bucketTag(channel string) string { return strconv.Itoa(bucketOf(channel)) }
 
-// newEra names an era, or a node.
-func newEra() string { return strings.ToLower(rand.Text()[:16]) }
+// newEra names an era, or a node. Later ones sort behind, as far as clocks agree.
+func newEra() string {
+	return strconv.FormatInt(time.Now().UnixMilli(), 36) + strings.ToLower(rand.Text()[:10])
+}
 
 // keys names what is kept in Redis, and topics, the channels of its pub/sub, which
 // are spread in the same way.
@@ -52,9 +55,12 @@ func (k keys) users(channel string) string { return k.in(presenceTag, "c:"+chann
 func (k keys) entries(node string) string  { return k.in(presenceTag, "e:"+node) }
 func (k keys) version(node string) string  { return k.in(presenceTag, "v:"+node) }
 
-// eventTopic says that there are new events; orderTopic has orders for a node.
+// orders is a list of what a node is to do.
+func (k keys) orders(node string) string { return k.in(presenceTag, "o:"+node) }
+
+// eventTopic says that there are new events, orderTopic that a node has orders.
 func (k keys) eventTopic() string            { return k.in(presenceTag, "told") }
-func (k keys) orderTopic(node string) string { return k.in(presenceTag, "o:"+node) }
+func (k keys) orderTopic(node string) string { return k.in(presenceTag, "ordered:"+node) }
 
 // probeTopic is where a node hears itself, by way of the keys with that tag.
 func (k keys) probeTopic(tag, node string) string { return k.in(tag, "probe:"+node) }

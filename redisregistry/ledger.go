@@ -60,14 +60,14 @@ type receipt struct {
 
 // details is what other nodes want to know of an entry.
 type details struct {
-	Since   int64     `json:"t"` // Unix, in ms
+	Since   int64     `json:"t"` // Unix, in ns
 	Sockets []sitting `json:"s,omitempty"`
 }
 
 // sitting is a connected socket.
 type sitting struct {
 	Session string `json:"i"`
-	Since   int64  `json:"t"` // Unix, in ms
+	Since   int64  `json:"t"` // Unix, in ns
 }
 
 func newLedger(r *Registry) *ledger {
@@ -308,13 +308,13 @@ func (rep *report) add(k keys, e *entry) {
 	if e.known {
 		known = 1
 	}
-	d := details{Since: e.since.UnixMilli()}
+	d := details{Since: e.since.UnixNano()}
 	if n := len(e.sockets); n > 0 {
 		role = e.sockets[n-1].User().Role
 	}
 	if e.channel == "" {
 		for _, s := range e.sockets {
-			d.Sockets = append(d.Sockets, sitting{s.Session(), s.Since().UnixMilli()})
+			d.Sockets = append(d.Sockets, sitting{s.Session(), s.Since().UnixNano()})
 		}
 	}
 	text, _ := json.Marshal(d) // never fails

@@ -47,7 +47,8 @@ func newConfig(opts []Option) (config, error) {
 }
 
 // WithPrefix begins the names of all keys and pub/sub channels. Services that share
-// a Redis and nothing else need different ones.
+// a Redis and nothing else need different ones, in different databases of a server,
+// too: pub/sub is common to them.
 func WithPrefix(prefix string) Option {
 	return func(c *config) error {
 		if prefix == "" || strings.ContainsAny(prefix, "{}") {

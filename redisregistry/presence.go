@@ -19,6 +19,9 @@ import (
 // eventsAtOnce is how many comings and goings are read at once.
 const eventsAtOnce = 500
 
+// ordersAtOnce is how many orders of other nodes are read at once.
+const ordersAtOnce = 100
+
 // expiry is when a lease that is not refreshed is over: early enough for another
 // node to notice, and its events to arrive, within the lease that was asked for.
 func (r *Registry) expiry() time.Duration { return r.cfg.lease * 2 / 3 }
@@ -105,7 +108,7 @@ func (r *Registry) Connected(ctx context.Context, channel string) ([]chat.Presen
 				last, p.User.Role = newest, s.role
 			}
 		}
-		p.Since = time.UnixMilli(first).UTC()
+		p.Since = time.Unix(0, first).UTC()
 		list = append(list, p)
 	}
 	slices.SortFunc(list, func(a, b chat.Presence) int { return strings.Compare(a.User.Name, b.User.Name) })
@@ -179,22 +182,50 @@ func (r *Registry) Close(ctx context.Context, username string, keep int, code ch
 	return len(surplus), nil
 }
 
+// give leaves an order for a node, which may be away from Redis for the moment.
 func (r *Registry) give(ctx context.Context, node string, o order) error {
 	text, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	return r.publish(ctx, r.client, r.server.keys.orderTopic(node), string(text))
+	k := r.server.keys
+	if _, err := bounded(ctx, r.server, func(ctx context.Context) (bool, error) {
+		if err := r.client.RPush(ctx, k.orders(node), text).Err(); err != nil {
+			return false, err
+		}
+		return r.client.PExpire(ctx, k.orders(node), 4*r.cfg.lease).Result()
+	}); err != nil {
+		return err
+	}
+	return r.publish(ctx, r.client, k.orderTopic(node), "")
 }
 
-// obey carries out what another node orders.
-func (r *Registry) obey(text string) {
-	var o order
-	if err := json.Unmarshal([]byte(text), &o); err != nil {
-		r.cfg.logger.Error("an order of another node cannot be read", "error", err)
-		return
+// obey carries out what other nodes order.
+func (r *Registry) obey(ctx context.Context) {
+	tick := time.NewTicker(r.cfg.lease / 6)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.ordered:
+		case <-tick.C:
+		}
+		for more := r.ready() == nil; more; {
+			orders, err := bounded(ctx, r.server, func(ctx context.Context) ([]string, error) {
+				return r.client.LPopCount(ctx, r.server.keys.orders(r.node), ordersAtOnce).Result()
+			})
+			for _, text := range orders {
+				var o order
+				if err := json.Unmarshal([]byte(text), &o); err != nil {
+					r.cfg.logger.Error("an order of another node cannot be read", "error", err)
+					continue
+				}
+				r.carryOut(o)
+			}
+			more = err == nil && len(orders) == ordersAtOnce
+		}
 	}
-	r.carryOut(o)
 }
 
 // carryOut closes sockets of a user behind what was broadcast to them before. Those

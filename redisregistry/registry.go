@@ -37,10 +37,11 @@ type Registry struct {
 	down      atomic.Pointer[outage]
 	since     atomic.Int64 // connected, Unix, in ns
 
-	log    eventLog      // owned by tellEvents
-	events chan struct{} // has something when there may be new events
-	behind chan struct{} // has something when messages may have been missed
-	stop   context.CancelFunc
+	log     eventLog      // owned by tellEvents
+	events  chan struct{} // has something when there may be new events
+	ordered chan struct{} // has something when there may be orders
+	behind  chan struct{} // has something when messages may have been missed
+	stop    context.CancelFunc
 	// running are the goroutines that stop ends.
 	running sync.WaitGroup
 
@@ -75,11 +76,15 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch client.(type) {
+	switch c := client.(type) {
 	case nil:
 		return nil, errors.New("redisregistry: no client")
 	case *redis.Ring:
 		return nil, errors.New("redisregistry: a Ring has no pub/sub and no scripts that all its servers share")
+	case *redis.ClusterClient:
+		if c.Options().ReadOnly {
+			return nil, errors.New("redisregistry: a client that reads from replicas may read what is over")
+		}
 	}
 	r := &Registry{
 		cfg: cfg, client: client, node: newEra(),
@@ -89,6 +94,7 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 		tags:    []string{presenceTag},
 		log:     eventLog{align: make(chan chan error)},
 		events:  make(chan struct{}, 1),
+		ordered: make(chan struct{}, 1),
 		behind:  make(chan struct{}, 1),
 		members: make(map[chat.Socket]*member),
 	}
@@ -104,7 +110,7 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
-	for _, loop := range []func(context.Context){r.keepConnected, r.ledger.run, r.tellEvents, r.reap, r.catchUp} {
+	for _, loop := range []func(context.Context){r.keepConnected, r.ledger.run, r.tellEvents, r.obey, r.reap, r.catchUp} {
 		r.running.Go(func() { loop(ctx) })
 	}
 	return r, nil
@@ -324,11 +330,13 @@ func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) err
 // Broadcast implements [chat.Registry]. What the registry's own History has stored
 // was published in the same step; of another one it is published here.
 func (r *Registry) Broadcast(ctx context.Context, m chat.Message) error {
+	if err := r.memory.Broadcast(ctx, m); err != nil {
+		return err
+	}
 	topic := r.server.keys.topic(m.Channel)
 	r.subs.came(topic, m.Place)
-	err := r.memory.Broadcast(ctx, m)
-	if *r.history.Load() == chat.History(r.own) || err != nil {
-		return err
+	if *r.history.Load() == chat.History(r.own) {
+		return nil
 	}
 	if err := r.ready(); err != nil {
 		return err
@@ -369,7 +377,7 @@ func (r *Registry) heard(topic, text string) {
 		signal(r.events)
 		return
 	case r.server.keys.orderTopic(r.node):
-		r.obey(text)
+		signal(r.ordered)
 		return
 	}
 	channel := r.subs.channel(topic)
@@ -382,9 +390,9 @@ func (r *Registry) heard(topic, text string) {
 		return
 	}
 	r.server.see(m, total, name)
-	r.subs.came(topic, m.Place)
 	// It waits while more is handed on than the shards take; never for a socket.
 	_ = r.memory.Broadcast(context.Background(), m) // an error is the context's end
+	r.subs.came(topic, m.Place)
 }
 
 // signal has whoever waits for c go on, now or later.

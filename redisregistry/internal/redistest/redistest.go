@@ -114,6 +114,24 @@ func (s *Server) Forget() {
 	}
 }
 
+// Dump is what SAVE wrote; Restore has a server that was ended begin with it.
+func (s *Server) Dump() []byte {
+	s.t.Helper()
+	dump, err := os.ReadFile(filepath.Join(s.dir, "dump.rdb"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return dump
+}
+
+// Restore is described at Dump.
+func (s *Server) Restore(dump []byte) {
+	s.t.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, "dump.rdb"), dump, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // Stop halts the process, which keeps its connections and answers nothing, until
 // Continue.
 func (s *Server) Stop() { s.signal(syscall.SIGSTOP) }
