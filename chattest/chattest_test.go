@@ -145,33 +145,47 @@ func TestBroken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range broken {
-		t.Run(b.name, func(t *testing.T) {
-			t.Parallel()
+	// Most of them do nothing but wait in vain: all at once.
+	outcomes := make([]chan outcome, len(broken))
+	for i, b := range broken {
+		outcomes[i] = make(chan outcome, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
 			pattern := "^TestBroken$"
 			if b.caughtBy != "" {
 				pattern += "/^" + b.caughtBy + "$"
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, program, "-test.run="+pattern, "-test.v", "-test.timeout=1m")
+			cmd := exec.CommandContext(ctx, program, "-test.run="+pattern, "-test.v", "-test.timeout=90s")
 			cmd.Env = append(os.Environ(), variable+"="+b.name)
 			out, err := cmd.CombinedOutput()
+			outcomes[i] <- outcome{string(out), err}
+		}()
+	}
+	for i, b := range broken {
+		t.Run(b.name, func(t *testing.T) {
+			got := <-outcomes[i]
 			fail := "--- FAIL: TestBroken"
 			if b.caughtBy != "" {
 				fail += "/" + b.caughtBy
 			}
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || !strings.Contains(string(out), fail+" ") {
-				t.Errorf("was not caught: %v\n%s", err, out)
+			if !errors.As(got.err, &exit) || !strings.Contains(got.out, fail+" ") {
+				t.Errorf("was not caught: %v\n%s", got.err, got.out)
 			}
 			for _, wrong := range []string{"panic:", "DATA RACE"} {
-				if strings.Contains(string(out), wrong) {
-					t.Errorf("failed by something else:\n%s", out)
+				if strings.Contains(got.out, wrong) {
+					t.Errorf("failed by something else:\n%s", got.out)
 				}
 			}
 		})
 	}
+}
+
+// outcome is what became of a process.
+type outcome struct {
+	out string
+	err error
 }
 
 // broken is what breaks a promise each, and the test that tells.

@@ -49,45 +49,48 @@ func TestHistory(t *testing.T, open func(t *testing.T) []chat.History) {
 // one that is empty and keeps the newest count messages of a channel, or somewhat
 // more for a while; it is called once.
 func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.History) {
-	const count, written = 100, 1500
+	const count, writers, each = 100, 8, 100
+	const written = writers * each
 	a := archive{t, open(t, count)}
-	var first, last chat.Place
-	ended := make(chan struct{})
-	var reading sync.WaitGroup
-	for reader := range 2 { // reads on, and begins again when it falls behind
-		reading.Go(func() {
-			var at chat.Place
-			for {
-				select {
-				case <-ended:
-					return
-				default:
-				}
-				msgs, err := a.at(reader).After(context.Background(), "c", at, 50)
-				switch {
-				case errors.Is(err, chat.ErrGone):
-					at = chat.Place{}
-				case err != nil:
-					t.Error(err)
-					return
-				default:
-					a.wantFollow(at, msgs)
-				}
-				if len(msgs) > 0 {
-					at = msgs[len(msgs)-1].Place
-				}
+	first := a.append(0, "c", "the first")
+	a.append(0, "other", "stays")
+	progress := make(chan struct{}, 1) // something was written since the last reading
+	var writing, reading sync.WaitGroup
+	for w := range writers {
+		writing.Go(func() {
+			for i := range each {
+				a.append(w, "c", fmt.Sprint(w, " ", i))
+				signal(progress)
 			}
 		})
 	}
-	for i := range written {
-		last = a.append(i, "c", fmt.Sprint(i+1))
-		if i == 0 {
-			first = last
-			a.append(0, "other", "stays")
+	reading.Go(func() { // reads on, and begins again when it falls behind
+		var at chat.Place
+		for n := 0; ; n++ {
+			if _, open := <-progress; !open {
+				return
+			}
+			msgs, err := a.at(n).After(context.Background(), "c", at, 50)
+			switch {
+			case errors.Is(err, chat.ErrGone):
+				at = chat.Place{}
+			case err != nil:
+				t.Error(err)
+			default:
+				a.wantFollow(at, msgs)
+			}
+			if len(msgs) > 0 {
+				at = msgs[len(msgs)-1].Place
+			}
 		}
-	}
-	close(ended)
+	})
+	writing.Wait()
+	close(progress)
 	reading.Wait()
+	last := a.last(0, "c")
+	if last.Seq != written+1 {
+		t.Errorf("%d messages are at %v", written+1, last)
+	}
 
 	eventually(t, func() string {
 		if _, err := a.at(0).After(t.Context(), "c", first, 1); !errors.Is(err, chat.ErrGone) {
@@ -96,7 +99,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 		return ""
 	})
 	kept := a.after(0, "c", chat.Place{}, written)
-	if len(kept) < count || len(kept) > written-2 {
+	if len(kept) < count || len(kept) > written-1 {
 		t.Fatalf("%d messages are kept, want %d or somewhat more", len(kept), count)
 	}
 	a.wantFollow(chat.Place{}, kept)
@@ -126,6 +129,14 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 	}
 	if got := a.after(0, "other", chat.Place{}, 10); len(got) != 1 {
 		t.Errorf("%d messages of another channel are kept, want its one", len(got))
+	}
+}
+
+// signal says that there is something, if that is not said yet.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -224,7 +235,10 @@ func testPlaces(a archive) {
 // calls"; "After returns messages without a hole", also while they are written.
 func testPlacesRace(a archive) {
 	const writers, each, channels = 8, 90, 3
-	ended := make(chan struct{})
+	var progress [channels]chan struct{} // something was written since the last reading
+	for c := range progress {
+		progress[c] = make(chan struct{}, 1)
+	}
 	var writing, reading sync.WaitGroup
 	var mu sync.Mutex // guards acked
 	acked := make(map[string]map[chat.Place]string)
@@ -242,6 +256,7 @@ func testPlacesRace(a archive) {
 				}
 				acked[channel][p] = content
 				mu.Unlock()
+				signal(progress[i%channels])
 			}
 		})
 	}
@@ -249,12 +264,7 @@ func testPlacesRace(a archive) {
 		reading.Go(func() {
 			channel := fmt.Sprint("c", c)
 			var at chat.Place
-			for {
-				select {
-				case <-ended:
-					return
-				default:
-				}
+			for range progress[c] {
 				before := a.last(c, channel)
 				msgs := a.after(c+1, channel, at, 7)
 				a.wantFollow(at, msgs)
@@ -275,7 +285,9 @@ func testPlacesRace(a archive) {
 		})
 	}
 	writing.Wait()
-	close(ended)
+	for _, c := range progress {
+		close(c)
+	}
 	reading.Wait()
 	for channel, places := range acked {
 		if last := a.last(1, channel); last.Seq != uint64(len(places)) || len(places) != writers*each/channels {

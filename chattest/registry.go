@@ -193,8 +193,8 @@ func (s *stage) reaches(c *socket, channel string, seq uint64) bool {
 	if c.wait(func() bool { return c.last[channel] >= seq }) {
 		return true
 	}
-	s.Errorf("%s on node %d waits in vain for place %d of %q, got %v",
-		c.User().Name, c.node, seq, channel, places(c.messages(channel)))
+	s.Errorf("%s on node %d waits in vain for place %d of %q, got %d messages, up to %d",
+		c.User().Name, c.node, seq, channel, len(c.messages(channel)), c.lastOf(channel))
 	return false
 }
 

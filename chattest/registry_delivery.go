@@ -222,7 +222,7 @@ func testJoinAgain(t *testing.T, nodes []Node) {
 				if got := max(c.lastOf(channel), from[c].Seq); got < p.Seq {
 					t.Errorf("Join of a member says %v when %d had come", p, got)
 				}
-				s.reaches(c, channel, p.Seq+1) // something happens in between
+				s.reaches(c, channel, s.publish(i, channel, fmt.Sprint("again ", i, " ", round)).Place.Seq)
 			}
 		})
 	}

@@ -1,0 +1,455 @@
+package sqlhistory_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/chattest"
+	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/sqlhistory"
+	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+)
+
+// patience is how long a test waits for what has to come.
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) {
+	crashing() // ends the process where it is the child of a test
+	leak.Main(m)
+}
+
+// database is an empty one of either kind.
+type database struct {
+	file string // of SQLite
+	dsn  string // of PostgreSQL
+}
+
+// open opens a history on the database and has it closed when the test ends.
+func (d database) open(t testing.TB, opts ...sqlhistory.Option) *sqlhistory.History {
+	t.Helper()
+	h, err := d.tryOpen(t.Context(), opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeHistory(t, h) })
+	return h
+}
+
+func (d database) tryOpen(ctx context.Context, opts ...sqlhistory.Option) (*sqlhistory.History, error) {
+	opts = append([]sqlhistory.Option{sqlhistory.WithLogger(slog.New(slog.DiscardHandler))}, opts...)
+	if d.file != "" {
+		return sqlhistory.OpenSQLite(ctx, d.file, opts...)
+	}
+	return sqlhistory.OpenPostgres(ctx, d.dsn, opts...)
+}
+
+func closeHistory(t testing.TB, h *sqlhistory.History) {
+	t.Helper()
+	if err := h.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+func startPostgres(t testing.TB) *pgtest.Server {
+	t.Helper()
+	server, err := pgtest.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	return server
+}
+
+func onPostgres(t testing.TB, server *pgtest.Server) database {
+	t.Helper()
+	dsn, err := server.Database(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return database{dsn: dsn}
+}
+
+func inFile(t testing.TB) database {
+	return database{file: filepath.Join(t.TempDir(), "history.db")}
+}
+
+func message(channel, content string) chat.Message {
+	return chat.Message{Channel: channel, Sender: "ana", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond)}
+}
+
+func appendTo(t testing.TB, h chat.History, channel string, contents ...string) (places []chat.Place) {
+	t.Helper()
+	for _, content := range contents {
+		m, err := h.Append(t.Context(), message(channel, content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		places = append(places, m.Place)
+	}
+	return places
+}
+
+// wantAfter checks what follows a place: "gone" for chat.ErrGone.
+func wantAfter(t testing.TB, h chat.History, channel string, p chat.Place, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(append([]string{}, want...), after(t, h, channel, p)); diff != "" {
+		t.Errorf("after %v of %q (-want +got):\n%s", p, channel, diff)
+	}
+}
+
+func after(t testing.TB, h chat.History, channel string, p chat.Place) []string {
+	t.Helper()
+	msgs, err := h.After(t.Context(), channel, p, 1000)
+	if errors.Is(err, chat.ErrGone) {
+		return []string{"gone"}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := []string{}
+	for _, m := range msgs {
+		list = append(list, m.Content)
+	}
+	return list
+}
+
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// TestBoth runs what holds for both kinds of databases on each.
+func TestBoth(t *testing.T) {
+	tests := []struct {
+		name string
+		run  func(*testing.T, database)
+	}{
+		{"ReopenedItGoesOn", testReopened},
+		{"ManyMayOpenItAtOnce", testOpenedAtOnce},
+		{"NewerTablesAreRefused", testNewerTables},
+		{"NULIsRefused", testNUL},
+		{"OldMessagesGo", testAge},
+		{"WhatIsDeletedByHandIsNoHole", testDeletedByHand},
+		{"BatchThatFailsFailsItsCallers", testFailingBatch},
+		{"CallerThatGivesUpReturns", testGivingUp},
+		{"ClosedItTakesNothing", testClosed},
+		{"NewEpoch", testBeginEpoch},
+		{"DatabaseThatWentBack", testWentBack},
+		{"PagedOverHTTP", testHTTP},
+	}
+	server := startPostgres(t)
+	for kind, fresh := range map[string]func(testing.TB) database{
+		"SQLite":     inFile,
+		"PostgreSQL": func(t testing.TB) database { return onPostgres(t, server) },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Run("History", func(t *testing.T) {
+				chattest.TestHistory(t, func(t *testing.T) []chat.History {
+					d := fresh(t)
+					return []chat.History{d.open(t), d.open(t)}
+				})
+			})
+			t.Run("Retention", func(t *testing.T) {
+				chattest.TestRetention(t, func(t *testing.T, count int) []chat.History {
+					d := fresh(t)
+					return []chat.History{d.open(t, sqlhistory.WithCount(count)), d.open(t, sqlhistory.WithCount(count))}
+				})
+			})
+			t.Run("BesideARegistry", func(t *testing.T) {
+				chattest.TestRegistry(t, func(t *testing.T) []chattest.Node {
+					return []chattest.Node{{Registry: chat.NewMemoryRegistry(), History: fresh(t).open(t)}}
+				})
+			})
+			for _, tt := range tests {
+				t.Run(tt.name, func(t *testing.T) { tt.run(t, fresh(t)) })
+			}
+		})
+	}
+}
+
+func testReopened(t *testing.T, d database) {
+	h := d.open(t)
+	empty, err := h.Last(t.Context(), "empty")
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := appendTo(t, h, "c", "1", "2")
+	closeHistory(t, h)
+
+	h = d.open(t)
+	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+	wantAfter(t, h, "c", places[0], "2")
+	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Place{Epoch: places[0].Epoch, Seq: 3}) {
+		t.Errorf("goes on at %v behind %v", p, places[1])
+	}
+	wantAfter(t, h, "c", places[1], "3")
+	if p, err := h.Last(t.Context(), "empty"); err != nil || p != empty {
+		t.Errorf("Last of an empty channel = %v, %v, was %v", p, err, empty)
+	}
+}
+
+func testOpenedAtOnce(t *testing.T, d database) {
+	const nodes, each = 6, 20
+	histories := make([]*sqlhistory.History, nodes)
+	var opening sync.WaitGroup
+	for i := range histories {
+		opening.Go(func() {
+			h, err := d.tryOpen(t.Context())
+			if err != nil {
+				t.Errorf("node %d: %v", i, err)
+				return
+			}
+			histories[i] = h
+			for n := range each { // at once, while others still open
+				if _, err := h.Append(t.Context(), message("c", fmt.Sprint(i, " ", n))); err != nil {
+					t.Errorf("node %d: %v", i, err)
+				}
+			}
+		})
+	}
+	opening.Wait()
+	for _, h := range histories {
+		if h == nil {
+			continue
+		}
+		defer closeHistory(t, h)
+		if got := after(t, h, "c", chat.Place{}); len(got) != nodes*each {
+			t.Errorf("%d messages are there, want %d", len(got), nodes*each)
+		}
+		if p, err := h.Last(t.Context(), "c"); err != nil || p.Seq != nodes*each {
+			t.Errorf("Last = %v, %v, want %d", p, err, nodes*each)
+		}
+	}
+}
+
+func testNewerTables(t *testing.T, d database) {
+	closeHistory(t, d.open(t))
+	d.exec(t, "UPDATE chat_history SET version = 1000")
+	h, err := d.tryOpen(t.Context())
+	if !errors.Is(err, sqlhistory.ErrNewer) || !strings.Contains(err.Error(), "1000") {
+		t.Errorf("error = %v, want ErrNewer and which version it is", err)
+	}
+	if h != nil {
+		closeHistory(t, h)
+	}
+}
+
+func testNUL(t *testing.T, d database) {
+	h := d.open(t)
+	appendTo(t, h, "c", "1")
+	for _, tt := range []struct{ name, content, sender, says string }{
+		{"NUL", "a\x00b", "", "NUL"},
+		{"NUL in the sender", "x", "an\x00a", "NUL"},
+		{"no UTF-8", "\xff", "", "UTF-8"},
+		{"half of a character", "é"[:1], "", "UTF-8"},
+	} {
+		_, err := h.Append(t.Context(), chat.Message{Channel: "c", Sender: tt.sender, Content: tt.content, Time: time.Now()})
+		if !errors.Is(err, chat.ErrInvalid) || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v, want ErrInvalid that speaks of %s", tt.name, err, tt.says)
+		}
+	}
+	if p := appendTo(t, h, "c", "2")[0]; p.Seq != 2 {
+		t.Errorf("the next is at %v, want 2", p)
+	}
+	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+}
+
+func testAge(t *testing.T, d database) {
+	h := d.open(t, sqlhistory.WithAge(10*time.Second))
+	put := func(channel, content string, age time.Duration) chat.Place {
+		m := message(channel, content)
+		m.Time = m.Time.Add(-age)
+		m, err := h.Append(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Place
+	}
+	var first, last, of chat.Place
+	var putting sync.WaitGroup
+	for range 50 { // more than one transaction deletes
+		putting.Go(func() {
+			for range 50 {
+				if _, err := h.Append(t.Context(), chat.Message{Channel: "all-old", Content: "x", Time: time.Now().Add(-time.Hour)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	putting.Wait()
+	of = put("all-old", "x", time.Hour)
+	first = put("some-old", "1", time.Hour)
+	last = put("some-old", "2", time.Hour)
+	put("some-old", "new", -time.Hour)
+	put("new", "new", -time.Hour)
+	eventually(t, "the old to be gone", func() bool {
+		return cmp.Equal([]string{"gone"}, after(t, h, "some-old", first)) && len(after(t, h, "all-old", chat.Place{})) == 0
+	})
+	wantAfter(t, h, "some-old", chat.Place{}, "new")
+	wantAfter(t, h, "some-old", last, "new")
+	wantAfter(t, h, "new", chat.Place{}, "new")
+	wantAfter(t, h, "all-old", of)
+	wantAfter(t, h, "all-old", chat.Place{Epoch: of.Epoch, Seq: of.Seq - 1}, "gone")
+	if p := put("all-old", "again", -time.Hour); p.Seq != of.Seq+1 || p.Epoch != of.Epoch {
+		t.Errorf("the next is at %v behind %v", p, of)
+	}
+	wantAfter(t, h, "all-old", of, "again")
+}
+
+func testDeletedByHand(t *testing.T, d database) {
+	h := d.open(t)
+	places := appendTo(t, h, "c", "1", "2", "3", "4", "5")
+	d.exec(t, "DELETE FROM chat_messages WHERE seq = 3")
+	wantAfter(t, h, "c", places[0], "2")
+	wantAfter(t, h, "c", places[1], "gone")
+	wantAfter(t, h, "c", places[2], "4", "5")
+	d.exec(t, "DELETE FROM chat_messages")
+	wantAfter(t, h, "c", places[3], "gone")
+	wantAfter(t, h, "c", places[4])
+}
+
+// While the tables are locked by somebody else nothing can be stored: callers are
+// told so in time, and it goes on without a hole when the lock is gone.
+func testFailingBatch(t *testing.T, d database) {
+	h := d.open(t, sqlhistory.WithTimeout(200*time.Millisecond))
+	appendTo(t, h, "c", "1")
+	release := d.lock(t)
+	var callers sync.WaitGroup
+	for i := range 5 {
+		callers.Go(func() {
+			m, err := h.Append(t.Context(), message("c", fmt.Sprint("refused ", i)))
+			if err == nil {
+				t.Errorf("stored at %v while the tables are locked", m.Place)
+			}
+		})
+	}
+	callers.Wait()
+	release()
+	appendTo(t, h, "c", "2")
+	got := after(t, h, "c", chat.Place{})
+	if len(got) < 2 || got[0] != "1" || got[len(got)-1] != "2" || len(got) > 7 {
+		t.Errorf("stored are %q", got) // what was refused may be among it
+	}
+	last, err := h.Last(t.Context(), "c")
+	if err != nil || last.Seq != uint64(len(got)) {
+		t.Errorf("Last = %v, %v of %d messages", last, err, len(got))
+	}
+}
+
+func testGivingUp(t *testing.T, d database) {
+	h := d.open(t, sqlhistory.WithTimeout(patience))
+	appendTo(t, h, "c", "1")
+	release := d.lock(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := h.Append(ctx, message("c", "perhaps")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error = %v, want the context's", err)
+	}
+	// This one is given up before its transaction begins: it is not stored at all.
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := h.Append(ctx, message("c", "never")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error = %v, want the context's", err)
+	}
+	release()
+	last := appendTo(t, h, "c", "last")[0]
+	want := []string{"1", "perhaps", "last"}[:last.Seq-1]
+	if got := after(t, h, "c", chat.Place{}); last.Seq < 2 || got[len(got)-1] != "last" || !cmp.Equal(want, got[:len(got)-1]) {
+		t.Errorf("stored are %q", got)
+	}
+}
+
+func testClosed(t *testing.T, d database) {
+	h := d.open(t)
+	var callers sync.WaitGroup
+	var mu sync.Mutex // guards acked
+	acked := 0
+	for i := range 8 {
+		callers.Go(func() {
+			for n := 0; ; n++ {
+				_, err := h.Append(t.Context(), message("c", fmt.Sprint(i, " ", n)))
+				if errors.Is(err, sqlhistory.ErrClosed) {
+					return
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				acked++
+				mu.Unlock()
+			}
+		})
+	}
+	eventually(t, "some to be stored", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return acked > 50
+	})
+	closeHistory(t, h)
+	closeHistory(t, h) // again
+	callers.Wait()
+	if got, err := d.open(t).Last(t.Context(), "c"); err != nil || got.Seq != uint64(acked) {
+		t.Errorf("%d were acknowledged, the last is %v, %v", acked, got, err)
+	}
+}
+
+func testBeginEpoch(t *testing.T, d database) {
+	h, other := d.open(t), d.open(t)
+	old := appendTo(t, h, "c", "1", "2")
+	if err := other.BeginEpoch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range old {
+		wantAfter(t, h, "c", p, "gone")
+	}
+	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+	last, err := h.Last(t.Context(), "c")
+	if err != nil || last.Seq != 2 || last.Epoch == old[0].Epoch {
+		t.Errorf("Last = %v, %v behind %v, want 2 in another epoch", last, err, old[1])
+	}
+	wantAfter(t, h, "c", chat.Place{Epoch: last.Epoch}, "gone") // a registry does not deliver all again
+	wantAfter(t, h, "c", chat.Place{Epoch: last.Epoch, Seq: 1}, "2")
+	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Place{Epoch: last.Epoch, Seq: 3}) {
+		t.Errorf("goes on at %v behind %v", p, last)
+	}
+	if p := appendTo(t, h, "new", "1")[0]; p != (chat.Place{Epoch: last.Epoch, Seq: 1}) {
+		t.Errorf("a new channel begins at %v, the others are in %v", p, last.Epoch)
+	}
+	wantAfter(t, h, "new", chat.Place{Epoch: last.Epoch}, "1")
+}
+
+func testWentBack(t *testing.T, d database) {
+	h := d.open(t)
+	places := appendTo(t, h, "c", "1", "2", "3", "4", "5")
+	d.exec(t, "DELETE FROM chat_messages WHERE seq > 3")
+	d.exec(t, "UPDATE chat_channels SET last = 3")
+	p := appendTo(t, h, "c", "another 4")[0]
+	if p.Epoch == places[0].Epoch || p.Seq != 4 {
+		t.Errorf("the next is at %v where %v was given before", p, places[3])
+	}
+	wantAfter(t, h, "c", places[3], "gone")
+	wantAfter(t, h, "c", chat.Place{Epoch: p.Epoch, Seq: 3}, "another 4")
+	if next := appendTo(t, h, "c", "another 5")[0]; next != (chat.Place{Epoch: p.Epoch, Seq: 5}) {
+		t.Errorf("goes on at %v behind %v", next, p)
+	}
+}

@@ -1,0 +1,183 @@
+package sqlhistory_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/sqlhistory"
+)
+
+// The server is killed and started again, twice, while two nodes store.
+func TestPostgresKilledUnderTraffic(t *testing.T) {
+	server := startPostgres(t)
+	d := onPostgres(t, server)
+	nodes := []*sqlhistory.History{d.open(t), d.open(t)}
+	var mu sync.Mutex // guards what follows
+	acked := make(map[uint64]string)
+	failed := 0
+	count := func() (int, int) {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(acked), failed
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var publishers sync.WaitGroup
+	for i := range 8 {
+		publishers.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				content := fmt.Sprint(i, " ", n)
+				m, err := nodes[i%2].Append(t.Context(), message("c", content))
+				mu.Lock()
+				if err != nil {
+					failed++
+				} else if other, taken := acked[m.Place.Seq]; taken {
+					t.Errorf("place %d was given to %q and %q", m.Place.Seq, other, content)
+				} else {
+					acked[m.Place.Seq] = content
+				}
+				mu.Unlock()
+				if err != nil { // no faster than a client would
+					select {
+					case <-time.After(20 * time.Millisecond):
+					case <-ctx.Done():
+					}
+				}
+			}
+		})
+	}
+	for range 2 {
+		before, _ := count()
+		eventually(t, "messages to be stored", func() bool { n, _ := count(); return n > before+300 })
+		_, refused := count()
+		server.Kill()
+		eventually(t, "publishers to be told", func() bool { _, n := count(); return n > refused+8 })
+		if err := nodes[0].Check(t.Context()); err == nil {
+			t.Error("Check finds nothing wrong with a server that is not there")
+		}
+		if err := server.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "Check to find it well", func() bool { return nodes[0].Check(t.Context()) == nil })
+	}
+	before, _ := count()
+	eventually(t, "messages to be stored again", func() bool { n, _ := count(); return n > before+300 })
+	stop()
+	publishers.Wait()
+	wantAcked(t, nodes[0], "c", acked)
+}
+
+// A standby that took over, or a backup that was recovered, may lack what was
+// acknowledged: it has another timeline, and the history another epoch.
+func TestPostgresOnAnotherTimeline(t *testing.T) {
+	server := startPostgres(t)
+	d := onPostgres(t, server)
+	running := d.open(t)
+	before := appendTo(t, running, "c", "1", "2")
+	if err := server.Promote(); err != nil {
+		t.Fatal(err)
+	}
+	opened := d.open(t)
+	wantAfter(t, opened, "c", before[0], "gone")
+	wantAfter(t, opened, "c", chat.Place{}, "1", "2")
+	var p chat.Place
+	eventually(t, "the one that was running to find the server again", func() bool {
+		m, err := running.Append(t.Context(), message("c", "3"))
+		p = m.Place
+		return err == nil
+	})
+	if p.Epoch == before[0].Epoch || p.Seq < 3 {
+		t.Errorf("goes on at %v behind %v", p, before[1])
+	}
+	last, err := opened.Last(t.Context(), "c")
+	if err != nil || last != p {
+		t.Errorf("Last = %v, %v, want %v", last, err, p)
+	}
+	if again := appendTo(t, d.open(t), "c", "4")[0]; again.Epoch != p.Epoch {
+		t.Errorf("another epoch again: %v behind %v", again, p)
+	}
+}
+
+func TestPostgresDumpRestored(t *testing.T) {
+	server := startPostgres(t)
+	d, restored := onPostgres(t, server), onPostgres(t, server)
+	before := appendTo(t, d.open(t), "c", "1", "2")
+	dump, err := server.Command("pg_dump", d.dsn).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := server.Command("psql", "-v", "ON_ERROR_STOP=1", "-q", restored.dsn)
+	load.Stdin = bytes.NewReader(dump)
+	if out, err := load.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	h := restored.open(t)
+	wantAfter(t, h, "c", before[0], "gone")
+	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+	if p := appendTo(t, h, "c", "3")[0]; p.Epoch == before[0].Epoch || p.Seq != 3 {
+		t.Errorf("goes on at %v behind %v", p, before[1])
+	}
+}
+
+// Nodes store in the same channels in any order, and none is a victim of another.
+func TestPostgresNodesDoNotDeadlock(t *testing.T) {
+	d := onPostgres(t, startPostgres(t))
+	const nodes, publishers, each, channels = 3, 16, 40, 10
+	var publishing sync.WaitGroup
+	var last [nodes]*sqlhistory.History
+	for i := range nodes {
+		h := d.open(t)
+		last[i] = h
+		for p := range publishers {
+			publishing.Go(func() {
+				for n := range each {
+					channel := fmt.Sprint("c", (p*7+n*3+i)%channels)
+					if _, err := h.Append(t.Context(), message(channel, "x")); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	publishing.Wait()
+	total := uint64(0)
+	for c := range channels {
+		p, err := last[0].Last(t.Context(), fmt.Sprint("c", c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += p.Seq
+	}
+	if total != nodes*publishers*each {
+		t.Errorf("%d places were given to %d messages", total, nodes*publishers*each)
+	}
+}
+
+// No error tells the password.
+func TestPostgresErrorsKeepThePassword(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, dsn := range []string{
+		"postgres://ana:s3cr3t@127.0.0.1:1/chat?sslmode=disable",
+		"postgres://ana:s3cr3t@127.0.0.1:port/chat",
+		"host=127.0.0.1 port=1 user=ana password=s3cr3t sslmode=disable",
+		"host=127.0.0.1 port=x user=ana password=s3cr3t",
+	} {
+		h, err := sqlhistory.OpenPostgres(ctx, dsn)
+		if err == nil {
+			closeHistory(t, h)
+			t.Fatal("connected to nothing")
+		}
+		for e := err; e != nil; e = errors.Unwrap(e) {
+			if strings.Contains(e.Error(), "s3cr3t") {
+				t.Errorf("the error tells the password: %v", e)
+			}
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package sqlhistory
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+)
+
+const (
+	// sweepEvery is how often all channels are looked at.
+	sweepEvery = time.Minute
+	// sweepPage is how many of them are listed at once.
+	sweepPage = 1000
+	// trimBatch is how many messages are deleted in one transaction.
+	trimBatch = 1000
+)
+
+// sweepOn deletes what is not to be kept any more, until ctx ends.
+func (h *History) sweepOn(ctx context.Context) {
+	tick := time.NewTicker(min(sweepEvery, max(time.Second, h.cfg.age/10)))
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case channel := <-h.due:
+			err = h.trim(ctx, channel)
+		case <-tick.C:
+			err = h.sweep(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			h.cfg.logger.Warn("deleting old messages", "error", err)
+		}
+	}
+}
+
+// sweep trims every channel that keeps what is too much or too old.
+func (h *History) sweep(ctx context.Context) error {
+	var behind int64 // id of the channel that was looked at last
+	for {
+		channels, last, err := h.overdue(ctx, behind)
+		if err != nil || len(channels) == 0 {
+			return err
+		}
+		for _, channel := range channels {
+			if err := h.trim(ctx, channel); err != nil {
+				return err
+			}
+		}
+		behind = last
+	}
+}
+
+// overdue lists channels to be trimmed, some behind an id.
+func (h *History) overdue(ctx context.Context, behind int64) (channels []string, last int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
+	defer cancel()
+	rows, err := h.db.QueryContext(ctx, `SELECT id, name FROM chat_channels
+		WHERE id > $1 AND (last - gone > $2 OR last > gone AND oldest < $3)
+		ORDER BY id LIMIT $4`,
+		behind, int64(h.cfg.count), time.Now().Add(-h.cfg.age).UnixMilli(), sweepPage)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&last, &name); err != nil {
+			return nil, 0, err
+		}
+		channels = append(channels, name)
+	}
+	return channels, last, rows.Err()
+}
+
+// trim deletes what one channel is not to keep, a number of messages at a time.
+func (h *History) trim(ctx context.Context, channel string) error {
+	for {
+		cut, err := h.cutOf(ctx, channel)
+		if err != nil || cut.upto == 0 {
+			return err
+		}
+		h.writer.do(func() { err = h.cutOff(ctx, cut) })
+		if err != nil || !cut.more {
+			return err
+		}
+	}
+}
+
+// cut is what is to be deleted of a channel.
+type cut struct {
+	channel int64 // its id
+	upto    int64 // the last place of it, 0 for nothing
+	oldest  int64 // time of what stays
+	more    bool  // there is more than one transaction deletes
+}
+
+func (h *History) cutOf(ctx context.Context, channel string) (cut, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
+	defer cancel()
+	now := time.Now()
+	c := cut{oldest: now.UnixMilli()}
+	var last, gone int64
+	err := h.db.QueryRowContext(ctx, "SELECT id, last, gone FROM chat_channels WHERE name = $1", channel).Scan(&c.channel, &last, &gone)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, nil
+	}
+	if err != nil {
+		return c, err
+	}
+	tooOld, tooMany := now.Add(-h.cfg.age).UnixMilli(), last-int64(h.cfg.count)
+	rows, err := h.db.QueryContext(ctx, "SELECT seq, ms FROM chat_messages WHERE channel = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+		c.channel, gone, trimBatch+1)
+	if err != nil {
+		return c, err
+	}
+	defer rows.Close()
+	for n := 1; rows.Next(); n++ {
+		var seq, ms int64
+		if err := rows.Scan(&seq, &ms); err != nil {
+			return c, err
+		}
+		stays := seq > tooMany && ms >= tooOld
+		if stays || n > trimBatch {
+			c.oldest, c.more = ms, !stays
+			break
+		}
+		c.upto = seq
+	}
+	return c, rows.Err()
+}
+
+// cutOff deletes the messages before it locks the channel's row, so that who stores
+// waits for the commit alone.
+func (h *History) cutOff(ctx context.Context, c cut) error {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
+	defer cancel()
+	return h.dialect.transact(ctx, h.db, func(tx queryer) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM chat_messages WHERE channel = $1 AND seq <= $2", c.channel, c.upto); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "UPDATE chat_channels SET gone = $2, oldest = $3 WHERE id = $1 AND gone < $2", c.channel, c.upto, c.oldest)
+		return err
+	})
+}

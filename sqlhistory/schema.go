@@ -1,0 +1,62 @@
+package sqlhistory
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// ErrNewer is the error for tables that a newer version of this package has made.
+var ErrNewer = errors.New("sqlhistory: the tables are of a newer version than this program")
+
+// migrate makes the tables or brings them up to date. Programs that start at the
+// same time wait for the first of them.
+func migrate(ctx context.Context, db *sql.DB, d dialect) error {
+	steps := d.migrations()
+	if version, err := schemaVersion(ctx, db, d); err != nil {
+		return err
+	} else if version == len(steps) {
+		return nil // no right to change anything is needed
+	}
+	lock, _ := d.locks()
+	return d.transact(ctx, db, func(tx queryer) error {
+		if lock != "" {
+			if _, err := tx.ExecContext(ctx, lock); err != nil {
+				return err
+			}
+		}
+		from, err := schemaVersion(ctx, tx, d)
+		if err != nil {
+			return err
+		}
+		for version := from; version < len(steps); version++ {
+			for _, statement := range steps[version] {
+				if _, err := tx.ExecContext(ctx, statement); err != nil {
+					return fmt.Errorf("to version %d: %w", version+1, err)
+				}
+			}
+		}
+		if from == 0 {
+			_, err = tx.ExecContext(ctx, "INSERT INTO chat_history (version, epoch, incarnation) VALUES ($1, $2, '')", len(steps), newEpoch())
+		} else {
+			_, err = tx.ExecContext(ctx, "UPDATE chat_history SET version = $1", len(steps))
+		}
+		return err
+	})
+}
+
+// schemaVersion is 0 where there are no tables yet.
+func schemaVersion(ctx context.Context, db queryer, d dialect) (version int, err error) {
+	var there bool
+	if err := db.QueryRowContext(ctx, d.exists()).Scan(&there); err != nil || !there {
+		return 0, err
+	}
+	if err := db.QueryRowContext(ctx, "SELECT version FROM chat_history").Scan(&version); err != nil {
+		return 0, fmt.Errorf("reading the version: %w", err)
+	}
+	if latest := len(d.migrations()); version > latest {
+		return 0, fmt.Errorf("%w: %d, this one knows %d", ErrNewer, version, latest)
+	}
+	return version, nil
+}
