@@ -122,6 +122,12 @@ func (r *Registry) History() *History { return r.own }
 // Deliveries counts what was handed to sockets of this node so far.
 func (r *Registry) Deliveries() uint64 { return r.memory.Deliveries() }
 
+// Users counts who has sockets on this node now.
+func (r *Registry) Users() int { return r.memory.Users() }
+
+// FanOut is how long messages took to the sockets of this node.
+func (r *Registry) FanOut() chat.Histogram { return r.memory.FanOut() }
+
 // Check says whether messages get through: whether a probe that this node published
 // came back to it within the last seconds. It returns at once.
 func (r *Registry) Check(context.Context) error { return r.ready() }

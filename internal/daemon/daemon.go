@@ -19,6 +19,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/reto10/chat"
 )
@@ -96,11 +97,28 @@ func Main(ctx context.Context, prog Program, proc Process) int {
 		return exitOK
 	}
 	if errors.As(err, new(usageError)) {
-		fmt.Fprintf(proc.Stderr, "%s: %v (%s -help lists the flags)\n", prog.Name, err, prog.Name)
+		fmt.Fprintf(proc.Stderr, "%s: %s (%s -help lists the flags)\n", prog.Name, oneLine(err), prog.Name)
 		return exitUsage
 	}
-	fmt.Fprintf(proc.Stderr, "%s: %v\n", prog.Name, err)
+	fmt.Fprintf(proc.Stderr, "%s: %s\n", prog.Name, oneLine(err))
 	return exitFailure
+}
+
+// oneLine is for errors of others, and of several at once, that take more.
+func oneLine(err error) string {
+	var text strings.Builder
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSpace(line)
+		switch before := text.String(); {
+		case before == "" || line == "":
+		case strings.HasSuffix(before, ":"):
+			text.WriteString(" ")
+		default:
+			text.WriteString("; ")
+		}
+		text.WriteString(line)
+	}
+	return text.String()
 }
 
 func run(ctx context.Context, prog Program, proc Process) error {

@@ -152,9 +152,9 @@ func TestABackendThatDoesNotOpenEndsTheProgram(t *testing.T) {
 	proc := process(nil, "-plaintext", "-addr", "127.0.0.1:0")
 	proc.Stdout, proc.Stderr = io.Discard, stderr
 	code := Main(t.Context(), Program{Name: "chatd-more", Open: func(context.Context, Storage, *slog.Logger) (Backend, error) {
-		return Backend{}, errors.New("connecting to redis: refused")
+		return Backend{}, errors.Join(errors.New("connecting to redis:\n\trefused"), errors.New("and so on"))
 	}}, proc)
-	if code != 1 || stderr.String() != "chatd-more: connecting to redis: refused\n" {
+	if code != 1 || stderr.String() != "chatd-more: connecting to redis: refused; and so on\n" {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
 }

@@ -15,7 +15,11 @@ const patience = 10 * time.Second
 
 // Main runs the tests and exits; use it as TestMain's whole body. Goroutines that
 // are still there some time after the last test are printed and fail the run.
-func Main(m *testing.M) {
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a TestMain that has something to clear up: it returns what to
+// exit with.
+func Run(m *testing.M) int {
 	code := m.Run()
 	if code == 0 {
 		if left := wait(); left != "" {
@@ -23,7 +27,7 @@ func Main(m *testing.M) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 func wait() (left string) {

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/reto10/chat/internal/chatdtest"
+)
+
+// pair is two nodes that meet in a Redis, and who is admin at the first.
+type pair struct {
+	one, two *chatdtest.Process
+	admin    string // a token
+	user     string
+}
+
+func startPair(t *testing.T, env []string, args ...string) pair {
+	t.Helper()
+	prog := program(t)
+	args = append([]string{"-plaintext"}, args...)
+	p := pair{one: prog.Start(t, env, args...), two: prog.Start(t, env, args...)}
+	p.admin, p.user = p.one.Token("admin"), p.two.Token("user")
+	return p
+}
+
+func TestWhatOneNodeIsToldBothNodesKnow(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t)
+	for _, history := range []string{"redis", "postgres"} {
+		t.Run(history, func(t *testing.T) {
+			t.Parallel()
+			where := history
+			if history == "postgres" {
+				where = chatdtest.StartPostgres(t).PostgresURL()
+			}
+			p := startPair(t, []string{"CHATD_REGISTRY=" + redis.RedisURL(), "CHATD_HISTORY=" + where},
+				"-redis-prefix", "test:"+history+":")
+			here, there := connect(t, p.one, p.admin), connect(t, p.two, p.user)
+			here.next("welcome")
+			there.next("welcome")
+
+			for i := range 20 {
+				want := fmt.Sprintf("dinner %d is ready", i)
+				from := []*chatdtest.Process{p.one, p.two}[i%2]
+				posted := post(t, from, p.admin, want)
+				for name, s := range map[string]*socket{"here": here, "there": there} {
+					if got := s.next("message"); got.Content != want || got.ID != posted.ID || got.Sender != "admin" {
+						t.Fatalf("%s gets %+v, want %s %s", name, got, posted.ID, want)
+					}
+				}
+			}
+
+			type users struct {
+				Users []struct {
+					Username, Role string
+					Connections    int
+				}
+			}
+			connect(t, p.one, p.user).next("welcome")
+			want := decode[users](t, `{"users":[{"username":"admin","role":"admin","connections":1},{"username":"user","role":"user","connections":2}]}`)
+			for name, d := range map[string]*chatdtest.Process{"one": p.one, "two": p.two} {
+				status, body := d.Request(http.MethodGet, "/users/connected", p.admin, "")
+				if diff := cmp.Diff(want, decode[users](t, body)); diff != "" || status != http.StatusOK {
+					t.Errorf("connected, by node %s: status %d (-want +got):\n%s", name, status, diff)
+				}
+			}
+
+			status, body := p.one.Request(http.MethodPost, "/users/user/disconnect", p.admin, "")
+			if status != http.StatusOK || !strings.Contains(body, `"closed":2`) {
+				t.Errorf("disconnecting: status %d: %s", status, body)
+			}
+			if code := there.closeCode(); code != 4002 {
+				t.Errorf("the user's socket at the other node closed with %d, want 4002", code)
+			}
+		})
+	}
+}
+
+func TestHistoryOutlivesTheProcess(t *testing.T) {
+	t.Parallel()
+	tests := map[string]func(t *testing.T) []string{
+		"redis": func(t *testing.T) []string {
+			return []string{"CHATD_REGISTRY=" + chatdtest.StartRedis(t).RedisURL()}
+		},
+		"sqlite": func(t *testing.T) []string {
+			return []string{"CHATD_HISTORY=sqlite:" + filepath.Join(t.TempDir(), "history.db")}
+		},
+		"postgres": func(t *testing.T) []string {
+			return []string{"CHATD_HISTORY=" + chatdtest.StartPostgres(t).PostgresURL()}
+		},
+	}
+	for name, backends := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			env := backends(t)
+			prog := program(t)
+			first := prog.Start(t, env, "-plaintext")
+			admin := first.Token("admin")
+			seen := post(t, first, admin, "one")
+			post(t, first, admin, "two")
+			first.Signal(syscall.SIGTERM)
+			if code := first.ExitCode(); code != 0 {
+				t.Fatalf("exit code %d", code)
+			}
+
+			second := prog.Start(t, env, "-plaintext")
+			post(t, second, admin, "three")
+			s := connect(t, second, admin, "since", seen.ID)
+			if e := s.next("welcome"); e.Recovered == nil || !*e.Recovered {
+				t.Errorf("welcome says %+v, want recovered", e)
+			}
+			for _, want := range []string{"two", "three"} {
+				if got := s.next("message").Content; got != want {
+					t.Errorf("got %s, want %s", got, want)
+				}
+			}
+			_, body := second.Request(http.MethodGet, "/messages", admin, "")
+			var got []string
+			for _, m := range decode[struct{ Messages []event }](t, body).Messages {
+				got = append(got, m.Content)
+			}
+			if diff := cmp.Diff([]string{"one", "two", "three"}, got); diff != "" {
+				t.Errorf("history (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestReadinessFollowsTheBackends(t *testing.T) {
+	t.Parallel()
+	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
+	d := program(t).Start(t, []string{"CHATD_REGISTRY=" + redis.RedisURL(), "CHATD_HISTORY=" + postgres.PostgresURL()}, "-plaintext")
+	admin := d.Token("admin")
+	s := connect(t, d, admin)
+	s.next("welcome")
+	ready := func() (status int, body string) { return d.Request(http.MethodGet, "/readyz", "", "") }
+	isReady := func() bool { status, _ := ready(); return status == http.StatusOK }
+	red := func(part string) func() bool {
+		return func() bool {
+			status, body := ready()
+			return status == http.StatusServiceUnavailable && strings.Contains(body, `"not ready: `+part+`"`) &&
+				!strings.Contains(body, "127.0.0.1")
+		}
+	}
+	chatdtest.Eventually(t, "the node to be ready", isReady)
+
+	redis.Signal(syscall.SIGSTOP)
+	chatdtest.Eventually(t, "the registry to be missed", red("registry"))
+	if status, _ := d.Request(http.MethodGet, "/healthz", "", ""); status != http.StatusOK {
+		t.Errorf("healthz while Redis is stopped: status %d", status)
+	}
+	if status, body := d.Request(http.MethodPost, "/messages", admin, `{"content":"lost"}`); status != http.StatusServiceUnavailable {
+		t.Errorf("posting while Redis is stopped: status %d: %s", status, body)
+	}
+	redis.Signal(syscall.SIGCONT)
+	chatdtest.Eventually(t, "the node to be ready again", isReady)
+
+	postgres.End()
+	chatdtest.Eventually(t, "the history to be missed", red("history"))
+	postgres.Begin()
+	chatdtest.Eventually(t, "the node to be ready once more", isReady)
+
+	// The socket has been there all the time.
+	post(t, d, admin, "all is well")
+	for got := ""; got != "all is well"; { // "lost" may have been stored
+		got = s.next("message").Content
+	}
+}
+
+func TestMetricsAreOnTheDebugAddress(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t)
+	d := program(t).Start(t, nil, "-plaintext", "-debug-addr", "127.0.0.1:0", "-registry", redis.RedisURL())
+	admin := d.Token("admin")
+	s := connect(t, d, admin)
+	s.next("welcome")
+	post(t, d, admin, "dinner is ready")
+	s.next("message")
+
+	status, body := d.Request(http.MethodGet, d.Debug+"/metrics", "", "")
+	if status != http.StatusOK {
+		t.Fatalf("status %d: %s", status, body)
+	}
+	for _, want := range []string{
+		"chat_sockets 1", "chat_users 1", "chat_published_messages_total 1",
+		"chat_publish_duration_seconds_count 1", "chat_fanout_duration_seconds_count 1",
+		`chat_port_errors_total{port="registry",reason="timeout"} 0`,
+		`chat_logins_total{result="ok"} 1`,
+	} {
+		if !strings.Contains(body, "\n"+want+"\n") {
+			t.Errorf("no %s in\n%s", want, body)
+		}
+	}
+	for _, foreign := range []string{"go_goroutines ", "process_open_fds ", "go_build_info{"} {
+		if !strings.Contains(body, "\n"+foreign) {
+			t.Errorf("no %s", foreign)
+		}
+	}
+	problems, err := promlint.New(strings.NewReader(body)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "chat_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+	if status, _ := d.Request(http.MethodGet, "/metrics", "", ""); status != http.StatusNotFound {
+		t.Errorf("at the main address: status %d", status)
+	}
+	_, vars := d.Request(http.MethodGet, d.Debug+"/debug/vars", "", "")
+	if strings.Contains(vars, chatdtest.Password) || !strings.Contains(vars, "redis:REDACTED") {
+		t.Errorf("variables with a password, or without a command line: %s", vars)
+	}
+	if strings.Contains(d.Logged(), chatdtest.Password) {
+		t.Error("a password is in the log")
+	}
+}

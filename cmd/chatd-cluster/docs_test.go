@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/internal/daemon"
+)
+
+// inTables are what of the code in the first cells of docs/operating.md's tables
+// a pattern matches, sorted, each once.
+func inTables(t *testing.T, pattern string) (found []string) {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := regexp.MustCompile("`(" + pattern + ")`")
+	for _, row := range regexp.MustCompile(`(?m)^\| ([^|]*) \|`).FindAllStringSubmatch(string(text), -1) {
+		for _, m := range code.FindAllStringSubmatch(row[1], -1) {
+			found = append(found, m[1])
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func TestTheDocumentListsEveryMetric(t *testing.T) {
+	t.Parallel()
+	d := program(t).Start(t, nil, "-plaintext", "-debug-addr", "127.0.0.1:0")
+	_, body := d.Request("GET", d.Debug+"/metrics", "", "")
+	var want []string
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (chat_\w+) `).FindAllStringSubmatch(body, -1) {
+		want = append(want, m[1])
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, inTables(t, `chat_\w+`)); diff != "" || len(want) == 0 {
+		t.Errorf("metrics in docs/operating.md (-scraped +document):\n%s", diff)
+	}
+}
+
+// What both programs have is in the README, and compared there.
+func TestTheDocumentListsEveryFlagOfItsOwn(t *testing.T) {
+	t.Parallel()
+	listed := regexp.MustCompile(`(?m)^  (-[a-z-]+)`)
+	var help bytes.Buffer
+	daemon.Main(t.Context(), daemon.Program{Name: "chatd"}, daemon.Process{Args: []string{"-help"}, Stdout: &help})
+	plain := listed.FindAllString(help.String(), -1)
+	stdout, stderr, code := program(t).RunToEnd(t, nil, "-help")
+	if code != 0 || stderr != "" || len(plain) == 0 {
+		t.Fatalf("-help: exit code %d: %s", code, stderr)
+	}
+	want := []string{"-history", "-registry"} // of which there is more to say
+	for _, m := range listed.FindAllStringSubmatch(stdout, -1) {
+		if !slices.Contains(plain, m[0]) {
+			want = append(want, m[1])
+		}
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, inTables(t, "-[a-z-]+")); diff != "" {
+		t.Errorf("flags in docs/operating.md (-help +document):\n%s", diff)
+	}
+}

@@ -1,0 +1,44 @@
+// Chatd-cluster is chatd with every backend: nodes that share users and messages
+// through Redis, a history in PostgreSQL, SQLite or Redis, and metrics for
+// Prometheus at /metrics of -debug-addr.
+//
+//	chatd-cluster -registry redis://redis:6379 -history postgres://chat@db/chat \
+//		-users users -secret-file secret -plaintext -addr :8080
+//
+// Whatever may hold a password can be a variable instead: CHATD_REGISTRY and
+// CHATD_HISTORY. All else is as with chatd; -help lists the flags.
+package main
+
+import (
+	"context"
+	"flag"
+	"os"
+	"os/signal"
+
+	"github.com/reto10/chat/internal/daemon"
+	"github.com/reto10/chat/redisregistry"
+)
+
+func main() {
+	var s settings
+	prog := daemon.Program{
+		Name:       "chatd-cluster",
+		Registries: []string{"redis://…", "rediss://…", "redis+cluster://…", "redis+sentinel://…"},
+		Histories:  []string{"redis", "sqlite:FILE", "postgres://…"},
+		Flags: func(flags *flag.FlagSet) {
+			flags.StringVar(&s.prefix, "redis-prefix", redisregistry.DefaultPrefix,
+				"begin the names of keys in Redis with this `text`; chats that share a Redis and nothing else need different ones")
+			flags.DurationVar(&s.lease, "lease", redisregistry.DefaultLease,
+				"the `duration` after which the users of a node that has died leave; the same on all nodes")
+		},
+		Open: s.open,
+	}
+	os.Exit(daemon.Main(context.Background(), prog, daemon.Process{
+		Args:      os.Args[1:],
+		LookupEnv: os.LookupEnv,
+		Stdin:     os.Stdin,
+		Stdout:    os.Stdout,
+		Stderr:    os.Stderr,
+		Notify:    signal.Notify,
+	}))
+}

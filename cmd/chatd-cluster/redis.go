@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/reto10/chat/internal/daemon"
+	"github.com/reto10/chat/redisregistry"
+)
+
+// redisKinds are the schemes of a -registry: one server, a Redis Cluster, and
+// what Sentinels watch, each with TLS or without.
+var redisKinds = []string{"redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"}
+
+// openRedis opens the registry of a URL, and returns when messages get through.
+func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slog.Logger) (_ *redisregistry.Registry, closeIt func() error, err error) {
+	redis.SetLogger(redisLog{log})
+	client, err := redisClient(where.Registry)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := client.Ping(ctx).Err(); err != nil {
+		_ = client.Close() // nothing was begun
+		return nil, nil, fmt.Errorf("connecting to -registry %s: %w", shown(where.Registry), err)
+	}
+	registry, err := s.newRegistry(client, where, log)
+	if err != nil {
+		_ = client.Close()
+		return nil, nil, daemon.UsageError("%w", err)
+	}
+	closeIt = func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+		defer cancel()
+		return errors.Join(registry.Shutdown(ctx), client.Close())
+	}
+	defer func() {
+		if err != nil {
+			_ = closeIt() // what went wrong first is told
+		}
+	}()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		err := registry.Check(ctx)
+		if err == nil {
+			return registry, closeIt, nil
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("waiting for -registry %s: %w", shown(where.Registry), err)
+		}
+	}
+}
+
+// redisClient makes a client of a URL as go-redis reads it: more addresses of a
+// Cluster or of Sentinels are &addr=host:port, Sentinels' master is &master_name=.
+func redisClient(where string) (redis.UniversalClient, error) {
+	u, err := parseURL("registry", where)
+	if err != nil {
+		return nil, err
+	}
+	bad := func(err error) error {
+		if u.Query().Has("password") {
+			return daemon.UsageError("-registry %s: its parameters make no sense", shown(where))
+		}
+		return daemon.UsageError("-registry %s: %w", shown(where), err)
+	}
+	scheme, form, _ := strings.Cut(u.Scheme, "+")
+	u.Scheme = scheme
+	switch form {
+	case "cluster":
+		opts, err := redis.ParseClusterURL(u.String())
+		if err != nil {
+			return nil, bad(err)
+		}
+		opts.ContextTimeoutEnabled = true
+		return redis.NewClusterClient(opts), nil
+	case "sentinel":
+		opts, err := redis.ParseFailoverURL(u.String())
+		if err != nil {
+			return nil, bad(err)
+		}
+		if opts.MasterName == "" {
+			return nil, daemon.UsageError("-registry %s: needs ?master_name=, which is what the Sentinels call it", shown(where))
+		}
+		opts.ContextTimeoutEnabled = true
+		return redis.NewFailoverClient(opts), nil
+	default:
+		opts, err := redis.ParseURL(u.String())
+		if err != nil {
+			return nil, bad(err)
+		}
+		opts.ContextTimeoutEnabled = true
+		return redis.NewClient(opts), nil
+	}
+}
+
+func (s *settings) newRegistry(client redis.UniversalClient, where daemon.Storage, log *slog.Logger) (*redisregistry.Registry, error) {
+	opts := []redisregistry.Option{
+		redisregistry.WithPrefix(s.prefix),
+		redisregistry.WithLease(s.lease),
+		redisregistry.WithLogger(log),
+	}
+	if where.Count > 0 {
+		opts = append(opts, redisregistry.WithCount(where.Count))
+	}
+	if where.Age > 0 {
+		opts = append(opts, redisregistry.WithAge(where.Age))
+	}
+	return redisregistry.New(client, opts...)
+}
+
+// redisLog is where go-redis writes what it thinks of its connections. Whatever
+// comes of that the registry logs itself.
+type redisLog struct{ log *slog.Logger }
+
+func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
+	l.log.DebugContext(ctx, "redis client", "message", fmt.Sprintf(format, args...))
+}

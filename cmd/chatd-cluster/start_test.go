@@ -1,0 +1,108 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/reto10/chat/internal/chatdtest"
+)
+
+func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
+	t.Parallel()
+	nowhere := filepath.Join(t.TempDir(), "missing", "history.db")
+	// Nobody listens at port 1.
+	tests := map[string]struct {
+		args []string
+		env  []string
+		code int
+		want string
+	}{
+		"no such registry":         {[]string{"-registry", "nats://:hunter2@localhost"}, nil, 2, "-registry nats: neither memory nor the URL of a Redis"},
+		"no such history":          {[]string{"-history", "mysql://root:hunter2@localhost"}, nil, 2, "-history mysql: not memory"},
+		"no URL":                   {[]string{"-registry", "redis:hunter2@localhost"}, nil, 2, "-registry redis: not a URL such as redis://"},
+		"a slash in a password":    {[]string{"-registry", "redis://:hunter2/@localhost"}, nil, 2, "-registry redis: not a URL"},
+		"a question mark in one":   {[]string{"-registry", "redis://chat:1?hunter2@localhost"}, nil, 2, "-registry redis: not a URL"},
+		"a hash in one":            {nil, []string{"CHATD_REGISTRY=redis://chat:1#hunter2@localhost"}, 2, "-registry redis: not a URL"},
+		"a percent in one":         {nil, []string{"CHATD_HISTORY=postgres://chat:hunter2%@localhost/chat"}, 2, "-history postgres: not a URL"},
+		"an unknown parameter":     {[]string{"-registry", "redis://:hunter2@localhost:1?colour=red"}, nil, 2, "-registry redis://localhost:1: redis: unexpected option: colour"},
+		"a sentinel's, unknown":    {[]string{"-registry", "redis+sentinel://localhost:1?master_name=m&password=hunt&er2=x"}, nil, 2, "-registry redis+sentinel://localhost:1: its parameters make no sense"},
+		"sentinels of whom":        {[]string{"-registry", "redis+sentinel://localhost:1"}, nil, 2, "needs ?master_name="},
+		"not a database":           {[]string{"-registry", "redis://localhost/chat"}, nil, 2, `invalid database number: "chat"`},
+		"memory between nodes":     {[]string{"-registry", "redis://localhost:1", "-history", "memory"}, nil, 2, "-history memory: nodes that meet in -registry redis need a history in common"},
+		"no history between nodes": {[]string{"-registry", "redis://localhost:1", "-history", "off"}, nil, 2, "-history off: nodes that meet"},
+		"a file between nodes":     {[]string{"-registry", "redis://localhost:1", "-history", "sqlite:x.db"}, nil, 2, "-history sqlite: nodes that meet"},
+		"redis without Redis":      {[]string{"-history", "redis"}, nil, 2, "-history redis needs the URL of a Redis in -registry"},
+		"another Redis":            {[]string{"-registry", "redis://localhost:1", "-history", "redis://:hunter2@elsewhere"}, nil, 2, "-history redis: that is all there is to say"},
+		"no file":                  {[]string{"-history", "sqlite:"}, nil, 2, "needs a file"},
+		"no lease":                 {[]string{"-lease", "soon"}, nil, 2, "-lease"},
+
+		"nobody there":        {[]string{"-registry", "redis://:hunter2@127.0.0.1:1"}, nil, 1, "connecting to -registry redis://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
+		"no cluster there":    {[]string{"-registry", "redis+cluster://:hunter2@127.0.0.1:1?addr=127.0.0.1:2"}, nil, 1, "connecting to -registry redis+cluster://127.0.0.1:1: "},
+		"no sentinel there":   {[]string{"-registry", "redis+sentinel://:hunter2@127.0.0.1:1?master_name=chat"}, nil, 1, "connecting to -registry redis+sentinel://127.0.0.1:1: "},
+		"no database there":   {nil, []string{"CHATD_HISTORY=postgres://chat:hunter2@127.0.0.1:1/chat"}, 1, "opening -history postgres://127.0.0.1:1: "},
+		"no directory for it": {[]string{"-history", "sqlite:" + nowhere}, nil, 1, "opening -history sqlite:" + nowhere + ": "},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stdout, stderr, code := program(t).RunToEnd(t, test.env, append([]string{"-addr", "127.0.0.1:0"}, test.args...)...)
+			if code != test.code {
+				t.Errorf("exit code %d, want %d", code, test.code)
+			}
+			if !strings.HasPrefix(stderr, "chatd-cluster: ") || !strings.Contains(stderr, test.want) ||
+				strings.Count(stderr, "\n") != 1 || stdout != "" {
+				t.Errorf("stderr %q, want one line with %q", stderr, test.want)
+			}
+			if strings.Contains(stderr, "hunter2") || strings.Contains(stderr, "er2") {
+				t.Errorf("the password is in %q", stderr)
+			}
+		})
+	}
+}
+
+func TestALeaseThatIsNoneIsRefused(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t)
+	_, stderr, code := program(t).RunToEnd(t, nil, "-addr", "127.0.0.1:0", "-registry", redis.RedisURL(), "-lease", "10ms")
+	if code != 2 || !strings.Contains(stderr, "WithLease: 10ms") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+}
+
+func TestAWrongPasswordIsSaidWithoutRepeatingIt(t *testing.T) {
+	t.Parallel()
+	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
+	for flag, url := range map[string]string{"registry": redis.RedisURL(), "history": postgres.PostgresURL()} {
+		wrong := strings.Replace(url, chatdtest.Password, "not-it", 1)
+		stdout, stderr, code := program(t).RunToEnd(t, nil, "-addr", "127.0.0.1:0", "-"+flag, wrong)
+		if code != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "-"+flag) || stdout != "" {
+			t.Errorf("%s: exit code %d, stderr %q", flag, code, stderr)
+		}
+		if strings.Contains(stderr, "not-it") {
+			t.Errorf("the password is in %q", stderr)
+		}
+	}
+}
+
+func TestWithoutAKeyInCommonNodesAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t)
+	d := program(t).Start(t, nil, "-plaintext", "-registry", redis.RedisURL(), "-secret-file", "")
+	if !strings.Contains(d.Logged(), "other nodes refuse its tokens") {
+		t.Errorf("no warning in:\n%s", d.Logged())
+	}
+}
+
+func TestInMemoryItIsChatd(t *testing.T) {
+	t.Parallel()
+	d := program(t).Start(t, nil, "-plaintext")
+	admin := d.Token("admin")
+	s := connect(t, d, admin)
+	s.next("welcome")
+	post(t, d, admin, "hello")
+	s.next("message")
+	if status, body := d.Request("GET", "/readyz", "", ""); status != 200 || body != "ok\n" {
+		t.Errorf("readyz: %d %s", status, body)
+	}
+}
