@@ -10,17 +10,19 @@ import (
 
 	"github.com/reto10/chat/internal/daemon"
 	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/redisregistry"
+	"github.com/reto10/chat/sqlhistory"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
 // linked makes the code of the nodes a part of this binary too. It is not run here;
 // but go test looks at the binary to tell whether a result it has kept still holds.
-var linked = daemon.Main
+var linked = []any{daemon.Main, redisregistry.New, sqlhistory.OpenPostgres}
 
 func short(t *testing.T) Config {
 	t.Helper()
-	if linked == nil {
+	if len(linked) == 0 {
 		t.Fatal("the nodes are not linked")
 	}
 	c := Default()
@@ -64,6 +66,7 @@ func run(t *testing.T, c Config) Verdict {
 // What the run finds it has to be able to find: a node that is killed with its
 // history in memory has forgotten where its clients were.
 func TestRunFindsWhatANodeForgot(t *testing.T) {
+	t.Parallel()
 	c := short(t)
 	c.Registry, c.History, c.Nodes = Memory, Memory, 1
 	c.Faults = []string{"node-killed"}
@@ -77,6 +80,7 @@ func TestRunFindsWhatANodeForgot(t *testing.T) {
 
 // Without a kill the same node forgets nothing, whatever happens to its clients.
 func TestOneNodeLosesNothingWhileItsClientsAreCut(t *testing.T) {
+	t.Parallel()
 	c := short(t)
 	c.Registry, c.History, c.Nodes = Memory, Memory, 1
 	c.Faults = []string{"clients-cut", "clients-slow", "clients-blackholed", "node-paused"}
@@ -86,6 +90,7 @@ func TestOneNodeLosesNothingWhileItsClientsAreCut(t *testing.T) {
 }
 
 func TestClusterKeepsItsPromisesWhileItBreaks(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name    string
 		history string
@@ -96,6 +101,7 @@ func TestClusterKeepsItsPromisesWhileItBreaks(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			c := short(t)
 			c.History, c.Seed = test.history, test.seed
 			needs(t, c)
