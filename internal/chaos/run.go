@@ -55,7 +55,9 @@ func (c *cluster) run(ctx context.Context, strikes []strike) error {
 	defer f.ended.Wait()
 	defer unwatch()
 	defer leave()
-	f.arrive(ctx, watching, staying)
+	if !f.arrive(ctx, watching, staying) {
+		return ctx.Err()
+	}
 
 	publishing, silence := context.WithCancel(ctx)
 	defer silence()

@@ -23,14 +23,15 @@ const (
 )
 
 // arrive has everybody connect, the observers first, who have to be told of every
-// other user's coming once.
-func (f *fleet) arrive(ctx, watching, staying context.Context) {
+// other user's coming once. It reports false when somebody does not get in: then
+// there is nothing to break.
+func (f *fleet) arrive(ctx, watching, staying context.Context) bool {
 	report := f.cluster.report
 	observers, others := f.clients[:len(f.observers)], f.clients[len(f.observers):]
 	f.connect(watching, observers)
 	if wrong := until(ctx, connectWithin, func() string { return missing(observers) }); wrong != "" {
 		report.find(findLost, "observers do not get in: %s", wrong)
-		return
+		return false
 	}
 	for _, o := range f.observers {
 		o.reset()
@@ -39,11 +40,12 @@ func (f *fleet) arrive(ctx, watching, staying context.Context) {
 	f.connect(staying, others)
 	if wrong := until(ctx, connectWithin, func() string { return missing(f.clients) }); wrong != "" {
 		report.find(findLost, "clients do not get in: %s", wrong)
-		return
+		return false
 	}
 	report.say("%d clients came in %v", len(f.clients), time.Since(began).Round(10*time.Millisecond))
 	f.toldOnce(ctx, true)
 	f.present(ctx, f.expected(), slack)
+	return true
 }
 
 // toldOnce checks that every observer is told once of everybody else who came, or
