@@ -7,19 +7,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/redisregistry/internal/redistest"
 )
 
 func TestOnACluster(t *testing.T) {
 	masters := redistest.Cluster(t)
-	var addrs []string
-	for _, s := range masters {
-		addrs = append(addrs, s.Addr)
-	}
-	client := func() *redis.ClusterClient { return redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs}) }
+	client := clusterClients(masters)
 	a, b := start(t, client()), start(t, client())
 	// Enough for every master to have some.
 	var channels []string

@@ -25,24 +25,28 @@ func startThree(t *testing.T, client func() redis.UniversalClient, count int) (n
 }
 
 func conform(t *testing.T, client func() redis.UniversalClient) {
+	t.Helper()
 	histories := func(t *testing.T, count int) (list []chat.History) {
 		for _, n := range startThree(t, client, count) {
 			list = append(list, n.History())
 		}
 		return list
 	}
-	t.Run("Registry", func(t *testing.T) {
-		chattest.TestRegistry(t, func(t *testing.T) (list []chattest.Node) {
-			for _, n := range startThree(t, client, 20_000) {
-				list = append(list, chattest.Node{Registry: n.Registry, History: n.History()})
-			}
-			return list
-		})
-	})
+	t.Run("Registry", func(t *testing.T) { conformRegistry(t, client) })
 	t.Run("History", func(t *testing.T) {
 		chattest.TestHistory(t, func(t *testing.T) []chat.History { return histories(t, 20_000) })
 	})
 	t.Run("Retention", func(t *testing.T) { chattest.TestRetention(t, histories) })
+}
+
+func conformRegistry(t *testing.T, client func() redis.UniversalClient) {
+	t.Helper()
+	chattest.TestRegistry(t, func(t *testing.T) (list []chattest.Node) {
+		for _, n := range startThree(t, client, 20_000) {
+			list = append(list, chattest.Node{Registry: n.Registry, History: n.History()})
+		}
+		return list
+	})
 }
 
 func TestConformance(t *testing.T) {
@@ -51,11 +55,20 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceOnACluster(t *testing.T) {
+	conform(t, clusterClients(redistest.Cluster(t)))
+}
+
+// As before Redis 7.
+func TestConformanceOnAClusterWithoutShardedPubSub(t *testing.T) {
+	conformRegistry(t, clusterClients(redistest.Cluster(t, "--rename-command", "SPUBLISH", "")))
+}
+
+func clusterClients(masters []*redistest.Server) func() redis.UniversalClient {
 	var addrs []string
-	for _, s := range redistest.Cluster(t) {
+	for _, s := range masters {
 		addrs = append(addrs, s.Addr)
 	}
-	conform(t, func() redis.UniversalClient { return redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs}) })
+	return func() redis.UniversalClient { return redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs}) }
 }
 
 // A registry in front of another history, here one that all nodes share by being one.

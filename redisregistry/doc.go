@@ -13,7 +13,7 @@
 // It needs Redis 6.2 or later: one server, one that Sentinel watches, or a Cluster,
 // where it uses sharded pub/sub if all have it (7.0). Keys with one hash tag are used
 // together, and all keys begin with the prefix. The client's credentials have to
-// allow scripts, hashes, sets, sorted sets, streams and pub/sub.
+// allow scripts, hashes, lists, sets, sorted sets, streams and pub/sub.
 //
 // # Messages
 //

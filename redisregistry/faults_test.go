@@ -2,13 +2,10 @@ package redisregistry_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -315,38 +312,79 @@ func TestWhatPubSubLosesIsFound(t *testing.T) {
 
 func TestANodeThatIsAwayClosesSocketsWhenItIsBack(t *testing.T) {
 	s := redistest.Start(t)
-	var cut atomic.Bool
-	a, b := start(t, clientOf(s)), start(t, redis.NewClient(&redis.Options{
-		Addr: s.Addr,
-		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if cut.Load() {
-				return nil, errors.New("cut off")
-			}
-			return (&net.Dialer{}).DialContext(ctx, network, addr)
-		},
-	}))
+	var line cable
+	a, b := start(t, clientOf(s)), start(t, line.client(s))
 	bob, eve := b.connect("bob"), b.connect("eve")
-	cut.Store(true)
-	admin := s.Client()
-	defer admin.Close()
-	for _, kind := range []string{"normal", "pubsub"} {
-		if err := admin.Do(t.Context(), "CLIENT", "KILL", "TYPE", kind).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	line.cut()
 	b.awaitHealth(false)
-	a.awaitHealth(true)
 	if n, err := a.Close(t.Context(), "bob", 0, chat.CloseDisconnected, ""); err != nil || n != 1 {
 		t.Errorf("closed %d, %v; want 1", n, err)
 	}
 	if codes := bob.codes(); len(codes) > 0 {
 		t.Errorf("closed with %v by whom nobody can reach", codes)
 	}
-	cut.Store(false)
+	line.mend()
 	eventually(t, "bob to be closed", func() bool { return slices.Equal(bob.codes(), []chat.CloseCode{chat.CloseDisconnected}) })
 	if codes := eve.codes(); len(codes) > 0 {
 		t.Errorf("eve was closed with %v", codes)
 	}
+}
+
+// All at once, not when their turn comes: it would take a minute for so many.
+func TestWhatANodeMissesWhileItIsAwayComesWhenItIsBack(t *testing.T) {
+	s := redistest.Start(t)
+	var line cable
+	a, b := start(t, clientOf(s)), start(t, line.client(s))
+	var channels []string
+	for i := range 200 {
+		channels = append(channels, fmt.Sprint("channel", i))
+	}
+	bob := b.connect("bob", channels...)
+	a.publish("channel0", "before")
+	line.cut()
+	b.awaitHealth(false)
+	for _, channel := range channels {
+		a.publish(channel, "1", "2", "3")
+	}
+	a.publish("@bob", "1")
+	line.mend()
+	back := time.Now()
+	for _, channel := range channels[1:] {
+		bob.wantGot(t, channel, "1", "2", "3")
+	}
+	bob.wantGot(t, "channel0", "before", "1", "2", "3")
+	bob.wantGot(t, "@bob", "1")
+	if took := time.Since(back); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// Who leaves one node while Redis loses its memory is not told as gone before
+// another node, where they are still, is back.
+func TestWhoIsStillOnAnotherNodeHasNotLeft(t *testing.T) {
+	s := redistest.Start(t)
+	lease := redisregistry.WithLease(3 * time.Second)
+	var line cable
+	a, b := start(t, clientOf(s), lease), start(t, line.client(s), lease)
+	here := a.connect("ana")
+	b.connect("ana")
+	joined := `ana joined "" as user, 1 there`
+	a.wantTold(joined)
+	line.cut()
+	s.Kill()
+	a.awaitHealth(false)
+	b.awaitHealth(false)
+	a.disconnect(here)
+	s.Forget()
+	s.Run()
+	a.awaitHealth(true)
+	<-time.After(500 * time.Millisecond) // a could have told by now
+	line.mend()
+	b.awaitHealth(true)
+	a.wantConnected("", "ana as user, 1")
+	<-time.After(4 * time.Second) // longer than a waits
+	a.wantConnected("", "ana as user, 1")
+	a.wantTold(joined)
 }
 
 func TestANodeStartsWithoutRedis(t *testing.T) {

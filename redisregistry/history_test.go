@@ -239,16 +239,8 @@ func TestABackupBeginsAnEpoch(t *testing.T) {
 // A node that is late to compare finds its places given away again.
 func TestPlacesThatWereGivenAwayAgainBeginAnEpoch(t *testing.T) {
 	s := redistest.Start(t, "--appendonly", "no")
-	var cut atomic.Bool
-	late := start(t, redis.NewClient(&redis.Options{
-		Addr: s.Addr,
-		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if cut.Load() {
-				return nil, errors.New("cut off")
-			}
-			return (&net.Dialer{}).DialContext(ctx, network, addr)
-		},
-	}))
+	var line cable
+	late := start(t, line.client(s))
 	late.publish("news", "1", "2")
 	admin := s.Client()
 	defer admin.Close()
@@ -256,7 +248,7 @@ func TestPlacesThatWereGivenAwayAgainBeginAnEpoch(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost := late.publish("news", "3", "4")
-	cut.Store(true)
+	line.cut()
 	s.Kill()
 	late.awaitHealth(false)
 	s.Run()
@@ -265,12 +257,54 @@ func TestPlacesThatWereGivenAwayAgainBeginAnEpoch(t *testing.T) {
 	if again.Place.Epoch != lost.Place.Epoch {
 		t.Fatalf("it begins an epoch without having seen anything: %v", again.Place)
 	}
-	cut.Store(false)
+	line.mend()
 	late.awaitHealth(true)
 	if p := late.publish("news", "next").Place; p.Epoch == lost.Place.Epoch {
 		t.Errorf("the next place is %v, where %v was given twice", p, lost.Place)
 	}
 	wantContents(t, late.History(), "news", lost.Place, "gone")
+}
+
+func TestTooManyChannelsBeginAnEpoch(t *testing.T) {
+	s := redistest.Start(t)
+	n := start(t, clientOf(s))
+	before := n.publish("news", "1", "2").Place
+	admin := s.Client()
+	defer admin.Close()
+	// As many as may be have come and gone since.
+	places, err := admin.Keys(t.Context(), "chat:*:places").Result()
+	if err != nil || len(places) != 1 {
+		t.Fatalf("keys = %q, %v", places, err)
+	}
+	fields := make([]any, 0, 200_000)
+	for i := range 100_000 {
+		fields = append(fields, fmt.Sprint(":gone", i), 1)
+	}
+	if err := admin.HSet(t.Context(), places[0], fields...).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if p := n.publish("news", "3").Place; p.Epoch != before.Epoch || p.Seq != 3 {
+		t.Errorf("a known channel goes on with %v", p)
+	}
+	// Some other channel of the same bucket: the epoch is the bucket's.
+	for i := 0; ; i++ {
+		p := n.publish(fmt.Sprint("other", i), "x").Place
+		size, err := admin.HLen(t.Context(), places[0]).Result()
+		if err != nil || i == 10_000 {
+			t.Fatal(size, err)
+		}
+		if size < 10 {
+			if p.Seq != 1 || p.Epoch == before.Epoch {
+				t.Errorf("a new channel's first place is %v", p)
+			}
+			break
+		}
+	}
+	wantContents(t, n.History(), "news", before, "gone")
+	if p := n.publish("news", "4").Place; p.Epoch == before.Epoch || p.Seq != 1 {
+		t.Errorf("the channel goes on with %v", p)
+	}
+	wantContents(t, n.History(), "news", chat.Place{}, "4")
 }
 
 func TestManyPublishersGetContiguousPlaces(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -212,12 +213,9 @@ func serveAsNode(addr string) {
 	select {}
 }
 
-func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
-	s := redistest.Start(t)
-	lease := redisregistry.WithLease(processLease)
-	a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
-	ana := a.connect("ana")
-
+// startProcess starts another node as a process and waits until its users are there.
+func startProcess(t *testing.T, s *redistest.Server) *os.Process {
+	t.Helper()
 	process := exec.Command(os.Args[0])
 	process.Env = append(os.Environ(), "CHAT_TEST_NODE="+s.Addr)
 	out, err := process.StdoutPipe()
@@ -231,14 +229,23 @@ func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || strings.TrimSpace(line) != "ready <nil>" {
 		t.Fatalf("the other process says %q, %v", line, err)
 	}
+	return process.Process
+}
+
+func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
+	s := redistest.Start(t)
+	lease := redisregistry.WithLease(processLease)
+	a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
+	ana := a.connect("ana")
+
+	process := startProcess(t, s)
 	a.wantConnected("", "ana as user, 2", "bob as user, 1")
 	a.wantConnected("news", "ana as user, 1", "bob as user, 1")
 	// As long as it lives, they stay.
-	passing := time.After(processLease)
-	<-passing
+	<-time.After(processLease)
 	a.wantConnected("", "ana as user, 2", "bob as user, 1")
 
-	if err := process.Process.Kill(); err != nil {
+	if err := process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	killed := time.Now()
@@ -262,5 +269,61 @@ func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
 		if all := sorted(n.told()); strings.LastIndex(all, `ana left ""`) < strings.LastIndex(all, `bob left ""`) {
 			t.Errorf("ana has left before her last socket went: %s", all)
 		}
+	}
+}
+
+// A process that was halted for longer than its lease finds out, and brings its
+// users back.
+func TestUsersOfAHaltedNodeComeBack(t *testing.T) {
+	s := redistest.Start(t)
+	a := start(t, clientOf(s), redisregistry.WithLease(processLease))
+	process := startProcess(t, s)
+	a.wantConnected("news", "ana as user, 1", "bob as user, 1")
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	a.wantConnected("")
+	a.wantConnected("news")
+	if err := process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	a.wantConnected("", "ana as user, 1", "bob as user, 1")
+	a.wantConnected("news", "ana as user, 1", "bob as user, 1")
+	eventually(t, "all to be told", func() bool { return len(a.told()) >= 12 })
+	count := make(map[string]int)
+	for _, c := range a.told() {
+		count[strings.SplitAfter(c, " as ")[0]]++
+	}
+	want := make(map[string]int)
+	for _, name := range []string{"ana", "bob"} {
+		for _, channel := range []string{"", "news"} {
+			want[fmt.Sprintf("%s joined %q as ", name, channel)] = 2
+			want[fmt.Sprintf("%s left %q as ", name, channel)] = 1
+		}
+	}
+	if diff := cmp.Diff(want, count); diff != "" {
+		t.Errorf("comings and goings (-want +got):\n%s", diff)
+	}
+}
+
+// After an outage all leases have run out. That is no reason to leave.
+func TestNobodyLeavesForAnOutageLongerThanTheLease(t *testing.T) {
+	s := redistest.Start(t)
+	lease := redisregistry.WithLease(2 * time.Second)
+	a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
+	a.connect("ana", "news")
+	b.connect("bob", "news")
+	s.Stop()
+	a.awaitHealth(false)
+	b.awaitHealth(false)
+	<-time.After(2 * time.Second)
+	s.Continue()
+	a.awaitHealth(true)
+	b.awaitHealth(true)
+	<-time.After(4 * time.Second) // all would be found dead by now
+	for _, n := range []*node{a, b} {
+		n.wantConnected("news", "ana as user, 1", "bob as user, 1")
+		n.wantTold(`ana joined "" as user, 1 there`, `ana joined "news" as user, 1 there`,
+			`bob joined "" as user, 2 there`, `bob joined "news" as user, 2 there`)
 	}
 }

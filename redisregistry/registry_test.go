@@ -2,8 +2,10 @@ package redisregistry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -147,9 +149,55 @@ func start(t testing.TB, client redis.UniversalClient, opts ...redisregistry.Opt
 	return n
 }
 
-// clientOf is a client with go-redis's defaults, as embedders have it.
+var clients atomic.Int64
+
+// clientOf is a client as embedders have it: with go-redis's defaults, and every
+// other one with what its documents recommend.
 func clientOf(s *redistest.Server) *redis.Client {
-	return redis.NewClient(&redis.Options{Addr: s.Addr})
+	return redis.NewClient(&redis.Options{Addr: s.Addr, ContextTimeoutEnabled: clients.Add(1)%2 == 0})
+}
+
+// cable is what a client's connections go through.
+type cable struct {
+	mu    sync.Mutex // guards what follows
+	off   bool
+	conns []net.Conn
+}
+
+func (c *cable) client(s *redistest.Server) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Addr: s.Addr,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if err == nil && c.off {
+				_ = conn.Close()
+				return nil, errors.New("cut off")
+			}
+			c.conns = append(c.conns, conn)
+			return conn, err
+		},
+	})
+}
+
+// cut breaks the connections and lets no other be made until mended.
+func (c *cable) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.off = true
+	for _, conn := range c.conns {
+		if conn != nil {
+			_ = conn.Close()
+		}
+	}
+	c.conns = nil
+}
+
+func (c *cable) mend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.off = false
 }
 
 func (n *node) awaitHealth(healthy bool) {

@@ -162,14 +162,15 @@ func (s *Server) Await(what string, cond func() bool) {
 	}
 }
 
-// Cluster starts a cluster of three masters and returns them.
-func Cluster(t testing.TB) []*Server {
+// Cluster starts a cluster of three masters, with more of their configuration as
+// arguments, and returns them.
+func Cluster(t testing.TB, args ...string) []*Server {
 	t.Helper()
 	need(t, "redis-cli")
 	var servers []*Server
 	create := []string{"--cluster", "create"}
 	for range 3 {
-		s := Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+		s := Start(t, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "2000"}, args...)...)
 		servers = append(servers, s)
 		create = append(create, s.Addr)
 	}
