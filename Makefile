@@ -7,8 +7,10 @@ ARGS      ?=
 TESTFLAGS ?=
 BENCH     ?= .
 FUZZTIME  ?= 10s
+SEED      ?= 1
+LENGTH    ?= 1m
 
-.PHONY: help run test lint fuzz bench bench-quick microbench cover deps needs
+.PHONY: help run test lint fuzz bench bench-quick microbench chaos cover deps needs
 
 help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +35,9 @@ bench-quick: ## the two main rows of that, in under a minute
 
 microbench: ## run the benchmarks of single functions (BENCH=regexp)
 	@scripts/each go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+chaos: needs ## break a cluster of real processes under traffic (SEED=1 LENGTH=1m ARGS='-history redis')
+	@cd internal/chaos && go run ./cmd/chaos -seed $(SEED) -length $(LENGTH) $(ARGS)
 
 cover: needs ## show how much of each package the tests reach, and of all
 	@scripts/cover

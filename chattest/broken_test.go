@@ -20,6 +20,7 @@ import (
 func TestBroken(t *testing.T) {
 	const variable = "CHATTEST_BROKEN"
 	if name, child := os.LookupEnv(variable); child {
+		chattest.SetPatience(3 * time.Second)
 		for _, b := range broken {
 			if b.name == name {
 				b.run(t)

@@ -183,6 +183,7 @@ func (r *Registry) catchUp(ctx context.Context) {
 	defer tick.Stop()
 	late := make(map[string]chat.Place)  // to be looked at now
 	later := make(map[string]chat.Place) // in this round
+	atOnce := 0                          // of these
 	for {
 		select {
 		case <-ctx.Done():
@@ -195,8 +196,9 @@ func (r *Registry) catchUp(ctx context.Context) {
 			}
 			if len(later) == 0 {
 				later = r.subs.channels()
+				atOnce = len(later)*int(round)/int(rounds) + 1
 			}
-			for n := len(later)*int(round)/int(rounds) + 1; n > 0 && len(later) > 0; n-- {
+			for n := atOnce; n > 0 && len(later) > 0; n-- {
 				for channel, newest := range later {
 					late[channel] = newest
 					delete(later, channel)

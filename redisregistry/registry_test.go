@@ -149,9 +149,12 @@ func start(t testing.TB, client redis.UniversalClient, opts ...redisregistry.Opt
 	return n
 }
 
-// clientOf is a client with go-redis's defaults, as embedders have it.
+var clients atomic.Int64
+
+// clientOf is a client as embedders have it: with go-redis's defaults, and every
+// other one with what its documents recommend.
 func clientOf(s *redistest.Server) *redis.Client {
-	return redis.NewClient(&redis.Options{Addr: s.Addr})
+	return redis.NewClient(&redis.Options{Addr: s.Addr, ContextTimeoutEnabled: clients.Add(1)%2 == 0})
 }
 
 // cable is what a client's connections go through.

@@ -97,6 +97,7 @@ func (h *History) store(msgs []*pending) error {
 		if h.given.twice(name, c) {
 			h.cfg.logger.Warn("the database has gone back in time, a new epoch begins", "channel", name)
 			h.given.again = true
+			break
 		}
 	}
 	if h.given.again {

@@ -1,0 +1,351 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/reto10/chat"
+)
+
+const (
+	handshakeWithin = 20 * time.Second
+	welcomeWithin   = 30 * time.Second
+	// silence is how long a client hears nothing, not even a heartbeat, before it
+	// takes its line for dead.
+	silence = 75 * time.Second
+	// settled is how long a socket has to be open before its end needs a reason: one
+	// that is being set up may be turned away, also while what it missed is read
+	// from a history that cannot answer.
+	settled = 20 * time.Second
+	// Between two tries to connect; the first is soon, and there is jitter.
+	firstPause = 200 * time.Millisecond
+	mostPause  = 3 * time.Second
+)
+
+// event is whatever a server sends.
+type event struct {
+	Type      string          `json:"type"`
+	ID        string          `json:"id"`
+	Channel   string          `json:"channel"`
+	Content   string          `json:"content"`
+	Ref       string          `json:"ref"`
+	Code      string          `json:"code"`
+	Message   string          `json:"message"`
+	Since     json.RawMessage `json:"since"`
+	Recovered *bool           `json:"recovered"`
+	Username  string          `json:"username"`
+}
+
+// client is a socket's other end that always comes back: it follows everyone's
+// channel, its user's own and some more, and resumes from the last id of each.
+type client struct {
+	cluster  *cluster
+	report   *report
+	ledger   *ledger
+	user     chat.User
+	expires  bool     // while things break, its tokens end soon
+	channels []string // beside everyone's and its own
+	fronted  bool     // it connects through the proxy in front of a node
+	pinned   *node    // the only node it connects to; nil: any
+	rng      *rand.Rand
+
+	// hear gets every event but messages, and an empty one when a socket ended.
+	hear func(event) // or nil
+
+	mu      sync.Mutex // guards what follows
+	cursors map[string]*cursor
+	conn    *websocket.Conn // nil: not connected
+	node    *node           // it is connected to
+
+	writing sync.Mutex // held while a command is written
+}
+
+// follow connects again and again until ctx ends, then leaves. It returns when the
+// last socket has ended.
+func (c *client) follow(ctx context.Context) {
+	pause := firstPause
+	for ctx.Err() == nil {
+		if c.session(ctx) {
+			pause = firstPause
+		}
+		wait := time.NewTimer(time.Duration(c.rng.Int64N(int64(pause))) + pause/4)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+		}
+		pause = min(2*pause, mostPause)
+	}
+}
+
+// session is one connection from its handshake to its end. It reports whether
+// there was a welcome.
+func (c *client) session(ctx context.Context) (welcomed bool) {
+	n := c.pinned
+	if n == nil {
+		n = c.cluster.nodes[c.rng.IntN(len(c.cluster.nodes))]
+	}
+	conn, resumed, err := c.dial(ctx, n)
+	if err != nil {
+		if ctx.Err() == nil {
+			c.report.tally("handshakes that failed")
+		}
+		return false
+	}
+	defer conn.Close()
+	opened := time.Now()
+	leaving := context.AfterFunc(ctx, func() {
+		bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+		_ = conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	})
+	defer leaving()
+
+	_ = conn.SetReadDeadline(time.Now().Add(welcomeWithin))
+	err = c.welcome(conn, resumed)
+	if err == nil {
+		welcomed = true
+		c.attach(conn, n)
+		err = c.read(ctx, conn)
+		c.attach(nil, nil)
+		if c.hear != nil {
+			c.hear(event{})
+		}
+	}
+	if ctx.Err() == nil {
+		c.closed(n, err, welcomed, time.Since(opened))
+	}
+	return welcomed
+}
+
+// dial opens a socket that goes on from where the last one was.
+func (c *client) dial(ctx context.Context, n *node) (conn *websocket.Conn, resumed []string, err error) {
+	query := url.Values{"channel": c.channels}
+	c.mu.Lock()
+	for _, channel := range slices.Sorted(maps.Keys(c.cursors)) {
+		resumed = append(resumed, chat.FormatID(channel, c.cursors[channel].at))
+	}
+	c.mu.Unlock()
+	query["since"] = resumed
+	address := n.address
+	if c.fronted {
+		address = n.front.address
+	}
+	select {
+	case c.cluster.dialling <- struct{}{}:
+		defer func() { <-c.cluster.dialling }()
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	signer := c.cluster.tokens
+	if c.expires && c.cluster.turbulent.Load() {
+		signer = c.cluster.shortLife
+	}
+	token, err := signer.Issue(c.user)
+	if err != nil {
+		return nil, nil, err
+	}
+	dialer := websocket.Dialer{
+		HandshakeTimeout: handshakeWithin,
+		ReadBufferSize:   1024,
+		WriteBufferSize:  512,
+		WriteBufferPool:  &c.cluster.buffers,
+		Subprotocols:     []string{"chat.v1"},
+	}
+	header := http.Header{"Authorization": {"Bearer " + token.AccessToken}}
+	conn, resp, err := dialer.DialContext(ctx, "ws://"+address+"/ws/chat?"+query.Encode(), header)
+	if err != nil && resp != nil {
+		resp.Body.Close()
+		late := resp.StatusCode == http.StatusUnauthorized && signer == c.cluster.shortLife // on a slow line
+		if resp.StatusCode != http.StatusServiceUnavailable && !late {
+			c.report.find(findProtocol, "%s was refused by %s: %s", c.user.Name, n.name, resp.Status)
+		}
+	}
+	return conn, resumed, err
+}
+
+// welcome takes the first event, which says where the socket starts.
+func (c *client) welcome(conn *websocket.Conn, resumed []string) error {
+	e, err := readEvent(conn)
+	if err != nil {
+		return err
+	}
+	var since []string
+	if err := json.Unmarshal(e.Since, &since); err != nil || e.Type != "welcome" {
+		c.report.find(findProtocol, "%s was welcomed with %+v", c.user.Name, e)
+		return errors.New("no welcome")
+	}
+	first := len(resumed) == 0
+	forgotten := !first && (e.Recovered == nil || !*e.Recovered)
+	if forgotten {
+		c.report.tally("resumptions that were told of a loss")
+		if !c.cluster.config.Forgetful {
+			c.report.find(findForgotten, "%s resumed from %v and was not told that all of it follows", c.user.Name, resumed)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range since {
+		channel, place, err := chat.ParseID(id)
+		if err != nil {
+			c.report.find(findProtocol, "%s was welcomed with the id %q", c.user.Name, id)
+			continue
+		}
+		at := c.cursors[channel]
+		switch {
+		case at == nil:
+			if !first {
+				c.report.find(findProtocol, "%s was welcomed in %q, which it never joined", c.user.Name, channel)
+			}
+			at = new(cursor)
+			c.cursors[channel] = at
+			at.begin(place)
+		case forgotten:
+			at.begin(place)
+		case at.at != place:
+			c.report.find(findProtocol, "%s asked for what follows %s and was told %s",
+				c.user.Name, chat.FormatID(channel, at.at), id)
+		}
+	}
+	if len(c.cursors) != 2+len(c.channels) {
+		c.report.find(findProtocol, "%s starts in %d channels, not %d", c.user.Name, len(c.cursors), 2+len(c.channels))
+	}
+	return nil
+}
+
+func (c *client) read(ctx context.Context, conn *websocket.Conn) error {
+	alive := func(string) error {
+		if ctx.Err() != nil {
+			return nil // the deadline is that of leaving
+		}
+		return conn.SetReadDeadline(time.Now().Add(silence))
+	}
+	conn.SetPongHandler(alive)
+	for {
+		if err := alive(""); err != nil {
+			return err
+		}
+		e, err := readEvent(conn)
+		if err != nil {
+			return err
+		}
+		switch {
+		case e.Type == "message":
+			c.message(e)
+		case c.hear != nil:
+			c.hear(e)
+		case e.Type == "error":
+			c.report.find(findProtocol, "%s asked nothing and was told %s: %s", c.user.Name, e.Code, e.Message)
+		}
+	}
+}
+
+func (c *client) message(e event) {
+	channel, place, err := chat.ParseID(e.ID)
+	if err != nil || channel != e.Channel {
+		c.report.find(findProtocol, "a message in %q has the id %q", e.Channel, e.ID)
+		return
+	}
+	c.report.messages.Add(1)
+	c.ledger.delivered(channel, place, e.Content)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := c.cursors[channel]
+	if at == nil {
+		c.report.find(findForged, "%s got %s and is not in that channel", c.user.Name, e.ID)
+		return
+	}
+	before := at.at
+	if finding := at.next(place); finding != "" {
+		c.report.find(finding, "%s got %s after %s", c.user.Name, e.ID, chat.FormatID(channel, before))
+	}
+}
+
+// closed judges how a socket ended.
+func (c *client) closed(n *node, err error, welcomed bool, age time.Duration) {
+	code := websocket.CloseAbnormalClosure
+	reason := err.Error()
+	if closing := new(websocket.CloseError); errors.As(err, &closing) {
+		code, reason = closing.Code, fmt.Sprintf("%d %s", closing.Code, closing.Text)
+	}
+	c.report.tally(fmt.Sprintf("sockets that ended with %d", code))
+	switch code {
+	case int(chat.CloseTokenExpired):
+		if !c.expires {
+			c.report.find(findClosed, "%s: %s, but its token holds", c.user.Name, reason)
+		}
+		return
+	case websocket.CloseAbnormalClosure, int(chat.CloseGoingAway), int(chat.CloseTooSlow):
+	default:
+		c.report.find(findClosed, "%s: %s", c.user.Name, reason)
+		return
+	}
+	if welcomed && age > settled && !n.disturbed() && (!c.fronted || !n.front.disturbed()) {
+		c.report.find(findClosed, "%s: closed by %s after %v, which was not touched: %s",
+			c.user.Name, n.name, age.Round(time.Millisecond), reason)
+	}
+}
+
+func (c *client) attach(conn *websocket.Conn, n *node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conn, c.node = conn, n
+}
+
+// connected is the node that the client is connected to, or nil.
+func (c *client) connected() *node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.node
+}
+
+// behind returns a channel of which not all has come that was acknowledged or, when
+// any counts, that others got, with what is missing.
+func (c *client) behind(any bool) (missing string, yes bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for channel, at := range c.cursors {
+		if last := c.ledger.last(channel, any); !at.reached(last) {
+			return fmt.Sprintf("%s is at %s and not at %s", c.user.Name,
+				chat.FormatID(channel, at.at), chat.FormatID(channel, last)), true
+		}
+	}
+	return "", false
+}
+
+// send writes a command to the socket that there is now.
+func (c *client) send(command any) error {
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	if conn == nil {
+		return errors.New("not connected")
+	}
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	return conn.WriteJSON(command)
+}
+
+func readEvent(conn *websocket.Conn) (event, error) {
+	var e event
+	_, b, err := conn.ReadMessage()
+	if err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(b, &e); err != nil {
+		return e, fmt.Errorf("reading %.100q: %w", b, err)
+	}
+	return e, nil
+}

@@ -1,0 +1,101 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"sync"
+	"time"
+)
+
+const (
+	// goneWithin is how long what a client held may take to be gone.
+	goneWithin = 30 * time.Second
+	// A node keeps connections to what it stands on, however many it needed at
+	// once, and goroutines for them; what clients leave behind is in the hundreds.
+	extraSockets    = 64
+	extraGoroutines = 64
+)
+
+// staying are the keys that stay in Redis when all nodes have gone: how far the
+// channels have come, and what was told of comings and goings, which is bounded.
+var staying = regexp.MustCompile(`^chat:\{(\d+\}:places|presence\}:(era|events))$`)
+
+// passing are those that end by themselves.
+var passing = regexp.MustCompile(`^chat:\{(\d+\}:[sn]:.*|presence\}:gone)$`)
+
+// empty checks that nodes without clients hold what they held when they had just
+// started.
+func (c *cluster) empty(ctx context.Context) {
+	c.http.CloseIdleConnections()
+	for _, n := range c.nodes {
+		wrong := until(ctx, goneWithin, func() string {
+			now, err := n.footprint(ctx)
+			switch {
+			case err != nil:
+				return err.Error()
+			case now.sockets > n.fresh.sockets+extraSockets:
+				return fmt.Sprintf("%d sockets, %d when it started", now.sockets, n.fresh.sockets)
+			case now.goroutines > n.fresh.goroutines+extraGoroutines:
+				return fmt.Sprintf("%d goroutines, %d when it started", now.goroutines, n.fresh.goroutines)
+			}
+			c.report.say("%s without clients: %d sockets and %d goroutines, %d and %d when it had started",
+				n.name, now.sockets, now.goroutines, n.fresh.sockets, n.fresh.goroutines)
+			return ""
+		})
+		if wrong != "" {
+			c.report.find(findLeftover, "%s without clients holds %s", n.name, wrong)
+		}
+	}
+}
+
+// drainAll ends the nodes in good order, all at once, and looks at what stays.
+func (c *cluster) drainAll(ctx context.Context) {
+	var draining sync.WaitGroup
+	for _, n := range c.nodes {
+		draining.Go(func() {
+			if err := n.drainAway(); err != nil {
+				c.report.find(findProcess, "%v", err)
+			}
+			for _, address := range []string{n.address, n.debug} {
+				if listens(address) {
+					c.report.find(findLeftover, "somebody listens on %s of %s, which has ended", address, n.name)
+				}
+			}
+		})
+	}
+	draining.Wait()
+	if c.redis == nil {
+		return
+	}
+	keys, err := c.keys(ctx)
+	if err != nil {
+		c.report.find(findLeftover, "looking at Redis's keys: %v", err)
+		return
+	}
+	for key, lasts := range keys {
+		switch {
+		case staying.MatchString(key):
+		case passing.MatchString(key) && lasts > 0:
+		default:
+			c.report.find(findLeftover, "the key %s, which lasts for %v", key, lasts)
+		}
+	}
+	c.report.say("Redis keeps %d keys of the history's", len(keys))
+}
+
+// keys are all of Redis's keys, and how long each lasts, -1 for ever.
+func (c *cluster) keys(ctx context.Context) (map[string]time.Duration, error) {
+	keys := make(map[string]time.Duration)
+	scan := c.admin.Scan(ctx, 0, "", 1000).Iterator()
+	for scan.Next(ctx) {
+		lasts, err := c.admin.PTTL(ctx, scan.Val()).Result()
+		if err != nil {
+			return nil, err
+		}
+		if lasts != -2 { // it ended meanwhile
+			keys[scan.Val()] = lasts
+		}
+	}
+	return keys, scan.Err()
+}

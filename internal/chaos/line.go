@@ -1,0 +1,89 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+)
+
+// line is a TCP connection's way from somebody to a server, which can be cut, made
+// slow and made to swallow what is sent.
+type line struct {
+	address string // of its near end
+	proxy   *toxiproxy.Proxy
+	disturbance
+}
+
+// lines makes lines.
+type lines struct{ api *toxiproxy.ApiServer }
+
+func newLines() lines {
+	return lines{toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
+}
+
+func (l lines) to(name, upstream string) (*line, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	proxy := toxiproxy.NewProxy(l.api, name, local(port), upstream)
+	if err := proxy.Start(); err != nil {
+		return nil, fmt.Errorf("starting the proxy of %s: %w", name, err)
+	}
+	return &line{address: local(port), proxy: proxy}, nil
+}
+
+// cut ends all connections and takes no new ones until it is mended.
+func (l *line) cut() { l.proxy.Stop() }
+
+func (l *line) mend() error { return l.proxy.Start() }
+
+// toxic is what is done to a line's bytes, in both directions.
+type toxic struct {
+	Type       string         `json:"type"`
+	Name       string         `json:"name"`
+	Stream     string         `json:"stream"`
+	Attributes map[string]any `json:"attributes"`
+}
+
+var directions = []string{"upstream", "downstream"}
+
+// poison does something to all connections, those that are open and those to
+// come, until it is cured.
+func (l *line) poison(kind string, attributes map[string]any) error {
+	for _, direction := range directions {
+		b, err := json.Marshal(toxic{kind, kind + direction, direction, attributes})
+		if err != nil {
+			return err
+		}
+		if _, err := l.proxy.Toxics.AddToxicJson(strings.NewReader(string(b))); err != nil {
+			return fmt.Errorf("making %s %s: %w", l.proxy.Name, kind, err)
+		}
+	}
+	return nil
+}
+
+func (l *line) cure(ctx context.Context, kind string) error {
+	for _, direction := range directions {
+		if err := l.proxy.Toxics.RemoveToxic(ctx, kind+direction); err != nil {
+			return fmt.Errorf("ending that %s is %s: %w", l.proxy.Name, kind, err)
+		}
+	}
+	return nil
+}
+
+// disturbance says whether something was done, or is being done, that ends
+// sockets.
+type disturbance struct {
+	under atomic.Int32 // faults under way, and those just over
+}
+
+func (d *disturbance) begin() { d.under.Add(1) }
+func (d *disturbance) end()   { d.under.Add(-1) }
+
+func (d *disturbance) disturbed() bool { return d.under.Load() > 0 }

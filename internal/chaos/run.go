@@ -1,0 +1,173 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// tail is how long publishers go on when nothing is broken any more.
+const tail = 2 * time.Second
+
+// Run runs it all and prints what happens as it does. The error is about the run
+// itself, which could not be carried out or was ended with ctx; what the nodes did
+// wrong is in the verdict.
+func Run(ctx context.Context, config Config, out io.Writer) (v Verdict, err error) {
+	if err := config.validate(); err != nil {
+		return Verdict{}, err
+	}
+	r := newReport(out)
+	strikes := plan(config)
+	r.say("seed %d, %d nodes, registry %s, history %s; the plan:\n%s",
+		config.Seed, config.Nodes, config.Registry, config.History, describe(strikes))
+	c, err := newCluster(ctx, config, r)
+	defer func() {
+		keep := config.Keep || err != nil || !v.OK()
+		if keep {
+			v.Dir = c.dir
+		}
+		if bad := c.end(keep); err == nil {
+			err = bad
+		}
+	}()
+	if err != nil {
+		return Verdict{}, err
+	}
+	if err := c.run(ctx, strikes); err != nil {
+		return Verdict{}, err
+	}
+	return r.verdict(), nil
+}
+
+// run goes through the phases of a run.
+func (c *cluster) run(ctx context.Context, strikes []strike) error {
+	for _, n := range c.nodes {
+		if err := n.remember(ctx); err != nil {
+			return err
+		}
+	}
+	f := newFleet(c)
+	watching, unwatch := context.WithCancel(ctx)
+	staying, leave := context.WithCancel(ctx)
+	defer f.ended.Wait()
+	defer unwatch()
+	defer leave()
+	if !f.arrive(ctx, watching, staying) {
+		return ctx.Err()
+	}
+
+	publishing, silence := context.WithCancel(ctx)
+	defer silence()
+	var publishers sync.WaitGroup
+	defer publishers.Wait()
+	f.publish(publishing, &publishers)
+	c.turbulent.Store(true)
+	err := c.breakThings(ctx, strikes, f)
+	c.turbulent.Store(false)
+	if err != nil {
+		silence()
+		return err
+	}
+	pause(ctx, tail)
+	silence()
+	publishers.Wait()
+	c.report.say("nothing is broken any more, and nothing is published")
+	f.settle(ctx)
+
+	for _, o := range f.observers {
+		o.reset()
+	}
+	leave()
+	f.toldOnce(ctx, false)
+	unwatch()
+	f.ended.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	f.present(ctx, map[string]int{}, c.config.Lease+slack)
+	c.empty(ctx)
+	c.drainAll(ctx)
+	published, acked, stored := c.ledger.numbers()
+	c.report.add("messages published", published)
+	c.report.add("messages acknowledged", acked)
+	c.report.add("messages stored but not acknowledged", stored)
+	c.report.add("messages received", int(c.report.messages.Load()))
+	return ctx.Err()
+}
+
+// publish has half of the messages come over HTTP and half over sockets.
+func (f *fleet) publish(ctx context.Context, running *sync.WaitGroup) {
+	c := f.cluster
+	posters := len(f.talkers)
+	every := time.Duration(posters+len(f.talkers)) * time.Second / time.Duration(c.config.Rate)
+	for i := range posters {
+		s := &speech{
+			name:    fmt.Sprintf("poster-%d", i+1),
+			rng:     rand.New(rand.NewPCG(c.config.Seed, 100+uint64(i))),
+			cluster: c,
+		}
+		running.Go(func() { postForever(ctx, s, every) })
+	}
+	for _, t := range f.talkers {
+		running.Go(func() { t.talkForever(ctx, every) })
+	}
+}
+
+// breakThings carries out the plan and returns when all is mended.
+func (c *cluster) breakThings(ctx context.Context, strikes []strike, f *fleet) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	began := time.Now()
+	var under sync.WaitGroup
+	defer under.Wait()
+	for _, s := range strikes {
+		pause(ctx, time.Until(began.Add(s.at)))
+		if ctx.Err() != nil {
+			break
+		}
+		under.Go(func() {
+			if err := c.strike(ctx, s, f); err != nil {
+				cancel(fmt.Errorf("%s: %w", s, err))
+			}
+		})
+	}
+	pause(ctx, time.Until(began.Add(c.config.Length)))
+	under.Wait()
+	return context.Cause(ctx)
+}
+
+// strike carries out one fault.
+func (c *cluster) strike(ctx context.Context, s strike, f *fleet) error {
+	what, _ := faultNamed(s.fault)
+	var n *node
+	if what.atNode {
+		n = c.nodes[s.node]
+	}
+	c.report.say("%s; %d clients are away, %d messages received", s, f.absent(), c.report.messages.Load())
+	c.report.tally("faults")
+	if what.about != "node" && what.about != "clients" {
+		c.stores.begin()
+		defer func() { _ = recovered(&c.stores, nil) }()
+	}
+	if err := what.begin(ctx, c, n); err != nil {
+		return err
+	}
+	pause(ctx, s.lasts)
+	// Also when ctx has ended: what is paused could not be ended otherwise.
+	err := what.mend(context.WithoutCancel(ctx), c, n)
+	c.report.say("%s mended", s.fault)
+	return err
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	wait := time.NewTimer(d)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+}
