@@ -11,8 +11,9 @@ import (
 	"github.com/reto10/chat"
 )
 
-// patience is how long a test waits for what has to come.
-const patience = 20 * time.Second
+// patience is how long a test waits for what has to come. Only this package's own
+// tests change it, before they begin.
+var patience = 20 * time.Second
 
 // socket is a chat.Socket that keeps what it is told.
 type socket struct {

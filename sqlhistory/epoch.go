@@ -15,6 +15,7 @@ const maxGiven = 100_000
 type given struct {
 	last     map[string]placeGiven // by channel
 	doubtful bool                  // the database may be another one than before
+	again    bool                  // it gave places again that it had given: an epoch has to begin
 }
 
 type placeGiven struct {
@@ -41,8 +42,6 @@ func (g *given) note(channel string, c *batchChannel) {
 	g.last[channel] = placeGiven{c.epoch, c.last}
 }
 
-func (g *given) forget() { clear(g.last) }
-
 func newEpoch() string { return strings.ToLower(rand.Text()[:16]) }
 
 // BeginEpoch begins a new epoch in every channel: places that clients know are gone,
@@ -53,6 +52,16 @@ func (h *History) BeginEpoch(ctx context.Context) error {
 	if _, err := h.beginEpoch(ctx, nil); err != nil {
 		return fmt.Errorf("sqlhistory: beginning an epoch: %w", err)
 	}
+	return nil
+}
+
+// renew begins the epoch that is due because places were given again.
+func (h *History) renew(ctx context.Context) error {
+	if _, err := h.beginEpoch(ctx, nil); err != nil {
+		return fmt.Errorf("beginning an epoch where places were given again: %w", err)
+	}
+	h.given.again = false
+	clear(h.given.last)
 	return nil
 }
 

@@ -66,7 +66,12 @@ func New(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) (*History, 
 	return nil, fmt.Errorf("sqlhistory: no such dialect: %d", d)
 }
 
+// open makes a history on a pool, which stays the caller's when that fails.
+
 func open(ctx context.Context, db *sql.DB, d dialect, cfg config) (*History, error) {
+	if err := d.check(ctx, db); err != nil {
+		return nil, fmt.Errorf("sqlhistory: looking at the database: %w", err)
+	}
 	if err := migrate(ctx, db, d); err != nil {
 		return nil, fmt.Errorf("sqlhistory: preparing the tables: %w", err)
 	}
@@ -113,6 +118,8 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 			return chat.Message{}, fmt.Errorf("sqlhistory: %w: the message is not UTF-8", chat.ErrInvalid)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*h.cfg.timeout)
+	defer cancel()
 	m.Place = chat.Place{}
 	m, err := h.writer.append(ctx, m)
 	if err != nil {

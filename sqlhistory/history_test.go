@@ -151,6 +151,7 @@ func TestBoth(t *testing.T) {
 		{"WhatIsDeletedByHandIsNoHole", testDeletedByHand},
 		{"BatchThatFailsFailsItsCallers", testFailingBatch},
 		{"CallerThatGivesUpReturns", testGivingUp},
+		{"NobodyWaitsForLong", testHanging},
 		{"ClosedItTakesNothing", testClosed},
 		{"NewEpoch", testBeginEpoch},
 		{"DatabaseThatWentBack", testWentBack},
@@ -376,6 +377,33 @@ func testGivingUp(t *testing.T, d database) {
 	if got := after(t, h, "c", chat.Place{}); last.Seq < 2 || got[len(got)-1] != "last" || !cmp.Equal(want, got[:len(got)-1]) {
 		t.Errorf("stored are %q", got)
 	}
+}
+
+// However many wait while the database does not answer, and without a deadline of
+// their own, each is told in about the time that two transactions may take.
+func testHanging(t *testing.T, d database) {
+	const timeout, callers = 500 * time.Millisecond, 60
+	h := d.open(t, sqlhistory.WithTimeout(timeout), sqlhistory.WithBatch(5))
+	appendTo(t, h, "c", "1")
+	release := d.lock(t)
+	start := time.Now()
+	var waiting sync.WaitGroup
+	for range callers {
+		waiting.Go(func() {
+			if _, err := h.Append(context.Background(), message("c", "x")); err == nil {
+				t.Error("stored while the tables are locked")
+			}
+		})
+	}
+	waiting.Wait()
+	if took := time.Since(start); took > 6*timeout { // in turn they would wait 12 of them
+		t.Errorf("%d callers waited %v with a timeout of %v", callers, took, timeout)
+	}
+	release()
+	eventually(t, "it to go on", func() bool {
+		_, err := h.Append(t.Context(), message("c", "2"))
+		return err == nil
+	})
 }
 
 func testClosed(t *testing.T, d database) {

@@ -73,8 +73,9 @@ func WithBatch(messages int) Option {
 	}
 }
 
-// WithTimeout bounds each transaction and each reading, 5 seconds by default. What
-// takes longer is an error.
+// WithTimeout bounds each transaction and each reading, 5 seconds by default, and
+// Append, which may have to wait for the transaction before its own, by twice that.
+// What takes longer is an error.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d <= 0 {

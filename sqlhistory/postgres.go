@@ -46,6 +46,18 @@ func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, er
 // postgres is the dialect of PostgreSQL.
 type postgres struct{}
 
+// check refuses what cannot hold every message.
+func (postgres) check(ctx context.Context, db *sql.DB) error {
+	var encoding string
+	if err := db.QueryRowContext(ctx, "SHOW server_encoding").Scan(&encoding); err != nil {
+		return err
+	}
+	if encoding != "UTF8" {
+		return fmt.Errorf("its encoding is %s, not UTF8", encoding)
+	}
+	return nil
+}
+
 // It reads the catalogue: to_regclass may remember what was before the lock was had.
 func (postgres) exists() string {
 	return "SELECT count(*) > 0 FROM pg_catalog.pg_class WHERE relname = 'chat_history' AND pg_table_is_visible(oid)"

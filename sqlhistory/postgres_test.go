@@ -12,6 +12,7 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/sqlhistory"
+	"github.com/reto10/chat/sqlhistory/internal/pgtest"
 )
 
 // The server is killed and started again, twice, while two nodes store.
@@ -104,8 +105,20 @@ func TestPostgresOnAnotherTimeline(t *testing.T) {
 	}
 }
 
-func TestPostgresDumpRestored(t *testing.T) {
+// TestPostgres runs what needs no server of its own.
+func TestPostgres(t *testing.T) {
 	server := startPostgres(t)
+	for name, test := range map[string]func(*testing.T, *pgtest.Server){
+		"DumpRestored":       testDumpRestored,
+		"NodesDoNotDeadlock": testDeadlocks,
+		"AnotherEncoding":    testEncoding,
+		"Connections":        testConnections,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, server) })
+	}
+}
+
+func testDumpRestored(t *testing.T, server *pgtest.Server) {
 	d, restored := onPostgres(t, server), onPostgres(t, server)
 	before := appendTo(t, d.open(t), "c", "1", "2")
 	dump, err := server.Command("pg_dump", d.dsn).Output()
@@ -126,8 +139,8 @@ func TestPostgresDumpRestored(t *testing.T) {
 }
 
 // Nodes store in the same channels in any order, and none is a victim of another.
-func TestPostgresNodesDoNotDeadlock(t *testing.T) {
-	d := onPostgres(t, startPostgres(t))
+func testDeadlocks(t *testing.T, server *pgtest.Server) {
+	d := onPostgres(t, server)
 	const nodes, publishers, each, channels = 3, 16, 40, 10
 	var publishing sync.WaitGroup
 	var last [nodes]*sqlhistory.History
@@ -179,5 +192,60 @@ func TestPostgresErrorsKeepThePassword(t *testing.T) {
 				t.Errorf("the error tells the password: %v", e)
 			}
 		}
+	}
+}
+
+// A database that cannot hold every message is refused at the beginning, not with the
+// first emoji.
+func testEncoding(t *testing.T, server *pgtest.Server) {
+	d := onPostgres(t, server)
+	d.exec(t, "CREATE DATABASE latin ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+	h, err := database{dsn: server.DSN("latin")}.tryOpen(t.Context())
+	if err == nil {
+		closeHistory(t, h)
+		t.Fatal("opened a database in LATIN1")
+	}
+	if !strings.Contains(err.Error(), "UTF8") {
+		t.Errorf("the error does not say what is wrong: %v", err)
+	}
+}
+
+// Ways in which embedders connect: their own pool, a user who owns just a schema,
+// poolers that know no prepared statements.
+func testConnections(t *testing.T, server *pgtest.Server) {
+	owner := onPostgres(t, server)
+	owner.exec(t, "CREATE ROLE ana LOGIN")
+	owner.exec(t, "CREATE SCHEMA chat AUTHORIZATION ana")
+	owner.exec(t, "ALTER ROLE ana SET search_path = chat")
+	asAna := database{dsn: strings.ReplaceAll(owner.dsn, "user=postgres", "user=ana")}
+	var first chat.Place
+	for i, mode := range []string{"cache_statement", "describe_exec", "exec", "simple_protocol"} {
+		d := database{dsn: asAna.dsn + " default_query_exec_mode=" + mode}
+		h := d.open(t)
+		p := appendTo(t, h, "c", "🙂 "+mode)[0]
+		if i == 0 {
+			first = p
+		}
+		if p != (chat.Place{Epoch: first.Epoch, Seq: uint64(i + 1)}) {
+			t.Errorf("%s: stored at %v, the first was at %v", mode, p, first)
+		}
+		if got := after(t, h, "c", chat.Place{}); len(got) != i+1 || got[i] != "🙂 "+mode {
+			t.Errorf("%s: read %q", mode, got)
+		}
+	}
+	h, err := sqlhistory.New(t.Context(), asAna.pool(t), sqlhistory.PostgreSQL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeHistory(t, h)
+	if p := appendTo(t, h, "c", "in a pool")[0]; p.Seq != 5 || p.Epoch != first.Epoch {
+		t.Errorf("stored at %v, the first was at %v", p, first)
+	}
+	var incarnation string
+	if err := asAna.pool(t).QueryRow("SELECT incarnation FROM chat_history").Scan(&incarnation); err != nil {
+		t.Fatal(err)
+	}
+	if parts := strings.Split(incarnation, "/"); len(parts) != 3 {
+		t.Errorf("an ordinary user's history knows the database as %q, want cluster, timeline and table", incarnation)
 	}
 }

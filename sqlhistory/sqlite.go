@@ -10,8 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	driversqlite "modernc.org/sqlite" // "sqlite"
 )
 
 // bootID is a file with a name for the time since the machine was started.
@@ -43,8 +44,10 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 		}
 		d.boot = strings.TrimSpace(string(boot))
 	}
+	// A page of a channel that is busy is changed by one transaction after the other:
+	// 16 MB of log between checkpoints, four times the default, has it copied less often.
 	query := url.Values{"_pragma": {
-		fmt.Sprintf("busy_timeout(%d)", cfg.timeout.Milliseconds()), "journal_mode(WAL)", synchronous,
+		fmt.Sprintf("busy_timeout(%d)", cfg.timeout.Milliseconds()), "journal_mode(WAL)", "wal_autocheckpoint(4000)", synchronous,
 	}}
 	name := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: query.Encode()}
 	db, err := sql.Open("sqlite", name.String())
@@ -53,18 +56,63 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 	}
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
+	if err := connectFirst(ctx, db, cfg.timeout); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, err)
+	}
 	h, err := open(ctx, db, d, cfg)
 	if err != nil {
 		db.Close()
-		return nil, fmt.Errorf("opening %s: %w", file, err)
+		return nil, fmt.Errorf("%w (%s)", err, file)
 	}
 	h.ownDB = true
 	return h, nil
 }
 
+// connectFirst makes a connection. Where programs make a file at the same time, one
+// turns it to WAL and the others are refused at once, busy_timeout or not.
+func connectFirst(ctx context.Context, db *sql.DB, timeout time.Duration) error {
+	const busy = 5 // SQLITE_BUSY, in the lowest byte
+	deadline := time.After(timeout)
+	for {
+		err := db.PingContext(ctx)
+		var refused *driversqlite.Error
+		if err == nil || !errors.As(err, &refused) || refused.Code()&0xff != busy {
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-deadline:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
 // sqlite is the dialect of SQLite.
 type sqlite struct {
 	boot string // since when the machine runs, where that matters
+}
+
+// check refuses what would have readers wait for who stores, or who stores fail when
+// another does.
+func (*sqlite) check(ctx context.Context, db *sql.DB) error {
+	var mode string
+	var patience int
+	err := db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode)
+	if err == nil {
+		err = db.QueryRowContext(ctx, "PRAGMA busy_timeout").Scan(&patience)
+	}
+	switch {
+	case err != nil:
+		return err
+	case mode != "wal":
+		return fmt.Errorf("journal_mode is %s, not WAL", mode)
+	case patience == 0:
+		return errors.New("busy_timeout is not set")
+	}
+	return nil
 }
 
 func (*sqlite) exists() string {
@@ -150,15 +198,12 @@ const (
 
 func (d *sqlite) store(ctx context.Context, db *sql.DB, b *batch) error {
 	return d.immediate(ctx, db, func(conn *sql.Conn) error {
-		ids := make(map[string]int64, len(b.names))
-		for _, name := range b.names {
-			c := b.channels[name]
-			var id int64
-			err := conn.QueryRowContext(ctx, countSQLite, name, c.count, c.ms).Scan(&id, &c.epoch, &c.last, &c.gone)
-			if err != nil {
-				return err
-			}
-			ids[name] = id
+		// Having the lock it waits for nobody, so ctx is not looked at any more: for the
+		// driver that would be a goroutine for each statement.
+		ctx := context.WithoutCancel(ctx)
+		ids, err := d.count(ctx, conn, b)
+		if err != nil {
+			return err
 		}
 		insert, err := conn.PrepareContext(ctx, insertSQLite)
 		if err != nil {
@@ -174,6 +219,25 @@ func (d *sqlite) store(ctx context.Context, db *sql.DB, b *batch) error {
 		}
 		return nil
 	})
+}
+
+// count counts the channels up and returns their ids.
+func (*sqlite) count(ctx context.Context, conn *sql.Conn, b *batch) (ids map[string]int64, err error) {
+	count, err := conn.PrepareContext(ctx, countSQLite)
+	if err != nil {
+		return nil, err
+	}
+	defer count.Close()
+	ids = make(map[string]int64, len(b.names))
+	for _, name := range b.names {
+		c := b.channels[name]
+		var id int64
+		if err := count.QueryRowContext(ctx, name, c.count, c.ms).Scan(&id, &c.epoch, &c.last, &c.gone); err != nil {
+			return nil, err
+		}
+		ids[name] = id
+	}
+	return ids, nil
 }
 
 // incarnation is the time since the machine was started, where a commit may not have

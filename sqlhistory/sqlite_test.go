@@ -3,11 +3,14 @@ package sqlhistory_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/reto10/chat"
@@ -61,6 +64,34 @@ func TestFileOfAnyName(t *testing.T) {
 	}
 }
 
+func TestSQLitePoolOfOnesOwn(t *testing.T) {
+	d := inFile(t)
+	h, err := sqlhistory.New(t.Context(), d.pool(t), sqlhistory.SQLite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendTo(t, h, "c", "1")
+	wantAfter(t, h, "c", chat.Place{}, "1")
+	closeHistory(t, h)
+
+	for query, says := range map[string]string{
+		"_pragma=busy_timeout(100)&_pragma=journal_mode(DELETE)": "WAL",
+		"_pragma=journal_mode(WAL)":                              "busy_timeout",
+	} {
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "other.db")+"?"+query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if h, err := sqlhistory.New(t.Context(), db, sqlhistory.SQLite); err == nil {
+			closeHistory(t, h)
+			t.Errorf("%s: was taken", query)
+		} else if !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want it to speak of %s", query, err, says)
+		}
+	}
+}
+
 // With relaxed sync a new epoch begins when the machine was started since.
 func TestRelaxedSync(t *testing.T) {
 	d := inFile(t)
@@ -108,45 +139,58 @@ func crashing() {
 	}
 }
 
+// Two processes make a file and store in it, and are killed; and again, where they
+// were.
 func TestWhatWasAcknowledgedOutlivesTheProcess(t *testing.T) {
 	d := inFile(t)
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
+	var mu sync.Mutex // guards acked
 	acked := make(map[uint64]string)
-	for round := range 3 {
-		cmd := exec.Command(program)
-		cmd.Env = append(os.Environ(), "SQLHISTORY_CRASHING="+d.file)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		for n := 0; lines.Scan(); n++ {
-			var seq uint64
-			var i, k int
-			if _, err := fmt.Sscanf(lines.Text(), "%d %d %d", &seq, &i, &k); err != nil {
-				break // cut off
+	for range 3 {
+		var processes sync.WaitGroup
+		for range 2 {
+			cmd := exec.Command(program)
+			cmd.Env = append(os.Environ(), "SQLHISTORY_CRASHING="+d.file)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
 			}
-			acked[seq] = fmt.Sprintf("%d %d", i, k)
-			if n == 200*(round+1) {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			processes.Go(func() {
+				lines := bufio.NewScanner(out)
+				for n := 0; lines.Scan(); n++ {
+					var seq uint64
+					var i, k int
+					if _, err := fmt.Sscanf(lines.Text(), "%d %d %d", &seq, &i, &k); err != nil {
+						t.Errorf("%q: %v", lines.Text(), err)
+					}
+					mu.Lock()
+					if other, taken := acked[seq]; taken {
+						t.Errorf("place %d was given twice, to %q as well", seq, other)
+					}
+					acked[seq] = fmt.Sprintf("%d %d", i, k)
+					mu.Unlock()
+					if n == 200 {
+						if err := cmd.Process.Kill(); err != nil {
+							t.Error(err)
+						}
+					}
 				}
-			}
+				var exit *exec.ExitError
+				if err := cmd.Wait(); !errors.As(err, &exit) || exit.Exited() {
+					t.Errorf("the process ended by itself: %v", err)
+				}
+			})
 		}
-		var exit *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &exit) || exit.Exited() {
-			t.Fatalf("the process ended by itself: %v", err)
-		}
+		processes.Wait()
 	}
-	h := d.open(t)
-	wantAcked(t, h, "c", acked)
+	wantAcked(t, d.open(t), "c", acked)
 }
 
 // wantAcked checks that a channel holds all that was acknowledged, without a hole.

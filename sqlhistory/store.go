@@ -3,7 +3,6 @@ package sqlhistory
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"time"
 
 	"github.com/reto10/chat"
@@ -14,6 +13,8 @@ type dialect interface {
 	// after is the query behind History.After. Its parameters are a channel's name, a
 	// place and a limit, its columns those of channelState and of the messages.
 	after() string
+	// check reports what about the database would not do.
+	check(ctx context.Context, db *sql.DB) error
 	// transact runs fn in a transaction that may write.
 	transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error
 	// locks are statements for the beginning of a transaction that changes the
@@ -82,16 +83,33 @@ func (h *History) store(msgs []*pending) error {
 		}
 		h.given.doubtful = false
 	}
+	if h.given.again {
+		if err := h.renew(ctx); err != nil {
+			return err
+		}
+	}
 	b := newBatch(msgs)
 	if err := h.dialect.store(ctx, h.db, b); err != nil {
 		h.given.doubtful = true
 		return err
 	}
-	if epoch, err := h.keepPromises(ctx, b); err != nil {
-		return err
-	} else if epoch != "" {
+	for name, c := range b.channels {
+		if h.given.twice(name, c) {
+			h.cfg.logger.Warn("the database has gone back in time, a new epoch begins", "channel", name)
+			h.given.again = true
+			break
+		}
+	}
+	if h.given.again {
+		if err := h.renew(ctx); err != nil {
+			return err
+		}
+		epoch, err := h.epoch(ctx)
+		if err != nil {
+			return err
+		}
 		for _, c := range b.channels {
-			c.epoch = epoch
+			c.epoch = epoch // their places are of the new one now
 		}
 	}
 	for i, p := range msgs {
@@ -109,21 +127,4 @@ func (h *History) store(msgs []*pending) error {
 		}
 	}
 	return nil
-}
-
-// keepPromises begins a new epoch, and returns it, when the database gave a place
-// that it had given before: it has gone back in time.
-func (h *History) keepPromises(ctx context.Context, b *batch) (epoch string, err error) {
-	for name, c := range b.channels {
-		if !h.given.twice(name, c) {
-			continue
-		}
-		h.cfg.logger.Warn("the database has gone back in time, a new epoch begins", "channel", name)
-		if epoch, err = h.beginEpoch(ctx, nil); err != nil {
-			return "", fmt.Errorf("beginning an epoch where places were given before: %w", err)
-		}
-		h.given.forget()
-		return epoch, nil
-	}
-	return "", nil
 }

@@ -216,9 +216,9 @@ func (s *Server) end(signal syscall.Signal) {
 	s.process = nil
 }
 
-// Stop ends the server and removes what is its.
+// Stop ends the server, which need not tidy up, and removes what is its.
 func (s *Server) Stop() {
-	s.Shutdown()
+	s.end(syscall.SIGQUIT)
 	if s.log != nil {
 		s.log.Close()
 	}

@@ -1,0 +1,457 @@
+package chattest_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/chattest"
+)
+
+// TestBroken runs each test of the suites on something that breaks the promise it
+// stands for, in a process of its own: it has to fail there.
+func TestBroken(t *testing.T) {
+	const variable = "CHATTEST_BROKEN"
+	if name, child := os.LookupEnv(variable); child {
+		chattest.SetPatience(3 * time.Second)
+		for _, b := range broken {
+			if b.name == name {
+				b.run(t)
+				return
+			}
+		}
+		t.Fatalf("nothing is called %q", name)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Most of them do nothing but wait in vain: all at once.
+	outcomes := make([]chan outcome, len(broken))
+	for i, b := range broken {
+		outcomes[i] = make(chan outcome, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			pattern := "^TestBroken$"
+			if b.caughtBy != "" {
+				pattern += "/^" + b.caughtBy + "$"
+			}
+			cmd := exec.CommandContext(ctx, program, "-test.run="+pattern, "-test.v", "-test.timeout=90s")
+			cmd.Env = append(os.Environ(), variable+"="+b.name)
+			out, err := cmd.CombinedOutput()
+			outcomes[i] <- outcome{string(out), err}
+		}()
+	}
+	for i, b := range broken {
+		t.Run(b.name, func(t *testing.T) {
+			got := <-outcomes[i]
+			fail := "--- FAIL: TestBroken"
+			if b.caughtBy != "" {
+				fail += "/" + b.caughtBy
+			}
+			var exit *exec.ExitError
+			if !errors.As(got.err, &exit) || !strings.Contains(got.out, fail+" ") {
+				t.Errorf("was not caught: %v\n%s", got.err, got.out)
+			}
+			for _, wrong := range []string{"panic:", "DATA RACE"} {
+				if strings.Contains(got.out, wrong) {
+					t.Errorf("failed by something else:\n%s", got.out)
+				}
+			}
+		})
+	}
+}
+
+// outcome is what became of a process.
+type outcome struct {
+	out string
+	err error
+}
+
+// broken is what breaks a promise each, and the test that tells.
+var broken = []struct {
+	name     string
+	caughtBy string // "" for TestRetention, which is a single one
+	run      func(*testing.T)
+}{
+	{"no-order", "DeliversInTheOrderOfThePlaces", registry(func(*memory) chat.Registry { return newNaive(true) })},
+	{"no-history", "ReadsMissingPlacesFromTheHistory", registry(func(m *memory) chat.Registry { return &ignoresHistory{m} })},
+	{"repeats", "DeliversOnceWhatIsBroadcastAgain", registry(func(*memory) chat.Registry { return newNaive(false) })},
+	{"to-everyone", "DeliversToTheMembersOfTheChannel", registry(func(m *memory) chat.Registry { return &joinsAll{m} })},
+	{"join-too-far", "JoinMissesNothing", registry(func(m *memory) chat.Registry { return &joinsBefore{m} })},
+	{"join-too-far-again", "JoinAgainSaysWhatWasDelivered", registry(func(m *memory) chat.Registry { return &saysMore{m} })},
+	{"join-from-the-history", "JoinWhereSomethingIsStoredAndNotHandedOn", registry(func(m *memory) chat.Registry { return &saysLast{memory: m} })},
+	{"join-loses-what-comes-meanwhile", "JoinWhileTheHistoryIsSlow", registry(func(m *memory) chat.Registry { return &readsThenJoins{memory: m} })},
+	{"join-forever", "JoinRespectsTheContext", registry(func(m *memory) chat.Registry { return &ignoresContext{m} })},
+	{"own-channel-unnoticed", "OnesOwnChannel", registry(func(m *memory) chat.Registry { return &noOwn{m} })},
+	{"stays", "LeaveEndsDelivery", registry(func(m *memory) chat.Registry { return &neverLeaves{m} })},
+	{"stays-connected", "DisconnectEndsDelivery", registry(func(m *memory) chat.Registry { return &neverDisconnects{m} })},
+	{"ended-context-joins", "ContextsThatAreOver", registry(func(m *memory) chat.Registry { return &leaksWhenOver{m} })},
+	{"counts-one", "ConnectCountsTheUsersSockets", registry(func(m *memory) chat.Registry { return &countsOne{m} })},
+	{"unsorted", "ConnectedListsWhoIsThere", registry(func(m *memory) chat.Registry { return &unsorted{m} })},
+	{"closes-all", "CloseClosesTheOldestUntilSoManyRemain", registry(func(m *memory) chat.Registry { return &closesAll{m} })},
+	{"presence-of-sockets", "PresenceOfEachUserInOrder", registry(func(m *memory) chat.Registry { return &tellsTwice{memory: m} })},
+	{"presence-without-order", "PresenceBalancesUnderConcurrency", registry(func(m *memory) chat.Registry { return &tellsLate{memory: m} })},
+	{"notifies-all", "NotifyReachesItsAudience", registry(func(m *memory) chat.Registry { return &notifiesAll{m} })},
+	{"flushes-nothing", "FlushWaitsForDelivery", registry(func(m *memory) chat.Registry { return &flushesNothing{m} })},
+
+	{"place-twice", "PlacesCountUpByOne", history(func(h chat.History) chat.History { return &placeTwice{History: h} })},
+	{"hole", "PlacesAreContiguousUnderConcurrency", history(func(h chat.History) chat.History { return &hides{h, 100} })},
+	{"stored-twice", "PlacesAreContiguousWhenCallersGiveUp", history(func(h chat.History) chat.History { return &storesTwice{h} })},
+	{"one-too-many", "AfterReadsBack", history(func(h chat.History) chat.History { return &oneMore{h} })},
+	{"nothing-is-gone", "AfterOfWhatIsUnknownIsGone", history(func(h chat.History) chat.History { return &neverGone{h} })},
+	{"empty-without-epoch", "LastOfAnEmptyChannel", history(func(h chat.History) chat.History { return &noEpoch{h} })},
+	{"shortens", "MessagesComeBackAsTheyWere", history(func(h chat.History) chat.History { return &shortens{h} })},
+	{"one-case", "ChannelsAreSeparate", history(func(h chat.History) chat.History { return &oneCase{h} })},
+	{"hangs", "ContextsThatAreOver", history(func(h chat.History) chat.History { return &hangs{h} })},
+	{"keeps-all", "", retention(func(int) chat.History { return memoryHistory() })},
+	{"keeps-nothing", "", retention(func(n int) chat.History { return chat.NewMemoryHistory(chat.MemoryLimits{Count: n / 2}) })},
+	{"hole-after-trimming", "", retention(func(n int) chat.History {
+		return &neverGone{chat.NewMemoryHistory(chat.MemoryLimits{Count: n})}
+	})},
+}
+
+func registry(breaks func(*memory) chat.Registry) func(*testing.T) {
+	return func(t *testing.T) {
+		chattest.TestRegistry(t, func(*testing.T) []chattest.Node {
+			r := breaks(chat.NewMemoryRegistry())
+			return []chattest.Node{{Registry: r, History: memoryHistory()}}
+		})
+	}
+}
+
+func history(breaks func(chat.History) chat.History) func(*testing.T) {
+	return func(t *testing.T) {
+		chattest.TestHistory(t, func(*testing.T) []chat.History { return []chat.History{breaks(memoryHistory())} })
+	}
+}
+
+func retention(open func(count int) chat.History) func(*testing.T) {
+	return func(t *testing.T) {
+		chattest.TestRetention(t, func(_ *testing.T, count int) []chat.History { return []chat.History{open(count)} })
+	}
+}
+
+// memory is a shorter name of what the broken registries begin with.
+type memory = chat.MemoryRegistry
+
+// naive delivers at once whatever it is handed or, swapping, each second message
+// before the first.
+type naive struct {
+	swapping bool
+	history  chat.History // set before use
+
+	mu      sync.Mutex // guards what follows, and is held while delivering
+	members map[string][]chat.Socket
+	held    map[string]*chat.Message
+}
+
+func newNaive(swapping bool) *naive {
+	return &naive{swapping: swapping, members: make(map[string][]chat.Socket), held: make(map[string]*chat.Message)}
+}
+
+func (n *naive) ReadHistory(h chat.History) { n.history = h }
+
+func (*naive) Connect(context.Context, chat.Socket) (int, error) { return 1, nil }
+func (*naive) Disconnect(context.Context, chat.Socket) error     { return nil }
+
+func (n *naive) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.members[channel] = append(n.members[channel], s)
+	return n.history.Last(ctx, channel)
+}
+
+func (n *naive) Leave(context.Context, chat.Socket, string) error { return nil }
+
+func (n *naive) Broadcast(_ context.Context, m chat.Message) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	held := n.held[m.Channel]
+	if n.swapping && held == nil {
+		n.held[m.Channel] = &m
+		return nil
+	}
+	n.held[m.Channel] = nil
+	for _, s := range n.members[m.Channel] {
+		s.Deliver(chat.Event{Type: chat.EventMessage, Message: m})
+		if held != nil {
+			s.Deliver(chat.Event{Type: chat.EventMessage, Message: *held})
+		}
+	}
+	return nil
+}
+
+func (*naive) Connected(context.Context, string) ([]chat.Presence, error) { return nil, nil }
+
+func (*naive) Close(context.Context, string, int, chat.CloseCode, string) (int, error) {
+	return 0, nil
+}
+
+type ignoresHistory struct{ *memory }
+
+func (*ignoresHistory) ReadHistory(chat.History) {}
+
+type joinsAll struct{ *memory }
+
+func (r *joinsAll) Connect(ctx context.Context, s chat.Socket) (int, error) {
+	n, err := r.memory.Connect(ctx, s)
+	_, _ = r.Join(ctx, s, "b")
+	return n, err
+}
+
+// joinsBefore says one place too few.
+type joinsBefore struct{ *memory }
+
+func (r *joinsBefore) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+	p, err := r.memory.Join(ctx, s, channel)
+	p.Seq -= min(p.Seq, 1)
+	return p, err
+}
+
+// saysMore tells a member of a place that is yet to come.
+type saysMore struct{ *memory }
+
+func (r *saysMore) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+	p, err := r.memory.Join(ctx, s, channel)
+	if p.Seq > 0 {
+		p.Seq++
+	}
+	return p, err
+}
+
+// saysLast takes the history's last place for the one that is handed on.
+type saysLast struct {
+	*memory
+	history chat.History
+}
+
+func (r *saysLast) ReadHistory(h chat.History) { r.history = h; r.memory.ReadHistory(h) }
+
+func (r *saysLast) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+	if _, err := r.memory.Join(ctx, s, channel); err != nil {
+		return chat.Place{}, err
+	}
+	return r.history.Last(ctx, channel)
+}
+
+// readsThenJoins takes the place first and the member in later.
+type readsThenJoins struct {
+	*memory
+	history chat.History
+}
+
+func (r *readsThenJoins) ReadHistory(h chat.History) { r.history = h; r.memory.ReadHistory(h) }
+
+func (r *readsThenJoins) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+	p, err := r.history.Last(ctx, channel)
+	if err != nil {
+		return p, err
+	}
+	_, err = r.memory.Join(ctx, s, channel)
+	return p, err
+}
+
+type ignoresContext struct{ *memory }
+
+func (r *ignoresContext) Join(_ context.Context, s chat.Socket, channel string) (chat.Place, error) {
+	return r.memory.Join(context.Background(), s, channel)
+}
+
+type noOwn struct{ *memory }
+
+func (r *noOwn) Broadcast(ctx context.Context, m chat.Message) error {
+	if who, err := r.Connected(ctx, ""); err == nil && strings.HasPrefix(m.Channel, "@") && m.Place.Seq == 1 && len(who) > 0 {
+		return nil
+	}
+	return r.memory.Broadcast(ctx, m)
+}
+
+type neverLeaves struct{ *memory }
+
+func (*neverLeaves) Leave(context.Context, chat.Socket, string) error { return nil }
+
+type neverDisconnects struct{ *memory }
+
+func (*neverDisconnects) Disconnect(context.Context, chat.Socket) error { return nil }
+
+// leaksWhenOver forgets what it began when the context is over.
+type leaksWhenOver struct{ *memory }
+
+func (r *leaksWhenOver) Connect(ctx context.Context, s chat.Socket) (int, error) {
+	n, err := r.memory.Connect(ctx, s)
+	return n, errors.Join(err, ctx.Err())
+}
+
+type countsOne struct{ *memory }
+
+func (r *countsOne) Connect(ctx context.Context, s chat.Socket) (int, error) {
+	_, err := r.memory.Connect(ctx, s)
+	return 1, err
+}
+
+type unsorted struct{ *memory }
+
+func (r *unsorted) Connected(ctx context.Context, channel string) ([]chat.Presence, error) {
+	list, err := r.memory.Connected(ctx, channel)
+	slices.Reverse(list)
+	return list, err
+}
+
+type closesAll struct{ *memory }
+
+func (r *closesAll) Close(ctx context.Context, username string, _ int, code chat.CloseCode, reason string) (int, error) {
+	return r.memory.Close(ctx, username, 0, code, reason)
+}
+
+// tellsTwice tells of sockets, not of users.
+type tellsTwice struct {
+	*memory
+	watch func(chat.PresenceChange)
+}
+
+func (r *tellsTwice) WatchPresence(fn func(chat.PresenceChange)) {
+	r.watch = fn
+	r.memory.WatchPresence(fn)
+}
+
+func (r *tellsTwice) Connect(ctx context.Context, s chat.Socket) (int, error) {
+	n, err := r.memory.Connect(ctx, s)
+	if n > 1 {
+		r.watch(chat.PresenceChange{User: s.User(), Joined: true, Size: n})
+	}
+	return n, err
+}
+
+// tellsLate tells of every other coming when the next change is told.
+type tellsLate struct {
+	*memory
+	mu    sync.Mutex // guards what follows
+	held  *chat.PresenceChange
+	calls int
+}
+
+func (r *tellsLate) WatchPresence(fn func(chat.PresenceChange)) {
+	r.memory.WatchPresence(func(c chat.PresenceChange) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.calls++
+		if r.held == nil && r.calls%2 > 0 {
+			r.held = &c
+			return
+		}
+		fn(c)
+		if r.held != nil {
+			fn(*r.held)
+			r.held = nil
+		}
+	})
+}
+
+type notifiesAll struct{ *memory }
+
+func (r *notifiesAll) Notify(channel string, _ bool, events []chat.Event) {
+	r.memory.Notify(channel, false, events)
+}
+
+type flushesNothing struct{ *memory }
+
+func (r *flushesNothing) Flush(context.Context) error { return nil }
+
+// placeTwice gives the fourth message the third's place.
+type placeTwice struct{ chat.History }
+
+func (h *placeTwice) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+	m, err := h.History.Append(ctx, m)
+	if m.Place.Seq == 4 {
+		m.Place.Seq--
+	}
+	return m, err
+}
+
+// hides has a hole at a place.
+type hides struct {
+	chat.History
+	seq uint64
+}
+
+func (h *hides) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+	msgs, err := h.History.After(ctx, channel, p, limit)
+	return slices.DeleteFunc(msgs, func(m chat.Message) bool { return m.Place.Seq == h.seq }), err
+}
+
+// storesTwice tries again what it cannot know to have failed.
+type storesTwice struct{ chat.History }
+
+func (h *storesTwice) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+	stored, err := h.History.Append(ctx, m)
+	if _, bounded := ctx.Deadline(); bounded {
+		return h.History.Append(ctx, m)
+	}
+	return stored, err
+}
+
+type oneMore struct{ chat.History }
+
+func (h *oneMore) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+	return h.History.After(ctx, channel, p, limit+1)
+}
+
+// neverGone answers with what it has when it does not have what was asked.
+type neverGone struct{ chat.History }
+
+func (h *neverGone) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+	msgs, err := h.History.After(ctx, channel, p, limit)
+	if errors.Is(err, chat.ErrGone) {
+		return h.History.After(ctx, channel, chat.Place{}, limit)
+	}
+	return msgs, err
+}
+
+type noEpoch struct{ chat.History }
+
+func (h *noEpoch) Last(ctx context.Context, channel string) (chat.Place, error) {
+	p, err := h.History.Last(ctx, channel)
+	if p.Seq == 0 {
+		p.Epoch = ""
+	}
+	return p, err
+}
+
+type shortens struct{ chat.History }
+
+func (h *shortens) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+	whole := m.Content
+	m.Content = m.Content[:min(len(m.Content), 32<<10-1)]
+	m, err := h.History.Append(ctx, m)
+	m.Content = whole
+	return m, err
+}
+
+type oneCase struct{ chat.History }
+
+func (h *oneCase) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+	channel := m.Channel
+	m.Channel = strings.ToLower(channel)
+	m, err := h.History.Append(ctx, m)
+	m.Channel = channel
+	return m, err
+}
+
+// hangs answers when it would have, and not before.
+type hangs struct{ chat.History }
+
+func (h *hangs) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+	if ctx.Err() != nil {
+		select {}
+	}
+	return h.History.Append(ctx, m)
+}
