@@ -93,7 +93,7 @@ func TestStatsSayHowLongMessagesTook(t *testing.T) {
 
 func TestStatsSayWhyHandshakesWereRefused(t *testing.T) {
 	s := serve(t, chat.WithMaxSockets(1), chat.WithPolicy(clubPolicy{}))
-	s.dial("ana")
+	ana := s.dial("ana")
 	token := s.token("bob")
 	with := func(more ...string) []string {
 		return append(append([]string{}, upgradeHeaders...), append([]string{"Authorization", "Bearer " + token}, more...)...)
@@ -103,6 +103,7 @@ func TestStatsSayWhyHandshakesWereRefused(t *testing.T) {
 	s.request("GET", "/ws/chat?channel=no+channel", "", "", with()...)                       // invalid
 	s.request("GET", "/ws/chat", token, "")                                                  // invalid: no handshake
 	s.request("GET", "/ws/chat", "", "", upgradeHeaders...)                                  // unauthenticated
+	_ = ana.conn.CloseNow() // nobody is left to wait for
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -75,6 +75,7 @@ func TestComposeHasThreeNodesThatDrainInTime(t *testing.T) {
 		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || s.Ulimits["nofile"].Single < 100_000 {
 			t.Errorf("%s: read-only %t, drops %v, files %v", s.Name, s.ReadOnly, s.CapDrop, s.Ulimits["nofile"])
 		}
+		checkMemory(t, env["GOMEMLIMIT"], int64(s.Deploy.Resources.Limits.MemoryBytes))
 		if len(s.Ports) > 0 {
 			t.Errorf("%s is reached past the proxy", s.Name)
 		}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -72,16 +73,29 @@ func build(output string) error {
 	return nil
 }
 
-// checkVariables finds those that chatd-cluster does not know.
+// checkVariables finds those that neither chatd-cluster nor Go's runtime knows.
 func checkVariables(t *testing.T, names []string) {
 	t.Helper()
 	if len(names) == 0 {
 		t.Error("no variables")
 	}
 	for _, name := range names {
-		if !variables[name] {
+		if !variables[name] && name != "GOMEMLIMIT" {
 			t.Errorf("chatd-cluster has no variable %s", name)
 		}
+	}
+}
+
+// checkMemory compares a GOMEMLIMIT with what the process is ended at.
+func checkMemory(t *testing.T, soft string, hard int64) {
+	t.Helper()
+	text, found := strings.CutSuffix(soft, "MiB")
+	mib, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || !found {
+		t.Fatalf("GOMEMLIMIT %q", soft)
+	}
+	if limit := mib << 20; limit > hard*9/10 || limit < hard/2 {
+		t.Errorf("the runtime keeps to %s of %d MiB", soft, hard>>20)
 	}
 }
 

@@ -146,6 +146,7 @@ func TestKubernetesGivesNoMoreThanIsNeeded(t *testing.T) {
 			t.Errorf("not so: it %s", what)
 		}
 	}
+	checkMemory(t, m.env()["GOMEMLIMIT"], c.Resources.Limits.Memory().Value())
 	mounted := make(map[string]bool)
 	for _, item := range pod.Volumes[0].Secret.Items {
 		mounted[c.VolumeMounts[0].MountPath+"/"+item.Path] = true

@@ -2,15 +2,8 @@ package deploy_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"nhooyr.io/websocket"
 
@@ -41,7 +33,7 @@ func startProxy(t *testing.T, nodes [3]string) *proxy {
 	nginx := chatdtest.Needs(t, "nginx")
 	dir := t.TempDir()
 	p := &proxy{access: filepath.Join(dir, "access.log"), errors: filepath.Join(dir, "error.log")}
-	cert, key, roots := certificate(t)
+	cert, key, roots := chatdtest.Certificate(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -89,36 +81,6 @@ func startProxy(t *testing.T, nodes [3]string) *proxy {
 		return err == nil
 	})
 	return p
-}
-
-// certificate makes files with one for 127.0.0.1, and whom to trust for it.
-func certificate(t *testing.T) (cert, key string, roots *x509.CertPool) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "proxy"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	roots = x509.NewCertPool()
-	roots.AppendCertsFromPEM(chain)
-	cert = chatdtest.WriteFile(t, "cert.pem", string(chain))
-	key = chatdtest.WriteFile(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
-	return cert, key, roots
 }
 
 // dial opens a socket through the proxy, as a page of the proxy's origin.

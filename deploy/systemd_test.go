@@ -77,7 +77,7 @@ func TestTheUnitFitsChatdCluster(t *testing.T) {
 
 // The unit's variables are run with as they are, but for its port.
 func TestTheUnitRuns(t *testing.T) {
-	cert, key, _ := certificate(t)
+	cert, key, _ := chatdtest.Certificate(t)
 	state := t.TempDir()
 	unit := replace(t, read(t, "chatd.service"),
 		"%d/users", chatdtest.WriteFile(t, "users", chatdtest.Users),

@@ -83,6 +83,87 @@ func TestWhatOneNodeIsToldBothNodesKnow(t *testing.T) {
 	}
 }
 
+func TestNodesMeetInEveryKindOfRedis(t *testing.T) {
+	t.Parallel()
+	kinds := map[string]func(t *testing.T) (url string){
+		"with TLS": func(t *testing.T) string {
+			cert, key, _ := chatdtest.Certificate(t)
+			addr := chatdtest.FreeAddr(t)
+			chatdtest.StartRedis(t, "--tls-port", port(addr), "--tls-auth-clients", "no",
+				"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
+			return "rediss://:" + chatdtest.Password + "@" + addr + "?skip_verify=true"
+		},
+		"a Cluster": func(t *testing.T) string {
+			// Of one, which has it all.
+			redis := chatdtest.StartRedis(t, "--cluster-enabled", "yes", "--cluster-port", port(chatdtest.FreeAddr(t)))
+			if err := redis.Ask("CLUSTER ADDSLOTSRANGE 0 16383", "+OK"); err != nil {
+				t.Fatal(err)
+			}
+			chatdtest.Eventually(t, "the cluster to serve", func() bool { return redis.Ask("SET x y", "+OK") == nil })
+			return "redis+cluster://:" + chatdtest.Password + "@" + redis.Addr
+		},
+		"what Sentinels watch": func(t *testing.T) string {
+			sentinel := chatdtest.StartSentinel(t, chatdtest.StartRedis(t))
+			return "redis+sentinel://" + sentinel.Addr + "?master_name=chat&password=" + chatdtest.Password
+		},
+	}
+	for name, where := range kinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := startPair(t, []string{"CHATD_REGISTRY=" + where(t)}, "-history-count", "2")
+			there := connect(t, p.two, p.user)
+			there.next("welcome")
+			for _, text := range []string{"one", "two", "three"} {
+				post(t, p.one, p.admin, text)
+				if got := there.next("message").Content; got != text {
+					t.Errorf("got %s, want %s", got, text)
+				}
+			}
+			_, body := p.two.Request(http.MethodGet, "/messages", p.user, "")
+			var kept []string
+			for _, m := range decode[struct{ Messages []event }](t, body).Messages {
+				kept = append(kept, m.Content)
+			}
+			if diff := cmp.Diff([]string{"two", "three"}, kept); diff != "" {
+				t.Errorf("history of two messages (-want +got):\n%s", diff)
+			}
+			for _, d := range []*chatdtest.Process{p.one, p.two} {
+				d.Signal(syscall.SIGTERM)
+				if strings.Contains(d.Logged(), chatdtest.Password) {
+					t.Error("the password is in the log")
+				}
+			}
+			if code := p.one.ExitCode(); code != 0 { // nobody is there
+				t.Errorf("exit code %d", code)
+			}
+		})
+	}
+}
+
+func port(addr string) string {
+	_, port, _ := strings.Cut(addr, ":")
+	return port
+}
+
+func TestUsersOfAKilledNodeLeaveWithinTheLease(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t)
+	p := startPair(t, []string{"CHATD_REGISTRY=" + redis.RedisURL()}, "-lease", "2s")
+	here := connect(t, p.one, p.admin)
+	here.next("welcome")
+	connect(t, p.two, p.user).next("welcome")
+	for here.next("user_joined").Username != "user" {
+	}
+	p.two.Kill()
+	if got := here.next("user_left").Username; got != "user" {
+		t.Errorf("%s left", got)
+	}
+	_, body := p.one.Request(http.MethodGet, "/users/connected", p.admin, "")
+	if !strings.Contains(body, `"count":1`) {
+		t.Errorf("connected: %s", body)
+	}
+}
+
 func TestHistoryOutlivesTheProcess(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T) []string{

@@ -18,8 +18,9 @@ import (
 // what Sentinels watch, each with TLS or without.
 var redisKinds = []string{"redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"}
 
-// openRedis opens the registry of a URL, and returns when messages get through.
-func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slog.Logger) (_ *redisregistry.Registry, closeIt func() error, err error) {
+// openRedis opens the registry of a URL, and returns it, and what closes it, when
+// messages get through.
+func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slog.Logger) (*redisregistry.Registry, func() error, error) {
 	redis.SetLogger(redisLog{log})
 	client, err := redisClient(where.Registry)
 	if err != nil {
@@ -34,26 +35,22 @@ func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slo
 		_ = client.Close()
 		return nil, nil, daemon.UsageError("%w", err)
 	}
-	closeIt = func() error {
+	shutDown := func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 		defer cancel()
 		return errors.Join(registry.Shutdown(ctx), client.Close())
 	}
-	defer func() {
-		if err != nil {
-			_ = closeIt() // what went wrong first is told
-		}
-	}()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
 		err := registry.Check(ctx)
 		if err == nil {
-			return registry, closeIt, nil
+			return registry, shutDown, nil
 		}
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
+			_ = shutDown() // what went wrong first is told
 			return nil, nil, fmt.Errorf("waiting for -registry %s: %w", shown(where.Registry), err)
 		}
 	}

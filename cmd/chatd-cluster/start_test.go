@@ -35,6 +35,8 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 		"redis without Redis":      {[]string{"-history", "redis"}, nil, 2, "-history redis needs the URL of a Redis in -registry"},
 		"another Redis":            {[]string{"-registry", "redis://localhost:1", "-history", "redis://:hunter2@elsewhere"}, nil, 2, "-history redis: that is all there is to say"},
 		"no file":                  {[]string{"-history", "sqlite:"}, nil, 2, "needs a file"},
+		"not a flag":               {[]string{"registry", "redis://:hunter2@localhost"}, nil, 2, `unexpected argument "registry"`},
+		"no flag at all":           {[]string{"redis://:hunter2@localhost"}, nil, 2, `unexpected argument "redis:REDACTED"`},
 		"no lease":                 {[]string{"-lease", "soon"}, nil, 2, "-lease"},
 
 		"nobody there":        {[]string{"-registry", "redis://:hunter2@127.0.0.1:1"}, nil, 1, "connecting to -registry redis://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
@@ -67,6 +69,19 @@ func TestALeaseThatIsNoneIsRefused(t *testing.T) {
 	_, stderr, code := program(t).RunToEnd(t, nil, "-addr", "127.0.0.1:0", "-registry", redis.RedisURL(), "-lease", "10ms")
 	if code != 2 || !strings.Contains(stderr, "WithLease: 10ms") || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+}
+
+func TestARedisThatWillNotDoIsGivenUp(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t, "--rename-command", "SUBSCRIBE", "", "--rename-command", "SSUBSCRIBE", "")
+	_, stderr, code := program(t).RunToEnd(t, nil, "-addr", "127.0.0.1:0", "-registry", redis.RedisURL())
+	lines := strings.Split(strings.TrimSpace(stderr), "\n") // the registry warns, too
+	if last := lines[len(lines)-1]; code != 1 || !strings.HasPrefix(last, "chatd-cluster: waiting for -registry redis://"+redis.Addr+": ") {
+		t.Errorf("exit code %d, stderr:\n%s", code, stderr)
+	}
+	if strings.Contains(stderr, chatdtest.Password) || strings.Contains(stderr, "panic") {
+		t.Errorf("says too much:\n%s", stderr)
 	}
 }
 

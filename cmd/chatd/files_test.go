@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/reto10/chat/internal/chatdtest"
 )
 
 // What chatd says to a SIGHUP.
@@ -53,8 +55,8 @@ func TestWhoIsInTheUsersFileLogsIn(t *testing.T) {
 	t.Parallel()
 	file := hashed(t, "ana", "correct horse", "-role", "admin") + hashed(t, "bob", "battery staple")
 	d := startAlone(t, nil, "-users", write(t, "users", file))
-	if d.printed() != "" {
-		t.Errorf("nothing was made up for users, but it prints:\n%s", d.printed())
+	if d.Printed() != "" {
+		t.Errorf("nothing was made up for users, but it prints:\n%s", d.Printed())
 	}
 	_, ana := d.login("ana", "correct horse")
 	_, bob := d.login("bob", "battery staple")
@@ -65,7 +67,7 @@ func TestWhoIsInTheUsersFileLogsIn(t *testing.T) {
 		"admin":         {ana, http.StatusOK},
 		"ordinary user": {bob, http.StatusForbidden},
 	} {
-		if status, _ := d.get(d.url + "/users/connected?token=" + test.token); status != test.want {
+		if status, _ := d.get(d.URL + "/users/connected?token=" + test.token); status != test.want {
 			t.Errorf("%s: /users/connected: status %d, want %d", name, status, test.want)
 		}
 	}
@@ -76,7 +78,7 @@ func TestWhoIsInTheUsersFileLogsIn(t *testing.T) {
 
 func TestAFileOfHtpasswdWorksAsItIs(t *testing.T) {
 	t.Parallel()
-	needs(t, "htpasswd")
+	chatdtest.Needs(t, "htpasswd")
 	path := write(t, "users", "")
 	for _, args := range [][]string{
 		{"-B", "-b", path, "ana", "correct horse"},
@@ -116,8 +118,8 @@ func TestSIGHUPReadsUsersAgain(t *testing.T) {
 	wantLogins("at start", http.StatusOK, http.StatusUnauthorized)
 
 	rewrite(t, path, ana+"\n"+bob+"eve:not-a-hash-but-her-password\n")
-	d.signal(syscall.SIGHUP)
-	said := d.await(stays)[0]
+	d.Signal(syscall.SIGHUP)
+	said := d.Await(stays)[0]
 	if !strings.Contains(said, "line 4") || !strings.Contains(said, path) {
 		t.Errorf("does not say where the mistake is: %s", said)
 	}
@@ -127,8 +129,8 @@ func TestSIGHUPReadsUsersAgain(t *testing.T) {
 	wantLogins("after a bad file", http.StatusOK, http.StatusUnauthorized)
 
 	rewrite(t, path, bob)
-	d.signal(syscall.SIGHUP)
-	d.await(usersAgain)
+	d.Signal(syscall.SIGHUP)
+	d.Await(usersAgain)
 	wantLogins("after a good file", http.StatusUnauthorized, http.StatusOK)
 }
 
@@ -146,7 +148,7 @@ func TestASecretThatEverybodyCanReadIsWarnedOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := start(t, nil, "-secret-file", secret)
-	d.await(regexp.MustCompile(`level=WARN .*can read the secret`))
+	d.Await(regexp.MustCompile(`level=WARN .*can read the secret`))
 }
 
 func TestSIGHUPReadsTheCertificateAgain(t *testing.T) {
@@ -155,7 +157,7 @@ func TestSIGHUPReadsTheCertificateAgain(t *testing.T) {
 	d := start(t, nil, "-tls-cert", cert, "-tls-key", key)
 	served := func() string {
 		t.Helper()
-		conn, err := tls.Dial("tcp", strings.TrimPrefix(d.url, "https://"), &tls.Config{InsecureSkipVerify: true})
+		conn, err := tls.Dial("tcp", strings.TrimPrefix(d.URL, "https://"), &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,14 +172,14 @@ func TestSIGHUPReadsTheCertificateAgain(t *testing.T) {
 
 	newCert, newKey := pemPair(t, "two")
 	rewrite(t, cert, newCert)
-	d.signal(syscall.SIGHUP)
-	d.await(stays)
+	d.Signal(syscall.SIGHUP)
+	d.Await(stays)
 	if got := served(); got != "one" {
 		t.Errorf("with a certificate and another's key: %s", got)
 	}
 	rewrite(t, key, newKey)
-	d.signal(syscall.SIGHUP)
-	d.await(certAgain)
+	d.Signal(syscall.SIGHUP)
+	d.Await(certAgain)
 	if got := served(); got != "two" {
 		t.Errorf("with a new pair: %s", got)
 	}

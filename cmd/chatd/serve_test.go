@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/internal/chatdtest"
 )
 
 func TestWithoutFlagsThereIsAllOneNeedsToChat(t *testing.T) {
@@ -35,11 +36,11 @@ func TestWithoutFlagsThereIsAllOneNeedsToChat(t *testing.T) {
 	user.next("error")
 
 	for _, path := range []string{"/healthz", "/readyz"} {
-		if status, body := d.get(d.url + path); status != http.StatusOK || body != "ok\n" {
+		if status, body := d.get(d.URL + path); status != http.StatusOK || body != "ok\n" {
 			t.Errorf("%s: %d %q", path, status, body)
 		}
 	}
-	if status, _ := d.get(d.url + "/nothing"); status != http.StatusNotFound {
+	if status, _ := d.get(d.URL + "/nothing"); status != http.StatusNotFound {
 		t.Errorf("an address where nothing is: %d", status)
 	}
 }
@@ -60,9 +61,9 @@ func TestPasswordsAndKeyAreNewAtEachStart(t *testing.T) {
 // The line of the banner is for a shell; so a shell runs it here.
 func TestTheLoginOfTheBannerWorksInAShell(t *testing.T) {
 	t.Parallel()
-	needs(t, "curl")
+	chatdtest.Needs(t, "curl")
 	d := startAlone(t, nil)
-	line := d.awaitIn(&d.stdout, regexp.MustCompile(`^ *(TOKEN=\$\(curl .*\))$`))[1]
+	line := d.AwaitPrinted(regexp.MustCompile(`^ *(TOKEN=\$\(curl .*\))$`))[1]
 	// Port 0 has one port at either address, so that localhost works as printed.
 	out, err := exec.CommandContext(within(t), "sh", "-c", line+`; printf %s "$TOKEN"`).Output()
 	if err != nil {
@@ -70,7 +71,7 @@ func TestTheLoginOfTheBannerWorksInAShell(t *testing.T) {
 	}
 	d.connect(string(out)).next("welcome")
 
-	d.awaitIn(&d.stdout, regexp.MustCompile(
+	d.AwaitPrinted(regexp.MustCompile(
 		`^ *npx -y wscat -n -c wss://localhost:\d+/ws/chat -H "Authorization: Bearer \$TOKEN"$`))
 }
 
@@ -88,10 +89,10 @@ func TestListensWhereTheFlagSays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := start(t, nil, "-addr", test.addr)
-			if !regexp.MustCompile(test.want).MatchString(d.url) {
-				t.Errorf("listens on %s, want %s", d.url, test.want)
+			if !regexp.MustCompile(test.want).MatchString(d.URL) {
+				t.Errorf("listens on %s, want %s", d.URL, test.want)
 			}
-			u, err := url.Parse(d.url)
+			u, err := url.Parse(d.URL)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,11 +124,11 @@ func TestFlagsWinOverTheEnvironment(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := start(t, env, test.args...)
-			if scheme, _, _ := strings.Cut(d.url, ":"); scheme != test.wantScheme {
-				t.Errorf("listens on %s, want %s", d.url, test.wantScheme)
+			if scheme, _, _ := strings.Cut(d.URL, ":"); scheme != test.wantScheme {
+				t.Errorf("listens on %s, want %s", d.URL, test.wantScheme)
 			}
-			resp, err := d.http.PostForm(d.url+"/login",
-				url.Values{"username": {"user"}, "password": {passwords["user"]}})
+			resp, err := d.HTTP.PostForm(d.URL+"/login",
+				url.Values{"username": {"user"}, "password": {chatdtest.Passwords["user"]}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -160,7 +161,7 @@ func TestTheHistoryKeepsWhatItIsTold(t *testing.T) {
 				admin.send(text)
 				admin.next("message")
 			}
-			status, body := d.get(d.url + "/messages?token=" + token)
+			status, body := d.get(d.URL + "/messages?token=" + token)
 			page := decode[struct{ Messages []event }](t, strings.NewReader(body))
 			var got []string
 			for _, m := range page.Messages {
@@ -180,7 +181,7 @@ func TestOrigins(t *testing.T) {
 	for origin, want := range map[string]int{
 		"https://app.example.com":  http.StatusSwitchingProtocols,
 		"https://shop.example.org": http.StatusSwitchingProtocols,
-		d.url:                      http.StatusSwitchingProtocols,
+		d.URL:                      http.StatusSwitchingProtocols,
 		"https://evil.example.com": http.StatusForbidden,
 	} {
 		_, got := d.dial("/ws/chat?token="+token, http.Header{"Origin": {origin}})
@@ -220,15 +221,15 @@ func TestSecretsStayOutOfTheLogs(t *testing.T) {
 	conn.CloseNow()
 	d.dial("/ws/chat?access_token="+token+"x", nil)
 
-	d.signal(syscall.SIGTERM)
-	if code := d.exitCode(); code != 0 {
+	d.Signal(syscall.SIGTERM)
+	if code := d.ExitCode(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	for name, secret := range map[string]string{
 		"token": token, "password": d.invented("admin"), "wrong password": "not-the-password",
 		"content": "a secret between us all",
 	} {
-		if strings.Contains(d.logged(), secret) {
+		if strings.Contains(d.Logged(), secret) {
 			t.Errorf("the %s is in the log", name)
 		}
 	}
@@ -237,8 +238,8 @@ func TestSecretsStayOutOfTheLogs(t *testing.T) {
 		Status                           int
 	}
 	var got []line
-	for text := range strings.Lines(d.logged()) {
-		if listeningLine.MatchString(strings.TrimSpace(text)) {
+	for text := range strings.Lines(d.Logged()) {
+		if chatdtest.Listening.MatchString(strings.TrimSpace(text)) {
 			continue
 		}
 		var l line
@@ -261,7 +262,7 @@ func TestSecretsStayOutOfTheLogs(t *testing.T) {
 func TestVariablesForDebuggingAreOnTheDebugAddressAlone(t *testing.T) {
 	t.Parallel()
 	d := start(t, nil, "-debug-addr", "localhost:0")
-	address := d.await(regexp.MustCompile(`^debug vars on (http://127\.0\.0\.1:\d+/debug/vars)$`))[1]
+	address := d.Await(regexp.MustCompile(`^debug vars on (http://127\.0\.0\.1:\d+/debug/vars)$`))[1]
 	d.connect(d.tokenOf("user")).next("welcome")
 
 	status, body := d.get(address)
@@ -276,7 +277,7 @@ func TestVariablesForDebuggingAreOnTheDebugAddressAlone(t *testing.T) {
 	if len(vars.Chat) == 0 || len(vars.Memstats) == 0 || len(vars.Cmdline) == 0 {
 		t.Errorf("chat, memstats or cmdline is missing in %s", body)
 	}
-	if status, _ := d.get(d.url + "/debug/vars"); status != http.StatusNotFound {
+	if status, _ := d.get(d.URL + "/debug/vars"); status != http.StatusNotFound {
 		t.Errorf("at the main address: status %d", status)
 	}
 	if status, _ := d.get(strings.TrimSuffix(address, "/debug/vars") + "/users/connected"); status != http.StatusNotFound {
@@ -295,14 +296,14 @@ func TestSIGTERMSendsEverybodyAwayAndEnds(t *testing.T) {
 			user.next("welcome")
 			admin.send("the last one")
 			admin.next("message")
-			d.signal(sig)
+			d.Signal(sig)
 			user.next("message")
 			for name, s := range map[string]*socket{"admin": admin, "user": user} {
 				if code := s.closeCode(); code != 1001 {
 					t.Errorf("%s closed with %d, want 1001", name, code)
 				}
 			}
-			if code := d.exitCode(); code != 0 {
+			if code := d.ExitCode(); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
 		})
@@ -314,24 +315,24 @@ func TestWhileDrainingHTTPAnswersAndASecondSignalEndsItAtOnce(t *testing.T) {
 	d := start(t, nil, "-drain", "1m")
 	token := d.tokenOf("user")
 	d.connect(token) // never reads, and so keeps the server waiting
-	d.signal(syscall.SIGTERM)
-	d.await(regexp.MustCompile(`msg=draining`))
+	d.Signal(syscall.SIGTERM)
+	d.Await(regexp.MustCompile(`msg=draining`))
 
 	for status := 0; status != http.StatusServiceUnavailable; { // soon
-		status, _ = d.get(d.url + "/readyz")
+		status, _ = d.get(d.URL + "/readyz")
 	}
-	if status, _ := d.get(d.url + "/healthz"); status != http.StatusOK {
+	if status, _ := d.get(d.URL + "/healthz"); status != http.StatusOK {
 		t.Errorf("/healthz: status %d", status)
 	}
 	if _, status := d.dial("/ws/chat?token="+token, nil); status != http.StatusServiceUnavailable {
 		t.Errorf("a new socket: status %d", status)
 	}
-	d.signal(syscall.SIGTERM)
-	if code := d.exitCode(); code != 1 {
+	d.Signal(syscall.SIGTERM)
+	if code := d.ExitCode(); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
-	if !strings.HasSuffix(d.logged(), "\nchatd: stopped at once by a second signal") {
-		t.Errorf("last words: %s", d.logged())
+	if !strings.HasSuffix(d.Logged(), "\nchatd: stopped at once by a second signal") {
+		t.Errorf("last words: %s", d.Logged())
 	}
 }
 
@@ -340,15 +341,15 @@ func TestDrainingTakesNoLongerThanItMay(t *testing.T) {
 	d := start(t, nil, "-drain", "300ms")
 	d.connect(d.tokenOf("user")) // never reads
 	began := time.Now()
-	d.signal(syscall.SIGTERM)
-	if code := d.exitCode(); code != 1 {
+	d.Signal(syscall.SIGTERM)
+	if code := d.ExitCode(); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
 	if took := time.Since(began); took > 5*time.Second { // the peer's time to answer a close
 		t.Errorf("took %v", took)
 	}
-	if !strings.Contains(d.logged(), "\nchatd: not drained within 300ms: ") {
-		t.Errorf("last words: %s", d.logged())
+	if !strings.Contains(d.Logged(), "\nchatd: not drained within 300ms: ") {
+		t.Errorf("last words: %s", d.Logged())
 	}
 }
 
@@ -448,22 +449,9 @@ func TestHelpAndVersion(t *testing.T) {
 func TestSIGHUPWithNothingToReadAgainEnds(t *testing.T) {
 	t.Parallel()
 	d := startAlone(t, nil)
-	d.signal(syscall.SIGHUP)
-	d.exitCode()
-	if ws, ok := d.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ws.Signal() != syscall.SIGHUP {
-		t.Errorf("ended with %v", d.cmd.ProcessState)
+	d.Signal(syscall.SIGHUP)
+	d.ExitCode()
+	if ws, ok := d.End().Sys().(syscall.WaitStatus); !ok || ws.Signal() != syscall.SIGHUP {
+		t.Errorf("ended with %v", d.End())
 	}
-}
-
-// needs ends a test that wants a program that is not here: it fails where
-// everything has to be tested.
-func needs(t *testing.T, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatalf("no %s here: make test installs it", program)
-	}
-	t.Skipf("no %s here: make test installs it", program)
 }

@@ -29,8 +29,8 @@ func (d *process) connect(token string) *socket {
 // dial asks for a socket and returns it, or nil and the status of the refusal.
 func (d *process) dial(path string, header http.Header) (*websocket.Conn, int) {
 	d.t.Helper()
-	conn, resp, err := websocket.Dial(within(d.t), "ws"+strings.TrimPrefix(d.url, "http")+path,
-		&websocket.DialOptions{HTTPClient: d.http, HTTPHeader: header})
+	conn, resp, err := websocket.Dial(within(d.t), "ws"+strings.TrimPrefix(d.URL, "http")+path,
+		&websocket.DialOptions{HTTPClient: d.HTTP, HTTPHeader: header})
 	if err != nil {
 		if resp == nil {
 			d.t.Fatalf("dialling: %v", err)

@@ -38,8 +38,10 @@ var Passwords = map[string]string{"admin": "correct horse", "user": "battery sta
 // Secret signs the tokens of nodes that are to take each other's.
 const Secret = "0123456789abcdef0123456789abcdef"
 
+// Listening is the line that says where the program is to be found.
+var Listening = regexp.MustCompile(`^listening on (https?://\S+:\d+)$`)
+
 var (
-	listening = regexp.MustCompile(`^listening on (https?://\S+:\d+)$`)
 	debugging = regexp.MustCompile(`(?m)^debug vars on (http://\S+)/debug/vars$`)
 	// broken is what a log must never show.
 	broken = regexp.MustCompile(`DATA RACE|panic|fatal error|goroutine \d`)
@@ -48,8 +50,9 @@ var (
 // Program is what is run: a file, and the variables that it needs to be that
 // program. The CHATD_ variables of the tests' own environment are not passed on.
 type Program struct {
-	Path string
-	Env  []string
+	Path  string
+	Env   []string
+	Stdin string // for RunToEnd
 }
 
 func (p Program) command(env, args []string) *exec.Cmd {
@@ -65,7 +68,7 @@ func (p Program) RunToEnd(t testing.TB, env []string, args ...string) (stdout, s
 	t.Helper()
 	cmd := p.command(env, args)
 	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(p.Stdin), &out, &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -88,22 +91,30 @@ type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended and all it said was read
 
-	mu      sync.Mutex
-	stderr  []string      // lines
-	changed chan struct{} // closed at the next line, and then another one
+	mu             sync.Mutex
+	stdout, stderr []string      // lines
+	changed        chan struct{} // closed at the next line, and then another one
 }
 
-// Start runs the program until the test ends, with the users of Users, the key
-// Secret, and a free port of 127.0.0.1 unless args say otherwise, and returns when
-// it listens.
+// Start is Run with the users of Users, the key Secret, and a free port of
+// 127.0.0.1, unless args say otherwise.
 func (p Program) Start(t testing.TB, env []string, args ...string) *Process {
 	t.Helper()
-	args = append([]string{
+	return p.Run(t, env, append([]string{
 		"-addr", "127.0.0.1:0",
 		"-users", WriteFile(t, "users", Users),
 		"-secret-file", WriteFile(t, "secret", Secret),
-	}, args...)
+	}, args...)...)
+}
+
+// Run runs the program until the test ends, and returns when it listens.
+func (p Program) Run(t testing.TB, env []string, args ...string) *Process {
+	t.Helper()
 	d := &Process{t: t, cmd: p.command(env, args), done: make(chan struct{}), changed: make(chan struct{})}
+	stdout, err := d.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	stderr, err := d.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -111,9 +122,12 @@ func (p Program) Start(t testing.TB, env []string, args ...string) *Process {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	var reading sync.WaitGroup
+	reading.Go(func() { d.read(stdout, &d.stdout) })
+	reading.Go(func() { d.read(stderr, &d.stderr) })
 	go func() {
 		defer close(d.done)
-		d.read(stderr)
+		reading.Wait()
 		_ = d.cmd.Wait() // says nothing that ProcessState does not
 	}()
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
@@ -128,18 +142,18 @@ func (p Program) Start(t testing.TB, env []string, args ...string) *Process {
 			t.Logf("stderr of %s:\n%s", d.URL, d.Logged())
 		}
 	})
-	d.URL = d.Await(listening)[1]
+	d.URL = d.Await(Listening)[1]
 	if m := debugging.FindStringSubmatch(d.Logged()); m != nil { // it comes before the other
 		d.Debug = m[1]
 	}
 	return d
 }
 
-func (d *Process) read(r io.Reader) {
+func (d *Process) read(r io.Reader, into *[]string) {
 	scanner := bufio.NewScanner(r)
 	for scanner.Scan() {
 		d.mu.Lock()
-		d.stderr = append(d.stderr, scanner.Text())
+		*into = append(*into, scanner.Text())
 		close(d.changed)
 		d.changed = make(chan struct{})
 		d.mu.Unlock()
@@ -149,10 +163,21 @@ func (d *Process) read(r io.Reader) {
 // Await returns the first match in a line on stderr, when it comes, with its groups.
 func (d *Process) Await(want *regexp.Regexp) []string {
 	d.t.Helper()
+	return d.awaitIn(&d.stderr, want)
+}
+
+// AwaitPrinted is Await for stdout.
+func (d *Process) AwaitPrinted(want *regexp.Regexp) []string {
+	d.t.Helper()
+	return d.awaitIn(&d.stdout, want)
+}
+
+func (d *Process) awaitIn(lines *[]string, want *regexp.Regexp) []string {
+	d.t.Helper()
 	deadline := time.After(Patience)
 	for {
 		d.mu.Lock()
-		all, changed := d.stderr, d.changed
+		all, changed := *lines, d.changed
 		d.mu.Unlock()
 		for _, line := range all {
 			if m := want.FindStringSubmatch(line); m != nil {
@@ -176,6 +201,13 @@ func (d *Process) Logged() string {
 	return strings.Join(d.stderr, "\n")
 }
 
+// Printed is all of stdout so far.
+func (d *Process) Printed() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(d.stdout, "\n")
+}
+
 // Signal sends a signal.
 func (d *Process) Signal(sig syscall.Signal) {
 	d.t.Helper()
@@ -193,13 +225,18 @@ func (d *Process) Kill() {
 // ExitCode waits for the end.
 func (d *Process) ExitCode() int {
 	d.t.Helper()
+	return d.End().ExitCode()
+}
+
+// End waits for the end and says how it was.
+func (d *Process) End() *os.ProcessState {
+	d.t.Helper()
 	select {
 	case <-d.done:
-		return d.cmd.ProcessState.ExitCode()
 	case <-time.After(Patience):
 		d.t.Fatal("it does not end")
-		return 0
 	}
+	return d.cmd.ProcessState
 }
 
 // Token logs in as one of Users.

@@ -2,6 +2,8 @@ package chatdtest
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -77,6 +79,12 @@ func (s *Server) Signal(sig syscall.Signal) {
 	}
 }
 
+// Ask sends a Redis or a Sentinel a command of plain words, and reads as much of
+// the answer as is expected.
+func (s *Server) Ask(command, want string) error {
+	return ask(s.Addr, "AUTH "+Password+"\r\n"+command+"\r\n", "+OK\r\n"+want)
+}
+
 // End ends the server, if it has not ended, and waits for that.
 func (s *Server) End() {
 	_ = s.cmd.Process.Signal(syscall.SIGCONT) // it may have been stopped, or have ended
@@ -94,26 +102,38 @@ func (s *Server) End() {
 const Password = "hunter2"
 
 // StartRedis runs an empty redis-server, which keeps what it has in a file that
-// it reads when it is begun again.
-func StartRedis(t testing.TB) *Server {
+// it reads when it is begun again, with more of its configuration as arguments.
+func StartRedis(t testing.TB, args ...string) *Server {
 	t.Helper()
-	path, dir, addr := Needs(t, "redis-server"), t.TempDir(), freePort(t)
-	_, port, _ := net.SplitHostPort(addr)
+	path, dir, addr := Needs(t, "redis-server"), t.TempDir(), FreeAddr(t)
+	args = append([]string{
+		"--bind", "127.0.0.1", "--port", port(addr), "--dir", dir,
+		"--requirepass", Password, "--appendonly", "yes", "--save", "",
+	}, args...)
 	return (&Server{
 		t: t, Addr: addr, stop: syscall.SIGTERM,
-		make: func() *exec.Cmd {
-			return exec.Command(path, "--bind", "127.0.0.1", "--port", port, "--dir", dir,
-				"--requirepass", Password, "--appendonly", "yes", "--save", "")
-		},
-		ready: func(addr string) error {
-			_, err := ask(addr, "AUTH "+Password+"\r\nPING\r\n", "+OK\r\n+PONG")
-			return err
-		},
+		make:  func() *exec.Cmd { return exec.Command(path, args...) },
+		ready: func(addr string) error { return ask(addr, "AUTH "+Password+"\r\nPING\r\n", "+OK\r\n+PONG") },
 	}).start()
 }
 
 // RedisURL is how to get to a server of StartRedis.
 func (s *Server) RedisURL() string { return "redis://:" + Password + "@" + s.Addr }
+
+// StartSentinel runs a Redis Sentinel that watches a server of StartRedis as
+// "chat".
+func StartSentinel(t testing.TB, redis *Server) *Server {
+	t.Helper()
+	path, addr := Needs(t, "redis-server"), FreeAddr(t)
+	conf := WriteFile(t, "sentinel.conf", "bind 127.0.0.1\nport "+port(addr)+"\n"+
+		"sentinel monitor chat 127.0.0.1 "+port(redis.Addr)+" 1\n"+
+		"sentinel auth-pass chat "+Password+"\n")
+	return (&Server{
+		t: t, Addr: addr, stop: syscall.SIGTERM,
+		make:  func() *exec.Cmd { return exec.Command(path, conf, "--sentinel") },
+		ready: func(addr string) error { return ask(addr, "PING\r\n", "+PONG") },
+	}).start()
+}
 
 // StartPostgres runs a PostgreSQL with an empty database chat of a user chat.
 func StartPostgres(t testing.TB) *Server {
@@ -138,15 +158,14 @@ func StartPostgres(t testing.TB) *Server {
 	if out, err := command("initdb", "-D", data, "-U", "chat", "-A", "scram-sha-256", "--pwfile", password, "--no-sync").CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	addr := freePort(t)
-	_, port, _ := net.SplitHostPort(addr)
+	addr := FreeAddr(t)
 	return (&Server{
 		t: t, Addr: addr, stop: syscall.SIGINT,
 		make: func() *exec.Cmd {
-			return command("postgres", "-D", data, "-p", port, "-k", dir, "-c", "listen_addresses=127.0.0.1")
+			return command("postgres", "-D", data, "-p", port(addr), "-k", dir, "-c", "listen_addresses=127.0.0.1")
 		},
 		ready: func(addr string) error {
-			out, err := command("pg_isready", "-q", "-h", "127.0.0.1", "-p", port).CombinedOutput()
+			out, err := command("pg_isready", "-q", "-h", "127.0.0.1", "-p", port(addr)).CombinedOutput()
 			if err != nil {
 				return errors.New("pg_isready: " + err.Error() + string(out))
 			}
@@ -189,8 +208,8 @@ func serverUser(t testing.TB, dir string) *syscall.Credential {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-// freePort is an address that nobody listens on now.
-func freePort(t testing.TB) string {
+// FreeAddr is an address of this machine's that nobody listens on now.
+func FreeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -200,27 +219,26 @@ func freePort(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// ask sends a line or more and reads as much as is expected.
-func ask(addr, question, want string) (string, error) {
+func port(addr string) string {
+	_, port, _ := net.SplitHostPort(addr)
+	return port
+}
+
+// ask sends lines and reads as much as is expected.
+func ask(addr, question, want string) error {
 	conn, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	if _, err := conn.Write([]byte(question)); err != nil {
-		return "", err
+	_ = conn.SetDeadline(time.Now().Add(time.Second)) // a TCP connection has one
+	if _, err := io.WriteString(conn, question); err != nil {
+		return err
 	}
 	got := make([]byte, len(want))
-	for n := 0; n < len(got); {
-		more, err := conn.Read(got[n:])
-		if err != nil {
-			return string(got[:n]), err
-		}
-		n += more
+	n, err := io.ReadFull(conn, got)
+	if string(got[:n]) != want {
+		return fmt.Errorf("answers %q, not %q (%v)", got[:n], want, err)
 	}
-	if string(got) != want {
-		return string(got), errors.New("answers " + string(got))
-	}
-	return string(got), nil
+	return nil
 }

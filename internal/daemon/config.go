@@ -113,7 +113,7 @@ func parseConfig(prog Program, proc Process) (*config, *flag.FlagSet, error) {
 		return nil, flags, usageError{err}
 	}
 	if flags.NArg() > 0 {
-		return nil, flags, usagef("unexpected argument %q", flags.Arg(0))
+		return nil, flags, usagef("unexpected argument %q", hidden(flags.Arg(0)))
 	}
 	flags.Visit(func(f *flag.Flag) { c.given[f.Name] = "-" + f.Name })
 

@@ -168,7 +168,7 @@ func TestAPartThatDoesNotAnswerInTimeIsNotReady(t *testing.T) {
 		defer service.Shutdown(t.Context())
 		s := &server{service: service, log: slog.New(slog.DiscardHandler)}
 		asked := make(chan struct{})
-		s.checks = []Check{{"history", func(ctx context.Context) error {
+		s.checks = []Check{{"registry", func(context.Context) error { return nil }}, {"history", func(ctx context.Context) error {
 			defer close(asked)
 			<-ctx.Done()
 			<-time.After(time.Hour) // it does not even care
@@ -176,7 +176,8 @@ func TestAPartThatDoesNotAnswerInTimeIsNotReady(t *testing.T) {
 		}}}
 		began := time.Now()
 		err = s.ready(httptest.NewRequest("GET", "/readyz", nil))
-		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took != readyWithin {
+		took := time.Since(began)
+		if why, ok := errors.AsType[notReady](err); !ok || why.reason != "history" || !errors.Is(err, context.DeadlineExceeded) || took != readyWithin {
 			t.Errorf("%v after %v", err, took)
 		}
 		<-asked

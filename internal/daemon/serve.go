@@ -194,34 +194,32 @@ func (n notReady) Error() string {
 	return n.reason + ": " + n.err.Error()
 }
 
-// ready says why no new clients should come, or nil. All parts are asked at once,
-// and one that does not answer in time has answered.
+func (n notReady) Unwrap() error { return n.err }
+
+// ready says why no new clients should come, or nil. All parts are asked at once;
+// that one does not answer in time is an answer.
 func (s *server) ready(r *http.Request) error {
 	if s.service.Draining() {
 		return errDraining
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readyWithin)
 	defer cancel()
-	answers := make(chan error, len(s.checks))
-	for _, c := range s.checks {
-		go func() {
-			err := c.Ask(ctx)
-			if err != nil {
-				err = notReady{c.Part, err}
-			}
-			answers <- err
-		}()
+	answers := make([]chan error, len(s.checks))
+	for i, c := range s.checks {
+		answers[i] = make(chan error, 1)
+		go func() { answers[i] <- c.Ask(ctx) }()
 	}
-	for range s.checks {
+	for i, c := range s.checks {
+		var err error
 		select {
-		case err := <-answers:
-			if err != nil {
-				s.log.Warn("not ready", "err", err)
-				return err
-			}
+		case err = <-answers[i]:
 		case <-ctx.Done():
-			s.log.Warn("not ready", "err", ctx.Err())
-			return ctx.Err()
+			err = ctx.Err()
+		}
+		if err != nil {
+			err = notReady{c.Part, err}
+			s.log.Warn("not ready", "err", err)
+			return err
 		}
 	}
 	return nil
