@@ -12,7 +12,7 @@ import (
 )
 
 func TestOnACluster(t *testing.T) {
-	masters := redistest.Cluster(t)
+	masters := redistest.Cluster(t, 0)
 	client := clusterClients(masters)
 	a, b := start(t, client()), start(t, client())
 	// Enough for every master to have some.

@@ -55,12 +55,12 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceOnACluster(t *testing.T) {
-	conform(t, clusterClients(redistest.Cluster(t)))
+	conform(t, clusterClients(redistest.Cluster(t, 0)))
 }
 
 // As before Redis 7.
 func TestConformanceOnAClusterWithoutShardedPubSub(t *testing.T) {
-	conformRegistry(t, clusterClients(redistest.Cluster(t, "--rename-command", "SPUBLISH", "")))
+	conformRegistry(t, clusterClients(redistest.Cluster(t, 0, "--rename-command", "SPUBLISH", "")))
 }
 
 func clusterClients(masters []*redistest.Server) func() redis.UniversalClient {

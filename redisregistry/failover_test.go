@@ -1,6 +1,7 @@
 package redisregistry_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -45,6 +46,66 @@ func TestFailover(t *testing.T) {
 	if told := strings.Join(b.told(), "; "); strings.Contains(told, "left") {
 		t.Errorf("somebody left: %s", told)
 	}
+}
+
+func TestFailoverInACluster(t *testing.T) {
+	servers := redistest.Cluster(t, 1)
+	client := clusterClients(servers)
+	a, b := start(t, client()), start(t, client())
+	var channels []string
+	for i := range 12 {
+		channels = append(channels, fmt.Sprint("channel", i))
+	}
+	ana, bob := a.connect("ana", channels...), b.connect("bob", channels...)
+	epochs := make(map[string]string)
+	for _, channel := range channels {
+		epochs[channel] = a.publish(channel, "1", "2").Place.Epoch
+	}
+	for _, channel := range channels {
+		bob.wantGot(t, channel, "1", "2")
+	}
+	// The one that has the first channel, when its replica has all.
+	var master *redistest.Server
+	for _, s := range servers {
+		c := s.Client()
+		defer c.Close()
+		role, err := c.Do(t.Context(), "ROLE").Slice()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if role[0] == "master" && streamOf(t, c, channels[0]) != "none yet" {
+			master = s
+			eventually(t, "the replica to have all", func() bool {
+				info, err := c.Info(t.Context(), "replication").Result()
+				return err == nil && inSync(info)
+			})
+		}
+	}
+	master.Kill()
+	a.awaitHealth(false)
+	b.awaitHealth(false)
+	a.awaitHealth(true)
+	b.awaitHealth(true)
+	for _, channel := range channels {
+		if p := b.publish(channel, "3").Place; p.Epoch != epochs[channel] || p.Seq != 3 {
+			t.Errorf("%v in %s follows 2 in %s", p, channel, epochs[channel])
+		}
+		ana.wantGot(t, channel, "1", "2", "3")
+		bob.wantGot(t, channel, "1", "2", "3")
+	}
+	a.wantConnected("", "ana as user, 1", "bob as user, 1")
+}
+
+// inSync reports whether a master's only replica has all that it has.
+func inSync(info string) bool {
+	field := func(name string) string {
+		_, rest, _ := strings.Cut(info, name)
+		value, _, _ := strings.Cut(rest, "\r")
+		value, _, _ = strings.Cut(value, ",")
+		return value
+	}
+	at := field("master_repl_offset:")
+	return at != "" && at == field("offset=")
 }
 
 // streamOf finds a channel's stream.

@@ -162,19 +162,19 @@ func (s *Server) Await(what string, cond func() bool) {
 	}
 }
 
-// Cluster starts a cluster of three masters, with more of their configuration as
-// arguments, and returns them.
-func Cluster(t testing.TB, args ...string) []*Server {
+// Cluster starts a cluster of three masters, each with so many replicas, with more
+// of their configuration as arguments, and returns all of them.
+func Cluster(t testing.TB, replicas int, args ...string) []*Server {
 	t.Helper()
 	need(t, "redis-cli")
 	var servers []*Server
 	create := []string{"--cluster", "create"}
-	for range 3 {
+	for range 3 * (1 + replicas) {
 		s := Start(t, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "2000"}, args...)...)
 		servers = append(servers, s)
 		create = append(create, s.Addr)
 	}
-	out, err := exec.Command("redis-cli", append(create, "--cluster-yes")...).CombinedOutput()
+	out, err := exec.Command("redis-cli", append(create, "--cluster-replicas", fmt.Sprint(replicas), "--cluster-yes")...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("creating a cluster: %v\n%s", err, out)
 	}
@@ -182,7 +182,7 @@ func Cluster(t testing.TB, args ...string) []*Server {
 		c := s.Client()
 		s.Await("the cluster", func() bool {
 			info, err := c.ClusterInfo(context.Background()).Result()
-			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
+			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, fmt.Sprint("cluster_known_nodes:", len(servers), "\r"))
 		})
 		_ = c.Close()
 	}
