@@ -208,7 +208,7 @@ func (c *tokenConfig) authenticate(s string, verify func(*token.JWS) error) (Ide
 	if err := verify(t); err != nil {
 		return Identity{}, refused(err)
 	}
-	return Identity{User: User{Name: claims.Subject, Role: shared(claims.Role)}, Expires: claims.Expires}, nil
+	return Identity{User: User{Name: claims.Subject, Role: claims.Role}, Expires: claims.Expires}, nil
 }
 
 // refused says in this package's terms why a token was not taken.

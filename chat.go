@@ -12,7 +12,7 @@ import (
 	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/latency"
-	"github.com/reto10/chat/internal/patience"
+	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/presence"
 	"github.com/reto10/chat/internal/roster"
 	"github.com/reto10/chat/internal/throttle"
@@ -117,7 +117,7 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 		return Message{}, s.unavailable(portHistory, "storing a message", err)
 	}
 	// It is stored: that its publisher gives up is no reason not to hand it on.
-	ctx, cancel := patience.For(context.WithoutCancel(ctx), portTimeout)
+	ctx, cancel := lazyctx.WithTimeout(context.WithoutCancel(ctx), portTimeout)
 	defer cancel()
 	if err := s.cfg.registry.Broadcast(ctx, m); err != nil {
 		return Message{}, s.unavailable(portRegistry, "handing a message on", err)

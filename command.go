@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/reto10/chat/internal/patience"
+	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/wire"
 )
 
@@ -16,7 +16,7 @@ func (c *socket) Handle(text []byte) {
 	s := c.service
 	s.counts.commands.Add(1)
 	defer c.recover()
-	ctx, cancel := patience.For(context.Background(), portTimeout)
+	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	if !c.commands {
 		err := c.admit()
@@ -121,7 +121,7 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	c.catching.Lock()
 	defer c.catching.Unlock()
 	// The wait for that was not the registry's.
-	ctx, cancel := patience.For(context.Background(), portTimeout)
+	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	own := channel == OwnChannel(c.User().Name)
 	member := own || slices.Contains(c.channels, channel)
@@ -197,7 +197,7 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 
 func (c *socket) leave(channel string) error {
 	defer c.seen.forget(channel) // not before: until it is left, messages come
-	ctx, cancel := patience.For(context.Background(), portTimeout)
+	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	err := c.service.cfg.registry.Leave(ctx, c, channel)
 	c.service.counts.failed(portRegistry, err)
@@ -234,7 +234,7 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 func (c *socket) rejoin() error {
 	c.catching.Lock()
 	defer c.catching.Unlock()
-	ctx, cancel := patience.For(context.Background(), portTimeout)
+	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	for _, channel := range c.joined() {
 		if _, err := c.join(ctx, channel); err != nil {

@@ -181,3 +181,37 @@ func (p *rawPeer) message() (string, error) {
 		}
 	}
 }
+
+// A peer acknowledges a message a moment after it came. One that is sent just
+// before a heartbeat is not yet, and nothing else was since the one before.
+func TestAPeerThatOwesAnAcknowledgementForAMomentIsNotTakenForDead(t *testing.T) {
+	const peers, beat = 32, time.Second / 2 // spread over the heartbeat
+	s := serve(t, chat.WithHeartbeat(beat), chat.WithPresence(chat.PresenceToNobody))
+	delayed := func(p *rawPeer) { // TCP_QUICKACK off, which the kernel resets by itself
+		if raw, err := p.tcp().SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) {
+				_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 0)
+			})
+		}
+	}
+	var running sync.WaitGroup
+	for i := range peers {
+		p := s.dialRaw(t, fmt.Sprint("peer", i))
+		running.Go(func() {
+			for messages := 0; messages < 8; {
+				delayed(p)
+				f, err := p.next()
+				if err != nil {
+					t.Errorf("peer %d after %d messages: %v", i, messages, err)
+					return
+				}
+				if f.opcode == opText && strings.Contains(f.payload, `"type":"message"`) {
+					messages++
+				}
+			}
+		})
+	}
+	stop := s.broadcastEvery(beat * 95 / 100)
+	running.Wait()
+	stop()
+}

@@ -215,7 +215,7 @@ func (u *user) readNothing() error {
 	text := strings.Repeat("z", chat.DefaultContentLimit)
 	own := chat.OwnChannel(u.name) // nobody else has to read that
 	var last chat.Message
-	for n := 0; u.s.Stats().SlowClosed == before; n++ {
+	for n := 0; u.s.Stats().SlowClosed == before && u.connected(); n++ {
 		if n == engineMostSlow {
 			return fmt.Errorf("still open with %d unread messages of %d bytes", n, len(text))
 		}
@@ -230,6 +230,13 @@ func (u *user) readNothing() error {
 		}
 	}
 	return nil
+}
+
+// connected reports whether the user has a socket: somebody may have disconnected
+// it meanwhile.
+func (u *user) connected() bool {
+	list, err := u.s.Connected(context.Background(), "")
+	return err == nil && slices.ContainsFunc(list, func(p chat.Presence) bool { return p.User.Name == u.name })
 }
 
 // read reads so many frames. If the socket is closed it goes on with another.

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unique"
 
 	"github.com/reto10/chat/internal/problem"
 	"github.com/reto10/chat/internal/roster"
@@ -188,7 +187,7 @@ func (s *Service) requestedChannels(r *http.Request, u User) (channels []string,
 		if err := s.mayJoin(r.Context(), u, channel); err != nil {
 			return nil, resume, err
 		}
-		channels = append(channels, shared(channel))
+		channels = append(channels, strings.Clone(channel)) // it would keep the whole request
 	}
 	if len(query["since"]) > 0 {
 		resume.from = make(map[string]Place)
@@ -203,10 +202,6 @@ func (s *Service) requestedChannels(r *http.Request, u User) (channels []string,
 	}
 	return channels, resume, nil
 }
-
-// shared is a copy of a name that all sockets have in common: one's own would
-// keep the whole request in memory.
-func shared(name string) string { return unique.Make(name).Value() }
 
 func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
 	type user struct {

@@ -92,7 +92,7 @@ type PresenceSource interface {
 // alone. A [PresenceSource] has to be one, too.
 type Notifier interface {
 	// Notify delivers events to this node's members of a channel, or to the
-	// admins among them only. It returns at once.
+	// admins among them only. It returns at once and keeps events.
 	Notify(channel string, adminsOnly bool, events []Event)
 }
 

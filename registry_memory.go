@@ -218,9 +218,11 @@ func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRo
 		start = Place(last)
 		m.fan.Join(room.channel)
 	})
-	if m.socket.User().Admin() {
+	switch {
+	case strings.HasPrefix(room.channel, "@"): // nobody is told who is there
+	case m.socket.User().Admin():
 		m.fan.Join(adminsOf(room.channel))
-	} else if !fresh {
+	case !fresh:
 		m.fan.Leave(adminsOf(room.channel)) // it may have been one's
 	}
 	if open && !fresh {
@@ -472,9 +474,10 @@ func (r *MemoryRegistry) leaveOwn(m *member, channel string) {
 	}
 }
 
-// closeEmpty closes the room if nobody is in it. Under mu.
+// closeEmpty closes the room if nobody is in it, nor on the way into their own:
+// what came for them meanwhile is in its line. Under mu.
 func (r *MemoryRegistry) closeEmpty(room *memoryRoom) {
-	if room.members == 0 {
+	if u := r.owner(room.channel); room.members == 0 && (u == nil || !u.listens()) {
 		room.line.Close()
 		delete(r.rooms, room.channel)
 	}

@@ -181,6 +181,47 @@ func TestWhatIsSentWhileOnesOwnChannelIsJoinedArrives(t *testing.T) {
 	s.want(ana, want...)
 }
 
+// While one socket is on its way into its user's own channel another comes and
+// goes: what was sent meanwhile is not lost with the one that went.
+func TestWhoGoesTakesNothingFromWhoIsJoining(t *testing.T) {
+	h := &pausedHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan struct{}), make(chan struct{})}
+	s := newStage(t, h)
+	staying, going := s.connect("ana"), s.connect("ana")
+	start := make(chan uint64)
+	go func() { start <- s.join(staying, "@ana") }()
+	<-h.asked // it has read that there is nothing yet
+	s.publish("@ana")
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		s.join(going, "@ana")
+		if err := s.registry.Disconnect(context.Background(), going); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-h.asked
+	h.goOn <- struct{}{} // one of the two, which reads the same
+	var from uint64
+	for done := false; !done; {
+		select {
+		case <-h.asked:
+		case h.goOn <- struct{}{}:
+		case <-left:
+			left = nil
+		case from = <-start:
+			done = true
+		}
+	}
+	if left != nil {
+		<-left
+	}
+	if from == 0 {
+		s.want(staying, 1)
+	} else {
+		s.want(staying)
+	}
+}
+
 func TestWhoGoesWhileJoiningTheirOwnChannelLeavesNothing(t *testing.T) {
 	h := &pausedHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan struct{}), make(chan struct{})}
 	s := newStage(t, h)

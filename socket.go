@@ -12,7 +12,7 @@ import (
 
 	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/fanout"
-	"github.com/reto10/chat/internal/patience"
+	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/throttle"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
@@ -136,13 +136,11 @@ func (c *socket) start(channels []string, resume resumption) {
 	c.service.expiries.Set(c, time.Until(c.who.Load().Expires))
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
 	defer c.recover()
-	ctx, cancel := patience.For(context.Background(), portTimeout)
-	defer cancel()
-	if c.connected = c.connect(ctx); !c.connected {
+	if c.connected = c.connect(); !c.connected {
 		return
 	}
 	c.catching.Lock() // for good after a panic: the socket is closed then
-	missed := c.welcome(ctx, channels, resume)
+	missed := c.welcome(channels, resume)
 	if len(missed) == 0 {
 		c.conn.Out().Uncork()
 		c.catching.Unlock()
@@ -162,7 +160,7 @@ func (c *socket) Ended(cause error) {
 	defer c.recover()
 	c.replaying.Wait()
 	if c.connected {
-		ctx, cancel := patience.For(context.Background(), portTimeout)
+		ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 		defer cancel()
 		if err := s.cfg.registry.Disconnect(ctx, c); err != nil {
 			s.counts.failed(portRegistry, err)
@@ -175,8 +173,10 @@ func (c *socket) Ended(cause error) {
 }
 
 // connect makes the socket known, or closes it.
-func (c *socket) connect(ctx context.Context) bool {
+func (c *socket) connect() bool {
 	s := c.service
+	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
+	defer cancel()
 	n, err := s.cfg.registry.Connect(ctx, c)
 	if err != nil {
 		s.counts.failed(portRegistry, err)
@@ -204,7 +204,9 @@ func (c *socket) fail(doing string, err error) {
 
 // welcome joins the channels in which nothing was missed, and says so. It returns
 // those in which something was: they are joined behind it.
-func (c *socket) welcome(ctx context.Context, channels []string, resume resumption) (missed []string) {
+func (c *socket) welcome(channels []string, resume resumption) (missed []string) {
+	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
+	defer cancel()
 	who := c.who.Load()
 	welcome := wire.Welcome{
 		Since:     make([]string, 0, 2+len(channels)),
@@ -298,7 +300,7 @@ func (c *socket) catchUp(channel string, from Place) (start Place, recovered boo
 	}
 	// The history may be ahead of what is handed on: that will come live, too.
 	c.seen.store(channel, from)
-	ctx, cancel := patience.For(context.Background(), portTimeout)
+	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	start, err = c.join(ctx, channel)
 	if err != nil {
@@ -323,7 +325,7 @@ func (c *socket) catchUp(channel string, from Place) (start Place, recovered boo
 // place of the last message sent. It reports false when some of it is gone.
 func (c *socket) replay(channel string, from Place, last *Place) (to Place, kept bool, err error) {
 	for last == nil || from.Seq < last.Seq {
-		ctx, cancel := patience.For(context.Background(), portTimeout)
+		ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 		msgs, err := c.after(ctx, channel, from, replayPage)
 		cancel()
 		if errors.Is(err, ErrGone) {

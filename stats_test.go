@@ -103,7 +103,7 @@ func TestStatsSayWhyHandshakesWereRefused(t *testing.T) {
 	s.request("GET", "/ws/chat?channel=no+channel", "", "", with()...)                       // invalid
 	s.request("GET", "/ws/chat", token, "")                                                  // invalid: no handshake
 	s.request("GET", "/ws/chat", "", "", upgradeHeaders...)                                  // unauthenticated
-	_ = ana.conn.CloseNow() // nobody is left to wait for
+	_ = ana.conn.CloseNow()                                                                  // nobody is left to wait for
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}

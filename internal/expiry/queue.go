@@ -1,4 +1,4 @@
-// Package expiry tells very many things when their time is up, with one timer
+// Package expiry tells very many items when their time is up, with one timer
 // for all of them: a timer each would be more than the rest of an idle socket.
 package expiry
 
@@ -8,41 +8,43 @@ import (
 	"time"
 )
 
-// Thing is what has a time.
-type Thing interface {
-	// Slot is where a queue keeps what it has to know of the thing; nobody else
-	// uses it. The thing is in one queue at the most.
+// forever is longer than any process lives, and does not overflow when added to.
+const forever = time.Duration(1 << 62)
+
+// Item is what has a time.
+type Item interface {
+	// Slot is where a queue keeps what it has to know of the item; nobody else
+	// uses it. The item is in one queue at the most.
 	Slot() *Slot
-	// Expire is called when the time is up, by one goroutine at a time. It must
-	// not block.
+	// Expire is called when the time is up. It must not block.
 	Expire()
 }
 
-// Slot is a thing's place in a queue. The zero Slot is in none.
+// Slot is an item's place in a queue. The zero Slot is in none.
 type Slot struct {
 	at    time.Duration // since the queue's beginning
 	place int           // in the heap, plus one
 }
 
-// Queue is a set of things ordered by their times. Its methods are safe for
-// concurrent use. It needs no closing: without things it has no timer running.
-type Queue[T Thing] struct {
+// Queue is a set of items ordered by their times. Its methods are safe for
+// concurrent use. It needs no closing: without items it has no timer running.
+type Queue[T Item] struct {
 	begin time.Time
 
 	mu    sync.Mutex // guards what follows, and the slots
 	heap  slots[T]
-	timer *time.Timer // nil before the first thing
+	timer *time.Timer // nil before the first item
 }
 
 // New makes an empty queue.
-func New[T Thing]() *Queue[T] { return &Queue[T]{begin: time.Now()} }
+func New[T Item]() *Queue[T] { return &Queue[T]{begin: time.Now()} }
 
 // Set has t expire in d, also if another time was set before.
 func (q *Queue[T]) Set(t T, d time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := t.Slot()
-	s.at = time.Since(q.begin) + d
+	s.at = time.Since(q.begin) + min(d, forever)
 	if s.place == 0 {
 		heap.Push(&q.heap, t)
 	} else {
@@ -67,7 +69,7 @@ func (q *Queue[T]) Remove(t T) {
 	}
 }
 
-// arm sets the timer for the first thing. Under mu.
+// arm sets the timer for the first item. Under mu.
 func (q *Queue[T]) arm() {
 	if len(q.heap) == 0 {
 		q.timer.Stop()
@@ -81,7 +83,7 @@ func (q *Queue[T]) arm() {
 	q.timer.Reset(wait)
 }
 
-// expire tells the things whose time is up, without the lock.
+// expire tells the items whose time is up, without the lock.
 func (q *Queue[T]) expire() {
 	for _, t := range q.due() {
 		t.Expire()
@@ -100,7 +102,7 @@ func (q *Queue[T]) due() (all []T) {
 }
 
 // slots is a heap.Interface.
-type slots[T Thing] []T
+type slots[T Item] []T
 
 func (h slots[T]) Len() int           { return len(h) }
 func (h slots[T]) Less(i, j int) bool { return h[i].Slot().at < h[j].Slot().at }

@@ -1,6 +1,7 @@
 package expiry_test
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -53,6 +54,13 @@ func TestThingsExpireAtTheirTimes(t *testing.T) {
 			q.Set(a, -time.Second)
 			q.Set(b, 0)
 		}, []string{"0s a", "0s b"}},
+		{"also beside one that lives for ever", func(q *expiry.Queue[*thing], a, b, c *thing) {
+			q.Set(a, math.MaxInt64)
+			q.Set(b, time.Second)
+			q.Remove(a)
+			q.Set(c, 2*time.Second)
+			q.Set(a, math.MaxInt64)
+		}, []string{"1s b", "2s c"}},
 		{"later when that is set", func(q *expiry.Queue[*thing], a, b, c *thing) {
 			q.Set(a, time.Second)
 			q.Set(b, 2*time.Second)
@@ -82,8 +90,12 @@ func TestThingsExpireAtTheirTimes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := &log{begin: time.Now()}
 				q := expiry.New[*thing]()
-				tt.do(q, &thing{name: "a", log: l}, &thing{name: "b", log: l}, &thing{name: "c", log: l})
+				a, b, c := &thing{name: "a", log: l}, &thing{name: "b", log: l}, &thing{name: "c", log: l}
+				tt.do(q, a, b, c)
 				time.Sleep(time.Minute) // synctest's
+				for _, t := range []*thing{a, b, c} {
+					q.Remove(t)
+				}
 				synctest.Wait()
 				if diff := cmp.Diff(tt.want, l.lines); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)

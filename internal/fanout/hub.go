@@ -152,7 +152,7 @@ func (m *Member) Leave(group string) { m.shard.note(op{kind: opLeave, group: gro
 func (m *Member) Flush(ctx context.Context) error { return m.shard.do(ctx) }
 
 // Remove takes m out of all its groups.
-func (m *Member) Remove() { m.shard.note(op{kind: opRemove, member: m}) }
+func (m *Member) Remove() { m.shard.enqueue(op{kind: opRemove, member: m}) }
 
 // Do calls fn when m got all that was published before. fn must not block.
 func (m *Member) Do(fn func()) { m.shard.enqueue(op{kind: opDo, do: fn}) }

@@ -11,13 +11,12 @@ const (
 	// rush is how many changes in a window are so many that it is drawn out:
 	// each time they are told, everyone there is written to.
 	rush = 100
-	// most is how many lengths a window is drawn out to.
-	most = 4
-	// portion is how many changes of one channel are told at once, and pause the
-	// part of a window's length until the next: who is told of thousands must
-	// have time to read them.
-	portion = 200
-	pause   = 10
+	// maxLengths is how many lengths a window is drawn out to.
+	maxLengths = 4
+	// portion is how many changes of one channel are told at once, so many times
+	// in a window's length: who is told of thousands must have time to read them.
+	portion  = 200
+	portions = 10
 )
 
 // Change is somebody's coming to a place or going from it.
@@ -55,7 +54,7 @@ type gathering struct {
 	channel string
 	pending []pending      // one of each name, in the order of the first changes
 	where   map[string]int // in pending, by name, of those that are not told
-	told    int            // so many of pending are
+	done    int            // so many of pending are told
 	size    int
 }
 
@@ -81,11 +80,13 @@ func (w *Window) Add(c Change) {
 	if w.closed {
 		return
 	}
-	if told := w.telling.channels[c.Channel]; told != nil {
-		told.size = c.Size
-		if told.update(c) {
-			return
+	for _, all := range [...]*gatherings{&w.telling, &w.next} {
+		if g := all.channels[c.Channel]; g != nil {
+			g.size = c.Size
 		}
+	}
+	if g := w.telling.channels[c.Channel]; g != nil && g.update(c) {
+		return
 	}
 	w.next.add(c)
 	if w.timer == nil {
@@ -147,7 +148,7 @@ func (w *Window) expire() {
 	switch {
 	case w.closed:
 	case more:
-		w.timer.Reset(w.length / pause)
+		w.timer.Reset(w.length / portions)
 	case len(w.next.order) > 0:
 		w.timer.Reset(w.length)
 	default:
@@ -159,7 +160,7 @@ func (w *Window) expire() {
 func (w *Window) drawOut() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || len(w.telling.order) > 0 || w.next.count < rush*(w.lengths+1) || w.lengths+1 >= most {
+	if w.closed || len(w.telling.order) > 0 || w.next.count < rush*(w.lengths+1) || w.lengths+1 >= maxLengths {
 		return false
 	}
 	w.lengths++
@@ -182,16 +183,16 @@ func (w *Window) take() (changed []Change, more bool) {
 	changed = make([]Change, 0, min(all.count, portion*len(all.order)))
 	var left []*gathering
 	for _, g := range all.order {
-		end := min(g.told+portion, len(g.pending))
-		for _, p := range g.pending[g.told:end] {
+		end := min(g.done+portion, len(g.pending))
+		for _, p := range g.pending[g.done:end] {
 			delete(g.where, p.name)
 			// One that ends as it began (came and went, or went and came) is none.
 			if p.joined == p.was {
 				changed = append(changed, Change{g.channel, p.name, p.role, p.joined, g.size})
 			}
 		}
-		all.count -= end - g.told
-		g.told = end
+		all.count -= end - g.done
+		g.done = end
 		if end < len(g.pending) {
 			left = append(left, g)
 		} else {

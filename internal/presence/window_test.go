@@ -292,3 +292,25 @@ func TestWhatChangesWhileThousandsAreToldWaitsForTheNextWindow(t *testing.T) {
 		}
 	})
 }
+
+func TestTheSizeIsTheOneWhenItIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sizes := make(map[string]int)
+		w := presence.New(time.Second, func(changes []presence.Change) {
+			for _, c := range changes {
+				sizes[c.Name] = c.Size
+			}
+		})
+		for i := range 401 {
+			w.Add(left(fmt.Sprint(i), 400-i))
+		}
+		<-time.After(4*time.Second + time.Second/20) // between the first portion and the second
+		w.Add(joined("ana", 1))
+		w.Add(joined("400", 2)) // back before it was told of
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if sizes["ana"] != 2 {
+			t.Errorf("ana was told of with size %d, want 2", sizes["ana"])
+		}
+	})
+}

@@ -1,10 +1,13 @@
 package token
 
 import (
+	"encoding/json"
 	"math"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/reto10/chat/internal/jsonobject"
 )
 
 // Rules are what a token's claims have to agree with.
@@ -32,7 +35,7 @@ const maxDate = 253402300799
 // An expiry after the year 9999 counts as the end of that year. The error is a
 // [Refusal].
 func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
-	all, ok := parseObject(t.payload)
+	all, ok := jsonobject.Parse(t.payload)
 	if !ok {
 		return Claims{}, ErrMalformed
 	}
@@ -47,7 +50,7 @@ func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
 	if _, err := numericDate(all, "iat"); err != nil {
 		return Claims{}, err
 	}
-	claims := Claims{Subject: text(all.get("sub")), Expires: expires}
+	claims := Claims{Subject: jsonobject.Text(all.Get("sub")), Expires: expires}
 	switch {
 	case expires.IsZero():
 		return Claims{}, ErrNoExpiry
@@ -57,23 +60,34 @@ func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
 		return Claims{}, ErrNotYet
 	case claims.Subject == "":
 		return Claims{}, ErrSubject
-	case rules.Issuer != "" && text(all.get("iss")) != rules.Issuer:
+	case rules.Issuer != "" && jsonobject.Text(all.Get("iss")) != rules.Issuer:
 		return Claims{}, ErrIssuer
-	case rules.Audience != "" && !slices.Contains(texts(all.get("aud")), rules.Audience):
+	case rules.Audience != "" && !slices.Contains(texts(all.Get("aud")), rules.Audience):
 		return Claims{}, ErrAudience
 	}
-	if role := all.get(rules.Role); role != nil {
-		if claims.Role = text(role); claims.Role == "" {
+	if role := all.Get(rules.Role); role != nil {
+		if claims.Role = jsonobject.Text(role); claims.Role == "" {
 			return Claims{}, ErrRole
 		}
 	}
 	return claims, nil
 }
 
+// texts is the string or strings that a JSON value is, none where it is neither.
+func texts(value []byte) (list []string) {
+	if s := jsonobject.Text(value); s != "" {
+		return []string{s}
+	}
+	if json.Unmarshal(value, &list) != nil {
+		return nil
+	}
+	return list
+}
+
 // numericDate reads a claim that is a number of seconds since 1970, whole or not
 // (RFC 7519 section 2). The time is zero when there is no such claim.
-func numericDate(all members, name string) (time.Time, error) {
-	value := all.get(name)
+func numericDate(all jsonobject.Members, name string) (time.Time, error) {
+	value := all.Get(name)
 	if value == nil {
 		return time.Time{}, nil
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jws"
+
+	"github.com/reto10/chat/internal/jsonobject"
 )
 
 // MaxLen is the length in bytes of the longest token that is looked at.
@@ -80,26 +82,26 @@ func Parse(s string) (*JWS, error) {
 	if err != nil {
 		return nil, ErrMalformed
 	}
-	header, ok := parseObject(rawHeader)
+	header, ok := jsonobject.Parse(rawHeader)
 	if !ok {
 		return nil, ErrMalformed
 	}
 	var named [4]string
 	for i, name := range [...]string{"alg", "kid", "typ", "cty"} {
-		value := header.get(name)
+		value := header.Get(name)
 		if value == nil {
 			continue
 		}
 		if value[0] != '"' {
 			return nil, ErrMalformed
 		}
-		named[i] = text(value)
+		named[i] = jsonobject.Text(value)
 	}
 	algorithm, keyID, typ, contentType := named[0], named[1], named[2], named[3]
 	switch {
 	case algorithm == "":
 		return nil, ErrMalformed
-	case header.get("crit") != nil:
+	case header.Get("crit") != nil:
 		return nil, ErrExtension
 	case !accessType(typ) || contentType != "":
 		return nil, ErrType

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"unicode/utf8"
+
+	"github.com/reto10/chat/internal/jsonobject"
 )
 
 // Types of the commands a chat.v1 client sends.
@@ -40,8 +42,12 @@ type Command struct {
 // ParseCommand reads one frame's text, valid UTF-8. On an error the command holds
 // the ref where one could be read, so that the answer can carry it.
 func ParseCommand(text []byte) (Command, error) {
-	var c Command
-	err := decodeStrict(text, &c)
+	c, plain := plainCommand(text)
+	var err error
+	if !plain {
+		c = Command{}
+		err = decodeStrict(text, &c)
+	}
 	if refErr := checkRef(c.Ref); refErr != nil {
 		c.Ref = nil
 		if err == nil {
@@ -55,6 +61,56 @@ func ParseCommand(text []byte) (Command, error) {
 		return Command{Ref: c.Ref}, err
 	}
 	return c, nil
+}
+
+// plainCommand reads a command as clients write them, each known field once and a
+// string. What is any other, decodeStrict reads, or says what is wrong with it.
+func plainCommand(text []byte) (c Command, ok bool) {
+	members, ok := jsonobject.Parse(text)
+	if !ok {
+		return c, false
+	}
+	var values [4]string // in one piece, for the fields that point to them
+	typed := false
+	for _, m := range members {
+		if m.Escaped {
+			return c, false
+		}
+		if string(m.Name) == "ref" {
+			if c.Ref != nil || m.Value[0] == 'n' {
+				return c, false
+			}
+			c.Ref = bytes.Clone(m.Value)
+			continue
+		}
+		if m.Value[0] != '"' {
+			return c, false
+		}
+		if string(m.Name) == "type" {
+			if typed {
+				return c, false
+			}
+			c.Type, typed = jsonobject.Text(m.Value), true
+			continue
+		}
+		field, value := (**string)(nil), (*string)(nil)
+		switch string(m.Name) {
+		case "content":
+			field, value = &c.Content, &values[0]
+		case "channel":
+			field, value = &c.Channel, &values[1]
+		case "since":
+			field, value = &c.Since, &values[2]
+		case "token":
+			field, value = &c.Token, &values[3]
+		}
+		if field == nil || *field != nil {
+			return c, false
+		}
+		*value = jsonobject.Text(m.Value)
+		*field = value
+	}
+	return c, true
 }
 
 func checkRef(ref Ref) error {

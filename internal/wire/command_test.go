@@ -214,3 +214,29 @@ func FuzzParseCommand(f *testing.F) {
 		t.Fatalf("accepted %q with fields %v", c.Type, has)
 	})
 }
+
+// The short way reads nothing that the strict one would refuse or read otherwise.
+func FuzzPlainCommandsAreStrictOnes(f *testing.F) {
+	for _, text := range []string{
+		`{"type":"broadcast","content":"hi\n\u00f1","channel":"ops","ref":"1"}`,
+		` { "type" : "join" , "channel" : "ops" , "since" : "1-e" , "ref" : -1.5e3 } `,
+		`{"type":"leave","channel":"a","ref":null}`, `{"type":"","type":"leave"}`, `{"ty\u0070e":"leave"}`,
+		`{"type":"refresh","token":"x","token":"y"}`, `{"ref":{"a":[1,"}"]}}`, `{}`, `[]`, `{"type":1}`, `{"type":"x"}{}`,
+		"{\"type\":\"\xff\"}", `{"content":"\ud800"}`, `{"Type":"leave"}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		plain, ok := wire.PlainCommand(text)
+		if !ok {
+			return
+		}
+		strict, err := wire.StrictCommand(text)
+		if err != nil {
+			t.Fatalf("%q is refused by the strict way: %v", text, err)
+		}
+		if diff := cmp.Diff(strict, plain); diff != "" {
+			t.Errorf("%q (-strict +plain):\n%s", text, diff)
+		}
+	})
+}

@@ -29,8 +29,8 @@ type appender interface {
 	appendTo(b []byte) []byte
 }
 
-// encode gives event as JSON to copy, which must not keep it.
-func encode(event any, copy func([]byte) []byte) []byte {
+// encode returns what wrap makes of event as JSON, which wrap must not keep.
+func encode(event any, wrap func([]byte) []byte) []byte {
 	e := encoders.Get().(*encoder)
 	defer func() {
 		if e.buf.Cap() <= maxPooled {
@@ -40,23 +40,27 @@ func encode(event any, copy func([]byte) []byte) []byte {
 	e.buf.Reset()
 	if a, ok := event.(appender); ok {
 		e.buf.Write(a.appendTo(e.buf.AvailableBuffer())) // in place where there is room
-		return copy(e.buf.Bytes())
+		return wrap(e.buf.Bytes())
 	}
 	if err := e.json.Encode(event); err != nil {
 		panic("wire: an event that is no JSON: " + err.Error()) // events are plain structs of strings
 	}
-	return copy(bytes.TrimSuffix(e.buf.Bytes(), []byte("\n")))
+	return wrap(bytes.TrimSuffix(e.buf.Bytes(), []byte("\n")))
 }
 
 // appendMember appends a member of an object. The name needs no escapes.
 func appendMember(b []byte, name, value string) []byte {
 	b = append(b, '"')
 	b = append(b, name...)
-	b = append(b, '"', ':', '"')
-	if !plain(value) {
-		return appendEscaped(b[:len(b)-1], value)
+	return appendText(append(b, '"', ':'), value)
+}
+
+// appendText appends a string.
+func appendText(b []byte, s string) []byte {
+	if !plain(s) {
+		return appendEscaped(b, s)
 	}
-	b = append(b, value...)
+	b = append(append(b, '"'), s...)
 	return append(b, '"')
 }
 

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"strconv"
 	"time"
 )
 
@@ -34,6 +35,25 @@ type Welcome struct {
 	ExpiresIn int64    `json:"expires_in"`
 	Since     []string `json:"since"`
 	Recovered *bool    `json:"recovered,omitempty"`
+}
+
+func (w Welcome) appendTo(b []byte) []byte {
+	b = append(appendMember(append(b, '{'), "type", w.Type), ',')
+	b = append(appendMember(b, "session", w.Session), ',')
+	b = append(appendMember(b, "user", w.User), ',')
+	b = append(appendMember(b, "role", w.Role), `,"expires_in":`...)
+	b = append(strconv.AppendInt(b, w.ExpiresIn, 10), `,"since":[`...)
+	for i, id := range w.Since {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendText(b, id)
+	}
+	b = append(b, ']')
+	if w.Recovered != nil {
+		b = strconv.AppendBool(append(b, `,"recovered":`...), *w.Recovered)
+	}
+	return append(b, '}')
 }
 
 // Message is a stored message. In an answer of GET /messages Type is absent.

@@ -229,6 +229,7 @@ func FuzzMessageIsJSON(f *testing.F) {
 func FuzzEventsAreEncodedAsJSONDoes(f *testing.F) {
 	type message wire.Message // without methods
 	type presence wire.Presence
+	type welcome wire.Welcome
 	f.Add("message", "ops", "ana", "hello")
 	f.Add("", "", "", "")
 	f.Add("user_joined", "@ana", "ana@example.com", "\u00f1 \u2019 \u2028 <b> & \\ \" \x7f \x00\t\n")
@@ -241,6 +242,15 @@ func FuzzEventsAreEncodedAsJSONDoes(f *testing.F) {
 		p := wire.Presence{Type: typ, Username: name, Role: content, Channel: channel, Time: typ}
 		if diff := cmp.Diff(string(wire.Marshal(presence(p))), string(wire.Marshal(p))); diff != "" {
 			t.Errorf("presence (-want +got):\n%s", diff)
+		}
+		again := len(content)%2 == 0
+		for _, w := range []wire.Welcome{
+			{Type: typ, Session: content, User: name, Role: typ, ExpiresIn: int64(len(content)), Since: []string{content, channel}, Recovered: &again},
+			{Type: typ, User: name, ExpiresIn: -1, Since: []string{}},
+		} {
+			if diff := cmp.Diff(string(wire.Marshal(welcome(w))), string(wire.Marshal(w))); diff != "" {
+				t.Errorf("welcome (-want +got):\n%s", diff)
+			}
 		}
 	})
 }

@@ -84,6 +84,7 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	c := &Conn{server: s, conn: conn}
 	var acknowledged bool
 	c.raw, acknowledged = socketBelow(conn)
+	c.parks = c.raw != nil
 	c.quiet = acknowledged && !s.Pings
 	c.heard.Store(true)
 	c.out = fanout.NewOutbox(conn, c, &s.Limits, &s.Totals)
@@ -131,6 +132,7 @@ func (c *Conn) answer(extra http.Header, key string) []byte {
 var ours = map[string]bool{
 	"Upgrade": true, "Connection": true,
 	"Sec-Websocket-Accept": true, "Sec-Websocket-Protocol": true, "Sec-Websocket-Extensions": true,
+	"Content-Length": true, "Transfer-Encoding": true, // a 101 has no content
 }
 
 // hasToken reports whether a comma-separated header holds token, in any case.

@@ -43,14 +43,17 @@ type Conn struct {
 	server      *Server
 	out         *fanout.Outbox
 	conn        net.Conn
-	raw         syscall.RawConn // of the socket below, nil when it cannot be parked
+	raw         syscall.RawConn // of the socket below, nil where there is none
 	handler     Handler
 	subprotocol string
 	parked      atomic.Bool
 	heard       atomic.Bool // bytes came since the last beat
-	quiet       bool        // our kernel tells whether the peer's is there
+
+	// Owned by who calls Beat.
+	quiet bool // our kernel tells whether the peer's is there
 
 	// Owned by the goroutine that reads.
+	parks bool   // it can be parked
 	spot  uint32 // in the parking lot, 0 for none yet
 	turn  int32  // of the spot
 	last  int64  // when the last message came, Unix nanoseconds
@@ -91,12 +94,12 @@ func (c *Conn) serve() {
 // park leaves the connection without a goroutine until bytes come or it ends. It
 // reports false when that cannot be; then reads block.
 func (c *Conn) park() bool {
-	if c.raw == nil || c.out.Closing() {
+	if !c.parks || c.out.Closing() {
 		return false
 	}
 	lot, first := &c.server.lot, c.spot == 0
 	if first && !lot.take(c) {
-		c.raw = nil
+		c.parks = false
 		return false
 	}
 	c.parked.Store(true)
@@ -106,7 +109,7 @@ func (c *Conn) park() bool {
 		return true
 	}
 	if err != nil {
-		c.raw = nil
+		c.parks = false
 	}
 	return false
 }
@@ -124,21 +127,27 @@ func (c *Conn) wake() {
 // Ending implements [fanout.Owner]: now only the peer's end is waited for.
 func (c *Conn) Ending() { c.wake() }
 
-// Beat is called once a heartbeat. Where our kernel tells whether the peer's
-// acknowledges what it gets, there only has to be something to get: a pong, which
-// nobody has to answer (RFC 6455, section 5.5.3). Elsewhere a ping asks the peer
-// for a sign of life, and the connection is killed when none came since the beat
-// before. Taking some of its backlog is one; such a peer would see the ping only
-// behind it.
+// Beat is called once a heartbeat, by one goroutine at a time. Where our kernel
+// tells whether the peer's acknowledges what it gets, there only has to be
+// something to get: a pong, which nobody has to answer (RFC 6455, section 5.5.3).
+// Elsewhere a ping asks the peer for a sign of life, and the connection is killed
+// when none came since the beat before. Taking some of its backlog is one; such a
+// peer would see the ping only behind it.
 func (c *Conn) Beat() {
-	switch {
-	case c.quiet:
-		// The pong of the beat before, or what was sent later, is owed for long.
-		if unanswered(c.raw, c.server.Heartbeat*3/4) {
+	if c.quiet {
+		dead, known := unanswered(c.raw, c.server.Heartbeat*3/4)
+		if known && !dead {
+			c.out.Ahead(wire.PongFrame)
+			return
+		}
+		// With several paths the kernel tells of the first alone (RFC 8684).
+		if known && !multipath(c.conn) {
 			c.out.Kill()
 			return
 		}
-		c.out.Ahead(wire.PongFrame)
+		c.quiet = false
+	}
+	switch {
 	case c.out.Moving():
 		c.heard.Store(true)
 	case c.heard.Swap(false):

@@ -7,8 +7,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
-	"unsafe"
 )
 
 // lot is where parked connections are: a set of epoll and one goroutine that
@@ -198,19 +196,4 @@ func readNow(c *Conn, p []byte) (n int, err error, ok bool) {
 		return 0, io.EOF, true
 	}
 	return n, nil, true
-}
-
-// unanswered reports whether the peer's kernel owes an acknowledgement and has
-// sent none for d (TCP_INFO, tcp(7)). One that does not read but is there goes on
-// acknowledging the probes of its closed window; TCP_USER_TIMEOUT would end it.
-func unanswered(raw syscall.RawConn, d time.Duration) (dead bool) {
-	_ = raw.Control(func(fd uintptr) {
-		var info syscall.TCPInfo
-		size := uint32(unsafe.Sizeof(info))
-		_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
-			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-		silent := time.Duration(info.Last_ack_recv) * time.Millisecond
-		dead = errno == 0 && info.Unacked > 0 && silent >= d
-	})
-	return dead
 }

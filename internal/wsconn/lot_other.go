@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"time"
 )
 
 // lot has no room here: every connection keeps its goroutine.
@@ -20,5 +19,3 @@ func (*lot) close()                {}
 func socketBelow(net.Conn) (syscall.RawConn, bool) { return nil, false }
 
 func readNow(*Conn, []byte) (int, error, bool) { return 0, nil, false }
-
-func unanswered(syscall.RawConn, time.Duration) bool { return false }

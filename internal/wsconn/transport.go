@@ -96,11 +96,11 @@ func (t *transport) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // echoes a close frame whose reason is not UTF-8, which no endpoint may send
 // (RFC 6455, sections 5.5.1 and 8.1).
 func (t *transport) Write(p []byte) (int, error) {
-	frame := bytes.Clone(p)
 	if wire.IsClose(p) && !wire.ValidClose(p) {
-		frame = wire.CloseFrame(codeNotUTF8, "not UTF-8")
+		t.c.out.Close(codeNotUTF8, "not UTF-8")
+	} else {
+		t.c.out.Ahead(bytes.Clone(p))
 	}
-	t.c.out.Ahead(frame)
 	return len(p), nil
 }
 
@@ -114,7 +114,7 @@ func (t *transport) Read(p []byte) (n int, err error) {
 		if t.c.early = t.c.early[n:]; len(t.c.early) == 0 {
 			t.c.early = nil
 		}
-	case t.frames.between() && t.c.raw != nil && !t.c.out.Closing():
+	case t.frames.between() && t.c.parks && !t.c.out.Closing():
 		n, err = t.next(p)
 	default:
 		if !t.until.IsZero() {

@@ -2,9 +2,13 @@ package report
 
 import (
 	"bufio"
+	"bytes"
 	"debug/buildinfo"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -90,7 +94,7 @@ type measured struct {
 	Targets []Verdict         `json:"targets,omitempty"`
 }
 
-// Write puts bench.json and bench.svg into a directory.
+// Write puts bench.json, bench.svg and bench.md into a directory.
 func Write(dir string, s Setting, r Results, kinds []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -120,7 +124,62 @@ func Write(dir string, s Setting, r Results, kinds []string) error {
 	if err := os.WriteFile(filepath.Join(dir, "bench.json"), append(b, '\n'), 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "bench.svg"), []byte(Picture(s, r, kinds)), 0o644)
+	if err := os.WriteFile(filepath.Join(dir, "bench.svg"), []byte(Picture(s, r, kinds)), 0o644); err != nil {
+		return err
+	}
+	var page bytes.Buffer
+	if err := Page(&page, s, r, kinds); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "bench.md"), page.Bytes(), 0o644)
+}
+
+// Read gives the results of a bench.json, without its failed runs, so that rows can
+// be measured again by themselves. There are none when there is no such file.
+func Read(dir string) (Results, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "bench.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return Results{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var before struct {
+		Measures []measured `json:"measures"`
+	}
+	if err := json.Unmarshal(b, &before); err != nil {
+		return nil, fmt.Errorf("report: reading bench.json: %w", err)
+	}
+	r := make(Results)
+	for _, m := range before.Measures {
+		for kind, f := range m.Servers {
+			for i, v := range f.Runs {
+				r.Set(m.ID, kind, i, v)
+			}
+		}
+	}
+	return r, nil
+}
+
+// Update puts the measures of newer in the place of the same ones.
+func (r Results) Update(newer Results) {
+	maps.Copy(r, newer)
+}
+
+// Page is the table with where and when it was measured, in Markdown.
+func Page(w io.Writer, s Setting, r Results, kinds []string) error {
+	versions := make([]string, 0, len(s.Versions))
+	for path, version := range s.Versions {
+		versions = append(versions, path+" "+version)
+	}
+	slices.Sort(versions)
+	_, err := fmt.Fprintf(w, "# What `make bench` measured\n\n%s, %d cores of %s, Linux %s, %s.\n%s.\n\n"+
+		"[How it measures](../../internal/bench/README.md) · [bench.json](bench.json)\n\n![the same as a picture](bench.svg)\n\n",
+		s.Date.Format(time.DateOnly), s.Cores, s.CPU, s.Kernel, s.Go, strings.Join(versions, ", "))
+	if err != nil {
+		return err
+	}
+	return Table(w, r, kinds)
 }
 
 // inOrder are the measures that have results: the table's, then the series.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/reto10/chat/internal/bench/peer"
 )
 
@@ -87,5 +89,31 @@ func TestPictureIsXML(t *testing.T) {
 	}
 	if n := strings.Count(svg, "<circle"); n != 8 {
 		t.Errorf("%d points, want two for each of four servers", n)
+	}
+}
+
+func TestRowsThatAreNotRunAgainAreKept(t *testing.T) {
+	dir := t.TempDir()
+	before, err := Read(dir)
+	if err != nil || len(before) > 0 {
+		t.Fatalf("of an empty directory: %v, %v", before, err)
+	}
+	if err := Write(dir, Setting{Date: time.Unix(0, 0)}, sample(), peer.Kinds); err != nil {
+		t.Fatal(err)
+	}
+	all, err := Read(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(sample(), all); diff != "" {
+		t.Errorf("read (-written +read):\n%s", diff)
+	}
+	newer := make(Results)
+	newer.Set("fanout.1", "chat", 0, 1)
+	all.Update(newer)
+	want := sample()
+	want["fanout.1"] = map[string][]float64{"chat": {1}}
+	if diff := cmp.Diff(want, all); diff != "" {
+		t.Errorf("updated (-want +got):\n%s", diff)
 	}
 }

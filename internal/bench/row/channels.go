@@ -74,7 +74,7 @@ func (l *Lab) presence(ctx context.Context, kind string) (Values, error) {
 	if err != nil {
 		return v, err
 	}
-	v["presence.growth"] = float64(all) / float64(half)
+	v["presence.growth"] = float64(all) / float64(n) / (float64(half) / float64(n/2))
 	v["presence.events"] = float64(all) / float64(n)
 	d.report(v, "presence")
 	return v, nil
@@ -86,7 +86,12 @@ func (l *Lab) arrive(ctx context.Context, kind string, n int) (events int, d *de
 	joined := []byte(`"user_joined"`)
 	d = &delays{}
 	d.reset(n)
-	who := crowd{prompt: true, inspect: func(s *load.Socket, message []byte) {
+	// Teams stay as large as they are when there are more of them; everyone's
+	// channel and the sites grow.
+	channels := func(user int) []string {
+		return []string{fmt.Sprintf("team-%d", user/50), fmt.Sprintf("site-%d", user%10)}
+	}
+	who := crowd{prompt: true, channels: channels, inspect: func(s *load.Socket, message []byte) {
 		if bytes.Contains(message, joined) {
 			events++
 		} else {
@@ -109,7 +114,7 @@ func (l *Lab) arrive(ctx context.Context, kind string, n int) (events int, d *de
 		if err := <-published; err != nil {
 			return err
 		}
-		return t.Quiet(ctx, stillness)
+		return t.Quiet(ctx, t.stillness)
 	})
 	return events, d, err
 }

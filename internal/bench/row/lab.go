@@ -18,8 +18,9 @@ const (
 	// contentSize is that of a published message.
 	contentSize = 128
 	// stillness is how long nothing comes when a server has done what it will do
-	// by itself: longer than presence events are gathered.
-	stillness = 700 * time.Millisecond
+	// by itself; ours gathers arrivals in a window of up to two seconds.
+	stillness     = 700 * time.Millisecond
+	stillnessOurs = 2200 * time.Millisecond
 	// patience is how long the last delivery may take.
 	patience = 60 * time.Second
 )
@@ -98,7 +99,8 @@ func twoChannels(user int) []string {
 type trial struct {
 	*server
 	*load.Fleet
-	command string
+	command   string
+	stillness time.Duration
 }
 
 // open starts a server without clients yet.
@@ -138,7 +140,11 @@ func (l *Lab) open(ctx context.Context, c config, who crowd) (*trial, error) {
 		return nil, err
 	}
 	fleet.CountFrom(contentSize)
-	return &trial{s, fleet, d.Command()}, nil
+	t := &trial{s, fleet, d.Command(), stillness}
+	if c.kind == "chat" {
+		t.stillness = stillnessOurs
+	}
+	return t, nil
 }
 
 func (t *trial) close() error {
@@ -154,7 +160,7 @@ func (t *trial) connect(ctx context.Context, n int) error {
 	if err := t.Dial(ctx, n); err != nil {
 		return err
 	}
-	if err := t.Quiet(ctx, stillness); err != nil {
+	if err := t.Quiet(ctx, t.stillness); err != nil {
 		return err
 	}
 	u, err := t.usage(ctx, false)

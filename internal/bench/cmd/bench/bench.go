@@ -35,7 +35,7 @@ func parse(args []string) (options, error) {
 	kinds := flags.String("kinds", "", "servers to measure, by commas (default all)")
 	flags.IntVar(&o.runs, "runs", 0, "runs of each server and row (default 3; with -quick 1)")
 	flags.BoolVar(&o.quick, "quick", false, "smaller and shorter, under a minute")
-	flags.StringVar(&o.out, "out", "", "directory for bench.json and bench.svg (default none)")
+	flags.StringVar(&o.out, "out", "", "directory for bench.json, bench.svg and bench.md, of which the rows that are not run are kept (default none)")
 	flags.DurationVar(&o.soak, "soak", 0, "add a soak of this length")
 	flags.DurationVar(&o.rest, "rest", 500*time.Microsecond, "how long clients do not look while messages are expected")
 	flags.DurationVar(&o.limit, "timeout", time.Hour, "give up after this time")
@@ -126,7 +126,12 @@ func bench(ctx context.Context, args []string) error {
 	if o.out != "" && ctx.Err() == nil {
 		here, unread := report.Here(programs.Paths()...)
 		here.Quick = o.quick
-		err = errors.Join(err, unread, report.Write(o.out, here, results, peer.Kinds))
+		all, unreadable := report.Read(o.out) // rows that were not run stay as they were
+		if unreadable == nil {
+			all.Update(results)
+			unreadable = report.Write(o.out, here, all, peer.Kinds)
+		}
+		err = errors.Join(err, unread, unreadable)
 	}
 	return errors.Join(err, ctx.Err(), failed)
 }

@@ -1,4 +1,4 @@
-package patience_test
+package lazyctx_test
 
 import (
 	"context"
@@ -7,8 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/leak"
-	"github.com/reto10/chat/internal/patience"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -18,7 +18,7 @@ type key struct{}
 // Whatever is done with it, it is what context.WithTimeout is.
 func TestItIsAContextWithATimeout(t *testing.T) {
 	makers := map[string]func(context.Context, time.Duration) (context.Context, context.CancelFunc){
-		"patience": patience.For, "context": context.WithTimeout,
+		"lazyctx": lazyctx.WithTimeout, "context": context.WithTimeout,
 	}
 	tests := []struct {
 		name   string
@@ -37,6 +37,7 @@ func TestItIsAContextWithATimeout(t *testing.T) {
 		{name: "cancelled", cancel: true, want: context.Canceled},
 		{name: "asked and cancelled", asked: true, cancel: true, want: context.Canceled},
 		{name: "cancelled before its end", cancel: true, wait: 2 * time.Second, want: context.Canceled},
+		{name: "cancelled, asked after its end", cancel: true, wait: time.Hour, want: context.Canceled},
 		{name: "its parent cancelled", leave: true, want: context.Canceled},
 		{name: "asked, its parent cancelled", asked: true, leave: true, want: context.Canceled},
 		{name: "its parent's end", parent: time.Millisecond, wait: time.Millisecond, want: context.DeadlineExceeded},
@@ -98,7 +99,7 @@ func TestItIsAContextWithATimeout(t *testing.T) {
 
 func TestItEndsWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := patience.For(context.Background(), time.Minute)
+		ctx, cancel := lazyctx.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		child, stop := context.WithCancel(ctx)
 		defer stop()

@@ -1,4 +1,6 @@
-package token
+// Package jsonobject takes a JSON object apart without looking into its values,
+// for callers that are strict about names and read very many small objects.
+package jsonobject
 
 import (
 	"bytes"
@@ -7,48 +9,51 @@ import (
 	"unicode/utf8"
 )
 
-// member is one of a JSON object's, its value as it was written.
-type member struct {
-	name  []byte // without escapes
-	value []byte
+// Member is one of an object's.
+type Member struct {
+	Name    []byte // without escapes
+	Escaped bool   // it was written with some
+	Value   []byte // as it was written
 }
 
-// members are those of an object, in order.
-type members []member
+// Members are those of an object, in order.
+type Members []Member
 
-// parseObject takes a JSON object apart, without looking into its values. Unlike
-// encoding/json's structs it tells names apart by case, and it needs no map.
-func parseObject(b []byte) (all members, ok bool) {
+// Parse takes an object apart; ok is false for anything else, also when it is not
+// UTF-8 or something follows it. Unlike encoding/json it tells names apart by case
+// and keeps those that come twice. The members are parts of b.
+func Parse(b []byte) (all Members, ok bool) {
 	b = bytes.Trim(b, " \t\r\n")
 	if !utf8.Valid(b) || !json.Valid(b) || b[0] != '{' {
 		return nil, false
 	}
 	// From here on b is known to be well-formed.
-	all = make(members, 0, 8)
+	all = make(Members, 0, 8)
 	for b = skipSpace(b[1:]); b[0] != '}'; b = skipSpace(b) {
 		if b[0] == ',' {
 			b = skipSpace(b[1:])
 		}
 		n := stringLen(b)
 		name := b[1 : n-1]
-		if bytes.IndexByte(name, '\\') >= 0 {
-			name = []byte(text(b[:n]))
+		escaped := bytes.IndexByte(name, '\\') >= 0
+		if escaped {
+			name = []byte(Text(b[:n]))
 		}
 		b = skipSpace(b[n:])
 		b = skipSpace(b[1:]) // the colon
 		n = valueLen(b)
-		all = append(all, member{name, b[:n]})
+		all = append(all, Member{name, escaped, b[:n]})
 		b = b[n:]
 	}
 	return all, true
 }
 
-// get is the value of a name, nil where there is none. Of one that comes twice
-// the last counts (RFC 7519 section 4).
-func (all members) get(name string) json.RawMessage {
+// Get is the value of a name, nil where there is none; of one that comes twice
+// the last.
+func (all Members) Get(name string) []byte {
 	for _, m := range slices.Backward(all) {
-		if string(m.name) == name {
-			return m.value
+		if string(m.Name) == name {
+			return m.Value
 		}
 	}
 	return nil
@@ -91,8 +96,8 @@ func valueLen(b []byte) int {
 	return bytes.IndexAny(b, ",}] \t\r\n") // a number or a word, within the object
 }
 
-// text is the string that a JSON value is, "" where it is none.
-func text(value []byte) (s string) {
+// Text is the string that a JSON value is, "" where it is none.
+func Text(value []byte) (s string) {
 	if !bytes.HasPrefix(value, []byte{'"'}) {
 		return ""
 	}
@@ -103,15 +108,4 @@ func text(value []byte) (s string) {
 		return ""
 	}
 	return s
-}
-
-// texts is the string or strings that a JSON value is, none where it is neither.
-func texts(value []byte) (list []string) {
-	if s := text(value); s != "" {
-		return []string{s}
-	}
-	if json.Unmarshal(value, &list) != nil {
-		return nil
-	}
-	return list
 }

@@ -1,6 +1,6 @@
-// Package patience bounds what is asked of others, at a price only where there
+// Package lazyctx has contexts with a timeout that cost a timer only where there
 // is something to wait for.
-package patience
+package lazyctx
 
 import (
 	"context"
@@ -20,8 +20,8 @@ type bounded struct {
 	over   bool               // cancelled before there was an inner
 }
 
-// For is [context.WithTimeout] without a cause.
-func For(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+// WithTimeout is [context.WithTimeout] without a cause.
+func WithTimeout(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	b := &bounded{parent: parent, deadline: time.Now().Add(d)}
 	if earlier, ok := parent.Deadline(); ok && earlier.Before(b.deadline) {
 		b.deadline = earlier
@@ -30,7 +30,18 @@ func For(parent context.Context, d time.Duration) (context.Context, context.Canc
 }
 
 func (b *bounded) Deadline() (time.Time, bool) { return b.deadline, true }
-func (b *bounded) Value(key any) any           { return b.parent.Value(key) }
+
+// Value asks the context with the timer where there is one, so that what is derived
+// from it knows it as one of the standard library's.
+func (b *bounded) Value(key any) any {
+	b.mu.Lock()
+	inner := b.inner
+	b.mu.Unlock()
+	if inner != nil {
+		return inner.Value(key)
+	}
+	return b.parent.Value(key)
+}
 
 func (b *bounded) Done() <-chan struct{} { return b.real().Done() }
 
@@ -55,11 +66,13 @@ func (b *bounded) Err() error {
 func (b *bounded) real() context.Context {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.inner == nil {
+	switch {
+	case b.inner != nil:
+	case b.over:
+		b.inner, b.cancel = context.WithCancel(b.parent)
+		b.cancel()
+	default:
 		b.inner, b.cancel = context.WithDeadline(b.parent, b.deadline)
-		if b.over {
-			b.cancel()
-		}
 	}
 	return b.inner
 }

@@ -1,0 +1,14 @@
+//go:build !linux || 386 || s390x
+
+package wsconn
+
+import (
+	"net"
+	"syscall"
+	"time"
+)
+
+// unanswered knows nothing here: peers are asked by pings.
+func unanswered(syscall.RawConn, time.Duration) (dead, known bool) { return false, false }
+
+func multipath(net.Conn) bool { return false }
