@@ -105,6 +105,11 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 		return Message{}, err
 	}
 	began := latency.Now()
+	if r, ok := s.cfg.registry.(HealthChecker); ok {
+		if err := r.Check(ctx); err != nil {
+			return Message{}, s.unavailable(portRegistry, "looking whether a message can be handed on", err)
+		}
+	}
 	m.Place = Place{}
 	m.Time = time.Now().UTC().Truncate(time.Millisecond)
 	m, err := s.cfg.history.Append(ctx, m)

@@ -304,6 +304,31 @@ func (p countingPolicy) Join(context.Context, chat.User, string) error {
 
 func (countingPolicy) Publish(context.Context, chat.User, string) error { return nil }
 
+// unwell is a registry that can hand nothing on, and says so when asked.
+type unwell struct{ *chat.MemoryRegistry }
+
+func (unwell) Check(context.Context) error { return errors.New("nobody answers") }
+
+func TestNothingIsStoredThatCannotBeHandedOn(t *testing.T) {
+	history := chat.NewMemoryHistory(chat.MemoryLimits{})
+	signer, err := chat.NewHS256([]byte(strings.Repeat("k", chat.MinSecret)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := chat.New(signer, chat.WithRegistry(unwell{chat.NewMemoryRegistry()}), chat.WithHistory(history))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Shutdown(t.Context())
+	if _, err := service.Broadcast(t.Context(), chat.Message{Content: "hello"}); !errors.Is(err, chat.ErrUnavailable) {
+		t.Errorf("Broadcast: %v, want %v", err, chat.ErrUnavailable)
+	}
+	stored, err := history.After(t.Context(), "", chat.Place{}, 10)
+	if err != nil || len(stored) > 0 {
+		t.Errorf("stored %v, %v, want nothing", stored, err)
+	}
+}
+
 func TestPolicyIsAskedOnceForAChannel(t *testing.T) {
 	var asked atomic.Int32
 	s := serve(t, chat.WithPolicy(countingPolicy{asked: &asked}))

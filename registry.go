@@ -102,6 +102,14 @@ type HistoryReader interface {
 	ReadHistory(h History)
 }
 
+// HealthChecker is a [Registry] that can tell whether messages get through now. It
+// is asked before a message is stored: one that could not be handed on is refused
+// then, and nothing of it is done.
+type HealthChecker interface {
+	// Check returns at once. An error means that nothing can be handed on.
+	Check(ctx context.Context) error
+}
+
 // Flusher is a [Registry] that can tell when what was broadcast before has been
 // delivered to the sockets of this node.
 type Flusher interface {

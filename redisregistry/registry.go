@@ -17,8 +17,8 @@ import (
 
 // Registry is the [chat.Registry] of several nodes on one Redis. Each node has one,
 // which delivers to its own sockets through a [chat.MemoryRegistry]. It is a
-// [chat.PresenceSource], a [chat.Notifier], a [chat.HistoryReader] and a
-// [chat.Flusher]. Its methods are safe for concurrent use.
+// [chat.PresenceSource], a [chat.Notifier], a [chat.HistoryReader], a
+// [chat.HealthChecker] and a [chat.Flusher]. Its methods are safe for concurrent use.
 type Registry struct {
 	cfg    config
 	client redis.UniversalClient
@@ -64,6 +64,7 @@ var (
 	_ chat.PresenceSource = (*Registry)(nil)
 	_ chat.Notifier       = (*Registry)(nil)
 	_ chat.HistoryReader  = (*Registry)(nil)
+	_ chat.HealthChecker  = (*Registry)(nil)
 	_ chat.Flusher        = (*Registry)(nil)
 	_ chat.History        = (*History)(nil)
 )

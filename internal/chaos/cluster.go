@@ -180,10 +180,7 @@ func (c *cluster) startNode(ctx context.Context, n *node) error {
 	const tries, pause = 60, 500 * time.Millisecond
 	for try := 1; ; try++ {
 		err := n.start(ctx)
-		if err == nil {
-			break
-		}
-		if try == tries || ctx.Err() != nil {
+		if err == nil || try == tries || ctx.Err() != nil {
 			return err
 		}
 		c.report.tally("starts of a node that failed")
@@ -194,7 +191,6 @@ func (c *cluster) startNode(ctx context.Context, n *node) error {
 			wait.Stop()
 		}
 	}
-	return nil
 }
 
 // killClients has Redis end its connections of a kind.
