@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"sync/atomic"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/reto10/chat/chattest"
+	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/redisregistry"
+	"github.com/reto10/chat/sqlhistory"
+)
+
+// The database gives the place and Redis carries the message: three nodes on both
+// are one.
+func TestRedisAndPostgresConform(t *testing.T) {
+	cache, server := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
+	admin, err := sql.Open("pgx", server.PostgresURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Close() })
+	var made atomic.Int64
+	chattest.TestRegistry(t, func(t *testing.T) (nodes []chattest.Node) {
+		name := fmt.Sprintf("conform%d", made.Add(1))
+		if _, err := admin.ExecContext(t.Context(), "CREATE DATABASE "+name); err != nil {
+			t.Fatal(err)
+		}
+		where, err := url.Parse(server.PostgresURL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		where.Path = "/" + name
+		options, err := redis.ParseURL(cache.RedisURL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			history, err := sqlhistory.OpenPostgres(t.Context(), where.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = history.Close() })
+			client := redis.NewClient(options)
+			t.Cleanup(func() { _ = client.Close() })
+			registry, err := redisregistry.New(client, redisregistry.WithPrefix(name+":"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := registry.Shutdown(context.Background()); err != nil {
+					t.Errorf("ending a registry: %v", err)
+				}
+			})
+			nodes = append(nodes, chattest.Node{Registry: registry, History: history})
+		}
+		return nodes
+	})
+}
