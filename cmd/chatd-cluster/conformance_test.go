@@ -57,6 +57,7 @@ func TestRedisAndPostgresConform(t *testing.T) {
 					t.Errorf("ending a registry: %v", err)
 				}
 			})
+			chatdtest.Eventually(t, "a registry that is connected", func() bool { return registry.Check(t.Context()) == nil })
 			nodes = append(nodes, chattest.Node{Registry: registry, History: history})
 		}
 		return nodes
