@@ -80,7 +80,7 @@ func TestThingsExpireAtTheirTimes(t *testing.T) {
 		}, []string{"2s b"}},
 		{"again when set again", func(q *expiry.Queue[*thing], a, b, c *thing) {
 			q.Set(a, time.Second)
-			time.Sleep(2 * time.Second)
+			<-time.After(2 * time.Second)
 			q.Remove(a)
 			q.Set(a, time.Second)
 		}, []string{"1s a", "3s a"}},
@@ -92,7 +92,7 @@ func TestThingsExpireAtTheirTimes(t *testing.T) {
 				q := expiry.New[*thing]()
 				a, b, c := &thing{name: "a", log: l}, &thing{name: "b", log: l}, &thing{name: "c", log: l}
 				tt.do(q, a, b, c)
-				time.Sleep(time.Minute) // synctest's
+				<-time.After(time.Minute)
 				for _, t := range []*thing{a, b, c} {
 					q.Remove(t)
 				}
@@ -126,7 +126,7 @@ func TestVeryManyExpireInOrder(t *testing.T) {
 				q.Set(other, time.Hour)
 			}
 		}
-		time.Sleep(1000 * time.Second)
+		<-time.After(1000 * time.Second)
 		synctest.Wait()
 		if !slices.Equal(want, l.lines) {
 			t.Errorf("not all in order:\n%s", cmp.Diff(want, l.lines))
