@@ -118,9 +118,10 @@ func needs(t *testing.T, c Config) {
 	if os.Getenv("CI") == "true" {
 		return
 	}
-	for kind, program := range map[string]string{Redis: "redis-server", Postgres: "postgres"} {
-		if _, err := exec.LookPath(program); c.uses(kind) && err != nil {
-			t.Skipf("%v", err)
-		}
+	if _, err := exec.LookPath("redis-server"); c.uses(Redis) && err != nil {
+		t.Skipf("%v", err)
+	}
+	if _, err := postgresProgram("postgres"); c.uses(Postgres) && err != nil {
+		t.Skipf("%v", err)
 	}
 }
