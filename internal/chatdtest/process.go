@@ -48,7 +48,8 @@ var (
 )
 
 // Program is what is run: a file, and the variables that it needs to be that
-// program. The CHATD_ variables of the tests' own environment are not passed on.
+// program. The CHATD_ and CHATCTL_ variables of the tests' own environment are not
+// passed on.
 type Program struct {
 	Path  string
 	Env   []string
@@ -57,7 +58,9 @@ type Program struct {
 
 func (p Program) command(env, args []string) *exec.Cmd {
 	cmd := exec.Command(p.Path, args...)
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CHATD_") })
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "CHATD_") || strings.HasPrefix(v, "CHATCTL_")
+	})
 	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0")
 	cmd.Env = append(append(cmd.Env, p.Env...), env...)
 	return cmd

@@ -9,11 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/internal/cli"
 )
 
 const (
@@ -48,7 +48,7 @@ type config struct {
 
 // define lists the flags. Their environment variables follow from the names.
 func (c *config) define(flags *flag.FlagSet, prog Program) {
-	set(flags, &c.addr, "addr", defaultAddr, parseAddr,
+	cli.Var(flags, &c.addr, "addr", defaultAddr, parseAddr,
 		"listen on `host:port`; port 0 picks a free one; localhost is both 127.0.0.1 and ::1")
 	flags.BoolVar(&c.plaintext, "plaintext", false,
 		"serve HTTP instead of HTTPS, for behind a proxy that does TLS")
@@ -56,7 +56,7 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"serve the certificate chain in this PEM `file`, read again on SIGHUP; without one, a self-signed certificate is made at start")
 	flags.StringVar(&c.tlsKey, "tls-key", "",
 		"the PEM `file` with the key to -tls-cert, read again on SIGHUP")
-	set(flags, &c.acmeDomains, "acme-domain", "", parseList,
+	cli.Var(flags, &c.acmeDomains, "acme-domain", "", parseList,
 		"get a certificate for these comma-separated `domains` from Let's Encrypt; port 443 of each has to lead to -addr")
 	flags.StringVar(&c.acmeCache, "acme-cache", "",
 		"keep what -acme-domain got in this `directory`, which others cannot read; without it, in chatd-acme in the user's cache directory")
@@ -64,19 +64,19 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"let in the users of this `file`, lines of name:bcrypt-hash[:role] as from htpasswd -B, read again on SIGHUP; without one, admin and user are made at start")
 	flags.StringVar(&c.secretFile, "secret-file", "",
 		fmt.Sprintf("sign tokens with the content of this `file`, at least %d bytes; without one, a key is made at start", chat.MinSecret))
-	set(flags, &c.tokenTTL, "token-ttl", chat.DefaultTokenTTL.String(), parsePositive,
+	cli.Var(flags, &c.tokenTTL, "token-ttl", chat.DefaultTokenTTL.String(), cli.ParsePositive,
 		"the `duration` that a token holds for")
-	set(flags, &c.origins, "origins", "", parseList,
+	cli.Var(flags, &c.origins, "origins", "", parseList,
 		"let pages of these comma-separated `origins` in, besides those of the server's own")
-	set(flags, &c.trustedProxies, "trusted-proxies", "", parsePrefixes,
+	cli.Var(flags, &c.trustedProxies, "trusted-proxies", "", parsePrefixes,
 		"believe X-Forwarded-For when it comes from these comma-separated `networks` (CIDR) or addresses")
-	set(flags, &c.debugAddr, "debug-addr", "", parseAddr,
+	cli.Var(flags, &c.debugAddr, "debug-addr", "", parseAddr,
 		"serve /debug/vars over HTTP on `host:port`; not for strangers")
-	set(flags, &c.logLevel, "log-level", "info", parseLevel,
+	cli.Var(flags, &c.logLevel, "log-level", "info", parseLevel,
 		"log from this `level` on: debug, info, warn or error")
-	set(flags, &c.logFormat, "log-format", "text", parseFormat,
+	cli.Var(flags, &c.logFormat, "log-format", "text", parseFormat,
 		"write logs as `text|json`")
-	set(flags, &c.drain, "drain", defaultDrain.String(), parsePositive,
+	cli.Var(flags, &c.drain, "drain", defaultDrain.String(), cli.ParsePositive,
 		"the `duration` that SIGTERM has to send everybody away")
 	// Whatever is wrong with these two is found later: package flag would repeat
 	// them in its errors, and there may be a password in them.
@@ -84,9 +84,9 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"the place `where` nodes meet that share users and messages: "+oneOf(InMemory, prog.Registries))
 	flags.StringVar(&c.storage.History, "history", "",
 		"the place `where` messages are kept: "+oneOf(InMemory+", "+Off, prog.Histories)+"; without one, in memory, or where the registry of several nodes is")
-	set(flags, &c.storage.Count, "history-count", "", parseCount,
+	cli.Var(flags, &c.storage.Count, "history-count", "", cli.ParseCount,
 		"keep so many `messages` of each channel; without a number, as many as that kind of history does")
-	set(flags, &c.storage.Age, "history-age", "", parsePositive,
+	cli.Var(flags, &c.storage.Age, "history-age", "", cli.ParsePositive,
 		"keep messages for this `duration`; without one, as long as that kind of history does")
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
 }
@@ -97,10 +97,10 @@ func oneOf(first string, more []string) string {
 }
 
 // parseConfig reads flags, then the environment where flags are silent. An empty
-// variable counts as none. Every error is a usageError, or flag.ErrHelp when help
+// variable counts as none. Every error is a cli.UsageError, or flag.ErrHelp when help
 // was asked for.
 func parseConfig(prog Program, proc Process) (*config, *flag.FlagSet, error) {
-	c := &config{given: make(map[string]string)}
+	c := new(config)
 	flags := flag.NewFlagSet(prog.Name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // errors are ours to print
 	c.define(flags, prog)
@@ -110,39 +110,24 @@ func parseConfig(prog Program, proc Process) (*config, *flag.FlagSet, error) {
 	if err := flags.Parse(proc.Args); errors.Is(err, flag.ErrHelp) {
 		return nil, flags, err
 	} else if err != nil {
-		return nil, flags, usageError{err}
+		return nil, flags, cli.UsageError{Err: err}
 	}
 	if flags.NArg() > 0 {
-		return nil, flags, usagef("unexpected argument %q", hidden(flags.Arg(0)))
+		return nil, flags, cli.Usagef("unexpected argument %q", hidden(flags.Arg(0)))
 	}
-	flags.Visit(func(f *flag.Flag) { c.given[f.Name] = "-" + f.Name })
-
 	var err error
-	flags.VisitAll(func(f *flag.Flag) {
-		name := envName(f.Name)
-		if err != nil || name == "" || c.given[f.Name] != "" {
-			return
-		}
-		text, _ := proc.LookupEnv(name)
-		if text == "" {
-			return
-		}
-		if bad := flags.Set(f.Name, text); bad != nil {
-			err = usagef("invalid value %q for %s: %w", text, name, bad)
-		}
-		c.given[f.Name] = name
-	})
+	c.given, err = environment.Fill(flags, proc.LookupEnv)
 	c.storage.Registry = cmp.Or(c.storage.Registry, InMemory)
 	return c, flags, err
 }
 
-// envName is the variable behind a flag, "" for the one that asks a question
-// rather than setting something.
-func envName(flagName string) string {
+// environment has a variable for each flag but the one that asks a question rather
+// than setting something.
+var environment cli.Environment = func(flagName string) string {
 	if flagName == "version" {
 		return ""
 	}
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
+	return cli.Prefixed(envPrefix)(flagName)
 }
 
 // validate finds settings that hold each alone but not together.
@@ -158,7 +143,7 @@ func (c *config) validate() error {
 		{"acme-domain", "tls-key"},
 	} {
 		if c.has(pair[0]) && c.has(pair[1]) {
-			return usagef("%s and %s exclude each other", c.given[pair[0]], c.given[pair[1]])
+			return cli.Usagef("%s and %s exclude each other", c.given[pair[0]], c.given[pair[1]])
 		}
 	}
 	for _, pair := range [][2]string{
@@ -167,7 +152,7 @@ func (c *config) validate() error {
 		{"acme-cache", "acme-domain"},
 	} {
 		if c.has(pair[0]) && !c.has(pair[1]) {
-			return usagef("%s needs -%s", c.given[pair[0]], pair[1])
+			return cli.Usagef("%s needs -%s", c.given[pair[0]], pair[1])
 		}
 	}
 	return nil
@@ -191,60 +176,12 @@ func (c *config) has(name string) bool {
 	panic("daemon: has: " + name)
 }
 
-// setting is a flag.Value that parse gives its meaning.
-type setting[T any] struct {
-	to    *T
-	text  string
-	parse func(string) (T, error)
-}
-
-func (s *setting[T]) String() string { return s.text }
-
-func (s *setting[T]) Set(text string) error {
-	v, err := s.parse(text)
-	if err != nil {
-		return err
-	}
-	*s.to, s.text = v, text
-	return nil
-}
-
-// set defines a flag whose value parse reads. A default of "" leaves the zero T.
-func set[T any](flags *flag.FlagSet, to *T, name, byDefault string, parse func(string) (T, error), usage string) {
-	s := &setting[T]{to: to, parse: parse}
-	if byDefault != "" {
-		if err := s.Set(byDefault); err != nil {
-			panic(fmt.Sprintf("daemon: default of -%s: %v", name, err))
-		}
-	}
-	flags.Var(s, name, usage)
-}
-
 func parseAddr(s string) (string, error) {
 	_, _, err := net.SplitHostPort(s)
 	if err != nil {
 		return "", errors.New("not host:port")
 	}
 	return s, nil
-}
-
-func parsePositive(s string) (time.Duration, error) {
-	d, err := time.ParseDuration(s)
-	switch {
-	case err != nil:
-		return 0, errors.New("not a duration such as 90s or 15m")
-	case d <= 0:
-		return 0, errors.New("not more than zero")
-	}
-	return d, nil
-}
-
-func parseCount(s string) (int, error) {
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 {
-		return 0, errors.New("not a number above zero")
-	}
-	return n, nil
 }
 
 // parseList takes a list apart at its commas; blanks around and empty ones do not

@@ -17,18 +17,9 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"runtime"
-	"runtime/debug"
-	"strings"
 
 	"github.com/reto10/chat"
-)
-
-// Exit codes: what a shell and a service supervisor see.
-const (
-	exitOK      = 0
-	exitFailure = 1 // it was tried and went wrong
-	exitUsage   = 2 // it was asked for in a way that makes no sense
+	"github.com/reto10/chat/internal/cli"
 )
 
 // Program is what a binary adds to a plain chatd. One with a name alone adds
@@ -78,47 +69,14 @@ type Process struct {
 // hashCommand, as the first argument, asks for a line of a users file.
 const hashCommand = "hash"
 
-// usageError is one that reading the help would have spared.
-type usageError struct{ error }
-
 // UsageError is an error of a [Program] that was started in a way that makes no
 // sense.
-func UsageError(format string, args ...any) error { return usagef(format, args...) }
-
-func usagef(format string, args ...any) error {
-	return usageError{fmt.Errorf(format, args...)}
-}
+func UsageError(format string, args ...any) error { return cli.Usagef(format, args...) }
 
 // Main runs the program and returns its exit code. It ends when ctx does, as on
 // SIGTERM, or on a signal. What fails is one line on stderr.
 func Main(ctx context.Context, prog Program, proc Process) int {
-	err := run(ctx, prog, proc)
-	if err == nil {
-		return exitOK
-	}
-	if errors.As(err, new(usageError)) {
-		fmt.Fprintf(proc.Stderr, "%s: %s (%s -help lists the flags)\n", prog.Name, oneLine(err), prog.Name)
-		return exitUsage
-	}
-	fmt.Fprintf(proc.Stderr, "%s: %s\n", prog.Name, oneLine(err))
-	return exitFailure
-}
-
-// oneLine is for errors of others, and of several at once, that take more.
-func oneLine(err error) string {
-	var text strings.Builder
-	for line := range strings.Lines(err.Error()) {
-		line = strings.TrimSpace(line)
-		switch before := text.String(); {
-		case before == "" || line == "":
-		case strings.HasSuffix(before, ":"):
-			text.WriteString(" ")
-		default:
-			text.WriteString("; ")
-		}
-		text.WriteString(line)
-	}
-	return text.String()
+	return cli.Exit(proc.Stderr, prog.Name, prog.Name+" -help lists the flags", run(ctx, prog, proc))
 }
 
 func run(ctx context.Context, prog Program, proc Process) error {
@@ -133,7 +91,7 @@ func run(ctx context.Context, prog Program, proc Process) error {
 	case err != nil:
 		return err
 	case cfg.version:
-		fmt.Fprintln(proc.Stdout, prog.Name, version())
+		fmt.Fprintln(proc.Stdout, prog.Name, cli.Version())
 		return nil
 	}
 	if err := cfg.validate(); err != nil {
@@ -145,13 +103,4 @@ func run(ctx context.Context, prog Program, proc Process) error {
 		}
 	}
 	return serve(ctx, prog, proc, cfg)
-}
-
-// version says which build this is, as far as the build says so itself.
-func version() string {
-	v := "(unknown)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		v = info.Main.Version
-	}
-	return fmt.Sprintf("%s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

@@ -10,13 +10,11 @@ import (
 	"strings"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/internal/cli"
+	"github.com/reto10/chat/internal/terminal"
 )
 
-// maxPasswordLine bounds what is read of stdin; bcrypt takes far less.
-const maxPasswordLine = 1024
-
-// hash reads a password, the first line of stdin, and prints a line for the
-// users file. At a terminal it asks, and the password can be seen as it is typed.
+// hash reads a password and prints a line for the users file.
 func hash(prog Program, proc Process) error {
 	flags := flag.NewFlagSet(hashCommand, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -26,24 +24,21 @@ func hash(prog Program, proc Process) error {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprintf(proc.Stdout, "Usage:\n  %s hash [flags] < file-with-the-password >> users-file\n\nFlags:\n\n", prog.Name)
-		printFlags(proc.Stdout, flags)
+		cli.PrintFlags(proc.Stdout, flags, nil)
 		return nil
 	case err != nil:
-		return usageError{err}
+		return cli.UsageError{Err: err}
 	case flags.NArg() > 0:
-		return usagef("unexpected argument to hash") // maybe the password: not repeated
+		return cli.Usagef("unexpected argument to hash") // maybe the password: not repeated
 	case !fieldable(*user):
-		return usagef("-user %q cannot be a user's name in a file", *user)
+		return cli.Usagef("-user %q cannot be a user's name in a file", *user)
 	case *role != "" && !fieldable(*role):
-		return usagef("-role %q cannot be a role in a file", *role)
+		return cli.Usagef("-role %q cannot be a role in a file", *role)
 	}
 
-	if f, ok := proc.Stdin.(*os.File); ok && isTerminal(f) {
-		fmt.Fprintf(proc.Stderr, "password of %s (it will show): ", *user)
-	}
-	password, err := readLine(proc.Stdin)
+	password, err := readPassword(proc, *user)
 	if err != nil {
-		return fmt.Errorf("reading the password from stdin: %w", err)
+		return fmt.Errorf("reading the password: %w", err)
 	}
 	hashed, err := chat.HashPassword(password)
 	if err != nil {
@@ -62,14 +57,31 @@ func fieldable(s string) bool {
 	return chat.ValidUsername(s) && !strings.Contains(s, ":") && !strings.HasPrefix(s, "#")
 }
 
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+// readPassword returns the first line of stdin. Where that is a terminal it asks
+// twice, since what is typed there does not show.
+func readPassword(proc Process, user string) (string, error) {
+	f, ok := proc.Stdin.(*os.File)
+	if !ok || !terminal.Is(f) {
+		return readLine(proc.Stdin)
+	}
+	password, err := terminal.ReadPassword("password of " + user + ": ")
+	if errors.Is(err, terminal.ErrNone) {
+		fmt.Fprintf(proc.Stderr, "password of %s (it will show): ", user)
+		return readLine(proc.Stdin)
+	}
+	if err != nil {
+		return "", err
+	}
+	again, err := terminal.ReadPassword("again: ")
+	if err == nil && again != password {
+		err = errors.New("the two differ")
+	}
+	return password, err
 }
 
 // readLine returns the first line of r without its end.
 func readLine(r io.Reader) (string, error) {
-	line, err := bufio.NewReader(io.LimitReader(r, maxPasswordLine)).ReadString('\n')
+	line, err := bufio.NewReader(io.LimitReader(r, terminal.MaxLine)).ReadString('\n')
 	if err != nil && err != io.EOF {
 		return "", err
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/internal/cli"
 )
 
 // What -registry and -history say of a server that keeps nothing elsewhere, and
@@ -31,7 +32,7 @@ func Kind(setting string) string {
 
 func (s Storage) validate() error {
 	if s.History == Off && (s.Count > 0 || s.Age > 0) {
-		return usagef("-history off keeps no messages, so there is no -history-count and -history-age of them")
+		return cli.Usagef("-history off keeps no messages, so there is no -history-count and -history-age of them")
 	}
 	return nil
 }
@@ -41,9 +42,9 @@ func (s Storage) alone(name string) error {
 	const elsewhere = "-%s %s: %s keeps everything in memory, chatd-cluster has the rest"
 	switch {
 	case s.Registry != InMemory:
-		return usagef(elsewhere, "registry", Kind(s.Registry), name)
+		return cli.Usagef(elsewhere, "registry", Kind(s.Registry), name)
 	case s.History != "" && s.History != InMemory && s.History != Off:
-		return usagef(elsewhere, "history", Kind(s.History), name)
+		return cli.Usagef(elsewhere, "history", Kind(s.History), name)
 	}
 	return nil
 }

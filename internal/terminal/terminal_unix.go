@@ -1,0 +1,116 @@
+//go:build linux || darwin || freebsd
+
+package terminal
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+// Is reports whether f is a terminal.
+func Is(f *os.File) bool {
+	_, err := attributes(f)
+	return err == nil
+}
+
+// ReadPassword writes a prompt to the terminal that the process was started at,
+// wherever its stdin and stdout lead, and returns the line that is typed there,
+// without its end. What is typed does not show. Before it returns the terminal is
+// as it was, also when Ctrl-C, SIGTERM or SIGHUP came instead: that is an error
+// that wraps [ErrInterrupted]. Ctrl-Z does nothing meanwhile, as the shell would
+// show what is typed on. Not for concurrent use.
+func ReadPassword(prompt string) (string, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNone, err)
+	}
+	defer tty.Close() // which ends the reading, too
+
+	before, err := attributes(tty)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNone, err)
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+	stops := make(chan os.Signal, 1)
+	signal.Notify(stops, syscall.SIGTSTP)
+	defer signal.Stop(stops)
+
+	silent := before
+	silent.Lflag &^= syscall.ECHO
+	silent.Lflag |= syscall.ICANON | syscall.ISIG
+	silent.Iflag |= syscall.ICRNL
+	if err := setAttributesOf(tty, silent); err != nil {
+		return "", fmt.Errorf("hiding what is typed: %w", err)
+	}
+	defer setAttributesOf(tty, before)
+	if _, err := io.WriteString(tty, prompt); err != nil {
+		return "", fmt.Errorf("asking at the terminal: %w", err)
+	}
+	defer io.WriteString(tty, "\n") // the one that was typed did not show
+
+	type answer struct {
+		line string
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		line, err := readLine(tty)
+		answered <- answer{line, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.line, a.err
+	case sig := <-signals:
+		return "", fmt.Errorf("%w (%v)", ErrInterrupted, sig)
+	}
+}
+
+// readLine reads up to the end of a line; a terminal gives no more than one.
+func readLine(r io.Reader) (string, error) {
+	line := make([]byte, 0, MaxLine)
+	for len(line) < MaxLine {
+		n, err := r.Read(line[len(line):MaxLine])
+		line = line[:len(line)+n]
+		if n > 0 && line[len(line)-1] == '\n' {
+			return strings.TrimRight(string(line), "\r\n"), nil
+		}
+		if err == io.EOF || err == nil && n == 0 { // Ctrl-D
+			return string(line), nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("reading from the terminal: %w", err)
+		}
+	}
+	return "", fmt.Errorf("what was typed is over %d bytes", MaxLine)
+}
+
+func attributes(f *os.File) (a syscall.Termios, err error) {
+	err = ioctl(f, getAttributes, &a)
+	return a, err
+}
+
+func setAttributesOf(f *os.File, a syscall.Termios) error {
+	return ioctl(f, setAttributes, &a)
+}
+
+func ioctl(f *os.File, request uintptr, a *syscall.Termios) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var errno syscall.Errno
+	err = conn.Control(func(fd uintptr) {
+		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, request, uintptr(unsafe.Pointer(a)))
+	})
+	if err == nil && errno != 0 {
+		err = os.NewSyscallError("ioctl", errno)
+	}
+	return err
+}
