@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/reto10/chat/client"
+	"github.com/reto10/chat/internal/cli"
+)
+
+// options say to package client where to connect and as whom; more are of the
+// command. The password is asked for here, if it has to be.
+func (s *session) options(more ...client.Option) ([]client.Option, error) {
+	identity, err := s.identity()
+	if err != nil {
+		return nil, err
+	}
+	transport, err := s.transport()
+	if err != nil {
+		return nil, err
+	}
+	return append([]client.Option{
+		identity,
+		client.WithHTTPClient(&http.Client{Transport: transport}),
+	}, more...), nil
+}
+
+// identity may be called again: one of its results is for one client.
+func (s *session) identity() (client.Option, error) {
+	switch {
+	case s.token != "":
+		return client.WithToken(s.token), nil
+	case s.tokenFile != "":
+		if _, err := s.readToken(); err != nil {
+			return nil, err
+		}
+		return client.WithTokenSource(s.tokensOfFile()), nil
+	case s.user != "":
+		if s.asked == "" {
+			var err error
+			if s.asked, err = s.password(); err != nil {
+				return nil, err
+			}
+		}
+		return client.WithLogin(s.user, s.asked), nil
+	}
+	return nil, cli.Usagef("-user or -token-file is needed, to say who you are")
+}
+
+// tokensOfFile gives what is in -token-file, and another only once that has
+// changed.
+func (s *session) tokensOfFile() client.TokenSource {
+	given := ""
+	return client.TokenSourceFunc(func(context.Context) (string, error) {
+		token, err := s.readToken()
+		if err != nil {
+			return "", err
+		}
+		if token == given {
+			return "", fmt.Errorf("the token in %s does not hold, or not for long, and no other is there yet", s.tokenFile)
+		}
+		given = token
+		return token, nil
+	})
+}
+
+// api is for commands that need no socket.
+func (s *session) api() (*client.API, error) {
+	opts, err := s.options()
+	if err != nil {
+		return nil, err
+	}
+	api, err := client.New(s.url.String(), opts...)
+	return api, s.explain(err)
+}
+
+// explained is an error of package client for who has only flags to turn.
+type explained struct {
+	text  string
+	cause error
+}
+
+func (e explained) Error() string { return e.text }
+func (e explained) Unwrap() error { return e.cause }
+
+// explain says what went wrong, and what to do about it where that is known.
+func (s *session) explain(err error) error {
+	if err == nil || errors.As(err, new(explained)) || errors.As(err, new(cli.UsageError)) {
+		return err
+	}
+	return explained{harmless(s.explanation(err)), err}
+}
+
+func (s *session) explanation(err error) string {
+	host := s.url.Host
+	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Sprintf("the certificate of %s is not trusted: %v (-ca names its authority, -insecure trusts any)", host, e.Err)
+	}
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		return fmt.Sprintf("%s speaks no TLS: is it http:// rather than https://?", host)
+	}
+	if e, ok := errors.AsType[*client.StatusError](err); ok {
+		return s.refusal(e)
+	}
+	switch {
+	case errors.Is(err, client.ErrDisconnected):
+		return "disconnected by an admin"
+	case errors.Is(err, client.ErrReplaced):
+		return "this user has too many connections, or a newer one took this one's place"
+	case errors.Is(err, client.ErrUnauthenticated):
+		return "the token does not hold, and there is no other"
+	case errors.Is(err, client.ErrUnconfirmed):
+		return fmt.Sprintf("no answer of %s: the message may have been stored or not, and is not sent again (%v)", host, deepest(err))
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+		return fmt.Sprintf("cannot connect to %s: %v", host, e)
+	}
+	if e, ok := errors.AsType[*net.DNSError](err); ok {
+		return fmt.Sprintf("cannot find %s: %v", host, e)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Sprintf("no answer of %s in time", host)
+	}
+	return strings.ReplaceAll(err.Error(), "client: ", "")
+}
+
+// refusal explains an answer of HTTP that says no.
+func (s *session) refusal(e *client.StatusError) string {
+	switch {
+	case e.Status == http.StatusUnauthorized && s.user != "":
+		return fmt.Sprintf("wrong username or password (of %s at %s)", s.user, s.url.Host)
+	case e.Status == http.StatusUnauthorized:
+		return fmt.Sprintf("%s does not take the token: %s", s.url.Host, e.Detail)
+	case e.Status == http.StatusForbidden:
+		return "not allowed: " + e.Detail
+	case e.Status == http.StatusNotFound && s.user != "":
+		return fmt.Sprintf("nothing is at %s, or it has no login of its own (then -token-file)", s.url)
+	case e.Status == http.StatusNotFound:
+		return fmt.Sprintf("nothing is at %s: -url is where the service is mounted", s.url)
+	case e.RetryAfter > 0:
+		return fmt.Sprintf("%s; again in %v", e.Detail, e.RetryAfter)
+	case e.Status == http.StatusBadRequest && e.Detail == "" && s.url.Scheme == "http":
+		return fmt.Sprintf("%s does not understand: is it https:// rather than http://?", s.url.Host)
+	case e.Detail != "":
+		return e.Detail
+	}
+	return fmt.Sprintf("%s answers with status %d (%s)", s.url.Host, e.Status, http.StatusText(e.Status))
+}
+
+// deepest is the cause of a cause, to its end.
+func deepest(err error) error {
+	for {
+		switch e := err.(type) {
+		case interface{ Unwrap() error }:
+			if e.Unwrap() == nil {
+				return err
+			}
+			err = e.Unwrap()
+		case interface{ Unwrap() []error }:
+			all := e.Unwrap()
+			if len(all) == 0 {
+				return err
+			}
+			err = all[len(all)-1]
+		default:
+			return err
+		}
+	}
+}

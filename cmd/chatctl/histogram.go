@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"math/bits"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// fineness is how many buckets there are from one power of two to the next: a
+	// duration is known to a 64th of itself.
+	fineness     = 64
+	finenessBits = 6
+
+	bucketCount = (64 - finenessBits) * fineness
+)
+
+// histogram counts durations. The zero one is empty; its methods are safe for
+// concurrent use.
+type histogram struct {
+	counts [bucketCount]atomic.Uint64
+	most   atomic.Int64
+}
+
+// observe counts one; less than nothing counts as nothing.
+func (h *histogram) observe(d time.Duration) {
+	d = max(d, 0)
+	h.counts[bucketOf(d)].Add(1)
+	for {
+		most := h.most.Load()
+		if int64(d) <= most || h.most.CompareAndSwap(most, int64(d)) {
+			return
+		}
+	}
+}
+
+// bucketOf has a bucket for each nanosecond below fineness, and above that ones
+// that grow with what is in them.
+func bucketOf(d time.Duration) int {
+	shift := max(bits.Len64(uint64(d))-finenessBits-1, 0)
+	return shift*fineness + int(uint64(d)>>shift)
+}
+
+// upTo is the longest duration in a bucket.
+func upTo(bucket int) time.Duration {
+	shift := max(bucket/fineness-1, 0)
+	return time.Duration((uint64(bucket-shift*fineness)+1)<<shift - 1)
+}
+
+// count is how many were counted.
+func (h *histogram) count() (n uint64) {
+	for i := range h.counts {
+		n += h.counts[i].Load()
+	}
+	return n
+}
+
+// max is the longest, exactly; zero of none.
+func (h *histogram) max() time.Duration { return time.Duration(h.most.Load()) }
+
+// quantile is what a share q of the durations does not exceed, to 1.6 % above;
+// zero of none.
+func (h *histogram) quantile(q float64) time.Duration {
+	rank := uint64(math.Ceil(q * float64(h.count())))
+	var n uint64
+	for i := range h.counts {
+		if n += h.counts[i].Load(); n >= rank && n > 0 {
+			return min(upTo(i), h.max())
+		}
+	}
+	return h.max()
+}
+
+// summary is one line of the figures that matter.
+func (h *histogram) summary() string {
+	if h.count() == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("p50 %s  p90 %s  p99 %s  max %s",
+		short(h.quantile(0.5)), short(h.quantile(0.9)), short(h.quantile(0.99)), short(h.max()))
+}
+
+// print draws a bar for each step of 1, 2, 5, 10… between the shortest and the
+// longest.
+func (h *histogram) print(w io.Writer) {
+	type row struct {
+		upTo  time.Duration
+		count uint64
+	}
+	var rows []row
+	bucket, most, left := 0, uint64(0), h.count()
+	for _, step := range steps() {
+		r := row{upTo: step}
+		for bucket < bucketCount && upTo(bucket) <= step {
+			r.count += h.counts[bucket].Load()
+			bucket++
+		}
+		if r.count == 0 && len(rows) == 0 {
+			continue
+		}
+		rows, most = append(rows, r), max(most, r.count)
+		if left -= min(r.count, left); left == 0 {
+			break
+		}
+	}
+	const width = 50
+	for _, r := range rows {
+		bar := strings.Repeat("#", int(math.Ceil(width*float64(r.count)/float64(most))))
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  up to %7s  %12d  %s", short(r.upTo), r.count, bar), " "))
+	}
+}
+
+// steps are the upper ends of a histogram's rows: 10 µs to the longest there is.
+func steps() (ends []time.Duration) {
+	for decade := 10 * time.Microsecond; decade <= 10000*time.Second; decade *= 10 {
+		ends = append(ends, decade, 2*decade, 5*decade)
+	}
+	return append(ends, math.MaxInt64)
+}
+
+// short is a duration with three digits: "1.23ms".
+func short(d time.Duration) string {
+	unit := time.Duration(1)
+	for d >= 1000*unit {
+		unit *= 10
+	}
+	return d.Round(unit).String()
+}

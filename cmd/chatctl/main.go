@@ -1,0 +1,160 @@
+// Chatctl uses a chatd, or any service of package chat, from a shell: it sends
+// messages, follows them, lists and disconnects users, and measures.
+//
+//	chatctl send -url https://localhost:8443 -insecure -user admin dinner is ready
+//	chatctl send -channel ops - < lines
+//	chatctl tail -channel ops -n 20
+//	chatctl tail -json | jq .content
+//	chatctl who
+//	chatctl kick ana
+//	chatctl bench -secret-file secret -n 1000 -rate 100
+//
+// Who it is follows from -user, with the password from a prompt or from
+// -password-file, or from -token-file. These and -url can stand in the environment
+// instead: CHATCTL_URL, CHATCTL_USER and so on. "chatctl help send" lists a
+// command's flags; docs/chatctl.md has them all.
+//
+// What was asked for is on stdout, everything else on stderr. It exits with 0 when
+// that was done, 1 with one line on stderr when something went wrong, 2 when it was
+// asked for in a way that makes no sense. Reading its output only in part, as head
+// does, is no error.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/reto10/chat/internal/cli"
+)
+
+const program = "chatctl"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	// Without this, writing to a pipe that nobody reads any more would end it with a
+	// signal rather than with errNotRead.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+
+	about, err := run(ctx, os.Args[1:], streams{os.Stdin, output{os.Stdout}, os.Stderr})
+	if errors.Is(err, errNotRead) {
+		err = nil
+	}
+	os.Exit(cli.Exit(os.Stderr, program, about, err))
+}
+
+// streams are where a command reads and writes.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// errNotRead means that whoever read stdout does so no more.
+var errNotRead = errors.New("stdout is closed")
+
+// output is stdout.
+type output struct{ *os.File }
+
+func (o output) Write(b []byte) (int, error) {
+	n, err := o.File.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		err = errNotRead
+	} else if err != nil {
+		err = fmt.Errorf("writing to stdout: %w", err)
+	}
+	return n, err
+}
+
+// command is one of chatctl's.
+type command struct {
+	name    string
+	args    string // what may stand behind the flags
+	summary string // a line of the overview
+	about   string // what else its own help says
+
+	// define adds the command's own flags and returns what carries it out, with
+	// what stands behind the flags as args.
+	define func(*flag.FlagSet) func(ctx context.Context, s *session, args []string) error
+}
+
+var commands = []command{sendCommand, tailCommand, whoCommand, kickCommand, benchCommand}
+
+// run carries a command out. Beside its error it says where to read about it.
+func run(ctx context.Context, args []string, std streams) (about string, err error) {
+	about = program + " -help lists the commands"
+	if len(args) == 0 {
+		return about, cli.Usagef("no command")
+	}
+	name, args := args[0], args[1:]
+	switch name {
+	case "-version", "--version":
+		_, err := fmt.Fprintln(std.out, program, cli.Version())
+		return about, err
+	case "-h", "-help", "--help":
+		return about, printOverview(std.out)
+	case "help":
+		if len(args) == 0 {
+			return about, printOverview(std.out)
+		}
+		if len(args) > 1 {
+			return about, cli.Usagef("help is about one command")
+		}
+		name, args = args[0], []string{"-help"}
+	}
+	for _, c := range commands {
+		if c.name == name {
+			return fmt.Sprintf("%s help %s lists the flags", program, name), c.run(ctx, args, std)
+		}
+	}
+	if strings.HasPrefix(name, "-") {
+		return about, cli.Usagef("flags stand behind the command, as in %s send -url …", program)
+	}
+	return about, cli.Usagef("there is no command %q", name)
+}
+
+func (c *command) run(ctx context.Context, args []string, std streams) error {
+	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // errors are ours to print
+	do := c.define(flags)
+	s := &session{std: std}
+	s.define(flags)
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return c.printHelp(std.out, flags)
+	} else if err != nil {
+		return cli.UsageError{Err: err}
+	}
+	var err error
+	if s.given, err = environment.Fill(flags, os.LookupEnv); err != nil {
+		return err
+	}
+	if err := s.validate(); err != nil {
+		return err
+	}
+	if err := misplaced(flags, args); err != nil {
+		return err
+	}
+	return do(ctx, s, flags.Args())
+}
+
+// misplaced finds flags behind what flags have to stand before, where package flag
+// takes them for arguments: "send hello -channel ops" is not to tell everyone.
+func misplaced(flags *flag.FlagSet, args []string) error {
+	first := len(args) - flags.NArg()
+	if first > 0 && args[first-1] == "--" {
+		return nil
+	}
+	for _, arg := range flags.Args() {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if strings.HasPrefix(arg, "-") && flags.Lookup(name) != nil {
+			return cli.Usagef("-%s has to stand before %q; with -- before that it is no flag", name, flags.Arg(0))
+		}
+	}
+	return nil
+}

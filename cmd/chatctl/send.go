@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/client"
+	"github.com/reto10/chat/internal/cli"
+)
+
+const (
+	// maxLine is the longest line that is read; servers take far less.
+	maxLine = 1 << 20
+	// patience is for how long a line is tried while the server is not there.
+	patience = time.Minute
+	// pause is between two of these tries.
+	pause = time.Second
+)
+
+var sendCommand = command{
+	name:    "send",
+	args:    "text…",
+	summary: "sends a message, or with - the lines of stdin",
+	about: `Sends the text, its words with a space between them, to everyone, to a channel
+or to one person. With - for a text each line of stdin is a message; empty lines
+are passed over. A line is sent when the one before it was stored, and at the first
+that is refused it stops, and says which that is; those before it were sent.
+
+What may have been stored is not sent again: when the connection breaks before the
+answer, it stops and says so. A line that cannot have been sent, as the server is
+away, is tried for a minute; the first one is not.
+`,
+	define: func(flags *flag.FlagSet) func(context.Context, *session, []string) error {
+		c := new(sending)
+		flags.StringVar(&c.channel, "channel", "", "send to those in this `channel` rather than to everyone")
+		flags.StringVar(&c.to, "to", "", "send to this `user` alone")
+		flags.BoolVar(&c.ids, "ids", false, "print the id of each message once it is stored")
+		return c.run
+	},
+}
+
+type sending struct {
+	channel, to string
+	ids         bool
+
+	api *client.API
+	out io.Writer
+}
+
+func (c *sending) run(ctx context.Context, s *session, args []string) error {
+	switch {
+	case c.channel != "" && c.to != "":
+		return cli.Usagef("-channel and -to exclude each other")
+	case c.to != "" && !chat.ValidUsername(c.to):
+		return cli.Usagef("-to %q cannot be a user's name", c.to)
+	case c.channel != "" && !chat.ValidChannel(c.channel):
+		return cli.Usagef("-channel %q cannot be a channel's name", c.channel)
+	case len(args) == 0:
+		return cli.Usagef("no text to send, nor - for the lines of stdin")
+	}
+	if c.to != "" {
+		c.channel = chat.OwnChannel(c.to)
+	}
+	lines := len(args) == 1 && args[0] == "-"
+	text := strings.Join(args, " ")
+	if err := sendable(text); err != nil {
+		return cli.UsageError{Err: err}
+	}
+	var err error
+	if c.api, err = s.api(); err != nil {
+		return err
+	}
+	c.out = s.std.out
+	if !lines {
+		return s.explain(c.send(ctx, text))
+	}
+	return c.sendLines(ctx, s)
+}
+
+// send publishes one message.
+func (c *sending) send(ctx context.Context, text string) error {
+	m, err := c.api.Publish(ctx, text, toChannel(c.channel)...)
+	if err != nil {
+		return err
+	}
+	if c.ids {
+		_, err = fmt.Fprintln(c.out, m.ID)
+	}
+	return err
+}
+
+// toChannel is where a message goes; "" is to everyone.
+func toChannel(name string) (opts []client.BroadcastOption) {
+	if name != "" {
+		opts = append(opts, client.To(name))
+	}
+	return opts
+}
+
+// sendLines publishes what comes on stdin.
+func (c *sending) sendLines(ctx context.Context, s *session) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lines, sent := readLines(ctx, s.std.in), 0
+	for {
+		var l line
+		select {
+		case next, ok := <-lines:
+			if !ok {
+				return nil
+			}
+			l = next
+		case <-ctx.Done():
+			return fmt.Errorf("interrupted%s", before(sent))
+		}
+		if l.err == nil {
+			l.err = sendable(l.text)
+		}
+		if l.err == nil {
+			l.err = c.sendLine(ctx, l.text, sent > 0)
+		}
+		switch {
+		case l.err == nil:
+			sent++
+		case errors.Is(l.err, errNotRead):
+			return l.err
+		default:
+			return fmt.Errorf("line %d: %w%s", l.number, s.explain(l.err), before(sent))
+		}
+	}
+}
+
+func before(sent int) string {
+	switch sent {
+	case 0:
+		return ""
+	case 1:
+		return "; one message before that was sent"
+	}
+	return fmt.Sprintf("; %d messages before that were sent", sent)
+}
+
+// sendLine is send for one of several. Once the server has been there it waits for
+// it to come back, as long as nothing can have been sent.
+func (c *sending) sendLine(ctx context.Context, text string, wait bool) error {
+	overdue := time.After(patience)
+	for {
+		err := c.send(ctx, text)
+		away, ok := errors.AsType[*net.OpError](err)
+		if !wait || !ok || away.Op != "dial" {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-overdue:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// sendable says why no server would take a text.
+func sendable(text string) error {
+	switch {
+	case text == "":
+		return errors.New("the text is empty")
+	case !utf8.ValidString(text):
+		return errors.New("the text is not UTF-8")
+	case strings.ContainsRune(text, 0):
+		return errors.New("the text holds a NUL")
+	}
+	return nil
+}
+
+// line is one of stdin's.
+type line struct {
+	number int
+	text   string
+	err    error // it could not be read
+}
+
+// readLines gives the lines of r that are not empty, without their ends, until one
+// cannot be read or ctx ends. The goroutine that reads stays where it is while r
+// gives nothing, which is until the process ends.
+func readLines(ctx context.Context, r io.Reader) <-chan line {
+	lines := make(chan line)
+	go func() {
+		defer close(lines)
+		scanner := bufio.NewScanner(r)
+		scanner.Buffer(nil, maxLine)
+		number := 0
+		give := func(l line) bool {
+			select {
+			case lines <- l:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		}
+		for scanner.Scan() {
+			number++
+			if text := scanner.Text(); text != "" && !give(line{number: number, text: text}) {
+				return
+			}
+		}
+		if err := scanner.Err(); errors.Is(err, bufio.ErrTooLong) {
+			give(line{number: number + 1, err: fmt.Errorf("over %d bytes", maxLine)})
+		} else if err != nil {
+			give(line{number: number + 1, err: fmt.Errorf("reading stdin: %w", err)})
+		}
+	}()
+	return lines
+}

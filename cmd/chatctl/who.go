@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/client"
+	"github.com/reto10/chat/internal/cli"
+	"github.com/reto10/chat/internal/wire"
+)
+
+var whoCommand = command{
+	name:    "who",
+	summary: "lists who is connected",
+	about: `Lists the users who are connected, by name, with how many sockets they have and
+since when. That is for admins.
+`,
+	define: func(flags *flag.FlagSet) func(context.Context, *session, []string) error {
+		channel := flags.String("channel", "", "list those who are in this `channel`")
+		asJSON := flags.Bool("json", false, "print what the server answers: one JSON object")
+		return func(ctx context.Context, s *session, args []string) error {
+			if len(args) > 0 {
+				return cli.Usagef("unexpected argument %q", args[0])
+			}
+			if *channel != "" && !chat.ValidChannel(*channel) {
+				return cli.Usagef("-channel %q cannot be a channel's name", *channel)
+			}
+			return s.who(ctx, *channel, *asJSON)
+		}
+	},
+}
+
+func (s *session) who(ctx context.Context, channel string, asJSON bool) error {
+	api, err := s.api()
+	if err != nil {
+		return err
+	}
+	users, err := api.Connected(ctx, channel)
+	if err != nil {
+		return s.explain(err)
+	}
+	text := usersTable(users)
+	if asJSON {
+		if text, err = usersJSON(users); err != nil {
+			return err
+		}
+	}
+	_, err = s.std.out.Write(text)
+	return err
+}
+
+// usersTable is for people.
+func usersTable(users []client.Online) []byte {
+	if len(users) == 0 {
+		return []byte("nobody is connected\n")
+	}
+	var text bytes.Buffer
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "USER\tROLE\tSOCKETS\tSINCE")
+	for _, u := range users {
+		fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", name(u.Username), name(u.Role), u.Connections, u.Since.Local().Format(timeLayout))
+	}
+	table.Flush() // into a buffer: never an error
+	return text.Bytes()
+}
+
+// usersJSON is as GET /users/connected answers.
+func usersJSON(users []client.Online) ([]byte, error) {
+	type user struct {
+		Username    string `json:"username"`
+		Role        string `json:"role"`
+		Connections int    `json:"connections"`
+		Since       string `json:"since"`
+	}
+	answer := struct {
+		Count int    `json:"count"`
+		Users []user `json:"users"`
+	}{len(users), make([]user, len(users))}
+	for i, u := range users {
+		answer.Users[i] = user{u.Username, u.Role, u.Connections, wire.Time(u.Since)}
+	}
+	text, err := json.Marshal(answer)
+	if err != nil {
+		return nil, err
+	}
+	return append(text, '\n'), nil
+}
+
+var kickCommand = command{
+	name:    "kick",
+	args:    "user",
+	summary: "disconnects a user",
+	about: `Closes all sockets of a user and says how many there were. It takes nothing away:
+as long as the user's token holds, or the password, they can come back. That is for
+admins.
+`,
+	define: func(*flag.FlagSet) func(context.Context, *session, []string) error {
+		return func(ctx context.Context, s *session, args []string) error {
+			switch {
+			case len(args) != 1:
+				return cli.Usagef("kick is about one user")
+			case !chat.ValidUsername(args[0]):
+				return cli.Usagef("%q cannot be a user's name", args[0])
+			}
+			return s.kick(ctx, args[0])
+		}
+	},
+}
+
+func (s *session) kick(ctx context.Context, user string) error {
+	api, err := s.api()
+	if err != nil {
+		return err
+	}
+	closed, err := api.Disconnect(ctx, user)
+	if err != nil {
+		return s.explain(err)
+	}
+	text := fmt.Sprintf("closed %d sockets of %s\n", closed, name(user))
+	switch closed {
+	case 0:
+		text = fmt.Sprintf("%s was not connected: nothing to close\n", name(user))
+	case 1:
+		text = fmt.Sprintf("closed the socket of %s\n", name(user))
+	}
+	_, err = fmt.Fprint(s.std.out, text)
+	return err
+}
