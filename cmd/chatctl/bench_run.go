@@ -73,9 +73,9 @@ func (b *bench) publish(ctx, beyond context.Context, m *measure, c *client.Clien
 	acks, giveUp := context.WithTimeout(beyond, b.length+ackTime)
 	defer giveUp()
 
+	m.begin()
 	stop := b.progress(m.publishing)
 	defer stop()
-	m.begin()
 	var sending sync.WaitGroup
 	slots := make(chan struct{}, inFlight)
 	interval := float64(time.Second) / b.rate

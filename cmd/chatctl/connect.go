@@ -59,10 +59,11 @@ func (s *session) tokensOfFile() client.TokenSource {
 	return client.TokenSourceFunc(func(context.Context) (string, error) {
 		token, err := s.readToken()
 		if err != nil {
-			return "", err
+			return "", explained{err.Error(), err}
 		}
 		if token == given {
-			return "", fmt.Errorf("the token in %s does not hold, or not for long, and no other is there yet", s.tokenFile)
+			text := fmt.Sprintf("the token in %s does not hold, or not for long, and no other is there yet", s.tokenFile)
+			return "", explained{text, nil}
 		}
 		given = token
 		return token, nil
@@ -90,8 +91,11 @@ func (e explained) Unwrap() error { return e.cause }
 
 // explain says what went wrong, and what to do about it where that is known.
 func (s *session) explain(err error) error {
-	if err == nil || errors.As(err, new(explained)) || errors.As(err, new(cli.UsageError)) {
+	if err == nil || errors.As(err, new(cli.UsageError)) {
 		return err
+	}
+	if e, ok := errors.AsType[explained](err); ok {
+		return e
 	}
 	return explained{harmless(s.explanation(err)), err}
 }

@@ -125,7 +125,7 @@ func steps() (ends []time.Duration) {
 // short is a duration with three digits: "1.23ms".
 func short(d time.Duration) string {
 	unit := time.Duration(1)
-	for d >= 1000*unit {
+	for d/1000 >= unit {
 		unit *= 10
 	}
 	return d.Round(unit).String()

@@ -26,6 +26,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -42,6 +43,8 @@ func main() {
 	// Without this, writing to a pipe that nobody reads any more would end it with a
 	// signal rather than with errNotRead.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+
+	log.SetOutput(io.Discard) // net/http tells of strange servers there; so do errors
 
 	about, err := run(ctx, os.Args[1:], streams{os.Stdin, output{os.Stdout}, os.Stderr})
 	if errors.Is(err, errNotRead) {

@@ -52,8 +52,8 @@ type sending struct {
 	channel, to string
 	ids         bool
 
-	api *client.API
-	out io.Writer
+	session *session
+	api     *client.API
 }
 
 func (c *sending) run(ctx context.Context, s *session, args []string) error {
@@ -79,21 +79,24 @@ func (c *sending) run(ctx context.Context, s *session, args []string) error {
 	if c.api, err = s.api(); err != nil {
 		return err
 	}
-	c.out = s.std.out
+	c.session = s
 	if !lines {
 		return s.explain(c.send(ctx, text))
 	}
-	return c.sendLines(ctx, s)
+	return c.sendLines(ctx)
 }
 
 // send publishes one message.
 func (c *sending) send(ctx context.Context, text string) error {
 	m, err := c.api.Publish(ctx, text, toChannel(c.channel)...)
-	if err != nil {
+	switch {
+	case errors.Is(err, client.ErrUnavailable):
+		return explained{c.session.explain(err).Error() + ": the message may have been stored or not, and is not sent again", err}
+	case err != nil:
 		return err
 	}
 	if c.ids {
-		_, err = fmt.Fprintln(c.out, m.ID)
+		_, err = fmt.Fprintln(c.session.std.out, m.ID)
 	}
 	return err
 }
@@ -107,10 +110,10 @@ func toChannel(name string) (opts []client.BroadcastOption) {
 }
 
 // sendLines publishes what comes on stdin.
-func (c *sending) sendLines(ctx context.Context, s *session) error {
+func (c *sending) sendLines(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	lines, sent := readLines(ctx, s.std.in), 0
+	lines, sent := readLines(ctx, c.session.std.in), 0
 	for {
 		var l line
 		select {
@@ -134,7 +137,7 @@ func (c *sending) sendLines(ctx context.Context, s *session) error {
 		case errors.Is(l.err, errNotRead):
 			return l.err
 		default:
-			return fmt.Errorf("line %d: %w%s", l.number, s.explain(l.err), before(sent))
+			return fmt.Errorf("line %d: %w%s", l.number, c.session.explain(l.err), before(sent))
 		}
 	}
 }

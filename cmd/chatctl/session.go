@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/internal/cli"
@@ -25,6 +26,10 @@ const (
 	// What is read of files, so that a slip such as -token-file /dev/zero ends.
 	maxSecretFile = 16 << 10
 	maxCAFile     = 4 << 20
+
+	// idleTime is how long a connection is kept for the next request: less than
+	// servers and proxies do, since one that is sent as they close it is lost.
+	idleTime = 30 * time.Second
 )
 
 // session is what flags and environment say about where to connect and as whom.
@@ -215,6 +220,7 @@ func (s *session) transport() (*http.Transport, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = trust
+	transport.IdleConnTimeout = idleTime
 	transport.Protocols = new(http.Protocols)
 	transport.Protocols.SetHTTP1(true)
 	return transport, nil

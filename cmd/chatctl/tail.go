@@ -111,6 +111,14 @@ func (c *tailing) run(ctx context.Context, s *session, args []string) error {
 		return err
 	}
 	c.session = s
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if stdout, ok := s.std.out.(output); ok {
+		go func() {
+			unread(stdout.File)
+			cancel()
+		}()
+	}
 	err = c.follow(ctx, opts)
 	if ctx.Err() != nil {
 		return nil // that is how it is ended

@@ -53,7 +53,8 @@ var (
 type Program struct {
 	Path  string
 	Env   []string
-	Stdin string // for RunToEnd
+	Stdin string   // for RunToEnd
+	Input *os.File // for Begin, if it reads one
 }
 
 func (p Program) command(env, args []string) *exec.Cmd {
@@ -84,9 +85,9 @@ func (p Program) RunToEnd(t testing.TB, env []string, args ...string) (stdout, s
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// Process is a program that serves.
+// Process is a program that runs.
 type Process struct {
-	URL   string       // "http://127.0.0.1:41233", of the line that says so
+	URL   string       // "http://127.0.0.1:41233", of the line that says so, once it serves
 	Debug string       // likewise of the debug address, "" without one
 	HTTP  *http.Client // trusts every certificate
 
@@ -110,10 +111,24 @@ func (p Program) Start(t testing.TB, env []string, args ...string) *Process {
 	}, args...)...)
 }
 
-// Run runs the program until the test ends, and returns when it listens.
+// Run is Begin for a program that serves, and returns when it listens.
 func (p Program) Run(t testing.TB, env []string, args ...string) *Process {
 	t.Helper()
+	d := p.Begin(t, env, args...)
+	d.URL = d.Await(Listening)[1]
+	if m := debugging.FindStringSubmatch(d.Logged()); m != nil { // it comes before the other
+		d.Debug = m[1]
+	}
+	return d
+}
+
+// Begin starts the program, which ends with the test at the latest.
+func (p Program) Begin(t testing.TB, env []string, args ...string) *Process {
+	t.Helper()
 	d := &Process{t: t, cmd: p.command(env, args), done: make(chan struct{}), changed: make(chan struct{})}
+	if p.Input != nil {
+		d.cmd.Stdin = p.Input
+	}
 	stdout, err := d.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -142,13 +157,9 @@ func (p Program) Run(t testing.TB, env []string, args ...string) *Process {
 			t.Error("the program has a race or a panic")
 		}
 		if t.Failed() {
-			t.Logf("stderr of %s:\n%s", d.URL, d.Logged())
+			t.Logf("stderr of %s %s:\n%s", filepath.Base(p.Path), d.URL, d.Logged())
 		}
 	})
-	d.URL = d.Await(Listening)[1]
-	if m := debugging.FindStringSubmatch(d.Logged()); m != nil { // it comes before the other
-		d.Debug = m[1]
-	}
 	return d
 }
 

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/reto10/chat/internal/chatdtest"
+)
+
+// secretFile is the key of a server that startServer starts.
+func secretFile(t testing.TB) string {
+	t.Helper()
+	return chatdtest.WriteFile(t, "secret", chatdtest.Secret)
+}
+
+// figures are the numbers in what bench prints.
+type figures struct {
+	sockets, published, delivered, owed, lost, repeated, drawn int
+}
+
+var (
+	socketsLine   = regexp.MustCompile(`(?m)^sockets +(\d+) (?:opened in|of \d+ open)`)
+	publishedLine = regexp.MustCompile(`(?m)^published +(\d+) messages of \d+ bytes in `)
+	deliveredLine = regexp.MustCompile(`(?m)^delivered +(\d+) of (\d+), \S+ a second: (\d+) lost, (\d+) repeated$`)
+	latencyLine   = regexp.MustCompile(`(?m)^latency +p50 \S+  p90 \S+  p99 \S+  max \S+$`)
+	ackLine       = regexp.MustCompile(`(?m)^ack +p50 \S+  p90 \S+  p99 \S+  max \S+$`)
+	drawnLine     = regexp.MustCompile(`(?m)^  up to +\S+ +(\d+)(?:  #+)?$`)
+)
+
+func readFigures(t testing.TB, report string) (f figures) {
+	t.Helper()
+	number := func(text string) int {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	sockets, published, delivered := socketsLine.FindStringSubmatch(report), publishedLine.FindStringSubmatch(report), deliveredLine.FindStringSubmatch(report)
+	if sockets == nil || published == nil || delivered == nil || !latencyLine.MatchString(report) || !ackLine.MatchString(report) {
+		t.Fatalf("figures are missing:\n%s", report)
+	}
+	f = figures{
+		sockets: number(sockets[1]), published: number(published[1]),
+		delivered: number(delivered[1]), owed: number(delivered[2]), lost: number(delivered[3]), repeated: number(delivered[4]),
+	}
+	for _, m := range drawnLine.FindAllStringSubmatch(report, -1) {
+		f.drawn += number(m[1])
+	}
+	return f
+}
+
+func TestBenchMeasures(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	tests := map[string]struct {
+		env  []string
+		args []string
+		want figures
+	}{
+		"users of its own": {d.anybody(), []string{"-secret-file", secretFile(t), "-n", "40", "-rate", "100", "-for", "1s", "-size", "1000"},
+			figures{sockets: 40, published: 100, delivered: 4000, owed: 4000, drawn: 4000}},
+		"the one user": {d.as("admin"), []string{"-n", "5", "-rate", "50", "-for", "1s"},
+			figures{sockets: 5, published: 50, delivered: 250, owed: 250, drawn: 250}},
+		"everyone's channel": {d.anybody(), []string{"-secret-file", secretFile(t), "-n", "3", "-rate", "20", "-for", "1s", "-everyone"},
+			figures{sockets: 3, published: 20, delivered: 60, owed: 60, drawn: 60}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stdout, stderr, code := ctl(t).RunToEnd(t, test.env, append([]string{"bench"}, test.args...)...)
+			if code != 0 {
+				t.Fatalf("exit code %d, says %q", code, stderr)
+			}
+			got := readFigures(t, stdout)
+			// A busy machine sends a little less than it was asked to, and nothing else.
+			if short := test.want.published - got.published; short < 0 || short > test.want.published/4 {
+				t.Errorf("published %d of %d", got.published, test.want.published)
+			}
+			test.want.published = got.published
+			all := got.published * test.want.sockets
+			test.want.delivered, test.want.owed, test.want.drawn = all, all, all
+			if got != test.want {
+				t.Errorf("figures %+v, want %+v, of\n%s", got, test.want, stdout)
+			}
+		})
+	}
+}
+
+func TestBenchEndsEarlyWithWhatItHas(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	p := ctl(t).Begin(t, d.anybody(), "bench", "-secret-file", secretFile(t), "-n", "4", "-rate", "100", "-for", "1h")
+	d.awaitOnline("bench-4", "")
+	p.Await(regexp.MustCompile(`^5s: [1-9]\d* sent, [1-9]\d* delivered, latency p50 `)) // a line of progress
+	p.Signal(syscall.SIGINT)
+	if code := p.ExitCode(); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	got := readFigures(t, p.Printed())
+	if all := 4 * got.published; got.published < 100 || got.delivered != all || got.owed != all || got.lost != 0 || got.repeated != 0 {
+		t.Errorf("figures %+v", got)
+	}
+}
+
+func TestBenchShowsProgressInALineOfATerminal(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	x := ctl(t).AtTerminal(t, d.anybody(), "bench", "-secret-file", secretFile(t), "-n", "2", "-rate", "20", "-for", "1h")
+	x.Await(regexp.MustCompile(`\r\ds: [1-9]\d* sent, \d+ delivered, latency p50 [^\n]+\r`))
+	x.Type("\x03")
+	printed, code := x.End()
+	if code != 0 || readFigures(t, printed).lost != 0 {
+		t.Errorf("exit code %d, prints\n%s", code, printed)
+	}
+	if shown := x.Shown(); strings.Contains(strings.TrimPrefix(shown, "^C"), "\n") || !strings.HasSuffix(shown, "\x1b[K") {
+		t.Errorf("the line does not stay and go: %q", shown)
+	}
+}
+
+func TestBenchSaysWhatLimitsIt(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	_, stderr, code := ctl(t).RunToEnd(t, d.as("admin"), "bench", "-n", "17", "-for", "1s")
+	if want := regexp.MustCompile(`^chatctl: socket 1[5-7] of 17: the server allows this user no more sockets, 16 unless it was told otherwise: with -secret-file each is of a user of its own\n$`); code != 1 || !want.MatchString(stderr) {
+		t.Errorf("sockets of a user: exit code %d, says %q", code, stderr)
+	}
+
+	program := ctl(t)
+	limited := exec.Command("bash", "-c", `ulimit -n 100; exec "$0" "$@"`, program.Path, "bench", "-secret-file", secretFile(t), "-n", "50")
+	limited.Env = append(append(limited.Environ(), program.Env...), d.anybody()...)
+	out, _ := limited.CombinedOutput()
+	want := "chatctl: 51 sockets need 115 open files, and this process may have 100: raise the limit (ulimit -Hn, LimitNOFILE=), for the server, too\n"
+	if string(out) != want || limited.ProcessState.ExitCode() != 1 {
+		t.Errorf("open files: %v, says %q", limited.ProcessState, out)
+	}
+}
+
+func TestBenchCountsWhatAnEndOfTheServerCosts(t *testing.T) {
+	t.Parallel()
+	addr := chatdtest.FreeAddr(t)
+	d := restarted(t, addr)
+	p := ctl(t).Begin(t, d.anybody(), "bench", "-secret-file", secretFile(t), "-n", "3", "-rate", "50", "-for", "1h")
+	p.Await(regexp.MustCompile(`^5s: `))
+	d.Kill()
+	d = restarted(t, addr)
+	d.awaitOnline("bench-1", "")
+	d.awaitOnline("bench-2", "")
+	d.awaitOnline("bench-3", "")
+	d.awaitOnline("bench-admin", "")
+	p.Signal(syscall.SIGTERM)
+	p.ExitCode()
+	report := p.Printed()
+	if got := readFigures(t, report); got.repeated != 0 || got.published < 200 {
+		t.Errorf("figures %+v", got)
+	}
+	if !regexp.MustCompile(`(?m)^broken +\d+ times`).MatchString(report) {
+		t.Errorf("no word of the connections that broke:\n%s", report)
+	}
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/reto10/chat/internal/chatdtest"
+)
+
+func TestThePasswordIsAskedForAtTheTerminalAndDoesNotShow(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	prompt := regexp.MustCompile(`password of admin at 127\.0\.0\.1:\d+: $`)
+	tests := map[string]struct {
+		typed       string
+		wantPrinted string
+		wantCode    int
+		wantSays    string
+	}{
+		"right":   {chatdtest.Passwords["admin"] + "\n", "nobody is connected\n", 0, `: \r\n$`},
+		"wrong":   {"battery horse\n", "", 1, `chatctl: wrong username or password \(of admin at `},
+		"nothing": {"\n", "", 1, `chatctl: reading the password: none was typed`},
+		"Ctrl-C":  {"\x03", "", 1, `chatctl: reading the password: interrupted`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := ctl(t).AtTerminal(t, d.anybody(), "who", "-user", "admin")
+			x.Await(prompt)
+			x.Type(test.typed)
+			printed, code := x.End()
+			if printed != test.wantPrinted || code != test.wantCode {
+				t.Errorf("exit code %d, prints %q", code, printed)
+			}
+			x.Await(regexp.MustCompile(test.wantSays))
+			if !x.Echoes() || strings.Contains(x.Shown(), "horse") {
+				t.Errorf("the terminal shows %q, echo is %v", x.Shown(), x.Echoes())
+			}
+		})
+	}
+}
+
+func TestWithoutATerminalAPasswordFileIsNeeded(t *testing.T) {
+	t.Parallel()
+	program := ctl(t)
+	alone := exec.Command(program.Path, "who", "-user", "admin")
+	alone.Env = append(alone.Environ(), program.Env...)
+	alone.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, _ := alone.CombinedOutput()
+	want := "chatctl: no terminal to ask for the password of admin at: -password-file names a file that has it (chatctl help who lists the flags)\n"
+	if string(out) != want || alone.ProcessState.ExitCode() != 2 {
+		t.Errorf("%v, says %q", alone.ProcessState, out)
+	}
+}
