@@ -33,11 +33,11 @@ var secret = []byte("a test's secret of 32 bytes, no less")
 // testing/synctest bubble.
 type server struct {
 	*chat.Service
-	t      testing.TB
-	signer *chat.HS256
-	url    string
-	addr   string
-	http   *http.Client
+	t     testing.TB
+	url   string
+	addr  string
+	http  *http.Client
+	pipes *pipes // of one over pipes
 }
 
 // serve starts a service over TLS.
@@ -49,11 +49,7 @@ func serve(t testing.TB, opts ...chat.Option) *server {
 // serveWith has requests go through a handler around the service's.
 func serveWith(t testing.TB, around func(http.Handler) http.Handler, opts ...chat.Option) *server {
 	t.Helper()
-	s := newServer(t, opts...)
-	var h http.Handler = s
-	if around != nil {
-		h = around(h)
-	}
+	s, h := newServer(t, nil, around, opts)
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	srv.StartTLS()
@@ -68,19 +64,21 @@ func serveWith(t testing.TB, around func(http.Handler) http.Handler, opts ...cha
 // servePipes starts a service over pipes, for tests with a clock.
 func servePipes(t testing.TB, around func(http.Handler) http.Handler, opts ...chat.Option) *server {
 	t.Helper()
-	s := newServer(t, opts...)
-	var h http.Handler = s
-	if around != nil {
-		h = around(h)
-	}
-	l := pipenet.Listen()
+	return servePipesAs(t, nil, around, opts...)
+}
+
+// servePipesAs has an authenticator other than the tests' own.
+func servePipesAs(t testing.TB, auth chat.Authenticator, around func(http.Handler) http.Handler, opts ...chat.Option) *server {
+	t.Helper()
+	s, h := newServer(t, auth, around, opts)
+	s.pipes = &pipes{l: pipenet.Listen(), conns: make(map[*pipe]bool)}
 	srv := &http.Server{Handler: h}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = srv.Serve(l)
+		_ = srv.Serve(s.pipes.l)
 	}()
-	transport := &http.Transport{DialContext: l.Dial}
+	transport := &http.Transport{DialContext: s.pipes.dial}
 	t.Cleanup(func() {
 		s.shutdown()
 		transport.CloseIdleConnections()
@@ -91,17 +89,23 @@ func servePipes(t testing.TB, around func(http.Handler) http.Handler, opts ...ch
 	return s
 }
 
-func newServer(t testing.TB, opts ...chat.Option) *server {
+func newServer(t testing.TB, auth chat.Authenticator, around func(http.Handler) http.Handler, opts []chat.Option) (*server, http.Handler) {
 	t.Helper()
-	signer, err := chat.NewHS256(secret, chat.WithTokenTTL(time.Hour))
+	if auth == nil {
+		signer, err := chat.NewHS256(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		auth = signer
+	}
+	svc, err := chat.New(auth, append([]chat.Option{chat.WithLogger(slog.New(slog.DiscardHandler))}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	svc, err := chat.New(signer, append([]chat.Option{chat.WithLogger(slog.New(slog.DiscardHandler))}, opts...)...)
-	if err != nil {
-		t.Fatal(err)
+	if around == nil {
+		around = func(h http.Handler) http.Handler { return h }
 	}
-	return &server{Service: svc, t: t, signer: signer}
+	return &server{Service: svc, t: t}, around(svc)
 }
 
 func (s *server) shutdown() {

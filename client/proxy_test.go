@@ -1,11 +1,12 @@
 package client_test
 
 import (
-	"errors"
-	"io"
+	"context"
 	"net"
 	"sync"
 	"testing"
+
+	"github.com/reto10/chat/internal/pipenet"
 )
 
 // proxy passes TCP connections on, until it is told to break them.
@@ -80,7 +81,7 @@ func (p *proxy) pass(to, from net.Conn, said bool) {
 				return
 			}
 		}
-		if errors.Is(err, io.EOF) || err != nil {
+		if err != nil {
 			return
 		}
 	}
@@ -114,4 +115,59 @@ func (p *proxy) accepted() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.count
+}
+
+// pipes is a network of pipes whose connections can be broken.
+type pipes struct {
+	l *pipenet.Listener
+
+	mu    sync.Mutex
+	conns map[*pipe]bool
+	mute  bool
+}
+
+func (p *pipes) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := p.l.Dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := &pipe{conn, p}
+	p.conns[c] = true
+	return c, nil
+}
+
+// cut breaks all connections without a word.
+func (p *pipes) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		c.Conn.Close()
+	}
+	clear(p.conns)
+}
+
+// silence has nothing of what servers say come through any more.
+func (p *pipes) silence() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mute = true
+}
+
+type pipe struct {
+	net.Conn
+	all *pipes
+}
+
+func (c *pipe) Read(b []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(b)
+		c.all.mu.Lock()
+		mute := c.all.mute
+		c.all.mu.Unlock()
+		if err != nil || !mute {
+			return n, err
+		}
+	}
 }
