@@ -264,12 +264,22 @@ func TestHowLongIsWaitedBeforeTheNextTry(t *testing.T) {
 				s := servePipes(t, first(tries, 1, tt.h))
 				c := dialPipes(t, s, client.WithToken(tokenFor(t, "ana", 2*day)))
 				time.AfterFunc(time.Minute, s.pipes.cut)
-				o := during(t, day, c)
-				if len(o.lost) != tries+1 {
-					t.Fatalf("lost %d times, want %d: %+v", len(o.lost), tries+1, o)
+				var lost []client.Lost
+				for event, err := range c.Events(t.Context()) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if l, ok := event.(client.Lost); ok {
+						lost = append(lost, l)
+					} else if _, ok := event.(client.Connected); ok && len(lost) > tries {
+						break
+					}
+				}
+				if len(lost) != tries+1 {
+					t.Fatalf("lost %d times, want %d", len(lost), tries+1)
 				}
 				var total time.Duration
-				for i, l := range o.lost {
+				for i, l := range lost {
 					total += l.Retry
 					if i == 0 {
 						continue
