@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -300,26 +302,35 @@ func TestHowLongIsWaitedBeforeTheNextTry(t *testing.T) {
 }
 
 func TestASilentServerIsNoticed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t, nil, chat.WithHeartbeat(time.Hour))
-		c := dialPipes(t, s, client.WithToken(tokenFor(t, "ana", 24*time.Hour)))
-		if o := during(t, 50*time.Minute, c); o.connected != 1 || len(o.lost) > 0 {
-			t.Errorf("one that is there: %+v", o)
-		}
-		s.pipes.silence()
+	noticed := func(t *testing.T, c *client.Client, within time.Duration) {
+		t.Helper()
 		start := time.Now()
-		for event, err := range c.Events(within(t)) {
-			if err != nil {
-				break
-			}
-			if lost, ok := event.(client.Lost); ok {
-				if took := time.Since(start); took > 50*time.Second || !strings.Contains(lost.Err.Error(), "silent") {
-					t.Errorf("noticed after %v: %v", took, lost.Err)
-				}
-				return
-			}
+		o := during(t, within, c)
+		if len(o.lost) == 0 || !strings.Contains(o.lost[0].Err.Error(), "silent") {
+			t.Errorf("after %v: %+v", time.Since(start), o)
 		}
-		t.Error("not noticed")
+	}
+	t.Run("after a while", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := servePipes(t, nil, chat.WithHeartbeat(time.Hour))
+			c := dialPipes(t, s, client.WithToken(tokenFor(t, "ana", 24*time.Hour)))
+			if o := during(t, 50*time.Minute, c); o.connected != 1 || len(o.lost) > 0 {
+				t.Errorf("one that is there: %+v", o)
+			}
+			s.pipes.silence()
+			noticed(t, c, 50*time.Second)
+		})
+	})
+	t.Run("in the middle of a frame", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := servePipes(t, first(1, 0, upgrade(func(conn net.Conn) {
+				_, _ = conn.Write(text(aWelcome))
+				_, _ = conn.Write(frame(0x81, "x", 1<<62))
+				_, _ = io.Copy(io.Discard, conn)
+			})))
+			c := dialPipes(t, s, client.WithToken(tokenFor(t, "ana", 24*time.Hour)))
+			noticed(t, c, 50*time.Second)
+		})
 	})
 }
 
