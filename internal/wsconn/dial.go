@@ -49,6 +49,9 @@ func (e *CloseError) Error() string { return fmt.Sprintf("closed with %d %q", e.
 // UTF-8 text. The connection is closed then.
 var ErrFrame = errors.New("wsconn: not a message")
 
+// ErrBroken is a connection that ended without a close frame.
+var ErrBroken = errors.New("the connection broke")
+
 // Answer is an HTTP answer in place of the upgrade.
 type Answer struct {
 	Status int
@@ -96,7 +99,7 @@ func (d *Dialer) Dial(ctx context.Context, address string, header http.Header) (
 
 // Read returns the next message. The error is a *CloseError when the peer closed
 // the connection, and wraps ErrFrame for what makes no sense. When ctx ends the
-// connection is closed.
+// connection is closed, and the error is ctx's.
 func (c *Client) Read(ctx context.Context) ([]byte, error) {
 	kind, text, err := c.conn.Read(ctx)
 	if closed, ok := errors.AsType[websocket.CloseError](err); ok {
@@ -105,7 +108,14 @@ func (c *Client) Read(ctx context.Context) ([]byte, error) {
 	switch {
 	case err != nil && strings.Contains(err.Error(), "read limited at"): // nhooyr has no sentinel for it
 		return nil, fmt.Errorf("%w: it is too long", ErrFrame)
+	case err != nil && ctx.Err() != nil:
+		return nil, ctx.Err() // nhooyr may say that the connection is closed
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, ErrBroken
 	case err != nil:
+		if op, ok := errors.AsType[*net.OpError](err); ok {
+			return nil, op
+		}
 		return nil, err
 	case kind != websocket.MessageText:
 		c.Close(codeUnsupported, "only text is spoken")
