@@ -59,7 +59,6 @@ export class Channels {
       row.channel === undefined ? undefined : element("button", {
         type: "button", className: "quiet icon leave", onclick: () => this.#leave(row.channel),
         ariaLabel: text("channels.leave", { channel: row.channel }), title: text("channels.leave", { channel: row.channel }),
-        textContent: "×",
       }))));
     if (focused !== undefined) {
       const again = [...this.#list.children].find((li) => li.dataset.key === focused) ?? this.#list.firstElementChild;

@@ -25,6 +25,7 @@ export class Composer {
   constructor({ broadcast, connected }) {
     this.#broadcast = broadcast;
     this.#connected = connected;
+    this.offer([], []);
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       void this.#submit();

@@ -24,6 +24,7 @@ export class Feed {
   #end = 0;
   #atBottom = true;
   #fresh = 0; // entries that came since the reader left the bottom
+  #before = { key: "" };
   #loading = false;
   #earlier; // loads what is before: resolves to whether there is more, rejects
   #describe; // how a channel is called, to this reader
@@ -57,7 +58,6 @@ export class Feed {
   show(entries) {
     this.#entries = entries;
     this.#items.replaceChildren();
-    this.#edge.textContent = "";
     this.#silently(() => this.toBottom());
   }
 
@@ -111,12 +111,18 @@ export class Feed {
     this.fill();
   }
 
-  /** Says how it is before the first entry: a key of the texts, or "". */
+  /** What is said before the first entry: a key of the texts, or "". */
   edge(key, retry) {
-    this.#hold(() => {
-      this.#edge.textContent = key && text(key);
-      if (retry) this.#edge.append(" ", element("button", { type: "button", className: "link", textContent: text("feed.retry"), onclick: retry }));
-    });
+    this.#before = { key, retry };
+    this.#hold(() => this.#sayEdge());
+  }
+
+  #sayEdge() {
+    const { key, retry } = this.#start > 0 ? { key: "" } : this.#before;
+    if (this.#edge.dataset.key === key) return;
+    this.#edge.dataset.key = key;
+    this.#edge.textContent = key && text(key);
+    if (retry) this.#edge.append(" ", element("button", { type: "button", className: "link", textContent: text("feed.retry"), onclick: retry }));
   }
 
   /** Loads earlier entries, as far as they are wanted to fill what is on show. */
@@ -151,7 +157,7 @@ export class Feed {
     } finally {
       this.#loading = false;
     }
-    if (more) this.fill();
+    if (more || this.#start > 0) this.fill();
   }
 
   /** Makes the document hold the entries from start to end. */
@@ -167,6 +173,7 @@ export class Feed {
     this.#start = start;
     this.#end = end;
     for (let i = start; i < end; i++) this.#regroup(i, start);
+    this.#sayEdge();
   }
 
   /** A day is named where it begins, and a sender once for what is said in a minute. */

@@ -290,8 +290,9 @@ class Page {
       return this.#load(c).catch(() => { c.begun = false; });
     }));
     this.#flush();
-    this.#feed.replace(this.#merged());
     this.#edge();
+    this.#feed.replace(this.#merged());
+    this.#feed.fill();
   }
 
   async #load(channel) {

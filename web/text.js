@@ -255,6 +255,10 @@ export function text(key, values = {}) {
     typeof values[name] === "number" ? number.format(values[name]) : values[name]);
 }
 
+/** Each key with the names of what is filled in. */
+export const keys = () => Object.entries(texts).map(([key, value]) =>
+  [key, [...new Set(JSON.stringify(value).match(/\{\w+\}/g))].sort().join(" ")]).sort();
+
 /** What went wrong, in words for people. */
 export function problem(error) {
   const reason = error?.message || String(error);

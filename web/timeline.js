@@ -71,19 +71,21 @@ export class Channel {
  * run of every channel has begun: before that, something might be missing between.
  */
 export function merge(channels, notes) {
-  const horizon = Math.max(-Infinity, ...channels.filter((c) => c.more && c.entries.length).map((c) => c.entries[0].at));
+  const begun = new Set(channels.filter((c) => c.more && c.entries.length).map((c) => c.entries[0]));
   const lists = [...channels.map((c) => c.entries), notes].filter((l) => l.length);
   const next = lists.map(() => 0);
   const merged = [];
+  let start = 0;
   for (;;) {
     let least = -1;
     for (let i = 0; i < lists.length; i++) {
       const entry = lists[i][next[i]];
       if (entry && (least < 0 || entry.at < lists[least][next[least]].at)) least = i;
     }
-    if (least < 0) return merged;
+    if (least < 0) return merged.slice(start);
     const entry = lists[least][next[least]++];
-    if (entry.at >= horizon) merged.push(entry);
+    if (begun.has(entry)) start = merged.length;
+    merged.push(entry);
   }
 }
 

@@ -117,6 +117,9 @@ func sharedBrowser(t testing.TB) context.Context {
 		chromedp.Flag("hide-scrollbars", true),
 		chromedp.WSURLReadTimeout(chatdtest.Patience),
 	)
+	if *screenshots != "" {
+		options = append(options, chromedp.Env("FONTCONFIG_FILE="+chatdtest.WriteFile(t, "fonts.conf", fonts)))
+	}
 	if os.Geteuid() == 0 { // its sandbox refuses root
 		options = append(options, chromedp.NoSandbox)
 	}

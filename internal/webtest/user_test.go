@@ -116,13 +116,15 @@ func (p *tab) awaitMessage(content string) {
 	p.await("the message "+content, `[...document.querySelectorAll("#feed .content")].some((e) => e.textContent === `+quote(content)+`)`)
 }
 
-// jsonField is a field of an object.
-func jsonField(t testing.TB, object, field string) string {
+// logIn gets a token for somebody in a file of usersFile.
+func logIn(t testing.TB, server *chatdtest.Process, name string) (token string) {
 	t.Helper()
-	var fields map[string]any
-	if err := json.Unmarshal([]byte(object), &fields); err != nil {
-		t.Fatal(err)
+	status, answer := server.Request("POST", "/login", "", fmt.Sprintf(`{"username":%q,"password":%q}`, name, backwards(name)))
+	var fields struct {
+		AccessToken string `json:"access_token"`
 	}
-	s, _ := fields[field].(string)
-	return s
+	if err := json.Unmarshal([]byte(answer), &fields); err != nil || status != http.StatusOK {
+		t.Fatalf("login as %s: %d %s", name, status, answer)
+	}
+	return fields.AccessToken
 }
