@@ -44,6 +44,11 @@ export class Channels {
     });
   }
 
+  /** Says what went wrong. */
+  say(error) {
+    say(byId("join-problem"), problem(error));
+  }
+
   /** rows: {key, label, unread, channel?}; current: the key of what is on show. */
   render(rows, current) {
     const focused = document.activeElement?.closest("#channels li")?.dataset.key;

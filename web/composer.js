@@ -80,7 +80,11 @@ export class Composer {
     if (focus) this.#content.focus();
   }
 
-  /** A message has come: it may be the one that nobody answered for. */
+  focus() {
+    this.#content.focus();
+  }
+
+  /** A message of one's own has come: it may be the one that nobody answered for. */
   seen(message) {
     const u = this.#unconfirmed;
     if (!u || message.content !== u.content || message.channel !== u.channel) return;

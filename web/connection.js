@@ -24,11 +24,9 @@ export class Connection {
     else this.#banner.hidden = true;
   }
 
-  /** missed: undefined at first, then whether something may be missing. */
-  open(missed) {
+  open() {
     this.#set("open", text("state.open"));
     this.#banner.hidden = true;
-    if (missed !== undefined) announce(text(missed ? "mark.gap" : "mark.complete"));
     this.#lost = false;
   }
 

@@ -3,7 +3,7 @@
 import { byId } from "./element.js";
 
 const shade = byId("shade");
-const pane = byId("pane");
+const columns = [byId("side"), byId("pane"), byId("people")];
 let open; // the drawer that is open
 
 /** Makes a drawer of an element; narrow: a media query that says when it is one. */
@@ -17,7 +17,7 @@ export function drawer(panel, opener, closer, narrow) {
       panel.classList.add("open");
       opener.ariaExpanded = "true";
       shade.hidden = false;
-      pane.inert = true;
+      for (const column of columns) column.inert = column !== panel;
       closer.focus();
     },
     close() {
@@ -26,7 +26,7 @@ export function drawer(panel, opener, closer, narrow) {
       panel.classList.remove("open");
       opener.ariaExpanded = "false";
       shade.hidden = true;
-      pane.inert = false;
+      for (const column of columns) column.inert = false;
       opener.focus();
     },
   };

@@ -18,7 +18,7 @@ export class Feed {
   #items = byId("feed-items");
   #edge = byId("feed-edge");
   #newer = byId("newer");
-  #nodes = new WeakMap(); // of the entries that were shown
+  #nodes = new Map(); // of the entries in the document
   #entries = []; // all of the sequence
   #start = 0; // the part in the document, up to #end
   #end = 0;
@@ -57,7 +57,6 @@ export class Feed {
   /** Shows a sequence from its end. */
   show(entries) {
     this.#entries = entries;
-    this.#items.replaceChildren();
     this.#silently(() => this.toBottom());
   }
 
@@ -95,11 +94,10 @@ export class Feed {
   /** An entry's words have changed. */
   changed(entry) {
     const node = this.#nodes.get(entry);
+    if (!node) return;
     this.#nodes.delete(entry);
-    if (!node?.isConnected) return;
-    const i = this.#entries.indexOf(entry);
-    node.replaceWith(this.#node(entry));
-    this.#regroup(i);
+    this.#hold(() => node.replaceWith(this.#node(entry)));
+    this.#regroup(this.#entries.indexOf(entry));
   }
 
   toBottom() {
@@ -162,11 +160,15 @@ export class Feed {
 
   /** Makes the document hold the entries from start to end. */
   #render(start, end) {
-    const wanted = new Set();
-    for (let i = start; i < end; i++) wanted.add(this.#node(this.#entries[i]));
-    for (const node of [...this.#items.children]) if (!wanted.has(node)) node.remove();
+    const wanted = new Set(this.#entries.slice(start, end));
+    for (const [entry, node] of this.#nodes) {
+      if (wanted.has(entry)) continue;
+      node.remove();
+      this.#nodes.delete(entry);
+    }
     let next = this.#items.firstElementChild;
-    for (const node of wanted) {
+    for (const entry of wanted) {
+      const node = this.#node(entry);
       if (node === next) next = next.nextElementSibling;
       else this.#items.insertBefore(node, next);
     }
@@ -186,7 +188,7 @@ export class Feed {
     else delete node.dataset.day;
     node.classList.toggle("more", !newDay && !entry.mark && !before.mark && before.sender === entry.sender &&
       before.channel === entry.channel && before.sent === entry.sent &&
-      format("time", before.time) === format("time", entry.time));
+      Math.floor(before.time / 60_000) === Math.floor(entry.time / 60_000));
   }
 
   /** Changes the document without moving what the reader looks at. */

@@ -32,7 +32,7 @@ function run(form, { base, username, password, trouble, button, signal }) {
         password.value = "";
         resolve({ username: name, source });
       } catch (error) {
-        say(trouble, problem(error));
+        say(trouble, error.kind === "unauthenticated" ? text("login.refused") : problem(error));
         password.select();
       } finally {
         busy = false;

@@ -14,8 +14,10 @@ import { Channel, PAGE, hindmost, merge, place } from "./timeline.js";
 
 /** Past so many entries, or so much text, in memory the oldest are forgotten… */
 const MANY = 5_000, MUCH = 8 << 20;
-/** …but for so many of each channel. While the reader is above, it may be five times that. */
-const KEPT = 300;
+/** …down to half of that. While the reader is above, it may be five times as much. */
+const SLACK = 5;
+/** So many notes of its own the page keeps. */
+const NOTES = 200;
 /** Live messages are put on show together, ms. */
 const GATHER = 16;
 
@@ -33,6 +35,7 @@ class Page {
   #arrived = []; // messages that are still to be put on show
   #timer;
   #outage; // {from}: since when there is no connection
+  #quiet = false; // no message has come since the connection was back
   #unseen = 0; // messages while the page was hidden
   #feed = new Feed({ earlier: () => this.#earlier(), describe: (channel, sent) => this.#describe(channel, sent) });
   #connection = new Connection();
@@ -105,7 +108,6 @@ class Page {
     });
     on("close", ({ error }) => this.#closed(error));
     this.#connection.connecting();
-    this.#awaitOpening();
   }
 
   /** Says so when the wait for the next try is over. */
@@ -122,7 +124,7 @@ class Page {
 
   #opened({ user, resumed }) {
     if (this.#outage && resumed !== undefined) this.#mark(!resumed);
-    this.#connection.open(this.#outage && resumed !== undefined ? !resumed : undefined);
+    this.#connection.open();
     this.#outage = undefined;
     this.#admin = user.role === "admin";
     byId("me-role").textContent = this.#admin ? text("role.admin") : "";
@@ -134,9 +136,12 @@ class Page {
     else this.#people.clear();
     this.#offer();
     void this.#begin();
+    // Who has just logged in can write at once, unless that opens a keyboard on the screen.
+    if (this.#admin && document.activeElement === byId("feed") && !matchMedia("(pointer: coarse)").matches) this.#composer.focus();
   }
 
   #closed(error) {
+    if (!error) return; // logged out
     this.#outage ??= { from: Date.now() };
     this.#people.pause();
     this.#composer.waiting();
@@ -230,8 +235,10 @@ class Page {
     const entry = { ...message, at: Date.parse(message.time) };
     entry.time = entry.at;
     if (!channel?.append(entry)) return;
-    this.#composer.seen(message);
-    if (message.sender !== this.#username) {
+    this.#quiet = false;
+    if (message.sender === this.#username) {
+      this.#composer.seen(message);
+    } else {
       if (document.hidden) this.#unseen++;
       if (!this.#shown().includes(channel)) channel.unread++;
     }
@@ -270,10 +277,11 @@ class Page {
     const channels = [...this.#channels.values()];
     const count = channels.reduce((n, c) => n + c.entries.length, this.#notes.length);
     const size = channels.reduce((n, c) => n + c.size, 0);
-    const slack = this.#feed.atBottom ? 1 : 5;
+    const slack = this.#feed.atBottom ? 1 : SLACK;
     if (count <= MANY * slack && size <= MUCH * slack) return;
-    for (const channel of channels) channel.trim(size > MUCH * slack ? KEPT / 10 : KEPT);
-    this.#notes.splice(0, this.#notes.length - KEPT);
+    const share = Math.floor(Math.min(MANY, count * MUCH / size) / 2 / channels.length);
+    for (const channel of channels) channel.trim(share);
+    this.#notes.splice(0, this.#notes.length - NOTES);
     this.#feed.replace(this.#merged());
   }
 
@@ -296,9 +304,10 @@ class Page {
   }
 
   async #load(channel) {
-    const page = await this.#chat.messages({ channel: channel.name, before: channel.first, limit: PAGE });
+    const before = channel.first;
+    const page = await this.#chat.messages({ channel: channel.name, before, limit: PAGE });
     for (const m of page.messages) m.time = m.at = Date.parse(m.time);
-    return channel.prepend(page);
+    channel.prepend(page, before);
   }
 
   /** Loads one page of what the view shows; resolves to whether there may be more. */
@@ -337,9 +346,18 @@ class Page {
     this.#flush();
   }
 
-  /** Says in the feed that the connection is back. */
+  /** Says in the feed that the connection is back; once, however often it goes while nothing comes. */
   #mark(gap) {
-    this.#note({ mark: gap ? "gap" : "complete", from: this.#outage.from, to: Date.now(), channels: [] });
+    const mark = { mark: gap ? "gap" : "complete", from: this.#outage.from, to: Date.now(), channels: [] };
+    const last = this.#notes.findLast((n) => n.mark);
+    if (this.#quiet && !gap && last?.mark === "complete") {
+      Object.assign(last, mark);
+      this.#feed.changed(last);
+    } else {
+      this.#note(mark);
+    }
+    this.#quiet = true;
+    if (!this.#feed.atBottom) announce(text(`mark.${mark.mark}`));
   }
 
   #missed(channel) {
@@ -364,9 +382,9 @@ class Page {
       this.#notes = this.#notes.filter((n) => !n.sent || n.channel !== name); // they come with its history
       this.#channels.set(name, new Channel(name));
     }
+    this.#offer();
     this.#show(`#${name}`);
     this.#sideDrawer.close();
-    this.#offer();
     await this.#begin();
   }
 
@@ -375,7 +393,7 @@ class Page {
       await this.#chat.leave(name, { signal: AbortSignal.timeout(20_000) });
     } catch (error) {
       if (error.kind !== "not_joined") {
-        announce(problem(error));
+        this.#list.say(error);
         return;
       }
     }

@@ -14,6 +14,7 @@ const english = {
   "login.password": "Password",
   "login.button": "Log in",
   "login.busy": "Logging in…",
+  "login.refused": "Username or password is wrong.",
 
   "again.title": "Log in again",
   "again.text": "Your session has ended. What you see stays, and what came meanwhile follows.",
@@ -103,7 +104,7 @@ const english = {
   "end.replaced": "This window was disconnected: you have too many others open.",
   "end.other": "The connection has ended: {reason}",
 
-  "error.unauthenticated": "Username or password is wrong.",
+  "error.unauthenticated": "Your session has ended: log in again first. Your text is kept here.",
   "error.rate_limited": "That was too often. Try again in a little while.",
   "error.rate_limited-wait": { one: "That was too often. Try again in {count} second.", other: "That was too often. Try again in {count} seconds." },
   "error.network": "The server cannot be reached. Check the connection and try again.",
@@ -114,7 +115,8 @@ const english = {
   "error.not_joined": "You are not in this channel.",
   "error.unconfirmed": "The connection broke before the answer came, so this may have been sent. Look for it above before you send it again.",
   "error.closed": "There is no connection. Your text is kept here.",
-  "error.session": "Log in again first. Your text is kept here.",
+  "error.not_found": "There is no chat service at this address.",
+  "error.protocol": "What the server says makes no sense.",
   "error.other": "That did not work: {reason}",
 };
 
@@ -132,6 +134,7 @@ const spanish = {
   "login.password": "Contraseña",
   "login.button": "Entrar",
   "login.busy": "Entrando…",
+  "login.refused": "El usuario o la contraseña no son correctos.",
 
   "again.title": "Vuelve a entrar",
   "again.text": "Tu sesión ha terminado. Lo que ves se queda, y lo que llegó entretanto viene a continuación.",
@@ -221,7 +224,7 @@ const spanish = {
   "end.replaced": "Esta ventana se ha desconectado: tienes demasiadas abiertas.",
   "end.other": "La conexión ha terminado: {reason}",
 
-  "error.unauthenticated": "El usuario o la contraseña no son correctos.",
+  "error.unauthenticated": "Tu sesión ha terminado: antes, vuelve a entrar. Tu texto se queda aquí.",
   "error.rate_limited": "Demasiadas veces seguidas. Inténtalo dentro de un rato.",
   "error.rate_limited-wait": { one: "Demasiadas veces seguidas. Inténtalo dentro de {count} segundo.", other: "Demasiadas veces seguidas. Inténtalo dentro de {count} segundos." },
   "error.network": "No se puede llegar al servidor. Comprueba la conexión y vuelve a intentarlo.",
@@ -232,7 +235,8 @@ const spanish = {
   "error.not_joined": "No estás en este canal.",
   "error.unconfirmed": "La conexión se cortó antes de la respuesta, así que puede que se haya enviado. Búscalo arriba antes de enviarlo otra vez.",
   "error.closed": "No hay conexión. Tu texto se queda aquí.",
-  "error.session": "Antes, vuelve a entrar. Tu texto se queda aquí.",
+  "error.not_found": "En esta dirección no hay ningún servicio de chat.",
+  "error.protocol": "Lo que dice el servidor no tiene sentido.",
   "error.other": "No ha funcionado: {reason}",
 };
 
@@ -265,7 +269,10 @@ export function problem(error) {
   if (error?.kind === "rate_limited" && error.retryAfter > 0) {
     return text("error.rate_limited-wait", { count: Math.ceil(error.retryAfter) });
   }
-  const key = `error.${error?.kind}`;
+  let kind = error?.kind;
+  if (kind === "disconnected" || kind === "replaced") kind = "closed"; // which the banner tells of
+  if (error?.name === "TimeoutError") kind = "network";
+  const key = `error.${kind}`;
   return Object.hasOwn(texts, key) ? text(key, { reason }) : text("error.other", { reason });
 }
 

@@ -33,16 +33,17 @@ export class Channel {
     return true;
   }
 
-  /** A page of what comes before the first entry, or of the newest when there is none. */
-  prepend(page) {
+  /** What comes before the entry with an id, or with "" the newest messages. */
+  prepend(page, before) {
+    if (before && before !== this.first) return; // meanwhile that was loaded, or forgotten
     // From the first one that is here already, all come live or came so.
     const known = page.messages.findIndex((m) => this.#ids.has(m.id));
+    if (known === 0) return;
     const earlier = known < 0 ? page.messages : page.messages.slice(0, known);
     for (const message of earlier) this.#keep(message);
     this.entries.unshift(...earlier);
     this.more = page.more;
     this.dropped = Boolean(page.gap);
-    return earlier.length;
   }
 
   /** The id to ask for earlier ones by. */

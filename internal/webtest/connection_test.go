@@ -236,3 +236,30 @@ func TestAdminDisconnectsAUser(t *testing.T) {
 	user.awaitMessage("meanwhile")
 	admin.await("the user in the list again", `document.querySelector('.person[data-name="user"]')`)
 }
+
+func TestMessageWithoutAnAnswerIsSaidAndSettled(t *testing.T) {
+	t.Parallel()
+	server := serve(t)
+	network := startProxy(t, server.URL)
+	p := openTab(t, network.URL+"/", look{forgiven: outage})
+	p.enter("admin", chatdtest.Passwords["admin"])
+	p.await("the composer", `document.activeElement.id === "content"`)
+	watching := openTab(t, server.URL+"/", look{})
+	watching.enter("user", chatdtest.Passwords["user"])
+
+	network.silence()
+	p.keys("did this arrive?" + kb.Enter)
+	watching.awaitMessage("did this arrive?")
+	p.await("that it is on its way", `document.querySelector("#send").textContent === "Sending…"`)
+	network.cut()
+	p.await("that it may have been sent", `document.querySelector("#composer-problem").textContent.startsWith("The connection broke before the answer came")`)
+	if content := eval[string](p, `document.querySelector("#content").value`); content != "did this arrive?" {
+		t.Errorf("the composer holds %q", content)
+	}
+	network.mend()
+	p.awaitMessage("did this arrive?")
+	p.await("that it is settled", `document.querySelector("#content").value === "" && document.querySelector("#composer-problem").hidden`)
+	if diff := cmp.Diff([]string{"did this arrive?"}, watching.contents()); diff != "" {
+		t.Errorf("the others see (-want +got):\n%s", diff)
+	}
+}

@@ -18,6 +18,7 @@ type proxy struct {
 
 	mu    sync.Mutex
 	down  bool
+	mute  bool // what the server says is dropped
 	conns map[net.Conn]bool
 }
 
@@ -72,14 +73,38 @@ func (p *proxy) pass(client net.Conn) {
 		delete(p.conns, server)
 	}()
 	var copying sync.WaitGroup
-	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+	for _, way := range []struct {
+		to   io.Writer
+		from net.Conn
+	}{{writer(func(b []byte) (int, error) { return p.answer(client, b) }), server}, {server, client}} {
 		copying.Go(func() {
-			io.Copy(way[0], way[1]) // its end is that of the connection
-			way[0].Close()
-			way[1].Close()
+			io.Copy(way.to, way.from) // its end is that of the connection
+			client.Close()
+			server.Close()
 		})
 	}
 	copying.Wait()
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(b []byte) (int, error) { return w(b) }
+
+func (p *proxy) answer(client net.Conn, b []byte) (int, error) {
+	p.mu.Lock()
+	mute := p.mute
+	p.mu.Unlock()
+	if mute {
+		return len(b), nil
+	}
+	return client.Write(b)
+}
+
+// silence drops what the server says, until the next mend.
+func (p *proxy) silence() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mute = true
 }
 
 // cut ends every connection, and each new one at once.
@@ -96,5 +121,5 @@ func (p *proxy) cut() {
 func (p *proxy) mend() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.down = false
+	p.down, p.mute = false, false
 }
