@@ -11,6 +11,34 @@ import (
 	"github.com/reto10/chat/internal/chatdtest"
 )
 
+// most is how many messages may be in the document at once.
+const most = 300
+
+// upward scrolls to the very first message, and returns the contents of all, from
+// that to the last one in the document before. It fails the test when the document
+// jumps over one, or holds many.
+func (p *tab) upward() []string {
+	p.t.Helper()
+	seen := eval[string](p, `(async () => {
+		const feed = document.querySelector("#feed");
+		const contents = () => [...feed.querySelectorAll(".content")].map((e) => e.textContent);
+		let all = contents();
+		const deadline = Date.now() + 25_000;
+		while (document.querySelector("#feed-edge").textContent !== "This is where it begins.") {
+			if (Date.now() > deadline) return "too late: " + all.length + " from " + all[0];
+			feed.scrollTop = 0;
+			await new Promise(requestAnimationFrame);
+			const now = contents();
+			if (now.length > `+fmt.Sprint(most)+`) return now.length + " messages are in the document";
+			const i = now.indexOf(all[0]);
+			if (i < 0) return "a jump: " + all[0] + " is not among what begins with " + now[0];
+			all = [...now.slice(0, i), ...all];
+		}
+		return all.join("\n");
+	})()`)
+	return strings.Split(seen, "\n")
+}
+
 func TestHistoryLoadsUpwardWithoutRepeatsOrGaps(t *testing.T) {
 	t.Parallel()
 	const each = 350
@@ -40,34 +68,13 @@ func TestHistoryLoadsUpwardWithoutRepeatsOrGaps(t *testing.T) {
 	atEnd := `(() => { const f = document.querySelector("#feed"); return f.scrollHeight - f.scrollTop - f.clientHeight < 2; })()`
 	p.await("the bottom", atEnd)
 
-	// Upward: each message seen in the document once, in order, and never many.
-	seen := eval[string](p, `(async () => {
-		const feed = document.querySelector("#feed");
-		const contents = () => [...feed.querySelectorAll(".content")].map((e) => e.textContent);
-		let all = contents(), most = 0;
-		const deadline = Date.now() + 25_000;
-		while (document.querySelector("#feed-edge").textContent !== "This is where it begins." || !/^0 in/.test(all[0])) {
-			if (Date.now() > deadline) return "too late: " + all.length + " from " + all[0];
-			feed.scrollTop = 0;
-			await new Promise(requestAnimationFrame);
-			const now = contents();
-			most = Math.max(most, now.length);
-			const i = now.indexOf(all[0]);
-			if (i < 0) return "a jump: " + all[0] + " is not among what begins with " + now[0];
-			all = [...now.slice(0, i), ...all];
-		}
-		window.most = most;
-		return all.join("\n");
-	})()`)
-	if diff := cmp.Diff(byChannel(want), byChannel(strings.Split(seen, "\n"))); diff != "" {
+	seen := p.upward()
+	if diff := cmp.Diff(byChannel(want), byChannel(seen)); diff != "" {
 		t.Errorf("upward (-want +got):\n%s", diff)
-	}
-	if most := eval[int](p, "window.most"); most > 300 {
-		t.Errorf("%d messages were in the document at once", most)
 	}
 
 	// Downward again.
-	seen = eval[string](p, `(async () => {
+	down := eval[string](p, `(async () => {
 		const feed = document.querySelector("#feed");
 		const contents = () => [...feed.querySelectorAll(".content")].map((e) => e.textContent);
 		let all = contents();
@@ -83,7 +90,7 @@ func TestHistoryLoadsUpwardWithoutRepeatsOrGaps(t *testing.T) {
 		}
 		return all.join("\n");
 	})()`)
-	if diff := cmp.Diff(byChannel(want), byChannel(strings.Split(seen, "\n"))); diff != "" {
+	if diff := cmp.Diff(byChannel(want), byChannel(strings.Split(down, "\n"))); diff != "" {
 		t.Errorf("downward (-want +got):\n%s", diff)
 	}
 }
@@ -123,18 +130,31 @@ func TestReaderStaysInPlaceWhileMessagesCome(t *testing.T) {
 	p.await("no button", `document.querySelector("#newer").hidden`)
 }
 
-func TestManyLiveMessagesLeaveTheDocumentSmall(t *testing.T) {
+// What is kept in memory and in the document is bounded; what was dropped from there
+// comes back when it is wanted.
+func TestManyLiveMessagesLeaveThePageSmall(t *testing.T) {
 	t.Parallel()
-	server := serve(t)
+	server := serve(t, "-history-count", "10000")
 	p := openTab(t, server.URL+"/", look{})
 	p.enter("user", chatdtest.Passwords["user"])
 	token := server.Token("admin")
-	const many = 1500
-	for i := range many {
-		post(t, server, token, "", fmt.Sprintf("message %d", i))
+	want := make([]string, 5200)
+	for i := range want {
+		want[i] = fmt.Sprintf("message %d", i)
+		post(t, server, token, "", want[i])
 	}
-	p.awaitMessage(fmt.Sprintf("message %d", many-1))
-	if n := len(p.contents()); n > 300 {
+	p.awaitMessage(want[len(want)-1])
+	if n := len(p.contents()); n > most {
 		t.Errorf("%d messages are in the document", n)
+	}
+	if n := eval[int](p, `performance.getEntriesByType("resource").filter((e) => e.name.includes("/messages?")).length`); n > 10 {
+		t.Fatalf("%d requests for earlier messages before anybody wanted them", n)
+	}
+	if diff := cmp.Diff(want, p.upward()); diff != "" {
+		t.Errorf("upward (-want +got):\n%s", diff)
+	}
+	// Of 5,200 at most 5,000 are kept while they come: the first ones were loaded.
+	if n := eval[int](p, `performance.getEntriesByType("resource").filter((e) => e.name.includes("before=") && !e.name.endsWith("before=&limit=50")).length`); n == 0 {
+		t.Error("nothing had been dropped from memory")
 	}
 }

@@ -33,6 +33,8 @@ var certificate, certificateKey, certificateHash string
 var linked any
 
 func TestMain(m *testing.M) {
+	// They wait for browsers and servers more than they compute.
+	_ = flag.Set("test.parallel", "4")
 	flag.Parse()
 	os.Exit(run(m))
 }

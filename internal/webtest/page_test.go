@@ -1,8 +1,12 @@
 package webtest
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -306,4 +310,36 @@ func TestUnseenMessagesAreCountedInTheTitle(t *testing.T) {
 	p.await("the count", `document.title === "(2) Chat"`)
 	eval[bool](p, `(() => { delete document.hidden; return document.dispatchEvent(new Event("visibilitychange")); })()`)
 	p.await("no count", `document.title === "Chat"`)
+}
+
+func TestPageWorksBelowAPrefix(t *testing.T) {
+	t.Parallel()
+	server := serve(t)
+	target, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(certificate, certificateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/team/chat/", http.StripPrefix("/team/chat", &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host
+		},
+		Transport: server.HTTP.Transport,
+	}))
+	front := httptest.NewUnstartedServer(mux)
+	front.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	front.StartTLS()
+	t.Cleanup(front.Close)
+
+	p := openTab(t, front.URL+"/team/chat/", look{})
+	p.enter("admin", chatdtest.Passwords["admin"])
+	p.await("the focus where one writes", `document.activeElement.id === "content"`)
+	p.keys("from below" + kb.Enter)
+	p.awaitMessage("from below")
+	p.await("the list", `document.querySelector('.person[data-name="admin"]')`)
 }
