@@ -22,11 +22,6 @@ import (
 const (
 	// maxBody bounds the body of a request.
 	maxBody = 64 << 10
-	// defaultPage and maxPage are how many messages GET /messages answers with at
-	// the most, pageBytes after how much content a page ends early.
-	defaultPage = 100
-	maxPage     = 1000
-	pageBytes   = 1 << 20
 	// retryLater is what a client that was turned away should wait.
 	retryLater = 5 * time.Second
 )
@@ -227,102 +222,6 @@ func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
 		Count int    `json:"count"`
 		Users []user `json:"users"`
 	}{len(users), users})
-}
-
-func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
-	who, err := s.authenticate(r)
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	channel, after, limit, err := historyQuery(r.URL.Query())
-	if err == nil {
-		err = s.mayJoin(r.Context(), who.User, channel)
-	}
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	msgs, err := s.cfg.history.After(r.Context(), channel, after, limit+1)
-	gap := errors.Is(err, ErrGone)
-	if gap {
-		msgs, err = s.cfg.history.After(r.Context(), channel, Place{}, limit+1)
-	}
-	if err != nil {
-		s.refuseRequest(w, r, s.unavailable(portHistory, "reading the history", err))
-		return
-	}
-	page := struct {
-		Messages []wire.Message `json:"messages"`
-		More     bool           `json:"more"`
-		Gap      bool           `json:"gap,omitempty"`
-	}{Messages: make([]wire.Message, 0, len(msgs)), Gap: gap}
-	bytes := 0
-	for _, m := range msgs {
-		if len(page.Messages) == limit || bytes > pageBytes {
-			page.More = true
-			break
-		}
-		page.Messages = append(page.Messages, wireMessage(m, ""))
-		bytes += len(m.Content)
-	}
-	answer(w, http.StatusOK, page)
-}
-
-func historyQuery(q url.Values) (channel string, after Place, limit int, err error) {
-	channel = q.Get("channel")
-	if id := q.Get("after"); id != "" {
-		of, place, err := ParseID(id)
-		if err != nil {
-			return "", Place{}, 0, err
-		}
-		if q.Has("channel") && of != channel {
-			return "", Place{}, 0, wrapf(ErrInvalid, "after is an id of another channel")
-		}
-		channel, after = of, place
-	}
-	limit = defaultPage
-	if text := q.Get("limit"); text != "" {
-		limit, err = strconv.Atoi(text)
-		if err != nil || limit < 1 {
-			return "", Place{}, 0, wrapf(ErrInvalid, "limit is not a positive number")
-		}
-	}
-	return channel, after, min(limit, maxPage), nil
-}
-
-func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
-	who, err := s.authenticate(r)
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	var body struct {
-		Content string  `json:"content"`
-		Channel *string `json:"channel"`
-	}
-	if err := wire.DecodeStrict(http.MaxBytesReader(w, r.Body, maxBody), &body); err != nil {
-		refuseBody(w, err)
-		return
-	}
-	if s.posts != nil && !who.User.Admin() {
-		if wait, ok := s.posts.Take(who.User.Name); !ok {
-			setRetryAfter(w, wait)
-			s.refuseRequest(w, r, wrapf(errTooFast, "commands too fast, wait"))
-			return
-		}
-	}
-	channel, err := channelOf(body.Channel)
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	m, err := s.publish(r.Context(), who.User, channel, body.Content)
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	answer(w, http.StatusCreated, wireMessage(m, ""))
 }
 
 func (s *Service) serveDisconnect(w http.ResponseWriter, r *http.Request) {

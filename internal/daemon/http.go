@@ -151,7 +151,7 @@ func redact(query string) string {
 		switch {
 		case err == nil && name == "token" && hasValue:
 			pairs[i] = "token=" + hidden
-		case err == nil && slices.Contains([]string{"channel", "since", "after", "limit"}, name) &&
+		case err == nil && slices.Contains([]string{"channel", "since", "after", "before", "limit"}, name) &&
 			!strings.Contains(pair, ";"): // some read one pair more there
 		default:
 			pairs[i] = hidden
