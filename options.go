@@ -36,7 +36,7 @@ type PresenceAudience int
 const (
 	PresenceToAll    PresenceAudience = iota // everyone in the channel
 	PresenceToAdmins                         // the admins in the channel
-	PresenceToNobody
+	PresenceToNobody                         // nobody is told; lists of who is connected go on
 )
 
 // Policy says who may do what. Its methods are safe for concurrent use. An error
