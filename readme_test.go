@@ -32,6 +32,33 @@ func TestDocumentsCompile(t *testing.T) {
 	documents.Vet(t, workingDirectory(t), ".", docs)
 }
 
+// TestTheEmbeddersGuideIsRun finds its code, as far as it needs no import to be
+// understood, in the examples that the tests run, and each of these in its table
+// of ports.
+func TestTheEmbeddersGuideIsRun(t *testing.T) {
+	guide := documents.Read(t, ".", "docs/embedding.md")
+	run := string(readFile(t, "example_embedding_test.go"))
+	compared := 0
+	for _, b := range guide.Blocks() {
+		if b.Lang != "go" || strings.Contains(b.Code, "import ") {
+			continue
+		}
+		compared++
+		if !strings.Contains(run, b.Code) {
+			t.Errorf("%s:%d: not the code of example_embedding_test.go", guide.Path, b.Line)
+		}
+	}
+	if compared == 0 {
+		t.Error("nothing is run")
+	}
+	shown := guide.Spans()
+	for _, m := range regexp.MustCompile(`(?m)^func (Example\w+)\(`).FindAllStringSubmatch(string(readFile(t, "example_ports_test.go")), -1) {
+		if !slices.Contains(shown, m[1]) {
+			t.Errorf("%s does not name %s", guide.Path, m[1])
+		}
+	}
+}
+
 // nested reports whether a package is of another module of this repository.
 func nested(path string) bool {
 	below, ok := strings.CutPrefix(path, "github.com/reto10/chat/")

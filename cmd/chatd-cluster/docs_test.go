@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat/internal/daemon"
+	"github.com/reto10/chat/internal/documents"
 )
 
 // inTables are what of the code in the first cells of docs/operating.md's tables
@@ -42,6 +44,26 @@ func TestTheDocumentListsEveryMetric(t *testing.T) {
 	if diff := cmp.Diff(want, inTables(t, `chat_\w+`)); diff != "" || len(want) == 0 {
 		t.Errorf("metrics in docs/operating.md (-scraped +document):\n%s", diff)
 	}
+}
+
+// What documents show of the modules beside the root needs what is here. The code
+// of the others is vetted there.
+func TestDocumentsCompile(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var docs []documents.Document
+	for _, d := range documents.All(t, root) {
+		for _, module := range []string{"prommetrics", "redisregistry", "sqlhistory"} {
+			if slices.Contains(d.Imports(t), "github.com/reto10/chat/"+module) {
+				docs = append(docs, d)
+				break
+			}
+		}
+	}
+	documents.Vet(t, root, "cmd/chatd-cluster", docs)
 }
 
 // What both programs have is in the README, and compared there.

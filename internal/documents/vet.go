@@ -64,7 +64,8 @@ func (d Document) parse(t testing.TB, b Block) (*ast.File, string) {
 	return file, source
 }
 
-// missing are the imports of standard that a block makes use of and has not.
+// missing are the imports of standard that a block makes use of and has not. A
+// variable of such a name counts for the package: name it otherwise.
 func missing(file *ast.File) (paths []string) {
 	named := make(map[string]bool)
 	for _, spec := range file.Imports {
