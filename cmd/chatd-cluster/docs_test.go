@@ -3,13 +3,16 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/internal/daemon"
 	"github.com/reto10/chat/internal/documents"
 )
@@ -64,6 +67,30 @@ func TestDocumentsCompile(t *testing.T) {
 		}
 	}
 	documents.Vet(t, root, "cmd/chatd-cluster", docs)
+}
+
+// What an operator asks at two in the morning is answered.
+func TestTheRunbooksCommandsRun(t *testing.T) {
+	t.Parallel()
+	d := program(t).Start(t, nil, "-plaintext", "-debug-addr", "127.0.0.1:0")
+	asked := 0
+	for _, b := range documents.Read(t, "../..", "docs/operating.md").Blocks() {
+		for command := range strings.Lines(b.Code) {
+			if !strings.HasPrefix(command, "curl ") {
+				continue
+			}
+			asked++
+			here := strings.NewReplacer("https://chat.example.com", d.URL, "http://127.0.0.1:8080", d.URL, "http://127.0.0.1:6060", d.Debug).Replace(command)
+			cmd := exec.CommandContext(t.Context(), chatdtest.Needs(t, "bash"), "-c", "curl() { command curl --fail \"$@\"; }\n"+here)
+			cmd.Env = append(os.Environ(), "TOKEN="+d.Token("admin"))
+			if out, err := cmd.CombinedOutput(); err != nil || here == command {
+				t.Errorf("%s%v\n%s", command, err, out)
+			}
+		}
+	}
+	if asked == 0 {
+		t.Error("nothing is asked")
+	}
 }
 
 // What both programs have is in the README, and compared there.
