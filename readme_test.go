@@ -144,6 +144,35 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
+// TestNamesInDocumentsExist looks for the tests and the options that documents rest
+// on.
+func TestNamesInDocumentsExist(t *testing.T) {
+	exist := make(map[string]bool)
+	function := regexp.MustCompile(`(?m)^func (?:\([^)]*\) )?((?:Test|Fuzz|Example|With)\w*)\(`)
+	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && (entry.Name() == "node_modules" || strings.HasPrefix(entry.Name(), ".")) && name != "." {
+			return filepath.SkipDir
+		}
+		if err == nil && filepath.Ext(name) == ".go" {
+			for _, m := range function.FindAllStringSubmatch(string(readFile(t, name)), -1) {
+				exist[m[1]] = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`^(?:[a-z]+\.)?((?:Test|Fuzz|Example|With)[A-Z]\w*)`)
+	for _, d := range documents.All(t, ".") {
+		for _, span := range d.Spans() {
+			if m := named.FindStringSubmatch(span); m != nil && !exist[m[1]] {
+				t.Errorf("%s names %s, which there is not", d.Path, m[1])
+			}
+		}
+	}
+}
+
 // TestReadmeInSpanishSaysTheSame compares the README with its translation.
 func TestReadmeInSpanishSaysTheSame(t *testing.T) {
 	if _, err := os.Stat("README.es.md"); errors.Is(err, fs.ErrNotExist) {

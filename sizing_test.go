@@ -45,10 +45,11 @@ func twoDigits(x float64) string {
 	return strconv.FormatFloat(math.Round(x/unit)*unit, 'f', max(0, -int(math.Floor(math.Log10(unit)+1e-9))), 64)
 }
 
-// TestSizesAreThoseOfTheBench computes the operator's tables of sizes from what
+// TestSizesAreThoseOfTheBench computes the tables of sizes in the guides from what
 // was measured.
 func TestSizesAreThoseOfTheBench(t *testing.T) {
 	const (
+		closing = 5.0       // seconds for the last to answer a close frame
 		kernel  = 4         // KiB a socket, as the guide says
 		history = 64 * 1024 // KiB
 	)
@@ -94,8 +95,20 @@ func TestSizesAreThoseOfTheBench(t *testing.T) {
 			twoDigits(e.sockets*f[prefix+"accept"]/1e6) + " s",
 		})
 	}
+	want = append(want, []string{"A node that goes has", "`-drain`", "they come back within", "a second", "cores of the others"})
+	for _, e := range []struct{ sockets, drain float64 }{{5_000, 10}, {20_000, 20}, {50_000, 60}} {
+		left := e.drain * 0.9 // the rest is for HTTP
+		spread := min(left*0.8, left-closing-left/20)
+		want = append(want, []string{
+			thousands(e.sockets) + " sockets",
+			fmt.Sprintf("`%.0fs`", e.drain),
+			twoDigits(spread) + " s",
+			thousands(math.Round(e.sockets/spread/100) * 100),
+			twoDigits(e.sockets / spread * f["tls.accept"] / 1e6),
+		})
+	}
 	var got [][]string
-	for _, row := range documents.Read(t, ".", "docs/operating.md").Rows() {
+	for _, row := range append(documents.Read(t, ".", "docs/operating.md").Rows(), documents.Read(t, ".", "docs/scaling.md").Rows()...) {
 		for _, w := range want {
 			if row[0] == w[0] {
 				got = append(got, row)
@@ -103,7 +116,7 @@ func TestSizesAreThoseOfTheBench(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("sizes (-bench.json +docs/operating.md):\n%s", diff)
+		t.Errorf("sizes (-bench.json +guides):\n%s", diff)
 		for _, row := range want {
 			t.Logf("| %s |", strings.Join(row, " | "))
 		}
