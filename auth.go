@@ -444,7 +444,8 @@ func HashPassword(secret string) (string, error) {
 
 // PasswordLogin is [Users] who get their tokens from an [HS256]: an
 // [Authenticator] and a [LoginProvider]. A user who is no longer in the file
-// gets no new token; the last one holds until it expires.
+// gets no new token; the last one holds until it expires. It is safe for concurrent
+// use.
 type PasswordLogin struct {
 	users  *Users
 	signer *HS256
