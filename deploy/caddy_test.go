@@ -35,6 +35,8 @@ func startCaddy(t *testing.T, s setup) *proxy {
 		"output stdout", "output file "+access,
 		"output stderr", "output file "+errors,
 		"_timeout 75s", "_timeout "+s.timeout,
+		"read_body 30s", "read_body "+s.timeout, // which are to end with the upgrade
+		"write 60s", "write "+s.timeout,
 	)
 	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
