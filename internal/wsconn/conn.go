@@ -9,6 +9,8 @@
 // Receivers hardly ever speak, so where the system allows it a connection that
 // says nothing costs no goroutine: it is parked, a file descriptor in an epoll
 // set and a small struct, until bytes come for it.
+//
+// [Dialer] is for the other end, the client's.
 package wsconn
 
 import (

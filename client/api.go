@@ -1,0 +1,319 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/reto10/chat/internal/wire"
+)
+
+const (
+	// requestTime bounds a request to its last byte.
+	requestTime = 30 * time.Second
+	// maxAnswer bounds an answer: a page of messages has about 1 MiB of content,
+	// which JSON may make six times as long.
+	maxAnswer = 16 << 20
+	// maxProblem bounds an answer that says no.
+	maxProblem = 64 << 10
+)
+
+// API is the routes of a service that need no socket. Its methods may be called
+// concurrently. They end when their context does, after 30 seconds at the latest,
+// and return a [*StatusError] for an answer that says no.
+type API struct {
+	cfg         config
+	http        *http.Client // follows no redirect: that would take the token elsewhere
+	credentials *credentials
+}
+
+// New is for programs that need no socket. address is where the service is mounted,
+// such as "https://localhost:8443" or "https://example.com/chat". Nothing is sent
+// yet. The options for what a socket does are of no effect.
+func New(address string, opts ...Option) (*API, error) {
+	cfg, err := newConfig(address, opts)
+	if err != nil {
+		return nil, err
+	}
+	h := *cfg.http
+	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	a := &API{cfg: cfg, http: &h}
+	if cfg.source == nil {
+		cfg.source = TokenSourceFunc(a.login)
+	}
+	a.credentials = newCredentials(cfg.source, cfg.fixed)
+	return a, nil
+}
+
+// Online is a user who is connected.
+type Online struct {
+	Username    string
+	Role        string
+	Connections int       // sockets
+	Since       time.Time // when the first of them came, UTC
+}
+
+// Connected lists who is connected, by name; of one channel's members unless
+// channel is "". It is for admins.
+func (a *API) Connected(ctx context.Context, channel string) ([]Online, error) {
+	var answer struct {
+		Users []struct {
+			Username    string    `json:"username"`
+			Role        string    `json:"role"`
+			Connections int       `json:"connections"`
+			Since       time.Time `json:"since"`
+		} `json:"users"`
+	}
+	query := url.Values{}
+	if channel != "" {
+		query.Set("channel", channel)
+	}
+	if err := a.call(ctx, http.MethodGet, "/users/connected", query, nil, &answer); err != nil {
+		return nil, fmt.Errorf("listing who is connected: %w", err)
+	}
+	users := make([]Online, len(answer.Users))
+	for i, u := range answer.Users {
+		users[i] = Online(u)
+	}
+	return users, nil
+}
+
+// Disconnect closes all sockets of a user, with 4002, and says how many there were.
+// It is for admins.
+func (a *API) Disconnect(ctx context.Context, username string) (closed int, err error) {
+	if username == "" {
+		return 0, fmt.Errorf("disconnecting a user: %w: the name is empty", ErrInvalid)
+	}
+	var answer struct {
+		Closed int `json:"closed"`
+	}
+	if err := a.call(ctx, http.MethodPost, "/users/"+url.PathEscape(username)+"/disconnect", nil, nil, &answer); err != nil {
+		return 0, fmt.Errorf("disconnecting a user: %w", err)
+	}
+	return answer.Closed, nil
+}
+
+// Query asks for kept messages of a channel: the oldest, unless one of After,
+// Before and Newest is set.
+type Query struct {
+	Channel string // "" is everyone's, or that of the id in After or Before
+	After   string // an id: messages behind it
+	Before  string // an id: messages right before it
+	Newest  bool   // the last ones
+	Limit   int    // how many at the most; 0 is the server's default, 100
+}
+
+// Page is messages of a channel, oldest first.
+type Page struct {
+	Messages []Message
+	More     bool // there are further ones, in the direction that was asked for
+	Gap      bool // what stood next to the id is no longer kept
+}
+
+// Messages reads the history of a channel, which the user has to be allowed to
+// join. A server without a history answers with status 405.
+func (a *API) Messages(ctx context.Context, q Query) (Page, error) {
+	const doing = "reading messages"
+	query := url.Values{}
+	given := 0
+	set := func(name, value string, ok bool) {
+		if ok {
+			query.Set(name, value)
+			given++
+		}
+	}
+	set("after", q.After, q.After != "")
+	set("before", q.Before, q.Before != "")
+	set("before", "", q.Newest)
+	if given > 1 {
+		return Page{}, fmt.Errorf("%s: %w: After, Before and Newest exclude each other", doing, ErrInvalid)
+	}
+	if q.Limit < 0 {
+		return Page{}, fmt.Errorf("%s: %w: the limit is negative", doing, ErrInvalid)
+	}
+	if q.Limit > 0 {
+		query.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.Channel != "" {
+		query.Set("channel", q.Channel)
+	}
+	var answer struct {
+		Messages []wire.Message `json:"messages"`
+		More     bool           `json:"more"`
+		Gap      bool           `json:"gap"`
+	}
+	if err := a.call(ctx, http.MethodGet, "/messages", query, nil, &answer); err != nil {
+		return Page{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	page := Page{Messages: make([]Message, len(answer.Messages)), More: answer.More, Gap: answer.Gap}
+	for i, m := range answer.Messages {
+		var err error
+		if page.Messages[i], err = newMessage(m); err != nil {
+			return Page{}, fmt.Errorf("%s: %w", doing, err)
+		}
+	}
+	return page, nil
+}
+
+// Publish stores and hands on a message without a socket (POST /messages), to
+// everyone unless told otherwise with [To]. Whoever may publish may: admins, by
+// default. An error that wraps [ErrUnconfirmed] leaves open whether the message was
+// stored.
+func (a *API) Publish(ctx context.Context, content string, opts ...BroadcastOption) (Message, error) {
+	const doing = "publishing"
+	cmd, err := newBroadcast(content, opts)
+	if err != nil {
+		return Message{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	body := struct {
+		Content string  `json:"content"`
+		Channel *string `json:"channel,omitempty"`
+	}{content, cmd.Channel}
+	var answer wire.Message
+	err = a.call(ctx, http.MethodPost, "/messages", nil, body, &answer)
+	var m Message
+	if err == nil {
+		m, err = newMessage(answer)
+	}
+	if errors.Is(err, errNoAnswer) || errors.Is(err, ErrProtocol) {
+		err = fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+	}
+	if err != nil {
+		return Message{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	return m, nil
+}
+
+// login asks for a token with the name and password.
+func (a *API) login(ctx context.Context) (string, error) {
+	credentials := map[string]string{"username": a.cfg.username, "password": a.cfg.password}
+	var answer struct {
+		Token string `json:"access_token"`
+	}
+	if err := a.send(ctx, http.MethodPost, "/login", nil, "", credentials, &answer); err != nil {
+		return "", fmt.Errorf("logging in as %q: %w", printable(a.cfg.username), err)
+	}
+	return answer.Token, nil
+}
+
+// call is send with a token, and once more with another one when that does not
+// hold.
+func (a *API) call(ctx context.Context, method, path string, query url.Values, body, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	for again := false; ; again = true {
+		token, err := a.credentials.get(ctx)
+		if err != nil {
+			return err
+		}
+		err = a.send(ctx, method, path, query, token, body, answer)
+		if !isStatus(err, http.StatusUnauthorized) || again || !a.credentials.refused(token) {
+			return err
+		}
+	}
+}
+
+// errNoAnswer: a request may have been carried out, and no answer came.
+var errNoAnswer = errors.New("no answer")
+
+// send sends one request and reads its answer as JSON into answer.
+func (a *API) send(ctx context.Context, method, path string, query url.Values, token string, body, answer any) error {
+	address := a.cfg.base + path
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, content)
+	if err != nil {
+		return fmt.Errorf("%w: not an address", ErrInvalid)
+	}
+	req.Header.Set("Accept", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+		// net/http would send it again by itself on another connection when this one
+		// was closed under it, and a message would come twice.
+		req.GetBody = nil
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := a.http.Do(req)
+	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // without the address, which may be long
+		}
+		if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
+			return fmt.Errorf("connecting to %s: %w", a.cfg.base, err)
+		}
+		return fmt.Errorf("asking %s: %w: %w", a.cfg.base, errNoAnswer, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem)) // as far as it goes
+		return newStatusError(resp.StatusCode, resp.Header, text)
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("reading the answer of %s: %w: %w", a.cfg.base, errNoAnswer, err)
+	case len(text) > maxAnswer:
+		return fmt.Errorf("%w: an answer of over %d bytes", ErrProtocol, maxAnswer)
+	case json.Unmarshal(text, answer) != nil:
+		return fmt.Errorf("%w: %s answers with something else than the service", ErrProtocol, a.cfg.base)
+	}
+	return nil
+}
+
+// newStatusError reads an answer that says no.
+func newStatusError(status int, header http.Header, body []byte) *StatusError {
+	e := &StatusError{Status: status, RetryAfter: retryAfter(header)}
+	kind, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
+	var problem struct {
+		Detail string `json:"detail"`
+	}
+	switch {
+	case kind == "application/problem+json" && json.Unmarshal(body, &problem) == nil:
+		e.Detail = printable(problem.Detail)
+	case status >= 300 && status <= 399:
+		// Where to is for people to see; a query may hold what is not.
+		if to, err := url.Parse(header.Get("Location")); err == nil && to.Host != "" {
+			e.Detail = printable("redirected to " + to.Scheme + "://" + to.Host + to.EscapedPath() + ", which is not followed")
+		}
+	}
+	return e
+}
+
+// retryAfter reads the header of that name (RFC 9110, section 10.2.3), seconds or
+// a date.
+func retryAfter(header http.Header) time.Duration {
+	value := strings.TrimSpace(header.Get("Retry-After"))
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
+}
+
+func isStatus(err error, status int) bool {
+	e, ok := errors.AsType[*StatusError](err)
+	return ok && e.Status == status
+}

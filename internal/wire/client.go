@@ -1,0 +1,67 @@
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// ParseEvent reads an event as a client gets it: a [Welcome], [Message],
+// [Presence], [Ack] or [Error], and nil for one that is not known. Unlike a server
+// it is lenient, and passes over fields that it does not know.
+func ParseEvent(text []byte) (event any, err error) {
+	if !utf8.Valid(text) {
+		return nil, errors.New("not UTF-8")
+	}
+	var head struct {
+		Type *string `json:"type"`
+	}
+	if err := json.Unmarshal(text, &head); err != nil {
+		return nil, fmt.Errorf("not an event: %w", jsonError(err))
+	}
+	if head.Type == nil {
+		return nil, errors.New("not an event: it has no type")
+	}
+	switch *head.Type {
+	case TypeWelcome:
+		event, err = parseAs[Welcome](text)
+	case TypeMessage:
+		event, err = parseAs[Message](text)
+	case TypeUserJoined, TypeUserLeft:
+		event, err = parseAs[Presence](text)
+	case TypeAck:
+		event, err = parseAs[Ack](text)
+	case TypeError:
+		event, err = parseAs[Error](text)
+	default:
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%.40s: %w", *head.Type, jsonError(err))
+	}
+	return event, nil
+}
+
+func parseAs[T any](text []byte) (any, error) {
+	var v T
+	err := json.Unmarshal(text, &v)
+	return v, err
+}
+
+// MarshalCommand is a command as JSON, for ParseCommand to read.
+func MarshalCommand(c Command) []byte {
+	b := appendMember([]byte{'{'}, "type", c.Type)
+	for _, m := range []struct {
+		name  string
+		value *string
+	}{{"content", c.Content}, {"channel", c.Channel}, {"since", c.Since}, {"token", c.Token}} {
+		if m.value != nil {
+			b = appendMember(append(b, ','), m.name, *m.value)
+		}
+	}
+	if len(c.Ref) > 0 {
+		b = append(append(b, `,"ref":`...), c.Ref...)
+	}
+	return append(b, '}')
+}
