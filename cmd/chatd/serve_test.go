@@ -45,6 +45,38 @@ func TestWithoutFlagsThereIsAllOneNeedsToChat(t *testing.T) {
 	}
 }
 
+func TestServesAPageUnlessToldNotTo(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		env  []string
+		args []string
+		want int
+	}{
+		"by default":   {nil, nil, http.StatusOK},
+		"by flag":      {nil, []string{"-page=false"}, http.StatusNotFound},
+		"by variable":  {[]string{"CHATD_PAGE=false"}, nil, http.StatusNotFound},
+		"the flag won": {[]string{"CHATD_PAGE=false"}, []string{"-page"}, http.StatusOK},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := startAlone(t, test.env, test.args...)
+			for _, path := range []string{"/", "/page.js", "/chat.js", "/chat.d.ts"} {
+				if status, _ := d.get(d.URL + path); status != test.want {
+					t.Errorf("%s: %d, want %d", path, status, test.want)
+				}
+			}
+			if status, _ := d.get(d.URL + "/nothing"); status != http.StatusNotFound {
+				t.Errorf("an address where nothing is: %d", status)
+			}
+			printed := strings.Contains(d.Printed(), "To chat in a browser, open https://localhost:")
+			if printed != (test.want == http.StatusOK) {
+				t.Errorf("the page is served: %v, and the banner says\n%s", test.want == http.StatusOK, d.Printed())
+			}
+		})
+	}
+}
+
 func TestPasswordsAndKeyAreNewAtEachStart(t *testing.T) {
 	t.Parallel()
 	one, two := startAlone(t, nil), startAlone(t, nil)

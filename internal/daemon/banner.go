@@ -11,7 +11,7 @@ import (
 // printBanner tells somebody who tries the server out what they need, on stdout
 // and nowhere else: logs are kept, and passwords do not belong there. It is for a
 // server whose users were made at start.
-func printBanner(w io.Writer, name, base string, accounts []account, invented bool) {
+func printBanner(w io.Writer, name, base string, accounts []account, invented, page bool) {
 	insecureCurl, insecureWscat := "", ""
 	if invented {
 		insecureCurl, insecureWscat = " -k", " -n"
@@ -20,6 +20,13 @@ func printBanner(w io.Writer, name, base string, accounts []account, invented bo
 	fmt.Fprintf(w, "%s serves %s and %s\n\n", name, base, socket)
 	for _, a := range accounts {
 		fmt.Fprintf(w, "  username %-6s password %s  role %s\n", a.name, a.password, a.role)
+	}
+	if page {
+		fmt.Fprintf(w, "\nTo chat in a browser, open %s/", base)
+		if invented {
+			fmt.Fprint(w, " and have it trust the certificate")
+		}
+		fmt.Fprint(w, ".\n")
 	}
 	fmt.Fprintf(w, `
 Log in, which keeps the token in a variable; then open a socket with it. As admin,

@@ -35,6 +35,7 @@ type config struct {
 	secretFile     string
 	tokenTTL       time.Duration
 	origins        []string
+	page           bool
 	trustedProxies []netip.Prefix
 	debugAddr      string
 	logLevel       slog.Level
@@ -68,6 +69,8 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"the `duration` that a token holds for")
 	set(flags, &c.origins, "origins", "", parseList,
 		"let pages of these comma-separated `origins` in, besides those of the server's own")
+	flags.BoolVar(&c.page, "page", true,
+		"serve a page to chat on, at /, and the client that it is built on, at /chat.js")
 	set(flags, &c.trustedProxies, "trusted-proxies", "", parsePrefixes,
 		"believe X-Forwarded-For when it comes from these comma-separated `networks` (CIDR) or addresses")
 	set(flags, &c.debugAddr, "debug-addr", "", parseAddr,

@@ -34,6 +34,7 @@ func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
 		"secret-file":     "secret",
 		"token-ttl":       "1h30m",
 		"origins":         "https://one.example.com,,https://two.example.com,",
+		"page":            "false",
 		"trusted-proxies": "10.1.2.3/8, 192.0.2.1,2001:db8::/32",
 		"debug-addr":      "localhost:6060",
 		"log-level":       "WARN",
@@ -105,6 +106,7 @@ func TestWithoutSettingsTheDefaultsHold(t *testing.T) {
 	want := &config{
 		addr:      "localhost:8443",
 		tokenTTL:  15 * time.Minute,
+		page:      true,
 		logLevel:  slog.LevelInfo,
 		logFormat: "text",
 		drain:     10 * time.Second,

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/web"
 )
 
 // readyWithin bounds a backend's answer to whether it is ready.
@@ -93,7 +94,11 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 		checks:  backend.Checks,
 		failed:  make(chan error, 1),
 	}
-	s.main = hardened(accessLog(routes(service, s.ready), log, client), log)
+	var public http.Handler = service
+	if cfg.page {
+		public = web.Handler(service)
+	}
+	s.main = hardened(accessLog(routes(public, s.ready), log, client), log)
 	s.main.TLSConfig = parts.tls
 	debug := http.NewServeMux()
 	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, args))
@@ -119,7 +124,7 @@ func (s *server) watched() []os.Signal {
 // whoever reads it finds everything in place.
 func (s *server) announce(prog Program, proc Process, cfg *config, bound addresses) {
 	if s.parts.accounts != nil {
-		printBanner(proc.Stdout, prog.Name, baseURL(cfg, bound.main[0]), s.parts.accounts, s.parts.ownCert)
+		printBanner(proc.Stdout, prog.Name, baseURL(cfg, bound.main[0]), s.parts.accounts, s.parts.ownCert, cfg.page)
 	}
 	if bound.debug != nil {
 		fmt.Fprintf(proc.Stderr, "debug vars on http://%s/debug/vars\n", bound.debug)

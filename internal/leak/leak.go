@@ -19,7 +19,7 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 
 // Run is Main for a TestMain that has something to clear up: it returns what to
 // exit with.
-func Run(m *testing.M) int {
+func Run(m interface{ Run() int }) int {
 	code := m.Run()
 	if code == 0 {
 		if left := wait(); left != "" {

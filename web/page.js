@@ -1,0 +1,3 @@
+import { Chat, login } from "./chat.js";
+
+document.querySelector("main").textContent = `${Chat.name}, ${login.name}`;

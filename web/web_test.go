@@ -1,0 +1,145 @@
+package web_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/web"
+)
+
+func ask(h http.Handler, method, path string, header http.Header) *http.Response {
+	r := httptest.NewRequest(method, path, nil)
+	for name, values := range header {
+		r.Header[name] = values
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result()
+}
+
+func body(t *testing.T, resp *http.Response) string {
+	t.Helper()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestServesWhatIsInTheDirectory(t *testing.T) {
+	for path, want := range map[string]struct{ name, contentType string }{
+		"/":          {"index.html", "text/html; charset=utf-8"},
+		"/page.js":   {"page.js", "text/javascript; charset=utf-8"},
+		"/page.css":  {"page.css", "text/css; charset=utf-8"},
+		"/chat.js":   {"chat.js", "text/javascript; charset=utf-8"},
+		"/chat.d.ts": {"chat.d.ts", "text/plain; charset=utf-8"},
+	} {
+		content, err := os.ReadFile(want.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp := ask(web.Handler(nil), "GET", path, nil)
+		if got := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusOK || got != want.contentType {
+			t.Errorf("GET %s: %d, %q", path, resp.StatusCode, got)
+		}
+		if diff := cmp.Diff(string(content), body(t, resp)); diff != "" {
+			t.Errorf("GET %s (-file +answer):\n%s", path, diff)
+		}
+	}
+}
+
+func TestServesTheClientAlone(t *testing.T) {
+	resp := ask(web.Client(), "GET", "/assets/chat-client.js", nil)
+	if !strings.Contains(body(t, resp), "export class Chat ") {
+		t.Error("that is not chat.js")
+	}
+}
+
+func TestAllOtherPathsAreForTheNext(t *testing.T) {
+	next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	for _, path := range []string{"/messages", "/index.html", "/web.go", "/README.md", "/chat.js/", "//chat.js", "/x/chat.js", "/CHAT.JS"} {
+		if got := ask(web.Handler(next), "GET", path, nil).StatusCode; got != http.StatusTeapot {
+			t.Errorf("GET %s: %d", path, got)
+		}
+		resp := ask(web.Handler(nil), "GET", path, nil)
+		if got := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusNotFound || got != "application/problem+json" {
+			t.Errorf("GET %s without a next: %d, %q", path, resp.StatusCode, got)
+		}
+	}
+}
+
+func TestMethods(t *testing.T) {
+	for method, want := range map[string]int{
+		"GET": 200, "HEAD": 200, "OPTIONS": 204, "POST": 405, "PUT": 405, "DELETE": 405, "TRACE": 405,
+	} {
+		resp := ask(web.Handler(nil), method, "/chat.js", nil)
+		if resp.StatusCode != want {
+			t.Errorf("%s: %d, want %d", method, resp.StatusCode, want)
+		}
+		if allow := resp.Header.Get("Allow"); want != 200 && allow != "GET, HEAD, OPTIONS" {
+			t.Errorf("%s: Allow is %q", method, allow)
+		}
+		if got := body(t, resp); want == 405 && !strings.Contains(got, `"status":405`) || method == "HEAD" && got != "" {
+			t.Errorf("%s: %q", method, got)
+		}
+	}
+}
+
+// A browser that has the newest is told so.
+func TestIsSentAgainOnlyIfItChanged(t *testing.T) {
+	for _, path := range []string{"/", "/chat.js"} {
+		first := ask(web.Handler(nil), "GET", path, nil)
+		etag := first.Header.Get("ETag")
+		if got := first.Header.Get("Cache-Control"); etag == "" || got != "no-cache" {
+			t.Errorf("%s: ETag %q, Cache-Control %q", path, etag, got)
+		}
+		for given, want := range map[string]int{etag: 304, `"another", ` + etag: 304, "W/" + etag: 304, "*": 304, `"another"`: 200} {
+			resp := ask(web.Handler(nil), "GET", path, http.Header{"If-None-Match": {given}})
+			if resp.StatusCode != want || resp.Header.Get("ETag") != etag {
+				t.Errorf("%s, If-None-Match %s: %d, want %d; ETag %q", path, given, resp.StatusCode, want, resp.Header.Get("ETag"))
+			}
+		}
+	}
+	if ask(web.Handler(nil), "GET", "/", nil).Header.Get("ETag") == ask(web.Handler(nil), "GET", "/chat.js", nil).Header.Get("ETag") {
+		t.Error("two files have one ETag")
+	}
+}
+
+// Whatever is answered, also that it may not be asked for so.
+func TestHeadersAllowNothingFromElsewhere(t *testing.T) {
+	always := map[string]string{
+		"X-Content-Type-Options":     "nosniff",
+		"Referrer-Policy":            "no-referrer",
+		"Cross-Origin-Opener-Policy": "same-origin",
+		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+	}
+	// Any page may import the client. The page is nobody else's.
+	of := map[string]map[string]string{
+		"/":          {"Cross-Origin-Resource-Policy": "same-origin", "Access-Control-Allow-Origin": ""},
+		"/page.js":   {"Cross-Origin-Resource-Policy": "same-origin", "Access-Control-Allow-Origin": ""},
+		"/chat.js":   {"Cross-Origin-Resource-Policy": "cross-origin", "Access-Control-Allow-Origin": "*"},
+		"/chat.d.ts": {"Cross-Origin-Resource-Policy": "cross-origin", "Access-Control-Allow-Origin": "*"},
+	}
+	for path, own := range of {
+		for _, method := range []string{"GET", "HEAD", "OPTIONS", "POST"} {
+			h := ask(web.Handler(nil), method, path, nil).Header
+			for _, headers := range []map[string]string{always, own} {
+				for name, want := range headers {
+					if got := h.Get(name); got != want {
+						t.Errorf("%s %s: %s is %q, want %q", method, path, name, got, want)
+					}
+				}
+			}
+			if !strings.Contains(h.Get("Permissions-Policy"), "microphone=()") {
+				t.Errorf("%s %s: Permissions-Policy is %q", method, path, h.Get("Permissions-Policy"))
+			}
+		}
+	}
+}
