@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/web"
 )
 
 // This is the code of docs/embedding.md, which a test compares with it, and what
@@ -170,6 +171,14 @@ func serveUntil(ctx context.Context, server *http.Server, l net.Listener, servic
 	return errors.Join(service.Shutdown(ctx), server.Shutdown(ctx))
 }
 
+// withPage serves the page and chat.js, too, at /chat/ and /chat/chat.js.
+func withPage(site http.Handler, service *chat.Service) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", site)
+	mux.Handle("/chat/", http.StripPrefix("/chat", web.Handler(service)))
+	return mux
+}
+
 // A site with sessions in cookies: its own pages use the chat without seeing a
 // token, pages of others cannot.
 func Example_cookies() {
@@ -263,4 +272,21 @@ func Example_serve() {
 	// 200 OK
 	// closed 1001: the server is going away
 	// <nil>
+}
+
+// The page below the service's prefix, and chat.js beside it.
+func Example_page() {
+	signer := must(chat.NewHS256(secret))
+	service := must(chat.New(signer))
+	server := httptest.NewServer(withPage(http.NotFoundHandler(), service))
+	defer stop(service, server)
+
+	for _, path := range []string{"/chat/", "/chat/chat.js"} {
+		answer := must(http.Get(server.URL + path))
+		answer.Body.Close()
+		fmt.Println(answer.Header.Get("Content-Type"))
+	}
+	// Output:
+	// text/html; charset=utf-8
+	// text/javascript; charset=utf-8
 }

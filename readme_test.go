@@ -37,7 +37,7 @@ func TestDocumentsCompile(t *testing.T) {
 // of ports.
 func TestTheEmbeddersGuideIsRun(t *testing.T) {
 	guide := documents.Read(t, ".", "docs/embedding.md")
-	run := string(readFile(t, "example_embedding_test.go"))
+	run := string(readFile(t, "example_embedding_test.go")) + string(readFile(t, "client/example_guide_test.go"))
 	compared := 0
 	for _, b := range guide.Blocks() {
 		if b.Lang != "go" || strings.Contains(b.Code, "import ") {
@@ -45,7 +45,7 @@ func TestTheEmbeddersGuideIsRun(t *testing.T) {
 		}
 		compared++
 		if !strings.Contains(run, b.Code) {
-			t.Errorf("%s:%d: not the code of example_embedding_test.go", guide.Path, b.Line)
+			t.Errorf("%s:%d: not code of the examples", guide.Path, b.Line)
 		}
 	}
 	if compared == 0 {

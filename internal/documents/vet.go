@@ -22,7 +22,7 @@ import (
 var standard = []string{
 	"context", "crypto/tls", "encoding/json", "errors", "fmt", "io", "log", "log/slog", "net", "net/http",
 	"net/http/httptest", "net/netip", "os", "os/signal", "strings", "syscall", "testing", "time",
-	"github.com/reto10/chat",
+	"github.com/reto10/chat", "github.com/reto10/chat/client", "github.com/reto10/chat/web",
 }
 
 // Imports are the paths that the document's Go code imports, each once.
@@ -92,7 +92,7 @@ func missing(file *ast.File) (paths []string) {
 // Vet has the Go code of docs formatted and vetted, with module's dependencies:
 // the directory of a module of this repository. A block that begins with "package"
 // is a program of its own; the others of a document are files of one package, and
-// may leave out imports of the standard library and of package chat.
+// may leave out imports of the standard library and of packages chat, client and web.
 func Vet(t testing.TB, root, module string, docs []Document) {
 	t.Helper()
 	dir, programs := t.TempDir(), 0
