@@ -43,8 +43,8 @@ var ErrBusy = fmt.Errorf("%w: too many passwords are being checked", ErrUnavaila
 
 // Identity is what a token says: who somebody is and until when.
 type Identity struct {
-	User    User
-	Expires time.Time // the token no longer holds at this moment
+	User    User      // an empty role stands for RoleUser
+	Expires time.Time // the token no longer holds at this moment; required
 }
 
 // Authenticator is the port behind which tokens are understood: a token in, who
@@ -59,6 +59,8 @@ type Identity struct {
 // [HS256] and [JWKS] are two; an Authenticator that also is a [LoginProvider]
 // gets a /login.
 type Authenticator interface {
+	// Authenticate says whose a token is, which comes from a client and may be
+	// anything. ctx ends with the request, or after five seconds for a refresh.
 	Authenticate(ctx context.Context, token string) (Identity, error)
 }
 
@@ -68,13 +70,16 @@ type Authenticator interface {
 // such a user. Any other error means that it cannot be told now. Login must be
 // safe for concurrent use.
 type LoginProvider interface {
+	// Login returns a token that Authenticate takes, for a name and a password
+	// as they came from the client, neither empty. How often one may try is
+	// bounded before it is called.
 	Login(ctx context.Context, username, password string) (Token, error)
 }
 
 // Token is a fresh token as a login answers it. Printed or logged it shows
 // everything but the token itself.
 type Token struct {
-	AccessToken string
+	AccessToken string        // what a client sends; a secret
 	ExpiresIn   time.Duration // from the moment it was issued
 }
 
@@ -439,7 +444,8 @@ func HashPassword(secret string) (string, error) {
 
 // PasswordLogin is [Users] who get their tokens from an [HS256]: an
 // [Authenticator] and a [LoginProvider]. A user who is no longer in the file
-// gets no new token; the last one holds until it expires.
+// gets no new token; the last one holds until it expires. It is safe for concurrent
+// use.
 type PasswordLogin struct {
 	users  *Users
 	signer *HS256

@@ -98,8 +98,10 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 
 // Broadcast publishes a message from Go code: Channel, Sender and Content are the
 // caller's, what the policy says to users is not asked. It returns the message as
-// stored, when it is handed on to everyone connected. On an error that wraps
-// [ErrUnavailable] it may have been stored all the same.
+// stored, with its Place and Time, when it is handed on to everyone connected. The
+// error wraps [ErrInvalid] for a name or a content that cannot be, [ErrTooLarge] for
+// content over the limit, or [ErrUnavailable]: then it may have been stored all the
+// same.
 func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 	if err := s.check(m); err != nil {
 		return Message{}, err
@@ -200,7 +202,8 @@ func (s *Service) allow(err error) error {
 }
 
 // Connected lists who is in a channel on all nodes, sorted by name; "" lists
-// everyone connected.
+// everyone connected. The error wraps [ErrInvalid] for what is no channel's name, or
+// [ErrUnavailable].
 func (s *Service) Connected(ctx context.Context, channel string) ([]Presence, error) {
 	if channel != "" && !ValidChannel(channel) {
 		return nil, wrapf(ErrInvalid, "not a channel's name: %q", shorten(channel))
@@ -213,7 +216,8 @@ func (s *Service) Connected(ctx context.Context, channel string) ([]Presence, er
 }
 
 // Disconnect closes a user's sockets on all nodes with 4002 and returns how many
-// those were.
+// those were, 0 for a user who is not connected. Their token holds as before. The
+// error wraps [ErrInvalid] for what is no username, or [ErrUnavailable].
 func (s *Service) Disconnect(ctx context.Context, username string) (int, error) {
 	if !ValidUsername(username) {
 		return 0, wrapf(ErrInvalid, "not a username: %q", shorten(username))

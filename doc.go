@@ -84,15 +84,31 @@
 // What the service needs from outside are small interfaces, each with something
 // behind it in this package: [Authenticator], [Policy], [History], [Registry]. A
 // Registry holds the live sockets; one of your own usually embeds a
-// [*MemoryRegistry]. What it may be able to besides are further interfaces of one
-// method, found by type assertion: [PresenceSource], [Notifier], [HistoryReader],
-// [Flusher].
+// [*MemoryRegistry]. What a port may be able to besides are further interfaces of
+// one method, found by type assertion when the service is made:
+//
+//   - [LoginProvider]: an Authenticator that takes passwords; there is a /login then.
+//   - [PresenceSource] and [Notifier]: a Registry that tells of comings and goings.
+//   - [HistoryReader]: a Registry that reads missing messages from the History.
+//   - [HealthChecker]: a Registry that knows when a message would get nowhere.
+//   - [Flusher]: a Registry that can be waited for; [Service.Shutdown] does.
+//
+// To embed hands these on: what embeds a [*MemoryRegistry] has all of them but
+// HealthChecker. Package chattest of this module tests a Registry or a History of
+// your own; redisregistry and sqlhistory are modules with some for several nodes
+// and for keeping, prommetrics shows [Service.Stats] to Prometheus.
 //
 // # Concurrency and errors
 //
 // Everything that is exported is safe for concurrent use unless its comment says
-// otherwise, and a port has to be. Errors wrap one of the Err variables, to be
-// told apart with [errors.Is], or the error of the port that failed. Tokens,
-// secrets and passwords are in no error, no log line and no formatted value of
-// this package's types.
+// otherwise, and a port has to be: its methods are called by many goroutines at
+// once, with a context that ends with the request or, for a socket's commands,
+// within five seconds. A port that panics ends that request or socket, not the
+// process. Options and values such as a [Message] are plain data: copied when they
+// are passed, never changed afterwards.
+//
+// Errors wrap one of the Err variables, to be told apart with [errors.Is], or the
+// error of the port that failed. Tokens, secrets and passwords are in no error, no
+// log line and no formatted value of this package's types. Sizes are in bytes, and
+// times in UTC.
 package chat

@@ -55,7 +55,7 @@ type MemoryLimits struct {
 
 // MemoryHistory is the History of a single process: it lasts as long as the
 // process. After a restart its epoch is another one, so that a client's old ids
-// are known to be gone.
+// are known to be gone. Its methods are safe for concurrent use.
 type MemoryHistory struct {
 	limits MemoryLimits
 	base   string // of all epochs of this process

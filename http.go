@@ -39,12 +39,16 @@ func (s *Service) SocketHandler() http.Handler {
 	return s.route(methods{http.MethodGet: s.serveSocket})
 }
 
-// ConnectedHandler lists for admins who is connected.
+// ConnectedHandler answers an admin's GET with who is connected, in the channel that
+// ?channel= names or at all: {"count","users":[{"username","role","connections",
+// "since"}]}.
 func (s *Service) ConnectedHandler() http.Handler {
 	return s.route(methods{http.MethodGet: s.serveConnected})
 }
 
-// MessagesHandler answers GET with the history of a channel; POST broadcasts.
+// MessagesHandler answers GET with a page of a channel's history, {"messages","more"}
+// and, where some of it is gone, "gap"; POST of {"content","channel"} publishes as
+// the token's user, and is answered with the message.
 func (s *Service) MessagesHandler() http.Handler {
 	m := methods{http.MethodGet: s.serveHistory, http.MethodPost: s.servePublish}
 	if s.cfg.noHistory {
@@ -53,8 +57,9 @@ func (s *Service) MessagesHandler() http.Handler {
 	return s.route(m)
 }
 
-// DisconnectHandler closes a user's sockets for an admin. The pattern that it is
-// mounted with has to have a {username}.
+// DisconnectHandler closes a user's sockets on an admin's POST, and answers with how
+// many those were: {"closed"}. The pattern that it is mounted with has to have a
+// {username}.
 func (s *Service) DisconnectHandler() http.Handler {
 	return s.route(methods{http.MethodPost: s.serveDisconnect})
 }

@@ -72,8 +72,10 @@ func network(address string) string {
 	return prefix.String()
 }
 
-// LoginHandler answers POST with a token for a username and password. It is not
-// found when the service's [Authenticator] is no [LoginProvider].
+// LoginHandler answers POST of {"username","password"}, as JSON or as a form, with
+// {"access_token","token_type","expires_in"}, the last in seconds; 401 for a wrong
+// pair and 429 for too many of these. It is not found (404) when the service's
+// [Authenticator] is no [LoginProvider].
 func (s *Service) LoginHandler() http.Handler {
 	if s.login == nil {
 		return http.HandlerFunc(notFound)

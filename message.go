@@ -142,7 +142,7 @@ const (
 
 // Event is what a socket is told: a message, or that somebody came or went.
 type Event struct {
-	Type    EventType
+	Type    EventType // what is set of the others follows from it
 	Message Message   // of EventMessage, where nothing below is set
 	User    User      // who came or went
 	Channel string    // where, "" for the service itself

@@ -36,7 +36,7 @@ type PresenceAudience int
 const (
 	PresenceToAll    PresenceAudience = iota // everyone in the channel
 	PresenceToAdmins                         // the admins in the channel
-	PresenceToNobody
+	PresenceToNobody                         // nobody is told; lists of who is connected go on
 )
 
 // Policy says who may do what. Its methods are safe for concurrent use. An error
@@ -138,7 +138,8 @@ func newConfig(opts []Option) (*config, error) {
 	return c, nil
 }
 
-// WithRegistry replaces the registry, in memory by default.
+// WithRegistry replaces the registry, by default a [MemoryRegistry]. It is given to
+// one service.
 func WithRegistry(r Registry) Option {
 	return func(c *config) error {
 		if r == nil {
@@ -181,7 +182,9 @@ func WithPolicy(p Policy) Option {
 	}
 }
 
-// WithLogger replaces [slog.Default]. Tokens and passwords are never logged.
+// WithLogger replaces [slog.Default]. It is told at Warn what failed behind the
+// service, at Error of a port that panicked, at Debug of sockets that end. Tokens
+// and passwords are never logged.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		if l == nil {
@@ -195,7 +198,8 @@ func WithLogger(l *slog.Logger) Option {
 // WithOrigins allows browser pages of other origins than the service's own to
 // open sockets and to call the HTTP routes (CORS): "https://app.example.com",
 // "https://*.example.com" for any subdomain, or "*" for everyone's pages.
-// Requests without an Origin, which no browser page sends, are always allowed.
+// Requests without an Origin, which no browser page sends, are always allowed. By
+// default it is the service's own host alone. Given again it adds.
 func WithOrigins(origins ...string) Option {
 	return func(c *config) error {
 		for _, o := range origins {
@@ -214,7 +218,8 @@ func WithOrigins(origins ...string) Option {
 }
 
 // WithClientAddr says whom a request comes from where that is not the peer of
-// the connection, as behind a proxy. Tries to log in are counted by it.
+// the connection, as behind a proxy: an address without a port. Tries to log in are
+// counted by it. The default is the host of [http.Request.RemoteAddr].
 func WithClientAddr(fn func(*http.Request) string) Option {
 	return func(c *config) error {
 		if fn == nil {
@@ -225,7 +230,8 @@ func WithClientAddr(fn func(*http.Request) string) Option {
 	}
 }
 
-// WithPresence says who is told of comings and goings, by default all.
+// WithPresence says who is told of comings and goings. The default is
+// [PresenceToAll].
 func WithPresence(to PresenceAudience) Option {
 	return func(c *config) error {
 		if to < PresenceToAll || to > PresenceToNobody {
@@ -238,42 +244,44 @@ func WithPresence(to PresenceAudience) Option {
 
 // WithPresenceWindow is how long comings and goings are gathered before they are
 // told; one that is undone within it is not. While very many come it is drawn out
-// to four times this.
+// to four times this. The default is [DefaultPresenceWindow].
 func WithPresenceWindow(d time.Duration) Option {
 	return func(c *config) error { return positive(&c.presenceWindow, "WithPresenceWindow", d) }
 }
 
 // WithPresenceLimit is the number of users in a channel above which only admins
-// are told of comings and goings: what is told to all grows with its square.
+// are told of comings and goings: what is told to all grows with its square. The
+// default is [DefaultPresenceLimit].
 func WithPresenceLimit(users int) Option {
 	return func(c *config) error { return positive(&c.presenceLimit, "WithPresenceLimit", users) }
 }
 
 // WithReadLimit bounds one frame's message from a client, in bytes. A longer one
-// closes the socket with 1009.
+// closes the socket with 1009. The default is [DefaultReadLimit].
 func WithReadLimit(bytes int) Option {
 	return func(c *config) error { return positive(&c.readLimit, "WithReadLimit", bytes) }
 }
 
 // WithContentLimit bounds a message's content, in bytes. A longer one is refused
-// with "too_large" or 413.
+// with "too_large" or 413. The default is [DefaultContentLimit].
 func WithContentLimit(bytes int) Option {
 	return func(c *config) error { return positive(&c.contentLimit, "WithContentLimit", bytes) }
 }
 
-// WithMaxSockets bounds the sockets of this process. One more is answered 503.
+// WithMaxSockets bounds the sockets of this process. One more is answered 503. The
+// default is [DefaultMaxSockets].
 func WithMaxSockets(n int) Option {
 	return func(c *config) error { return positive(&c.maxSockets, "WithMaxSockets", n) }
 }
 
 // WithSocketsPerUser bounds the sockets of one user on all nodes. One more is
-// closed with 4004.
+// closed with 4004. The default is [DefaultSocketsPerUser].
 func WithSocketsPerUser(n int) Option {
 	return func(c *config) error { return positive(&c.socketsPerUser, "WithSocketsPerUser", n) }
 }
 
 // WithReplaceOldest closes a user's oldest socket, not the new one, when there
-// are too many.
+// are too many. By default the new one is closed.
 func WithReplaceOldest() Option {
 	return func(c *config) error {
 		c.replaceOldest = true
@@ -282,14 +290,15 @@ func WithReplaceOldest() Option {
 }
 
 // WithChannelsPerSocket bounds the channels that one socket joins beside
-// everyone's and its user's own.
+// everyone's and its user's own. The default is [DefaultChannelsPerSocket].
 func WithChannelsPerSocket(n int) Option {
 	return func(c *config) error { return positive(&c.channelsPerSocket, "WithChannelsPerSocket", n) }
 }
 
 // WithCommandRate bounds the commands of a socket whose user is no admin: so many
 // a second, after a burst. One more is refused with "rate_limited"; who goes on
-// regardless is closed with 4005. 0 a second is no limit.
+// regardless is closed with 4005. 0 a second is no limit. POST /messages of a user is
+// bounded likewise. The defaults are [DefaultCommandRate] and [DefaultCommandBurst].
 func WithCommandRate(perSecond float64, burst int) Option {
 	return func(c *config) error { return setRate(&c.commandRate, "WithCommandRate", perSecond, burst) }
 }
@@ -301,12 +310,13 @@ func WithAdminCommandRate(perSecond float64, burst int) Option {
 
 // WithBacklog bounds the bytes that wait for a socket whose peer does not read.
 // Past it the socket is closed with 4003. It holds at least 8 messages of the
-// content limit.
+// content limit. The default is [DefaultBacklog].
 func WithBacklog(bytes int) Option {
 	return func(c *config) error { return positive(&c.backlog, "WithBacklog", bytes) }
 }
 
-// WithStallTimeout bounds how long a peer may take to read 64 KiB of its backlog.
+// WithStallTimeout bounds how long a peer may take to read 64 KiB of its backlog;
+// then it is cut off. The default is [DefaultStallTimeout].
 func WithStallTimeout(d time.Duration) Option {
 	return func(c *config) error { return positive(&c.stall, "WithStallTimeout", d) }
 }
@@ -314,7 +324,7 @@ func WithStallTimeout(d time.Duration) Option {
 // WithHeartbeat is how often something is sent to a socket that has nothing else
 // to get, so that proxies keep it open and a peer that is gone is noticed: within
 // twice this time. On Linux the peer's kernel is asked, by TCP; elsewhere, and
-// with [WithPings], the peer itself.
+// with [WithPings], the peer itself. The default is [DefaultHeartbeat].
 func WithHeartbeat(interval time.Duration) Option {
 	return func(c *config) error { return positive(&c.heartbeat, "WithHeartbeat", interval) }
 }

@@ -2,13 +2,12 @@ package chat_test
 
 import (
 	"bytes"
-	"fmt"
+	"errors"
 	"go/ast"
-	"go/format"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,46 +17,66 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat/internal/daemon"
+	"github.com/reto10/chat/internal/documents"
 )
 
-// goBlock is a Go program in a document.
-var goBlock = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
+// TestDocumentsCompile vets the Go code in all documents that need no more than
+// this module; that of the others is vetted where what they need is.
+func TestDocumentsCompile(t *testing.T) {
+	var docs []documents.Document
+	for _, d := range documents.All(t, ".") {
+		if !slices.ContainsFunc(d.Imports(t), nested) {
+			docs = append(docs, d)
+		}
+	}
+	documents.Vet(t, workingDirectory(t), ".", docs)
+}
 
-// TestReadmeProgramsCompile vets every Go program in the documents, as a module
-// of somebody else's that uses this one from a checkout.
-func TestReadmeProgramsCompile(t *testing.T) {
-	root, err := os.Getwd()
+// TestTheEmbeddersGuideIsRun finds its code, as far as it needs no import to be
+// understood, in the examples that the tests run, and each of these in its table
+// of ports.
+func TestTheEmbeddersGuideIsRun(t *testing.T) {
+	guide := documents.Read(t, ".", "docs/embedding.md")
+	run := string(readFile(t, "example_embedding_test.go")) + string(readFile(t, "client/example_guide_test.go"))
+	compared := 0
+	for _, b := range guide.Blocks() {
+		if b.Lang != "go" || strings.Contains(b.Code, "import ") {
+			continue
+		}
+		compared++
+		if !strings.Contains(run, b.Code) {
+			t.Errorf("%s:%d: not code of the examples", guide.Path, b.Line)
+		}
+	}
+	if compared == 0 {
+		t.Error("nothing is run")
+	}
+	shown := guide.Spans()
+	for _, m := range regexp.MustCompile(`(?m)^func (Example\w+)\(`).FindAllStringSubmatch(string(readFile(t, "example_ports_test.go")), -1) {
+		if !slices.Contains(shown, m[1]) {
+			t.Errorf("%s does not name %s", guide.Path, m[1])
+		}
+	}
+}
+
+// nested reports whether a package is of another module of this repository.
+func nested(path string) bool {
+	below, ok := strings.CutPrefix(path, "github.com/reto10/chat/")
+	if !ok {
+		return false
+	}
+	dir, _, _ := strings.Cut(below, "/")
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
+}
+
+func workingDirectory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	gomod := regexp.MustCompile(`(?m)^module .*$`).ReplaceAll(readFile(t, "go.mod"), []byte("module example.com/readme"))
-	gomod = fmt.Appendf(gomod, "\nrequire github.com/reto10/chat v0.0.0\nreplace github.com/reto10/chat => %q\n", root)
-	writeFile(t, filepath.Join(dir, "go.mod"), gomod)
-	writeFile(t, filepath.Join(dir, "go.sum"), readFile(t, "go.sum"))
-
-	programs := 0
-	for _, name := range documents(t) {
-		text := readFile(t, name)
-		for _, at := range goBlock.FindAllSubmatchIndex(text, -1) {
-			program, line := text[at[2]:at[3]], 1+bytes.Count(text[:at[2]], []byte("\n"))
-			if tidy, err := format.Source(program); err == nil && !bytes.Equal(tidy, program) {
-				t.Errorf("%s:%d: not as gofmt would have it", name, line)
-			}
-			programs++
-			writeFile(t, filepath.Join(dir, fmt.Sprintf("program%d", programs), "main.go"),
-				fmt.Appendf(nil, "//line %s:%d\n%s", filepath.Join(root, name), line, program))
-		}
-	}
-	if programs == 0 {
-		t.Fatal("no Go program in any document")
-	}
-	vet := exec.CommandContext(t.Context(), "go", "vet", "-mod=mod", "./...")
-	vet.Dir = dir
-	vet.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "GOPROXY=off")
-	if out, err := vet.CombinedOutput(); err != nil {
-		t.Errorf("go vet: %v\n%s", err, out)
-	}
+	return dir
 }
 
 // TestReadmeListsEveryOption compares the README's tables with the code.
@@ -117,46 +136,51 @@ func TestReadmeNamesEveryExample(t *testing.T) {
 	}
 }
 
-// TestReadmeLinksLeadSomewhere follows the documents' links to files of this
+// TestLinksLeadSomewhere follows the links of all documents to files of this
 // repository and to headings in them.
-func TestReadmeLinksLeadSomewhere(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)]+)\)`)
-	for _, name := range documents(t) {
-		for _, m := range link.FindAllStringSubmatch(string(readFile(t, name)), -1) {
-			if strings.Contains(m[1], "://") {
-				continue
+func TestLinksLeadSomewhere(t *testing.T) {
+	for _, broken := range documents.BrokenLinks(".", documents.All(t, ".")) {
+		t.Error(broken)
+	}
+}
+
+// TestNamesInDocumentsExist looks for the tests and the options that documents rest
+// on.
+func TestNamesInDocumentsExist(t *testing.T) {
+	exist := make(map[string]bool)
+	function := regexp.MustCompile(`(?m)^func (?:\([^)]*\) )?((?:Test|Fuzz|Example|With)\w*)\(`)
+	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && (entry.Name() == "node_modules" || strings.HasPrefix(entry.Name(), ".")) && name != "." {
+			return filepath.SkipDir
+		}
+		if err == nil && filepath.Ext(name) == ".go" {
+			for _, m := range function.FindAllStringSubmatch(string(readFile(t, name)), -1) {
+				exist[m[1]] = true
 			}
-			path, heading, _ := strings.Cut(m[1], "#")
-			to := name
-			if path != "" {
-				to = filepath.Join(filepath.Dir(name), path)
-			}
-			text, err := os.ReadFile(to)
-			if err != nil {
-				t.Errorf("%s: link to %s: %v", name, m[1], err)
-			} else if heading != "" && !slices.Contains(headings(text), heading) {
-				t.Errorf("%s: link to %s: no such heading", name, m[1])
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`^(?:[a-z]+\.)?((?:Test|Fuzz|Example|With)[A-Z]\w*)`)
+	for _, d := range documents.All(t, ".") {
+		for _, span := range d.Spans() {
+			if m := named.FindStringSubmatch(span); m != nil && !exist[m[1]] {
+				t.Errorf("%s names %s, which there is not", d.Path, m[1])
 			}
 		}
 	}
 }
 
-func documents(t *testing.T) []string {
-	t.Helper()
-	names, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
+// TestReadmeInSpanishSaysTheSame compares the README with its translation.
+func TestReadmeInSpanishSaysTheSame(t *testing.T) {
+	if _, err := os.Stat("README.es.md"); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("not translated yet")
 	}
-	return append(names, "README.md", "CHANGELOG.md")
-}
-
-// headings are the anchors of a document's headings, as GitHub makes them.
-func headings(text []byte) (anchors []string) {
-	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllSubmatch(text, -1) {
-		anchor := strings.ReplaceAll(strings.ToLower(string(m[1])), " ", "-")
-		anchors = append(anchors, regexp.MustCompile(`[^a-z0-9_-]`).ReplaceAllString(anchor, ""))
+	for _, difference := range documents.Differences(documents.Read(t, ".", "README.md"), documents.Read(t, ".", "README.es.md")) {
+		t.Error(difference)
 	}
-	return anchors
 }
 
 // firstCells are what of the code in the first cells of the README's tables a
@@ -180,14 +204,4 @@ func readFile(t *testing.T, name string) []byte {
 		t.Fatal(err)
 	}
 	return text
-}
-
-func writeFile(t *testing.T, name string, text []byte) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(name, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -63,7 +63,7 @@ type Socket interface {
 
 // Presence is a user in a channel.
 type Presence struct {
-	User        User
+	User        User      // in the role of the newest socket there
 	Connections int       // sockets there, at least 1
 	Since       time.Time // when the first of them came
 }
@@ -72,9 +72,9 @@ type Presence struct {
 // last one went.
 type PresenceChange struct {
 	Channel string // "": the service itself
-	User    User
-	Joined  bool // false: left
-	Size    int  // users there after it
+	User    User   // who came or went
+	Joined  bool   // false: left
+	Size    int    // users there after it
 }
 
 // PresenceSource is a [Registry] that tells of comings and goings on all nodes.
@@ -113,5 +113,8 @@ type HealthChecker interface {
 // Flusher is a [Registry] that can tell when what was broadcast before has been
 // delivered to the sockets of this node.
 type Flusher interface {
+	// Flush returns when all that Broadcast was called with before has been
+	// written to the sockets of this node, or waits in the backlog of a slow one;
+	// or with ctx's error.
 	Flush(ctx context.Context) error
 }

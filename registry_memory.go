@@ -15,7 +15,7 @@ import (
 
 // MemoryRegistry is the [Registry] of a single process, and what delivers on
 // each node for those that span several. It is a [PresenceSource], a [Notifier],
-// a [HistoryReader] and a [Flusher].
+// a [HistoryReader] and a [Flusher]. Its methods are safe for concurrent use.
 type MemoryRegistry struct {
 	hub     *fanout.Hub
 	history History // set before use

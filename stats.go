@@ -28,7 +28,7 @@ type Stats struct {
 	Commands        uint64 `json:"commands"`         // frames from clients
 	RefusedCommands uint64 `json:"refused_commands"` // of these, answered with an error
 	Logins          uint64 `json:"logins"`           // that succeeded
-	RefusedLogins   uint64 `json:"refused_logins"`
+	RefusedLogins   uint64 `json:"refused_logins"`   // wrong, or tried too often
 
 	// Refused by why: "draining", "forbidden", "full", "invalid" (no handshake,
 	// or a query that makes no sense), "unauthenticated", "unavailable".
@@ -52,7 +52,7 @@ type Stats struct {
 // PortErrors counts how often a port failed.
 type PortErrors struct {
 	Timeouts uint64 `json:"timeouts"` // of which no answer came in time
-	Others   uint64 `json:"others"`
+	Others   uint64 `json:"others"`   // with any other error
 }
 
 // Histogram is how long something took, each time, counted up from the shortest.

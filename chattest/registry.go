@@ -15,8 +15,8 @@ import (
 // Node is one of the nodes that a test runs on: its registry, and the history that
 // a service there would be given.
 type Node struct {
-	Registry chat.Registry
-	History  chat.History
+	Registry chat.Registry // which nobody has used yet
+	History  chat.History  // the same messages for all nodes
 }
 
 // TestRegistry tests a registry and the history beside it, alone or on several

@@ -57,8 +57,8 @@ func New(address string, opts ...Option) (*API, error) {
 
 // Online is a user who is connected.
 type Online struct {
-	Username    string
-	Role        string
+	Username    string    // whose
+	Role        string    // "admin" or any other
 	Connections int       // sockets
 	Since       time.Time // when the first of them came, UTC
 }
@@ -115,9 +115,9 @@ type Query struct {
 
 // Page is messages of a channel, oldest first.
 type Page struct {
-	Messages []Message
-	More     bool // there are further ones, in the direction that was asked for
-	Gap      bool // what stood next to the id is no longer kept
+	Messages []Message // oldest first
+	More     bool      // there are further ones, in the direction that was asked for
+	Gap      bool      // what stood next to the id is no longer kept
 }
 
 // Messages reads the history of a channel, which the user has to be allowed to

@@ -56,7 +56,7 @@ var (
 // A StatusError is an HTTP answer that says no. It wraps what it means, such as
 // [ErrForbidden], where this package has a name for that.
 type StatusError struct {
-	Status     int
+	Status     int           // of the HTTP answer
 	Detail     string        // of the server's, for people; may be empty
 	RetryAfter time.Duration // what the server asks to wait, 0 when it does not
 }

@@ -30,10 +30,10 @@ type Left Presence
 // happened while there was no connection is not told, [API.Connected] lists who is
 // there.
 type Presence struct {
-	User    string
-	Role    string
-	Channel string // "" is the service itself
-	Time    time.Time
+	User    string    // who
+	Role    string    // "admin" or any other
+	Channel string    // "" is the service itself
+	Time    time.Time // when it was told, UTC
 }
 
 // Connected says that there is a connection: the first, or another after [Lost].

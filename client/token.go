@@ -20,6 +20,7 @@ const tokenTime = 30 * time.Second
 // An error that wraps [ErrUnauthenticated] says that there will be no token any
 // more, and ends the client. After any other it is asked again later.
 type TokenSource interface {
+	// Token returns one that holds from now on.
 	Token(ctx context.Context) (string, error)
 }
 

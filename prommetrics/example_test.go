@@ -47,3 +47,38 @@ func Example() {
 	}
 	// Output: chat_published_messages_total 1
 }
+
+// Two services of one process, told apart by a label.
+func ExampleWithConstLabels() {
+	signer, err := chat.NewHS256([]byte("a secret of 32 bytes at the least"))
+	if err != nil {
+		panic(err)
+	}
+	registry := prometheus.NewRegistry()
+	for _, name := range []string{"customers", "staff"} {
+		service, err := chat.New(signer)
+		if err != nil {
+			panic(err)
+		}
+		defer service.Shutdown(context.Background())
+		collector, err := prommetrics.New(service, prommetrics.WithConstLabels(prometheus.Labels{"chat": name}))
+		if err != nil {
+			panic(err)
+		}
+		registry.MustRegister(collector)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		panic(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "chat_sockets" {
+			for _, m := range family.GetMetric() {
+				fmt.Println(m.GetLabel()[0].GetValue(), m.GetGauge().GetValue())
+			}
+		}
+	}
+	// Output:
+	// customers 0
+	// staff 0
+}

@@ -22,6 +22,7 @@ const maxChannels = 100_000
 //
 // It keeps things as durably as Redis is set up to. When Redis comes back with less
 // than what the nodes have seen, the channels concerned begin a new epoch.
+// Its methods are safe for concurrent use.
 type History struct {
 	registry *Registry
 	calls    atomic.Uint64

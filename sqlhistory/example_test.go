@@ -2,10 +2,12 @@ package sqlhistory_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/sqlhistory"
@@ -47,4 +49,56 @@ func Example() {
 	// Output:
 	// 1 before the restart
 	// 2 after it
+}
+
+// What an operator does who has put an older copy of the file in its place: the
+// places that clients know by then are never given to other messages.
+func ExampleHistory_BeginEpoch() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	history, err := sqlhistory.OpenSQLite(ctx, filepath.Join(dir, "restored.db"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer history.Close()
+	known, err := history.Append(ctx, chat.Message{Content: "hello", Time: time.Now()})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	if err := history.BeginEpoch(ctx); err != nil {
+		log.Fatal(err)
+	}
+	_, err = history.After(ctx, "", known.Place, 10)
+	fmt.Println("gone:", errors.Is(err, chat.ErrGone))
+	kept, err := history.After(ctx, "", chat.Place{}, 10)
+	fmt.Println("kept:", kept[0].Content, err)
+	// Output:
+	// gone: true
+	// kept: hello <nil>
+}
+
+// PostgreSQL, for several nodes: the password is better in PGPASSWORD or in
+// ~/.pgpass than in the address. This is compiled and not run.
+func ExampleOpenPostgres() {
+	ctx := context.Background()
+	history, err := sqlhistory.OpenPostgres(ctx, "postgres://chat@db.example.com/chat?sslmode=verify-full",
+		sqlhistory.WithCount(10_000), sqlhistory.WithAge(7*24*time.Hour))
+	if err != nil {
+		log.Fatal(err) // cannot be reached, or its tables are of a newer version
+	}
+	defer history.Close() // after the service was shut down
+	signer, err := chat.NewHS256([]byte(os.Getenv("CHAT_SECRET")))
+	if err != nil {
+		log.Fatal(err)
+	}
+	service, err := chat.New(signer, chat.WithHistory(history))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer service.Shutdown(ctx)
 }

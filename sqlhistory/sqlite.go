@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,10 +19,10 @@ import (
 // bootID is a file with a name for the time since the machine was started.
 const bootID = "/proc/sys/kernel/random/boot_id"
 
-// OpenSQLite makes a history in a file, which is made where it is missing; its
-// directory has to be there. Beside it there are two more while it is in use (-wal,
-// -shm). Several processes of one machine may use it at once. Network file systems
-// will not do.
+// OpenSQLite makes a history in a file, which is made where it is missing, for its
+// owner alone to read; its directory has to be there. Beside it there are two more
+// while it is in use (-wal, -shm). Several processes of one machine may use it at
+// once. Network file systems will not do.
 func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, error) {
 	cfg, err := newConfig(opts)
 	if err != nil {
@@ -33,6 +34,9 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 	path, err := filepath.Abs(file)
 	if err != nil {
 		return nil, fmt.Errorf("sqlhistory: %w", err)
+	}
+	if err := makePrivate(path); err != nil {
+		return nil, fmt.Errorf("sqlhistory: making %s: %w", file, err)
 	}
 	d := &sqlite{}
 	synchronous := "synchronous(FULL)"
@@ -67,6 +71,26 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 	}
 	h.ownDB = true
 	return h, nil
+}
+
+// makePrivate makes an empty file that its owner alone can read, where there is
+// none: SQLite itself would let everybody, and gives -wal and -shm the permissions
+// of the file. The file is never opened here, since to close it would undo the
+// locks that others in this process have on it.
+func makePrivate(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil // what is wrong with it SQLite says
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), ".history-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	if err := file.Close(); err != nil {
+		return err
+	}
+	_ = os.Link(file.Name(), path) // somebody was faster, or there are no links and no permissions here
+	return nil
 }
 
 // connectFirst makes a connection. Where programs make a file at the same time, one

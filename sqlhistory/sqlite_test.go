@@ -38,6 +38,46 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
+func TestOnlyItsOwnerReadsANewFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.db")
+	h, err := sqlhistory.OpenSQLite(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeHistory(t, h)
+	if _, err := h.Append(t.Context(), chat.Message{Content: "for few"}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := filepath.Glob(filepath.Join(filepath.Dir(file), "*"))
+	if err != nil || len(all) != 3 {
+		t.Fatalf("files %v, error %v", all, err)
+	}
+	for _, name := range all {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mode := info.Mode().Perm(); mode != 0o600 {
+			t.Errorf("%s has mode %o", filepath.Base(name), mode)
+		}
+	}
+}
+
+func TestAFilesPermissionsAreKept(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.db")
+	if err := os.WriteFile(file, nil, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	h, err := sqlhistory.OpenSQLite(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeHistory(t, h)
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, error %v", info.Mode(), err)
+	}
+}
+
 func TestFilesThatCannotBe(t *testing.T) {
 	for name, file := range map[string]string{
 		"no name":      "",

@@ -3,13 +3,18 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/internal/daemon"
+	"github.com/reto10/chat/internal/documents"
 )
 
 // inTables are what of the code in the first cells of docs/operating.md's tables
@@ -41,6 +46,50 @@ func TestTheDocumentListsEveryMetric(t *testing.T) {
 	slices.Sort(want)
 	if diff := cmp.Diff(want, inTables(t, `chat_\w+`)); diff != "" || len(want) == 0 {
 		t.Errorf("metrics in docs/operating.md (-scraped +document):\n%s", diff)
+	}
+}
+
+// What documents show of the modules beside the root needs what is here. The code
+// of the others is vetted there.
+func TestDocumentsCompile(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var docs []documents.Document
+	for _, d := range documents.All(t, root) {
+		for _, module := range []string{"prommetrics", "redisregistry", "sqlhistory"} {
+			if slices.Contains(d.Imports(t), "github.com/reto10/chat/"+module) {
+				docs = append(docs, d)
+				break
+			}
+		}
+	}
+	documents.Vet(t, root, "cmd/chatd-cluster", docs)
+}
+
+// What an operator asks at two in the morning is answered.
+func TestTheRunbooksCommandsRun(t *testing.T) {
+	t.Parallel()
+	d := program(t).Start(t, nil, "-plaintext", "-debug-addr", "127.0.0.1:0")
+	asked := 0
+	for _, b := range documents.Read(t, "../..", "docs/operating.md").Blocks() {
+		for command := range strings.Lines(b.Code) {
+			if !strings.HasPrefix(command, "curl ") {
+				continue
+			}
+			asked++
+			here := strings.NewReplacer("https://chat.example.com", d.URL, "http://127.0.0.1:8080", d.URL, "http://127.0.0.1:6060", d.Debug).Replace(command)
+			cmd := exec.CommandContext(t.Context(), chatdtest.Needs(t, "bash"), "-c", "curl() { command curl --fail \"$@\"; }\n"+here)
+			cmd.Env = append(os.Environ(), "TOKEN="+d.Token("admin"))
+			if out, err := cmd.CombinedOutput(); err != nil || here == command {
+				t.Errorf("%s%v\n%s", command, err, out)
+			}
+		}
+	}
+	if asked == 0 {
+		t.Error("nothing is asked")
 	}
 }
 
