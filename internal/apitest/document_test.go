@@ -1,0 +1,163 @@
+package apitest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/reto10/chat/internal/chatdtest"
+)
+
+const (
+	openAPIFile  = "../../docs/openapi.yaml"
+	asyncAPIFile = "../../docs/asyncapi.yaml"
+)
+
+// object is of JSON.
+type object = map[string]any
+
+// load reads a file as JSON would have it.
+func load(t *testing.T, path string) object {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc object
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	text, err = json.Marshal(doc)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	doc = nil
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// at is the part of a document that a path of keys leads to.
+func at(t *testing.T, doc object, keys ...string) object {
+	t.Helper()
+	for i, key := range keys {
+		next, ok := doc[key].(object)
+		if !ok {
+			t.Fatalf("nothing at %s", strings.Join(keys[:i+1], "/"))
+		}
+		doc = next
+	}
+	return doc
+}
+
+// strict allows in objects only what their schemas name.
+func strict(v any) {
+	switch v := v.(type) {
+	case object:
+		if _, isSchema := v["properties"].(object); isSchema && v["type"] == "object" {
+			v["additionalProperties"] = false
+		}
+		for _, part := range v {
+			strict(part)
+		}
+	case []any:
+		for _, part := range v {
+			strict(part)
+		}
+	}
+}
+
+func TestTheOpenAPIDocumentIsValid(t *testing.T) {
+	loader := openapi3.NewLoader()
+	doc, err := loader.LoadFromFile(openAPIFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Its examples are checked against their schemas, too.
+	if err := doc.Validate(t.Context(), openapi3.EnableSchemaFormatValidation()); err != nil {
+		t.Error(err)
+	}
+	operations := make(map[string]bool)
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			if op.OperationID == "" || operations[op.OperationID] || len(op.Tags) != 1 || op.Summary == "" {
+				t.Errorf("%s %s: operationId %q, tags %v, summary %q", method, path, op.OperationID, op.Tags, op.Summary)
+			}
+			operations[op.OperationID] = true
+		}
+	}
+}
+
+func TestTheAsyncAPIDocumentIsValid(t *testing.T) {
+	node := chatdtest.Needs(t, "node")
+	if _, err := os.Stat("node/node_modules"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("no AsyncAPI parser here: make test installs it")
+		}
+		t.Skip("no AsyncAPI parser here: make test installs it")
+	}
+	check := func(doc object) []byte {
+		t.Helper()
+		text, err := json.Marshal(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(node, "validate.js")
+		cmd.Dir, cmd.Stdin = "node", bytes.NewReader(text)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("validate.js: %v\n%s", err, out)
+		}
+		return out
+	}
+	doc := load(t, asyncAPIFile)
+	if found := check(doc); len(found) > 0 {
+		t.Errorf("%s", found)
+	}
+	at(t, doc, "operations", "join")["action"] = "listen"
+	if found := check(doc); len(found) == 0 {
+		t.Error("a broken document is let pass")
+	}
+}
+
+// What both documents describe is the same in both.
+func TestTheDocumentsAgree(t *testing.T) {
+	routes := at(t, load(t, openAPIFile), "components", "schemas")
+	events := load(t, asyncAPIFile)
+	shared := 0
+	for name, schema := range at(t, events, "components", "schemas") {
+		if other, both := routes[name]; both {
+			shared++
+			if diff := cmp.Diff(other, schema); diff != "" {
+				t.Errorf("%s (-openapi +asyncapi):\n%s", name, diff)
+			}
+		}
+	}
+	if shared < 5 {
+		t.Errorf("%d schemas in both", shared)
+	}
+	// A message is one, of the history or of a socket, but for its type.
+	message := maps.Clone(at(t, events, "components", "messages", "message", "payload", "properties"))
+	delete(message, "type")
+	described := func(properties object) map[string]string {
+		types := make(map[string]string)
+		for name, schema := range properties {
+			part := schema.(object)
+			types[name] = fmt.Sprint(part["$ref"], part["type"], part["maxLength"])
+		}
+		return types
+	}
+	if diff := cmp.Diff(described(at(t, routes, "Message", "properties")), described(message)); diff != "" {
+		t.Errorf("message (-openapi +asyncapi):\n%s", diff)
+	}
+}
