@@ -74,6 +74,7 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 	r.cfg.logger.Info("Redis is connected", "sharded", l.sharded)
 	signal(r.behind) // of what was published meanwhile
 	signal(r.ordered)
+	signal(r.untold.some)
 
 	interval := r.cfg.timeout / 2
 	tick := time.NewTicker(interval)
@@ -245,22 +246,29 @@ func (r *Registry) look(ctx context.Context, channel string, newest chat.Place) 
 	if err := r.ready(); err != nil {
 		return err
 	}
+	m, err := r.newest(ctx, channel, newest)
+	if err != nil || m.Place == (chat.Place{}) {
+		return err
+	}
+	return r.deliver(ctx, m)
+}
+
+// newest reads the newest message of a channel; it is none, without a place, when
+// there is none, or when that is known.
+func (r *Registry) newest(ctx context.Context, channel string, known chat.Place) (chat.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
 	defer cancel()
 	h := *r.history.Load()
 	last, err := h.Last(ctx, channel)
-	if err != nil || last.Seq == 0 || last == newest {
-		return err
+	if err != nil || last.Seq == 0 || last == known {
+		return chat.Message{}, err
 	}
 	msgs, err := h.After(ctx, channel, chat.Place{Epoch: last.Epoch, Seq: last.Seq - 1}, 1)
 	if errors.Is(err, chat.ErrGone) {
-		return nil // nobody can have it any more
+		return chat.Message{}, nil // nobody can have it any more
 	}
-	for _, m := range msgs {
-		if err := r.memory.Broadcast(ctx, m); err != nil {
-			return err
-		}
-		r.subs.came(r.server.keys.topic(channel), m.Place)
+	if err != nil || len(msgs) == 0 {
+		return chat.Message{}, err
 	}
-	return err
+	return msgs[0], nil
 }

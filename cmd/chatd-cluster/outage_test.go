@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/internal/chatdtest"
+)
+
+// What PostgreSQL has and Redis could not be told of reaches the other nodes as soon
+// as it can, though nothing follows it and they never lost Redis.
+func TestWhatOneNodeCouldNotPublishComesWhenRedisIsBack(t *testing.T) {
+	t.Parallel()
+	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
+	way := to(t, redis.Addr)
+	prog := program(t)
+	history := "CHATD_HISTORY=" + postgres.PostgresURL()
+	one := prog.Start(t, []string{"CHATD_REGISTRY=" + redisBy(way), history}, "-plaintext")
+	two := prog.Start(t, []string{"CHATD_REGISTRY=" + redis.RedisURL(), history}, "-plaintext")
+	admin := one.Token("admin")
+	// In so many that it would take a minute until the node looks at them by itself.
+	var channels []string
+	for i := range 60 {
+		channels = append(channels, "channel", fmt.Sprint("channel", i))
+	}
+	there := connect(t, two, two.Token("user"), channels...)
+	there.next("welcome")
+	post(t, one, admin, "before")
+	there.next("message")
+
+	way.hush()
+	var posting sync.WaitGroup
+	var want, got []string
+	for i := range 6 {
+		want = append(want, fmt.Sprint("stored ", i))
+		posting.Go(func() {
+			status, body := one.Request(http.MethodPost, "/messages", admin,
+				fmt.Sprintf(`{"channel":"channel%d","content":"stored %[1]d"}`, i))
+			if status != http.StatusServiceUnavailable {
+				t.Errorf("posting without Redis: status %d: %s", status, body)
+			}
+		})
+	}
+	posting.Wait()
+	way.cut()
+	way.mend()
+	mended := time.Now()
+	for range want {
+		got = append(got, there.next("message").Content)
+	}
+	if took := time.Since(mended); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("messages (-want +got):\n%s", diff)
+	}
+}
