@@ -4,8 +4,6 @@ import (
 	"net"
 	"sync"
 	"testing"
-
-	"github.com/reto10/chat/internal/chatdtest"
 )
 
 // line is a way to a server that a test can break, for one of the nodes alone.
@@ -109,6 +107,3 @@ func (w *line) mend() {
 	defer w.mu.Unlock()
 	w.dead = false
 }
-
-// redisBy is the URL of a Redis by way of a line.
-func redisBy(w *line) string { return "redis://:" + chatdtest.Password + "@" + w.addr }

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,7 +23,7 @@ func TestWhatOneNodeCouldNotPublishComesWhenRedisIsBack(t *testing.T) {
 	way := to(t, redis.Addr)
 	prog := program(t)
 	history := "CHATD_HISTORY=" + postgres.PostgresURL()
-	one := prog.Start(t, []string{"CHATD_REGISTRY=" + redisBy(way), history}, "-plaintext")
+	one := prog.Start(t, []string{"CHATD_REGISTRY=" + strings.Replace(redis.RedisURL(), redis.Addr, way.addr, 1), history}, "-plaintext")
 	two := prog.Start(t, []string{"CHATD_REGISTRY=" + redis.RedisURL(), history}, "-plaintext")
 	admin := one.Token("admin")
 	// In so many that it would take a minute until the node looks at them by itself.
@@ -60,5 +62,45 @@ func TestWhatOneNodeCouldNotPublishComesWhenRedisIsBack(t *testing.T) {
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("messages (-want +got):\n%s", diff)
+	}
+}
+
+// A node whose clients were told in good order has ended well, whatever has become
+// of its backends.
+func TestDrainedWithoutItsBackendsANodeEndsWell(t *testing.T) {
+	t.Parallel()
+	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
+	for _, backend := range []string{"Redis", "PostgreSQL"} {
+		for how, fail := range map[string]func(*line){"hung": (*line).hush, "gone": (*line).cut} {
+			t.Run(backend+" is "+how, func(t *testing.T) {
+				t.Parallel()
+				ways := map[string]*line{"Redis": to(t, redis.Addr), "PostgreSQL": to(t, postgres.Addr)}
+				d := program(t).Start(t, []string{
+					"CHATD_REGISTRY=" + strings.Replace(redis.RedisURL(), redis.Addr, ways["Redis"].addr, 1),
+					"CHATD_HISTORY=" + strings.Replace(postgres.PostgresURL(), postgres.Addr, ways["PostgreSQL"].addr, 1),
+				}, "-plaintext")
+				s := connect(t, d, d.Token("admin"))
+				s.next("welcome")
+				fail(ways[backend])
+				chatdtest.Eventually(t, "the node to miss it", func() bool {
+					status, _ := d.Request(http.MethodGet, "/readyz", "", "")
+					return status == http.StatusServiceUnavailable
+				})
+				d.Signal(syscall.SIGTERM)
+				if code := s.closeCode(); code != 1001 {
+					t.Errorf("the socket closed with %d, want 1001", code)
+				}
+				closed := time.Now()
+				if code := d.ExitCode(); code != 0 {
+					t.Errorf("exit code %d", code)
+				}
+				if took := time.Since(closed); took > 10*time.Second {
+					t.Errorf("it took %v more to end", took)
+				}
+				if warned := strings.Contains(d.Logged(), "they notice within the lease"); warned != (backend == "Redis") {
+					t.Errorf("warned of what the other nodes do not know: %v", warned)
+				}
+			})
+		}
 	}
 }
