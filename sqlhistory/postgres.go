@@ -143,7 +143,7 @@ const storePostgres = `WITH m AS (
 	FROM m JOIN n USING (name) JOIN c USING (name)
 	ORDER BY 1, 2
 )
-SELECT name, epoch, last, gone FROM c`
+SELECT name, epoch, last, gone, extract(epoch FROM pg_postmaster_start_time())::text FROM c`
 
 func (postgres) store(ctx context.Context, db *sql.DB, b *batch) error {
 	n := len(b.messages)
@@ -166,7 +166,7 @@ func (postgres) store(ctx context.Context, db *sql.DB, b *batch) error {
 	for ; rows.Next(); told++ {
 		var name string
 		var c batchChannel
-		if err := rows.Scan(&name, &c.epoch, &c.last, &c.gone); err != nil {
+		if err := rows.Scan(&name, &c.epoch, &c.last, &c.gone, &b.server); err != nil {
 			return err
 		}
 		known := b.channels[name]
