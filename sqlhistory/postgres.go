@@ -110,7 +110,8 @@ func (postgres) after() string {
 }
 
 func (postgres) transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error {
-	tx, err := db.BeginTx(ctx, nil)
+	// Stricter ones would not see what the locks were waited for.
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
 	}
@@ -145,7 +146,22 @@ const storePostgres = `WITH m AS (
 )
 SELECT name, epoch, last, gone, extract(epoch FROM pg_postmaster_start_time())::text FROM c`
 
-func (postgres) store(ctx context.Context, db *sql.DB, b *batch) error {
+// store tries again what was rolled back for the sake of another transaction: where
+// they are stricter than the default, that is how nodes wait for each other.
+func (d postgres) store(ctx context.Context, db *sql.DB, b *batch) error {
+	for {
+		err := d.storeOnce(ctx, db, b)
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || refused.Code != "40001" && refused.Code != "40P01" {
+			return err
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (postgres) storeOnce(ctx context.Context, db *sql.DB, b *batch) error {
 	n := len(b.messages)
 	channels, times := make([]string, n), make([]int64, n)
 	senders, contents := make([]string, n), make([]string, n)

@@ -139,6 +139,7 @@ func TestPostgres(t *testing.T) {
 		"NodesDoNotDeadlock": testDeadlocks,
 		"AnotherEncoding":    testEncoding,
 		"Connections":        testConnections,
+		"StrictIsolation":    testStrictIsolation,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, server) })
 	}
@@ -161,6 +162,15 @@ func testDumpRestored(t *testing.T, server *pgtest.Server) {
 	wantAfter(t, h, "c", chat.Place{}, "1", "2")
 	if p := appendTo(t, h, "c", "3")[0]; p.Epoch == before[0].Epoch || p.Seq != 3 {
 		t.Errorf("goes on at %v behind %v", p, before[1])
+	}
+}
+
+// A database whose transactions are stricter than they need to be refuses nothing.
+func testStrictIsolation(t *testing.T, server *pgtest.Server) {
+	for _, level := range []string{"repeatable read", "serializable"} {
+		d := onPostgres(t, server)
+		d.exec(t, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = %L', current_database(), '`+level+`'); END $$`)
+		testOpenedAtOnce(t, d)
 	}
 }
 
