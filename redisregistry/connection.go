@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -43,6 +44,7 @@ func (r *Registry) keepConnected(ctx context.Context) {
 			pause = retryAtFirst
 			r.cfg.logger.Warn("Redis is lost", "error", err)
 		}
+		r.tryIdle(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -50,6 +52,30 @@ func (r *Registry) keepConnected(ctx context.Context) {
 			pause = min(2*pause, retryAtLast)
 		}
 	}
+}
+
+// tryIdle uses each idle connection of the client once, all at the same time: when
+// the host at their end is gone without a word, each costs a timeout, and there are
+// many.
+func (r *Registry) tryIdle(ctx context.Context) {
+	try := func(ctx context.Context, client redis.UniversalClient) {
+		var trying sync.WaitGroup
+		for range client.PoolStats().IdleConns {
+			trying.Go(func() { _ = client.Ping(ctx).Err() }) // the client drops what fails
+		}
+		trying.Wait()
+	}
+	_, _ = bounded(ctx, r.server, func(ctx context.Context) (none struct{}, err error) {
+		cluster, ok := r.client.(*redis.ClusterClient)
+		if !ok {
+			try(ctx, r.client)
+			return none, nil
+		}
+		return none, cluster.ForEachShard(ctx, func(ctx context.Context, client *redis.Client) error {
+			try(ctx, client)
+			return nil
+		})
+	})
 }
 
 // stayConnected returns when Redis could not be reached, or no longer can.

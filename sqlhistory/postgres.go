@@ -43,6 +43,16 @@ func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, er
 	return h, nil
 }
 
+// suspect closes the connections that nobody uses when an answer did not come in
+// time: where the host at their end is gone without a word, each would cost a timeout
+// of its own. A pool of the caller's is left alone.
+func (h *History) suspect(err error) {
+	if _, remote := h.dialect.(postgres); remote && h.ownDB && errors.Is(err, context.DeadlineExceeded) {
+		h.db.SetMaxIdleConns(0)
+		h.db.SetMaxIdleConns(maxConns)
+	}
+}
+
 // postgres is the dialect of PostgreSQL.
 type postgres struct{}
 

@@ -92,6 +92,7 @@ func (h *History) store(msgs []*pending) error {
 	b := newBatch(msgs)
 	if err := h.dialect.store(ctx, h.db, b); err != nil {
 		h.given.doubtful = true
+		h.suspect(err)
 		return err
 	}
 	if b.server != h.given.server {

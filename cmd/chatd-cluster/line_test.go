@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -12,8 +13,15 @@ type line struct {
 
 	mu    sync.Mutex // guards what follows
 	dead  bool       // who connects is turned away
-	conns map[net.Conn]bool
-	quiet chan struct{} // not nil: what comes stays here until it is closed
+	mute  bool       // who connects gets no answer
+	links map[*link]bool
+}
+
+// link is a connection by way of a line.
+type link struct {
+	near, far net.Conn
+	mute      atomic.Bool   // what comes goes no further
+	ended     chan struct{} // closed when it is cut
 }
 
 // to makes a line to an address.
@@ -23,7 +31,7 @@ func to(t *testing.T, addr string) *line {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &line{addr: l.Addr().String(), conns: make(map[net.Conn]bool)}
+	w := &line{addr: l.Addr().String(), links: make(map[*link]bool)}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -32,12 +40,14 @@ func to(t *testing.T, addr string) *line {
 				return
 			}
 			far, err := net.Dial("tcp", addr)
-			if err != nil || !w.keep(near, far) {
+			if err != nil {
 				near.Close()
 				continue
 			}
-			serving.Go(func() { w.copy(far, near) })
-			serving.Go(func() { w.copy(near, far) })
+			k := &link{near: near, far: far, ended: make(chan struct{})}
+			w.keep(k)
+			serving.Go(func() { k.copy(far, near) })
+			serving.Go(func() { k.copy(near, far) })
 		}
 	})
 	t.Cleanup(func() {
@@ -48,29 +58,25 @@ func to(t *testing.T, addr string) *line {
 	return w
 }
 
-// keep takes both ends of a connection.
-func (w *line) keep(near, far net.Conn) bool {
+func (w *line) keep(k *link) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	k.mute.Store(w.mute)
 	if w.dead {
-		far.Close()
-		return false
+		k.cut()
+		return
 	}
-	w.conns[near], w.conns[far] = true, true
-	return true
+	w.links[k] = true
 }
 
-func (w *line) copy(to, from net.Conn) {
+func (k *link) copy(to, from net.Conn) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		w.mu.Lock()
-		quiet := w.quiet
-		w.mu.Unlock()
-		if quiet != nil {
-			<-quiet // and the connection is gone
+		if k.mute.Load() {
+			<-k.ended // nobody hears that either
 			return
 		}
 		if _, bad := to.Write(buf[:n]); bad != nil || err != nil {
@@ -79,11 +85,28 @@ func (w *line) copy(to, from net.Conn) {
 	}
 }
 
-// hush lets nothing through, and keeps the connections.
-func (w *line) hush() {
+func (k *link) cut() {
+	close(k.ended)
+	k.near.Close()
+	k.far.Close()
+}
+
+// strand lets nothing through the connections that there are, as when the host at
+// their end is gone without a word. New ones work.
+func (w *line) strand() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.quiet = make(chan struct{})
+	for k := range w.links {
+		k.mute.Store(true)
+	}
+}
+
+// hush lets nothing through.
+func (w *line) hush() {
+	w.strand()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mute = true
 }
 
 // cut breaks the connections, with what they hold, and lets no other be made.
@@ -91,19 +114,15 @@ func (w *line) cut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dead = true
-	if w.quiet != nil {
-		close(w.quiet)
-		w.quiet = nil
+	for k := range w.links {
+		k.cut()
 	}
-	for conn := range w.conns {
-		conn.Close()
-	}
-	clear(w.conns)
+	clear(w.links)
 }
 
-// mend lets new connections be made.
+// mend lets new connections be made, and work.
 func (w *line) mend() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.dead = false
+	w.dead, w.mute = false, false
 }

@@ -104,3 +104,52 @@ func TestDrainedWithoutItsBackendsANodeEndsWell(t *testing.T) {
 		}
 	}
 }
+
+// A backend whose host is gone without a word, and another in its place: no
+// connection of before is ever answered.
+func TestConnectionsThatNobodyAnswersAreReplaced(t *testing.T) {
+	t.Parallel()
+	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
+	for backend, server := range map[string]*chatdtest.Server{"Redis": redis, "PostgreSQL": postgres} {
+		t.Run(backend, func(t *testing.T) {
+			t.Parallel()
+			way := to(t, server.Addr)
+			env := []string{"CHATD_REGISTRY=" + redis.RedisURL(), "CHATD_HISTORY=" + postgres.PostgresURL()}
+			for i := range env {
+				env[i] = strings.Replace(env[i], server.Addr, way.addr, 1)
+			}
+			d := program(t).Start(t, env, "-plaintext", "-redis-prefix", "test:"+backend+":")
+			admin := d.Token("admin")
+			s := connect(t, d, admin)
+			s.next("welcome")
+			// As many connections as there ever are.
+			var busy sync.WaitGroup
+			for i := range 64 {
+				busy.Go(func() {
+					for range 20 {
+						path, method, body := "/messages", http.MethodGet, ""
+						if i%2 == 0 {
+							method, body = http.MethodPost, `{"content":"x"}`
+						}
+						if status, answer := d.Request(method, path, admin, body); status/100 != 2 {
+							t.Errorf("%s: status %d: %s", method, status, answer)
+							return
+						}
+					}
+				})
+			}
+			busy.Wait()
+			way.strand()
+			began := time.Now()
+			chatdtest.Eventually(t, "a message to be stored and handed on", func() bool {
+				status, _ := d.Request(http.MethodPost, "/messages", admin, `{"content":"y"}`)
+				return status == http.StatusCreated
+			})
+			if took := time.Since(began); took > 12*time.Second { // one after the other they take longer
+				t.Errorf("it took %v", took)
+			}
+			for s.next("message").Content != "y" {
+			}
+		})
+	}
+}
