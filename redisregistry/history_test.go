@@ -1,6 +1,7 @@
 package redisregistry_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -131,12 +132,13 @@ func TestHistoryForgetsWithAge(t *testing.T) {
 type faultyConn struct {
 	net.Conn
 	armed *atomic.Int32
+	only  string // what has to be in it; "": anything
 	lose  atomic.Bool
 }
 
 func (c *faultyConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
-	c.lose.Store(err == nil && c.armed.Load() > 0 && c.armed.Add(-1) >= 0)
+	c.lose.Store(err == nil && bytes.Contains(b, []byte(c.only)) && c.armed.Load() > 0 && c.armed.Add(-1) >= 0)
 	return n, err
 }
 
@@ -149,16 +151,22 @@ func (c *faultyConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// losing makes a client that loses an answer for each that it is armed for, and tries
+// again by itself so many times.
+func losing(s *redistest.Server, armed *atomic.Int32, only string, retries int) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Addr: s.Addr, MaxRetries: retries,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			return &faultyConn{Conn: conn, armed: armed, only: only}, err
+		},
+	})
+}
+
 func TestAPublishSentAgainIsStoredOnce(t *testing.T) {
 	s := redistest.Start(t)
 	var armed atomic.Int32
-	client := redis.NewClient(&redis.Options{
-		Addr: s.Addr,
-		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-			return &faultyConn{Conn: conn, armed: &armed}, err
-		},
-	})
+	client := losing(s, &armed, "", 3)
 	n := start(t, client, redisregistry.WithTimeout(20*time.Second)) // no probe for 10 s
 	ana := n.connect("ana")
 	n.publish("", "1")

@@ -35,7 +35,7 @@ type reply struct {
 
 func (r *Registry) report(ctx context.Context, mode, node string, version int64, era string, users []string, changes []any) (reply, error) {
 	k := r.server.keys
-	names := append([]string{k.leases(), k.presenceEra(), k.entries(node), k.version(node), k.events(), k.gone()}, users...)
+	names := append([]string{k.leases(), k.presenceEra(), k.entries(node), k.version(node), k.events(), k.left()}, users...)
 	args := append([]any{mode, node, version, r.expiry().Milliseconds(), era, newEra(), k.eventTopic(), r.publishCommand()}, changes...)
 	answer, err := r.server.eval(ctx, reportScript, names, args...)
 	if err != nil {
