@@ -341,3 +341,45 @@ func TestManyPublishersGetContiguousPlaces(t *testing.T) {
 		t.Errorf("places (-want +got):\n%s", diff)
 	}
 }
+
+// A replica that takes over may lack the last messages, and what was published before
+// anybody noticed has their places.
+func TestDataThatRegressesUnnoticedIsNotGoneOnWith(t *testing.T) {
+	s := redistest.Start(t)
+	n := start(t, clientOf(s))
+	ana := n.connect("ana", "news")
+	n.publish("news", "1", "2")
+	admin := s.Client()
+	defer admin.Close()
+	keys, err := admin.Keys(t.Context(), "chat:{[0-9]*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := make(map[string]string)
+	for _, key := range keys {
+		if before[key], err = admin.Dump(t.Context(), key).Result(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost := n.publish("news", "3", "4")
+	for key, dump := range before { // all its connections stay
+		if err := admin.RestoreReplace(t.Context(), key, 0, dump).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"1", "2", "3", "4"}
+	for i := range 3 {
+		content := fmt.Sprint("another ", i)
+		if m, err := n.try("news", content); err == nil {
+			want = append(want, content)
+			if m.Place.Epoch == lost.Place.Epoch {
+				t.Errorf("%q has the place %v, where %v was given before", content, m.Place, lost.Place)
+			}
+		}
+	}
+	if len(want) < 6 {
+		t.Errorf("acknowledged are %q", want)
+	}
+	ana.wantGot(t, "news", want...)
+	wantContents(t, n.History(), "news", lost.Place, "gone")
+}
