@@ -285,7 +285,7 @@ func (r *Registry) reap(ctx context.Context) {
 }
 
 func (r *Registry) reapOnce(ctx context.Context) error {
-	answer, err := r.server.eval(ctx, deadScript, []string{r.server.keys.leases()})
+	answer, err := r.server.eval(ctx, deadScript, []string{r.server.keys.leases()}, r.expiry().Milliseconds())
 	if err != nil {
 		return err
 	}

@@ -273,6 +273,31 @@ func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
 	}
 }
 
+// Leases go by Redis's clock. When that is put back, those of before seem to last.
+func TestUsersOfAKilledNodeLeaveThoughTheClockWasPutBack(t *testing.T) {
+	s := redistest.Start(t)
+	a := start(t, clientOf(s), redisregistry.WithLease(processLease))
+	process := startProcess(t, s)
+	a.wantConnected("", "ana as user, 1", "bob as user, 1")
+	c := s.Client()
+	defer c.Close()
+	if err := process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := c.ZRange(t.Context(), "chat:{presence}:leases", 0, -1).Result()
+	if err != nil || len(nodes) != 2 {
+		t.Fatalf("nodes with leases = %q, %v", nodes, err)
+	}
+	for _, node := range nodes {
+		if err := c.ZIncrBy(t.Context(), "chat:{presence}:leases", float64(time.Hour/time.Millisecond), node).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.wantConnected("")
+	a.connect("eve") // its own lease holds
+	a.wantConnected("", "eve as user, 1")
+}
+
 // A process that was halted for longer than its lease finds out, and brings its
 // users back.
 func TestUsersOfAHaltedNodeComeBack(t *testing.T) {
