@@ -18,8 +18,8 @@ import (
 // bootID is a file with a name for the time since the machine was started.
 const bootID = "/proc/sys/kernel/random/boot_id"
 
-// OpenSQLite makes a history in a file, which is made where it is missing; its
-// directory has to be there. Beside it there are two more while it is in use (-wal,
+// OpenSQLite makes a history in a file, which is made where it is missing, for its
+// owner alone; its directory has to be there. Beside it there are two more while it is in use (-wal,
 // -shm). Several processes of one machine may use it at once. Network file systems
 // will not do.
 func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, error) {
@@ -34,6 +34,12 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 	if err != nil {
 		return nil, fmt.Errorf("sqlhistory: %w", err)
 	}
+	// What people write to each other is nobody else's to read; -wal and -shm follow it.
+	created, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, err)
+	}
+	created.Close()
 	d := &sqlite{}
 	synchronous := "synchronous(FULL)"
 	if cfg.relaxed {

@@ -64,6 +64,16 @@ func TestFileOfAnyName(t *testing.T) {
 	}
 }
 
+func TestANewFileIsItsOwnersAlone(t *testing.T) {
+	d := inFile(t)
+	appendTo(t, d.open(t), "c", "1")
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if info, err := os.Stat(d.file + suffix); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", suffix, info.Mode(), err)
+		}
+	}
+}
+
 func TestSQLitePoolOfOnesOwn(t *testing.T) {
 	d := inFile(t)
 	h, err := sqlhistory.New(t.Context(), d.pool(t), sqlhistory.SQLite)
