@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -43,6 +44,7 @@ func (r *Registry) keepConnected(ctx context.Context) {
 			pause = retryAtFirst
 			r.cfg.logger.Warn("Redis is lost", "error", err)
 		}
+		r.tryIdle(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -50,6 +52,30 @@ func (r *Registry) keepConnected(ctx context.Context) {
 			pause = min(2*pause, retryAtLast)
 		}
 	}
+}
+
+// tryIdle uses each idle connection of the client once, all at the same time: when
+// the host at their end is gone without a word, each costs a timeout, and there are
+// many.
+func (r *Registry) tryIdle(ctx context.Context) {
+	try := func(ctx context.Context, client redis.UniversalClient) {
+		var trying sync.WaitGroup
+		for range client.PoolStats().IdleConns {
+			trying.Go(func() { _ = client.Ping(ctx).Err() }) // the client drops what fails
+		}
+		trying.Wait()
+	}
+	_, _ = bounded(ctx, r.server, func(ctx context.Context) (none struct{}, err error) {
+		cluster, ok := r.client.(*redis.ClusterClient)
+		if !ok {
+			try(ctx, r.client)
+			return none, nil
+		}
+		return none, cluster.ForEachShard(ctx, func(ctx context.Context, client *redis.Client) error {
+			try(ctx, client)
+			return nil
+		})
+	})
 }
 
 // stayConnected returns when Redis could not be reached, or no longer can.
@@ -74,6 +100,7 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 	r.cfg.logger.Info("Redis is connected", "sharded", l.sharded)
 	signal(r.behind) // of what was published meanwhile
 	signal(r.ordered)
+	signal(r.untold.some)
 
 	interval := r.cfg.timeout / 2
 	tick := time.NewTicker(interval)
@@ -245,22 +272,29 @@ func (r *Registry) look(ctx context.Context, channel string, newest chat.Place) 
 	if err := r.ready(); err != nil {
 		return err
 	}
+	m, err := r.newest(ctx, channel, newest)
+	if err != nil || m.Place == (chat.Place{}) {
+		return err
+	}
+	return r.deliver(ctx, m)
+}
+
+// newest reads the newest message of a channel; it is none, without a place, when
+// there is none, or when that is known.
+func (r *Registry) newest(ctx context.Context, channel string, known chat.Place) (chat.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
 	defer cancel()
 	h := *r.history.Load()
 	last, err := h.Last(ctx, channel)
-	if err != nil || last.Seq == 0 || last == newest {
-		return err
+	if err != nil || last.Seq == 0 || last == known {
+		return chat.Message{}, err
 	}
 	msgs, err := h.After(ctx, channel, chat.Place{Epoch: last.Epoch, Seq: last.Seq - 1}, 1)
 	if errors.Is(err, chat.ErrGone) {
-		return nil // nobody can have it any more
+		return chat.Message{}, nil // nobody can have it any more
 	}
-	for _, m := range msgs {
-		if err := r.memory.Broadcast(ctx, m); err != nil {
-			return err
-		}
-		r.subs.came(r.server.keys.topic(channel), m.Place)
+	if err != nil || len(msgs) == 0 {
+		return chat.Message{}, err
 	}
-	return err
+	return msgs[0], nil
 }

@@ -25,7 +25,8 @@
 // the connection was lost, too.
 //
 // With another History, one in SQL, say, Broadcast publishes what that has stored.
-// It has to be one that all nodes share.
+// It has to be one that all nodes share. What it has stored when Redis cannot be
+// reached any more is an error to the publisher, and published when Redis is back.
 //
 // # Redis is away
 //

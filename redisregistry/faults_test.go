@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -402,4 +403,32 @@ func TestANodeStartsWithoutRedis(t *testing.T) {
 	if err := r.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// Who orders a user's sockets closed is told that they will be: the order is carried
+// out though the node that reads it does not get the answer.
+func TestAnOrderWhoseReadingFailsIsCarriedOut(t *testing.T) {
+	s := redistest.Start(t)
+	var armed atomic.Int32
+	a := start(t, clientOf(s))
+	b := start(t, losing(s, &armed, ":o:", -1), redisregistry.WithTimeout(20*time.Second))
+	bob, eve := b.connect("bob"), b.connect("eve")
+	armed.Store(1)
+	for _, user := range []string{"bob", "eve"} {
+		if n, err := a.Close(t.Context(), user, 0, chat.CloseDisconnected, ""); err != nil || n != 1 {
+			t.Errorf("closed %d of %s, %v; want 1", n, user, err)
+		}
+	}
+	for _, r := range []*receiver{bob, eve} {
+		eventually(t, r.session+" to be closed", func() bool { return slices.Equal(r.codes(), []chat.CloseCode{chat.CloseDisconnected}) })
+	}
+	if armed.Load() > 0 {
+		t.Error("no answer was lost")
+	}
+	c := s.Client()
+	defer c.Close()
+	eventually(t, "the orders to be gone", func() bool {
+		keys, err := c.Keys(t.Context(), "chat:{presence}:o:*").Result()
+		return err == nil && len(keys) == 0
+	})
 }

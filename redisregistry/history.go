@@ -46,6 +46,7 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 		return chat.Message{}, fmt.Errorf("redisregistry: encoding a message: %w", err)
 	}
 	k := r.server.keys
+	before := r.server.sighted(m.Channel)
 	name := r.node + "-" + strconv.FormatUint(h.calls.Add(1), 36)
 	reply, err := r.server.eval(ctx, publishScript,
 		[]string{k.places(m.Channel), k.stream(m.Channel), k.call(m.Channel, name)},
@@ -64,6 +65,14 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 	}
 	if err != nil {
 		return chat.Message{}, fmt.Errorf("redisregistry: storing a message: %w", err)
+	}
+	if m.Place.Epoch == before.place.Epoch && total <= before.total {
+		// It went to a place that had another message when this call began: whoever
+		// knows that one would never get this.
+		_, err := bounded(ctx, r.server, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, r.server.checkIn(ctx, time.Now())
+		})
+		return chat.Message{}, fmt.Errorf("redisregistry: storing a message: %w", errors.Join(errRegressed, err))
 	}
 	r.server.see(m, total, name)
 	return m, nil

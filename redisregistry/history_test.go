@@ -1,6 +1,7 @@
 package redisregistry_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -131,12 +132,13 @@ func TestHistoryForgetsWithAge(t *testing.T) {
 type faultyConn struct {
 	net.Conn
 	armed *atomic.Int32
+	only  string // what has to be in it; "": anything
 	lose  atomic.Bool
 }
 
 func (c *faultyConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
-	c.lose.Store(err == nil && c.armed.Load() > 0 && c.armed.Add(-1) >= 0)
+	c.lose.Store(err == nil && bytes.Contains(b, []byte(c.only)) && c.armed.Load() > 0 && c.armed.Add(-1) >= 0)
 	return n, err
 }
 
@@ -149,16 +151,22 @@ func (c *faultyConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// losing makes a client that loses an answer for each that it is armed for, and tries
+// again by itself so many times.
+func losing(s *redistest.Server, armed *atomic.Int32, only string, retries int) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Addr: s.Addr, MaxRetries: retries,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			return &faultyConn{Conn: conn, armed: armed, only: only}, err
+		},
+	})
+}
+
 func TestAPublishSentAgainIsStoredOnce(t *testing.T) {
 	s := redistest.Start(t)
 	var armed atomic.Int32
-	client := redis.NewClient(&redis.Options{
-		Addr: s.Addr,
-		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-			return &faultyConn{Conn: conn, armed: &armed}, err
-		},
-	})
+	client := losing(s, &armed, "", 3)
 	n := start(t, client, redisregistry.WithTimeout(20*time.Second)) // no probe for 10 s
 	ana := n.connect("ana")
 	n.publish("", "1")
@@ -332,4 +340,46 @@ func TestManyPublishersGetContiguousPlaces(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("places (-want +got):\n%s", diff)
 	}
+}
+
+// A replica that takes over may lack the last messages, and what was published before
+// anybody noticed has their places.
+func TestDataThatRegressesUnnoticedIsNotGoneOnWith(t *testing.T) {
+	s := redistest.Start(t)
+	n := start(t, clientOf(s))
+	ana := n.connect("ana", "news")
+	n.publish("news", "1", "2")
+	admin := s.Client()
+	defer admin.Close()
+	keys, err := admin.Keys(t.Context(), "chat:{[0-9]*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := make(map[string]string)
+	for _, key := range keys {
+		if before[key], err = admin.Dump(t.Context(), key).Result(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost := n.publish("news", "3", "4")
+	for key, dump := range before { // all its connections stay
+		if err := admin.RestoreReplace(t.Context(), key, 0, dump).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"1", "2", "3", "4"}
+	for i := range 3 {
+		content := fmt.Sprint("another ", i)
+		if m, err := n.try("news", content); err == nil {
+			want = append(want, content)
+			if m.Place.Epoch == lost.Place.Epoch {
+				t.Errorf("%q has the place %v, where %v was given before", content, m.Place, lost.Place)
+			}
+		}
+	}
+	if len(want) < 6 {
+		t.Errorf("acknowledged are %q", want)
+	}
+	ana.wantGot(t, "news", want...)
+	wantContents(t, n.History(), "news", lost.Place, "gone")
 }

@@ -50,7 +50,7 @@ func (k keys) topic(channel string) string { return k.in(bucketTag(channel), "p:
 func (k keys) leases() string              { return k.in(presenceTag, "leases") }
 func (k keys) presenceEra() string         { return k.in(presenceTag, "era") }
 func (k keys) events() string              { return k.in(presenceTag, "events") }
-func (k keys) gone() string                { return k.in(presenceTag, "gone") }
+func (k keys) left() string                { return k.in(presenceTag, "left") }
 func (k keys) users(channel string) string { return k.in(presenceTag, "c:"+channel) }
 func (k keys) entries(node string) string  { return k.in(presenceTag, "e:"+node) }
 func (k keys) version(node string) string  { return k.in(presenceTag, "v:"+node) }

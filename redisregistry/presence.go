@@ -35,7 +35,7 @@ type reply struct {
 
 func (r *Registry) report(ctx context.Context, mode, node string, version int64, era string, users []string, changes []any) (reply, error) {
 	k := r.server.keys
-	names := append([]string{k.leases(), k.presenceEra(), k.entries(node), k.version(node), k.events(), k.gone()}, users...)
+	names := append([]string{k.leases(), k.presenceEra(), k.entries(node), k.version(node), k.events(), k.left()}, users...)
 	args := append([]any{mode, node, version, r.expiry().Milliseconds(), era, newEra(), k.eventTopic(), r.publishCommand()}, changes...)
 	answer, err := r.server.eval(ctx, reportScript, names, args...)
 	if err != nil {
@@ -212,20 +212,39 @@ func (r *Registry) obey(ctx context.Context) {
 		case <-tick.C:
 		}
 		for more := r.ready() == nil; more; {
-			orders, err := bounded(ctx, r.server, func(ctx context.Context) ([]string, error) {
-				return r.client.LPopCount(ctx, r.server.keys.orders(r.node), ordersAtOnce).Result()
-			})
-			for _, text := range orders {
-				var o order
-				if err := json.Unmarshal([]byte(text), &o); err != nil {
-					r.cfg.logger.Error("an order of another node cannot be read", "error", err)
-					continue
-				}
-				r.carryOut(o)
-			}
-			more = err == nil && len(orders) == ordersAtOnce
+			n, err := r.obeySome(ctx)
+			more = err == nil && n == ordersAtOnce
 		}
 	}
+}
+
+// obeySome carries out some orders and returns how many. They stay in Redis until that
+// is done: what is read may not arrive. To carry one out again changes nothing.
+func (r *Registry) obeySome(ctx context.Context) (int, error) {
+	key := r.server.keys.orders(r.node)
+	orders, err := bounded(ctx, r.server, func(ctx context.Context) ([]string, error) {
+		return r.client.LRange(ctx, key, 0, ordersAtOnce-1).Result()
+	})
+	if err != nil || len(orders) == 0 {
+		return 0, err
+	}
+	for _, text := range orders {
+		var o order
+		if err := json.Unmarshal([]byte(text), &o); err != nil {
+			r.cfg.logger.Error("an order of another node cannot be read", "error", err)
+			continue
+		}
+		r.carryOut(o)
+	}
+	_, err = bounded(ctx, r.server, func(ctx context.Context) ([]redis.Cmder, error) {
+		return r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for _, text := range orders {
+				pipe.LRem(ctx, key, 0, text)
+			}
+			return nil
+		})
+	})
+	return len(orders), err
 }
 
 // carryOut closes sockets of a user behind what was broadcast to them before. Those
@@ -237,6 +256,9 @@ func (r *Registry) carryOut(o order) {
 		if slices.Contains(o.Sessions, s.Session()) {
 			keep--
 		}
+	}
+	if keep == len(here) {
+		return // they have gone
 	}
 	_, _ = r.memory.Close(context.Background(), o.User, keep, o.Code, o.Reason) // it returns none
 }
@@ -263,7 +285,7 @@ func (r *Registry) reap(ctx context.Context) {
 }
 
 func (r *Registry) reapOnce(ctx context.Context) error {
-	answer, err := r.server.eval(ctx, deadScript, []string{r.server.keys.leases()})
+	answer, err := r.server.eval(ctx, deadScript, []string{r.server.keys.leases()}, r.expiry().Milliseconds())
 	if err != nil {
 		return err
 	}

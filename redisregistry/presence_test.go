@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -272,6 +273,31 @@ func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
 	}
 }
 
+// Leases go by Redis's clock. When that is put back, those of before seem to last.
+func TestUsersOfAKilledNodeLeaveThoughTheClockWasPutBack(t *testing.T) {
+	s := redistest.Start(t)
+	a := start(t, clientOf(s), redisregistry.WithLease(processLease))
+	process := startProcess(t, s)
+	a.wantConnected("", "ana as user, 1", "bob as user, 1")
+	c := s.Client()
+	defer c.Close()
+	if err := process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := c.ZRange(t.Context(), "chat:{presence}:leases", 0, -1).Result()
+	if err != nil || len(nodes) != 2 {
+		t.Fatalf("nodes with leases = %q, %v", nodes, err)
+	}
+	for _, node := range nodes {
+		if err := c.ZIncrBy(t.Context(), "chat:{presence}:leases", float64(time.Hour/time.Millisecond), node).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.wantConnected("")
+	a.connect("eve") // its own lease holds
+	a.wantConnected("", "eve as user, 1")
+}
+
 // A process that was halted for longer than its lease finds out, and brings its
 // users back.
 func TestUsersOfAHaltedNodeComeBack(t *testing.T) {
@@ -325,5 +351,54 @@ func TestNobodyLeavesForAnOutageLongerThanTheLease(t *testing.T) {
 		n.wantConnected("news", "ana as user, 1", "bob as user, 1")
 		n.wantTold(`ana joined "" as user, 1 there`, `ana joined "news" as user, 1 there`,
 			`bob joined "" as user, 2 there`, `bob joined "news" as user, 2 there`)
+	}
+}
+
+// A report that Redis took, and whose answer was lost, is told again.
+func TestComingsAndGoingsAreToldOnceThoughAnswersAreLost(t *testing.T) {
+	for _, retries := range []int{-1, 3} { // by the client, beside the registry's own
+		t.Run(fmt.Sprint(retries, " retries"), func(t *testing.T) {
+			s := redistest.Start(t)
+			watch := start(t, clientOf(s))
+			var armed atomic.Int32
+			n := start(t, losing(s, &armed, "\r\ntell\r\n", retries))
+			lose := func() { armed.Store(1) }
+			lost := func() {
+				t.Helper()
+				eventually(t, "an answer to be lost", func() bool { return armed.Load() <= 0 })
+			}
+			lose()
+			ana := newReceiver("ana", chat.RoleUser)
+			if _, err := n.Connect(t.Context(), ana); err != nil {
+				t.Fatal(err)
+			}
+			lost()
+			watch.wantTold(`ana joined "" as user, 1 there`)
+			lose()
+			n.disconnect(ana)
+			lost()
+			watch.wantTold(`ana joined "" as user, 1 there`, `ana left "" as user, 0 there`)
+			bob := n.connect("bob")
+			lose()
+			n.disconnect(bob)
+			lost()
+			again := n.connect("bob") // before it is told again that bob left
+			watch.wantConnected("", "bob as user, 1")
+			lose()
+			n.disconnect(again)
+			lost()
+			n.connect("end")
+			watch.wantConnected("", "end as user, 1")
+			eventually(t, "the end", func() bool {
+				return len(watch.told()) > 0 && strings.HasPrefix(watch.told()[len(watch.told())-1], "end")
+			})
+			var told []string
+			for _, c := range watch.told()[2:] {
+				told = append(told, strings.SplitAfter(c, `"`)[0])
+			}
+			if diff := cmp.Diff([]string{`bob joined "`, `bob left "`, `bob joined "`, `bob left "`, `end joined "`}, told); diff != "" {
+				t.Errorf("comings and goings (-want +got):\n%s", diff)
+			}
+		})
 	}
 }

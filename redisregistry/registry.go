@@ -41,6 +41,7 @@ type Registry struct {
 	events  chan struct{} // has something when there may be new events
 	ordered chan struct{} // has something when there may be orders
 	behind  chan struct{} // has something when messages may have been missed
+	untold  *untold
 	stop    context.CancelFunc
 	// running are the goroutines that stop ends.
 	running sync.WaitGroup
@@ -97,6 +98,7 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 		events:  make(chan struct{}, 1),
 		ordered: make(chan struct{}, 1),
 		behind:  make(chan struct{}, 1),
+		untold:  newUntold(),
 		members: make(map[chat.Socket]*member),
 	}
 	for i := range buckets {
@@ -111,7 +113,7 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
-	for _, loop := range []func(context.Context){r.keepConnected, r.ledger.run, r.tellEvents, r.obey, r.reap, r.catchUp} {
+	for _, loop := range []func(context.Context){r.keepConnected, r.ledger.run, r.tellEvents, r.obey, r.reap, r.catchUp, r.makeUpFor} {
 		r.running.Go(func() { loop(ctx) })
 	}
 	return r, nil
@@ -335,22 +337,39 @@ func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) err
 }
 
 // Broadcast implements [chat.Registry]. What the registry's own History has stored
-// was published in the same step; of another one it is published here.
+// was published in the same step; of another one it is published here. What could
+// not be published is made up for when it can: the other nodes get it then.
 func (r *Registry) Broadcast(ctx context.Context, m chat.Message) error {
+	if *r.history.Load() == chat.History(r.own) {
+		return r.deliver(ctx, m)
+	}
+	err := r.handOn(ctx, m)
+	if err != nil {
+		r.untold.add(m.Channel)
+	}
+	return err
+}
+
+// deliver delivers a message to the sockets of this node.
+func (r *Registry) deliver(ctx context.Context, m chat.Message) error {
 	if err := r.memory.Broadcast(ctx, m); err != nil {
 		return err
 	}
-	topic := r.server.keys.topic(m.Channel)
-	r.subs.came(topic, m.Place)
-	if *r.history.Load() == chat.History(r.own) {
-		return nil
+	r.subs.came(r.server.keys.topic(m.Channel), m.Place)
+	return nil
+}
+
+// handOn delivers what another History has stored, on this node and the others.
+func (r *Registry) handOn(ctx context.Context, m chat.Message) error {
+	if err := r.deliver(ctx, m); err != nil {
+		return err
 	}
 	if err := r.ready(); err != nil {
 		return err
 	}
 	text, err := encode(m)
 	if err == nil {
-		err = r.publish(ctx, r.client, topic, text)
+		err = r.publish(ctx, r.client, r.server.keys.topic(m.Channel), text)
 	}
 	if err != nil {
 		return fmt.Errorf("redisregistry: publishing a message: %w", err)
@@ -398,8 +417,7 @@ func (r *Registry) heard(topic, text string) {
 	}
 	r.server.see(m, total, name)
 	// It waits while more is handed on than the shards take; never for a socket.
-	_ = r.memory.Broadcast(context.Background(), m) // an error is the context's end
-	r.subs.came(topic, m.Place)
+	_ = r.deliver(context.Background(), m) // an error is the context's end
 }
 
 // signal has whoever waits for c go on, now or later.

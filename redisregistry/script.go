@@ -45,7 +45,10 @@ var (
 	deadScript    = newScript(deadText)
 )
 
-var errClosed = errors.New("the registry is shut down")
+var (
+	errClosed    = errors.New("the registry is shut down")
+	errRegressed = errors.New("Redis has less than it had")
+)
 
 // server is Redis as the rest of the package sees it: every call is bounded, and
 // none is made before what Redis has was compared with what this node saw of it.
@@ -138,6 +141,13 @@ func (s *server) eval(ctx context.Context, sc *script, keys []string, args ...an
 		}
 		return s.client.Eval(ctx, sc.text, keys, args...).Result()
 	})
+}
+
+// sighted is the furthest message of a channel's bucket that was seen.
+func (s *server) sighted(channel string) sighting {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen[bucketOf(channel)]
 }
 
 // see takes note of a message that this node has stored or got.

@@ -14,6 +14,7 @@ const maxGiven = 100_000
 // has gone back in time.
 type given struct {
 	last     map[string]placeGiven // by channel
+	server   string                // which stored last
 	doubtful bool                  // the database may be another one than before
 	again    bool                  // it gave places again that it had given: an epoch has to begin
 }
@@ -62,6 +63,18 @@ func (h *History) renew(ctx context.Context) error {
 	}
 	h.given.again = false
 	clear(h.given.last)
+	return nil
+}
+
+// renumber puts what was stored already into the epoch that may have begun since.
+func (h *History) renumber(ctx context.Context, b *batch) error {
+	epoch, err := h.epoch(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range b.channels {
+		c.epoch = epoch
+	}
 	return nil
 }
 

@@ -137,6 +137,7 @@ func (h *History) After(ctx context.Context, channel string, p chat.Place, limit
 	}
 	c, msgs, err := h.read(ctx, channel, int64(p.Seq), max(limit, 1))
 	if err != nil {
+		h.suspect(err)
 		return nil, fmt.Errorf("sqlhistory: reading messages: %w", err)
 	}
 	if p != (chat.Place{}) && !c.follows(p, msgs) {
@@ -162,6 +163,7 @@ func (h *History) Last(ctx context.Context, channel string) (chat.Place, error) 
 		epoch, err = h.epoch(ctx)
 	}
 	if err != nil {
+		h.suspect(err)
 		return chat.Place{}, fmt.Errorf("sqlhistory: reading where a channel is: %w", err)
 	}
 	return chat.Place{Epoch: epoch, Seq: uint64(last)}, nil
@@ -172,6 +174,7 @@ func (h *History) epoch(ctx context.Context) (epoch string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
 	if err := h.db.QueryRowContext(ctx, "SELECT epoch FROM chat_history").Scan(&epoch); err != nil {
+		h.suspect(err)
 		return "", fmt.Errorf("sqlhistory: reading the epoch: %w", err)
 	}
 	return epoch, nil

@@ -43,6 +43,16 @@ func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, er
 	return h, nil
 }
 
+// suspect closes the connections that nobody uses when an answer did not come in
+// time: where the host at their end is gone without a word, each would cost a timeout
+// of its own. A pool of the caller's is left alone.
+func (h *History) suspect(err error) {
+	if _, remote := h.dialect.(postgres); remote && h.ownDB && errors.Is(err, context.DeadlineExceeded) {
+		h.db.SetMaxIdleConns(0)
+		h.db.SetMaxIdleConns(maxConns)
+	}
+}
+
 // postgres is the dialect of PostgreSQL.
 type postgres struct{}
 
@@ -110,7 +120,8 @@ func (postgres) after() string {
 }
 
 func (postgres) transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error {
-	tx, err := db.BeginTx(ctx, nil)
+	// Stricter ones would not see what the locks were waited for.
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
 	}
@@ -143,9 +154,24 @@ const storePostgres = `WITH m AS (
 	FROM m JOIN n USING (name) JOIN c USING (name)
 	ORDER BY 1, 2
 )
-SELECT name, epoch, last, gone FROM c`
+SELECT name, epoch, last, gone, extract(epoch FROM pg_postmaster_start_time())::text FROM c`
 
-func (postgres) store(ctx context.Context, db *sql.DB, b *batch) error {
+// store tries again what was rolled back for the sake of another transaction: where
+// they are stricter than the default, that is how nodes wait for each other.
+func (d postgres) store(ctx context.Context, db *sql.DB, b *batch) error {
+	for {
+		err := d.storeOnce(ctx, db, b)
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || refused.Code != "40001" && refused.Code != "40P01" {
+			return err
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (postgres) storeOnce(ctx context.Context, db *sql.DB, b *batch) error {
 	n := len(b.messages)
 	channels, times := make([]string, n), make([]int64, n)
 	senders, contents := make([]string, n), make([]string, n)
@@ -166,7 +192,7 @@ func (postgres) store(ctx context.Context, db *sql.DB, b *batch) error {
 	for ; rows.Next(); told++ {
 		var name string
 		var c batchChannel
-		if err := rows.Scan(&name, &c.epoch, &c.last, &c.gone); err != nil {
+		if err := rows.Scan(&name, &c.epoch, &c.last, &c.gone, &b.server); err != nil {
 			return err
 		}
 		known := b.channels[name]

@@ -105,6 +105,32 @@ func TestPostgresOnAnotherTimeline(t *testing.T) {
 	}
 }
 
+// The first to store something there begins the epoch, also when nothing was stored
+// while its connections broke, so that it has seen no error.
+func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
+	server := startPostgres(t)
+	d := onPostgres(t, server)
+	gave, other := d.open(t), d.open(t)
+	appendTo(t, other, "d", "1")
+	places := appendTo(t, gave, "c", "1", "2", "3")
+	if err := server.Promote(); err != nil {
+		t.Fatal(err)
+	}
+	d.exec(t, "DELETE FROM chat_messages WHERE seq > 2") // which the standby had not got
+	d.exec(t, "UPDATE chat_channels SET last = 2 WHERE name = 'c'")
+	<-time.After(1100 * time.Millisecond) // the driver tries a connection that was idle for a second before it uses it
+	p := appendTo(t, other, "c", "another 3")[0]
+	if p.Epoch == places[0].Epoch || p.Seq != 3 {
+		t.Errorf("the next is at %v where %v was given before", p, places[2])
+	}
+	wantAfter(t, gave, "c", places[2], "gone")
+	next := appendTo(t, gave, "c", "4")[0]
+	if next != (chat.Place{Epoch: p.Epoch, Seq: 4}) {
+		t.Errorf("goes on at %v behind %v", next, p)
+	}
+	wantAfter(t, other, "c", p, "4")
+}
+
 // TestPostgres runs what needs no server of its own.
 func TestPostgres(t *testing.T) {
 	server := startPostgres(t)
@@ -113,6 +139,7 @@ func TestPostgres(t *testing.T) {
 		"NodesDoNotDeadlock": testDeadlocks,
 		"AnotherEncoding":    testEncoding,
 		"Connections":        testConnections,
+		"StrictIsolation":    testStrictIsolation,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, server) })
 	}
@@ -135,6 +162,15 @@ func testDumpRestored(t *testing.T, server *pgtest.Server) {
 	wantAfter(t, h, "c", chat.Place{}, "1", "2")
 	if p := appendTo(t, h, "c", "3")[0]; p.Epoch == before[0].Epoch || p.Seq != 3 {
 		t.Errorf("goes on at %v behind %v", p, before[1])
+	}
+}
+
+// A database whose transactions are stricter than they need to be refuses nothing.
+func testStrictIsolation(t *testing.T, server *pgtest.Server) {
+	for _, level := range []string{"repeatable read", "serializable"} {
+		d := onPostgres(t, server)
+		d.exec(t, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = %L', current_database(), '`+level+`'); END $$`)
+		testOpenedAtOnce(t, d)
 	}
 }
 

@@ -44,6 +44,7 @@ type batch struct {
 	nth      []int64                  // of each, counting from 1 within its channel
 	channels map[string]*batchChannel // by name
 	names    []string                 // of channels, in the order they came
+	server   string                   // which stored it, another one when it was started again; "" where there is none
 }
 
 // batchChannel is a channel in a batch.
@@ -91,7 +92,18 @@ func (h *History) store(msgs []*pending) error {
 	b := newBatch(msgs)
 	if err := h.dialect.store(ctx, h.db, b); err != nil {
 		h.given.doubtful = true
+		h.suspect(err)
 		return err
+	}
+	if b.server != h.given.server {
+		// Where a connection was idle when it broke there was no error.
+		if err := h.verify(ctx); err != nil {
+			return err
+		}
+		if err := h.renumber(ctx, b); err != nil {
+			return err
+		}
+		h.given.server = b.server
 	}
 	for name, c := range b.channels {
 		if h.given.twice(name, c) {
@@ -104,12 +116,8 @@ func (h *History) store(msgs []*pending) error {
 		if err := h.renew(ctx); err != nil {
 			return err
 		}
-		epoch, err := h.epoch(ctx)
-		if err != nil {
+		if err := h.renumber(ctx, b); err != nil {
 			return err
-		}
-		for _, c := range b.channels {
-			c.epoch = epoch // their places are of the new one now
 		}
 	}
 	for i, p := range msgs {

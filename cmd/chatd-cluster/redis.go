@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -38,7 +37,11 @@ func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slo
 	shutDown := func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 		defer cancel()
-		return errors.Join(registry.Shutdown(ctx), client.Close())
+		if err := registry.Shutdown(ctx); err != nil {
+			// Everybody here was told by now, and the other nodes notice by themselves.
+			log.Warn("the other nodes could not be told that this one ends, they notice within the lease", "err", err, "lease", s.lease)
+		}
+		return client.Close()
 	}
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()

@@ -22,7 +22,7 @@ const (
 var staying = regexp.MustCompile(`^chat:\{(\d+\}:places|presence\}:(era|events))$`)
 
 // passing are those that end by themselves.
-var passing = regexp.MustCompile(`^chat:\{(\d+\}:[sn]:.*|presence\}:gone)$`)
+var passing = regexp.MustCompile(`^chat:\{(\d+\}:[sn]:.*|presence\}:left)$`)
 
 // empty checks that nodes without clients hold what they held when they had just
 // started.

@@ -1,8 +1,8 @@
 -- Takes down how many sockets users have on a node, and tells of those who came to
 -- a channel or left it for good. What it is told are states, not steps: told twice
 -- is told once.
--- KEYS: leases, era, entries and version of the node, events, users told as gone,
---       then the users of each change's channel
+-- KEYS: leases, era, entries and version of the node, events, who was told as gone
+--       lately, then the users of each change's channel
 -- ARGV: mode, node, version, lease in ms, era known, era to begin, topic,
 --       publishing command, then of each change: channel, user, whether the node
 --       knows it as told, role, sockets, details
@@ -38,6 +38,7 @@ else
 	redis.call('ZADD', KEYS[1], string.format('%.0f', now + tonumber(ARGV[4])), node)
 end
 
+redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', string.format('%.0f', now - 4 * tonumber(ARGV[4])))
 local answer = {'ok', era or ''}
 local told = false
 for i = 9, #ARGV, 6 do
@@ -51,7 +52,6 @@ for i = 9, #ARGV, 6 do
 	if sockets > 0 then
 		nodes[node] = {role, sockets, details}
 		redis.call('SADD', KEYS[3], entry)
-		redis.call('HDEL', KEYS[6], entry)
 	else
 		if nodes[node] then
 			role = nodes[node][1]
@@ -66,12 +66,16 @@ for i = 9, #ARGV, 6 do
 		redis.call('HDEL', users, user)
 	end
 
-	local joined = is and not was and not known
-	local left = was and not is
-	if not was and not is and known and mode ~= 'reap' then
-		-- It was told as here before Redis lost its memory.
-		left = redis.call('HSETNX', KEYS[6], entry, 1) == 1
+	-- What the node knows as told Redis may have forgotten with all else, or told
+	-- otherwise since: the answer to a report can be lost.
+	local gone = not was and redis.call('ZSCORE', KEYS[6], entry)
+	local joined = is and not was and (gone or not known)
+	local left = not is and (was or known and not gone and mode ~= 'reap')
+	if left then
+		redis.call('ZADD', KEYS[6], string.format('%.0f', now), entry)
 		redis.call('PEXPIRE', KEYS[6], 4 * tonumber(ARGV[4]))
+	elseif joined then
+		redis.call('ZREM', KEYS[6], entry)
 	end
 	if joined or left then
 		told = true

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/internal/chatdtest"
+)
+
+// What PostgreSQL has and Redis could not be told of reaches the other nodes as soon
+// as it can, though nothing follows it and they never lost Redis.
+func TestWhatOneNodeCouldNotPublishComesWhenRedisIsBack(t *testing.T) {
+	t.Parallel()
+	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
+	way := to(t, redis.Addr)
+	prog := program(t)
+	history := "CHATD_HISTORY=" + postgres.PostgresURL()
+	one := prog.Start(t, []string{"CHATD_REGISTRY=" + strings.Replace(redis.RedisURL(), redis.Addr, way.addr, 1), history}, "-plaintext")
+	two := prog.Start(t, []string{"CHATD_REGISTRY=" + redis.RedisURL(), history}, "-plaintext")
+	admin := one.Token("admin")
+	// In so many that it would take a minute until the node looks at them by itself.
+	var channels []string
+	for i := range 60 {
+		channels = append(channels, "channel", fmt.Sprint("channel", i))
+	}
+	there := connect(t, two, two.Token("user"), channels...)
+	there.next("welcome")
+	post(t, one, admin, "before")
+	there.next("message")
+
+	way.hush()
+	var posting sync.WaitGroup
+	var want, got []string
+	for i := range 6 {
+		want = append(want, fmt.Sprint("stored ", i))
+		posting.Go(func() {
+			status, body := one.Request(http.MethodPost, "/messages", admin,
+				fmt.Sprintf(`{"channel":"channel%d","content":"stored %[1]d"}`, i))
+			if status != http.StatusServiceUnavailable {
+				t.Errorf("posting without Redis: status %d: %s", status, body)
+			}
+		})
+	}
+	posting.Wait()
+	way.cut()
+	way.mend()
+	mended := time.Now()
+	for range want {
+		got = append(got, there.next("message").Content)
+	}
+	if took := time.Since(mended); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("messages (-want +got):\n%s", diff)
+	}
+}
+
+// A node whose clients were told in good order has ended well, whatever has become
+// of its backends.
+func TestDrainedWithoutItsBackendsANodeEndsWell(t *testing.T) {
+	t.Parallel()
+	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
+	for _, backend := range []string{"Redis", "PostgreSQL"} {
+		for how, fail := range map[string]func(*line){"hung": (*line).hush, "gone": (*line).cut} {
+			t.Run(backend+" is "+how, func(t *testing.T) {
+				t.Parallel()
+				ways := map[string]*line{"Redis": to(t, redis.Addr), "PostgreSQL": to(t, postgres.Addr)}
+				d := program(t).Start(t, []string{
+					"CHATD_REGISTRY=" + strings.Replace(redis.RedisURL(), redis.Addr, ways["Redis"].addr, 1),
+					"CHATD_HISTORY=" + strings.Replace(postgres.PostgresURL(), postgres.Addr, ways["PostgreSQL"].addr, 1),
+				}, "-plaintext")
+				s := connect(t, d, d.Token("admin"))
+				s.next("welcome")
+				fail(ways[backend])
+				chatdtest.Eventually(t, "the node to miss it", func() bool {
+					status, _ := d.Request(http.MethodGet, "/readyz", "", "")
+					return status == http.StatusServiceUnavailable
+				})
+				d.Signal(syscall.SIGTERM)
+				if code := s.closeCode(); code != 1001 {
+					t.Errorf("the socket closed with %d, want 1001", code)
+				}
+				closed := time.Now()
+				if code := d.ExitCode(); code != 0 {
+					t.Errorf("exit code %d", code)
+				}
+				if took := time.Since(closed); took > 10*time.Second {
+					t.Errorf("it took %v more to end", took)
+				}
+				if warned := strings.Contains(d.Logged(), "they notice within the lease"); warned != (backend == "Redis") {
+					t.Errorf("warned of what the other nodes do not know: %v", warned)
+				}
+			})
+		}
+	}
+}
+
+// A backend whose host is gone without a word, and another in its place: no
+// connection of before is ever answered.
+func TestConnectionsThatNobodyAnswersAreReplaced(t *testing.T) {
+	t.Parallel()
+	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
+	for backend, server := range map[string]*chatdtest.Server{"Redis": redis, "PostgreSQL": postgres} {
+		t.Run(backend, func(t *testing.T) {
+			t.Parallel()
+			way := to(t, server.Addr)
+			env := []string{"CHATD_REGISTRY=" + redis.RedisURL(), "CHATD_HISTORY=" + postgres.PostgresURL()}
+			for i := range env {
+				env[i] = strings.Replace(env[i], server.Addr, way.addr, 1)
+			}
+			d := program(t).Start(t, env, "-plaintext", "-redis-prefix", "test:"+backend+":")
+			admin := d.Token("admin")
+			s := connect(t, d, admin)
+			s.next("welcome")
+			// As many connections as there ever are.
+			var busy sync.WaitGroup
+			for i := range 64 {
+				busy.Go(func() {
+					for range 20 {
+						path, method, body := "/messages", http.MethodGet, ""
+						if i%2 == 0 {
+							method, body = http.MethodPost, `{"content":"x"}`
+						}
+						if status, answer := d.Request(method, path, admin, body); status/100 != 2 {
+							t.Errorf("%s: status %d: %s", method, status, answer)
+							return
+						}
+					}
+				})
+			}
+			busy.Wait()
+			way.strand()
+			began := time.Now()
+			chatdtest.Eventually(t, "a message to be stored and handed on", func() bool {
+				status, _ := d.Request(http.MethodPost, "/messages", admin, `{"content":"y"}`)
+				return status == http.StatusCreated
+			})
+			if took := time.Since(began); took > 12*time.Second { // one after the other they take longer
+				t.Errorf("it took %v", took)
+			}
+			for s.next("message").Content != "y" {
+			}
+		})
+	}
+}

@@ -1,0 +1,86 @@
+package redisregistry
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/reto10/chat"
+)
+
+// maxUntold bounds the channels that are remembered because the other nodes were
+// not told of a message there. In those beyond it they find it within rounds.
+const maxUntold = 10_000
+
+// untold are the channels with a message that another History has stored and that
+// could not be published. Which one it is does not matter: whoever hears of the
+// newest reads what is before it.
+type untold struct {
+	some chan struct{} // has something when there may be channels, and Redis
+
+	mu       sync.Mutex // guards channels
+	channels map[string]struct{}
+}
+
+func newUntold() *untold {
+	return &untold{some: make(chan struct{}, 1), channels: make(map[string]struct{})}
+}
+
+func (u *untold) add(channel string) {
+	u.mu.Lock()
+	if len(u.channels) < maxUntold {
+		u.channels[channel] = struct{}{}
+	}
+	u.mu.Unlock()
+	signal(u.some)
+}
+
+// take empties it.
+func (u *untold) take() map[string]struct{} {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	taken := u.channels
+	u.channels = make(map[string]struct{})
+	return taken
+}
+
+// makeUpFor publishes the newest message of each channel where one could not be
+// published, as soon as that is possible.
+func (r *Registry) makeUpFor(ctx context.Context) {
+	pause := retryAtFirst
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.untold.some:
+		}
+		if r.ready() != nil {
+			continue // it is signalled when Redis is back
+		}
+		failed := false
+		for channel := range r.untold.take() {
+			if err := r.publishNewest(ctx, channel); err != nil {
+				r.untold.add(channel)
+				failed = true
+			}
+		}
+		if !failed {
+			pause = retryAtFirst
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+			pause = min(2*pause, retryAtLast)
+		}
+	}
+}
+
+func (r *Registry) publishNewest(ctx context.Context, channel string) error {
+	m, err := r.newest(ctx, channel, chat.Place{})
+	if err != nil || m.Place == (chat.Place{}) {
+		return err
+	}
+	return r.handOn(ctx, m)
+}
