@@ -56,9 +56,10 @@ test("each kind of error that the module makes is declared", async () => {
   assert.deepEqual([...made].filter((kind) => !declared.has(kind)), []);
 });
 
-test("the program in web/README.md runs", async (t) => {
-  const readme = await readFile(path("../../../web/README.md"), "utf8");
-  const [, code] = readme.match(/^```js\n([^]*?)^```$/m);
+test("the program in both READMEs runs", async (t) => {
+  const program = async (name) => (await readFile(path(`../../../${name}`), "utf8")).match(/^```js\n([^]*?)^```$/m)[1];
+  const code = await program("web/README.md");
+  assert.equal(await program("README.md"), code);
   const service = await chatd(t);
   const file = path(`readme-${process.pid}.tmp.mjs`);
   await writeFile(file, `${code
