@@ -102,7 +102,8 @@ func (b *bench) run(ctx context.Context, s *session, args []string) error {
 	if len(args) > 0 {
 		return cli.Usagef("unexpected argument %q", args[0])
 	}
-	if b.rate*b.length.Seconds()*float64(b.sockets)/8 > maxAccount {
+	const each = 12 // bytes, and a bit of each socket
+	if b.rate*b.length.Seconds()*(each+float64(b.sockets)/8) > maxAccount {
 		return cli.Usagef("%d sockets for %v at %g a second are more than can be kept account of", b.sockets, b.length, b.rate)
 	}
 	if err := checkOpenFiles(b.sockets + 1); err != nil {
@@ -118,6 +119,9 @@ func (b *bench) run(ctx context.Context, s *session, args []string) error {
 	}
 	if err := m.report(s.std.out, b); err != nil {
 		return err
+	}
+	if m.silenced != nil {
+		return explained{"the one who sends was cut off: " + s.explain(m.silenced).Error(), m.silenced}
 	}
 	return m.verdict()
 }

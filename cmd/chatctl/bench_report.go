@@ -53,6 +53,7 @@ type measure struct {
 	began      time.Time
 	elapsed    time.Duration
 	cpu        time.Duration
+	silenced   error // why the one who sends could not go on
 	fates      [unconfirmed + 1]int
 	lost, owed int64
 }
@@ -118,7 +119,7 @@ func (m *measure) receive(ctx context.Context, r *receiver) {
 		case client.Message:
 			seq, ok := m.number(e.Content)
 			switch {
-			case !ok:
+			case !ok || m.fate[seq].Load() == notSent: // by somebody else
 			case r.got.set(seq):
 				m.latencies.observe(time.Since(m.zero) - time.Duration(m.at[seq].Load()))
 			default:
@@ -215,10 +216,9 @@ func (m *measure) report(w io.Writer, b *bench) error {
 	}
 	sent := m.messages - m.fates[notSent]
 	line("published", "%d messages of %d bytes in %s: %s a second of %g asked for", sent, b.size, short(m.elapsed), perSecond(int64(sent), m.elapsed), b.rate)
-	for fate, what := range map[int32]string{refused: "refused", unconfirmed: "unconfirmed"} {
-		if n := m.fates[fate]; n > 0 {
-			line(what, "%d messages, the first: %v", n, b.session.explain(m.first))
-		}
+	if n := m.fates[refused] + m.fates[unconfirmed]; n > 0 {
+		line("failed", "%d messages were refused, %d may have been stored or not; the first: %v",
+			m.fates[refused], m.fates[unconfirmed], b.session.explain(m.first))
 	}
 	line("delivered", "%d of %d, %s a second: %d lost, %d repeated",
 		m.owed-m.lost, m.owed, perSecond(m.owed-m.lost, m.elapsed), m.lost, m.repeated.Load())

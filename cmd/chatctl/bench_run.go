@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -27,41 +26,44 @@ const (
 // measure opens, publishes, waits for what is on its way, and closes. That ctx ends
 // is no error: then it is a shorter measure.
 func (b *bench) measure(ctx context.Context, m *measure) error {
-	// What was begun is ended in good order, also when ctx has ended.
-	beyond, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
 	publisher, err := b.dial(ctx, chat.User{Name: "bench-admin", Role: chat.RoleAdmin})
 	if err != nil {
 		return err
 	}
-	defer publisher.Close()
+	// What was begun is ended in good order, also when ctx has ended.
+	beyond, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, stop := context.WithCancel(ctx)
 	var drained sync.WaitGroup
-	defer drained.Wait()
-	defer cancel(nil)
 	drained.Go(func() {
+		defer stop()
 		for _, err := range publisher.Events(beyond) {
-			if err != nil {
-				cancel(err)
+			if err != nil && ctx.Err() == nil {
+				m.silenced = err
 			}
 		}
 	})
+	f := &fleet{measure: m, ctx: beyond}
+	defer func() {
+		stop()
+		f.close()
+		publisher.Close()
+		cancel()
+		drained.Wait()
+	}()
 	// Whether it may is to be known before the server gets all those sockets.
-	if _, err := publisher.Broadcast(ctx, "chatctl bench "+b.name+" begins", toChannel(b.channel)...); err != nil {
+	if _, err := publisher.Broadcast(ctx, m.mark+"begins", toChannel(b.channel)...); err != nil {
 		return err
 	}
-
-	f := &fleet{measure: m, ctx: beyond}
-	defer f.close()
 	if err := f.open(ctx, b); err != nil {
 		return err
 	}
 	if ctx.Err() == nil {
 		b.publish(ctx, beyond, m, publisher)
+		m.settle(f)
 	}
-	m.settle(f)
 	f.close()
 	m.count(f)
-	return context.Cause(beyond)
+	return nil
 }
 
 // publish sends messages at the rate, until the time is up or ctx ends. It returns
@@ -69,8 +71,7 @@ func (b *bench) measure(ctx context.Context, m *measure) error {
 func (b *bench) publish(ctx, beyond context.Context, m *measure, c *client.Client) {
 	ctx, cancel := context.WithTimeout(ctx, b.length)
 	defer cancel()
-	defer context.AfterFunc(beyond, cancel)()
-	acks, giveUp := context.WithTimeout(beyond, b.length+ackTime)
+	acks, giveUp := context.WithCancel(beyond)
 	defer giveUp()
 
 	m.begin()
@@ -102,6 +103,7 @@ func (b *bench) publish(ctx, beyond context.Context, m *measure, c *client.Clien
 	}
 	<-ctx.Done()
 	m.end()
+	defer time.AfterFunc(ackTime, giveUp).Stop()
 	sending.Wait()
 }
 
@@ -110,8 +112,9 @@ type fleet struct {
 	measure *measure
 	ctx     context.Context // of receiving, which is longer than that of opening
 
-	mu        sync.Mutex // guards receivers while they are being opened
+	mu        sync.Mutex // guards what follows while the sockets are being opened
 	receivers []*receiver
+	failed    error // why one could not be
 	receiving sync.WaitGroup
 }
 
@@ -129,14 +132,14 @@ func (f *fleet) open(ctx context.Context, b *bench) error {
 	defer stop()
 	began := time.Now()
 	defer func() { f.measure.opening = time.Since(began) }()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	var workers sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	atOnce := opening
 	if b.signer == nil {
 		atOnce = loggingIn
 	}
+	var next atomic.Int64
+	var workers sync.WaitGroup
 	for range min(atOnce, b.sockets) {
 		workers.Go(func() {
 			for {
@@ -145,16 +148,25 @@ func (f *fleet) open(ctx context.Context, b *bench) error {
 					return
 				}
 				if err := f.openOne(ctx, b, i); err != nil && ctx.Err() == nil {
-					cancel(fmt.Errorf("socket %d of %d: %w", i, b.sockets, b.session.explain(err)))
+					f.fail(fmt.Errorf("socket %d of %d: %w", i, b.sockets, b.session.explain(err)))
+					cancel()
 				}
 			}
 		})
 	}
 	workers.Wait()
-	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
-		return explained{err.Error(), err}
+	if f.failed != nil {
+		return explained{f.failed.Error(), f.failed}
 	}
 	return nil
+}
+
+func (f *fleet) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failed == nil {
+		f.failed = err
+	}
 }
 
 func (f *fleet) openOne(ctx context.Context, b *bench, i int) error {

@@ -162,3 +162,29 @@ func TestBenchCountsWhatAnEndOfTheServerCosts(t *testing.T) {
 		t.Errorf("no word of the connections that broke:\n%s", report)
 	}
 }
+
+func TestBenchEndsWhenItMaySendNoMore(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	p := ctl(t).Begin(t, d.anybody(), "bench", "-secret-file", secretFile(t), "-n", "3", "-rate", "100", "-for", "1h")
+	d.awaitOnline("bench-3", "")
+	d.admin("kick", "bench-2")
+	d.admin("kick", "bench-admin")
+	if code, says := p.ExitCode(), p.Logged(); code != 1 || says != "chatctl: the one who sends was cut off: disconnected by an admin" {
+		t.Errorf("exit code %d, says %q", code, says)
+	}
+	if report := p.Printed(); !regexp.MustCompile(`(?m)^ended +1 sockets for good, the first: disconnected by an admin$`).MatchString(report) {
+		t.Errorf("it prints\n%s", report)
+	}
+}
+
+func TestBenchIsInterruptedWhileItOpens(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	p := ctl(t).Begin(t, d.anybody(), "bench", "-secret-file", secretFile(t), "-n", "15000")
+	d.awaitOnline("bench-64", "")
+	p.Signal(syscall.SIGINT)
+	if code := p.ExitCode(); code != 0 || !regexp.MustCompile(`(?m)^sockets +\d+ of 15000 open after `).MatchString(p.Printed()) {
+		t.Errorf("exit code %d, prints\n%s", code, p.Printed())
+	}
+}

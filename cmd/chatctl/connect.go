@@ -127,6 +127,9 @@ func (s *session) explanation(err error) string {
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		return fmt.Sprintf("cannot find %s: %v", host, e)
 	}
+	if errors.Is(err, context.Canceled) {
+		return "interrupted"
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Sprintf("no answer of %s in time", host)
 	}

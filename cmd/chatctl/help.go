@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/reto10/chat/internal/cli"
 )
@@ -28,8 +29,8 @@ and so on from the environment.
 
 func (c *command) printHelp(w io.Writer, flags *flag.FlagSet) error {
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "Usage:\n  %s %s [flags] %s\n\n%s\nFlags, some with the environment variable that stands in where one is not given:\n\n",
-		program, c.name, c.args, c.about)
+	fmt.Fprintf(&text, "Usage:\n  %s\n\n%s\nFlags, some with the environment variable that stands in where one is not given:\n\n",
+		strings.TrimSpace(fmt.Sprintf("%s %s [flags] %s", program, c.name, c.args)), c.about)
 	cli.PrintFlags(&text, flags, environment)
 	_, err := w.Write(text.Bytes())
 	return err

@@ -17,7 +17,7 @@ import (
 
 const (
 	// maxLast is the most that -n may ask for, of each channel.
-	maxLast = 100_000
+	maxLast = 10_000
 	// pageSize is the most that a server gives at once.
 	pageSize = 1000
 )
@@ -41,7 +41,7 @@ spelled out (\n, \x1b), and a name that is not one plain word is in quotes.
 			"print the protocol's events, a JSON object a line, with nothing in them that a terminal would obey")
 		flags.BoolVar(&c.presence, "presence", false, "tell of users who come and go, too")
 		cli.Var(flags, &c.last, "n", "", parseLast,
-			"begin with the last `messages` of each channel, as far as the server keeps them")
+			fmt.Sprintf("begin with the last `messages` of each channel, %d at the most, as far as the server keeps them", maxLast))
 		flags.Func("since", "begin behind the message with this `id`, as -json shows it; may be given again, for another channel", c.addSince)
 		return c.run
 	},

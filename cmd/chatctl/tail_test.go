@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -97,7 +99,7 @@ func TestTailBeginsWhereItIsTold(t *testing.T) {
 		"live":                       {[]string{"-channel", "ops"}, nil},
 		"no last ones":               {[]string{"-n", "0"}, nil},
 		"the last ones":              {[]string{"-n", "2", "-channel", "ops"}, []string{"admin: two", "#ops admin: ops two", "admin: three", "#ops admin: ops three"}},
-		"more than there are":        {[]string{"-n", "100000"}, []string{"admin: one", "admin: two", "admin: three"}},
+		"more than there are":        {[]string{"-n", "10000"}, []string{"admin: one", "admin: two", "admin: three"}},
 		"behind one":                 {[]string{"-since", ids["one"]}, []string{"admin: two", "admin: three"}},
 		"behind one of a channel":    {[]string{"-since", ids["ops two"], "-channel", "dev", "-channel", "ops"}, []string{"#ops admin: ops three"}},
 		"behind one of each channel": {[]string{"-since", ids["ops two"], "-since", ids["two"], "-channel", "ops"}, []string{"admin: three", "#ops admin: ops three"}},
@@ -128,8 +130,8 @@ func TestTailBeginsWhereItIsTold(t *testing.T) {
 
 func TestTailBeginsWithTheLastOnesWithoutAGapOrARepeat(t *testing.T) {
 	t.Parallel()
-	d := startServer(t)
-	const messages = 2500 // a few pages, of which the server keeps the last 1000
+	d := startServer(t, "-history-count", "10000")
+	const messages, wanted = 1300, 1200 // of which a page holds 1000
 	p := ctl(t)
 	var lines strings.Builder
 	for i := range messages {
@@ -151,6 +153,8 @@ func TestTailBeginsWithTheLastOnesWithoutAGapOrARepeat(t *testing.T) {
 	sent := make(chan int)
 	stop := make(chan struct{})
 	go func() {
+		pace := time.NewTicker(2 * time.Millisecond) // else the pipe holds thousands
+		defer pace.Stop()
 		for i := messages; ; i++ {
 			if _, err := fmt.Fprintln(write, i); err != nil {
 				t.Error(err)
@@ -159,17 +163,17 @@ func TestTailBeginsWithTheLastOnesWithoutAGapOrARepeat(t *testing.T) {
 			case <-stop:
 				sent <- i
 				return
-			default:
+			case <-pace.C:
 			}
 		}
 	}()
-	tail := d.tail("user", "", "-n", "1500")
+	tail := d.tail("user", "", "-n", strconv.Itoa(wanted))
 	close(stop)
 	last := <-sent
 	tail.AwaitPrinted(is(fmt.Sprintf("admin: %d", last)))
 	got := printedLines(tail)
 	first := last - len(got) + 1
-	if len(got) < 1000 {
+	if len(got) < wanted {
 		t.Errorf("%d lines", len(got))
 	}
 	for i, line := range got {

@@ -58,7 +58,7 @@ func TestWhatMakesNoSenseIsOneLineAndExitCode2(t *testing.T) {
 		"to follow no channel":    {who, []string{"tail", "-channel", "a b"}, `invalid value "a b" for flag -channel: it cannot be a channel's name (chatctl help tail lists the flags)`},
 		"to follow somebody":      {who, []string{"tail", "-channel", "@ana"}, `invalid value "@ana" for flag -channel: one's own channel is followed as it is, and nobody else's can be (chatctl help tail lists the flags)`},
 		"a negative number":       {who, []string{"tail", "-n", "-1"}, `invalid value "-1" for flag -n: not a number above zero (chatctl help tail lists the flags)`},
-		"too many":                {who, []string{"tail", "-n", "100001"}, `invalid value "100001" for flag -n: more than 100000 (chatctl help tail lists the flags)`},
+		"too many":                {who, []string{"tail", "-n", "10001"}, `invalid value "10001" for flag -n: more than 10000 (chatctl help tail lists the flags)`},
 		"no id":                   {who, []string{"tail", "-since", "x"}, `invalid value "x" for flag -since: it is no message's id (chatctl help tail lists the flags)`},
 		"an id of another":        {who, []string{"tail", "-since", "1-abc-ops"}, `-since 1-abc-ops needs -channel ops (chatctl help tail lists the flags)`},
 		"two beginnings":          {who, []string{"tail", "-since", "1-abc", "-n", "3"}, `-n and -since exclude each other (chatctl help tail lists the flags)`},
