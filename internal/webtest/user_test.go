@@ -118,11 +118,16 @@ func (p *tab) click(selector string) {
 	p.do(chromedp.Click(chromedp.CSS(selector)))
 }
 
-// write types a text into an element.
+// write puts a text into an element, as an input method does, and presses Enter if it
+// ends with that.
 func (p *tab) write(selector, text string) {
 	p.t.Helper()
 	p.click(selector)
-	p.keys(text)
+	text, enter := strings.CutSuffix(text, kb.Enter)
+	p.do(command(input.InsertText, input.InsertTextParams{Text: text}))
+	if enter {
+		p.keys(kb.Enter)
+	}
 }
 
 // contents are the messages in the document, in order.
