@@ -452,6 +452,22 @@ func TestClosingEndsAll(t *testing.T) {
 	}
 }
 
+func TestTheLoopMayClose(t *testing.T) {
+	s := serve(t)
+	c := s.dial("ana", client.WithEventLimit(1, 1))
+	s.publish("", numbered("", 100)...)
+	var err error
+	for _, err = range c.Events(within(t)) {
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
+	if !errors.Is(err, client.ErrClosed) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 func TestDialsContextBoundsTheFirstTryAlone(t *testing.T) {
 	s := serve(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -63,8 +63,8 @@ func ExampleClient_Events() {
 	c := must(client.Dial(ctx, url, client.WithLogin("ana", "correct horse")))
 	defer c.Close()
 	go func() {
-		must(c.Broadcast(ctx, "lunch is ready"))
-		must(c.Disconnect(ctx, "ana"))
+		_, _ = c.Broadcast(ctx, "lunch is ready")
+		_, _ = c.Disconnect(ctx, "ana")
 	}()
 
 	for event, err := range c.Events(ctx) {

@@ -1,7 +1,12 @@
 package client_test
 
 import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -151,5 +156,51 @@ func TestWhatTheHistoryStillHasFollowsTheGap(t *testing.T) {
 				t.Errorf("messages (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// One's own channel may be named like any other, and be gone on from.
+func TestOnesOwnChannelCanBeNamed(t *testing.T) {
+	s := serve(t)
+	c := s.dial("ana", client.WithChannels("@ana", "ops"))
+	f := follow(t, c)
+	s.publish("@ana", "1")
+	s.publish("ops", "1")
+	f.texts(2)
+	if diff := cmp.Diff([]string{"ops"}, c.Channels()); diff != "" {
+		t.Errorf("Channels (-want +got):\n%s", diff)
+	}
+	since := c.Since()
+	c.Close()
+	s.publish("@ana", "2")
+	s.publish("ops", "2")
+	c = s.dial("ana", client.WithChannels("ops", "@ana"), client.WithSince(since[0], "", since[2], since[1]))
+	f = follow(t, c)
+	if !want[client.Connected](f).Resumed {
+		t.Error("not resumed")
+	}
+	if diff := cmp.Diff([]string{"2", "2"}, f.texts(2)); diff != "" {
+		t.Errorf("messages (-want +got):\n%s", diff)
+	}
+}
+
+func TestATokenOfAnotherUserEndsTheClient(t *testing.T) {
+	s := serveWith(t, first(1, 1, answer(http.StatusUnauthorized)))
+	p := through(t, s)
+	var asked atomic.Int32
+	c, err := s.tryDial(client.WithTokenSource(client.TokenSourceFunc(func(context.Context) (string, error) {
+		if asked.Add(1) == 1 {
+			return s.token("ana"), nil
+		}
+		return s.token("bob"), nil
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := follow(t, c)
+	want[client.Connected](f)
+	p.cut()
+	if err := f.end(); !errors.Is(err, client.ErrUnauthenticated) || !strings.Contains(err.Error(), "bob") {
+		t.Errorf("ended with %v", err)
 	}
 }

@@ -1,0 +1,190 @@
+package client_test
+
+import (
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/client"
+)
+
+// reading is middleware that has GET /messages do something else first; it reports
+// whether that was the answer.
+type reading struct {
+	do atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
+}
+
+func (m *reading) around(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f := m.do.Load(); f != nil && r.URL.Path == "/messages" && (*f)(w, r) {
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (m *reading) set(f func(w http.ResponseWriter, r *http.Request) bool) { m.do.Store(&f) }
+
+func keep(n int) chat.Option {
+	return chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: n}))
+}
+
+// missing has a client of a history that keeps few miss more than that, and returns
+// once it is connected again.
+func missing(t *testing.T, s *server, p *proxy, f *feed) {
+	t.Helper()
+	s.publish("", "the first")
+	f.texts(1)
+	p.to("")
+	p.cut()
+	want[client.Lost](f)
+	s.publish("", numbered("", 10)...)
+	p.to(s.addr)
+}
+
+func TestAHistoryThatCannotBeReadLeavesTheGap(t *testing.T) {
+	for name, status := range map[string]int{"unavailable": 503, "not there": 404, "too fast": 429} {
+		t.Run(name, func(t *testing.T) {
+			var m reading
+			var asked atomic.Int32
+			s := serveWith(t, m.around, keep(3))
+			m.set(func(w http.ResponseWriter, r *http.Request) bool {
+				if asked.Add(1) == 1 {
+					s.publish("", "live")
+				}
+				w.WriteHeader(status)
+				return true
+			})
+			p := through(t, s)
+			f := follow(t, s.dial("ana"))
+			missing(t, s, p, f)
+			want[client.Gap](f)
+			if got := f.texts(1); got[0] != "live" {
+				t.Errorf("got %q", got)
+			}
+			if n := asked.Load(); n != map[int]int32{503: 3, 404: 1, 429: 3}[status] {
+				t.Errorf("asked %d times", n)
+			}
+		})
+	}
+}
+
+// What breaks off in the middle is another gap, behind what has come.
+func TestAHistoryThatBreaksOffLeavesAnotherGap(t *testing.T) {
+	var m reading
+	var asked atomic.Int32
+	s := serveWith(t, m.around, keep(1500))
+	m.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Has("before") || asked.Add(1) == 1 {
+			return false
+		}
+		w.WriteHeader(404)
+		return true
+	})
+	p := through(t, s)
+	f := follow(t, s.dial("ana"))
+	s.publish("", "the first")
+	f.texts(1)
+	p.to("")
+	p.cut()
+	want[client.Lost](f)
+	s.publish("", numbered("", 3000)...)
+	p.to(s.addr)
+	want[client.Gap](f)
+	got := f.texts(1000)
+	if diff := cmp.Diff(numbered("", 2500)[1500:], got); diff != "" {
+		t.Errorf("messages (-want +got):\n%s", diff)
+	}
+	want[client.Gap](f)
+	s.publish("", "live")
+	if got := f.texts(1); got[0] != "live" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A connection that ends while the history is read is not the end of that, nor is
+// there another gap.
+func TestAGapIsToldOnceAndFilledByTheNextConnection(t *testing.T) {
+	var m reading
+	var asked atomic.Int32
+	s := serveWith(t, m.around, keep(3))
+	p := through(t, s)
+	m.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		if asked.Add(1) > 1 {
+			return false
+		}
+		p.cut()
+		<-r.Context().Done()
+		return true
+	})
+	f := follow(t, s.dial("ana"))
+	missing(t, s, p, f)
+	want[client.Gap](f)
+	if diff := cmp.Diff([]string{"8", "9", "10"}, f.texts(3)); diff != "" {
+		t.Errorf("messages (-want +got):\n%s", diff)
+	}
+	s.publish("", "live")
+	if got := f.texts(1); got[0] != "live" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What comes live while a gap is filled is bounded as well. It is dropped past that,
+// and comes later.
+func TestWhatIsHeldBehindAGapIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m reading
+		s := servePipes(t, m.around, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 50})))
+		c := dialPipes(t, s, client.WithToken(tokenFor(t, "ana", 24*time.Hour)), client.WithEventLimit(5, 1<<20))
+		var asked atomic.Int32
+		m.set(func(_ http.ResponseWriter, r *http.Request) bool {
+			if asked.Add(1) == 1 {
+				s.publish("", numbered("live ", 20)...)
+				select {
+				case <-time.After(20 * time.Second):
+				case <-r.Context().Done():
+				}
+			}
+			return false
+		})
+		var got []string
+		gaps, behind := 0, 0
+		s.publish("", "the first")
+		for event, err := range c.Events(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch e := event.(type) {
+			case client.Message:
+				if e.Content == "the first" {
+					s.pipes.cut()
+					s.publish("", numbered("", 80)...)
+					continue
+				}
+				got = append(got, e.Content)
+			case client.Gap:
+				gaps++
+			case client.Lost:
+				if errors.Is(e.Err, client.ErrBehind) {
+					behind++
+				}
+			}
+			if len(got) == 50 {
+				break
+			}
+		}
+		want := append(numbered("", 80)[50:], numbered("live ", 20)...)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("messages (-want +got):\n%s", diff)
+		}
+		if gaps != 1 || behind == 0 {
+			t.Errorf("%d gaps, %d times behind", gaps, behind)
+		}
+	})
+}
