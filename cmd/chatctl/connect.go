@@ -36,10 +36,13 @@ func (s *session) identity() (client.Option, error) {
 	case s.token != "":
 		return client.WithToken(s.token), nil
 	case s.tokenFile != "":
-		if _, err := s.readToken(); err != nil {
-			return nil, err
+		if s.first == "" {
+			var err error
+			if s.first, err = s.readToken(); err != nil {
+				return nil, err
+			}
 		}
-		return client.WithTokenSource(s.tokensOfFile()), nil
+		return client.WithTokenSource(tokensOfFile(s)), nil
 	case s.user != "":
 		if s.asked == "" {
 			var err error
@@ -52,11 +55,15 @@ func (s *session) identity() (client.Option, error) {
 	return nil, cli.Usagef("-user or -token-file is needed, to say who you are")
 }
 
-// tokensOfFile gives what is in -token-file, and another only once that has
-// changed.
-func (s *session) tokensOfFile() client.TokenSource {
+// tokensOfFile gives the token that -token-file held at first, which may be a pipe,
+// and then what it holds once that is another.
+func tokensOfFile(s *session) client.TokenSource {
 	given := ""
 	return client.TokenSourceFunc(func(context.Context) (string, error) {
+		if given == "" {
+			given = s.first
+			return given, nil
+		}
 		token, err := s.readToken()
 		if err != nil {
 			return "", explained{err.Error(), err}

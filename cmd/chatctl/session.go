@@ -47,6 +47,7 @@ type session struct {
 	tokenFile    string
 
 	asked string // the password, once it was read
+	first string // the token that -token-file held at first, likewise
 }
 
 // shared are the flags of a session, all that have an environment variable.

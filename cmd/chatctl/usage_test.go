@@ -254,6 +254,30 @@ func TestWhoOneIsFollowsFromFlagsBeforeTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestSecretsMayComeByAPipe(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	for _, test := range []struct {
+		stdin string
+		args  []string
+	}{
+		{d.Token("admin"), []string{"-token-file", "/dev/stdin"}},
+		{chatdtest.Passwords["admin"], []string{"-user", "admin", "-password-file", "/dev/stdin"}},
+	} {
+		p := ctl(t)
+		p.Stdin = test.stdin
+		for _, command := range []string{"who", "bench"} {
+			args := append([]string{command}, test.args...)
+			if command == "bench" {
+				args = append(args, "-n", "3", "-for", "100ms", "-rate", "50")
+			}
+			if _, stderr, code := p.RunToEnd(t, d.anybody(), args...); code != 0 {
+				t.Errorf("%q: exit code %d, says %q", args, code, stderr)
+			}
+		}
+	}
+}
+
 func TestAPrivateAuthorityIsTrustedWhenNamed(t *testing.T) {
 	t.Parallel()
 	cert, key, _ := chatdtest.Certificate(t)
