@@ -157,7 +157,7 @@ export class Chat extends EventTarget {
    * is no connection; if that is lost before the answer comes it is unconfirmed.
    */
   broadcast(content: string, options?: { channel?: string; signal?: AbortSignal }): Promise<string>;
-  /** Resolves once messages of the channel come; with since, those behind that id first. Does nothing when it is joined already. */
+  /** Resolves once messages of the channel come; with since, those behind that id first, unless it is joined already. */
   join(channel: string, options?: { since?: string; signal?: AbortSignal }): Promise<void>;
   /** Resolves when no more messages of the channel come. */
   leave(channel: string, options?: { signal?: AbortSignal }): Promise<void>;
