@@ -53,7 +53,8 @@ export interface Page {
  * it holds, also to connect again.
  *
  * It throws a ChatError of kind "unauthenticated" to say that there will be no
- * other token, which ends the Chat; after any other error it is asked again later.
+ * other token, which ends the Chat, as forbidden, invalid and not_found do; after
+ * any other error it is asked again later.
  * The signal comes when the Chat is closed.
  */
 export type TokenSource = (options: { signal: AbortSignal }) => string | Promise<string>;

@@ -35,6 +35,8 @@ const bodyLimit = 32 << 20;
 /** What may wait, in messages and characters, for those before it to be fetched. */
 const heldMessages = 10_000;
 const heldSize = 8 << 20;
+/** What a source of tokens is not asked again after. */
+const hopeless = ["unauthenticated", "forbidden", "invalid", "not_found"];
 /** What a token needs to be to go by subprotocol (RFC 9110, section 5.6.2). */
 const sendable = /^[\w!#$%&'*+.^`|~-]+$/;
 
@@ -216,7 +218,7 @@ export class Chat extends EventTarget {
       token = await this.#credential();
       this.#notClosed();
     } catch (error) {
-      return { error, final: error.kind === "unauthenticated", wait: seconds(error.retryAfter) };
+      return { error, final: hopeless.includes(error.kind), wait: seconds(error.retryAfter) };
     }
     const target = this.#route("ws/chat", { channel: this.channels, since: this.since });
     target.protocol = target.protocol.replace("http", "ws");
@@ -384,7 +386,7 @@ export class Chat extends EventTarget {
       this.#schedule(ack.expires_in);
     } catch (error) {
       if (this.#connection !== connection) return;
-      if (error.kind === "unauthenticated") this.#end(error);
+      if (hopeless.includes(error.kind)) this.#end(error);
       else this.#refreshIn(Math.max(this.#backoff(tries), seconds(error.retryAfter)), tries + 1);
     }
   }
@@ -440,8 +442,11 @@ export class Chat extends EventTarget {
   #awaitAnswer() {
     clearTimeout(this.#silence);
     const connection = this.#connection;
-    if (!connection || ![...this.#commands.values()].some(({ sent }) => sent)) return;
-    this.#silence = setTimeout(() => connection.end(new ChatError("network", "no answer came")), answerWithin);
+    for (const { sent } of this.#commands.values()) {
+      if (!connection || !sent) continue;
+      this.#silence = setTimeout(() => connection.end(new ChatError("network", "no answer came")), answerWithin);
+      return;
+    }
   }
 
   #answered(event) {
@@ -832,7 +837,8 @@ function text(value, otherwise, empty) {
 
 const nonsense = (what) => new ChatError("protocol", what);
 const closedError = () => new ChatError("closed", "this chat was closed");
-const seconds = (n = 0) => n * second;
+/** What a service asks to wait, in ms; an hour is the most. */
+const seconds = (n = 0) => Math.min(n, 3600) * second;
 
 /** Different strings of an option. */
 function list(values, option) {
