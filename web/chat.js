@@ -308,8 +308,6 @@ export class Chat extends EventTarget {
     this.#connection = undefined;
     this.#closing.abort(reason);
     for (const stop of this.#requests) stop.abort(reason);
-    clearTimeout(this.#refreshing);
-    clearTimeout(this.#silence);
     this.#wake();
     this.#lose(reason);
     for (const command of this.#commands.values()) command.fail(reason);
@@ -676,7 +674,9 @@ class Connection {
     this.#timer = setTimeout(() => this.end(new ChatError("network", "no connection in time")), openWithin);
     this.#socket.binaryType = "arraybuffer";
     this.#socket.onopen = () => { this.opened = true; };
-    this.#socket.onerror = () => {}; // a close follows, which tells more
+    this.#socket.onerror = () => { // in Node 20 and 21 no close follows a refusal
+      if (!this.opened) this.end(ending(1006));
+    };
     this.#socket.onclose = ({ code }) => this.end(ending(code));
     this.#socket.onmessage = ({ data }) => {
       try {

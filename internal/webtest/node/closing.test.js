@@ -89,6 +89,23 @@ test("close() rejects what waits, and is told once", async (t) => {
   assert.equal(ana.chat.since.length, 3);
 });
 
+test("close() stops a request that is on its way", async (t) => {
+  let asked, gone;
+  const service = await scripted(t, {
+    socket(socket) { socket.send(welcome()); },
+    answer(_, response) {
+      asked = true;
+      response.on("close", () => { gone = true; });
+    },
+  });
+  const ana = open(t, service.url, { token: "t" });
+  const page = ana.chat.messages();
+  await poll("the request", () => asked);
+  ana.chat.close();
+  assert.equal((await rejection(page)).kind, "closed");
+  await poll("the end of the request", () => gone);
+});
+
 test("nothing is told behind the end, though it was received", async (t) => {
   const message = (n) => JSON.stringify({ type: "message", id: `${n}-e`, sender: "", content: `${n}`, time: "2026-11-24T12:00:00.000Z" });
   const service = await scripted(t, {

@@ -224,6 +224,19 @@ test("new messages wait for the kept ones before them", async (t) => {
   assert.equal(ana.chat.since[0], "7-f");
 });
 
+// A service that went back in time may keep them still.
+test("of the kept ones those that were told of already are not told again", async (t) => {
+  const { ana } = await behindAGap(t, {
+    answer: ({ response }) => response.end(JSON.stringify({
+      messages: ["-1-e", "0-e", "4-f", "5-f"].map((id) => ({ id, sender: "", content: id, time: "2026-11-24T12:00:00.000Z" })),
+      more: false,
+      gap: true,
+    })),
+  });
+  await ana.message("7");
+  assert.deepEqual(ana.contents(), ["4-f", "5-f", "6", "7"]);
+});
+
 for (const [why, answer] of Object.entries({
   "that do not reach to the new ones": ({ page }) => page([6, 7]),
   "that have none": ({ page }) => page([]),
