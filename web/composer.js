@@ -38,6 +38,7 @@ export class Composer {
     });
     this.#content.addEventListener("input", () => {
       this.#fit();
+      this.waiting();
       if (!this.#unconfirmed) say(this.#problem, "");
     });
     this.#to.addEventListener("change", () => this.#choose());
@@ -67,6 +68,11 @@ export class Composer {
         ...people.map((name) => option(`@${name}`, name)), option(OTHER_PERSON, text("composer.other-person"))));
     this.#to.value = chosen;
     if (this.#to.selectedIndex < 0) this.#to.value = EVERYONE;
+  }
+
+  /** Goes with the view, unless there is a text, which is meant for whom it was begun. */
+  follow(target) {
+    if (!this.#content.value) this.address(target);
   }
 
   /** Chooses a target: "", "#channel" or "@username". */
@@ -137,15 +143,18 @@ export class Composer {
     this.#unconfirmed = undefined;
     say(this.#problem, "");
     this.#busy(true);
+    let sent;
     try {
       await this.#broadcast(content, { channel, signal: sending.signal });
       this.#empty();
+      sent = channel;
     } catch (error) {
       if (!sending.signal.aborted) say(this.#problem, problem(error));
       if (error?.kind === "unconfirmed") this.#unconfirmed = { content, channel, typed };
     } finally {
       this.#sending = undefined;
       this.#busy(false);
+      if (sent !== undefined) this.#hint.textContent = text("composer.sent-to", { name: sent.startsWith("@") ? sent.slice(1) : `#${sent}` });
     }
   }
 

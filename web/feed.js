@@ -183,8 +183,8 @@ export class Feed {
     const entry = this.#entries[i];
     const before = i > start ? this.#entries[i - 1] : undefined;
     const node = this.#nodes.get(entry);
-    const newDay = !before || !sameDay(before.at, entry.at);
-    if (newDay) node.dataset.day = dayName(entry.at);
+    const newDay = !before || !sameDay(before.time, entry.time);
+    if (newDay) node.dataset.day = dayName(entry.time);
     else delete node.dataset.day;
     node.classList.toggle("more", !newDay && !entry.mark && !before.mark && before.sender === entry.sender &&
       before.channel === entry.channel && before.sent === entry.sent &&
@@ -238,7 +238,7 @@ export class Feed {
   }
 
   #mark(entry) {
-    const from = format("seconds", entry.from), to = format("seconds", entry.to);
+    const from = format("seconds", entry.from), to = format("seconds", entry.time);
     const detail = entry.channels.length
       ? text("mark.gap-channels", { channels: list(entry.channels.map((c) => this.#describe(c).label)) })
       : text("mark.away", { from, to });

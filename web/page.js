@@ -206,7 +206,7 @@ class Page {
     this.#rows();
     this.#edge();
     this.#feed.show(this.#merged());
-    this.#composer.address(named ? key : "");
+    this.#composer.follow(named ? key : "");
   }
 
   #rows() {
@@ -340,7 +340,7 @@ class Page {
 
   #note(entry) {
     this.#flush();
-    entry.at = this.#sequence.at(-1)?.at ?? Date.now();
+    entry.at = Math.max(0, ...[...this.#channels.values()].map((c) => c.entries.at(-1)?.at ?? 0), this.#notes.at(-1)?.at ?? 0);
     this.#notes.push(entry);
     this.#later(entry);
     this.#flush();
@@ -348,7 +348,8 @@ class Page {
 
   /** Says in the feed that the connection is back; once, however often it goes while nothing comes. */
   #mark(gap) {
-    const mark = { mark: gap ? "gap" : "complete", from: this.#outage.from, to: Date.now(), channels: [] };
+    const now = Date.now();
+    const mark = { mark: gap ? "gap" : "complete", from: this.#outage.from, time: now, channels: [] };
     const last = this.#notes.findLast((n) => n.mark);
     if (this.#quiet && !gap && last?.mark === "complete") {
       Object.assign(last, mark);
@@ -371,9 +372,8 @@ class Page {
   async #broadcast(content, { channel, signal }) {
     const id = await this.#chat.broadcast(content, { channel, signal });
     if (this.#channels.has(channel)) return;
-    const now = Date.now(); // it reaches others only: the page has to show it itself
-    this.#note({ id, channel, sender: this.#username, content, time: now, sent: true });
-    announce(text("composer.sent"));
+    // It reaches others only: the page has to show it itself.
+    this.#note({ id, channel, sender: this.#username, content, time: Date.now(), sent: true });
   }
 
   async #join(name) {

@@ -68,7 +68,7 @@ const english = {
   "composer.channel-name": "Name of the channel",
   "composer.person-name": "Username of the person",
   "composer.no-name": "Say whom it is for.",
-  "composer.sent": "Sent.",
+  "composer.sent-to": "Sent to {name}.",
   "composer.settled": "It was sent after all.",
 
   "feed.label": "Messages",
@@ -188,7 +188,7 @@ const spanish = {
   "composer.channel-name": "Nombre del canal",
   "composer.person-name": "Usuario de la persona",
   "composer.no-name": "Indica para quién es.",
-  "composer.sent": "Enviado.",
+  "composer.sent-to": "Enviado a {name}.",
   "composer.settled": "Al final sí se envió.",
 
   "feed.label": "Mensajes",

@@ -1,9 +1,10 @@
 // What is in memory of the channels, and the one sequence that is made of several
 // of them.
 //
-// An entry is a message {id, at, channel, sender, content} or, with a `mark`, a
-// note of the page's own. `at` is when, in ms; it orders channels among each
-// other. Within a channel the order is the server's.
+// An entry is a message {id, channel, sender, content, time, at} or, with a `mark`, a
+// note of the page's own. `time` is when, in ms. `at` is what orders channels among
+// each other: the time, as the server has it. Within a channel the order is the
+// server's.
 
 /** How many messages a request for earlier ones asks for. */
 export const PAGE = 50;

@@ -137,12 +137,12 @@ func TestManyLiveMessagesLeaveThePageSmall(t *testing.T) {
 	server := serve(t, "-history-count", "10000")
 	p := openTab(t, server.URL+"/", look{})
 	p.enter("user", chatdtest.Passwords["user"])
-	token := server.Token("admin")
 	want := make([]string, 5200)
 	for i := range want {
 		want[i] = fmt.Sprintf("message %d", i)
-		post(t, server, token, "", want[i])
 	}
+	admin := startChat(t, server.URL, as("admin"))
+	eval[int](admin, fmt.Sprintf("Promise.all(Array.from({ length: %d }, (_, i) => chat.broadcast(`message ${i}`))).then((ids) => ids.length)", len(want)))
 	p.awaitMessage(want[len(want)-1])
 	if n := len(p.contents()); n > most {
 		t.Errorf("%d messages are in the document", n)

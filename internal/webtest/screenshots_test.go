@@ -29,8 +29,8 @@ const fonts = `<?xml version="1.0"?>
 </fontconfig>
 `
 
-// picture writes what the tab shows, in the 256 colours that are most of it: a third
-// of the bytes, and hardly to be told apart.
+// picture writes what the tab shows, in 256 colours at most: a third of the bytes, and
+// hardly to be told apart.
 func (p *tab) picture(name string) {
 	p.t.Helper()
 	shot, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
@@ -51,7 +51,13 @@ func (p *tab) picture(name string) {
 	colours := slices.SortedFunc(maps.Keys(count), func(a, b color.Color) int {
 		return cmp.Or(count[b]-count[a], cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)))
 	})
-	palette := color.Palette(colours[:min(256, len(colours))])
+	// The most frequent ones, but none that is as good as there.
+	var palette color.Palette
+	for _, c := range colours {
+		if len(palette) < 256 && (len(palette) == 0 || distance(c, palette.Convert(c)) > 6) {
+			palette = append(palette, c)
+		}
+	}
 	small := image.NewPaletted(bounds, palette)
 	nearest := make(map[color.Color]uint8)
 	for y := range bounds.Dy() {
@@ -71,6 +77,16 @@ func (p *tab) picture(name string) {
 	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(f, small); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// distance is how far apart two colours are, at most 255 a channel.
+func distance(a, b color.Color) (most int) {
+	ar, ag, ab, _ := a.RGBA()
+	br, bg, bb, _ := b.RGBA()
+	for _, d := range []int{int(ar) - int(br), int(ag) - int(bg), int(ab) - int(bb)} {
+		most = max(most, d>>8, -d>>8)
+	}
+	return most
 }
 
 func TestScreenshots(t *testing.T) {

@@ -58,7 +58,8 @@ func openTab(t testing.TB, url string, l look) *tab {
 	p := &tab{t: t, ctx: ctx, forgiven: l.forgiven}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the page when it failed: %.1500q", p.text("body"))
+			t.Logf("the page when it failed: %.1500q\nin its fields: %s", p.text("body"),
+				eval[string](p, `[...document.querySelectorAll("input:not([type=password]), select, textarea")].map((e) => e.id + "=" + JSON.stringify(e.value)).join(" ")`))
 		}
 		p.leavesNothing(url)
 		cancel()

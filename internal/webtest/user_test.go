@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"golang.org/x/crypto/bcrypt"
@@ -20,8 +22,8 @@ func serve(t testing.TB, args ...string) *chatdtest.Process {
 	return chatd.Start(t, nil, append([]string{"-tls-cert", certificate, "-tls-key", certificateKey}, args...)...)
 }
 
-// usersFile is a users file whose passwords are the names backwards; names with a
-// star are admins.
+// usersFile is a users file whose passwords are the names backwards (20 letters of
+// them at most); names with a star are admins.
 func usersFile(t testing.TB, names ...string) string {
 	t.Helper()
 	var file strings.Builder
@@ -40,13 +42,11 @@ func usersFile(t testing.TB, names ...string) string {
 	return chatdtest.WriteFile(t, "users", file.String())
 }
 
-func backwards(s string) string {
-	var b strings.Builder
-	runes := []rune(s)
-	for i := range runes {
-		b.WriteRune(runes[len(runes)-1-i])
-	}
-	return b.String()
+// backwards is a password for a name.
+func backwards(name string) string {
+	runes := []rune(name)
+	slices.Reverse(runes)
+	return string(runes[:min(len(runes), 20)])
 }
 
 // post publishes a message as a back end would.
@@ -87,7 +87,28 @@ func (p *tab) connected() {
 // keys presses keys, wherever the focus is.
 func (p *tab) keys(keys string, options ...chromedp.KeyOption) {
 	p.t.Helper()
-	p.do(chromedp.KeyEvent(keys, options...))
+	for _, r := range keys {
+		for _, key := range strokes(r, options) {
+			p.do(command(input.DispatchKeyEvent, *key))
+		}
+	}
+}
+
+// strokes are what the browser is told of a key: down, with the character that it
+// makes unless the page prevents that, and up. (chromedp.KeyEvent tells of the
+// character by itself, which a page cannot prevent.)
+func strokes(r rune, options []chromedp.KeyOption) []*input.DispatchKeyEventParams {
+	all := kb.Encode(r)
+	if len(all) == 3 {
+		all[0].Text, all[0].UnmodifiedText = all[1].Text, all[1].UnmodifiedText
+		all = slices.Delete(all, 1, 2)
+	}
+	for _, key := range all {
+		for _, option := range options {
+			option(key)
+		}
+	}
+	return all
 }
 
 // click clicks in the middle of the first element that a selector finds, once it is
@@ -97,11 +118,16 @@ func (p *tab) click(selector string) {
 	p.do(chromedp.Click(chromedp.CSS(selector)))
 }
 
-// write types a text into an element.
+// write puts a text into an element, as an input method does, and presses Enter if it
+// ends with that.
 func (p *tab) write(selector, text string) {
 	p.t.Helper()
 	p.click(selector)
-	p.keys(text)
+	text, enter := strings.CutSuffix(text, kb.Enter)
+	p.do(command(input.InsertText, input.InsertTextParams{Text: text}))
+	if enter {
+		p.keys(kb.Enter)
+	}
 }
 
 // contents are the messages in the document, in order.
