@@ -45,7 +45,7 @@ test("closed with 4001 it connects again with the next token of a source", async
   const tokens = [];
   const service = await scripted(t, {
     socket(socket, n, request) {
-      tokens.push(request.headers["sec-websocket-protocol"]);
+      tokens.push(request.headers["sec-websocket-protocol"].replace(" ", ""));
       socket.send(welcome({ recovered: true }));
       if (n === 1) socket.close(4001);
     },

@@ -224,6 +224,19 @@ test("new messages wait for the kept ones before them", async (t) => {
   assert.equal(ana.chat.since[0], "7-f");
 });
 
+// A service that went back in time may keep them still.
+test("of the kept ones those that were told of already are not told again", async (t) => {
+  const { ana } = await behindAGap(t, {
+    answer: ({ response }) => response.end(JSON.stringify({
+      messages: ["-1-e", "0-e", "4-f", "5-f"].map((id) => ({ id, sender: "", content: id, time: "2026-11-24T12:00:00.000Z" })),
+      more: false,
+      gap: true,
+    })),
+  });
+  await ana.message("7");
+  assert.deepEqual(ana.contents(), ["4-f", "5-f", "6", "7"]);
+});
+
 for (const [why, answer] of Object.entries({
   "that do not reach to the new ones": ({ page }) => page([6, 7]),
   "that have none": ({ page }) => page([]),
@@ -256,4 +269,22 @@ test("a gap is told once, and what waited comes with the next connection", async
   assert.deepEqual(ana.contents(), ["8"]);
   assert.deepEqual(ana.of("gap"), [{}]);
   assert.deepEqual(ana.of("open").map(({ resumed }) => resumed), [undefined, false, true]);
+});
+
+test("a channel that is joined twice, or again, comes once", async (t) => {
+  const service = await chatd(t);
+  const since = await service.publish("0", "ops");
+  for (const content of numbers(1, 3)) await service.publish(content, "ops");
+  const eva = open(t, service.url, { token: token("eva") });
+  await Promise.all([eva.chat.join("ops", { since }), eva.chat.join("ops", { since })]);
+  await eva.chat.join("ops", { since });
+  assert.deepEqual(eva.contents("ops"), ["1", "2", "3"]);
+  const left = eva.chat.leave("ops");
+  await eva.chat.join("ops", { since }); // left in between, it is asked for from there
+  await left;
+  assert.deepEqual(eva.chat.channels, ["ops"]);
+  assert.deepEqual(eva.contents("ops"), ["1", "2", "3", "1", "2", "3"]);
+  await service.publish("4", "ops");
+  await eva.message("4");
+  assert.deepEqual(eva.of("gap"), []);
 });

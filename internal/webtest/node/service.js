@@ -8,16 +8,19 @@ import { readFileSync } from "node:fs";
 import https from "node:https";
 import net from "node:net";
 import readline from "node:readline";
-import WebSocket, { WebSocketServer } from "ws";
+import ws, { WebSocketServer } from "ws";
 import { Chat, ChatError, login } from "../../../web/chat.js";
 
-export { Chat, ChatError, login, WebSocket };
+export { Chat, ChatError, login };
 
 const env = (name) => process.env[name] ?? (() => { throw new Error(`${name} is not set: run go test`); })();
 const secret = readFileSync(env("SECRET"));
 const passwords = JSON.parse(env("PASSWORDS"));
 
-/** Short waits, and the WebSocket that Node below 22 lacks. */
+/** Node's own, or that of npm. */
+export const WebSocket = process.env.WEBSOCKET === "node" ? globalThis.WebSocket : ws;
+
+/** Short waits. */
 export const options = { WebSocket, minDelay: 5, maxDelay: 100 };
 
 const patience = 30_000;
@@ -39,7 +42,7 @@ export async function poll(what, holds, meanwhile = () => {}) {
   const deadline = performance.now() + patience;
   while (!holds()) {
     if (performance.now() > deadline) throw new Error(`waited in vain for ${what}`);
-    meanwhile();
+    await meanwhile();
     await new Promise((resolve) => { setTimeout(resolve, 5); });
   }
 }
