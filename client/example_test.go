@@ -1,0 +1,194 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"time"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/client"
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// exampleServer is a service with the user ana, an admin, for the examples.
+func exampleServer() (url string, stop func()) {
+	users := must(chat.ParseUsers(strings.NewReader("ana:$2y$04$swMcZUBPNP6fe9ZRQd80j.F6XcE9VA.z1G03CUCau/0J9hYzQng2i:admin\n")))
+	service := must(chat.New(chat.NewPasswordLogin(users, must(chat.NewHS256(secret)))))
+	server := httptest.NewServer(service)
+	return server.URL, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = service.Shutdown(ctx)
+		server.Close()
+	}
+}
+
+func ExampleDial() {
+	url, stop := exampleServer() // such as "https://chat.example.com"
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+
+	c, err := client.Dial(ctx, url, client.WithLogin("ana", "correct horse"), client.WithChannels("ops"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	fmt.Println(c.Username(), "is connected, and in", c.Channels())
+
+	_, err = client.Dial(ctx, url, client.WithLogin("ana", "wrong"))
+	fmt.Println(errors.Is(err, client.ErrUnauthenticated))
+	// Output:
+	// ana is connected, and in [ops]
+	// true
+}
+
+// A loop over the events does with each kind what the program is there for, and
+// ends when the client does.
+func ExampleClient_Events() {
+	url, stop := exampleServer()
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c := must(client.Dial(ctx, url, client.WithLogin("ana", "correct horse")))
+	defer c.Close()
+	go func() {
+		must(c.Broadcast(ctx, "lunch is ready"))
+		must(c.Disconnect(ctx, "ana"))
+	}()
+
+	for event, err := range c.Events(ctx) {
+		if errors.Is(err, client.ErrDisconnected) {
+			fmt.Println("an admin has ended this")
+			break
+		}
+		if err != nil {
+			fmt.Println(err)
+			break
+		}
+		switch e := event.(type) {
+		case client.Connected:
+			fmt.Println("connected; nothing was missed:", e.Resumed)
+		case client.Lost:
+			fmt.Println("not connected, next try in", e.Retry)
+		case client.Gap:
+			fmt.Println("messages may be missing here")
+		case client.Message:
+			fmt.Printf("%s: %s\n", e.Sender, e.Content)
+		}
+	}
+	// Output:
+	// connected; nothing was missed: false
+	// ana: lunch is ready
+	// an admin has ended this
+}
+
+func ExampleClient_Broadcast() {
+	url, stop := exampleServer()
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c := must(client.Dial(ctx, url, client.WithLogin("ana", "correct horse")))
+	defer c.Close()
+
+	for _, to := range []string{"ops", "@bob", "no channel's name"} {
+		_, err := c.Broadcast(ctx, "the deployment is done", client.To(to))
+		switch {
+		case err == nil:
+			fmt.Println("stored and handed on")
+		case errors.Is(err, client.ErrUnconfirmed):
+			fmt.Println("perhaps stored: the connection ended before the answer")
+		default:
+			fmt.Println(err)
+		}
+	}
+	// Output:
+	// stored and handed on
+	// stored and handed on
+	// broadcasting: client: invalid: not a channel's name: "no channel's name"
+}
+
+// A program that stores where it is goes on there when it is started again.
+func ExampleWithSince() {
+	url, stop := exampleServer()
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	login := client.WithLogin("ana", "correct horse")
+	next := func(c *client.Client) string {
+		for event, err := range c.Events(ctx) {
+			if err != nil {
+				return err.Error()
+			}
+			if m, ok := event.(client.Message); ok {
+				return m.Content
+			}
+		}
+		return ""
+	}
+
+	first := must(client.Dial(ctx, url, login))
+	must(first.Publish(ctx, "one"))
+	fmt.Println(next(first))
+	since := first.Since() // stored together with what was done with "one"
+	must(first.Publish(ctx, "two"))
+	first.Close()
+
+	second := must(client.Dial(ctx, url, login, client.WithSince(since...)))
+	defer second.Close()
+	fmt.Println(next(second))
+	// Output:
+	// one
+	// two
+}
+
+// A TokenSource is for tokens that come from elsewhere.
+func ExampleTokenSource() {
+	signer := must(chat.NewHS256(secret)) // stands for an identity provider
+	service := must(chat.New(signer))
+	server := httptest.NewServer(service)
+	defer server.Close()
+	defer service.Shutdown(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+
+	source := client.TokenSourceFunc(func(context.Context) (string, error) {
+		token, err := signer.Issue(chat.User{Name: "ana", Role: chat.RoleUser})
+		return token.AccessToken, err
+	})
+	c := must(client.Dial(ctx, server.URL, client.WithTokenSource(source)))
+	defer c.Close()
+	_, err := c.Broadcast(ctx, "good morning")
+	fmt.Println(c.Username(), "may broadcast:", !errors.Is(err, client.ErrForbidden))
+	// Output: ana may broadcast: false
+}
+
+// Without a socket there is still the HTTP side of a service.
+func ExampleAPI() {
+	url, stop := exampleServer()
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+
+	api := must(client.New(url, client.WithLogin("ana", "correct horse")))
+	must(api.Publish(ctx, "the backup is done"))
+	page := must(api.Messages(ctx, client.Query{Newest: true, Limit: 10}))
+	for _, m := range page.Messages {
+		fmt.Println(m.Sender, "said:", m.Content)
+	}
+	online := must(api.Connected(ctx, ""))
+	fmt.Println(len(online), "connected")
+	// Output:
+	// ana said: the backup is done
+	// 0 connected
+}
