@@ -211,7 +211,7 @@ export class Chat extends EventTarget {
     const { signal } = this.#closing;
     let token;
     try {
-      token = await abortable(this.#credential(), signal);
+      token = await this.#credential();
     } catch (error) {
       return { error, final: error.kind === "unauthenticated", wait: seconds(error.retryAfter) };
     }
@@ -256,7 +256,7 @@ export class Chat extends EventTarget {
       case 401: {
         const final = this.#refused || typeof this.#source === "string";
         this.#refused = true;
-        this.#token = undefined;
+        if (this.#token === token) this.#token = undefined;
         return { error: refusal, final };
       }
       case 403:
@@ -332,7 +332,7 @@ export class Chat extends EventTarget {
   async #credential() {
     if (typeof this.#source === "string") return this.#source;
     if (this.#token && Date.now() < this.#due) return this.#token;
-    this.#asking ??= this.#ask().finally(() => { this.#asking = undefined; });
+    this.#asking ??= abortable(this.#ask(), this.#closing.signal).finally(() => { this.#asking = undefined; });
     return this.#asking;
   }
 

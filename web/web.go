@@ -24,14 +24,14 @@ import (
 	"github.com/reto10/chat/internal/problem"
 )
 
-//go:embed *.html *.css *.js *.d.ts
+//go:embed *.html *.css *.js *.svg *.d.ts
 var embedded embed.FS
 
 const (
 	policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
 		"require-trusted-types-for 'script'; trusted-types 'none'"
-	permissions = "accelerometer=(), bluetooth=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), hid=(), " +
+	permissions = "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), hid=(), " +
 		"magnetometer=(), microphone=(), midi=(), payment=(), publickey-credentials-get=(), serial=(), usb=(), xr-spatial-tracking=()"
 	allow = "GET, HEAD, OPTIONS"
 )

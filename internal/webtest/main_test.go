@@ -33,6 +33,8 @@ var certificate, certificateKey, certificateHash string
 var linked any
 
 func TestMain(m *testing.M) {
+	// They wait for browsers and servers more than they compute.
+	_ = flag.Set("test.parallel", "4")
 	flag.Parse()
 	os.Exit(run(m))
 }
@@ -117,6 +119,9 @@ func sharedBrowser(t testing.TB) context.Context {
 		chromedp.Flag("hide-scrollbars", true),
 		chromedp.WSURLReadTimeout(chatdtest.Patience),
 	)
+	if *screenshots != "" {
+		options = append(options, chromedp.Env("FONTCONFIG_FILE="+chatdtest.WriteFile(t, "fonts.conf", fonts)))
+	}
 	if os.Geteuid() == 0 { // its sandbox refuses root
 		options = append(options, chromedp.NoSandbox)
 	}

@@ -13,9 +13,11 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	cdpruntime "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat/internal/chatdtest"
 )
@@ -25,6 +27,7 @@ type look struct {
 	width, height int64  // of the window; 1280 by 800
 	language      string // as in Accept-Language; "en-GB,en"
 	dark, touch   bool
+	forgiven      []string // parts of what the browser says of a server that is away or refuses, as the test means it to
 }
 
 // tab is a window of the browser with storage of its own.
@@ -34,7 +37,7 @@ type tab struct {
 
 	mu         sync.Mutex
 	complaints []string // errors in the console, exceptions, what the policy forbade
-	forgiven   []string // parts of complaints that the test brings about itself
+	forgiven   []string // see look
 }
 
 // openTab opens an address. At the end of the test the tab is closed, and the test
@@ -52,11 +55,13 @@ func openTab(t testing.TB, url string, l look) *tab {
 		scheme = "dark"
 	}
 	ctx, cancel := chromedp.NewContext(sharedBrowser(t), chromedp.WithNewBrowserContext())
-	p := &tab{t: t, ctx: ctx}
+	p := &tab{t: t, ctx: ctx, forgiven: l.forgiven}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the page when it failed:\n%s", p.text("body"))
+			t.Logf("the page when it failed: %.1500q\nin its fields: %s", p.text("body"),
+				eval[string](p, `[...document.querySelectorAll("input:not([type=password]), select, textarea")].map((e) => e.id + "=" + JSON.stringify(e.value)).join(" ")`))
 		}
+		p.leavesNothing(url)
 		cancel()
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -69,6 +74,7 @@ func openTab(t testing.TB, url string, l look) *tab {
 	}
 	p.do(
 		command(audits.Enable, cdp.Empty{}),
+		command(network.Enable, network.EnableParams{}),
 		command(log.Enable, cdp.Empty{}),
 		command(emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true}),
 		command(emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
@@ -88,6 +94,20 @@ func openTab(t testing.TB, url string, l look) *tab {
 		chromedp.Navigate(url),
 	)
 	return p
+}
+
+// leavesNothing fails the test if the page has put anything where it outlives it, or
+// into its address.
+func (p *tab) leavesNothing(url string) {
+	left := eval[string](p, `(async () => JSON.stringify({
+		local: {...localStorage}, session: {...sessionStorage}, cookies: document.cookie,
+		databases: await indexedDB.databases(), caches: await caches.keys(), workers: (await navigator.serviceWorker.getRegistrations()).length,
+		address: location.href, state: history.state, name: window.name,
+	}))()`)
+	want := fmt.Sprintf(`{"local":{},"session":{},"cookies":"","databases":[],"caches":[],"workers":0,"address":%s,"state":null,"name":""}`, quote(url))
+	if diff := cmp.Diff(want, left); diff != "" {
+		p.t.Errorf("what the page leaves behind (-want +got):\n%s", diff)
+	}
 }
 
 // command is an action that gives the tab a command of the protocol.
@@ -124,8 +144,19 @@ func (p *tab) listen(event any) {
 			detail, _ := json.Marshal(e.Issue.Details.ContentSecurityPolicyIssueDetails)
 			p.complain("content security policy: " + string(detail))
 		}
+	case *network.EventRequestWillBeSent:
+		p.address(e.Request.URL)
+	case *network.EventWebSocketCreated:
+		p.address(e.URL)
 	case *page.EventJavascriptDialogOpening:
 		p.complain("a dialog of the browser's own: " + e.Message)
+	}
+}
+
+// address complains of an address with a token in it, which each begins as this.
+func (p *tab) address(url string) {
+	if strings.Contains(url, "eyJ") || strings.Contains(url, "token=") {
+		p.complain("a token in an address: " + url)
 	}
 }
 
@@ -138,14 +169,6 @@ func (p *tab) complain(text string) {
 		}
 	}
 	p.complaints = append(p.complaints, text)
-}
-
-// forgive passes over what the browser itself says of a server that is not there,
-// or that refuses what the test has asked for.
-func (p *tab) forgive(parts ...string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.forgiven = append(p.forgiven, parts...)
 }
 
 // do carries out actions.

@@ -21,6 +21,7 @@ const passwords = JSON.parse(env("PASSWORDS"));
 export const options = { WebSocket, minDelay: 5, maxDelay: 100 };
 
 const patience = 30_000;
+const { setTimeout, clearTimeout, Date } = globalThis; // whatever a test makes of them later
 
 /** A promise of what has to come. */
 export async function within(promise, what = "what has to come") {
@@ -31,6 +32,42 @@ export async function within(promise, what = "what has to come") {
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Looks, and does what is to be done meanwhile, until something holds. */
+export async function poll(what, holds, meanwhile = () => {}) {
+  const deadline = performance.now() + patience;
+  while (!holds()) {
+    if (performance.now() > deadline) throw new Error(`waited in vain for ${what}`);
+    meanwhile();
+    await new Promise((resolve) => { setTimeout(resolve, 5); });
+  }
+}
+
+/**
+ * For chat.js time stands still from now on; the function that is returned lets so
+ * many ms pass. Timers of others, such as fetch's, go on.
+ */
+export function clock(t) {
+  const { timers } = t.mock;
+  timers.enable({ apis: ["setTimeout", "Date"], now: Date.now() });
+  const { setTimeout: set, clearTimeout: clear } = globalThis;
+  const pending = new Set(); // Node 20 cannot clear one that has fired
+  globalThis.setTimeout = (fn, delay, ...args) => {
+    if (!new Error().stack.split("\n")[2].includes("/web/chat.js")) return setTimeout(fn, delay, ...args);
+    const timer = set(() => { pending.delete(timer); fn(); }, delay);
+    pending.add(timer);
+    return timer;
+  };
+  globalThis.clearTimeout = (timer) => {
+    if (pending.delete(timer)) clear(timer);
+    else clearTimeout(timer);
+  };
+  t.after(() => {
+    Object.assign(globalThis, { setTimeout: set, clearTimeout: clear });
+    timers.reset();
+  });
+  return (ms) => timers.tick(ms);
 }
 
 export async function freePort() {

@@ -1,0 +1,201 @@
+// Where tokens come from, and what happens when they end.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { chatd, ChatError, clock, login, open, poll, proxy, rejection, scripted, token } from "./service.js";
+
+/** A source that counts how often it was asked, and may fail. */
+function counting(next) {
+  const source = async (options) => {
+    source.asked++;
+    source.signal = options.signal;
+    return next(source.asked);
+  };
+  source.asked = 0;
+  return source;
+}
+
+test("a socket outlives its first token", async (t) => {
+  const service = await chatd(t, { args: ["-token-ttl", "2s"] });
+  const source = counting(() => service.login("user")());
+  const eva = open(t, service.url, { token: source });
+  await eva.nth("open");
+  await poll("the fourth token", () => source.asked >= 4);
+  await service.publish("still there");
+  await eva.message("still there");
+  assert.deepEqual(eva.of("waiting"), []);
+  assert.equal(eva.of("open").length, 1);
+});
+
+test("the next token is asked for well ahead of the end", async (t) => {
+  const service = await chatd(t);
+  const source = counting(() => token("eva", { ttl: 1000 }));
+  const time = clock(t);
+  const eva = open(t, service.url, { token: source });
+  await eva.nth("open");
+  time(700_000);
+  assert.equal(source.asked, 1);
+  time(100_000);
+  assert.equal(source.asked, 2);
+  await eva.chat.messages(); // with the second one
+  await eva.chat.join("behind-the-refresh");
+  time(700_000);
+  assert.equal(source.asked, 2);
+  time(100_000);
+  assert.equal(source.asked, 3);
+  assert.deepEqual(eva.of("waiting"), []);
+});
+
+test("a token is used again for as long as it holds", async (t) => {
+  const service = await chatd(t);
+  const between = await proxy(t, service.port);
+  const source = counting(() => token("eva", { ttl: 1000 }));
+  const eva = open(t, between.url, { token: source });
+  await eva.nth("open");
+  between.cut();
+  await eva.nth("open", 2);
+  await eva.chat.messages();
+  assert.equal(source.asked, 1);
+});
+
+test("a source that fails is asked again", async (t) => {
+  const service = await chatd(t);
+  const source = counting((n) => {
+    if (n <= 2) throw new Error("the identity provider is away");
+    return token("eva");
+  });
+  const eva = open(t, service.url, { token: source });
+  await eva.nth("open");
+  assert.equal(source.asked, 3);
+  const { kind, message } = eva.of("waiting")[0].error;
+  assert.deepEqual([kind, message], ["unavailable", "asking for a token: the identity provider is away"]);
+});
+
+test("a source that fails while the socket is open is asked again, one that is refused is not", async (t) => {
+  const service = await chatd(t);
+  const source = counting((n) => {
+    if (n === 2) throw new Error("the identity provider is away");
+    if (n === 4) throw new ChatError("unauthenticated", "the session is over");
+    return token("eva", { ttl: 1000 });
+  });
+  const time = clock(t);
+  const eva = open(t, service.url, { token: source });
+  await eva.nth("open");
+  time(800_000);
+  await poll("another try", () => source.asked === 3, () => time(100));
+  await eva.chat.join("behind-the-refresh");
+  assert.deepEqual(eva.of("waiting"), []);
+  time(800_000);
+  const { error } = await eva.nth("close");
+  assert.deepEqual([error.kind, error.message], ["unauthenticated", "the session is over"]);
+});
+
+test("with a token alone the end of it is the end", async (t) => {
+  const service = await chatd(t);
+  const eva = open(t, service.url, { token: token("eva", { ttl: 1 }) });
+  await eva.nth("open");
+  const { error } = await eva.nth("close");
+  assert.deepEqual([error.kind, error.code], ["unauthenticated", 4001]);
+  assert.equal(eva.chat.state, "closed");
+});
+
+test("a token that does not hold is the end; of a source, after another one", async (t) => {
+  const service = await chatd(t);
+  const bad = () => token("eva", { ttl: -10 });
+  const { error } = await open(t, service.url, { token: bad() }).nth("close");
+  assert.deepEqual([error.kind, error.code], ["unauthenticated", 401]);
+
+  const source = counting(bad);
+  const eva = open(t, service.url, { token: source });
+  assert.equal((await eva.nth("close")).error.code, 401);
+  assert.equal(source.asked, 2);
+});
+
+test("what cannot be sent as a token is told of without showing it", async (t) => {
+  for (const given of ["two words", "", 7, undefined, "line\nbreak"]) {
+    const { error } = await open(t, "https://127.0.0.1:1/", { token: () => given }).nth("close");
+    assert.equal(error.kind, "unauthenticated");
+    assert.equal(error.message, "what the token source gave cannot be sent as a token");
+  }
+});
+
+test("a service that comes back with another key gets another token", async (t) => {
+  const service = await chatd(t, { secretFile: "" });
+  const source = counting(() => service.login("user")());
+  const eva = open(t, service.url, { token: source });
+  await eva.nth("open");
+  await service.kill();
+  await service.start();
+  assert.equal((await eva.nth("open", 2)).resumed, false);
+  assert.equal(source.asked, 2);
+  await service.kill();
+  await service.start();
+  await eva.nth("open", 3); // also with a second key
+});
+
+test("a request whose token is refused is made again with another", async (t) => {
+  const service = await chatd(t);
+  const tokens = [token("eva", { ttl: -10 }), token("eva")];
+  const source = counting((n) => tokens[n - 1]);
+  const eva = open(t, service.url, { token: source });
+  assert.deepEqual((await eva.chat.messages()).messages, []);
+  await eva.nth("open");
+});
+
+test("a token of somebody else ends it", async (t) => {
+  const service = await chatd(t);
+  const time = clock(t);
+  const source = counting((n) => token(n === 1 ? "eva" : "bob", { ttl: 1000 }));
+  const eva = open(t, service.url, { token: source });
+  await eva.nth("open");
+  time(800_000); // it is refreshed with bob's, closed with 4001, and would be bob's
+  await poll("the end", () => eva.of("close").length, () => time(100));
+  const { error } = await eva.nth("close");
+  assert.deepEqual([error.kind, error.message], ["unauthenticated", "the token is another user's"]);
+  assert.deepEqual(eva.chat.user, { username: "eva", role: "user" });
+});
+
+test("a login that is refused is the end, one that cannot be had is tried again", async (t) => {
+  const service = await chatd(t);
+  const wrong = open(t, service.url, { token: login(service.url, "user", "guess") });
+  const { error } = await wrong.nth("close");
+  assert.deepEqual([error.kind, error.code], ["unauthenticated", 401]);
+  assert.ok(!error.stack.includes("guess"));
+
+  await service.kill();
+  const eva = open(t, service.url, { token: service.login("user") });
+  assert.equal((await eva.nth("waiting")).error.kind, "network");
+  await service.start();
+  await eva.nth("open");
+  await service.kill();
+  const outside = await rejection(service.login("user")());
+  assert.equal(outside.kind, "network");
+});
+
+test("a login that is tried too often waits for as long as it is told", async (t) => {
+  const service = await scripted(t, {
+    answer(request, response) {
+      if (!request.url.startsWith("/login")) return false;
+      response.writeHead(429, { "Retry-After": "17" }).end();
+    },
+  });
+  const { error, delay } = await open(t, service.url, { token: login(service.url, "ana", "secret") }).nth("waiting");
+  assert.deepEqual([error.kind, error.retryAfter], ["rate_limited", 17]);
+  assert.ok(delay >= 17_000 && delay <= 17_000 * 1.2, `${delay}`);
+});
+
+test("the token is in no address, and the password in the body alone", async (t) => {
+  const asked = [];
+  const service = await scripted(t, {
+    upgrade(request) { asked.push(request.url); return [503]; },
+    answer(request, response) {
+      asked.push(request.url);
+      if (request.url === "/login") response.end(JSON.stringify({ access_token: "sesame", token_type: "bearer", expires_in: 60 }));
+      else if (request.headers.authorization !== "Bearer sesame") response.writeHead(401).end();
+      else response.writeHead(503).end();
+    },
+  });
+  const ana = open(t, service.url, { token: login(service.url, "ana", "hunter2") });
+  await ana.nth("waiting", 2);
+  assert.equal((await rejection(ana.chat.messages())).code, 503);
+  assert.ok(asked.length >= 5 && !asked.some((url) => /sesame|hunter2/.test(url)), `${asked}`);
+});

@@ -1,0 +1,69 @@
+// How the connection is, in words: in the head of the page, in a banner where
+// something can be done about it, and for a screen reader.
+
+import { announce, byId } from "./element.js";
+import { text } from "./text.js";
+
+export class Connection {
+  #state = byId("state");
+  #words = byId("state-text");
+  #banner = byId("banner");
+  #bannerText = byId("banner-text");
+  #action = byId("banner-action");
+  #tick;
+  #lost = false;
+  #act = () => {};
+
+  constructor() {
+    this.#action.addEventListener("click", () => this.#act());
+  }
+
+  connecting() {
+    this.#set("connecting", text("state.connecting"));
+    if (this.#lost) this.#bannerText.textContent = text("state.retrying");
+    else this.#banner.hidden = true;
+  }
+
+  open() {
+    this.#set("open", text("state.open"));
+    this.#banner.hidden = true;
+    this.#lost = false;
+  }
+
+  /** The next try comes in `delay` ms, or when `now` is called. */
+  waiting(delay, now) {
+    if (!this.#lost) announce(text("state.lost"));
+    this.#lost = true;
+    this.#set("waiting", text("state.waiting"));
+    const at = performance.now() + delay;
+    const count = () => {
+      const left = Math.max(0, Math.ceil((at - performance.now()) / 1000));
+      this.#bannerText.textContent = left ? text("state.countdown", { count: left }) : text("state.retrying");
+    };
+    this.#show(text("state.now"), now);
+    count();
+    this.#tick = setInterval(count, 250);
+  }
+
+  /** It has ended, as words say; a button does something about that. */
+  ended(words, label, act) {
+    this.#set("closed", text("state.closed"));
+    this.#lost = false;
+    this.#bannerText.textContent = words;
+    this.#show(label, act);
+    announce(words);
+  }
+
+  #show(label, act) {
+    if (this.#action.textContent !== label) this.#action.textContent = label;
+    this.#act = act;
+    this.#banner.hidden = false;
+  }
+
+  #set(state, words) {
+    clearInterval(this.#tick);
+    this.#state.dataset.state = state;
+    this.#banner.dataset.state = state;
+    this.#words.textContent = words;
+  }
+}
