@@ -53,7 +53,8 @@ export interface Page {
  * it holds, also to connect again.
  *
  * It throws a ChatError of kind "unauthenticated" to say that there will be no
- * other token, which ends the Chat; after any other error it is asked again later.
+ * other token, which ends the Chat, as forbidden, invalid and not_found do; after
+ * any other error it is asked again later.
  * The signal comes when the Chat is closed.
  */
 export type TokenSource = (options: { signal: AbortSignal }) => string | Promise<string>;
@@ -157,7 +158,7 @@ export class Chat extends EventTarget {
    * is no connection; if that is lost before the answer comes it is unconfirmed.
    */
   broadcast(content: string, options?: { channel?: string; signal?: AbortSignal }): Promise<string>;
-  /** Resolves once messages of the channel come; with since, those behind that id first. Does nothing when it is joined already. */
+  /** Resolves once messages of the channel come; with since, those behind that id first, unless it is joined already. */
   join(channel: string, options?: { since?: string; signal?: AbortSignal }): Promise<void>;
   /** Resolves when no more messages of the channel come. */
   leave(channel: string, options?: { signal?: AbortSignal }): Promise<void>;

@@ -35,6 +35,8 @@ const bodyLimit = 32 << 20;
 /** What may wait, in messages and characters, for those before it to be fetched. */
 const heldMessages = 10_000;
 const heldSize = 8 << 20;
+/** What a source of tokens is not asked again after. */
+const hopeless = ["unauthenticated", "forbidden", "invalid", "not_found"];
 /** What a token needs to be to go by subprotocol (RFC 9110, section 5.6.2). */
 const sendable = /^[\w!#$%&'*+.^`|~-]+$/;
 
@@ -97,6 +99,7 @@ export class Chat extends EventTarget {
   #silence; // timer
   #wake = () => {}; // ends the wait for the next try
   #closing = new AbortController();
+  #requests = new Set(); // AbortControllers
 
   constructor(url, options) {
     super();
@@ -145,7 +148,7 @@ export class Chat extends EventTarget {
 
   async join(channel, { since, signal } = {}) {
     if (typeof channel !== "string") throw new TypeError("channel: not a string");
-    if (!this.#channels.has(channel)) await this.#command({ type: "join", channel, since }, signal);
+    await this.#command({ type: "join", channel, since }, signal);
   }
 
   async leave(channel, { signal } = {}) {
@@ -156,17 +159,18 @@ export class Chat extends EventTarget {
   async messages({ channel, after, before, limit, signal } = {}) {
     const page = await this.#call("GET", "messages", { channel, after, before, limit }, signal);
     if (!Array.isArray(page.messages)) throw nonsense("a page without messages");
-    return { ...page, messages: page.messages.map(toMessage), more: page.more === true };
+    return { messages: page.messages.map(toMessage), more: page.more === true, ...(page.gap === true && { gap: true }) };
   }
 
   async connected({ channel, signal } = {}) {
     const { users } = await this.#call("GET", "users/connected", { channel }, signal);
     if (!Array.isArray(users)) throw nonsense("a list without users");
-    return users;
+    return users.map(toConnected);
   }
 
   async disconnect(username, { signal } = {}) {
     const { closed } = await this.#call("POST", `users/${encodeURIComponent(username)}/disconnect`, {}, signal);
+    if (!Number.isInteger(closed)) throw nonsense("an answer without a number of sockets");
     return closed;
   }
 
@@ -212,8 +216,9 @@ export class Chat extends EventTarget {
     let token;
     try {
       token = await this.#credential();
+      this.#notClosed();
     } catch (error) {
-      return { error, final: error.kind === "unauthenticated", wait: seconds(error.retryAfter) };
+      return { error, final: hopeless.includes(error.kind), wait: seconds(error.retryAfter) };
     }
     const target = this.#route("ws/chat", { channel: this.channels, since: this.since });
     target.protocol = target.protocol.replace("http", "ws");
@@ -249,8 +254,7 @@ export class Chat extends EventTarget {
    * without one is 426 when all is well, and channels can be asked for one by one.
    */
   async #whyRefused(token, error) {
-    const { signal } = this.#closing;
-    const ask = (path, query) => request(this.#fetch, "GET", this.#route(path, query), { token, signal }).catch((refusal) => refusal);
+    const ask = (path, query) => request(this.#fetch, "GET", this.#route(path, query), { token, among: this.#requests }).catch((refusal) => refusal);
     const refusal = await ask("ws/chat");
     switch (refusal.code) {
       case 401: {
@@ -303,12 +307,17 @@ export class Chat extends EventTarget {
     const reason = error ?? closedError();
     this.#connection = undefined;
     this.#closing.abort(reason);
+    for (const stop of this.#requests) stop.abort(reason);
     clearTimeout(this.#refreshing);
     clearTimeout(this.#silence);
     this.#wake();
     this.#lose(reason);
     for (const command of this.#commands.values()) command.fail(reason);
     this.#tell("close", { error });
+  }
+
+  #notClosed() {
+    if (this.#state === "closed") throw closedError();
   }
 
   /** What says that it may be worth a try, where there is such a thing. */
@@ -323,13 +332,14 @@ export class Chat extends EventTarget {
   /** A socket may have died without a word: joining one's own channel does nothing, and is answered. */
   #check() {
     this.#wake();
-    if (this.#connection) this.#command({ type: "join", channel: `@${this.#user.username}` }).catch(() => {});
+    if (this.#connection && !this.#commands.size) this.#command({ type: "join", channel: `@${this.#user.username}` }).catch(() => {});
   }
 
   // Tokens.
 
   /** The token there is, or the next one. All who want one at a time get the same. */
   async #credential() {
+    this.#notClosed();
     if (typeof this.#source === "string") return this.#source;
     if (this.#token && Date.now() < this.#due) return this.#token;
     this.#asking ??= abortable(this.#ask(), this.#closing.signal).finally(() => { this.#asking = undefined; });
@@ -376,7 +386,7 @@ export class Chat extends EventTarget {
       this.#schedule(ack.expires_in);
     } catch (error) {
       if (this.#connection !== connection) return;
-      if (error.kind === "unauthenticated") this.#end(error);
+      if (hopeless.includes(error.kind)) this.#end(error);
       else this.#refreshIn(Math.max(this.#backoff(tries), seconds(error.retryAfter)), tries + 1);
     }
   }
@@ -386,7 +396,7 @@ export class Chat extends EventTarget {
   #command(body, signal) {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
-      if (this.#state === "closed") throw closedError();
+      this.#notClosed();
       const ref = ++this.#ref;
       const settled = () => {
         this.#commands.delete(ref);
@@ -411,18 +421,32 @@ export class Chat extends EventTarget {
   }
 
   #send(command) {
-    if (!this.#connection || command.sent) return;
+    if (!this.#connection || this.#connection.signal.aborted || command.sent) return;
+    const { type, channel } = command.body;
+    const again = type === "join" && this.#willBeIn(channel); // what came already is not to come again
+    this.#connection.send(again ? { ...command.body, since: undefined } : command.body);
     command.sent = true;
-    this.#connection.send(command.body);
     this.#awaitAnswer();
+  }
+
+  /** Whether a channel is joined once all that was sent is carried out. */
+  #willBeIn(channel) {
+    let joined = this.#channels.has(channel);
+    for (const { sent, body } of this.#commands.values()) {
+      if (sent && body.channel === channel && body.type !== "broadcast") joined = body.type === "join";
+    }
+    return joined;
   }
 
   /** A connection that is silent while an answer is due is taken for dead. */
   #awaitAnswer() {
     clearTimeout(this.#silence);
     const connection = this.#connection;
-    if (!connection || ![...this.#commands.values()].some(({ sent }) => sent)) return;
-    this.#silence = setTimeout(() => connection.end(new ChatError("network", "no answer came")), answerWithin);
+    for (const { sent } of this.#commands.values()) {
+      if (!connection || !sent) continue;
+      this.#silence = setTimeout(() => connection.end(new ChatError("network", "no answer came")), answerWithin);
+      return;
+    }
   }
 
   #answered(event) {
@@ -436,7 +460,7 @@ export class Chat extends EventTarget {
     if (type === "broadcast") text(event.id, "an answer without an id");
     if (type === "join" && !this.#channels.has(channel)) {
       this.#channels.set(channel, { last: text(event.since, "an answer without the id it starts from") });
-      if (event.recovered === false) this.#gaps(this.#connection, [{ channel, after: since }]);
+      if (since !== undefined && event.recovered !== true) this.#gaps(this.#connection, [{ channel, after: since }]);
     }
     if (type === "leave") {
       this.#release(this.#connection, channel);
@@ -475,6 +499,7 @@ export class Chat extends EventTarget {
 
   #welcome(connection, { user, role, session, expires_in: expiresIn, since, recovered }) {
     const own = `@${text(user, "a welcome without a user")}`;
+    text(role, "a welcome without a role");
     const names = ["", own, ...this.channels.filter((name) => name !== own)];
     if (this.#connection || !Array.isArray(since) || since.length !== names.length) throw nonsense("a welcome that makes no sense");
     since.forEach((id) => text(id, "a welcome without ids"));
@@ -489,7 +514,7 @@ export class Chat extends EventTarget {
     });
     this.#channels = new Map(names.map((name, i) => [name, { last: since[i] }]));
     this.#held = { count: 0, size: 0 };
-    this.#user = { username: user, role: text(role, "a welcome without a role") };
+    this.#user = { username: user, role };
     this.#connection = connection;
     this.#state = "open";
     this.#refused = this.#allowed = false;
@@ -538,45 +563,49 @@ export class Chat extends EventTarget {
   }
 
   async #fill(connection, lost) {
+    let failed = false;
     for (const { channel, after } of lost) {
       if (this.#connection !== connection) return;
       const known = this.#channels.get(channel);
       const waiting = () => this.#connection === connection && known?.held;
-      const kept = after && waiting() ? await this.#kept(connection, channel, after, known.last) : [];
-      for (const message of kept) {
-        if (waiting()) this.#tell("message", message);
+      try {
+        const kept = after && waiting() && !failed ? await this.#kept(connection, channel, after, known.last) : [];
+        for (const message of kept) {
+          if (waiting()) this.#tell("message", message);
+        }
+      } catch {
+        failed = true; // the gaps have been told
       }
       this.#release(connection, channel);
     }
   }
 
-  /** The messages up to the one with the id until; none when that is not among them. */
+  /** The messages behind the last one, up to that with the id until; none when that is not among them. */
   async #kept(connection, channel, last, until) {
     const found = [];
     let size = 0;
     for (let after = last; ; after = found.at(-1).id) {
-      const page = await this.#page(connection, { channel, after, limit: 1000 });
-      for (const message of page?.messages ?? []) {
+      const { messages, more } = await this.#page({ channel, after, limit: 1000, signal: connection.signal });
+      for (const message of messages) {
         size += message.content.length;
         found.push(message);
         if (message.id === last) found.length = 0;
         if (message.id === until) return found;
       }
-      if (!page?.more || !found.length || found.length > heldMessages || size > heldSize) return [];
+      if (!more || !found.length || found.length > heldMessages || size > heldSize) return [];
     }
   }
 
-  /** A page of the history, or undefined if it cannot be had soon. */
-  async #page(connection, query) {
-    for (let tries = 1; tries <= 3 && !connection.signal.aborted; tries++) {
+  /** A page of the history, in up to three tries. */
+  async #page(query) {
+    for (let tries = 1; ; tries++) {
       try {
-        return await this.messages({ ...query, signal: connection.signal });
+        return await this.messages(query);
       } catch (error) {
-        if (!["network", "unavailable", "rate_limited"].includes(error.kind)) return undefined;
-        await sleep(this.#backoff(tries), connection.signal);
+        if (tries === 3 || !["network", "unavailable", "rate_limited"].includes(error.kind)) throw error;
+        await sleep(this.#backoff(tries), query.signal);
       }
     }
-    return undefined;
   }
 
   #hold(name, channel, message) {
@@ -602,11 +631,11 @@ export class Chat extends EventTarget {
 
   async #call(method, path, query, signal) {
     for (let again = typeof this.#source === "function"; ; again = false) {
-      if (this.#state === "closed") throw closedError();
       signal?.throwIfAborted();
       const token = await abortable(this.#credential(), signal);
+      this.#notClosed();
       try {
-        return await request(this.#fetch, method, this.#route(path, query), { token, signal, ending: this.#closing.signal });
+        return await request(this.#fetch, method, this.#route(path, query), { token, signal, among: this.#requests });
       } catch (error) {
         if (!again || error.kind !== "unauthenticated") throw error;
         if (this.#token === token) this.#token = undefined;
@@ -703,15 +732,13 @@ function ending(code) {
   return new ChatError(kind, message, { code });
 }
 
-/** An HTTP request, to the JSON of its answer. */
-async function request(fetch, method, url, { token, body, signal, ending: also }) {
+/** An HTTP request, to the JSON of its answer. It can be stopped by the signal, and among others. */
+async function request(fetch, method, url, { token, body, signal, among }) {
+  signal?.throwIfAborted();
   const stop = new AbortController();
-  const forward = ({ target }) => stop.abort(target.reason);
-  const signals = [signal, also].filter(Boolean);
-  for (const one of signals) {
-    if (one.aborted) throw one.reason;
-    one.addEventListener("abort", forward);
-  }
+  const forward = () => stop.abort(signal.reason);
+  signal?.addEventListener("abort", forward);
+  among?.add(stop);
   const timer = setTimeout(() => stop.abort(new ChatError("network", "no answer came in time")), requestWithin);
   const what = `${method} ${url.pathname}`;
   try {
@@ -732,7 +759,8 @@ async function request(fetch, method, url, { token, body, signal, ending: also }
     throw new ChatError("network", `${what}: ${error.message}`, { cause: error });
   } finally {
     clearTimeout(timer);
-    for (const one of signals) one.removeEventListener("abort", forward);
+    signal?.removeEventListener("abort", forward);
+    among?.delete(stop);
   }
 }
 
@@ -786,6 +814,13 @@ function toMessage(value) {
   return { id, ...inChannel(channel), sender, content, time };
 }
 
+function toConnected(value) {
+  const { username, role, connections, since } = Object(value);
+  for (const part of [username, role, since]) text(part, "a user that makes no sense");
+  if (!Number.isInteger(connections)) throw nonsense("a user without a number of sockets");
+  return { username, role, connections, since };
+}
+
 function toPresence(value) {
   const { username, role, channel, time } = value;
   for (const part of [username, role, time]) text(part, "presence that makes no sense");
@@ -802,7 +837,8 @@ function text(value, otherwise, empty) {
 
 const nonsense = (what) => new ChatError("protocol", what);
 const closedError = () => new ChatError("closed", "this chat was closed");
-const seconds = (n = 0) => n * second;
+/** What a service asks to wait, in ms; an hour is the most. */
+const seconds = (n = 0) => Math.min(n, 3600) * second;
 
 /** Different strings of an option. */
 function list(values, option) {

@@ -1,7 +1,7 @@
 // What a program can do with a Chat, with a chatd that is well.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { Chat, chatd, ChatError, login, open, options, rejection, token } from "./service.js";
+import { Chat, chatd, ChatError, login, open, options, rejection, token, within } from "./service.js";
 
 describe("a chat", () => {
   let service;
@@ -157,6 +157,17 @@ describe("a chat", () => {
     const { error } = await open(t, service.url, { token: token("many") }).nth("close");
     assert.equal(error.kind, "replaced");
     assert.equal(error.code, 4004);
+  });
+
+  test("does without CustomEvent, which Node 18 has not", async (t) => {
+    const { CustomEvent } = globalThis;
+    delete globalThis.CustomEvent;
+    t.after(() => { globalThis.CustomEvent = CustomEvent; });
+    const { Chat: Old } = await import("../../../web/chat.js?without=CustomEvent");
+    const chat = new Old(service.url, { ...options, token: token("eva") });
+    t.after(() => chat.close());
+    const { detail } = await within(new Promise((resolve) => chat.addEventListener("open", resolve)));
+    assert.equal(detail.user.username, "eva");
   });
 
   test("takes what makes no sense for what it is", () => {

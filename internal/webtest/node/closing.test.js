@@ -51,6 +51,17 @@ test("a signal that never comes is not listened to either", async (t) => {
   assert.equal(stop.listeners, 0);
 });
 
+test("many requests at a time are nothing to warn of", async (t) => {
+  const service = await chatd(t);
+  const ana = open(t, service.url, { token: service.login("admin") });
+  const warned = t.mock.fn();
+  process.on("warning", warned);
+  t.after(() => process.off("warning", warned));
+  await Promise.all(Array.from({ length: 30 }, () => ana.chat.messages()));
+  await Promise.all(Array.from({ length: 30 }, (_, i) => ana.chat.broadcast(`${i}`)));
+  assert.deepEqual(warned.mock.calls.map((call) => String(call.arguments[0])), []);
+});
+
 test("a source that is being asked hears of the end", async (t) => {
   let asked;
   const { chat } = open(t, "https://127.0.0.1:1/", { token: ({ signal }) => new Promise(() => { asked = signal; }) });
@@ -131,8 +142,8 @@ test("many that come and go leave no socket at the service", async (t) => {
     if (i % 2) await within(once(chat, "open"), "a socket");
     chat.close();
   }
-  let there;
-  const look = () => ana.chat.connected().then((users) => { there = users; });
-  await look();
-  await poll("eva's going", () => !there.some(({ username }) => username === "eva"), look);
+  let there = ["eva"];
+  await poll("eva's going", () => !there.includes("eva"), async () => {
+    there = (await ana.chat.connected()).map(({ username }) => username);
+  });
 });

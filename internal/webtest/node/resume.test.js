@@ -257,3 +257,21 @@ test("a gap is told once, and what waited comes with the next connection", async
   assert.deepEqual(ana.of("gap"), [{}]);
   assert.deepEqual(ana.of("open").map(({ resumed }) => resumed), [undefined, false, true]);
 });
+
+test("a channel that is joined twice, or again, comes once", async (t) => {
+  const service = await chatd(t);
+  const since = await service.publish("0", "ops");
+  for (const content of numbers(1, 3)) await service.publish(content, "ops");
+  const eva = open(t, service.url, { token: token("eva") });
+  await Promise.all([eva.chat.join("ops", { since }), eva.chat.join("ops", { since })]);
+  await eva.chat.join("ops", { since });
+  assert.deepEqual(eva.contents("ops"), ["1", "2", "3"]);
+  const left = eva.chat.leave("ops");
+  await eva.chat.join("ops", { since }); // left in between, it is asked for from there
+  await left;
+  assert.deepEqual(eva.chat.channels, ["ops"]);
+  assert.deepEqual(eva.contents("ops"), ["1", "2", "3", "1", "2", "3"]);
+  await service.publish("4", "ops");
+  await eva.message("4");
+  assert.deepEqual(eva.of("gap"), []);
+});

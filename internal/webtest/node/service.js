@@ -39,7 +39,7 @@ export async function poll(what, holds, meanwhile = () => {}) {
   const deadline = performance.now() + patience;
   while (!holds()) {
     if (performance.now() > deadline) throw new Error(`waited in vain for ${what}`);
-    meanwhile();
+    await meanwhile();
     await new Promise((resolve) => { setTimeout(resolve, 5); });
   }
 }

@@ -171,6 +171,12 @@ test("a login that is refused is the end, one that cannot be had is tried again"
   assert.equal(outside.kind, "network");
 });
 
+test("a login that is not there is the end", async (t) => {
+  const service = await chatd(t);
+  const { error } = await open(t, service.url, { token: login(new URL("elsewhere/", service.url), "user", "secret") }).nth("close");
+  assert.deepEqual([error.kind, error.code], ["not_found", 404]);
+});
+
 test("a login that is tried too often waits for as long as it is told", async (t) => {
   const service = await scripted(t, {
     answer(request, response) {
