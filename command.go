@@ -217,9 +217,19 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 		c.Close(CloseTokenExpired, "the token is another user's")
 		return nil
 	}
-	was := c.who.Swap(&who)
+	changed := who.User.Role != c.User().Role
+	if changed {
+		switch err := c.mayStay(ctx, who.User); {
+		case errors.Is(err, ErrForbidden):
+			c.Close(CloseTokenExpired, "the new role may not be in a channel that is joined")
+			return nil
+		case err != nil:
+			return err // the token of before goes on
+		}
+	}
+	c.who.Store(&who)
 	c.service.expiries.Set(c, time.Until(who.Expires))
-	if was.User.Role != who.User.Role {
+	if changed {
 		if err := c.rejoin(); err != nil {
 			c.fail("joining channels in another role", err)
 			return nil
@@ -227,6 +237,17 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 	}
 	left := secondsUntil(who.Expires)
 	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, ExpiresIn: &left})
+	return nil
+}
+
+// mayStay says whether u may be in all channels that are joined. Called by who
+// carries out commands, which alone change them.
+func (c *socket) mayStay(ctx context.Context, u User) error {
+	for _, channel := range c.channels {
+		if err := c.service.mayJoin(ctx, u, channel); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

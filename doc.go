@@ -85,7 +85,7 @@
 // behind it in this package: [Authenticator], [Policy], [History], [Registry]. A
 // Registry holds the live sockets; one of your own usually embeds a
 // [*MemoryRegistry]. What a port may be able to besides are further interfaces of
-// one method, found by type assertion when the service is made:
+// one method, found by type assertion:
 //
 //   - [LoginProvider]: an Authenticator that takes passwords; there is a /login then.
 //   - [PresenceSource] and [Notifier]: a Registry that tells of comings and goings.
@@ -93,10 +93,13 @@
 //   - [HealthChecker]: a Registry that knows when a message would get nowhere.
 //   - [Flusher]: a Registry that can be waited for; [Service.Shutdown] does.
 //
-// To embed hands these on: what embeds a [*MemoryRegistry] has all of them but
-// HealthChecker. Package chattest of this module tests a Registry or a History of
-// your own; redisregistry and sqlhistory are modules with some for several nodes
-// and for keeping, prommetrics shows [Service.Stats] to Prometheus.
+// To embed hands these on: what embeds a [*MemoryRegistry] has those of a Registry
+// but HealthChecker. What embeds a Registry, the interface, has none of them.
+//
+// Of this module's other packages, chattest tests a Registry or a History of your
+// own, client connects other Go programs, and web has a page. In modules of their
+// own, redisregistry is for several nodes, sqlhistory keeps messages in a database,
+// and prommetrics shows [Service.Stats] to Prometheus.
 //
 // # Concurrency and errors
 //

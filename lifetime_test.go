@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +102,69 @@ func TestRefreshChangesTheRole(t *testing.T) {
 	c.answer(`{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "ana", Role: chat.RoleUser}, time.Hour) + `"}`)
 	if try() != "error" {
 		t.Error("broadcast although no admin any more")
+	}
+}
+
+// rolePolicy lets into a channel whose role is its name.
+type rolePolicy struct{ chat.DefaultPolicy }
+
+func (rolePolicy) Join(_ context.Context, u chat.User, channel string) error {
+	if u.Role != channel {
+		return fmt.Errorf("%w: for %s", chat.ErrForbidden, channel)
+	}
+	return nil
+}
+
+func TestRefreshToARoleThatMayNotBeInAChannel(t *testing.T) {
+	s := serve(t, chat.WithPolicy(rolePolicy{}))
+	refresh := func(role string) string {
+		return `{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "ana", Role: role}, time.Hour) + `"}`
+	}
+	c := s.dial("ana")
+	if got := c.answer(refresh("red")); got.Type != "ack" {
+		t.Fatalf("a refresh without channels: %+v", got)
+	}
+	if got := c.answer(`{"type":"join","channel":"red"}`); got.Type != "ack" {
+		t.Fatalf("joining: %+v", got)
+	}
+	if got := c.answer(refresh("red")); got.Type != "ack" {
+		t.Fatalf("a refresh in the same role: %+v", got)
+	}
+	c.send(refresh("blue"))
+	c.wantClose(4001)
+}
+
+// brokenLater is a policy that knows everything until it is broken.
+type brokenLater struct {
+	chat.DefaultPolicy
+	broken *atomic.Bool
+}
+
+func (p brokenLater) Join(context.Context, chat.User, string) error {
+	if p.broken.Load() {
+		return errors.New("the policy's database is away")
+	}
+	return nil
+}
+
+func TestRefreshToARoleOfWhichThePolicyCannotTell(t *testing.T) {
+	var broken atomic.Bool
+	s := serve(t, chat.WithPolicy(brokenLater{broken: &broken}))
+	c := s.dial("ana")
+	c.answer(`{"type":"join","channel":"red"}`)
+	broken.Store(true)
+	refresh := func(role string) event {
+		return c.answer(`{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "ana", Role: role}, time.Hour) + `"}`)
+	}
+	if got := refresh(chat.RoleAdmin); got.Code != "unavailable" {
+		t.Errorf("answer = %+v, want unavailable", got)
+	}
+	if got := c.answer(`{"type":"broadcast","content":"x"}`); got.Code != "forbidden" {
+		t.Errorf("answer = %+v: the new role holds all the same", got)
+	}
+	broken.Store(false)
+	if got := refresh(chat.RoleAdmin); got.Type != "ack" {
+		t.Errorf("answer = %+v, want an ack once the policy can tell", got)
 	}
 }
 
