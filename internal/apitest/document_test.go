@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/reto10/chat"
 	"github.com/reto10/chat/internal/chatdtest"
 )
 
@@ -28,15 +30,11 @@ type object = map[string]any
 // load reads a file as JSON would have it.
 func load(t *testing.T, path string) object {
 	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var doc object
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	if err := yaml.Unmarshal([]byte(read(t, path)), &doc); err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
-	text, err = json.Marshal(doc)
+	text, err := json.Marshal(doc)
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
@@ -45,6 +43,15 @@ func load(t *testing.T, path string) object {
 		t.Fatal(err)
 	}
 	return doc
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // at is the part of a document that a path of keys leads to.
@@ -86,6 +93,14 @@ func TestTheOpenAPIDocumentIsValid(t *testing.T) {
 	// Its examples are checked against their schemas, too.
 	if err := doc.Validate(t.Context(), openapi3.EnableSchemaFormatValidation()); err != nil {
 		t.Error(err)
+	}
+	broken := strings.Replace(read(t, openAPIFile), "token_type: bearer, expires_in: 900", "token_type: bearer, expires_in: soon", 1)
+	wrong, err := openapi3.NewLoader().LoadFromData([]byte(broken))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wrong.Validate(t.Context()) == nil {
+		t.Error("an example that is none is let pass")
 	}
 	operations := make(map[string]bool)
 	for path, item := range doc.Paths.Map() {
@@ -159,5 +174,26 @@ func TestTheDocumentsAgree(t *testing.T) {
 	}
 	if diff := cmp.Diff(described(at(t, routes, "Message", "properties")), described(message)); diff != "" {
 		t.Errorf("message (-openapi +asyncapi):\n%s", diff)
+	}
+}
+
+// The longest id and the longest names are within the bounds.
+func TestTheLongestNamesAreAllowed(t *testing.T) {
+	name := strings.Repeat("~", 128)
+	e := newEvents(t)
+	longest := func() object {
+		return object{
+			"type": "message", "sender": name, "content": "x", "time": "2026-11-24T03:31:58.926Z", "channel": chat.OwnChannel(name),
+			"id": chat.FormatID(chat.OwnChannel(name), chat.Place{Epoch: strings.Repeat("e", 32), Seq: math.MaxUint64}),
+		}
+	}
+	if err := e.messages["message"].Validate(longest()); err != nil {
+		t.Error(err)
+	}
+	for _, field := range []string{"sender", "channel", "id"} {
+		over := longest()
+		if over[field] = over[field].(string) + "x"; e.messages["message"].Validate(over) == nil {
+			t.Errorf("a longer %s is allowed", field)
+		}
 	}
 }
