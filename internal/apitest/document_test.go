@@ -121,26 +121,29 @@ func TestTheAsyncAPIDocumentIsValid(t *testing.T) {
 		}
 		t.Skip("no AsyncAPI parser here: make test installs it")
 	}
-	check := func(doc object) []byte {
-		t.Helper()
-		text, err := json.Marshal(doc)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command(node, "validate.js")
-		cmd.Dir, cmd.Stdin = "node", bytes.NewReader(text)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("validate.js: %v\n%s", err, out)
-		}
-		return out
+	broken := load(t, asyncAPIFile)
+	at(t, broken, "operations", "join")["action"] = "listen"
+	documents, err := json.Marshal([]object{load(t, asyncAPIFile), broken})
+	if err != nil {
+		t.Fatal(err)
 	}
-	doc := load(t, asyncAPIFile)
-	if found := check(doc); len(found) > 0 {
-		t.Errorf("%s", found)
+	cmd := exec.Command(node, "validate.js")
+	cmd.Dir, cmd.Stdin = "node", bytes.NewReader(documents)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("validate.js: %v\n%s", err, errs.String())
 	}
-	at(t, doc, "operations", "join")["action"] = "listen"
-	if found := check(doc); len(found) == 0 {
+	read(t, "node/validate.js") // whether a result is kept depends on it
+	var found [2][]string
+	if err := json.Unmarshal(out, &found); err != nil {
+		t.Fatalf("%s: %v", out, err)
+	}
+	for _, finding := range found[0] {
+		t.Error(finding)
+	}
+	if len(found[1]) == 0 {
 		t.Error("a broken document is let pass")
 	}
 }
