@@ -270,6 +270,17 @@ func (p *peer) until(kind string) object {
 	}
 }
 
+// hears reads up to the news of a user's coming or going, to or from a channel or,
+// with nil, the service.
+func (p *peer) hears(kind, username string, channel any) {
+	p.t.Helper()
+	for {
+		if event := p.until(kind); event["username"] == username && event["channel"] == channel {
+			return
+		}
+	}
+}
+
 // closed reads up to the end, and wants it to be with this code.
 func (p *peer) closed(code int) {
 	p.t.Helper()

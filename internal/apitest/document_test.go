@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"strings"
@@ -14,37 +15,46 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/docs"
 	"github.com/reto10/chat/internal/chatdtest"
 )
 
 const (
-	openAPIFile  = "../../docs/openapi.yaml"
-	asyncAPIFile = "../../docs/asyncapi.yaml"
+	openAPIFile  = "openapi.yaml"
+	asyncAPIFile = "asyncapi.yaml"
 )
 
 // object is of JSON.
 type object = map[string]any
 
-// load reads a file as JSON would have it.
-func load(t *testing.T, path string) object {
+// load reads a document as JSON would have it.
+func load(t *testing.T, name string) object {
 	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var doc object
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		t.Fatalf("%s: %v", path, err)
+	if err := yaml.Unmarshal(read(t, name), &doc); err != nil {
+		t.Fatalf("%s: %v", name, err)
 	}
-	text, err = json.Marshal(doc)
+	text, err := json.Marshal(doc)
 	if err != nil {
-		t.Fatalf("%s: %v", path, err)
+		t.Fatalf("%s: %v", name, err)
 	}
 	doc = nil
 	if err := json.Unmarshal(text, &doc); err != nil {
 		t.Fatal(err)
 	}
 	return doc
+}
+
+// read is a document's text. It comes from this binary, by which go test tells
+// whether a result that it has kept still holds.
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	text, err := docs.Files.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 // at is the part of a document that a path of keys leads to.
@@ -79,13 +89,21 @@ func strict(v any) {
 
 func TestTheOpenAPIDocumentIsValid(t *testing.T) {
 	loader := openapi3.NewLoader()
-	doc, err := loader.LoadFromFile(openAPIFile)
+	doc, err := loader.LoadFromData(read(t, openAPIFile))
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Its examples are checked against their schemas, too.
 	if err := doc.Validate(t.Context(), openapi3.EnableSchemaFormatValidation()); err != nil {
 		t.Error(err)
+	}
+	broken := bytes.Replace(read(t, openAPIFile), []byte("token_type: bearer, expires_in: 900"), []byte("token_type: bearer, expires_in: soon"), 1)
+	wrong, err := openapi3.NewLoader().LoadFromData(broken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wrong.Validate(t.Context()) == nil {
+		t.Error("an example that is none is let pass")
 	}
 	operations := make(map[string]bool)
 	for path, item := range doc.Paths.Map() {
@@ -106,26 +124,31 @@ func TestTheAsyncAPIDocumentIsValid(t *testing.T) {
 		}
 		t.Skip("no AsyncAPI parser here: make test installs it")
 	}
-	check := func(doc object) []byte {
-		t.Helper()
-		text, err := json.Marshal(doc)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command(node, "validate.js")
-		cmd.Dir, cmd.Stdin = "node", bytes.NewReader(text)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("validate.js: %v\n%s", err, out)
-		}
-		return out
+	broken := load(t, asyncAPIFile)
+	at(t, broken, "operations", "join")["action"] = "listen"
+	documents, err := json.Marshal([]object{load(t, asyncAPIFile), broken})
+	if err != nil {
+		t.Fatal(err)
 	}
-	doc := load(t, asyncAPIFile)
-	if found := check(doc); len(found) > 0 {
-		t.Errorf("%s", found)
+	cmd := exec.Command(node, "validate.js")
+	cmd.Dir, cmd.Stdin = "node", bytes.NewReader(documents)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("validate.js: %v\n%s", err, errs.String())
 	}
-	at(t, doc, "operations", "join")["action"] = "listen"
-	if found := check(doc); len(found) == 0 {
+	if _, err := os.ReadFile("node/validate.js"); err != nil { // which go test has to look at, too
+		t.Fatal(err)
+	}
+	var found [2][]string
+	if err := json.Unmarshal(out, &found); err != nil {
+		t.Fatalf("%s: %v", out, err)
+	}
+	for _, finding := range found[0] {
+		t.Error(finding)
+	}
+	if len(found[1]) == 0 {
 		t.Error("a broken document is let pass")
 	}
 }
@@ -159,5 +182,26 @@ func TestTheDocumentsAgree(t *testing.T) {
 	}
 	if diff := cmp.Diff(described(at(t, routes, "Message", "properties")), described(message)); diff != "" {
 		t.Errorf("message (-openapi +asyncapi):\n%s", diff)
+	}
+}
+
+// The longest id and the longest names are within the bounds.
+func TestTheLongestNamesAreAllowed(t *testing.T) {
+	name := strings.Repeat("~", 128)
+	e := newEvents(t)
+	longest := func() object {
+		return object{
+			"type": "message", "sender": name, "content": "x", "time": "2026-11-24T03:31:58.926Z", "channel": chat.OwnChannel(name),
+			"id": chat.FormatID(chat.OwnChannel(name), chat.Place{Epoch: strings.Repeat("e", 32), Seq: math.MaxUint64}),
+		}
+	}
+	if err := e.messages["message"].Validate(longest()); err != nil {
+		t.Error(err)
+	}
+	for _, field := range []string{"sender", "channel", "id"} {
+		over := longest()
+		if over[field] = over[field].(string) + "x"; e.messages["message"].Validate(over) == nil {
+			t.Errorf("a longer %s is allowed", field)
+		}
 	}
 }

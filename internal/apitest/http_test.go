@@ -2,6 +2,7 @@ package apitest
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -74,6 +75,11 @@ func askEverything(t *testing.T, c *contract) {
 	c.want(t, d, request{method: "POST", path: "/messages", token: admin, body: `{"content":"to one","channel":"@user"}`, kind: jsonType}, 201)
 	bulk := `"` + strings.Repeat("x", 70<<10) + `"`
 
+	var tooMany strings.Builder
+	for i := range chat.DefaultChannelsPerSocket + 1 {
+		fmt.Fprintf(&tooMany, "channel=%d&", i)
+	}
+
 	type test struct {
 		request
 		want int
@@ -97,6 +103,7 @@ func askEverything(t *testing.T, c *contract) {
 		{request{method: "GET", path: "/ws/chat", token: user, header: handshake("Origin", goodPage)}, 101, false},
 		{request{method: "GET", path: "/ws/chat", token: user, header: handshake("Sec-WebSocket-Key", "short")}, 400, true},
 		{request{method: "GET", path: "/ws/chat?channel=no/name", token: user, header: handshake()}, 400, true},
+		{request{method: "GET", path: "/ws/chat?" + strings.TrimSuffix(tooMany.String(), "&"), token: user, header: handshake()}, 400, false},
 		{request{method: "GET", path: "/ws/chat", header: handshake()}, 401, true},
 		{request{method: "GET", path: "/ws/chat", token: "forged", header: handshake()}, 401, false},
 		{request{method: "GET", path: "/ws/chat?channel=@admin", token: user, header: handshake()}, 403, false},
@@ -228,8 +235,8 @@ func guessPasswords(t *testing.T, c *contract) {
 
 // crowdLogin tries more passwords at once than may wait for their turn.
 func crowdLogin(t *testing.T, c *contract) {
-	// Of cost 12: the first is checked for longer than the others take to come.
-	const slow = "admin:$2a$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW:admin\n"
+	// Of cost 16: the first is checked for longer than the others take to come.
+	const slow = "admin:$2a$16$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW:admin\n"
 	d := chatd.Run(t, []string{"GOMAXPROCS=2"}, "-addr", "127.0.0.1:0", "-users", chatdtest.WriteFile(t, "users", slow))
 	var tries sync.WaitGroup
 	busy := make(chan bool, 39)

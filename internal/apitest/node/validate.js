@@ -1,5 +1,5 @@
-// Reads an AsyncAPI document on stdin and prints what is wrong with it, by the
-// official parser: a line for each error or warning.
+// Reads a list of AsyncAPI documents on stdin and writes a list of what the official
+// parser finds wrong with each, errors and warnings, both as JSON.
 'use strict';
 
 const { readFileSync } = require('node:fs');
@@ -7,9 +7,13 @@ const { Parser } = require('@asyncapi/parser');
 
 const WARNING = 1; // 0 is an error, 2 and 3 are hints
 
-new Parser().parse(readFileSync(0, 'utf8')).then(({ document, diagnostics }) => {
-  for (const d of diagnostics.filter((d) => d.severity <= WARNING)) {
-    console.log(`${d.path.join('.')}: ${d.message} (${d.code})`);
-  }
-  if (document === undefined && diagnostics.length === 0) console.log('no document');
+async function findings(document) {
+  const { diagnostics } = await new Parser().parse(document);
+  return diagnostics
+    .filter((d) => d.severity <= WARNING)
+    .map((d) => `${d.path.join('.')}: ${d.message} (${d.code})`);
+}
+
+Promise.all(JSON.parse(readFileSync(0, 'utf8')).map(findings)).then((all) => {
+  console.log(JSON.stringify(all));
 });
