@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/reto10/chat"
 )
 
@@ -26,7 +28,21 @@ const maxChannels = 100_000
 type History struct {
 	registry *Registry
 	calls    atomic.Uint64
+	lanes    []lane // one, or one for each bucket of a cluster
 }
+
+func newHistory(r *Registry) *History {
+	h := &History{registry: r, lanes: make([]lane, 1)}
+	if _, cluster := r.client.(*redis.ClusterClient); cluster {
+		h.lanes = make([]lane, buckets) // no master waits for another
+	}
+	for i := range h.lanes {
+		h.lanes[i].server, h.lanes[i].script = r.server, publishScript
+	}
+	return h
+}
+
+func (h *History) lane(channel string) *lane { return &h.lanes[bucketOf(channel)%len(h.lanes)] }
 
 // body is what is stored of a message beside its place and channel.
 type body struct {
@@ -48,8 +64,7 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 	k := r.server.keys
 	before := r.server.sighted(m.Channel)
 	name := r.node + "-" + strconv.FormatUint(h.calls.Add(1), 36)
-	reply, err := r.server.eval(ctx, publishScript,
-		[]string{k.places(m.Channel), k.stream(m.Channel), k.call(m.Channel, name)},
+	reply, err := h.lane(m.Channel).run(ctx, []string{k.places(m.Channel), k.stream(m.Channel), k.call(m.Channel, name)},
 		newEra(), m.Channel, text, r.cfg.count, r.cfg.age.Milliseconds(), k.topic(m.Channel),
 		r.publishCommand(), name, maxChannels)
 	if err != nil {

@@ -105,7 +105,7 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 		r.tags = append(r.tags, strconv.Itoa(i))
 	}
 	r.ledger = newLedger(r)
-	r.own = &History{registry: r}
+	r.own = newHistory(r)
 	r.ReadHistory(r.own)
 	r.down.Store(&outage{errors.New("not connected yet")})
 	r.subs.acquire(r.server.keys.eventTopic(), nil)
