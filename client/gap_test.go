@@ -188,3 +188,43 @@ func TestWhatIsHeldBehindAGapIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// A connection that ends while what is kept is handed on loses nothing of that.
+func TestAGapThatIsBeingFilledWhenTheConnectionEndsIsFilledByTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipes(t, nil, keep(50))
+		c := dialPipes(t, s, client.WithToken(tokenFor(t, "ana", 24*time.Hour)), client.WithEventLimit(5, 1<<20))
+		var got []string
+		gaps := 0
+		s.publish("", "the first")
+		for event, err := range c.Events(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch e := event.(type) {
+			case client.Message:
+				if e.Content == "the first" {
+					s.pipes.cut()
+					s.publish("", numbered("", 80)...)
+					continue
+				}
+				if got = append(got, e.Content); len(got) == 10 {
+					s.pipes.cut()
+					synctest.Wait()
+					s.publish("", "live")
+				}
+			case client.Gap:
+				gaps++
+			}
+			if len(got) > 0 && got[len(got)-1] == "live" {
+				break
+			}
+		}
+		if diff := cmp.Diff(append(numbered("", 80)[30:], "live"), got); diff != "" {
+			t.Errorf("messages (-want +got):\n%s", diff)
+		}
+		if gaps != 1 {
+			t.Errorf("%d gaps", gaps)
+		}
+	})
+}
