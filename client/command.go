@@ -170,7 +170,7 @@ func (c *Client) joined(name, since string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.find(name) == nil {
-		c.channels = append(c.channels, c.newChannel(name, since))
+		c.channels = append(c.channels, newChannel(name, since))
 	}
 }
 

@@ -138,18 +138,17 @@ func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channe
 	}
 	c.cfg.logger.Info("connected", "url", c.cfg.base, "user", printable(w.User), "session", printable(w.Session), "gaps", len(s.gaps))
 	c.tell(Connected{User: w.User, Role: w.Role, Session: w.Session, Resumed: resumed && len(s.gaps) == 0})
+	if c.behind {
+		return nil // what is not told now is found again by the next connection
+	}
+	// All of them are told, though that may be more than there is room for: each
+	// connection would fall behind by these alone.
 	for _, g := range s.gaps {
 		if g.channel.told != g.after {
 			g.channel.told = g.after
-			c.tell(Gap{Channel: g.channel.name, After: g.after})
+			c.enqueue(item{event: Gap{Channel: g.channel.name, After: g.after}})
 		}
-		g.channel.filling = !c.behind
-	}
-	if c.behind { // by these events
-		for _, g := range s.gaps {
-			g.channel.told = ""
-		}
-		c.release()
+		g.channel.filling = true
 	}
 	return nil
 }

@@ -218,7 +218,7 @@ func (s *session) offer(ctx context.Context, name string, it item) {
 			it.channel = ch
 		}
 		if it.id != "" && ch.filling {
-			if ch.held.fits(it.size) {
+			if c.holds(it.size) {
 				ch.held.push(it)
 				return
 			}
