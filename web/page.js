@@ -137,7 +137,7 @@ class Page {
     this.#offer();
     void this.#begin();
     // Who has just logged in can write at once, unless that opens a keyboard on the screen.
-    if (this.#admin && document.activeElement === byId("feed") && !matchMedia("(pointer: coarse)").matches) this.#composer.focus();
+    if (resumed === undefined && this.#admin && document.activeElement === byId("feed") && !matchMedia("(pointer: coarse)").matches) this.#composer.focus();
   }
 
   #closed(error) {
