@@ -15,11 +15,12 @@ function counting(next) {
 }
 
 test("a socket outlives its first token", async (t) => {
-  const service = await chatd(t, { args: ["-token-ttl", "2s"] });
+  const service = await chatd(t, { args: ["-token-ttl", "5s"] });
   const source = counting(() => service.login("user")());
+  const begin = performance.now();
   const eva = open(t, service.url, { token: source });
   await eva.nth("open");
-  await poll("the fourth token", () => source.asked >= 4);
+  await poll("two tokens more", () => source.asked >= 3 && performance.now() - begin > 6000);
   await service.publish("still there");
   await eva.message("still there");
   assert.deepEqual(eva.of("waiting"), []);
@@ -55,6 +56,14 @@ test("a token is used again for as long as it holds", async (t) => {
   await eva.nth("open", 2);
   await eva.chat.messages();
   assert.equal(source.asked, 1);
+
+  const time = clock(t);
+  between.refuse();
+  await eva.nth("waiting", 2);
+  between.refuse(false);
+  time(800_000); // when it would have been refreshed
+  await poll("the next connection", () => eva.of("open").length === 3, () => time(100));
+  assert.equal(source.asked, 2);
 });
 
 test("a source that fails is asked again", async (t) => {
