@@ -1,7 +1,7 @@
 // The list of what can be shown: everything, everyone's channel, one's own, each
 // channel joined. And the way into further ones.
 
-import { byId, element, say } from "./element.js";
+import { arrange, byId, element, say } from "./element.js";
 import { problem, text } from "./text.js";
 
 const NAME = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -17,6 +17,7 @@ export const ALL = "all", EVERYONE = "everyone", OWN = "own";
 
 export class Channels {
   #list = byId("channels");
+  #rows = new Map(); // by key
   #select; // called with a key
   #leave; // called with a channel's name
 
@@ -49,25 +50,33 @@ export class Channels {
     say(byId("join-problem"), problem(error));
   }
 
-  /** rows: {key, label, unread, channel?}; current: the key of what is on show. */
+  /** rows: {key, sign, label, unread, channel?}; current: the key of what is on show. */
   render(rows, current) {
-    const focused = document.activeElement?.closest("#channels li")?.dataset.key;
-    this.#list.replaceChildren(...rows.map((row) => element("li", { "data-key": row.key },
-      element("button", {
-        type: "button", className: "channel", onclick: () => this.#select(row.key),
-        ...(row.key === current ? { "aria-current": "page" } : {}),
-      },
-        element("span", { className: "sign", textContent: row.sign, "aria-hidden": "true" }),
-        element("bdi", { className: "label", textContent: row.label }),
-        row.unread ? element("span", { className: "count", textContent: row.unread > 99 ? "99+" : String(row.unread) }) : undefined,
-        row.unread ? element("span", { className: "unseen", textContent: text("channels.unread", { count: row.unread }) }) : undefined),
-      row.channel === undefined ? undefined : element("button", {
-        type: "button", className: "quiet icon leave", onclick: () => this.#leave(row.channel),
-        ariaLabel: text("channels.leave", { channel: row.channel }), title: text("channels.leave", { channel: row.channel }),
-      }))));
-    if (focused !== undefined) {
-      const again = [...this.#list.children].find((li) => li.dataset.key === focused) ?? this.#list.firstElementChild;
-      again?.querySelector("button").focus();
-    }
+    const focused = document.activeElement?.closest("#channels li");
+    for (const key of [...this.#rows.keys()]) if (!rows.some((row) => row.key === key)) this.#rows.delete(key);
+    arrange(this.#list, rows.map((row) => {
+      if (!this.#rows.has(row.key)) this.#rows.set(row.key, this.#row(row));
+      const { item, button, count, words } = this.#rows.get(row.key);
+      if (row.key === current) button.setAttribute("aria-current", "page");
+      else button.removeAttribute("aria-current");
+      count.hidden = words.hidden = !row.unread;
+      count.textContent = row.unread > 99 ? "99+" : String(row.unread);
+      words.textContent = text("channels.unread", { count: row.unread });
+      return item;
+    }));
+    if (focused && !focused.isConnected) this.#list.querySelector("[aria-current]")?.focus();
+  }
+
+  #row({ key, sign, label, channel }) {
+    const count = element("span", { className: "count", "aria-hidden": "true" });
+    const words = element("span", { className: "unseen" });
+    const button = element("button", { type: "button", className: "channel", onclick: () => this.#select(key) },
+      element("span", { className: "sign", textContent: sign, "aria-hidden": "true" }),
+      element("bdi", { className: "label", textContent: label }), count, words);
+    const leave = channel === undefined ? undefined : element("button", {
+      type: "button", className: "quiet icon leave", onclick: () => this.#leave(channel),
+      ariaLabel: text("channels.leave", { channel }), title: text("channels.leave", { channel }),
+    });
+    return { item: element("li", { "data-key": key }, button, leave), button, count, words };
   }
 }

@@ -20,6 +20,7 @@ export class Composer {
   #broadcast; // (content, {channel, signal}) to a promise
   #connected; // whether there is a connection now
   #sending; // the AbortController of what is on its way
+  #offered; // {channels, people}
   #unconfirmed; // {content, channel} of what may have been sent
 
   constructor({ broadcast, connected }) {
@@ -42,6 +43,7 @@ export class Composer {
       if (!this.#unconfirmed) say(this.#problem, "");
     });
     this.#to.addEventListener("change", () => this.#choose());
+    this.#to.addEventListener("blur", () => this.#list());
     this.#name.addEventListener("input", () => say(this.#problem, ""));
     this.#cancel.addEventListener("click", () => this.#sending?.abort());
     addEventListener("beforeunload", (event) => {
@@ -55,6 +57,12 @@ export class Composer {
 
   /** Offers targets: channels by name, people by username. What was chosen stays. */
   offer(channels, people) {
+    this.#offered = { channels, people };
+    if (document.activeElement !== this.#to) this.#list(); // it may be open
+  }
+
+  #list() {
+    let { channels, people } = this.#offered;
     const chosen = this.#to.value;
     const named = chosen.startsWith("@") ? chosen.slice(1) : undefined;
     if (named !== undefined && !people.includes(named)) people = [...people, named]; // who left can be written to
@@ -132,7 +140,7 @@ export class Composer {
 
   async #submit() {
     const typed = this.#content.value;
-    const content = typed.replace(/\s+$/, "");
+    const content = typed.trimEnd();
     if (this.#sending || !content) return;
     const channel = this.#target();
     if (channel === null) {

@@ -13,6 +13,17 @@ export function element(name, properties = {}, ...children) {
   return e;
 }
 
+/** Makes nodes, all different, the children of a parent. What is there already and in order is not touched: it may be pressed or have the focus. */
+export function arrange(parent, nodes) {
+  const wanted = new Set(nodes);
+  for (const node of [...parent.children]) if (!wanted.has(node)) node.remove();
+  let next = parent.firstElementChild;
+  for (const node of wanted) {
+    if (node === next) next = next.nextElementSibling;
+    else parent.insertBefore(node, next);
+  }
+}
+
 /** Shows what went wrong in its place, or with "" nothing. */
 export function say(e, words) {
   e.textContent = words;
@@ -28,6 +39,19 @@ export function avatar(e, name) {
   e.textContent = first.toLocaleUpperCase();
   e.ariaHidden = "true";
   return e;
+}
+
+/** Opens a dialog over the page; resolves, to what its button stands for, when it is closed. */
+export function ask(dialog) {
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", function closed() {
+      if (dialog.open) return; // it tells of the time before
+      dialog.removeEventListener("close", closed);
+      resolve(dialog.returnValue);
+    });
+  });
 }
 
 const announcer = byId("announcer");

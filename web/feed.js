@@ -2,7 +2,7 @@
 // It stays at the bottom while the reader is there, and where the reader is
 // otherwise, whatever comes or goes above and below.
 
-import { avatar, byId, element } from "./element.js";
+import { arrange, avatar, byId, element } from "./element.js";
 import { dayName, format, list, sameDay, text } from "./text.js";
 
 /** How many entries are in the document at most, and by how many it grows. */
@@ -161,17 +161,8 @@ export class Feed {
   /** Makes the document hold the entries from start to end. */
   #render(start, end) {
     const wanted = new Set(this.#entries.slice(start, end));
-    for (const [entry, node] of this.#nodes) {
-      if (wanted.has(entry)) continue;
-      node.remove();
-      this.#nodes.delete(entry);
-    }
-    let next = this.#items.firstElementChild;
-    for (const entry of wanted) {
-      const node = this.#node(entry);
-      if (node === next) next = next.nextElementSibling;
-      else this.#items.insertBefore(node, next);
-    }
+    for (const entry of this.#nodes.keys()) if (!wanted.has(entry)) this.#nodes.delete(entry);
+    arrange(this.#items, [...wanted].map((entry) => this.#node(entry)));
     this.#start = start;
     this.#end = end;
     for (let i = start; i < end; i++) this.#regroup(i, start);

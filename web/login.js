@@ -2,7 +2,7 @@
 // TokenSource, and nowhere else.
 
 import { login } from "./chat.js";
-import { byId, say } from "./element.js";
+import { ask, byId, say } from "./element.js";
 import { problem, text } from "./text.js";
 
 /** Logs in once, and gives a TokenSource that begins with the token of that. */
@@ -47,7 +47,7 @@ function run(form, { base, username, password, trouble, button, signal }) {
 export async function logIn(base) {
   const button = byId("login-button"), username = byId("username");
   const done = new AbortController();
-  button.disabled = false;
+  byId("login").hidden = false;
   username.focus();
   const entered = await run(byId("login-form"), {
     base, username, password: byId("password"), trouble: byId("login-problem"), button, signal: done.signal,
@@ -63,19 +63,16 @@ export function logInAgain(base, name) {
   username.value = name;
   password.value = "";
   say(byId("again-problem"), "");
-  dialog.showModal();
-  password.focus();
   const closing = new AbortController();
-  const closed = new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      closing.abort();
-      resolve(undefined);
-    }, { once: true });
+  const closed = ask(dialog).then(() => {
+    closing.abort();
+    password.value = "";
   });
+  password.focus();
   const entered = run(byId("again-form"), {
     base, username, password, trouble: byId("again-problem"), button: byId("again-button"), signal: closing.signal,
   }).then(({ source }) => {
-    dialog.close();
+    if (!closing.signal.aborted) dialog.close();
     return source;
   });
   return Promise.race([entered, closed]);

@@ -137,7 +137,7 @@ class Page {
     this.#offer();
     void this.#begin();
     // Who has just logged in can write at once, unless that opens a keyboard on the screen.
-    if (this.#admin && document.activeElement === byId("feed") && !matchMedia("(pointer: coarse)").matches) this.#composer.focus();
+    if (resumed === undefined && this.#admin && document.activeElement === byId("feed") && !matchMedia("(pointer: coarse)").matches) this.#composer.focus();
   }
 
   #closed(error) {
@@ -145,7 +145,7 @@ class Page {
     this.#outage ??= { from: Date.now() };
     this.#people.pause();
     this.#composer.waiting();
-    switch (error?.kind) {
+    switch (error.kind) {
       case "unauthenticated":
         this.#connection.ended(text("again.banner"), text("again.action"), () => void this.#again());
         void this.#again();
@@ -279,7 +279,7 @@ class Page {
     const size = channels.reduce((n, c) => n + c.size, 0);
     const slack = this.#feed.atBottom ? 1 : SLACK;
     if (count <= MANY * slack && size <= MUCH * slack) return;
-    const share = Math.floor(Math.min(MANY, count * MUCH / size) / 2 / channels.length);
+    const share = Math.ceil(Math.min(MANY, count * MUCH / size) / 2 / channels.length);
     for (const channel of channels) channel.trim(share);
     this.#notes.splice(0, this.#notes.length - NOTES);
     this.#feed.replace(this.#merged());
@@ -371,14 +371,14 @@ class Page {
 
   async #broadcast(content, { channel, signal }) {
     const id = await this.#chat.broadcast(content, { channel, signal });
-    if (this.#channels.has(channel)) return;
-    // It reaches others only: the page has to show it itself.
-    this.#note({ id, channel, sender: this.#username, content, time: Date.now(), sent: true });
+    // What does not come back the page has to show itself.
+    if (!this.#channels.has(channel)) this.#note({ id, channel, sender: this.#username, content, time: Date.now(), sent: true });
+    this.#feed.toBottom();
   }
 
   async #join(name) {
+    await this.#chat.join(name, { signal: AbortSignal.timeout(20_000) });
     if (!this.#channels.has(name)) {
-      await this.#chat.join(name, { signal: AbortSignal.timeout(20_000) });
       this.#notes = this.#notes.filter((n) => !n.sent || n.channel !== name); // they come with its history
       this.#channels.set(name, new Channel(name));
     }
@@ -397,8 +397,10 @@ class Page {
         return;
       }
     }
+    this.#flush();
+    if (this.#view === `#${name}`) this.#view = ALL;
     this.#channels.delete(name);
-    this.#show(this.#view === `#${name}` ? ALL : this.#view);
+    this.#show(this.#view);
     this.#offer();
   }
 

@@ -1,11 +1,13 @@
 // Who is connected, for an admin: asked for at the start, after comings and goings
 // gathered a little, and every so often while the page can be seen.
 
-import { announce, avatar, byId, element, say } from "./element.js";
+import { announce, arrange, ask, avatar, byId, element, say } from "./element.js";
 import { moment, problem, text } from "./text.js";
 
 const GATHER = 400; // ms
-const OFTEN = 30_000;
+const OFTEN = 20_000;
+/** Who was sent away and is back by then was perhaps told of neither way. */
+const BACK = 3_000;
 
 export class People {
   #list = byId("people-list");
@@ -16,6 +18,7 @@ export class People {
   #asking = false;
   #stale = false; // something has changed since it asked
   #users = [];
+  #rows = new Map(); // by username
   #write; // called with a username
   #changed; // called when the list has changed
 
@@ -86,37 +89,43 @@ export class People {
   }
 
   #render() {
-    // The focus stays with the person, whose row is a new one.
-    const focused = document.activeElement?.closest("#people-list li")?.dataset.name;
-    const which = document.activeElement?.className;
-    this.#list.replaceChildren(...this.#users.map((u) => this.#row(u)));
-    if (focused !== undefined) {
-      const row = [...this.#list.children].find((li) => li.dataset.name === focused);
-      [...row?.querySelectorAll("button") ?? []].find((b) => b.className === which)?.focus();
+    const rows = new Map();
+    for (const user of this.#users) {
+      const row = this.#rows.get(user.username) ?? this.#row(user.username);
+      const { connections, since, role } = user;
+      row.detail.textContent =
+        `${text("people.sockets", { count: connections })} · ${text("people.since", { time: moment(Date.parse(since)) })}`;
+      row.admin.hidden = role !== "admin";
+      rows.set(user.username, row);
     }
+    const focused = document.activeElement?.closest("#people-list li");
+    this.#rows = rows;
+    arrange(this.#list, [...rows.values()].map(({ item }) => item));
+    if (focused && !focused.isConnected) this.#list.querySelector("button")?.focus();
     this.#changed(this.#users.length);
   }
 
-  #row(user) {
-    const own = user.username === this.#me;
-    const detail = `${text("people.sockets", { count: user.connections })} · ${text("people.since", { time: moment(Date.parse(user.since)) })}`;
-    return element("li", { className: "person", "data-name": user.username },
-      avatar(element("span"), user.username),
+  #row(name) {
+    const own = name === this.#me;
+    const admin = element("span", { className: "tag", textContent: text("role.admin") });
+    const detail = element("p", { className: "detail" });
+    const act = (className, key, onclick) => element("button", {
+      type: "button", className: `quiet small ${className}`, textContent: text(key), onclick,
+    });
+    const write = act("write-to", "people.write", () => this.#write(name));
+    write.ariaLabel = text("people.write-to", { name });
+    const cut = act("cut", "people.disconnect", () => void this.#disconnect(name));
+    cut.ariaLabel = text("people.disconnect-name", { name });
+    const item = element("li", { className: "person", "data-name": name },
+      avatar(element("span"), name),
       element("div", { className: "who" },
         element("p", { className: "head" },
-          element("bdi", { className: "sender", textContent: user.username }),
+          element("bdi", { className: "sender", textContent: name }),
           own ? element("span", { className: "own", textContent: text("you") }) : undefined,
-          user.role === "admin" ? element("span", { className: "tag", textContent: text("role.admin") }) : undefined),
-        element("p", { className: "detail", textContent: detail }),
-        own ? undefined : element("div", { className: "acts" },
-          element("button", {
-            type: "button", className: "quiet small write-to", textContent: text("people.write"),
-            ariaLabel: text("people.write-to", { name: user.username }), onclick: () => this.#write(user.username),
-          }),
-          element("button", {
-            type: "button", className: "quiet small cut", textContent: text("people.disconnect"),
-            ariaLabel: text("people.disconnect-name", { name: user.username }), onclick: () => void this.#disconnect(user.username),
-          }))));
+          admin),
+        detail,
+        own ? undefined : element("div", { className: "acts" }, write, cut)));
+    return { item, admin, detail };
   }
 
   async #disconnect(name) {
@@ -125,6 +134,7 @@ export class People {
       const count = await this.#chat?.disconnect(name) ?? 0;
       announce(text(count ? "people.disconnected" : "people.disconnected-none", { name, count }));
       say(this.#problem, "");
+      setTimeout(() => this.soon(0), BACK);
     } catch (error) {
       say(this.#problem, problem(error));
       announce(problem(error));
@@ -134,14 +144,9 @@ export class People {
 }
 
 /** Asks with a dialog; whether the answer is yes. */
-function confirm(title, words, yes) {
-  const dialog = byId("confirm");
+async function confirm(title, words, yes) {
   byId("confirm-title").textContent = title;
   byId("confirm-text").textContent = words;
   byId("confirm-yes").textContent = yes;
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-  });
+  return await ask(byId("confirm")) === "yes";
 }

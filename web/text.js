@@ -98,7 +98,7 @@ const english = {
   "mark.complete": "Connected again: you missed nothing",
   "mark.gap": "Connected again: something may be missing",
   "mark.away": "Without a connection from {from} to {to}.",
-  "mark.gap-channels": "Messages meanwhile were dropped before they could be fetched: {channels}.",
+  "mark.gap-channels": "What came meanwhile may no longer be kept: {channels}.",
 
   "end.disconnected": "An administrator disconnected you.",
   "end.replaced": "This window was disconnected: you have too many others open.",
@@ -218,7 +218,7 @@ const spanish = {
   "mark.complete": "De nuevo en línea: no te has perdido nada",
   "mark.gap": "De nuevo en línea: puede que falte algo",
   "mark.away": "Sin conexión de {from} a {to}.",
-  "mark.gap-channels": "Los mensajes de entretanto se descartaron antes de poder traerlos: {channels}.",
+  "mark.gap-channels": "Puede que lo llegado entretanto ya no se guarde: {channels}.",
 
   "end.disconnected": "Te ha desconectado un administrador.",
   "end.replaced": "Esta ventana se ha desconectado: tienes demasiadas abiertas.",

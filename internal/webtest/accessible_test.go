@@ -82,7 +82,7 @@ func TestPageIsAccessible(t *testing.T) {
 			admin.write("#join-name", "ops"+kb.Enter)
 			admin.awaitMessage("to ops")
 			post(t, server, token, "", "unread")
-			admin.await("a count", `document.querySelector('[data-key="everyone"] .count')`)
+			admin.await("a count", `document.querySelector('[data-key="everyone"] .count:not([hidden])')`)
 			admin.write("#content", "back to ops")
 			admin.accessible("feed as an admin")
 			eval[string](admin, `document.querySelector("#content").value = ""`)

@@ -1,6 +1,7 @@
 package webtest
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -179,13 +181,13 @@ func TestChannelsAreJoinedAndLeft(t *testing.T) {
 		t.Errorf("in the channel (-want +got):\n%s", diff)
 	}
 	post(t, server, token, "", "unread")
-	p.await("a count", `document.querySelector('[data-key="everyone"] .count')?.textContent === "1"`)
+	p.await("a count", `document.querySelector('[data-key="everyone"] .count:not([hidden])')?.textContent === "1"`)
 	p.click(`[data-key="all"] button`)
 	p.awaitMessage("unread")
 	if diff := cmp.Diff([]string{"before", "to all", "to ops", "unread"}, p.contents()); diff != "" {
 		t.Errorf("in all (-want +got):\n%s", diff)
 	}
-	p.await("no count", `!document.querySelector('[data-key="everyone"] .count')`)
+	p.await("no count", `!document.querySelector('[data-key="everyone"] .count:not([hidden])')`)
 
 	p.click(`[data-key="#ops"] .leave`)
 	p.await("the channel to go", `!document.querySelector('[data-key="#ops"]')`)
@@ -194,6 +196,34 @@ func TestChannelsAreJoinedAndLeft(t *testing.T) {
 	p.awaitMessage("for us")
 	if diff := cmp.Diff([]string{"to all", "unread", "for us"}, p.contents()); diff != "" {
 		t.Errorf("without the channel (-want +got):\n%s", diff)
+	}
+}
+
+func TestLeavingTheChannelOnShow(t *testing.T) {
+	t.Parallel()
+	server := serve(t)
+	p := openTab(t, server.URL+"/", look{})
+	p.enter("user", chatdtest.Passwords["user"])
+	p.write("#join-name", "ops"+kb.Enter)
+	p.await("the channel", `document.querySelector("#view-title").textContent === "#ops"`)
+	token := server.Token("admin")
+	// Messages come all the while.
+	ctx, stop := context.WithCancel(t.Context())
+	var posting sync.WaitGroup
+	posting.Go(func() {
+		for ctx.Err() == nil {
+			post(t, server, token, "ops", "to ops")
+		}
+	})
+	p.awaitMessage("to ops")
+	p.click(`[data-key="#ops"] .leave`)
+	p.await("all that is left", `document.querySelector("#view-title").textContent === "All messages" && !document.querySelector('[data-key="#ops"]')`)
+	stop()
+	posting.Wait()
+	post(t, server, token, "", "to all")
+	p.awaitMessage("to all")
+	if diff := cmp.Diff([]string{"to all"}, p.contents()); diff != "" {
+		t.Errorf("messages (-want +got):\n%s", diff)
 	}
 }
 
