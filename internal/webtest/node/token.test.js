@@ -1,7 +1,7 @@
 // Where tokens come from, and what happens when they end.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { chatd, ChatError, clock, login, open, poll, proxy, rejection, scripted, token } from "./service.js";
+import { chatd, ChatError, clock, login, open, poll, proxy, rejection, scripted, token, welcome } from "./service.js";
 
 /** A source that counts how often it was asked, and may fail. */
 function counting(next) {
@@ -206,6 +206,26 @@ test("a login that is tried too often waits for as long as it is told", async (t
   assert.deepEqual([error.kind, error.retryAfter], ["rate_limited", 17]);
   assert.ok(delay >= 17_000 && delay <= 17_000 * 1.2, `${delay}`);
 });
+
+for (const mounted of ["a/chat", "a/chat/", "a/chat?x=1#y", "a/b/../chat"]) {
+  test(`the routes are below where the service is mounted: ${mounted}`, async (t) => {
+    const asked = [];
+    const service = await scripted(t, {
+      upgrade(request) { asked.push(request.url); },
+      socket(socket) { socket.send(welcome()); },
+      answer(request, response) {
+        asked.push(request.url);
+        response.end(JSON.stringify({ access_token: "t", messages: [], more: false, closed: 1 }));
+      },
+    });
+    const url = service.url + mounted;
+    const ana = open(t, url, { token: login(url, "ana", "secret") });
+    await ana.nth("open");
+    await ana.chat.messages({ before: "" });
+    await ana.chat.disconnect("a/b ?");
+    assert.deepEqual(asked, ["/a/chat/login", "/a/chat/ws/chat", "/a/chat/messages?before=", "/a/chat/users/a%2Fb%20%3F/disconnect"]);
+  });
+}
 
 test("the token is in no address, and the password in the body alone", async (t) => {
   const asked = [];
