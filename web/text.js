@@ -53,6 +53,11 @@ const english = {
   "people.disconnected": { one: "{name} was disconnected: {count} socket.", other: "{name} was disconnected: {count} sockets." },
   "people.disconnected-none": "{name} was not connected any more.",
 
+  "notify.label": "Notifications",
+  "notify.on": "On",
+  "notify.off": "Off",
+  "notify.blocked": "Blocked by the browser",
+
   "composer.to": "To",
   "composer.label": "Message",
   "composer.placeholder": "Write a message",
@@ -172,6 +177,11 @@ const spanish = {
   "people.confirm-text": "Se cierran ahora todas sus ventanas y dispositivos. Podrá volver a entrar.",
   "people.disconnected": { one: "Se ha desconectado a {name}: {count} conexión.", other: "Se ha desconectado a {name}: {count} conexiones." },
   "people.disconnected-none": "{name} ya no estaba en línea.",
+
+  "notify.label": "Notificaciones",
+  "notify.on": "Sí",
+  "notify.off": "No",
+  "notify.blocked": "Las bloquea el navegador",
 
   "composer.to": "Para",
   "composer.label": "Mensaje",
