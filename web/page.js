@@ -143,7 +143,6 @@ class Page {
   }
 
   #closed(error) {
-    if (!error) return; // logged out
     this.#outage ??= { from: Date.now() };
     this.#people.pause();
     this.#composer.waiting();
@@ -169,9 +168,8 @@ class Page {
     this.#connect();
   }
 
-  /** Nothing of the session outlives the document. */
+  /** Nothing of the session outlives the document, unless a text is not sent and its writer stays for that. */
   #logOut() {
-    this.#chat.close();
     location.reload();
   }
 
