@@ -75,6 +75,58 @@ func TestAHistoryThatCannotBeReadLeavesTheGap(t *testing.T) {
 	}
 }
 
+// What comes live by the time that the history is read stands there, too.
+func TestWhatComesLiveIsNotTakenFromTheHistory(t *testing.T) {
+	tests := []struct {
+		name            string
+		kept, meanwhile int
+		restart         bool // with nothing in the history of the new one
+	}{
+		{"all that is kept is live", 3, 10, false},
+		{"so is the first page of it", 5000, 1500, true},
+		{"all on one page is live", 5000, 500, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var m reading
+			var asked atomic.Int32
+			s := serveWith(t, m.around, keep(tt.kept))
+			p := through(t, s)
+			c := s.dial("ana")
+			f := follow(t, c)
+			if tt.restart {
+				s.publish("", "the first")
+				f.texts(1)
+				s = serveWith(t, m.around, keep(tt.kept))
+			}
+			live := numbered("live ", tt.meanwhile)
+			m.set(func(_ http.ResponseWriter, r *http.Request) bool {
+				if asked.Add(1) == 1 {
+					s.publish("", live...)
+				}
+				return false
+			})
+			if tt.restart {
+				p.to(s.addr)
+				p.cut()
+			} else {
+				missing(t, s, p, f)
+			}
+			want[client.Gap](f)
+			if tt.restart {
+				want[client.Gap](f) // her own
+			}
+			if diff := cmp.Diff(live, f.texts(len(live))); diff != "" {
+				t.Errorf("messages (-want +got):\n%s", diff)
+			}
+			s.publish("", "the last")
+			if got := f.texts(1); got[0] != "the last" {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
 // What breaks off in the middle is another gap, behind what has come.
 func TestAHistoryThatBreaksOffLeavesAnotherGap(t *testing.T) {
 	var m reading
