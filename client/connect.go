@@ -61,6 +61,9 @@ func (c *Client) open(ctx context.Context, token string) (*session, error) {
 	s := newSession(c, conn, token)
 	err = c.takeWelcome(ctx, s, channels, asked)
 	if err != nil {
+		if tokenEnded(err) {
+			c.credentials.refused(token) // it ended just now
+		}
 		if errors.Is(err, ErrProtocol) {
 			conn.Close(closeProtocol, "")
 		}
