@@ -127,6 +127,32 @@ func TestWhatComesLiveIsNotTakenFromTheHistory(t *testing.T) {
 	}
 }
 
+// However little may wait, each gap is told of.
+func TestATinyLimitKeepsNoGapBack(t *testing.T) {
+	s := serve(t)
+	p := through(t, s)
+	channels := numbered("c", 20)
+	c := s.dial("ana", client.WithChannels(channels...), client.WithEventLimit(1, 1))
+	f := follow(t, c)
+	want[client.Connected](f)
+	for _, channel := range channels {
+		s.publish(channel, "hi")
+		f.texts(1)
+	}
+	again := serve(t)
+	p.to(again.addr)
+	p.cut()
+	for _, channel := range append([]string{"", "@ana"}, channels...) {
+		if got := want[client.Gap](f); got.Channel != channel {
+			t.Errorf("got %+v, want one of %q", got, channel)
+		}
+	}
+	again.publish("c20", "live")
+	if got := f.texts(1); got[0] != "live" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // What breaks off in the middle is another gap, behind what has come.
 func TestAHistoryThatBreaksOffLeavesAnotherGap(t *testing.T) {
 	var m reading
