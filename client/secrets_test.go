@@ -42,7 +42,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 					tokens = append(tokens, token)
 				}
 				mu.Unlock()
-				if strings.Contains(r.URL.String(), "ey") {
+				if strings.Contains(r.URL.String(), "eyJ") {
 					t.Errorf("a token in %s", r.URL)
 				}
 				if refuse {
