@@ -486,4 +486,3 @@ func TestDialsContextBoundsTheFirstTryAlone(t *testing.T) {
 		t.Errorf("Dial with a context that has ended: %v", err)
 	}
 }
-
