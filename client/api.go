@@ -247,9 +247,6 @@ func (a *API) send(ctx context.Context, method, path string, query url.Values, t
 	req.Header.Set("Accept", "application/json")
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
-		// net/http would send it again by itself on another connection when this one
-		// was closed under it, and a message would come twice.
-		req.GetBody = nil
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)

@@ -27,8 +27,8 @@ type Joined Presence
 type Left Presence
 
 // Presence is who came or went, and where. These events are not kept: what
-// happened while there was no connection is not told, [API.Connected] lists who is
-// there.
+// happened while there was no connection, or the consumer was behind, is not told;
+// [API.Connected] lists who is there.
 type Presence struct {
 	User    string
 	Role    string

@@ -18,7 +18,6 @@ type proxy struct {
 	target string // "" refuses
 	deaf   bool   // what the server says is not passed on any more
 	conns  map[net.Conn]bool
-	count  int // accepted so far
 }
 
 // through gives a server's client a proxy to go through.
@@ -46,7 +45,6 @@ func (p *proxy) accept() {
 			return
 		}
 		p.mu.Lock()
-		p.count++
 		target := p.target
 		p.mu.Unlock()
 		server, err := net.Dial("tcp", target)
@@ -109,12 +107,6 @@ func (p *proxy) deafen() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.deaf = true
-}
-
-func (p *proxy) accepted() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.count
 }
 
 // pipes is a network of pipes whose connections can be broken.

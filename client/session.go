@@ -100,7 +100,7 @@ func (s *session) serve(ctx context.Context) error {
 	}
 	c.attach(s)
 	err := s.read(ctx)
-	if cause := context.Cause(ctx); cause != nil {
+	if cause := context.Cause(ctx); cause != nil && !refusing(err) {
 		err = cause // reading ended because of it
 	}
 	cancel(err)
@@ -112,6 +112,13 @@ func (s *session) serve(ctx context.Context) error {
 	c.release()
 	c.mu.Unlock()
 	return err
+}
+
+// refusing reports whether the server closed with a code of its own, and did not
+// just answer a close frame.
+func refusing(err error) bool {
+	closed, ok := errors.AsType[*CloseError](err)
+	return ok && closed.Code != closeNormal
 }
 
 // attach lets commands be sent.
