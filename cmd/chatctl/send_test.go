@@ -86,31 +86,6 @@ func TestSendReadsLines(t *testing.T) {
 	}
 }
 
-func TestSendWaitsForAServerThatIsRestarted(t *testing.T) {
-	t.Parallel()
-	addr := chatdtest.FreeAddr(t)
-	d := restarted(t, addr)
-	read, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer write.Close()
-	program := ctl(t)
-	program.Input = read
-	p := program.Begin(t, d.as("admin"), "send", "-ids", "-")
-	read.Close() // the process has its own
-	fmt.Fprintln(write, "before")
-	p.AwaitPrinted(regexp.MustCompile(`^1-`))
-	d.Kill()
-	fmt.Fprintln(write, "meanwhile")
-	d = restarted(t, addr)
-	chatdtest.Eventually(t, "the line to be sent", func() bool { return cmp.Equal(d.contents(""), []string{"meanwhile"}) })
-	write.Close()
-	if code := p.ExitCode(); code != 0 || p.Logged() != "" {
-		t.Errorf("exit code %d, says %q", code, p.Logged())
-	}
-}
-
 func TestSendNeverSendsAgainWhatMayHaveBeenStored(t *testing.T) {
 	t.Parallel()
 	d := startServer(t)
