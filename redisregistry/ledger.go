@@ -233,6 +233,7 @@ func (l *ledger) tell(ctx context.Context) (more bool, err error) {
 		}
 		l.era, l.held, l.refresh = reply.era, rep.mode != "end", false
 		if rep.mode == "begin" {
+			l.registry.since.Store(time.Now().UnixNano())
 			l.recheck()
 		}
 		l.settle(rep, reply.totals)

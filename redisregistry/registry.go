@@ -35,7 +35,7 @@ type Registry struct {
 	connected atomic.Bool // to a Redis that answers
 	sharded   atomic.Bool // pub/sub, known once connected
 	down      atomic.Pointer[outage]
-	since     atomic.Int64 // connected, Unix, in ns
+	since     atomic.Int64 // connected, with a lease that did not run out, Unix, in ns
 
 	log     eventLog      // owned by tellEvents
 	events  chan struct{} // has something when there may be new events
