@@ -78,7 +78,11 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 		chat.WithLogger(log),
 		chat.WithOrigins(cfg.origins...),
 		chat.WithClientAddr(client),
+		chat.WithHeartbeat(cfg.heartbeat),
 	}, backend.Options...)
+	if cfg.pings {
+		opts = append(opts, chat.WithPings())
+	}
 	if history := cfg.storage.option(); history != nil {
 		opts = append(opts, history)
 	}
