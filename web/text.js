@@ -120,7 +120,7 @@ const english = {
   "error.not_joined": "You are not in this channel.",
   "error.unconfirmed": "The connection broke before the answer came, so this may have been sent. Look for it above before you send it again.",
   "error.closed": "There is no connection. Your text is kept here.",
-  "error.not_found": "There is no chat service at this address.",
+  "error.not_found": "There is no chat service at this address, or one without a login of its own.",
   "error.protocol": "What the server says makes no sense.",
   "error.other": "That did not work: {reason}",
 };
@@ -245,7 +245,7 @@ const spanish = {
   "error.not_joined": "No estás en este canal.",
   "error.unconfirmed": "La conexión se cortó antes de que llegara la respuesta, así que puede que se haya enviado. Búscalo arriba antes de enviarlo otra vez.",
   "error.closed": "No hay conexión. Tu texto se conserva aquí.",
-  "error.not_found": "En esta dirección no hay ningún servicio de chat.",
+  "error.not_found": "En esta dirección no hay ningún servicio de chat, o no tiene un login propio.",
   "error.protocol": "No se entiende lo que responde el servidor.",
   "error.other": "No ha funcionado: {reason}",
 };
