@@ -66,6 +66,7 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		sockets: &wsconn.Server{
 			Subprotocol: subprotocol,
 			ReadLimit:   int64(cfg.readLimit),
+			TooFast:     int(CloseTooFast),
 			Limits: fanout.Limits{
 				Backlog: cfg.backlog,
 				Stall:   cfg.stall,

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/wire"
 )
 
@@ -184,7 +185,10 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		s.refuseRequest(w, r, err)
 		return
 	}
-	m, err := s.publish(r.Context(), who.User, channel, body.Content)
+	// Who asks may go away while it is stored: it is handed on all the same.
+	ctx, cancel := lazyctx.WithTimeout(context.WithoutCancel(r.Context()), portTimeout)
+	defer cancel()
+	m, err := s.publish(ctx, who.User, channel, body.Content)
 	if err != nil {
 		s.refuseRequest(w, r, err)
 		return

@@ -237,6 +237,7 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := map[string]chat.Option{
+		"an Option is nil":      nil,
 		"WithRegistry":          chat.WithRegistry(nil),
 		"WithHistory":           chat.WithHistory(nil),
 		"WithPolicy":            chat.WithPolicy(nil),

@@ -115,6 +115,9 @@ func newConfig(opts []Option) (*config, error) {
 		heartbeat:         DefaultHeartbeat,
 	}
 	for _, opt := range opts {
+		if opt == nil {
+			return nil, errors.New("chat: an Option is nil")
+		}
 		if err := opt(c); err != nil {
 			return nil, fmt.Errorf("chat: %w", err)
 		}

@@ -32,7 +32,7 @@ const (
 	CloseDisconnected CloseCode = 4002 // by an admin: do not reconnect by yourself
 	CloseTooSlow      CloseCode = 4003 // the backlog passed its limit: reconnect and resume
 	CloseTooMany      CloseCode = 4004 // replaced, or too many sockets: do not reconnect by yourself
-	CloseTooFast      CloseCode = 4005 // commands too fast: wait, then reconnect
+	CloseTooFast      CloseCode = 4005 // commands or frames too fast: wait, then reconnect
 )
 
 const (

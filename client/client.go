@@ -61,7 +61,7 @@ type channel struct {
 }
 
 // Dial connects to a service and returns when it has been welcomed, or with the
-// error of that first try, which ctx bounds. From then on it is connected, or
+// error of that first try, which ctx bounds, and 30 seconds do. From then on it is connected, or
 // connecting again, until [Client.Close] or until it makes no sense any more; then
 // [Client.Events] says why, and so does every call.
 //
@@ -236,11 +236,12 @@ func (c *Client) run(ctx context.Context, s *session) {
 // reconnect tries until there is a connection or it makes no sense any more. It
 // returns neither when ctx ends.
 func (c *Client) reconnect(ctx context.Context, wait *backoff, lost *session, cause error) (*session, error) {
-	if closed, ok := errors.AsType[*CloseError](cause); ok && closed.Code == closeTokenExpired && !c.credentials.refused(lost.token) {
-		return nil, cause
+	if tokenEnded(cause) {
+		c.credentials.refused(lost.token)
 	}
 	for {
 		least, end := judge(cause)
+		end = end || c.credentials.fixed && tokenEnded(cause)
 		if end {
 			return nil, cause
 		}
@@ -269,8 +270,13 @@ func (c *Client) reconnect(ctx context.Context, wait *backoff, lost *session, ca
 	}
 }
 
+// tokenEnded reports whether the server closed because of the token.
+func tokenEnded(err error) bool {
+	closed, ok := errors.AsType[*CloseError](err)
+	return ok && closed.Code == closeTokenExpired
+}
+
 // judge says whether an error ends the client, and if not how long to wait at least.
-// A close code 4001 is not for judge.
 func judge(err error) (least time.Duration, end bool) {
 	if closed, ok := errors.AsType[*CloseError](err); ok {
 		switch closed.Code {

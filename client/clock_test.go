@@ -345,6 +345,31 @@ func TestAServerThatDoesNotWelcomeIsGivenUp(t *testing.T) {
 	})
 }
 
+// A token may end between the handshake and the welcome.
+func TestATokenThatEndsBeforeTheWelcome(t *testing.T) {
+	for name, connected := range map[string]int{"fixed": 1, "of a source": 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := servePipes(t, first(1, 1, accept(func(conn *websocket.Conn) { _ = conn.Close(4001, "the token expired") })))
+				src := &source{t: t, ttl: time.Hour}
+				opt := client.WithTokenSource(src)
+				if connected == 1 {
+					opt = client.WithToken(tokenFor(t, "ana", time.Hour))
+				}
+				c := dialPipes(t, s, opt)
+				time.AfterFunc(time.Minute, s.pipes.cut)
+				o := during(t, 10*time.Minute, c)
+				if o.connected != connected || errors.Is(o.err, client.ErrUnauthenticated) != (connected == 1) {
+					t.Errorf("got %+v", o)
+				}
+				if n := src.calls.Load(); connected == 2 && n != 2 {
+					t.Errorf("the source was asked %d times", n)
+				}
+			})
+		})
+	}
+}
+
 func TestARefusedTokenIsReplacedOnce(t *testing.T) {
 	for refusals, connected := range map[int32]int{1: 2, 2: 1} {
 		t.Run(fmt.Sprint(refusals), func(t *testing.T) {

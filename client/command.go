@@ -63,7 +63,7 @@ func (c *Client) Broadcast(ctx context.Context, content string, opts ...Broadcas
 		return Ack{}, fmt.Errorf("broadcasting: %w", err)
 	}
 	ack, err := c.once(ctx, cmd)
-	if errors.Is(err, errUnanswered) {
+	if errors.Is(err, errUnanswered) || errors.Is(err, ErrProtocol) {
 		err = fmt.Errorf("%w: %w", ErrUnconfirmed, err)
 	}
 	if err != nil {

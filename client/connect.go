@@ -61,6 +61,9 @@ func (c *Client) open(ctx context.Context, token string) (*session, error) {
 	s := newSession(c, conn, token)
 	err = c.takeWelcome(ctx, s, channels, asked)
 	if err != nil {
+		if tokenEnded(err) {
+			c.credentials.refused(token) // it ended just now
+		}
 		if errors.Is(err, ErrProtocol) {
 			conn.Close(closeProtocol, "")
 		}
@@ -139,14 +142,13 @@ func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channe
 	c.cfg.logger.Info("connected", "url", c.cfg.base, "user", printable(w.User), "session", printable(w.Session), "gaps", len(s.gaps))
 	c.tell(Connected{User: w.User, Role: w.Role, Session: w.Session, Resumed: resumed && len(s.gaps) == 0})
 	if c.behind {
-		return nil // what is not told now is found again by the next connection
+		return nil // another connection will be asked, once the consumer has caught up
 	}
-	// All of them are told, though that may be more than there is room for: each
-	// connection would fall behind by these alone.
+	// These have room where Connected had: a limit must not keep them back for ever.
 	for _, g := range s.gaps {
 		if g.channel.told != g.after {
 			g.channel.told = g.after
-			c.enqueue(item{event: Gap{Channel: g.channel.name, After: g.after}})
+			c.queue.push(item{event: Gap{Channel: g.channel.name, After: g.after}})
 		}
 		g.channel.filling = true
 	}

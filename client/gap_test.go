@@ -77,6 +77,84 @@ func TestAHistoryThatCannotBeReadLeavesTheGap(t *testing.T) {
 	}
 }
 
+// What comes live by the time that the history is read stands there, too.
+func TestWhatComesLiveIsNotTakenFromTheHistory(t *testing.T) {
+	tests := []struct {
+		name            string
+		kept, meanwhile int
+		restart         bool // with nothing in the history of the new one
+	}{
+		{"all that is kept is live", 3, 10, false},
+		{"so is the first page of it", 5000, 1500, true},
+		{"all on one page is live", 5000, 500, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var m reading
+			var asked atomic.Int32
+			s := serveWith(t, m.around, keep(tt.kept))
+			p := through(t, s)
+			c := s.dial("ana")
+			f := follow(t, c)
+			if tt.restart {
+				s.publish("", "the first")
+				f.texts(1)
+				s = serveWith(t, m.around, keep(tt.kept))
+			}
+			live := numbered("live ", tt.meanwhile)
+			m.set(func(_ http.ResponseWriter, r *http.Request) bool {
+				if asked.Add(1) == 1 {
+					s.publish("", live...)
+				}
+				return false
+			})
+			if tt.restart {
+				p.to(s.addr)
+				p.cut()
+			} else {
+				missing(t, s, p, f)
+			}
+			want[client.Gap](f)
+			if tt.restart {
+				want[client.Gap](f) // her own
+			}
+			if diff := cmp.Diff(live, f.texts(len(live))); diff != "" {
+				t.Errorf("messages (-want +got):\n%s", diff)
+			}
+			s.publish("", "the last")
+			if got := f.texts(1); got[0] != "the last" {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+// However little may wait, each gap is told of.
+func TestATinyLimitKeepsNoGapBack(t *testing.T) {
+	s := serve(t)
+	p := through(t, s)
+	channels := numbered("c", 20)
+	c := s.dial("ana", client.WithChannels(channels...), client.WithEventLimit(1, 1))
+	f := follow(t, c)
+	want[client.Connected](f)
+	for _, channel := range channels {
+		s.publish(channel, "hi")
+		f.texts(1)
+	}
+	again := serve(t)
+	p.to(again.addr)
+	p.cut()
+	for _, channel := range append([]string{"", "@ana"}, channels...) {
+		if got := want[client.Gap](f); got.Channel != channel {
+			t.Errorf("got %+v, want one of %q", got, channel)
+		}
+	}
+	again.publish("c20", "live")
+	if got := f.texts(1); got[0] != "live" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // What breaks off in the middle is another gap, behind what has come.
 func TestAHistoryThatBreaksOffLeavesAnotherGap(t *testing.T) {
 	var m reading

@@ -165,9 +165,8 @@ func WithSince(ids ...string) Option {
 
 // WithHTTPClient is used for the HTTP routes and for the upgrade: its transport
 // decides on TLS, proxies and how to dial, and its Timeout, if any, bounds each
-// request and each handshake. Redirects are not followed. By default
-// [http.DefaultClient]. With bounds of the client's own on top no Timeout is
-// needed.
+// request and each handshake; none is needed, as the client has bounds of its own.
+// Redirects are not followed. By default [http.DefaultClient].
 func WithHTTPClient(h *http.Client) Option {
 	return func(c *config) error {
 		if h == nil {

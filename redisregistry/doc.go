@@ -10,10 +10,11 @@
 //	registry.Shutdown(ctx)
 //	client.Close()
 //
-// It needs Redis 6.2 or later (7.0 is what it is tested with): one server, one that Sentinel watches, or a Cluster,
-// where it uses sharded pub/sub if all have it (7.0). Keys with one hash tag are used
-// together, and all keys begin with the prefix. The client's credentials have to
-// allow scripts, hashes, lists, sets, sorted sets, streams and pub/sub.
+// It needs Redis 6.2 or later (7.0 is what it is tested with): one server, one that
+// Sentinel watches, or a Cluster, where it uses sharded pub/sub if all have it (7.0).
+// Keys with one hash tag are used together, and all keys begin with the prefix. The
+// client's credentials have to allow scripts, hashes, lists, sets, sorted sets,
+// streams and pub/sub.
 //
 // # Messages
 //
@@ -44,8 +45,9 @@
 //
 // Each node holds a lease. Users of a node whose lease ran out leave, on all nodes
 // alike and once, within the time of [WithLease]; a user with sockets on other nodes
-// stays. Until then they are listed, and their sockets count. What a node could not tell Redis it tells later. After an outage that was
-// longer than the lease no node is given up before it had as much time to come back.
-// Nodes that die while Redis loses all it has are not told of as left, but they are
-// not listed any more either.
+// stays. Until then they are listed, and their sockets count. What a node could not
+// tell Redis it tells later. After an outage that was longer than the lease, or when
+// all leases ran out together, no node is given up before it had as much time to come
+// back. Nodes that die while Redis loses all it has are not told of as left, but they
+// are not listed any more either.
 package redisregistry

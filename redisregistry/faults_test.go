@@ -290,6 +290,36 @@ func TestASlowRedisHoldsUpNobody(t *testing.T) {
 	n.wantConnected("", "ana as user, 1")
 }
 
+// A Redis that is full hands on what is published and takes nothing.
+func TestARedisThatIsFullIsNotWell(t *testing.T) {
+	s := redistest.Start(t)
+	lease := redisregistry.WithLease(2 * time.Second)
+	a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
+	a.connect("ana")
+	bob := b.connect("bob")
+	admin := s.Client()
+	defer admin.Close()
+	if err := admin.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.try("", "x"); err == nil {
+		t.Error("stored in a Redis that is full")
+	}
+	a.awaitHealth(false)
+	b.awaitHealth(false)
+	b.disconnect(bob)
+	if err := admin.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	a.awaitHealth(true)
+	b.awaitHealth(true)
+	a.publish("", "y")
+	for _, n := range []*node{a, b} {
+		n.wantConnected("", "ana as user, 1")
+		n.wantTold(`ana joined "" as user, 1 there`, `bob joined "" as user, 2 there`, `bob left "" as user, 1 there`)
+	}
+}
+
 // What is stored and then lost on its way is found, though no connection broke and
 // nothing follows it.
 func TestWhatPubSubLosesIsFound(t *testing.T) {

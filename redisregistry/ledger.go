@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/reto10/chat"
@@ -22,6 +23,8 @@ type ledger struct {
 	registry *Registry
 	wake     chan struct{} // has something when there is something to tell
 	hurry    chan struct{} // has something when Redis is back
+
+	told atomic.Int64 // when Redis took a report last, Unix, in ns
 
 	mu      sync.Mutex // guards what follows, and each entry
 	entries map[seat]*entry
@@ -228,11 +231,13 @@ func (l *ledger) tell(ctx context.Context) (more bool, err error) {
 	}
 	switch reply.status {
 	case "ok":
+		l.told.Store(time.Now().UnixNano())
 		if l.era != "" && l.era != reply.era {
 			l.emptied() // it happened after the lease had lapsed
 		}
 		l.era, l.held, l.refresh = reply.era, rep.mode != "end", false
 		if rep.mode == "begin" {
+			l.registry.since.Store(time.Now().UnixNano())
 			l.recheck()
 		}
 		l.settle(rep, reply.totals)
@@ -395,6 +400,7 @@ func (l *ledger) compare(ctx context.Context) error {
 	defer l.mu.Unlock()
 	close(l.audit)
 	l.audit = nil
+	l.refresh = true
 	l.changeAll()
 	for _, text := range has {
 		channel, user, _ := strings.Cut(text, "\n")

@@ -273,8 +273,8 @@ func (r *Registry) reap(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		// After an outage of Redis all leases may have run out: first everybody gets
-		// the time to come back.
+		// After an outage of Redis, or when this node's lease ran out, all may have run
+		// out: first everybody gets the time to come back.
 		if r.ready() != nil || time.Since(time.Unix(0, r.since.Load())) < r.expiry() {
 			continue
 		}
@@ -293,10 +293,10 @@ func (r *Registry) reapOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if slices.Contains(dead, r.node) {
+		return nil // it is about to notice, and may not be the only one
+	}
 	for _, node := range dead {
-		if node == r.node {
-			continue // it is about to refresh it, or to notice
-		}
 		if err := r.bury(ctx, node); err != nil {
 			return err
 		}

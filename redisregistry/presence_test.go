@@ -354,6 +354,40 @@ func TestNobodyLeavesForAnOutageLongerThanTheLease(t *testing.T) {
 	}
 }
 
+// All leases run out at once when Redis's clock is put forward, or when it was full
+// and took no more reports. That is no reason to leave either.
+func TestNobodyLeavesWhenAllLeasesRunOut(t *testing.T) {
+	s := redistest.Start(t)
+	lease := redisregistry.WithLease(processLease)
+	nodes := []*node{start(t, clientOf(s), lease), start(t, clientOf(s), lease), start(t, clientOf(s), lease)}
+	for i, n := range nodes {
+		n.connect(fmt.Sprint("user", i))
+	}
+	c := s.Client()
+	defer c.Close()
+	<-time.After(processLease) // they may find others dead by now
+	var told []string
+	for range 5 {
+		for _, node := range c.ZRange(t.Context(), "chat:{presence}:leases", 0, -1).Val() {
+			if err := c.ZAdd(t.Context(), "chat:{presence}:leases", redis.Z{Score: 1, Member: node}).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-time.After(processLease / 3)
+	}
+	nodes[0].wantConnected("", "user0 as user, 1", "user1 as user, 1", "user2 as user, 1")
+	for _, n := range nodes {
+		for _, c := range n.told() {
+			if strings.Contains(c, " left ") {
+				told = append(told, c)
+			}
+		}
+	}
+	if len(told) > 0 {
+		t.Errorf("told %q", told)
+	}
+}
+
 // A report that Redis took, and whose answer was lost, is told again.
 func TestComingsAndGoingsAreToldOnceThoughAnswersAreLost(t *testing.T) {
 	for _, retries := range []int{-1, 3} { // by the client, beside the registry's own

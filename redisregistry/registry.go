@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -35,7 +36,7 @@ type Registry struct {
 	connected atomic.Bool // to a Redis that answers
 	sharded   atomic.Bool // pub/sub, known once connected
 	down      atomic.Pointer[outage]
-	since     atomic.Int64 // connected, Unix, in ns
+	since     atomic.Int64 // connected, with a lease that did not run out, Unix, in ns
 
 	log     eventLog      // owned by tellEvents
 	events  chan struct{} // has something when there may be new events
@@ -132,8 +133,17 @@ func (r *Registry) Users() int { return r.memory.Users() }
 func (r *Registry) FanOut() chat.Histogram { return r.memory.FanOut() }
 
 // Check says whether messages get through: whether a probe that this node published
-// came back to it within the last seconds. It returns at once.
-func (r *Registry) Check(context.Context) error { return r.ready() }
+// came back to it within the last seconds, and whether Redis took anything within a
+// lease, which a full one does not. It returns at once.
+func (r *Registry) Check(context.Context) error {
+	if err := r.ready(); err != nil {
+		return err
+	}
+	if quiet := time.Since(time.Unix(0, r.ledger.told.Load())); quiet > r.cfg.lease {
+		return fmt.Errorf("redisregistry: Redis has taken nothing for %v", quiet.Truncate(time.Second))
+	}
+	return nil
+}
 
 // ready is nil while Redis answers. What needs it fails at once otherwise.
 func (r *Registry) ready() error {

@@ -47,7 +47,7 @@ var (
 
 var (
 	errClosed    = errors.New("the registry is shut down")
-	errRegressed = errors.New("Redis has less than it had")
+	errRegressed = errors.New("what Redis has went back in time")
 )
 
 // server is Redis as the rest of the package sees it: every call is bounded, and

@@ -100,10 +100,16 @@ func (h *History) Close() error {
 	return err
 }
 
-// Check reports whether the database answers.
+// Check reports whether the database answers, and would store something.
 func (h *History) Check(ctx context.Context) error {
-	_, err := h.epoch(ctx)
-	return err
+	if _, err := h.epoch(ctx); err != nil {
+		return err
+	}
+	if err := h.dialect.writable(ctx, h.db); err != nil {
+		h.suspect(err)
+		return fmt.Errorf("sqlhistory: looking whether it can be written to: %w", err)
+	}
+	return nil
 }
 
 // Append implements [chat.History]. Content and sender have to be UTF-8 without NUL,

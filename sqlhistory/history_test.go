@@ -156,6 +156,7 @@ func TestBoth(t *testing.T) {
 		{"NewEpoch", testBeginEpoch},
 		{"DatabaseThatWentBack", testWentBack},
 		{"PagedOverHTTP", testHTTP},
+		{"PublisherThatGoesAwayIsHeard", testPublisherGoesAway},
 	}
 	server := startPostgres(t)
 	for kind, fresh := range map[string]func(testing.TB) database{

@@ -18,7 +18,8 @@ const maxConns = 16
 // OpenPostgres makes a history on a pool of its own, of up to 16 connections. dsn is
 // what libpq takes, a URL ("postgres://user:password@host/database?sslmode=verify-full")
 // or pairs ("host=/run/postgresql dbname=chat"). Behind a pooler that changes
-// connections between transactions add default_query_exec_mode=exec to it.
+// connections between transactions add default_query_exec_mode=exec to it, and with
+// several hosts target_session_attrs=read-write.
 func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, error) {
 	cfg, err := newConfig(opts)
 	if err != nil {
@@ -45,12 +46,28 @@ func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, er
 
 // suspect closes the connections that nobody uses when an answer did not come in
 // time: where the host at their end is gone without a word, each would cost a timeout
-// of its own. A pool of the caller's is left alone.
+// of its own. Or when the server turns out to be a standby, which would answer for
+// ever. A pool of the caller's is left alone.
 func (h *History) suspect(err error) {
-	if _, remote := h.dialect.(postgres); remote && h.ownDB && errors.Is(err, context.DeadlineExceeded) {
+	if _, remote := h.dialect.(postgres); !remote || !h.ownDB {
+		return
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStandby) || code(err) == "25006" {
 		h.db.SetMaxIdleConns(0)
 		h.db.SetMaxIdleConns(maxConns)
 	}
+}
+
+// errStandby is that a server stores nothing.
+var errStandby = errors.New("the server is read-only, as a standby is")
+
+// code is the SQLSTATE of a server's error, "" of others.
+func code(err error) string {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		return refused.Code
+	}
+	return ""
 }
 
 // postgres is the dialect of PostgreSQL.
@@ -110,6 +127,15 @@ func (postgres) migrations() [][]string {
 	}}
 }
 
+func (postgres) writable(ctx context.Context, db *sql.DB) error {
+	var standby bool
+	err := db.QueryRowContext(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&standby)
+	if err == nil && standby {
+		err = errStandby
+	}
+	return err
+}
+
 func (postgres) after() string {
 	return `SELECT c.epoch, c.last, c.began, m.seq, m.ms, m.sender, m.content
 		FROM chat_channels c LEFT JOIN LATERAL (
@@ -161,8 +187,7 @@ SELECT name, epoch, last, gone, extract(epoch FROM pg_postmaster_start_time())::
 func (d postgres) store(ctx context.Context, db *sql.DB, b *batch) error {
 	for {
 		err := d.storeOnce(ctx, db, b)
-		var refused *pgconn.PgError
-		if !errors.As(err, &refused) || refused.Code != "40001" && refused.Code != "40P01" {
+		if c := code(err); c != "40001" && c != "40P01" {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -219,11 +244,7 @@ func (postgres) incarnation(ctx context.Context, db *sql.DB) (string, error) {
 		(SELECT system_identifier FROM pg_control_system()),
 		left(pg_walfile_name(pg_current_wal_lsn()), 8),
 		'chat_channels'::regclass::oid)`).Scan(&id)
-	var refused *pgconn.PgError
-	if !errors.As(err, &refused) {
-		return id, err
-	}
-	switch refused.Code {
+	switch code(err) {
 	case "42501", "42883", "0A000": // not allowed, not there, not supported: a server that is run by others
 		err = db.QueryRowContext(ctx, "SELECT 'chat_channels'::regclass::oid::text").Scan(&id)
 	}

@@ -140,6 +140,7 @@ func TestPostgres(t *testing.T) {
 		"AnotherEncoding":    testEncoding,
 		"Connections":        testConnections,
 		"StrictIsolation":    testStrictIsolation,
+		"ReadOnly":           testReadOnly,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, server) })
 	}
@@ -163,6 +164,37 @@ func testDumpRestored(t *testing.T, server *pgtest.Server) {
 	if p := appendTo(t, h, "c", "3")[0]; p.Epoch == before[0].Epoch || p.Seq != 3 {
 		t.Errorf("goes on at %v behind %v", p, before[1])
 	}
+}
+
+// After a failover connections may be made to what is a standby by now, which goes on
+// answering them: they are given up when it stores nothing.
+func testReadOnly(t *testing.T, server *pgtest.Server) {
+	d := onPostgres(t, server)
+	h := d.open(t)
+	appendTo(t, h, "c", "1")
+	var name string
+	if err := d.pool(t).QueryRowContext(t.Context(), "SELECT current_database()").Scan(&name); err != nil {
+		t.Fatal(err)
+	}
+	beside := database{dsn: server.DSN("postgres")}
+	set := func(to string) {
+		t.Helper()
+		beside.exec(t, "ALTER DATABASE "+name+" SET default_transaction_read_only = "+to)
+	}
+	set("on") // for connections that are made from now on
+	beside.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'")
+	eventually(t, "a standby to be met", func() bool {
+		_, err := h.Append(t.Context(), message("c", "x"))
+		return err != nil && strings.Contains(err.Error(), "read-only")
+	})
+	if err := h.Check(t.Context()); err == nil {
+		t.Error("Check finds nothing wrong with a standby")
+	}
+	set("off")
+	eventually(t, "it to store again", func() bool {
+		_, err := h.Append(t.Context(), message("c", "2"))
+		return err == nil
+	})
 }
 
 // A database whose transactions are stricter than they need to be refuses nothing.

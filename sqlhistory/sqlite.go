@@ -184,6 +184,9 @@ func (d *sqlite) transact(ctx context.Context, db *sql.DB, fn func(queryer) erro
 	return d.immediate(ctx, db, func(conn *sql.Conn) error { return fn(conn) })
 }
 
+// A file is what it was when it was opened.
+func (*sqlite) writable(context.Context, *sql.DB) error { return nil }
+
 // immediate runs fn in a transaction that takes the lock for writing at its
 // beginning, where it can be waited for.
 func (*sqlite) immediate(ctx context.Context, db *sql.DB, fn func(*sql.Conn) error) (err error) {

@@ -15,6 +15,8 @@ type dialect interface {
 	after() string
 	// check reports what about the database would not do.
 	check(ctx context.Context, db *sql.DB) error
+	// writable reports why nothing can be stored, as far as that can be told.
+	writable(ctx context.Context, db *sql.DB) error
 	// transact runs fn in a transaction that may write.
 	transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error
 	// locks are statements for the beginning of a transaction that changes the

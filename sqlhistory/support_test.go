@@ -1,12 +1,16 @@
 package sqlhistory_test
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -123,3 +127,78 @@ func testHTTP(t *testing.T, d database) {
 		t.Errorf("%d pages (-want +got):\n%s", pages, diff)
 	}
 }
+
+// A message whose publisher goes away while it is stored reaches the sockets: no next
+// one has to bring it along.
+func testPublisherGoesAway(t *testing.T, d database) {
+	signer, err := chat.NewHS256([]byte("a test's secret of 32 bytes, no less"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := chat.NewMemoryRegistry()
+	service, err := chat.New(signer, chat.WithRegistry(registry), chat.WithHistory(d.open(t)),
+		chat.WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	handled := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		service.ServeHTTP(w, r)
+		close(handled)
+	}))
+	defer server.Close()
+	defer service.Shutdown(context.Background())
+	ear := hearer{chat.User{Name: "ana", Role: chat.RoleUser}, make(chan chat.Message, 10)}
+	if _, err := registry.Connect(t.Context(), ear); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := registry.Join(t.Context(), ear, "news"); err != nil {
+		t.Fatal(err)
+	}
+	token, err := signer.Issue(chat.User{Name: "ops", Role: chat.RoleAdmin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := d.lock(t)
+	ctx, giveUp := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer giveUp()
+	req, err := http.NewRequestWithContext(ctx, "POST", server.URL+"/messages", strings.NewReader(`{"channel":"news","content":"stored"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token.AccessToken)
+	if resp, err := server.Client().Do(req); err == nil {
+		resp.Body.Close()
+		t.Fatalf("answered with %s while nothing can be stored", resp.Status)
+	}
+	select {
+	case <-handled: // it has noticed
+	case <-time.After(500 * time.Millisecond): // or it does not look
+	}
+	release()
+	select {
+	case m := <-ear.heard:
+		if m.Content != "stored" {
+			t.Errorf("heard %q", m.Content)
+		}
+	case <-time.After(patience):
+		t.Errorf("stored are %q, and nothing was heard of it", after(t, d.open(t), "news", chat.Place{}))
+	}
+}
+
+// hearer is a socket.
+type hearer struct {
+	user  chat.User
+	heard chan chat.Message
+}
+
+func (h hearer) Session() string  { return "the only one" }
+func (h hearer) User() chat.User  { return h.user }
+func (h hearer) Since() time.Time { return time.Time{} }
+
+func (h hearer) Deliver(e chat.Event) {
+	if e.Type == chat.EventMessage {
+		h.heard <- e.Message
+	}
+}
+func (h hearer) Close(chat.CloseCode, string) {}

@@ -19,7 +19,8 @@
 const second = 1000;
 /** How long a socket may take to be open and welcomed. */
 const openWithin = 20 * second;
-/** How long it may be silent while an answer is due. */
+/** How long it may be silent before it is asked whether it is alive, and while an answer is due. */
+const quietFor = 60 * second;
 const answerWithin = 20 * second;
 /** How long an HTTP request may take. */
 const requestWithin = 30 * second;
@@ -96,7 +97,7 @@ export class Chat extends EventTarget {
   #refused = false; // with the token before
   #allowed = false; // channels were looked at since the last connection
   #refreshing; // timer
-  #silence; // timer
+  #silence; // timer, of what is received
   #wake = () => {}; // ends the wait for the next try
   #closing = new AbortController();
   #requests = new Set(); // AbortControllers
@@ -327,7 +328,10 @@ export class Chat extends EventTarget {
     }, { signal });
   }
 
-  /** A socket may have died without a word: joining one's own channel does nothing, and is answered. */
+  /**
+   * A socket may have died without a word, and a script sees nothing of the pings
+   * that would show it. Joining one's own channel does nothing, and is answered.
+   */
   #check() {
     this.#wake();
     if (this.#connection && !this.#commands.size) this.#command({ type: "join", channel: `@${this.#user.username}` }).catch(() => {});
@@ -424,7 +428,7 @@ export class Chat extends EventTarget {
     const again = type === "join" && this.#willBeIn(channel); // what came already is not to come again
     this.#connection.send(again ? { ...command.body, since: undefined } : command.body);
     command.sent = true;
-    this.#awaitAnswer();
+    this.#listen();
   }
 
   /** Whether a channel is joined once all that was sent is carried out. */
@@ -436,15 +440,21 @@ export class Chat extends EventTarget {
     return joined;
   }
 
-  /** A connection that is silent while an answer is due is taken for dead. */
-  #awaitAnswer() {
+  /** A connection that is silent is asked for an answer; without one it is taken for dead. */
+  #listen() {
     clearTimeout(this.#silence);
     const connection = this.#connection;
+    if (!connection) return;
+    const dead = () => connection.end(new ChatError("network", "no answer came"));
+    this.#silence = this.#owed() ? setTimeout(dead, answerWithin) : setTimeout(() => this.#check(), quietFor);
+  }
+
+  /** Whether an answer is due. */
+  #owed() {
     for (const { sent } of this.#commands.values()) {
-      if (!connection || !sent) continue;
-      this.#silence = setTimeout(() => connection.end(new ChatError("network", "no answer came")), answerWithin);
-      return;
+      if (sent) return true;
     }
+    return false;
   }
 
   #answered(event) {
@@ -492,7 +502,7 @@ export class Chat extends EventTarget {
         this.#answered(event);
         break;
     }
-    this.#awaitAnswer();
+    this.#listen();
   }
 
   #welcome(connection, { user, role, session, expires_in: expiresIn, since, recovered }) {

@@ -21,12 +21,12 @@ export class Connection {
   connecting() {
     this.#set("connecting", text("state.connecting"));
     if (this.#lost) this.#bannerText.textContent = text("state.retrying");
-    else this.#banner.hidden = true;
+    else this.#hide();
   }
 
   open() {
     this.#set("open", text("state.open"));
-    this.#banner.hidden = true;
+    this.#hide();
     this.#lost = false;
   }
 
@@ -58,6 +58,11 @@ export class Connection {
     if (this.#action.textContent !== label) this.#action.textContent = label;
     this.#act = act;
     this.#banner.hidden = false;
+  }
+
+  #hide() {
+    if (document.activeElement === this.#action) byId("feed").focus({ preventScroll: true });
+    this.#banner.hidden = true;
   }
 
   #set(state, words) {

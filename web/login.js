@@ -47,7 +47,7 @@ function run(form, { base, username, password, trouble, button, signal }) {
 export async function logIn(base) {
   const button = byId("login-button"), username = byId("username");
   const done = new AbortController();
-  button.disabled = false;
+  byId("login").hidden = false;
   username.focus();
   const entered = await run(byId("login-form"), {
     base, username, password: byId("password"), trouble: byId("login-problem"), button, signal: done.signal,

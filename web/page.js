@@ -8,6 +8,7 @@ import { drawer } from "./drawer.js";
 import { announce, avatar, byId } from "./element.js";
 import { Feed } from "./feed.js";
 import { logIn, logInAgain } from "./login.js";
+import { Notifier } from "./notify.js";
 import { People } from "./people.js";
 import { problem, text, translate } from "./text.js";
 import { Channel, PAGE, hindmost, merge, place } from "./timeline.js";
@@ -44,6 +45,7 @@ class Page {
     broadcast: (content, options) => this.#broadcast(content, options),
     connected: () => this.#chat.state === "open",
   });
+  #notifier = new Notifier();
   #people = new People({
     write: (name) => {
       this.#peopleDrawer.close();
@@ -137,11 +139,10 @@ class Page {
     this.#offer();
     void this.#begin();
     // Who has just logged in can write at once, unless that opens a keyboard on the screen.
-    if (this.#admin && document.activeElement === byId("feed") && !matchMedia("(pointer: coarse)").matches) this.#composer.focus();
+    if (resumed === undefined && this.#admin && document.activeElement === byId("feed") && !matchMedia("(pointer: coarse)").matches) this.#composer.focus();
   }
 
   #closed(error) {
-    if (!error) return; // logged out
     this.#outage ??= { from: Date.now() };
     this.#people.pause();
     this.#composer.waiting();
@@ -167,9 +168,8 @@ class Page {
     this.#connect();
   }
 
-  /** Nothing of the session outlives the document. */
+  /** Nothing of the session outlives the document, unless a text is not sent and its writer stays for that. */
   #logOut() {
-    this.#chat.close();
     location.reload();
   }
 
@@ -256,6 +256,8 @@ class Page {
     this.#timer = undefined;
     if (!this.#arrived.length) return;
     const arrived = this.#arrived.splice(0);
+    const news = arrived.findLast((e) => !e.mark && e.sender !== this.#username);
+    if (news) this.#notifier.tell(news);
     const channels = this.#shown();
     const notes = this.#noted();
     const visible = arrived.filter((e) => e.mark || e.sent ? notes.includes(e) : channels.some((c) => c.name === e.channel));

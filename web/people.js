@@ -5,7 +5,9 @@ import { announce, arrange, ask, avatar, byId, element, say } from "./element.js
 import { moment, problem, text } from "./text.js";
 
 const GATHER = 400; // ms
-const OFTEN = 30_000;
+const OFTEN = 20_000;
+/** Who was sent away and is back by then was perhaps told of neither way. */
+const BACK = 3_000;
 
 export class People {
   #list = byId("people-list");
@@ -132,6 +134,7 @@ export class People {
       const count = await this.#chat?.disconnect(name) ?? 0;
       announce(text(count ? "people.disconnected" : "people.disconnected-none", { name, count }));
       say(this.#problem, "");
+      setTimeout(() => this.soon(0), BACK);
     } catch (error) {
       say(this.#problem, problem(error));
       announce(problem(error));

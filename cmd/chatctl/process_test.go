@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -202,7 +201,7 @@ type cutable struct {
 	listener net.Listener
 	server   string
 	serving  sync.WaitGroup
-	asked    atomic.Int64 // bytes that went to the server
+	mute     atomic.Bool // what the server answers gets lost
 
 	mu    sync.Mutex
 	conns []net.Conn // both ends
@@ -238,22 +237,25 @@ func (c *cutable) accept() {
 		c.mu.Lock()
 		c.conns = append(c.conns, in, out)
 		c.mu.Unlock()
-		c.serving.Go(func() { forward(out, io.TeeReader(in, c), in) })
-		c.serving.Go(func() { forward(in, out, out) })
+		c.serving.Go(func() { forward(out, in, new(atomic.Bool)) })
+		c.serving.Go(func() { forward(in, out, &c.mute) })
 	}
 }
 
-// Write counts.
-func (c *cutable) Write(b []byte) (int, error) {
-	c.asked.Add(int64(len(b)))
-	return len(b), nil
-}
-
 // forward ends with the connections, which it closes.
-func forward(to net.Conn, what io.Reader, from net.Conn) {
-	_, _ = io.Copy(to, what)
-	to.Close()
-	from.Close()
+func forward(to, from net.Conn, mute *atomic.Bool) {
+	defer to.Close()
+	defer from.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if err == nil && !mute.Load() {
+			_, err = to.Write(buf[:n])
+		}
+		if err != nil {
+			return
+		}
+	}
 }
 
 // cut ends all connections.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,9 +67,11 @@ type came struct {
 
 // consume follows a client to the last message of each channel.
 func consume(t *testing.T, c *client.Client, slow bool) (got came) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*chatdtest.Patience) // for all the kills
+	defer cancel()
 	got = came{ids: map[string][]string{}, texts: map[string]int{}}
 	ends := 0
-	for event, err := range c.Events(within(t)) {
+	for event, err := range c.Events(ctx) {
 		if err != nil {
 			t.Errorf("a consumer ended with %v", err)
 			return got
@@ -99,7 +103,7 @@ func consume(t *testing.T, c *client.Client, slow bool) (got came) {
 
 const theEnd = "the end"
 
-// The server is killed and started again under traffic. Whatever was acknowledged
+// The server is killed, or ended, and started again under traffic. Whatever was acknowledged
 // comes to each consumer once and in order; what was not, once at the most.
 func TestNoAckedMessageIsLostOrRepeatedWhileTheServerIsKilled(t *testing.T) {
 	t.Parallel()
@@ -146,10 +150,15 @@ func TestNoAckedMessageIsLostOrRepeatedWhileTheServerIsKilled(t *testing.T) {
 		publishing.Go(func() { o.publish(t, c, name, stop) })
 	}
 
-	for range kills {
+	for i := range kills {
 		due := o.acked.Load() + between
 		chatdtest.Eventually(t, "more acks", func() bool { return o.acked.Load() >= due })
-		d.Kill()
+		if i%3 == 2 {
+			d.Signal(syscall.SIGTERM) // in good order, for once
+			d.End()
+		} else {
+			d.Kill()
+		}
 		d = program(t).Start(t, nil, args...)
 	}
 	due := o.acked.Load() + between

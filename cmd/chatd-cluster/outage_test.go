@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -102,6 +103,21 @@ func TestDrainedWithoutItsBackendsANodeEndsWell(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Nor does anybody have to wait for a backend who is in a hurry.
+func TestASecondSignalEndsTheWaitForABackend(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t)
+	way := to(t, redis.Addr)
+	d := program(t).Start(t, []string{"CHATD_REGISTRY=" + strings.Replace(redis.RedisURL(), redis.Addr, way.addr, 1)}, "-plaintext")
+	way.hush()
+	d.Signal(syscall.SIGTERM)
+	d.Await(regexp.MustCompile("msg=drained"))
+	d.Signal(syscall.SIGTERM)
+	if code := d.ExitCode(); code != 1 || !strings.Contains(d.Logged(), "stopped at once by a second signal") {
+		t.Errorf("exit code %d", code)
 	}
 }
 

@@ -28,7 +28,7 @@ const checkout = "../.."
 func TestWhatTheReadmeSaysToType(t *testing.T) {
 	var commands []documents.Block
 	var program documents.Block
-	typed := regexp.MustCompile(`^(go|make|curl|npx|TOKEN=)`)
+	typed := regexp.MustCompile(`^(go|curl|npx|TOKEN=)`)
 	for _, b := range documents.Read(t, checkout, "README.md").Blocks() {
 		switch {
 		case b.Lang == "" && typed.MatchString(b.Code):
@@ -37,23 +37,19 @@ func TestWhatTheReadmeSaysToType(t *testing.T) {
 			program = b
 		}
 	}
-	if len(commands) != 5 {
-		t.Fatalf("%d blocks of commands, and five to try", len(commands))
+	if len(commands) != 6 {
+		t.Fatalf("%d blocks of commands, and six to try", len(commands))
 	}
-	start, ctl, socket, requests, module := commands[0].Code, commands[1].Code, commands[2].Code, commands[3].Code, commands[4].Code
+	start, follow, send := commands[0].Code, commands[1].Code, commands[2].Code
+	socket, requests, module := commands[3].Code, commands[4].Code, commands[5].Code
 
-	t.Log(firstLine(start))
-	server := typeIn(t, checkout, firstLine(start), "CHATD_ADDR=localhost:0")
+	server := typeIn(t, checkout, start, "CHATD_ADDR=localhost:0")
 	base := server.await(`chatd serves (https://localhost:\d+) and`)
 	admin := server.await(`username admin +password (\S+) `)
 	user := server.await(`username user +password (\S+) `)
 	here := strings.NewReplacer("localhost:8443", strings.TrimPrefix(base, "https://"), "password=…", "password="+admin)
 
 	t.Run("chatctl", func(t *testing.T) {
-		lines := strings.Split(strings.TrimSpace(ctl), "\n")
-		if len(lines) != 2 {
-			t.Fatalf("%d lines, want tail and send", len(lines))
-		}
 		env := func(name, password string) []string {
 			file := filepath.Join(t.TempDir(), name)
 			if err := os.WriteFile(file, []byte(password), 0o600); err != nil {
@@ -61,10 +57,10 @@ func TestWhatTheReadmeSaysToType(t *testing.T) {
 			}
 			return []string{"CHATCTL_URL=" + base, "CHATCTL_PASSWORD_FILE=" + file}
 		}
-		tail := typeIn(t, checkout, lines[0], env("user", user)...)
+		tail := typeIn(t, checkout, follow, env("user", user)...)
 		who := strings.Replace(firstLine(requests), "curl", "until curl", 1) + ` | grep '"username":"user"'; do :; done`
 		typeIn(t, checkout, here.Replace(firstLine(socket)+"\n"+who)).succeed()
-		typeIn(t, checkout, lines[1], env("admin", admin)...).succeed()
+		typeIn(t, checkout, send, env("admin", admin)...).succeed()
 		tail.await(`(lunch is ready)`)
 	})
 	t.Run("wscat", func(t *testing.T) {

@@ -36,6 +36,8 @@ type config struct {
 	tokenTTL       time.Duration
 	origins        []string
 	page           bool
+	heartbeat      time.Duration
+	pings          bool
 	trustedProxies []netip.Prefix
 	debugAddr      string
 	logLevel       slog.Level
@@ -71,6 +73,10 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"let pages of these comma-separated `origins` in, besides those of the server's own")
 	flags.BoolVar(&c.page, "page", true,
 		"serve a page to chat on, at /, and the client that it is built on, at /chat.js")
+	cli.Var(flags, &c.heartbeat, "heartbeat", chat.DefaultHeartbeat.String(), cli.ParsePositive,
+		"send something to each socket once in this `duration`, so that proxies keep it open; who gives no sign of life within twice of it is ended")
+	flags.BoolVar(&c.pings, "pings", false,
+		"have heartbeats answered by clients rather than by their kernels, in whose place a proxy's may be; on with -plaintext unless it is -pings=false")
 	cli.Var(flags, &c.trustedProxies, "trusted-proxies", "", parsePrefixes,
 		"believe X-Forwarded-For when it comes from these comma-separated `networks` (CIDR) or addresses")
 	cli.Var(flags, &c.debugAddr, "debug-addr", "", parseAddr,
@@ -121,6 +127,9 @@ func parseConfig(prog Program, proc Process) (*config, *flag.FlagSet, error) {
 	var err error
 	c.given, err = environment.Fill(flags, proc.LookupEnv)
 	c.storage.Registry = cmp.Or(c.storage.Registry, InMemory)
+	if c.given["pings"] == "" {
+		c.pings = c.plaintext // a proxy does TLS
+	}
 	return c, flags, err
 }
 

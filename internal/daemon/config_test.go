@@ -35,6 +35,8 @@ func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
 		"token-ttl":       "1h30m",
 		"origins":         "https://one.example.com,,https://two.example.com,",
 		"page":            "false",
+		"heartbeat":       "10s",
+		"pings":           "true",
 		"trusted-proxies": "10.1.2.3/8, 192.0.2.1,2001:db8::/32",
 		"debug-addr":      "localhost:6060",
 		"log-level":       "WARN",
@@ -55,6 +57,8 @@ func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
 		usersFile:   "users",
 		secretFile:  "secret",
 		tokenTTL:    90 * time.Minute,
+		heartbeat:   10 * time.Second,
+		pings:       true,
 		origins:     []string{"https://one.example.com", "https://two.example.com"},
 		trustedProxies: []netip.Prefix{
 			netip.MustParsePrefix("10.0.0.0/8"),
@@ -106,6 +110,7 @@ func TestWithoutSettingsTheDefaultsHold(t *testing.T) {
 	want := &config{
 		addr:      "localhost:8443",
 		tokenTTL:  15 * time.Minute,
+		heartbeat: 25 * time.Second,
 		page:      true,
 		logLevel:  slog.LevelInfo,
 		logFormat: "text",

@@ -26,9 +26,10 @@ const (
 	writeTimeout  = 60 * time.Second
 	idleTimeout   = 2 * time.Minute
 
-	// maxHeader leaves room for a token far longer than one may be, which is to
+	// maxHeader leaves room for as many channels as a socket may join, each with the
+	// id to resume from, and for a token far longer than one may be, which is to
 	// be a 401 and not a 431.
-	maxHeader = 32 << 10
+	maxHeader = 64 << 10
 )
 
 // hardened is an HTTP server that strangers cannot hold up.

@@ -30,6 +30,7 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 	if err != nil {
 		return err
 	}
+	signals := make(chan os.Signal, 4)
 	var backend Backend
 	if prog.Open != nil {
 		if backend, err = prog.Open(ctx, cfg.storage, log); err != nil {
@@ -40,7 +41,7 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 				if errors.Is(err, errSecondSignal) {
 					return // at once is at once
 				}
-				if bad := backend.Close(); err == nil {
+				if bad := closeBackend(backend, signals); err == nil {
 					err = bad
 				}
 			}()
@@ -50,7 +51,6 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 	if err != nil {
 		return err
 	}
-	signals := make(chan os.Signal, 4)
 	proc.Notify(signals, s.watched()...)
 	bound, err := s.listen(ctx, cfg)
 	if err != nil {
@@ -59,6 +59,23 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 	}
 	s.announce(prog, proc, cfg, bound)
 	return s.run(ctx, signals)
+}
+
+// closeBackend closes what may have to wait for others, unless a second signal is
+// faster.
+func closeBackend(b Backend, signals <-chan os.Signal) error {
+	closed := make(chan error, 1)
+	go func() { closed <- b.Close() }()
+	for {
+		select {
+		case err := <-closed:
+			return err
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				return errSecondSignal
+			}
+		}
+	}
 }
 
 // server is what runs: a service and the two HTTP servers in front of it.
@@ -78,7 +95,11 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 		chat.WithLogger(log),
 		chat.WithOrigins(cfg.origins...),
 		chat.WithClientAddr(client),
+		chat.WithHeartbeat(cfg.heartbeat),
 	}, backend.Options...)
+	if cfg.pings {
+		opts = append(opts, chat.WithPings())
+	}
 	if history := cfg.storage.option(); history != nil {
 		opts = append(opts, history)
 	}

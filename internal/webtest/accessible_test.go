@@ -31,6 +31,7 @@ func (p *tab) accessible(state string) {
 	p.t.Helper()
 	eval[string](p, axe(p.t)+"; axe.version")
 	found := eval[string](p, `axe.run(document, {
+		resultTypes: ["violations", "incomplete"],
 		runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
 	}).then(({violations, incomplete}) => [...violations, ...incomplete.filter((i) => i.id !== "color-contrast")]
 		.flatMap((v) => v.nodes.map((n) => v.id + ": " + v.help + ": " + n.html + "\n" + n.failureSummary))

@@ -236,3 +236,37 @@ func TestPolicyHoldsChatJSToItsOrigin(t *testing.T) {
 		t.Errorf("a chat elsewhere: %q", got)
 	}
 }
+
+func TestPagesOfOtherOriginsUseChatJSWhereTheyAreLetIn(t *testing.T) {
+	t.Parallel()
+	page := serve(t)
+	allowing, refusing := serve(t, "-origins", page.URL), serve(t)
+	for name, test := range map[string]struct {
+		server *chatdtest.Process
+		want   string
+	}{
+		"allowed":     {allowing, "sent and got"},
+		"not allowed": {refusing, "network"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// A document without a policy of its own.
+			p := openTab(t, page.URL+"/healthz", look{forgiven: append(outage, "CORS policy", "status of 403", "favicon.ico")})
+			got := eval[string](p, `(async () => {
+				const url = `+quote(test.server.URL)+`;
+				const { Chat } = await import(url + "/chat.js");
+				const chat = new Chat(url, { token: `+quote(test.server.Token("admin"))+` });
+				const told = await new Promise((resolve) => {
+					chat.addEventListener("message", ({ detail }) => resolve("sent and " + detail.content));
+					chat.addEventListener("waiting", ({ detail }) => resolve(detail.error.kind));
+					chat.broadcast("got").catch(() => {});
+				});
+				chat.close();
+				return told;
+			})()`)
+			if got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}

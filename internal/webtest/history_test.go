@@ -158,3 +158,41 @@ func TestManyLiveMessagesLeaveThePageSmall(t *testing.T) {
 		t.Error("nothing had been dropped from memory")
 	}
 }
+
+// How pages of the history and live messages meet, in each order that they may come.
+func TestHistoryMeetsLiveMessages(t *testing.T) {
+	t.Parallel()
+	server := serve(t)
+	p := openTab(t, server.URL+"/", look{})
+	p.await("the page", `document.activeElement.id === "username"`)
+	eval[bool](p, `import("./timeline.js").then((timeline) => {
+		Object.assign(window, timeline);
+		window.m = (id, at = id, channel = undefined) => ({ id: String(id), at, channel, content: "" });
+		window.page = (from, to, more = false) => ({ messages: Array.from({ length: to - from + 1 }, (_, i) => m(from + i)), more });
+		window.ids = (entries) => entries.map((e) => e.id).join(" ");
+		window.filled = (...steps) => { const c = new Channel(); for (const step of steps) step(c); return c; };
+		window.live = (...all) => (c) => all.forEach((id) => c.append(m(id)));
+		window.loaded = (page, before) => (c) => c.prepend(page, before);
+		return true;
+	})`)
+	for _, tt := range []struct{ name, expression, want string }{
+		{"the page comes first", `ids(filled(loaded(page(1, 3), ""), live(3, 4)).entries)`, "1 2 3 4"},
+		{"live comes first", `ids(filled(live(4, 5), loaded(page(1, 3), "")).entries)`, "1 2 3 4 5"},
+		{"they overlap", `ids(filled(live(3, 4), loaded(page(1, 4), ""), live(5)).entries)`, "1 2 3 4 5"},
+		{"the page is ahead", `ids(filled(live(3), loaded(page(1, 5), ""), live(4, 5)).entries)`, "1 2 3 4 5"},
+		{"a page within what is there", `ids(filled(live(1, 2, 3), loaded(page(2, 3, true), "")).entries)`, "1 2 3"},
+		{"the same page twice", `ids(filled(live(5), loaded(page(3, 4, true), "5"), loaded(page(3, 4, true), "5"), loaded(page(1, 2), "3")).entries)`, "1 2 3 4 5"},
+		{"a page for what was forgotten", `ids(filled(live(5, 6, 7), (c) => c.trim(1), loaded(page(3, 4, true), "5")).entries)`, "7"},
+		{"forgotten and loaded again", `ids(filled(live(5, 6, 7), (c) => c.trim(1), loaded(page(5, 6), "7"), live(7, 8)).entries)`, "5 6 7 8"},
+		{"channels by time", `ids(merge([filled(loaded(page(1, 3), "")), { more: false, entries: [m("a", 1), m("b", 2.5)] }], [m("note", 3)]))`, "1 a 2 b 3 note"},
+		{"nothing from before where a channel begins", `ids(merge([filled(loaded(page(5, 6, true), "")), { more: false, entries: [m("a", 1), m("b", 5.5)] }], []))`, "5 b 6"},
+		{"the one that goes back least is loaded next", `String(hindmost([{ name: "a", more: true, entries: [m(1)] }, { name: "b", more: true, entries: [m(3)] }, { name: "c", more: false, entries: [m(9)] }]).name)`, "b"},
+		{"a live message that is late", `String(place([m(1), m(3, 3, "x"), m(5, 5, "x")], m("late", 2)))`, "1"},
+		{"not before its own channel's", `String(place([m(1), m(3), m(5, 5, "x")], m("late", 2)))`, "2"},
+		{"nor before a note", `String(place([m(1), { mark: "complete", at: 5 }], m("late", 2)))`, "2"},
+	} {
+		if diff := cmp.Diff(tt.want, eval[string](p, tt.expression)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	permissions "github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/google/go-cmp/cmp"
@@ -419,4 +420,55 @@ func TestPageWorksBelowAPrefix(t *testing.T) {
 	p.keys("from below" + kb.Enter)
 	p.awaitMessage("from below")
 	p.await("the list", `document.querySelector('.person[data-name="admin"]')`)
+}
+
+func TestNotificationsOfWhatIsNotSeen(t *testing.T) {
+	t.Parallel()
+	server := serve(t)
+	p := openTab(t, server.URL+"/", look{})
+	// What it shows is noted, and shown.
+	eval[bool](p, `(() => {
+		window.shown = [];
+		window.Notification = class extends Notification {
+			constructor(title, options) { super(title, options); shown.push(title + ": " + options.body); }
+		};
+		return true;
+	})()`)
+	p.enter("user", chatdtest.Passwords["user"])
+	hide := func(hidden bool) {
+		t.Helper()
+		eval[bool](p, fmt.Sprintf(`Object.defineProperty(document, "hidden", {value: %v, configurable: true}) === document`, hidden))
+	}
+	token := server.Token("admin")
+	p.click("#notify") // which nobody allows
+	p.await("why not", `document.querySelector("#notify-state").textContent === "Blocked by the browser"`)
+	hide(true)
+	post(t, server, token, "", "not allowed")
+	p.awaitMessage("not allowed")
+	hide(false)
+
+	if _, err := chromedp.CallBrowser(p.ctx, permissions.SetPermission, permissions.SetPermissionParams{
+		Permission:       &permissions.PermissionDescriptor{Name: "notifications"},
+		Setting:          permissions.PermissionSettingGranted,
+		Origin:           server.URL,
+		BrowserContextID: chromedp.FromContext(p.ctx).BrowserContextID,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p.click("#notify")
+	p.await("that it is on", `document.querySelector("#notify").ariaPressed === "true"`)
+	post(t, server, token, "", "seen")
+	p.awaitMessage("seen")
+	hide(true)
+	post(t, server, token, "@user", "not seen")
+	p.await("the notification", `shown.length > 0`)
+	hide(false)
+	p.click("#notify")
+	p.await("that it is off", `document.querySelector("#notify").ariaPressed === "false"`)
+	hide(true)
+	post(t, server, token, "", "not wanted")
+	p.awaitMessage("not wanted")
+	if diff := cmp.Diff([]string{"admin: not seen"}, eval[[]string](p, "shown")); diff != "" {
+		t.Errorf("notifications (-want +got):\n%s", diff)
+	}
 }

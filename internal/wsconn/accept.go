@@ -17,6 +17,7 @@ import (
 type Server struct {
 	Subprotocol string // spoken when the client offers it
 	ReadLimit   int64  // bytes of a message
+	TooFast     int    // the close code for a peer that floods it with frames
 	Limits      fanout.Limits
 	Totals      fanout.Totals
 	// Heartbeat is the time between two calls of each connection's Beat. Unless

@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"github.com/reto10/chat/internal/fanout"
+	"github.com/reto10/chat/internal/throttle"
 	"github.com/reto10/chat/internal/wire"
 )
 
@@ -55,11 +56,12 @@ type Conn struct {
 	quiet bool // our kernel tells whether the peer's is there
 
 	// Owned by the goroutine that reads.
-	parks bool   // it can be parked
-	spot  uint32 // in the parking lot, 0 for none yet
-	turn  int32  // of the spot
-	last  int64  // when the last message came, Unix nanoseconds
-	early []byte // what came with the handshake, until it is read
+	parks bool            // it can be parked
+	spot  uint32          // in the parking lot, 0 for none yet
+	turn  int32           // of the spot
+	last  int64           // when the last message came, Unix nanoseconds
+	extra throttle.Bucket // of frames beyond one a message
+	early []byte          // what came with the handshake, until it is read
 }
 
 // Out is the writing side. It is corked until its owner uncorks it.

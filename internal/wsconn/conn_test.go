@@ -423,19 +423,72 @@ func TestAPeerThatReadsNothingIsKilled(t *testing.T) {
 }
 
 func TestAPeerThatPingsButReadsNothingIsClosed(t *testing.T) {
-	s := serve(t, overTCP)
-	p, c := s.connect(nil)
-	ping := bytes.Repeat(frame(opPing, strings.Repeat("x", 125)), 1000)
-	for !c.Out().Closing() {
-		if _, err := p.Write(ping); err != nil {
-			break
+	clocked(t, func(t *testing.T, s *server) {
+		p, c := s.connect(nil)
+		pings := bytes.Repeat(frame(opPing, strings.Repeat("x", 125)), 900)
+		for began := time.Now(); !c.Out().Closing(); <-time.After(time.Second) {
+			if time.Since(began) > time.Minute {
+				t.Fatal("not closed in a minute")
+			}
+			p.write(pings)
+			synctest.Wait()
 		}
+		p.Close()
+		<-s.served
+		if got := s.ws.Totals.Slow.Load(); got != 1 {
+			t.Errorf("slow = %d, want 1", got)
+		}
+	})
+}
+
+func TestAPeerThatSendsTooManyFramesIsClosed(t *testing.T) {
+	for name, frames := range map[string][]byte{
+		"pings":     bytes.Repeat(frame(opPing, ""), 10_000),
+		"pongs":     bytes.Repeat(frame(opPong, ""), 10_000),
+		"fragments": append(rawFrame(opText, masked, ""), bytes.Repeat(rawFrame(opContinuation, masked, ""), 10_000)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			on(t, func(t *testing.T, s *server) {
+				p, _ := s.connect(nil)
+				go p.Write(frames) // it does not get all of it out
+				for {
+					got := p.next()
+					if got == "close 4005 frames too fast" {
+						break
+					}
+					if got != "0x8a " {
+						t.Fatalf("frame = %q, want a pong or the close frame", got)
+					}
+				}
+				p.Close()
+				if err := <-s.served; err == nil {
+					t.Error("it ends without a cause")
+				}
+			})
+		})
 	}
-	p.Close()
-	<-s.served
-	if got := s.ws.Totals.Slow.Load(); got != 1 {
-		t.Errorf("slow = %d, want 1", got)
-	}
+}
+
+func TestAsManyFramesAsMessagesNeedAreFine(t *testing.T) {
+	clocked(t, func(t *testing.T, s *server) {
+		p, _ := s.connect(nil)
+		for range 100 {
+			message := rawFrame(opText, masked, "")
+			for range 900 {
+				message = append(message, rawFrame(opContinuation, masked, "x")...)
+			}
+			p.write(join(message, frame(opContinuation, "")))
+			if got := <-s.texts; len(got) != 900 {
+				t.Fatalf("a message of %d bytes, want 900", len(got))
+			}
+			<-time.After(time.Second)
+		}
+		whole := bytes.Repeat(frame(opText, "x"), 10_000)
+		go p.write(whole)
+		for range 10_000 {
+			<-s.texts
+		}
+	})
 }
 
 // Each message has a time of its own, also when the peer sends them without a

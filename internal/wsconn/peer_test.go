@@ -66,6 +66,7 @@ func serve(t testing.TB, over kind) *server {
 	s.ws = &wsconn.Server{
 		Subprotocol: "chat.v1",
 		ReadLimit:   readLimit,
+		TooFast:     4005,
 		Limits: fanout.Limits{
 			Backlog: backlog, Stall: stallTime, Closing: closingTime,
 			Slow: wire.CloseFrame(4003, "too slow"),

@@ -25,7 +25,15 @@ const (
 	readBuffer = 512
 	// writeBuffer holds any control frame whole: a header of 2, a payload of 125.
 	writeBuffer = 256
+	// extraRate and extraBurst bound the frames that a peer sends beyond one a
+	// message, in frames a second: control frames, and fragments that others follow.
+	// They cost as much as messages, and nobody else counts them.
+	extraRate  = 1000
+	extraBurst = 2000
 )
+
+// errFlood is what reading ends with when a peer sends too many frames.
+var errFlood = errors.New("wsconn: peer sends too many frames")
 
 var (
 	// anyHandshake stands for the one that was answered long ago.
@@ -130,6 +138,10 @@ func (t *transport) Read(p []byte) (n int, err error) {
 		if t.frames.pass(p[:n]) {
 			t.ended()
 		}
+		if !t.affords() {
+			t.c.out.Close(t.c.server.TooFast, "frames too fast")
+			return 0, errFlood
+		}
 	}
 	if err == io.EOF {
 		// No WebSocket ends without a close frame, and nhooyr would take an EOF
@@ -137,6 +149,19 @@ func (t *transport) Read(p []byte) (n int, err error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
+}
+
+// affords pays for the frames that were beyond one a message.
+func (t *transport) affords() bool {
+	if t.frames.extra == 0 {
+		return true
+	}
+	for now := time.Now(); t.frames.extra > 0; t.frames.extra-- {
+		if !t.c.extra.Take(now, extraRate, extraBurst) {
+			return false
+		}
+	}
+	return true
 }
 
 // next reads the beginning of a message, or finds that there is nothing to read.
@@ -197,6 +222,8 @@ type frames struct {
 	have int    // bytes of head
 	left uint64 // of the payload
 	open bool   // a message's last fragment is still to come
+
+	extra int // frames that ended no message, to be counted off
 }
 
 // between reports whether the stream stands between two messages.
@@ -219,6 +246,9 @@ func (f *frames) pass(b []byte) (ended bool) {
 		if length, whole := f.payload(); whole {
 			if f.head[0]&0x08 == 0 { // no control frame
 				f.open = f.head[0]&0x80 == 0
+			}
+			if f.head[0]&0x88 != 0x80 {
+				f.extra++
 			}
 			f.have, f.left = 0, length
 			ended = ended || f.between()

@@ -8,4 +8,4 @@ local lease = tonumber(ARGV[1])
 for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now + 10 * lease), '+inf', 'LIMIT', 0, 100)) do
 	redis.call('ZADD', KEYS[1], string.format('%.0f', now + lease), node)
 end
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now), 'LIMIT', 0, 16)
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now), 'LIMIT', 0, 1000)

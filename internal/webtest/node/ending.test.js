@@ -103,14 +103,69 @@ test("waits differ from one to the next", async (t) => {
   assert.ok(new Set(delays).size > 3, `${delays}`);
 });
 
-test("reconnect() and what comes back online do not wait", async (t) => {
-  const service = await scripted(t, { upgrade: () => [503], answer: (_, response) => response.writeHead(503, { "Retry-After": "3600" }).end() });
+/** Stands in for a browser's window, whose listeners it returns. */
+function window(t) {
   const listeners = new Map();
   globalThis.addEventListener = (type, listener, { signal }) => {
     listeners.set(type, listener);
     signal.addEventListener("abort", () => listeners.delete(type));
   };
   t.after(() => delete globalThis.addEventListener);
+  return listeners;
+}
+
+test("a connection that is silent for long is asked whether it is alive", async (t) => {
+  const time = clock(t);
+  const asked = [];
+  const service = await scripted(t, {
+    socket(socket) {
+      socket.send(welcome({ recovered: true }));
+      socket.on("message", (frame) => {
+        const command = JSON.parse(frame);
+        asked.push([command.type, command.channel]);
+        if (asked.length === 1) socket.send(JSON.stringify({ type: "ack", ref: command.ref, since: "0-e-@ana" }), () => socket.send(frameOf("heard")));
+      });
+    },
+  });
+  const frameOf = (content) => JSON.stringify({ ...message, content });
+  const ana = open(t, service.url, { token: "t" });
+  await ana.nth("open");
+  time(59_999);
+  assert.deepEqual(asked, []);
+  time(1);
+  await ana.message("heard");
+  time(59_999);
+  assert.equal(asked.length, 1);
+  time(1);
+  await poll("the second question", () => asked.length === 2);
+  time(20_000);
+  assert.equal((await ana.nth("waiting")).error.message, "no answer came");
+  assert.deepEqual(asked, [["join", "@ana"], ["join", "@ana"]]);
+});
+
+test("a socket that died while nobody looked is found out when the network is back", async (t) => {
+  const listeners = window(t);
+  const time = clock(t);
+  const asked = [];
+  const service = await scripted(t, {
+    socket(socket) {
+      socket.send(welcome({ recovered: true }));
+      socket.on("message", (frame) => asked.push(JSON.parse(frame)));
+    },
+  });
+  const ana = open(t, service.url, { token: "t" });
+  await ana.nth("open");
+  listeners.get("online")();
+  listeners.get("online")();
+  await poll("a question", () => asked.length);
+  assert.deepEqual(asked.map(({ type, channel }) => [type, channel]), [["join", "@ana"]]);
+  time(20_000);
+  assert.equal((await ana.nth("waiting")).error.kind, "network");
+});
+
+test("reconnect() and what comes back online do not wait", async (t) => {
+  const listeners = window(t);
+  const service = await scripted(t, { upgrade: () => [503], answer: (_, response) => response.writeHead(503, { "Retry-After": "3600" }).end() });
   const ana = open(t, service.url, { token: "t" });
   const { delay } = await ana.nth("waiting");
   assert.ok(delay >= 3_600_000);

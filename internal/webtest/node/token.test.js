@@ -1,7 +1,7 @@
 // Where tokens come from, and what happens when they end.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { chatd, ChatError, clock, login, open, poll, proxy, rejection, scripted, token } from "./service.js";
+import { chatd, ChatError, clock, login, open, poll, proxy, rejection, scripted, token, welcome } from "./service.js";
 
 /** A source that counts how often it was asked, and may fail. */
 function counting(next) {
@@ -15,32 +15,42 @@ function counting(next) {
 }
 
 test("a socket outlives its first token", async (t) => {
-  const service = await chatd(t, { args: ["-token-ttl", "2s"] });
+  const service = await chatd(t, { args: ["-token-ttl", "5s"] });
   const source = counting(() => service.login("user")());
+  const begin = performance.now();
   const eva = open(t, service.url, { token: source });
   await eva.nth("open");
-  await poll("the fourth token", () => source.asked >= 4);
+  await poll("two tokens more", () => source.asked >= 3 && performance.now() - begin > 6000);
   await service.publish("still there");
   await eva.message("still there");
   assert.deepEqual(eva.of("waiting"), []);
   assert.equal(eva.of("open").length, 1);
 });
 
+/** Lets so many ms pass, in which the service says something now and then. */
+async function pass(time, { chat }, ms) {
+  for (let passed = 0; passed < ms; passed += 10_000) {
+    time(Math.min(10_000, ms - passed));
+    await chat.join("now-and-then");
+  }
+}
+
+const renewable = () => token("eva", { ttl: 1000, role: "admin" });
+
 test("the next token is asked for well ahead of the end", async (t) => {
   const service = await chatd(t);
-  const source = counting(() => token("eva", { ttl: 1000 }));
+  const source = counting(() => renewable());
   const time = clock(t);
   const eva = open(t, service.url, { token: source });
   await eva.nth("open");
-  time(700_000);
+  await pass(time, eva, 700_000);
   assert.equal(source.asked, 1);
-  time(100_000);
+  await pass(time, eva, 100_000);
   assert.equal(source.asked, 2);
   await eva.chat.messages(); // with the second one
-  await eva.chat.join("behind-the-refresh");
-  time(700_000);
+  await pass(time, eva, 630_000);
   assert.equal(source.asked, 2);
-  time(100_000);
+  await pass(time, eva, 170_000);
   assert.equal(source.asked, 3);
   assert.deepEqual(eva.of("waiting"), []);
 });
@@ -48,13 +58,21 @@ test("the next token is asked for well ahead of the end", async (t) => {
 test("a token is used again for as long as it holds", async (t) => {
   const service = await chatd(t);
   const between = await proxy(t, service.port);
-  const source = counting(() => token("eva", { ttl: 1000 }));
+  const source = counting(() => renewable());
   const eva = open(t, between.url, { token: source });
   await eva.nth("open");
   between.cut();
   await eva.nth("open", 2);
   await eva.chat.messages();
   assert.equal(source.asked, 1);
+
+  const time = clock(t);
+  between.refuse();
+  await eva.nth("waiting", 2);
+  between.refuse(false);
+  time(800_000); // when it would have been refreshed
+  await poll("the next connection", () => eva.of("open").length === 3, () => time(100));
+  assert.equal(source.asked, 2);
 });
 
 test("a source that fails is asked again", async (t) => {
@@ -75,16 +93,16 @@ test("a source that fails while the socket is open is asked again, one that is r
   const source = counting((n) => {
     if (n === 2) throw new Error("the identity provider is away");
     if (n === 4) throw new ChatError("unauthenticated", "the session is over");
-    return token("eva", { ttl: 1000 });
+    return renewable();
   });
   const time = clock(t);
   const eva = open(t, service.url, { token: source });
   await eva.nth("open");
-  time(800_000);
+  await pass(time, eva, 800_000);
   await poll("another try", () => source.asked === 3, () => time(100));
   await eva.chat.join("behind-the-refresh");
   assert.deepEqual(eva.of("waiting"), []);
-  time(800_000);
+  pass(time, eva, 800_000).catch(() => {}); // it is closed on the way
   const { error } = await eva.nth("close");
   assert.deepEqual([error.kind, error.message], ["unauthenticated", "the session is over"]);
 });
@@ -144,14 +162,14 @@ test("a request whose token is refused is made again with another", async (t) =>
 test("a token of somebody else ends it", async (t) => {
   const service = await chatd(t);
   const time = clock(t);
-  const source = counting((n) => token(n === 1 ? "eva" : "bob", { ttl: 1000 }));
+  const source = counting((n) => (n === 1 ? renewable() : token("bob")));
   const eva = open(t, service.url, { token: source });
   await eva.nth("open");
-  time(800_000); // it is refreshed with bob's, closed with 4001, and would be bob's
+  pass(time, eva, 800_000).catch(() => {}); // it is refreshed with bob's, closed with 4001, and would be bob's
   await poll("the end", () => eva.of("close").length, () => time(100));
   const { error } = await eva.nth("close");
   assert.deepEqual([error.kind, error.message], ["unauthenticated", "the token is another user's"]);
-  assert.deepEqual(eva.chat.user, { username: "eva", role: "user" });
+  assert.deepEqual(eva.chat.user, { username: "eva", role: "admin" });
 });
 
 test("a login that is refused is the end, one that cannot be had is tried again", async (t) => {
@@ -188,6 +206,26 @@ test("a login that is tried too often waits for as long as it is told", async (t
   assert.deepEqual([error.kind, error.retryAfter], ["rate_limited", 17]);
   assert.ok(delay >= 17_000 && delay <= 17_000 * 1.2, `${delay}`);
 });
+
+for (const mounted of ["a/chat", "a/chat/", "a/chat?x=1#y", "a/b/../chat"]) {
+  test(`the routes are below where the service is mounted: ${mounted}`, async (t) => {
+    const asked = [];
+    const service = await scripted(t, {
+      upgrade(request) { asked.push(request.url); },
+      socket(socket) { socket.send(welcome()); },
+      answer(request, response) {
+        asked.push(request.url);
+        response.end(JSON.stringify({ access_token: "t", messages: [], more: false, closed: 1 }));
+      },
+    });
+    const url = service.url + mounted;
+    const ana = open(t, url, { token: login(url, "ana", "secret") });
+    await ana.nth("open");
+    await ana.chat.messages({ before: "" });
+    await ana.chat.disconnect("a/b ?");
+    assert.deepEqual(asked, ["/a/chat/login", "/a/chat/ws/chat", "/a/chat/messages?before=", "/a/chat/users/a%2Fb%20%3F/disconnect"]);
+  });
+}
 
 test("the token is in no address, and the password in the body alone", async (t) => {
   const asked = [];
