@@ -140,7 +140,7 @@ func (s *session) explanation(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Sprintf("no answer of %s in time", host)
 	}
-	return strings.ReplaceAll(err.Error(), "client: ", "")
+	return strings.NewReplacer("client: ", "", "WithToken: ", "").Replace(err.Error())
 }
 
 // refusal explains an answer of HTTP that says no.
