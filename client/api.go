@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,9 +11,11 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/reto10/chat/internal/wire"
@@ -251,12 +254,18 @@ func (a *API) send(ctx context.Context, method, path string, query url.Values, t
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
+	var connected, failed atomic.Bool // by hooks that may be called later, too
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:          func(httptrace.GotConnInfo) { connected.Store(true) },
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) { failed.Store(err != nil) },
+	}))
 	resp, err := a.http.Do(req)
 	if err != nil {
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err // without the address, which may be long
 		}
-		if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
+		dial, ok := errors.AsType[*net.OpError](err)
+		if ok && dial.Op == "dial" || failed.Load() && !connected.Load() {
 			return fmt.Errorf("connecting to %s: %w", a.cfg.base, err)
 		}
 		return fmt.Errorf("asking %s: %w: %w", a.cfg.base, errNoAnswer, err)

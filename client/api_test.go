@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -150,5 +151,34 @@ func TestWithoutAHistoryWhatIsMissedIsAGap(t *testing.T) {
 	_, err := s.api("ana").Messages(t.Context(), client.Query{})
 	if status, ok := errors.AsType[*client.StatusError](err); !ok || status.Status != http.StatusMethodNotAllowed {
 		t.Errorf("Messages: %v", err)
+	}
+}
+
+// What goes wrong before there is a connection leaves nothing open.
+func TestPublishingOverNoConnectionIsNotUnconfirmed(t *testing.T) {
+	s := serve(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	tests := map[string]struct {
+		address   string
+		transport *http.Transport
+	}{
+		"nobody is there":               {"https://127.0.0.1:1", &http.Transport{}},
+		"a certificate nobody knows":    {s.url, &http.Transport{}},
+		"a handshake without an answer": {"https://" + silent.Addr().String(), &http.Transport{TLSHandshakeTimeout: 20 * time.Millisecond}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			a, err := client.New(tt.address, client.WithToken(s.token("admin")), client.WithHTTPClient(&http.Client{Transport: tt.transport}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err = a.Publish(within(t), "hi"); err == nil || errors.Is(err, client.ErrUnconfirmed) {
+				t.Errorf("Publish: %v", err)
+			}
+		})
 	}
 }

@@ -269,3 +269,44 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("%d acknowledged only", len(acked))
 	}
 }
+
+// Who gave up waiting for the answer to a Leave and joins again is in the channel.
+func TestJoiningWhileLeavingIsUnderWay(t *testing.T) {
+	gate := gate{entered: make(chan struct{}), opened: make(chan struct{})}
+	s := serve(t, chat.WithPolicy(gate))
+	c := s.dial("ana", client.WithChannels("ops"))
+	join := func(channel string) {
+		if err := c.Join(within(t), channel); err != nil {
+			t.Errorf("joining %s: %v", channel, err)
+		}
+	}
+	var joining sync.WaitGroup
+	joining.Go(func() { join("slow") }) // what is sent behind it waits
+	<-gate.entered
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := c.Leave(ctx, "ops"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("leaving ops: %v", err)
+	}
+	time.AfterFunc(20*time.Millisecond, func() { close(gate.opened) })
+	join("ops")
+	joining.Wait()
+	join("another") // which is answered behind all of these
+	s.publish("ops", "hi")
+	if got := follow(t, c).texts(1); got[0] != "hi" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// gate lets a channel be joined once it is open.
+type gate struct{ entered, opened chan struct{} }
+
+func (g gate) Publish(context.Context, chat.User, string) error { return nil }
+
+func (g gate) Join(_ context.Context, _ chat.User, channel string) error {
+	if channel == "slow" {
+		close(g.entered)
+		<-g.opened
+	}
+	return nil
+}

@@ -57,7 +57,7 @@ type channel struct {
 	received string // the last id that entered the queue: where a connection goes on
 	told     string // received at the time that a gap was told of
 	filling  bool   // what is kept behind a gap is being fetched
-	held     queue  // what came live meanwhile
+	held     queue  // what came live meanwhile, within what [Client.holds] says
 }
 
 // Dial connects to a service and returns when it has been welcomed, or with the
@@ -78,7 +78,7 @@ func Dial(ctx context.Context, address string, opts ...Option) (*Client, error) 
 		queue: queue{maxEvents: api.cfg.maxEvents, maxBytes: api.cfg.maxBytes},
 	}
 	for _, name := range append([]string{"", ownUnknown}, api.cfg.channels...) {
-		c.channels = append(c.channels, c.newChannel(name, ""))
+		c.channels = append(c.channels, newChannel(name, ""))
 	}
 	for i, id := range api.cfg.since {
 		c.channels[i].received, c.channels[i].handed = id, id
@@ -95,11 +95,8 @@ func Dial(ctx context.Context, address string, opts ...Option) (*Client, error) 
 // ownUnknown is the name of the user's own channel before the first welcome.
 const ownUnknown = "@"
 
-func (c *Client) newChannel(name, since string) *channel {
-	return &channel{
-		name: name, received: since, handed: since,
-		held: queue{maxEvents: c.cfg.maxEvents, maxBytes: c.cfg.maxBytes},
-	}
+func newChannel(name, since string) *channel {
+	return &channel{name: name, received: since, handed: since}
 }
 
 // Close ends the client: the connection is closed, what waits for [Client.Events]
@@ -349,6 +346,17 @@ func (c *Client) release() {
 		ch.held.clear()
 	}
 	c.room.raise()
+}
+
+// holds reports whether there is room behind gaps: in all channels and the queue,
+// where it goes in the end, for twice as much as in the queue alone. The lock is
+// held.
+func (c *Client) holds(size int) bool {
+	n, bytes := len(c.queue.items), c.queue.bytes+size
+	for _, ch := range c.channels {
+		n, bytes = n+len(ch.held.items), bytes+ch.held.bytes
+	}
+	return n == 0 || n/2 < c.queue.maxEvents && bytes/2 <= c.queue.maxBytes
 }
 
 // end says why the client ends, once.

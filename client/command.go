@@ -81,12 +81,7 @@ func (c *Client) Join(ctx context.Context, channel string) error {
 	if channel == "" {
 		return fmt.Errorf("joining a channel: %w: it has no name", ErrInvalid)
 	}
-	c.mu.Lock()
-	joined := c.find(channel) != nil
-	c.mu.Unlock()
-	if joined {
-		return nil
-	}
+	// It is sent also where the client is in the channel: a Leave may be on its way.
 	if _, err := c.untilAnswered(ctx, wire.Command{Type: wire.TypeJoin, Channel: &channel}); err != nil {
 		return fmt.Errorf("joining %q: %w", printable(channel), err)
 	}
@@ -175,7 +170,7 @@ func (c *Client) joined(name, since string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.find(name) == nil {
-		c.channels = append(c.channels, c.newChannel(name, since))
+		c.channels = append(c.channels, newChannel(name, since))
 	}
 }
 

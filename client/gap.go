@@ -34,10 +34,11 @@ func (s *session) fill(ctx context.Context) {
 		if !filling {
 			continue
 		}
-		if err := s.fillOne(ctx, g); err != nil {
-			if ctx.Err() != nil {
-				return
-			}
+		err := s.fillOne(ctx, g)
+		if ctx.Err() != nil {
+			return // the next connection goes on behind what was handed on
+		}
+		if err != nil {
 			c.cfg.logger.Warn("what is kept behind a gap cannot be fetched", "url", c.cfg.base, "error", err)
 			c.gapAgain(g)
 		}

@@ -2,7 +2,9 @@ package client_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -263,6 +265,143 @@ func TestWhatIsHeldBehindAGapIsBounded(t *testing.T) {
 		}
 		if gaps != 1 || behind == 0 {
 			t.Errorf("%d gaps, %d times behind", gaps, behind)
+		}
+	})
+}
+
+// A connection that ends while what is kept is handed on loses nothing of that.
+func TestAGapThatIsBeingFilledWhenTheConnectionEndsIsFilledByTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipes(t, nil, keep(50))
+		c := dialPipes(t, s, client.WithToken(tokenFor(t, "ana", 24*time.Hour)), client.WithEventLimit(5, 1<<20))
+		var got []string
+		gaps := 0
+		s.publish("", "the first")
+		for event, err := range c.Events(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch e := event.(type) {
+			case client.Message:
+				if e.Content == "the first" {
+					s.pipes.cut()
+					s.publish("", numbered("", 80)...)
+					continue
+				}
+				if got = append(got, e.Content); len(got) == 10 {
+					s.pipes.cut()
+					synctest.Wait()
+					s.publish("", "live")
+				}
+			case client.Gap:
+				gaps++
+			}
+			if len(got) > 0 && got[len(got)-1] == "live" {
+				break
+			}
+		}
+		if diff := cmp.Diff(append(numbered("", 80)[30:], "live"), got); diff != "" {
+			t.Errorf("messages (-want +got):\n%s", diff)
+		}
+		if gaps != 1 {
+			t.Errorf("%d gaps", gaps)
+		}
+	})
+}
+
+// The bound is one for all channels that have a gap.
+func TestWhatIsHeldBehindManyGapsIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const channels, each = 20, 4
+		var m reading
+		s := servePipes(t, m.around, keep(each))
+		var names []string
+		for i := range channels {
+			names = append(names, fmt.Sprint("c", i))
+		}
+		c := dialPipes(t, s, client.WithToken(tokenFor(t, "ana", 24*time.Hour)), client.WithChannels(names...), client.WithEventLimit(5, 1<<20))
+		var asked atomic.Int32
+		m.set(func(_ http.ResponseWriter, r *http.Request) bool {
+			if asked.Add(1) == 1 {
+				for _, name := range names {
+					s.publish(name, numbered(name+" live ", each)...)
+				}
+				select {
+				case <-time.After(20 * time.Second):
+				case <-r.Context().Done():
+				}
+			}
+			return false
+		})
+		s.pipes.cut()
+		for _, name := range names {
+			s.publish(name, numbered("missed", each+1)...)
+		}
+		got := map[string][]string{}
+		behind, live := 0, 0
+		for event, err := range c.Events(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch e := event.(type) {
+			case client.Message:
+				if strings.Contains(e.Content, "live") {
+					got[e.Channel] = append(got[e.Channel], e.Content)
+					live++
+				}
+			case client.Lost:
+				if errors.Is(e.Err, client.ErrBehind) {
+					behind++
+				}
+			}
+			if live == channels*each {
+				break
+			}
+		}
+		for _, name := range names {
+			if diff := cmp.Diff(numbered(name+" live ", each), got[name]); diff != "" {
+				t.Errorf("messages of %s (-want +got):\n%s", name, diff)
+			}
+		}
+		if behind == 0 {
+			t.Errorf("it held %d messages", channels*each)
+		}
+	})
+}
+
+// More gaps than there is room for are told all the same.
+func TestManyGapsAreToldToALoopWithLittleRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipes(t, nil, keep(3))
+		names := numbered("c", 4)
+		c := dialPipes(t, s, client.WithToken(tokenFor(t, "ana", time.Hour)), client.WithChannels(names...), client.WithEventLimit(1, 1))
+		s.pipes.cut()
+		for _, name := range names {
+			s.publish(name, numbered("", 5)...)
+		}
+		gaps, got := map[string]int{}, map[string][]string{}
+		messages := 0
+		for event, err := range c.Events(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch e := event.(type) {
+			case client.Gap:
+				if gaps[e.Channel]++; len(got[e.Channel]) > 0 {
+					t.Errorf("the gap in %s comes late", e.Channel)
+				}
+			case client.Message:
+				got[e.Channel] = append(got[e.Channel], e.Content)
+				messages++
+			}
+			if messages == len(names)*3 {
+				break
+			}
+		}
+		for _, name := range names {
+			if diff := cmp.Diff([]string{"3", "4", "5"}, got[name]); diff != "" || gaps[name] != 1 {
+				t.Errorf("%s: %d gaps, messages (-want +got):\n%s", name, gaps[name], diff)
+			}
 		}
 	})
 }

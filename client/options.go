@@ -206,8 +206,8 @@ func WithLogger(l *slog.Logger) Option {
 // WithEventLimit bounds what waits for the consumer of [Client.Events]: events, and
 // bytes of content, names and ids in them. Past it the client stops reading for a
 // little while, then drops what comes and fetches that once the consumer has caught
-// up. As much again may be held while a gap is filled. By default 1024 events and
-// 4 MiB.
+// up. As much again may be held while gaps are filled, in all channels together.
+// By default 1024 events and 4 MiB.
 func WithEventLimit(events, bytes int) Option {
 	return func(c *config) error {
 		if events < 1 || bytes < 1 {

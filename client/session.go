@@ -211,14 +211,14 @@ func (s *session) offer(ctx context.Context, name string, it item) {
 	defer c.mu.Unlock()
 	for {
 		ch := c.find(name)
-		if ch == nil || c.behind {
-			return // left, or to be fetched later
+		if ch == nil || c.behind || ctx.Err() != nil {
+			return // left, or to be fetched later: what comes behind something dropped is dropped, too
 		}
 		if it.id != "" {
 			it.channel = ch
 		}
 		if it.id != "" && ch.filling {
-			if ch.held.fits(it.size) {
+			if c.holds(it.size) {
 				ch.held.push(it)
 				return
 			}
@@ -248,10 +248,7 @@ func (s *session) offer(ctx context.Context, name string, it item) {
 		}
 		s.paused.Store(false)
 		c.mu.Lock()
-		switch {
-		case ctx.Err() != nil:
-			return
-		case late:
+		if late && ctx.Err() == nil {
 			c.fallBehind()
 			return
 		}

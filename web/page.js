@@ -35,6 +35,7 @@ class Page {
   #sequence = []; // what the view shows
   #arrived = []; // messages that are still to be put on show
   #timer;
+  #look; // timer, see awaitOpening
   #outage; // {from}: since when there is no connection
   #quiet = false; // no message has come since the connection was back
   #unseen = 0; // messages while the page was hidden
@@ -115,12 +116,11 @@ class Page {
   /** Says so when the wait for the next try is over. */
   #awaitOpening() {
     const chat = this.#chat;
-    const look = setInterval(() => {
-      if (chat !== this.#chat || chat.state === "open" || chat.state === "closed") clearInterval(look);
-      else if (chat.state === "connecting") {
-        this.#connection.connecting();
-        clearInterval(look);
-      }
+    clearInterval(this.#look);
+    this.#look = setInterval(() => {
+      if (chat === this.#chat && chat.state === "waiting") return;
+      clearInterval(this.#look);
+      if (chat === this.#chat && chat.state === "connecting") this.#connection.connecting();
     }, 100);
   }
 

@@ -53,9 +53,9 @@ export class People {
     this.#render();
   }
 
-  /** Somebody came or went: asks in a little while. */
+  /** Somebody came or went: asks in a little while. What is due already is not put off. */
   soon(delay = GATHER) {
-    if (!this.#chat) return;
+    if (!this.#chat || this.#stale && delay > 0) return;
     this.#stale = true;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#ask(), delay);

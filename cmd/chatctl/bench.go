@@ -33,7 +33,7 @@ var benchCommand = command{
 	name:    "bench",
 	summary: "opens sockets, sends at a rate, measures",
 	about: `Opens sockets, sends messages at a rate to the channel that all of them are in, and
-prints how long these took from being published to being received, with what was
+prints how long these took from when they were due to being received, with what was
 lost and what came twice. It sends for -for and then ends by itself; SIGINT and
 SIGTERM have it end early, with what was measured so far. That something was lost,
 came twice or was refused makes its exit code 1.

@@ -27,7 +27,7 @@ type measure struct {
 	mark     string // what its messages begin with
 	messages int    // as many may be sent
 
-	at   []atomic.Int64 // when each was published, in nanoseconds since zero
+	at   []atomic.Int64 // when each was due to be published, in nanoseconds since zero
 	fate []atomic.Int32
 	zero time.Time
 
@@ -45,7 +45,8 @@ type measure struct {
 	// Set by one goroutine, before what reads them begins.
 	opening    time.Duration
 	began      time.Time
-	elapsed    time.Duration
+	elapsed    time.Duration // of publishing
+	delivering time.Duration // of that and what came behind it
 	cpu        time.Duration
 	silenced   error // why the one who sends could not go on
 	fates      [unconfirmed + 1]int
@@ -79,9 +80,10 @@ func (m *measure) number(content string) (seq int, ok bool) {
 	return seq, ours && err == nil && seq >= 0 && seq < m.messages
 }
 
-// publish notes that a message goes out now.
-func (m *measure) publish(seq int) time.Duration {
-	at := time.Since(m.zero)
+// publish notes that a message goes out, which was due at a time. From then on it is
+// timed: while a server stands still, what cannot go out waits for it, too.
+func (m *measure) publish(seq int, due time.Time) time.Duration {
+	at := due.Sub(m.zero)
 	m.at[seq].Store(int64(at))
 	m.fate[seq].Store(sent)
 	return at
@@ -143,15 +145,13 @@ func (m *measure) settle(f *fleet) {
 		}
 	}
 	last, since := int64(-1), time.Now()
+	defer func() { m.delivering = max(m.elapsed, since.Sub(m.began)) }()
 	for {
 		got := int64(m.latencies.count())
-		if got >= want {
-			return
-		}
 		if got != last {
 			last, since = got, time.Now()
 		}
-		if time.Since(since) > settling {
+		if got >= want || time.Since(since) > settling {
 			return
 		}
 		<-poll.C

@@ -56,7 +56,7 @@ func (m *measure) report(w io.Writer, b *bench) error {
 			m.fates[refused], m.fates[unconfirmed], b.session.explain(m.first))
 	}
 	line("delivered", "%d of %d, %s a second: %d lost, %d repeated",
-		m.owed-m.lost, m.owed, perSecond(m.owed-m.lost, m.elapsed), m.lost, m.repeated.Load())
+		m.owed-m.lost, m.owed, perSecond(m.owed-m.lost, m.delivering), m.lost, m.repeated.Load())
 	if n := m.broken.Load(); n > 0 {
 		line("broken", "%d times a connection, or a try to have another", n)
 	}
@@ -74,7 +74,7 @@ func (m *measure) report(w io.Writer, b *bench) error {
 		line("cpu", "this process used %.0f %% of %d cores%s", share, runtime.NumCPU(), own)
 	}
 	if m.latencies.count() > 0 {
-		fmt.Fprintf(&text, "\nfrom publishing to receiving, deliveries:\n")
+		fmt.Fprintf(&text, "\nfrom when they were due to be published to receiving, deliveries:\n")
 		m.latencies.print(&text)
 	}
 	_, err := w.Write(text.Bytes())

@@ -96,7 +96,7 @@ func (b *bench) publish(ctx, beyond context.Context, m *measure, c *client.Clien
 		sending.Go(func() {
 			defer func() { <-slots }()
 			content := m.content(seq, b.size)
-			at := m.publish(seq)
+			at := m.publish(seq, due)
 			_, err := c.Broadcast(acks, content, toChannel(b.channel)...)
 			m.published(seq, at, err)
 		})

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/reto10/chat/internal/chatdtest"
 )
@@ -187,5 +188,55 @@ func TestBenchIsInterruptedWhileItOpens(t *testing.T) {
 	p.Signal(syscall.SIGINT)
 	if code := p.ExitCode(); code != 0 || !regexp.MustCompile(`(?m)^sockets +\d+ of 15000 open after `).MatchString(p.Printed()) {
 		t.Errorf("exit code %d, prints\n%s", code, p.Printed())
+	}
+}
+
+// A server that stands still delays all that was due meanwhile, also what could not
+// be sent as too much waited for its ack.
+func TestBenchCountsTheTimeOfAServerThatStandsStill(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	const rate, still = 1000, 2 * time.Second
+	p := ctl(t).Begin(t, d.anybody(), "bench", "-secret-file", secretFile(t), "-n", "1", "-rate", strconv.Itoa(rate), "-for", "5s")
+	d.awaitOnline("bench-1", "")
+	d.Signal(syscall.SIGSTOP)
+	<-time.After(still)
+	d.Signal(syscall.SIGCONT)
+	p.ExitCode()
+	report := p.Printed()
+	late := 0
+	for _, m := range slowLine.FindAllStringSubmatch(report, -1) {
+		n, err := strconv.Atoi(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		late += n
+	}
+	if due := int(rate * (still - time.Second/2).Seconds()); late < due/2 {
+		t.Errorf("%d messages were late of about %d that were due, of\n%s", late, due, report)
+	}
+}
+
+// slowLine counts deliveries that took more than half a second.
+var slowLine = regexp.MustCompile(`(?m)^  up to +(?:1|2|5|10)s +(\d+)(?:  #+)?$`)
+
+// What is delivered only after the last message was sent took that long.
+func TestBenchCountsTheTimeThatDeliveringTakes(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	p := ctl(t).Begin(t, d.anybody(), "bench", "-secret-file", secretFile(t), "-n", "1", "-rate", "100", "-for", "1s")
+	d.awaitOnline("bench-1", "")
+	d.Signal(syscall.SIGSTOP)
+	<-time.After(3 * time.Second)
+	d.Signal(syscall.SIGCONT)
+	p.ExitCode()
+	m := regexp.MustCompile(`(?m)^delivered +(\d+) of \d+, (\S+) a second`).FindStringSubmatch(p.Printed())
+	if m == nil {
+		t.Fatalf("no word of what was delivered:\n%s", p.Printed())
+	}
+	n, _ := strconv.Atoi(m[1])
+	rate, err := strconv.ParseFloat(m[2], 64)
+	if took := float64(n) / rate; err != nil || n == 0 || took < 2.5 {
+		t.Errorf("%d were delivered in %.2g s, of\n%s", n, took, p.Printed())
 	}
 }
