@@ -51,13 +51,7 @@ func (p *tab) picture(name string) {
 	colours := slices.SortedFunc(maps.Keys(count), func(a, b color.Color) int {
 		return cmp.Or(count[b]-count[a], cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)))
 	})
-	// The most frequent ones, but none that is as good as there.
-	var palette color.Palette
-	for _, c := range colours {
-		if len(palette) < 256 && (len(palette) == 0 || distance(c, palette.Convert(c)) > 6) {
-			palette = append(palette, c)
-		}
-	}
+	palette := few(colours)
 	small := image.NewPaletted(bounds, palette)
 	nearest := make(map[color.Color]uint8)
 	for y := range bounds.Dy() {
@@ -76,6 +70,25 @@ func (p *tab) picture(name string) {
 	defer f.Close()
 	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(f, small); err != nil {
 		p.t.Fatal(err)
+	}
+}
+
+// few are colours that stand for all of these, the most frequent ones first, and as
+// close to each as 256 can be.
+func few(colours []color.Color) (palette color.Palette) {
+	for apart := 0; ; apart++ {
+		palette = nil
+		for _, c := range colours {
+			if len(palette) == 0 || distance(c, palette.Convert(c)) > apart {
+				palette = append(palette, c)
+			}
+			if len(palette) > 256 {
+				break
+			}
+		}
+		if len(palette) <= 256 {
+			return palette
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import https from "node:https";
 import net from "node:net";
 import readline from "node:readline";
+import FakeTimers from "@sinonjs/fake-timers";
 import ws, { WebSocketServer } from "ws";
 import { Chat, ChatError, login } from "../../../web/chat.js";
 
@@ -52,25 +53,22 @@ export async function poll(what, holds, meanwhile = () => {}) {
  * many ms pass. Timers of others, such as fetch's, go on.
  */
 export function clock(t) {
-  const { timers } = t.mock;
-  timers.enable({ apis: ["setTimeout", "Date"], now: Date.now() });
-  const { setTimeout: set, clearTimeout: clear } = globalThis;
-  const pending = new Set(); // Node 20 cannot clear one that has fired
+  const still = FakeTimers.createClock(Date.now());
+  const { Date: real, setTimeout: set, clearTimeout: clear } = globalThis;
+  const pending = new Set();
+  globalThis.Date = still.Date;
   globalThis.setTimeout = (fn, delay, ...args) => {
-    if (!new Error().stack.split("\n")[2].includes("/web/chat.js")) return setTimeout(fn, delay, ...args);
-    const timer = set(() => { pending.delete(timer); fn(); }, delay);
+    if (!new Error().stack.split("\n")[2].includes("/web/chat.js")) return set(fn, delay, ...args);
+    const timer = still.setTimeout(() => { pending.delete(timer); fn(); }, delay);
     pending.add(timer);
     return timer;
   };
   globalThis.clearTimeout = (timer) => {
-    if (pending.delete(timer)) clear(timer);
-    else clearTimeout(timer);
+    if (pending.delete(timer)) still.clearTimeout(timer);
+    else clear(timer);
   };
-  t.after(() => {
-    Object.assign(globalThis, { setTimeout: set, clearTimeout: clear });
-    timers.reset();
-  });
-  return (ms) => timers.tick(ms);
+  t.after(() => Object.assign(globalThis, { Date: real, setTimeout: set, clearTimeout: clear }));
+  return (ms) => still.tick(ms);
 }
 
 export async function freePort() {
