@@ -136,7 +136,7 @@ export class Chat extends EventTarget {
   }
 
   get since() {
-    return this.#channels.size ? [...this.#channels.values()].map(({ last }) => last) : [...this.#first.since];
+    return this.#channels.size ? [...this.#channels.values()].map(({ last, gap }) => gap?.after ?? last) : [...this.#first.since];
   }
 
   // What can be asked of the service.
@@ -221,7 +221,7 @@ export class Chat extends EventTarget {
     } catch (error) {
       return { error, final: hopeless.includes(error.kind), wait: seconds(error.retryAfter) };
     }
-    const target = this.#route("ws/chat", { channel: this.channels, since: this.since });
+    const target = this.#route("ws/chat", { channel: this.channels, since: this.#last() });
     target.protocol = target.protocol.replace("http", "ws");
     const connection = new Connection(this.#WebSocket, target, ["chat.v1", `bearer.${token}`],
       (event) => this.#receive(connection, event));
@@ -468,7 +468,7 @@ export class Chat extends EventTarget {
     if (type === "broadcast") text(event.id, "an answer without an id");
     if (type === "join" && !this.#channels.has(channel)) {
       this.#channels.set(channel, { last: text(event.since, "an answer without the id it starts from") });
-      if (since !== undefined && event.recovered !== true) this.#gaps(this.#connection, [{ channel, after: since }]);
+      if (since !== undefined && event.recovered !== true) this.#gaps(this.#connection, [{ channel, after: since, until: event.since }]);
     }
     if (type === "leave") {
       this.#release(this.#connection, channel);
@@ -513,11 +513,14 @@ export class Chat extends EventTarget {
     since.forEach((id) => text(id, "a welcome without ids"));
     if (this.#user && this.#user.username !== user) throw new ChatError("unauthenticated", "the token is another user's");
 
-    const asked = this.since;
+    const asked = this.#last();
     const lost = [];
     names.forEach((channel, i) => {
+      const gap = this.#channels.get(channel)?.gap; // that the connection before did not fill
       if (asked.length && recovered !== true && !asked.includes(since[i])) {
-        lost.push({ channel, after: asked.length === names.length ? asked[i] : undefined });
+        lost.push({ channel, after: gap?.after ?? (asked.length === names.length ? asked[i] : undefined), until: since[i] });
+      } else if (gap) {
+        lost.push({ channel, ...gap, told: true });
       }
     });
     this.#channels = new Map(names.map((name, i) => [name, { last: since[i] }]));
@@ -529,7 +532,7 @@ export class Chat extends EventTarget {
     connection.welcomed();
     this.#schedule(expiresIn);
     for (const command of this.#commands.values()) this.#send(command);
-    this.#tell("open", { user: this.user, session, resumed: asked.length ? lost.length === 0 : undefined });
+    this.#tell("open", { user: this.user, session, resumed: asked.length ? lost.every(({ told }) => told) : undefined });
     this.#gaps(connection, lost);
   }
 
@@ -556,30 +559,37 @@ export class Chat extends EventTarget {
 
   #tell(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
 
+  /** Where a connection goes on: what it sends is behind what is to be fetched of a gap. */
+  #last() {
+    return this.#channels.size ? [...this.#channels.values()].map(({ last }) => last) : [...this.#first.since];
+  }
+
   // Gaps: told first. Then comes what is still kept of them, and meanwhile new
   // messages of the channel wait.
 
   #gaps(connection, lost) {
-    for (const { channel } of lost) {
+    for (const { channel, after, until } of lost) {
       const known = this.#channels.get(channel);
-      if (known) known.held = [];
+      if (known) Object.assign(known, { held: [], gap: after && { after, until } });
     }
-    for (const { channel } of lost) {
-      if (this.#connection === connection) this.#tell("gap", channel === "" ? {} : { channel });
+    for (const { channel, told } of lost) {
+      if (!told && this.#connection === connection) this.#tell("gap", channel === "" ? {} : { channel });
     }
     this.#fill(connection, lost);
   }
 
   async #fill(connection, lost) {
     let failed = false;
-    for (const { channel, after } of lost) {
+    for (const { channel, after, until } of lost) {
       if (this.#connection !== connection) return;
       const known = this.#channels.get(channel);
       const waiting = () => this.#connection === connection && known?.held;
       try {
-        const kept = after && waiting() && !failed ? await this.#kept(connection, channel, after, known.last) : [];
+        const kept = after && waiting() && !failed ? await this.#kept(connection, channel, after, until) : [];
         for (const message of kept) {
-          if (waiting()) this.#tell("message", message);
+          if (!waiting()) break;
+          known.gap.after = message.id;
+          this.#tell("message", message);
         }
       } catch {
         failed = true; // the gaps have been told
@@ -627,7 +637,7 @@ export class Chat extends EventTarget {
     if (this.#connection !== connection) return;
     const channel = this.#channels.get(name);
     const held = channel?.held ?? [];
-    if (channel) channel.held = undefined;
+    if (channel) channel.held = channel.gap = undefined;
     for (const message of held) {
       this.#held.count--;
       this.#held.size -= message.content.length;

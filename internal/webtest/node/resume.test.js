@@ -194,7 +194,7 @@ async function behindAGap(t, { answer, live = [6, 7], more = {} }) {
         socket.close(1001);
         return;
       }
-      socket.send(welcome({ since: [n === 2 ? "5-f" : `${4 + n}-f`, "0-e-@ana"], recovered: n !== 2 }));
+      socket.send(welcome({ since: ["5-f", "0-e-@ana"], recovered: n !== 2 }));
       for (const n of live) socket.send(JSON.stringify({ type: "message", ...message(n) }));
     },
     answer(request, response) {
@@ -215,6 +215,7 @@ test("new messages wait for the kept ones before them", async (t) => {
       sockets[1].ping(); // behind the live ones
       await once(sockets[1], "pong");
       assert.deepEqual(ana.contents(), []);
+      assert.equal(ana.chat.since[0], "0-e");
       page([4, 5, 6], true);
     },
   });
@@ -260,13 +261,18 @@ test("what waits is bounded", async (t) => {
   assert.deepEqual(ana.contents(), live);
 });
 
-test("a gap is told once, and what waited comes with the next connection", async (t) => {
-  const { ana } = await behindAGap(t, {
-    answer({ sockets }) { sockets[1].terminate(); },
+test("a gap is told once, and what it holds comes with the next connection", async (t) => {
+  const { ana, queries } = await behindAGap(t, {
+    answer({ sockets, page }, n) {
+      if (n === 1) page([2], true);
+      else if (n === 2) sockets[1].terminate();
+      else page([2, 3, 5]);
+    },
     live: [8],
   });
   await ana.message("8");
-  assert.deepEqual(ana.contents(), ["8"]);
+  assert.deepEqual(ana.contents(), ["2", "3", "5", "8"]);
+  assert.deepEqual(queries.map(({ after }) => after), ["0-e", "2-f", "0-e"]);
   assert.deepEqual(ana.of("gap"), [{}]);
   assert.deepEqual(ana.of("open").map(({ resumed }) => resumed), [undefined, false, true]);
 });
