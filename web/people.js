@@ -6,12 +6,19 @@ import { moment, problem, text } from "./text.js";
 
 const GATHER = 400; // ms
 const OFTEN = 20_000;
+/** Every user lengthens the least time between two requests by so much, ms. */
+const EACH = 2;
+/** So many are in the document at most; and there is no search among so few. */
+const MOST = 200;
+const FEW = 12;
 /** Who was sent away and is back by then was perhaps told of neither way. */
 const BACK = 3_000;
 
 export class People {
   #list = byId("people-list");
   #problem = byId("people-problem");
+  #find = byId("people-find");
+  #more = byId("people-more");
   #chat; // the Chat, while there is one that may ask
   #me = "";
   #timer;
@@ -25,13 +32,15 @@ export class People {
   constructor({ write, changed }) {
     this.#write = write;
     this.#changed = changed;
+    this.#find.addEventListener("input", () => this.#render());
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden && this.#chat) this.soon(0);
     });
   }
 
+  /** The first of them, for a choice. */
   get usernames() {
-    return this.#users.map((u) => u.username);
+    return this.#users.slice(0, MOST).map((u) => u.username);
   }
 
   /** Keeps the list up to date through a chat. */
@@ -50,11 +59,12 @@ export class People {
   clear() {
     this.pause();
     this.#users = [];
+    this.#find.value = "";
     this.#render();
   }
 
   /** Somebody came or went: asks in a little while. What is due already is not put off. */
-  soon(delay = GATHER) {
+  soon(delay = this.#gather()) {
     if (!this.#chat || this.#stale && delay > 0) return;
     this.#stale = true;
     clearTimeout(this.#timer);
@@ -78,9 +88,13 @@ export class People {
       this.#asking = false;
       if (this.#chat) {
         clearTimeout(this.#timer);
-        this.#timer = setTimeout(() => this.#again(), this.#stale ? GATHER : OFTEN);
+        this.#timer = setTimeout(() => this.#again(), this.#stale ? this.#gather() : Math.max(OFTEN, this.#gather()));
       }
     }
+  }
+
+  #gather() {
+    return Math.max(GATHER, this.#users.length * EACH);
   }
 
   #again() {
@@ -89,8 +103,13 @@ export class People {
   }
 
   #render() {
+    byId("people-find-row").hidden = this.#users.length <= FEW && !this.#find.value;
+    const part = this.#find.value.trim().toLowerCase();
+    const found = this.#users.filter(({ username }) => username.toLowerCase().includes(part));
+    const hidden = found.length - MOST;
+    say(this.#more, hidden > 0 ? text("people.more", { count: hidden }) : found.length || !part ? "" : text("people.none"));
     const rows = new Map();
-    for (const user of this.#users) {
+    for (const user of found.slice(0, MOST)) {
       const row = this.#rows.get(user.username) ?? this.#row(user.username);
       const { connections, since, role } = user;
       row.detail.textContent =

@@ -2,13 +2,16 @@ package webtest
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/reto10/chat"
+	chatclient "github.com/reto10/chat/client"
 	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/web"
 )
@@ -57,4 +60,37 @@ func TestPeopleAreListedWhileOthersComeAndGo(t *testing.T) {
 	late := startChat(t, server.URL, `{ token: login("late", "etal") }`)
 	late.await("the connection", `chat.state === "open"`)
 	admin.await("the one who came late", `document.querySelector('#people-list [data-name="late"]')`)
+}
+
+// However many are connected, few are in the document, and the others are found.
+func TestManyPeopleStayAShortList(t *testing.T) {
+	t.Parallel()
+	server := serve(t)
+	signer, err := chat.NewHS256([]byte(chatdtest.Secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 230 {
+		token, err := signer.Issue(chat.User{Name: fmt.Sprintf("person-%03d", i)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := chatclient.Dial(t.Context(), server.URL, chatclient.WithToken(token.AccessToken), chatclient.WithHTTPClient(server.HTTP))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	p := openTab(t, server.URL+"/", look{})
+	p.logIn("admin", chatdtest.Passwords["admin"])
+	p.await("all to be counted", `document.querySelector("#people-count").textContent === "231"`)
+	p.await("a short list", `document.querySelectorAll(".person").length === 200`)
+	if got := p.text("#people-more"); !strings.Contains(got, "31 more") {
+		t.Errorf("of the others it says %q", got)
+	}
+	p.accessible("many people")
+	p.write("#people-find", "SON-229")
+	p.await("the one that is looked for", `document.querySelectorAll(".person").length === 1 && document.querySelector('.person[data-name="person-229"]')`)
+	p.write("#people-find", "x")
+	p.await("that there is none", `!document.querySelector(".person") && document.querySelector("#people-more").textContent.startsWith("Nobody")`)
 }
