@@ -830,7 +830,8 @@ function parse(frame) {
 
 function toMessage(value) {
   const { id, channel, sender, content, time } = Object(value);
-  for (const part of [id, sender, content, time]) text(part, "a message that makes no sense", "");
+  for (const part of [id, sender, content]) text(part, "a message that makes no sense", "");
+  moment(time);
   return { id, ...inChannel(channel), sender, content, time };
 }
 
@@ -843,11 +844,17 @@ function toConnected(value) {
 
 function toPresence(value) {
   const { username, role, channel, time } = value;
-  for (const part of [username, role, time]) text(part, "presence that makes no sense");
+  for (const part of [username, role]) text(part, "presence that makes no sense");
+  moment(time);
   return { username, role, ...inChannel(channel), time };
 }
 
 const inChannel = (channel) => (channel === undefined ? {} : { channel: text(channel, "a channel that makes no sense") });
+
+/** A time that can be read. */
+function moment(value) {
+  if (typeof value !== "string" || Number.isNaN(Date.parse(value))) throw nonsense("a time that makes no sense");
+}
 
 /** A string, not empty unless that may be. */
 function text(value, otherwise, empty) {

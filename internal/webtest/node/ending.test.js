@@ -270,7 +270,9 @@ for (const [what, ...frames] of [
   ["a message without an id", welcome(), JSON.stringify({ ...message, id: undefined })],
   ["a message with a number for its text", welcome(), JSON.stringify({ ...message, content: 7 })],
   ["a message to a channel that is a list", welcome(), JSON.stringify({ ...message, channel: ["ops"] })],
+  ["a message at no time", welcome(), JSON.stringify({ ...message, time: "noon" })],
   ["presence of nobody", welcome(), "{\"type\":\"user_joined\"}"],
+  ["presence at no time", welcome(), JSON.stringify({ type: "user_left", username: "eva", role: "user", time: "" })],
   ["a frame too long", welcome(), JSON.stringify({ ...message, content: "x".repeat(5 << 20) })],
 ]) {
   test(`a server that sends ${what} is left and tried again`, async (t) => {
