@@ -232,6 +232,13 @@ func (c *client) read(ctx context.Context, conn *websocket.Conn) error {
 		return conn.SetReadDeadline(time.Now().Add(silence))
 	}
 	conn.SetPongHandler(alive)
+	answer := conn.PingHandler()
+	conn.SetPingHandler(func(text string) error {
+		if err := alive(text); err != nil {
+			return err
+		}
+		return answer(text)
+	})
 	for {
 		if err := alive(""); err != nil {
 			return err

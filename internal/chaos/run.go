@@ -77,6 +77,7 @@ func (c *cluster) run(ctx context.Context, strikes []strike) error {
 	c.report.say("nothing is broken any more, and nothing is published")
 	f.settle(ctx)
 
+	pause(ctx, longestWindow) // who has just come back is not told of when they go at once
 	for _, o := range f.observers {
 		o.reset()
 	}

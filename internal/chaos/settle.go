@@ -20,6 +20,9 @@ const (
 	tellWithin = 30 * time.Second
 	// slack is for what is exact only within a lease.
 	slack = 10 * time.Second
+	// longestWindow is more than nodes gather comings and goings for: 2 s while very
+	// many come.
+	longestWindow = 3 * time.Second
 )
 
 // arrive has everybody connect, the observers first, who have to be told of every
