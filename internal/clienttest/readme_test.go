@@ -29,7 +29,8 @@ func TestWhatTheReadmeSaysToType(t *testing.T) {
 	var commands []documents.Block
 	var program documents.Block
 	typed := regexp.MustCompile(`^(go|curl|npx|TOKEN=)`)
-	for _, b := range documents.Read(t, checkout, "README.md").Blocks() {
+	readme := documents.Read(t, checkout, "README.md")
+	for _, b := range readme.Blocks() {
 		switch {
 		case b.Lang == "" && typed.MatchString(b.Code):
 			commands = append(commands, b)
@@ -69,6 +70,18 @@ func TestWhatTheReadmeSaysToType(t *testing.T) {
 		cat.send("hello\n")
 		cat.await(`("type":"message","id":"[^"]*","sender":"admin","content":"hello")`)
 	})
+	t.Run("wscat with commands", func(t *testing.T) {
+		const flag, command = "-s chat.v1", `{"type":"join","channel":"ops","ref":1}`
+		for _, span := range []string{flag, command} {
+			if !slices.Contains(readme.Spans(), span) {
+				t.Fatalf("it does not say %s", span)
+			}
+		}
+		cat := typeIn(t, "node", strings.Replace(here.Replace(socket), "wscat", "wscat "+flag, 1))
+		cat.await(`("type":"welcome")`)
+		cat.send(command + "\n")
+		cat.await(`("type":"ack","ref":1,"since":)`)
+	})
 	t.Run("curl", func(t *testing.T) {
 		said := typeIn(t, checkout, here.Replace(firstLine(socket)+"\n"+requests)).succeed()
 		for _, want := range []string{`"users":[`, `"content":"for user alone"`, `"content":"hello"`} {
@@ -77,18 +90,26 @@ func TestWhatTheReadmeSaysToType(t *testing.T) {
 			}
 		}
 	})
-	t.Run("module", func(t *testing.T) {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(program.Code), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		root, err := filepath.Abs(checkout)
-		if err != nil {
-			t.Fatal(err)
-		}
-		module = strings.ReplaceAll(module, "=../chat", "="+root)
-		typeIn(t, dir, "go mod init example.com/service && "+strings.TrimSpace(module)+" && go vet .").succeed()
-	})
+	root, err := filepath.Abs(checkout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(readme.Spans(), func(span string) bool { return strings.HasPrefix(span, "go work ") })
+	if at < 0 {
+		t.Fatal("it says nothing of go work")
+	}
+	for name, commands := range map[string]string{
+		"module":    strings.ReplaceAll(strings.TrimSpace(module), "=../chat", "="+root),
+		"workspace": strings.ReplaceAll(readme.Spans()[at], "../chat", root),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(program.Code), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			typeIn(t, dir, "go mod init example.com/service && "+commands+" && go vet .").succeed()
+		})
+	}
 }
 
 func firstLine(s string) string {
