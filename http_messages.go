@@ -95,8 +95,9 @@ func parseHistoryQuery(values url.Values) (q historyQuery, err error) {
 	return q, nil
 }
 
-// historyPage is what of a channel goes out at once, oldest first. There is more
-// in the direction that was asked for; a gap is between the page and the place.
+// historyPage is what of a channel goes out at once, oldest first. There is more in
+// the direction that was asked for. A gap is before the page: of messages that are no
+// longer kept.
 type historyPage struct {
 	messages  []Message
 	more, gap bool
@@ -143,7 +144,9 @@ func (s *Service) pageBefore(ctx context.Context, q historyQuery) (page historyP
 		return historyPage{gap: true}, nil
 	}
 	n := fitting(slices.Backward(msgs), q.limit)
-	return historyPage{messages: msgs[len(msgs)-n:], more: n < len(msgs)}, nil
+	page.messages, page.more = msgs[len(msgs)-n:], n < len(msgs)
+	page.gap = !page.more && page.messages[0].Place.Seq > 1
+	return page, nil
 }
 
 // fitting is how many of these go onto a page.

@@ -136,9 +136,9 @@ func TestReadingBackwardEndsWhereNothingIsKept(t *testing.T) {
 		gap   bool
 	}{
 		"page within":            {"before=" + ids[8] + "&limit=3", ids[5:8], true, false},
-		"page to the oldest":     {"before=" + ids[7] + "&limit=3", ids[4:7], false, false},
-		"page beyond the oldest": {"before=" + ids[7] + "&limit=9", ids[4:7], false, false},
-		"newest and all":         {"before=&limit=100", ids[4:], false, false},
+		"page to the oldest":     {"before=" + ids[7] + "&limit=3", ids[4:7], false, true},
+		"page beyond the oldest": {"before=" + ids[7] + "&limit=9", ids[4:7], false, true},
+		"newest and all":         {"before=&limit=100", ids[4:], false, true},
 		"before the oldest":      {"before=" + ids[4], nil, false, true},
 		"before what is gone":    {"before=" + ids[2], nil, false, true},
 		"before the first":       {"before=" + ids[0], nil, false, false},

@@ -43,7 +43,7 @@ export interface Page {
   messages: Message[];
   /** There are further messages in the direction that was asked for. */
   more: boolean;
-  /** The messages right behind the id that was asked for are no longer kept. */
+  /** The message right before these is no longer kept. */
   gap?: boolean;
 }
 
