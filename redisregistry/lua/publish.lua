@@ -42,10 +42,14 @@ local position = string.format('%s %.0f', era, seq)
 redis.call(ARGV[8], ARGV[7], position .. ' ' .. ARGV[4])
 redis.call('SET', KEYS[3], position, 'PX', 30000)
 
-local keep
-for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 4)) do
-	if tonumber(entry[2][2]) <= now - tonumber(ARGV[6]) then
-		keep = tonumber(string.match(entry[1], '^%d+')) + 1
+-- What is too old goes, some more than comes; the oldest alone is read when it stays.
+local oldest, keep = now - tonumber(ARGV[6]), nil
+for _, count in ipairs({1, 8}) do
+	for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', count)) do
+		keep = tonumber(entry[2][2]) <= oldest and tonumber(string.match(entry[1], '^%d+')) + 1 or keep
+	end
+	if not keep then
+		break
 	end
 end
 if keep then
