@@ -271,24 +271,6 @@ func TestAPermissionThatIsRevokedLeavesNoHole(t *testing.T) {
 	}
 }
 
-// By whatever means a message went missing, what is behind it is read on.
-func TestAHoleIsSkippedAndTold(t *testing.T) {
-	s := redistest.Start(t)
-	n := start(t, clientOf(s))
-	last := n.publish("news", "1", "2", "3", "4", "5", "6")
-	c := s.Client()
-	defer c.Close()
-	if err := c.XDel(t.Context(), streamOf(t, c, "news"), "3-0", "4-0").Err(); err != nil {
-		t.Fatal(err)
-	}
-	at := func(seq uint64) chat.Place { return chat.Place{Epoch: last.Place.Epoch, Seq: seq} }
-	wantContents(t, n.History(), "news", chat.Place{}, "1", "2")
-	wantContents(t, n.History(), "news", at(0), "1", "2")
-	wantContents(t, n.History(), "news", at(2), "gone", "5", "6")
-	wantContents(t, n.History(), "news", at(3), "gone", "5", "6")
-	wantContents(t, n.History(), "news", at(4), "5", "6")
-}
-
 // However fast or slowly messages come, none is served past its age.
 func TestAgeIsExactOnEveryRead(t *testing.T) {
 	const age = 400 * time.Millisecond
