@@ -151,6 +151,7 @@ func TestBoth(t *testing.T) {
 		{"NodeWhoseClockIsWrong", testWrongClock},
 		{"OlderTablesAreBroughtUpToDate", testOlderTables},
 		{"DataHasAName", testIdentity},
+		{"RoomIsLookedFor", testRoom},
 		{"WhatIsDeletedByHandIsNoHole", testDeletedByHand},
 		{"BatchThatFailsFailsItsCallers", testFailingBatch},
 		{"CallerThatGivesUpReturns", testGivingUp},

@@ -154,6 +154,8 @@ func (h *History) storeVerified(ctx context.Context, b *batch) error {
 			err := h.dialect.store(ctx, h.db, b, server)
 			if err == nil {
 				h.witness.saw(b.sighting)
+				c := b.channels[b.names[0]]
+				h.witness.keeps(stored{b.names[0], c.epoch, c.last})
 				return nil
 			}
 			if errors.Is(err, errNotDurable) {

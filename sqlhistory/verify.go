@@ -2,6 +2,7 @@ package sqlhistory
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strconv"
@@ -38,6 +39,14 @@ type witness struct {
 	server   string     // which was verified last
 	wal      int64      // how far its log was on disk, at least
 	seen     time.Time  // when a statement told of it last
+	stored   stored     // what this node stored last
+}
+
+// stored is the place of a message. A transaction that is there has all before it.
+type stored struct {
+	channel string // of a zero value: nothing was stored yet
+	epoch   string
+	seq     int64
 }
 
 // walPage divides every size of a page of PostgreSQL's log. The log may be on disk up
@@ -57,6 +66,13 @@ func (w *witness) saw(s sighting) bool {
 		w.wal = max(w.wal, s.wal)
 	}
 	return true
+}
+
+// keeps notes what this node stored last.
+func (w *witness) keeps(last stored) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stored = last
 }
 
 // current is the server that is verified.
@@ -82,11 +98,18 @@ func (w *witness) trust(server string) {
 	w.verified, w.seen = true, time.Now()
 }
 
-// before is the server that was verified last, "" for none, and how far its log was.
-func (w *witness) before() (server string, wal int64) {
+// memory is what a node has seen of a database.
+type memory struct {
+	server string // that it verified last, "" for none
+	wal    int64  // how far its log was on disk there
+	stored stored
+	lost   bool // the database has not got what was stored
+}
+
+func (w *witness) memory() memory {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.server, w.wal
+	return memory{server: w.server, wal: w.wal, stored: w.stored}
 }
 
 func (w *witness) idle(d time.Duration) bool {
@@ -150,9 +173,8 @@ type view struct {
 }
 
 // judge says what the row is to be, and why a new epoch has to begin, "" for no
-// reason. mine is the server that this node verified last, "" for none, and seen how
-// far the log was on disk there.
-func (v view) judge(mine string, seen int64) (row shared, reason string) {
+// reason.
+func (v view) judge(mine memory) (row shared, reason string) {
 	row = v.shared
 	if v.incarnation != row.incarnation {
 		if row.incarnation != "" {
@@ -171,7 +193,7 @@ func (v view) judge(mine string, seen int64) (row shared, reason string) {
 		row.relaxed = false
 	}
 	if reason == "" {
-		reason = lacks(row.starts, mine, seen)
+		reason = lacks(row.starts, mine)
 	}
 	row.relaxed = row.relaxed || !v.durable
 	return row, reason
@@ -179,14 +201,15 @@ func (v view) judge(mine string, seen int64) (row shared, reason string) {
 
 // lacks says why the data is older than what a node has seen, "" when it is not or the
 // epoch that has to begin has begun.
-func lacks(starts []start, mine string, seen int64) string {
-	if mine == "" || mine == starts[len(starts)-1].server {
+func lacks(starts []start, mine memory) string {
+	const older = "the database is older than what this node has seen: "
+	if mine.server == "" || mine.server == starts[len(starts)-1].server {
 		return ""
 	}
 	known := false
 	behind := starts // the starts after mine
 	for i, s := range starts {
-		if s.server == mine {
+		if s.server == mine.server {
 			known, behind = true, starts[i+1:]
 		}
 	}
@@ -196,11 +219,14 @@ func lacks(starts []start, mine string, seen int64) string {
 		}
 	}
 	if !known {
-		return "the database is older than what this node has seen: it knows nothing of the server's last start"
+		return older + "it knows nothing of the server's last start"
+	}
+	if mine.lost {
+		return older + "it has not got what this node stored last"
 	}
 	for _, s := range behind {
-		if s.wal < seen {
-			return fmt.Sprintf("the database is older than what this node has seen: its log went on from %d, %d was on disk", s.wal, seen)
+		if s.wal < mine.wal {
+			return older + fmt.Sprintf("its log went on from %d, and %d was on disk", s.wal, mine.wal)
 		}
 	}
 	return ""
@@ -241,11 +267,30 @@ func (h *History) settle(ctx context.Context, relaxed bool) (view, error) {
 		return v, errStandby
 	}
 	v.durable = v.durable && !relaxed
-	mine, seen := h.witness.before()
-	if row, reason := v.judge(mine, seen); reason == "" && row.equal(v.shared) {
+	mine := h.witness.memory()
+	if mine.server != v.server {
+		if mine.lost, err = h.lost(ctx, mine.stored); err != nil {
+			return v, err
+		}
+	}
+	if row, reason := v.judge(mine); reason == "" && row.equal(v.shared) {
 		return v, nil // nothing to write, no lock to wait for
 	}
-	return h.change(ctx, relaxed, func(v view) (shared, string) { return v.judge(mine, seen) })
+	return h.change(ctx, relaxed, func(v view) (shared, string) { return v.judge(mine) })
+}
+
+// lost reports whether the database has not got a message that this node stored.
+func (h *History) lost(ctx context.Context, m stored) (bool, error) {
+	if m == (stored{}) {
+		return false, nil
+	}
+	var epoch string
+	var last int64
+	err := h.db.QueryRowContext(ctx, "SELECT epoch, last FROM chat_channels WHERE name = $1", m.channel).Scan(&epoch, &last)
+	if errors.Is(err, sql.ErrNoRows) {
+		return true, nil
+	}
+	return epoch == m.epoch && last < m.seq, err
 }
 
 // letSettle waits until every other node had time to look at a server that was started
