@@ -11,12 +11,11 @@ import (
 const maxGiven = 100_000
 
 // given is which places this history has given out: a database that gives one again
-// has gone back in time.
+// has gone back in time. It is the last net: what [History.verify] compares tells as
+// much before anything is stored.
 type given struct {
-	last     map[string]placeGiven // by channel
-	server   string                // which stored last
-	doubtful bool                  // the database may be another one than before
-	again    bool                  // it gave places again that it had given: an epoch has to begin
+	last  map[string]placeGiven // by channel
+	again bool                  // the database gave places again: an epoch has to begin
 }
 
 type placeGiven struct {
@@ -50,15 +49,21 @@ func newEpoch() string { return strings.ToLower(rand.Text()[:16]) }
 // the database was put in its place, see the package's documentation. Sockets that
 // are connected are told to resume when the next message comes.
 func (h *History) BeginEpoch(ctx context.Context) error {
-	if _, err := h.beginEpoch(ctx, nil); err != nil {
+	if err := h.begin(ctx, "BeginEpoch was called"); err != nil {
 		return fmt.Errorf("sqlhistory: beginning an epoch: %w", err)
 	}
 	return nil
 }
 
+// begin begins an epoch for a reason that is not in the row.
+func (h *History) begin(ctx context.Context, reason string) error {
+	_, err := h.change(ctx, false, func(v view) (shared, string) { return v.shared, reason })
+	return err
+}
+
 // renew begins the epoch that is due because places were given again.
 func (h *History) renew(ctx context.Context) error {
-	if _, err := h.beginEpoch(ctx, nil); err != nil {
+	if err := h.begin(ctx, "the database gave positions again that it had given before"); err != nil {
 		return fmt.Errorf("beginning an epoch where places were given again: %w", err)
 	}
 	h.given.again = false
@@ -66,7 +71,7 @@ func (h *History) renew(ctx context.Context) error {
 	return nil
 }
 
-// renumber puts what was stored already into the epoch that may have begun since.
+// renumber puts what was stored already into the epoch that has begun since.
 func (h *History) renumber(ctx context.Context, b *batch) error {
 	epoch, err := h.epoch(ctx)
 	if err != nil {
@@ -78,61 +83,41 @@ func (h *History) renumber(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// verify begins a new epoch when the database is not the one that it was.
-func (h *History) verify(ctx context.Context) error {
-	now, err := h.dialect.incarnation(ctx, h.db)
-	if err != nil {
-		return err
-	}
-	var before string
-	if err := h.db.QueryRowContext(ctx, "SELECT incarnation FROM chat_history").Scan(&before); err != nil {
-		return err
-	}
-	if now == before || now == "" {
-		return nil
-	}
-	epoch, err := h.beginEpoch(ctx, &now)
-	if err == nil && epoch != "" {
-		h.cfg.logger.Warn("the database is not the one that it was, a new epoch begins", "was", before, "is", now)
-	}
-	return err
-}
-
-// beginEpoch begins an epoch or, given an incarnation, does so unless that is known
-// by now; the first one ever needs no new epoch. It returns the epoch that
-// began, "" for none.
-func (h *History) beginEpoch(ctx context.Context, incarnation *string) (epoch string, err error) {
-	_, lock := h.dialect.locks()
-	err = h.dialect.transact(ctx, h.db, func(tx queryer) error {
-		if lock != "" {
+// change writes what judge makes of the row that all nodes share and, when that has a
+// reason, begins an epoch. Nobody stores meanwhile. With relaxed, commits count as not
+// being on disk.
+func (h *History) change(ctx context.Context, relaxed bool, judge func(view) (shared, string)) (v view, err error) {
+	reason := ""
+	_, locks := h.dialect.locks()
+	err = h.dialect.transact(ctx, h.db, func(tx queryer) (err error) {
+		for _, lock := range locks {
 			if _, err := tx.ExecContext(ctx, lock); err != nil {
 				return err
 			}
 		}
-		if incarnation != nil {
-			var before string
-			if err := tx.QueryRowContext(ctx, "SELECT incarnation FROM chat_history").Scan(&before); err != nil {
-				return err
-			}
-			if before == *incarnation {
-				return nil // another node was here
-			}
-			if _, err := tx.ExecContext(ctx, "UPDATE chat_history SET incarnation = $1", *incarnation); err != nil {
-				return err
-			}
-			if before == "" {
-				return nil
-			}
-		}
-		epoch = newEpoch()
-		if _, err := tx.ExecContext(ctx, "UPDATE chat_history SET epoch = $1", epoch); err != nil {
+		if v, err = h.dialect.look(ctx, tx); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "UPDATE chat_channels SET epoch = $1, began = last", epoch)
+		v.durable = v.durable && !relaxed
+		v.shared, reason = judge(v)
+		if reason != "" {
+			if n := len(v.starts); n > 0 {
+				v.starts[n-1].renewed = true
+			}
+			epoch := newEpoch()
+			if _, err := tx.ExecContext(ctx, "UPDATE chat_history SET epoch = $1", epoch); err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, "UPDATE chat_channels SET epoch = $1, began = last", epoch); err != nil {
+				return err
+			}
+		}
+		_, err = tx.ExecContext(ctx, "UPDATE chat_history SET incarnation = $1, starts = $2, relaxed = $3",
+			v.shared.incarnation, formatStarts(v.starts), v.relaxed)
 		return err
 	})
-	if err != nil {
-		return "", err
+	if err == nil && reason != "" {
+		h.cfg.logger.Warn("a new epoch begins", "reason", reason)
 	}
-	return epoch, nil
+	return v, err
 }

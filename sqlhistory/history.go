@@ -28,13 +28,22 @@ type History struct {
 	writer  *writer
 	given   given // owned by the writer's goroutine
 
-	due      chan string        // channels that keep too much
-	stop     context.CancelFunc // ends the sweeping
-	sweeping sync.WaitGroup
-	closing  sync.Once
+	witness   witness
+	verifying flight
+	probe     probe
+
+	due        chan string        // channels that keep too much
+	stop       context.CancelFunc // ends sweeping and watching
+	closed     chan struct{}      // closed by Close, as its first act
+	starting   sync.Mutex         // held to start something in the background, and to close closed
+	background sync.WaitGroup
+	closing    sync.Once
 }
 
-var _ chat.History = (*History)(nil)
+var (
+	_ chat.History       = (*History)(nil)
+	_ chat.SharedHistory = (*History)(nil)
+)
 
 // Dialect is what a database speaks.
 type Dialect int
@@ -46,7 +55,8 @@ const (
 )
 
 // New makes a history on a pool of the caller's, which the caller closes after the
-// history. It makes the tables or brings them up to date. A SQLite pool has to set
+// history. It makes the tables or brings them up to date. A pool that goes through a
+// pooler such as pgbouncer needs default_query_exec_mode=exec. A SQLite pool has to set
 // busy_timeout and journal_mode(WAL) for each connection, and should leave
 // synchronous at FULL; see [OpenSQLite], which does.
 func New(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) (*History, error) {
@@ -59,7 +69,7 @@ func New(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) (*History, 
 	}
 	switch d {
 	case PostgreSQL:
-		return open(ctx, db, postgres{}, cfg)
+		return open(ctx, db, &postgres{}, cfg)
 	case SQLite:
 		return open(ctx, db, &sqlite{}, cfg)
 	}
@@ -67,7 +77,6 @@ func New(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) (*History, 
 }
 
 // open makes a history on a pool, which stays the caller's when that fails.
-
 func open(ctx context.Context, db *sql.DB, d dialect, cfg config) (*History, error) {
 	if err := d.check(ctx, db); err != nil {
 		return nil, fmt.Errorf("sqlhistory: looking at the database: %w", err)
@@ -75,13 +84,21 @@ func open(ctx context.Context, db *sql.DB, d dialect, cfg config) (*History, err
 	if err := migrate(ctx, db, d); err != nil {
 		return nil, fmt.Errorf("sqlhistory: preparing the tables: %w", err)
 	}
-	h := &History{db: db, dialect: d, cfg: cfg, due: make(chan string, 64)}
+	if err := d.prepare(ctx, db); err != nil {
+		return nil, fmt.Errorf("sqlhistory: looking at the database: %w", err)
+	}
+	h := &History{db: db, dialect: d, cfg: cfg, due: make(chan string, 64), closed: make(chan struct{})}
 	h.writer = newWriter(cfg.batch, h.store)
 	if err := h.verify(ctx); err != nil {
-		return nil, fmt.Errorf("sqlhistory: comparing the database with the one before: %w", err)
+		h.end()
+		h.background.Wait()
+		return nil, fmt.Errorf("sqlhistory: %w", err)
 	}
 	ctx, h.stop = context.WithCancel(context.Background())
-	h.sweeping.Go(func() { h.sweepOn(ctx) })
+	h.background.Go(func() { h.sweepOn(ctx) })
+	if _, remote := d.(*postgres); remote {
+		h.background.Go(func() { h.watch(ctx) })
+	}
 	return h, nil
 }
 
@@ -90,9 +107,10 @@ func open(ctx context.Context, db *sql.DB, d dialect, cfg config) (*History, err
 func (h *History) Close() error {
 	var err error
 	h.closing.Do(func() {
+		h.end()
 		h.stop()
 		h.writer.close()
-		h.sweeping.Wait()
+		h.background.Wait()
 		if h.ownDB {
 			err = h.db.Close()
 		}
@@ -100,16 +118,38 @@ func (h *History) Close() error {
 	return err
 }
 
-// Check reports whether the database answers, and would store something.
-func (h *History) Check(ctx context.Context) error {
-	if _, err := h.epoch(ctx); err != nil {
-		return err
+// start runs fn in the background, which Close waits for, and reports whether it does:
+// a closed history starts nothing more.
+func (h *History) start(fn func()) bool {
+	h.starting.Lock()
+	defer h.starting.Unlock()
+	select {
+	case <-h.closed:
+		return false
+	default:
+		h.background.Go(fn)
+		return true
 	}
-	if err := h.dialect.writable(ctx, h.db); err != nil {
+}
+
+// end has nothing more be started in the background.
+func (h *History) end() {
+	h.starting.Lock()
+	defer h.starting.Unlock()
+	close(h.closed)
+}
+
+// Identity implements [chat.SharedHistory]: a name that was drawn when the tables were
+// made, and is the same for all nodes. A standby that takes over has it, too, and so
+// has a copy of the database.
+func (h *History) Identity(ctx context.Context) (name string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
+	defer cancel()
+	if err := h.db.QueryRowContext(ctx, "SELECT identity FROM chat_history").Scan(&name); err != nil {
 		h.suspect(err)
-		return fmt.Errorf("sqlhistory: looking whether it can be written to: %w", err)
+		return "", fmt.Errorf("sqlhistory: reading the identity: %w", err)
 	}
-	return nil
+	return name, nil
 }
 
 // Append implements [chat.History]. Content and sender have to be UTF-8 without NUL,
@@ -138,16 +178,12 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 func (h *History) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
-	if p.Seq > math.MaxInt64 {
-		return nil, gone(channel, p)
-	}
-	c, msgs, err := h.read(ctx, channel, int64(p.Seq), max(limit, 1))
+	c, msgs, err := h.read(ctx, channel, p, max(limit, 1))
 	if err != nil {
-		h.suspect(err)
 		return nil, fmt.Errorf("sqlhistory: reading messages: %w", err)
 	}
 	if p != (chat.Place{}) && !c.follows(p, msgs) {
-		return nil, gone(channel, p)
+		err = fmt.Errorf("sqlhistory: %w: what is behind %s", chat.ErrGone, chat.FormatID(channel, p))
 	}
 	for i := range msgs { // whoever deleted rows by hand made a hole: stop before it
 		if i > 0 && msgs[i].Place.Seq != msgs[i-1].Place.Seq+1 {
@@ -155,35 +191,61 @@ func (h *History) After(ctx context.Context, channel string, p chat.Place, limit
 			break
 		}
 	}
-	return msgs[:min(len(msgs), max(limit, 0))], nil
+	return msgs[:min(len(msgs), max(limit, 0))], err
 }
 
 // Last implements [chat.History].
 func (h *History) Last(ctx context.Context, channel string) (chat.Place, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
-	var epoch string
-	var last int64
-	err := h.db.QueryRowContext(ctx, "SELECT epoch, last FROM chat_channels WHERE name = $1", channel).Scan(&epoch, &last)
-	if errors.Is(err, sql.ErrNoRows) {
-		epoch, err = h.epoch(ctx)
-	}
+	var p chat.Place
+	err := h.ask(ctx, func() (s sighting, err error) {
+		err = h.db.QueryRowContext(ctx, "SELECT "+h.dialect.sighting()+`, COALESCE(c.epoch, h.epoch), COALESCE(c.last, 0)
+			FROM chat_history h LEFT JOIN chat_channels c ON c.name = $1`, channel).Scan(&s.server, &s.wal, &p.Epoch, &p.Seq)
+		return s, err
+	})
 	if err != nil {
-		h.suspect(err)
 		return chat.Place{}, fmt.Errorf("sqlhistory: reading where a channel is: %w", err)
 	}
-	return chat.Place{Epoch: epoch, Seq: uint64(last)}, nil
+	return p, nil
 }
 
 // epoch is that of channels to come.
 func (h *History) epoch(ctx context.Context) (epoch string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
-	if err := h.db.QueryRowContext(ctx, "SELECT epoch FROM chat_history").Scan(&epoch); err != nil {
-		h.suspect(err)
+	err = h.ask(ctx, func() (s sighting, err error) {
+		err = h.db.QueryRowContext(ctx, "SELECT "+h.dialect.sighting()+", epoch FROM chat_history").Scan(&s.server, &s.wal, &epoch)
+		return s, err
+	})
+	if err != nil {
 		return "", fmt.Errorf("sqlhistory: reading the epoch: %w", err)
 	}
 	return epoch, nil
+}
+
+// ask has query read something, again where the server that answered was not verified
+// before: what a server says that lost data is not what to tell clients.
+func (h *History) ask(ctx context.Context, query func() (sighting, error)) error {
+	for {
+		if err := h.dialect.present(); err != nil {
+			return err
+		}
+		s, err := query()
+		if err == nil && s.server == standby {
+			err = errStandby
+		}
+		if err != nil {
+			h.suspect(err)
+			return err
+		}
+		if h.witness.saw(s) {
+			return nil
+		}
+		if err := h.verify(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // channelState is what the tables say of a channel.
@@ -207,39 +269,35 @@ func (c channelState) follows(p chat.Place, msgs []chat.Message) bool {
 	return msgs[0].Place.Seq == p.Seq+1
 }
 
-func gone(channel string, p chat.Place) error {
-	return fmt.Errorf("sqlhistory: %w: what is behind %s", chat.ErrGone, chat.FormatID(channel, p))
-}
-
-// read gets up to limit messages that follow a place, and the channel as it was at
-// that moment.
-func (h *History) read(ctx context.Context, channel string, after int64, limit int) (c channelState, msgs []chat.Message, err error) {
-	rows, err := h.db.QueryContext(ctx, h.dialect.after(), channel, after, int64(limit))
-	if err != nil {
-		return c, nil, err
-	}
-	defer rows.Close()
-	found := false
-	for rows.Next() {
-		found = true
-		var seq, ms sql.NullInt64 // null when nothing follows
-		var sender, content sql.NullString
-		if err := rows.Scan(&c.epoch, &c.last, &c.began, &seq, &ms, &sender, &content); err != nil {
-			return c, nil, err
+// read gets up to limit messages that follow p and are not too old, and the channel as
+// it was at that moment. Where p is not known they are the oldest.
+func (h *History) read(ctx context.Context, channel string, p chat.Place, limit int) (c channelState, msgs []chat.Message, err error) {
+	err = h.ask(ctx, func() (s sighting, err error) {
+		c, msgs = channelState{}, nil
+		rows, err := h.db.QueryContext(ctx, h.dialect.after(),
+			channel, p.Epoch, int64(min(p.Seq, math.MaxInt64)), h.cfg.age.Milliseconds(), int64(limit))
+		if err != nil {
+			return s, err
 		}
-		if seq.Valid {
-			msgs = append(msgs, chat.Message{
-				Place:   chat.Place{Epoch: c.epoch, Seq: uint64(seq.Int64)},
-				Channel: channel, Sender: sender.String, Content: content.String,
-				Time: time.UnixMilli(ms.Int64).UTC(),
-			})
+		defer rows.Close()
+		for rows.Next() {
+			var epoch, sender, content sql.NullString // null where there is no channel, or nothing follows
+			var last, began, seq, ms sql.NullInt64
+			if err := rows.Scan(&s.server, &s.wal, &c.epoch, &epoch, &last, &began, &seq, &ms, &sender, &content); err != nil {
+				return s, err
+			}
+			if epoch.Valid {
+				c = channelState{epoch.String, last.Int64, began.Int64}
+			}
+			if seq.Valid {
+				msgs = append(msgs, chat.Message{
+					Place:   chat.Place{Epoch: c.epoch, Seq: uint64(seq.Int64)},
+					Channel: channel, Sender: sender.String, Content: content.String,
+					Time: time.UnixMilli(ms.Int64).UTC(),
+				})
+			}
 		}
-	}
-	if err := rows.Err(); err != nil {
-		return c, nil, err
-	}
-	if !found {
-		c.epoch, err = h.epoch(ctx)
-	}
+		return s, rows.Err()
+	})
 	return c, msgs, err
 }

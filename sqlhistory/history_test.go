@@ -148,6 +148,10 @@ func TestBoth(t *testing.T) {
 		{"NewerTablesAreRefused", testNewerTables},
 		{"NULIsRefused", testNUL},
 		{"OldMessagesGo", testAge},
+		{"NodeWhoseClockIsWrong", testWrongClock},
+		{"OlderTablesAreBroughtUpToDate", testOlderTables},
+		{"DataHasAName", testIdentity},
+		{"RoomIsLookedFor", testRoom},
 		{"WhatIsDeletedByHandIsNoHole", testDeletedByHand},
 		{"BatchThatFailsFailsItsCallers", testFailingBatch},
 		{"CallerThatGivesUpReturns", testGivingUp},
@@ -174,6 +178,25 @@ func TestBoth(t *testing.T) {
 				chattest.TestRetention(t, func(t *testing.T, count int) []chat.History {
 					d := fresh(t)
 					return []chat.History{d.open(t, sqlhistory.WithCount(count)), d.open(t, sqlhistory.WithCount(count))}
+				})
+			})
+			t.Run("RetentionByAge", func(t *testing.T) {
+				chattest.TestRetentionByAge(t, func(t *testing.T, age time.Duration) []chat.History {
+					d := fresh(t)
+					return []chat.History{d.open(t, sqlhistory.WithAge(age)), d.open(t, sqlhistory.WithAge(age))}
+				})
+			})
+			t.Run("Holes", func(t *testing.T) {
+				chattest.TestHoles(t, func(t *testing.T) (chat.History, func(string, uint64)) {
+					d := fresh(t)
+					h, db := d.open(t), d.pool(t)
+					return h, func(channel string, seq uint64) {
+						_, err := db.ExecContext(t.Context(),
+							"DELETE FROM chat_messages WHERE seq = $1 AND channel = (SELECT id FROM chat_channels WHERE name = $2)", int64(seq), channel)
+						if err != nil {
+							t.Error(err)
+						}
+					}
 				})
 			})
 			t.Run("BesideARegistry", func(t *testing.T) {
@@ -275,46 +298,137 @@ func testNUL(t *testing.T, d database) {
 	wantAfter(t, h, "c", chat.Place{}, "1", "2")
 }
 
+// What is too old is not read from that moment on, and deleted soon.
 func testAge(t *testing.T, d database) {
 	h := d.open(t, sqlhistory.WithAge(10*time.Second))
-	put := func(channel, content string, age time.Duration) chat.Place {
-		m := message(channel, content)
-		m.Time = m.Time.Add(-age)
-		m, err := h.Append(t.Context(), m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m.Place
-	}
-	var first, last, of chat.Place
 	var putting sync.WaitGroup
 	for range 50 { // more than one transaction deletes
 		putting.Go(func() {
 			for range 50 {
-				if _, err := h.Append(t.Context(), chat.Message{Channel: "all-old", Content: "x", Time: time.Now().Add(-time.Hour)}); err != nil {
+				if _, err := h.Append(t.Context(), message("all-old", "x")); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	putting.Wait()
-	of = put("all-old", "x", time.Hour)
-	first = put("some-old", "1", time.Hour)
-	last = put("some-old", "2", time.Hour)
-	put("some-old", "new", -time.Hour)
-	put("new", "new", -time.Hour)
-	eventually(t, "the old to be gone", func() bool {
-		return cmp.Equal([]string{"gone"}, after(t, h, "some-old", first)) && len(after(t, h, "all-old", chat.Place{})) == 0
+	of, err := h.Last(t.Context(), "all-old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := appendTo(t, h, "some-old", "1", "2")
+	d.exec(t, "UPDATE chat_messages SET stored = stored - 3600000")
+	d.exec(t, "UPDATE chat_channels SET oldest = oldest - 3600000")
+	again := d.open(t) // keeps them longer, and deletes nothing
+	check := func() {
+		t.Helper()
+		wantAfter(t, h, "some-old", chat.Place{}, "new")
+		wantAfter(t, h, "some-old", old[1], "new")
+		wantAfter(t, h, "some-old", old[0], "gone")
+		wantAfter(t, h, "all-old", chat.Place{})
+		wantAfter(t, h, "all-old", of)
+		wantAfter(t, h, "all-old", chat.Place{Epoch: of.Epoch, Seq: of.Seq - 1}, "gone")
+	}
+	appendTo(t, h, "some-old", "new")
+	check()
+	eventually(t, "the old ones to be deleted", func() bool {
+		return len(after(t, again, "some-old", chat.Place{})) == 1 && len(after(t, again, "all-old", chat.Place{})) == 0
 	})
-	wantAfter(t, h, "some-old", chat.Place{}, "new")
-	wantAfter(t, h, "some-old", last, "new")
-	wantAfter(t, h, "new", chat.Place{}, "new")
-	wantAfter(t, h, "all-old", of)
-	wantAfter(t, h, "all-old", chat.Place{Epoch: of.Epoch, Seq: of.Seq - 1}, "gone")
-	if p := put("all-old", "again", -time.Hour); p.Seq != of.Seq+1 || p.Epoch != of.Epoch {
+	check()
+	if p := appendTo(t, h, "all-old", "again")[0]; p.Seq != of.Seq+1 || p.Epoch != of.Epoch {
 		t.Errorf("the next is at %v behind %v", p, of)
 	}
 	wantAfter(t, h, "all-old", of, "again")
+}
+
+// A node's clock decides nothing: its messages are kept as long as all others, and
+// nothing of anybody's is deleted for it.
+func testWrongClock(t *testing.T, d database) {
+	h := d.open(t, sqlhistory.WithAge(time.Minute))
+	var want []string
+	for name, wrong := range map[string]time.Duration{"right": 0, "fast": time.Hour, "slow": -time.Hour} {
+		m := message("c", name)
+		m.Time = m.Time.Add(wrong)
+		stored, err := h.Append(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !stored.Time.Equal(m.Time) {
+			t.Errorf("%s: stored with the time %v, want the message's own, %v", name, stored.Time, m.Time)
+		}
+		want = append(want, name)
+	}
+	wantAfter(t, h, "c", chat.Place{}, want...)
+	if err := h.SweepNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantAfter(t, d.open(t), "c", chat.Place{}, want...)
+}
+
+// Tables of the version before are brought up to date, with what is in them.
+func testOlderTables(t *testing.T, d database) {
+	for _, statement := range versionOne[d.file != ""] {
+		d.exec(t, statement)
+	}
+	now := time.Now().UnixMilli()
+	d.exec(t, "INSERT INTO chat_history (version, epoch, incarnation) VALUES (1, 'former', '')")
+	d.exec(t, fmt.Sprintf("INSERT INTO chat_channels (name, epoch, last, oldest) VALUES ('c', 'former', 2, %d)", now-3600_000))
+	d.exec(t, fmt.Sprintf("INSERT INTO chat_messages SELECT id, 1, %d, 'ana', '1' FROM chat_channels", now-3600_000))
+	d.exec(t, fmt.Sprintf("INSERT INTO chat_messages SELECT id, 2, %d, 'ana', '2' FROM chat_channels", now))
+	nodes := make([]*sqlhistory.History, 3)
+	var opening sync.WaitGroup
+	for i := range nodes {
+		opening.Go(func() {
+			var err error
+			if nodes[i], err = d.tryOpen(t.Context(), sqlhistory.WithAge(time.Minute*time.Duration(1+i*100))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	opening.Wait()
+	names := make(map[string]bool)
+	for _, h := range nodes {
+		if h == nil {
+			return
+		}
+		defer closeHistory(t, h)
+		name, err := h.Identity(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		names[name] = true
+	}
+	if len(names) != 1 || names[""] {
+		t.Errorf("the nodes call the database %v", names)
+	}
+	wantAfter(t, nodes[2], "c", chat.Place{Epoch: "former"}, "1", "2")
+	wantAfter(t, nodes[0], "c", chat.Place{}, "2") // by the message's time, there is no other
+	if p := appendTo(t, nodes[0], "c", "3")[0]; p != (chat.Place{Epoch: "former", Seq: 3}) {
+		t.Errorf("goes on at %v", p)
+	}
+}
+
+// The data has a name: the same for all who share it, also later, and no other's.
+func testIdentity(t *testing.T, d database) {
+	name := func(h *sqlhistory.History) string {
+		t.Helper()
+		name, err := h.Identity(t.Context())
+		if err != nil || name == "" {
+			t.Fatalf("Identity = %q, %v", name, err)
+		}
+		return name
+	}
+	h := d.open(t)
+	first := name(h)
+	if err := h.BeginEpoch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if again := name(d.open(t)); again != first || name(h) != first {
+		t.Errorf("the name is %q, was %q", again, first)
+	}
+	if other := name(inFile(t).open(t)); other == first {
+		t.Errorf("two databases are called %q", first)
+	}
 }
 
 func testDeletedByHand(t *testing.T, d database) {

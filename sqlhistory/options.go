@@ -50,7 +50,8 @@ func WithCount(messages int) Option {
 	}
 }
 
-// WithAge is how long a message is kept, 30 days by default. What is older goes
+// WithAge is how long a message is kept, 30 days by default, counted by the database's
+// clock from when it was stored. What is older is not read any more, and is deleted
 // within a minute.
 func WithAge(age time.Duration) Option {
 	return func(c *config) error {

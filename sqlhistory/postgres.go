@@ -17,9 +17,10 @@ const maxConns = 16
 
 // OpenPostgres makes a history on a pool of its own, of up to 16 connections. dsn is
 // what libpq takes, a URL ("postgres://user:password@host/database?sslmode=verify-full")
-// or pairs ("host=/run/postgresql dbname=chat"). Behind a pooler that changes
-// connections between transactions add default_query_exec_mode=exec to it, and with
-// several hosts target_session_attrs=read-write.
+// or pairs ("host=/run/postgresql dbname=chat"), with several hosts
+// target_session_attrs=read-write. It notices a pooler such as pgbouncer, which may give
+// each transaction another connection, and prepares no statements then, as with
+// default_query_exec_mode=exec.
 func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, error) {
 	cfg, err := newConfig(opts)
 	if err != nil {
@@ -32,10 +33,13 @@ func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, er
 	if err != nil {
 		return nil, fmt.Errorf("sqlhistory: %w", err) // without the password
 	}
+	if err := suitPooler(ctx, server); err != nil {
+		return nil, fmt.Errorf("sqlhistory: connecting: %w", err)
+	}
 	db := stdlib.OpenDB(*server)
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
-	h, err := open(ctx, db, postgres{}, cfg)
+	h, err := open(ctx, db, &postgres{}, cfg)
 	if err != nil {
 		db.Close()
 		return nil, err
@@ -49,7 +53,7 @@ func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, er
 // of its own. Or when the server turns out to be a standby, which would answer for
 // ever. A pool of the caller's is left alone.
 func (h *History) suspect(err error) {
-	if _, remote := h.dialect.(postgres); !remote || !h.ownDB {
+	if _, remote := h.dialect.(*postgres); !remote || !h.ownDB {
 		return
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStandby) || code(err) == "25006" {
@@ -70,11 +74,22 @@ func code(err error) string {
 	return ""
 }
 
-// postgres is the dialect of PostgreSQL.
-type postgres struct{}
+// postgres is the dialect of PostgreSQL. Its fields are expressions, which prepare
+// fills in: a server that is run by others may not let everything be asked.
+type postgres struct {
+	start       string // when the server was started, as text; standby where it follows another
+	wal         string // how far its log is on disk, in bytes
+	from        string // where its log may have begun when it was started: not behind that
+	incarnation string
+	durable     string // whether a commit is on disk
+	queries     struct{ after, store, look string }
+}
 
-// check refuses what cannot hold every message.
-func (postgres) check(ctx context.Context, db *sql.DB) error {
+// check refuses what cannot hold every message, and what would lose statements.
+func (*postgres) check(ctx context.Context, db *sql.DB) error {
+	if err := checkPooler(ctx, db); err != nil {
+		return err
+	}
 	var encoding string
 	if err := db.QueryRowContext(ctx, "SHOW server_encoding").Scan(&encoding); err != nil {
 		return err
@@ -85,21 +100,90 @@ func (postgres) check(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
+// A checkpoint of the server's writes down where the log went on from, which no other
+// database on that server has moved since. The one that ends a recovery is written
+// before anybody may connect.
+func (d *postgres) prepare(ctx context.Context, db *sql.DB) (err error) {
+	const primary = "CASE WHEN pg_is_in_recovery() THEN %s ELSE %s END"
+	const flushed = "(pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint"
+	table := "'chat_channels'::regclass::oid::text"
+	for _, ask := range []struct {
+		into    *string
+		choices []string
+	}{
+		{&d.start, []string{fmt.Sprintf(primary, "'"+standby+"'", "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text"), "''"}},
+		{&d.wal, []string{fmt.Sprintf(primary, "0", flushed), "0::bigint"}},
+		{&d.from, []string{fmt.Sprintf(primary, "0", "least("+flushed+", ((SELECT redo_lsn FROM pg_control_checkpoint()) - '0/0'::pg_lsn)::bigint)"),
+			fmt.Sprintf(primary, "0", flushed), "0::bigint"}},
+		// A standby that took over and a recovered backup have another timeline, a
+		// restored dump has another table.
+		{&d.incarnation, []string{fmt.Sprintf(primary, "''", `concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
+			left(pg_walfile_name(pg_current_wal_lsn()), 8), `+table+")"), table}},
+	} {
+		if *ask.into, err = firstAllowed(ctx, db, ask.choices); err != nil {
+			return err
+		}
+	}
+	d.durable = "(current_setting('synchronous_commit') <> 'off' AND current_setting('fsync') = 'on')"
+	if d.start == "''" {
+		d.durable = "true" // nothing tells of a crash, so there is nothing to record for it
+	}
+	d.queries.after = fmt.Sprintf(afterPostgres, d.sighting(), d.now())
+	d.queries.store = fmt.Sprintf(storePostgres, d.start, d.wal, d.durable, d.now())
+	d.queries.look = fmt.Sprintf("SELECT %s, %s, %s, %s, %s, %s, incarnation, starts, relaxed FROM chat_history",
+		d.start, d.wal, d.from, d.incarnation, d.durable, d.now())
+	return nil
+}
+
+// firstAllowed is the first of some expressions that the server lets be asked.
+func firstAllowed(ctx context.Context, db *sql.DB, expressions []string) (string, error) {
+	for i, e := range expressions {
+		var value sql.NullString
+		err := db.QueryRowContext(ctx, "SELECT ("+e+")::text").Scan(&value)
+		switch code(err) {
+		case "42501", "42883", "0A000": // not allowed, not there, not supported
+			if i < len(expressions)-1 {
+				continue
+			}
+		}
+		return e, err
+	}
+	return "", nil
+}
+
+func (*postgres) present() error { return nil }
+
+func (d *postgres) sighting() string { return d.start + ", " + d.wal }
+
+func (*postgres) now() string { return "(extract(epoch FROM clock_timestamp()) * 1000)::bigint" }
+
+func (d *postgres) look(ctx context.Context, q queryer) (v view, err error) {
+	var starts string
+	err = q.QueryRowContext(ctx, d.queries.look).Scan(&v.server, &v.wal, &v.from, &v.incarnation, &v.durable, &v.now,
+		&v.shared.incarnation, &starts, &v.relaxed)
+	v.starts = parseStarts(starts)
+	if v.server == standby && err == nil {
+		err = errStandby
+	}
+	return v, err
+}
+
 // It reads the catalogue: to_regclass may remember what was before the lock was had.
-func (postgres) exists() string {
+func (*postgres) exists() string {
 	return "SELECT count(*) > 0 FROM pg_catalog.pg_class WHERE relname = 'chat_history' AND pg_table_is_visible(oid)"
 }
 
 // The first is a lock among those who migrate; its number is this package's. The
 // second waits for who is storing, and lets who reads go on.
-func (postgres) locks() (schema, channels string) {
-	return "SELECT pg_advisory_xact_lock(7093125561482039)", "LOCK TABLE chat_channels IN SHARE ROW EXCLUSIVE MODE"
+func (*postgres) locks() (schema, channels []string) {
+	return []string{"SELECT pg_advisory_xact_lock(7093125561482039)"},
+		[]string{"LOCK TABLE chat_channels IN SHARE ROW EXCLUSIVE MODE"}
 }
 
 // Names are compared byte by byte, whatever the database's language is. A channel's
 // row is changed by each transaction that stores in it: room in its page makes that
 // cheap.
-func (postgres) migrations() [][]string {
+func (*postgres) migrations() [][]string {
 	return [][]string{{
 		`CREATE TABLE chat_history (
 			one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -114,7 +198,7 @@ func (postgres) migrations() [][]string {
 			last bigint NOT NULL,             -- place of the newest message
 			began bigint NOT NULL DEFAULT 0,  -- what last was when the epoch began
 			gone bigint NOT NULL DEFAULT 0,   -- places up to this one are deleted
-			oldest bigint NOT NULL            -- when the oldest that is kept was sent, about
+			oldest bigint NOT NULL            -- when the oldest that is kept was stored, about
 		) WITH (fillfactor = 50)`,
 		`CREATE TABLE chat_messages (
 			channel bigint NOT NULL,
@@ -124,10 +208,22 @@ func (postgres) migrations() [][]string {
 			content text NOT NULL,
 			PRIMARY KEY (channel, seq)
 		)`,
+	}, {
+		// As who stores takes them, so that nobody waits for each other.
+		"LOCK TABLE chat_channels, chat_history, chat_messages IN ACCESS EXCLUSIVE MODE",
+		`ALTER TABLE chat_history
+			ADD COLUMN identity text NOT NULL DEFAULT '',     -- names the data, for good
+			ADD COLUMN starts text NOT NULL DEFAULT '',       -- of the server, see start
+			ADD COLUMN relaxed boolean NOT NULL DEFAULT false -- commits since the last start may not be on disk`,
+		// By the database's clock. Rows of before have none: ms stands in.
+		"ALTER TABLE chat_messages ADD COLUMN stored bigint",
+		// What is written into it needs new space.
+		"CREATE TABLE chat_room (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, filler text NOT NULL)",
+		"ALTER TABLE chat_room ALTER COLUMN filler SET STORAGE PLAIN",
 	}}
 }
 
-func (postgres) writable(ctx context.Context, db *sql.DB) error {
+func (*postgres) writable(ctx context.Context, db *sql.DB) error {
 	var standby bool
 	err := db.QueryRowContext(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&standby)
 	if err == nil && standby {
@@ -136,22 +232,40 @@ func (postgres) writable(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-func (postgres) after() string {
-	return `SELECT c.epoch, c.last, c.began, m.seq, m.ms, m.sender, m.content
-		FROM chat_channels c LEFT JOIN LATERAL (
-			SELECT seq, ms, sender, content FROM chat_messages
-			WHERE channel = c.id AND seq > $2 ORDER BY seq LIMIT $3
-		) m ON true
-		WHERE c.name = $1 ORDER BY m.seq`
+// room fills most of a page, and lets older ones go.
+func (*postgres) room(ctx context.Context, db *sql.DB) error {
+	_, err := db.ExecContext(ctx, `WITH old AS (
+		DELETE FROM chat_room WHERE id IN (SELECT id FROM chat_room ORDER BY id LIMIT 10 FOR UPDATE SKIP LOCKED)
+	) INSERT INTO chat_room (filler) VALUES (repeat('x', 7000))`)
+	if code(err) == "40001" {
+		return nil // another node has written there
+	}
+	return err
 }
 
-func (postgres) transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error {
+func (d *postgres) after() string { return d.queries.after }
+
+const afterPostgres = `SELECT %[1]s, h.epoch, c.epoch, c.last, c.began, m.seq, m.ms, m.sender, m.content
+	FROM chat_history h LEFT JOIN chat_channels c ON c.name = $1 LEFT JOIN LATERAL (
+		SELECT seq, ms, sender, content FROM chat_messages
+		WHERE channel = c.id
+			AND seq > greatest(c.gone, CASE WHEN c.epoch = $2 AND $3 <= c.last THEN $3 ELSE 0 END)
+			AND COALESCE(stored, ms) >= (SELECT %[2]s) - $4
+		ORDER BY seq LIMIT $5
+	) m ON true
+	ORDER BY m.seq`
+
+func (*postgres) transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error {
 	// Stricter ones would not see what the locks were waited for.
 	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
+	_, err = tx.ExecContext(ctx, "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'")
+	if err != nil {
+		return err
+	}
 	if err := fn(tx); err != nil {
 		return err
 	}
@@ -160,33 +274,38 @@ func (postgres) transact(ctx context.Context, db *sql.DB, fn func(queryer) error
 
 // storePostgres counts the channels up and inserts the messages, all in one statement
 // that is its own transaction. Channels are locked in the order of their names, so
-// that nodes that store in the same ones wait for each other one way round only.
-const storePostgres = `WITH m AS (
+// that nodes that store in the same ones wait for each other one way round only. On a
+// server that is not the one that is expected nothing is stored, nor where commits are
+// not on disk and that is not recorded.
+const storePostgres = `WITH s AS (
+	SELECT %[1]s AS server, %[2]s AS wal, %[3]s AS durable
+), m AS (
 	SELECT name COLLATE "C" AS name, nth, ms, sender, content
 	FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[]) AS u (name, nth, ms, sender, content)
 ), n AS (
-	SELECT name COLLATE "C" AS name, count, ms
-	FROM unnest($6::text[], $7::bigint[], $8::bigint[]) AS u (name, count, ms)
+	SELECT name COLLATE "C" AS name, count
+	FROM unnest($6::text[], $7::bigint[]) AS u (name, count)
 ), c AS (
 	INSERT INTO chat_channels AS c (name, epoch, last, oldest)
-	SELECT n.name, h.epoch, n.count, n.ms FROM n CROSS JOIN chat_history h ORDER BY n.name
+	SELECT n.name, h.epoch, n.count, %[4]s FROM n CROSS JOIN chat_history h CROSS JOIN s
+	WHERE s.server = $8::text AND (s.durable OR h.relaxed) ORDER BY n.name
 	ON CONFLICT (name) DO UPDATE SET
 		last = c.last + excluded.last,
 		oldest = CASE WHEN c.last = c.gone THEN excluded.oldest ELSE c.oldest END
 	RETURNING c.id, c.name, c.epoch, c.last, c.gone
 ), stored AS (
-	INSERT INTO chat_messages (channel, seq, ms, sender, content)
-	SELECT c.id, c.last - n.count + m.nth, m.ms, m.sender, m.content
+	INSERT INTO chat_messages (channel, seq, ms, sender, content, stored)
+	SELECT c.id, c.last - n.count + m.nth, m.ms, m.sender, m.content, %[4]s
 	FROM m JOIN n USING (name) JOIN c USING (name)
 	ORDER BY 1, 2
 )
-SELECT name, epoch, last, gone, extract(epoch FROM pg_postmaster_start_time())::text FROM c`
+SELECT s.server, s.wal, c.name, c.epoch, c.last, c.gone FROM s LEFT JOIN c ON true`
 
 // store tries again what was rolled back for the sake of another transaction: where
 // they are stricter than the default, that is how nodes wait for each other.
-func (d postgres) store(ctx context.Context, db *sql.DB, b *batch) error {
+func (d *postgres) store(ctx context.Context, db *sql.DB, b *batch, server string) error {
 	for {
-		err := d.storeOnce(ctx, db, b)
+		err := d.storeOnce(ctx, db, b, server)
 		if c := code(err); c != "40001" && c != "40P01" {
 			return err
 		}
@@ -196,7 +315,7 @@ func (d postgres) store(ctx context.Context, db *sql.DB, b *batch) error {
 	}
 }
 
-func (postgres) storeOnce(ctx context.Context, db *sql.DB, b *batch) error {
+func (d *postgres) storeOnce(ctx context.Context, db *sql.DB, b *batch, server string) error {
 	n := len(b.messages)
 	channels, times := make([]string, n), make([]int64, n)
 	senders, contents := make([]string, n), make([]string, n)
@@ -204,49 +323,47 @@ func (postgres) storeOnce(ctx context.Context, db *sql.DB, b *batch) error {
 		channels[i], times[i] = p.message.Channel, p.message.Time.UnixMilli()
 		senders[i], contents[i] = p.message.Sender, p.message.Content
 	}
-	counts, oldest := make([]int64, len(b.names)), make([]int64, len(b.names))
+	counts := make([]int64, len(b.names))
 	for i, name := range b.names {
-		counts[i], oldest[i] = b.channels[name].count, b.channels[name].ms
+		counts[i] = b.channels[name].count
 	}
-	rows, err := db.QueryContext(ctx, storePostgres, channels, b.nth, times, senders, contents, b.names, counts, oldest)
+	rows, err := db.QueryContext(ctx, d.queries.store, channels, b.nth, times, senders, contents, b.names, counts, server)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	told := 0
-	for ; rows.Next(); told++ {
-		var name string
-		var c batchChannel
-		if err := rows.Scan(&name, &c.epoch, &c.last, &c.gone, &b.server); err != nil {
+	for rows.Next() {
+		var name, epoch sql.NullString // null where nothing was stored
+		var last, gone sql.NullInt64
+		if err := rows.Scan(&b.sighting.server, &b.sighting.wal, &name, &epoch, &last, &gone); err != nil {
 			return err
 		}
-		known := b.channels[name]
-		if known == nil {
-			return fmt.Errorf("the server told of channel %q, which was not stored", name)
+		if !name.Valid {
+			break
 		}
-		known.epoch, known.last, known.gone = c.epoch, c.last, c.gone
+		known := b.channels[name.String]
+		if known == nil {
+			return fmt.Errorf("the server told of channel %q, which was not stored", name.String)
+		}
+		known.epoch, known.last, known.gone = epoch.String, last.Int64, gone.Int64
+		told++
 	}
 	// Only behind the last row is it known that all is committed.
-	if err := rows.Err(); err != nil {
+	if err := rows.Close(); err != nil {
 		return err
 	}
-	if told != len(b.names) {
+	switch err := rows.Err(); {
+	case err != nil:
+		return err
+	case told == 0 && b.sighting.server == standby:
+		return errStandby
+	case told == 0 && b.sighting.server != server:
+		return errOtherServer
+	case told == 0:
+		return errNotDurable
+	case told != len(b.names):
 		return fmt.Errorf("the server told of %d channels of %d", told, len(b.names))
 	}
 	return nil
-}
-
-// incarnation is the cluster, its timeline and the table: a standby that took over
-// and a recovered backup have another timeline, a restored dump has another table.
-func (postgres) incarnation(ctx context.Context, db *sql.DB) (string, error) {
-	var id string
-	err := db.QueryRowContext(ctx, `SELECT concat_ws('/',
-		(SELECT system_identifier FROM pg_control_system()),
-		left(pg_walfile_name(pg_current_wal_lsn()), 8),
-		'chat_channels'::regclass::oid)`).Scan(&id)
-	switch code(err) {
-	case "42501", "42883", "0A000": // not allowed, not there, not supported: a server that is run by others
-		err = db.QueryRowContext(ctx, "SELECT 'chat_channels'::regclass::oid::text").Scan(&id)
-	}
-	return id, err
 }

@@ -58,9 +58,9 @@ func (h *History) overdue(ctx context.Context, behind int64) (channels []string,
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
 	rows, err := h.db.QueryContext(ctx, `SELECT id, name FROM chat_channels
-		WHERE id > $1 AND (last - gone > $2 OR last > gone AND oldest < $3)
+		WHERE id > $1 AND (last - gone > $2 OR last > gone AND oldest < `+h.dialect.now()+` - $3)
 		ORDER BY id LIMIT $4`,
-		behind, int64(h.cfg.count), time.Now().Add(-h.cfg.age).UnixMilli(), sweepPage)
+		behind, int64(h.cfg.count), h.cfg.age.Milliseconds(), sweepPage)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -93,38 +93,39 @@ func (h *History) trim(ctx context.Context, channel string) error {
 type cut struct {
 	channel int64 // its id
 	upto    int64 // the last place of it, 0 for nothing
-	oldest  int64 // time of what stays
+	oldest  int64 // when what stays was stored
 	more    bool  // there is more than one transaction deletes
 }
 
 func (h *History) cutOf(ctx context.Context, channel string) (cut, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
-	now := time.Now()
-	c := cut{oldest: now.UnixMilli()}
-	var last, gone int64
-	err := h.db.QueryRowContext(ctx, "SELECT id, last, gone FROM chat_channels WHERE name = $1", channel).Scan(&c.channel, &last, &gone)
+	var c cut
+	var last, gone, now int64 // by the database's clock, as all times here
+	err := h.db.QueryRowContext(ctx, "SELECT id, last, gone, "+h.dialect.now()+" FROM chat_channels WHERE name = $1", channel).
+		Scan(&c.channel, &last, &gone, &now)
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, nil
 	}
 	if err != nil {
 		return c, err
 	}
-	tooOld, tooMany := now.Add(-h.cfg.age).UnixMilli(), last-int64(h.cfg.count)
-	rows, err := h.db.QueryContext(ctx, "SELECT seq, ms FROM chat_messages WHERE channel = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+	c.oldest = now
+	tooOld, tooMany := now-h.cfg.age.Milliseconds(), last-int64(h.cfg.count)
+	rows, err := h.db.QueryContext(ctx, "SELECT seq, COALESCE(stored, ms) FROM chat_messages WHERE channel = $1 AND seq > $2 ORDER BY seq LIMIT $3",
 		c.channel, gone, trimBatch+1)
 	if err != nil {
 		return c, err
 	}
 	defer rows.Close()
 	for n := 1; rows.Next(); n++ {
-		var seq, ms int64
-		if err := rows.Scan(&seq, &ms); err != nil {
+		var seq, stored int64
+		if err := rows.Scan(&seq, &stored); err != nil {
 			return c, err
 		}
-		stays := seq > tooMany && ms >= tooOld
+		stays := seq > tooMany && stored >= tooOld
 		if stays || n > trimBatch {
-			c.oldest, c.more = ms, !stays
+			c.oldest, c.more = stored, !stays
 			break
 		}
 		c.upto = seq

@@ -19,9 +19,9 @@ func migrate(ctx context.Context, db *sql.DB, d dialect) error {
 	} else if version == len(steps) {
 		return nil // no right to change anything is needed
 	}
-	lock, _ := d.locks()
+	locks, _ := d.locks()
 	return d.transact(ctx, db, func(tx queryer) error {
-		if lock != "" {
+		for _, lock := range locks {
 			if _, err := tx.ExecContext(ctx, lock); err != nil {
 				return err
 			}
@@ -38,10 +38,12 @@ func migrate(ctx context.Context, db *sql.DB, d dialect) error {
 			}
 		}
 		if from == 0 {
-			_, err = tx.ExecContext(ctx, "INSERT INTO chat_history (version, epoch, incarnation) VALUES ($1, $2, '')", len(steps), newEpoch())
-		} else {
-			_, err = tx.ExecContext(ctx, "UPDATE chat_history SET version = $1", len(steps))
+			if _, err := tx.ExecContext(ctx, "INSERT INTO chat_history (version, epoch, incarnation) VALUES (0, $1, '')", newEpoch()); err != nil {
+				return err
+			}
 		}
+		_, err = tx.ExecContext(ctx, "UPDATE chat_history SET version = $1, identity = CASE WHEN identity = '' THEN $2 ELSE identity END",
+			len(steps), newEpoch())
 		return err
 	})
 }

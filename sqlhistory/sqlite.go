@@ -42,11 +42,6 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 	synchronous := "synchronous(FULL)"
 	if cfg.relaxed {
 		synchronous = "synchronous(NORMAL)"
-		boot, err := os.ReadFile(bootID)
-		if err != nil {
-			return nil, fmt.Errorf("sqlhistory: WithRelaxedSync needs to know when the machine was started: %w", err)
-		}
-		d.boot = strings.TrimSpace(string(boot))
 	}
 	// A page of a channel that is busy is changed by one transaction after the other:
 	// 16 MB of log between checkpoints, four times the default, has it copied less often.
@@ -116,17 +111,26 @@ func connectFirst(ctx context.Context, db *sql.DB, timeout time.Duration) error 
 
 // sqlite is the dialect of SQLite.
 type sqlite struct {
-	boot string // since when the machine runs, where that matters
+	boot    string      // since when the machine runs, "" where that cannot be told
+	relaxed bool        // a commit may not be on disk while the machine runs
+	path    string      // of the file, "" where there is none to be looked at
+	file    os.FileInfo // which it was when it was opened
 }
 
 // check refuses what would have readers wait for who stores, or who stores fail when
 // another does.
-func (*sqlite) check(ctx context.Context, db *sql.DB) error {
+func (d *sqlite) check(ctx context.Context, db *sql.DB) error {
 	var mode string
-	var patience int
+	var patience, synchronous int
 	err := db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode)
 	if err == nil {
 		err = db.QueryRowContext(ctx, "PRAGMA busy_timeout").Scan(&patience)
+	}
+	if err == nil {
+		err = db.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&synchronous)
+	}
+	if err == nil {
+		err = db.QueryRowContext(ctx, "SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&d.path)
 	}
 	switch {
 	case err != nil:
@@ -136,7 +140,50 @@ func (*sqlite) check(ctx context.Context, db *sql.DB) error {
 	case patience == 0:
 		return errors.New("busy_timeout is not set")
 	}
+	if boot, err := os.ReadFile(bootID); err == nil {
+		d.boot = strings.TrimSpace(string(boot))
+	} else if synchronous < 2 { // OFF or NORMAL
+		return fmt.Errorf("synchronous is not FULL, so it has to be known when the machine was started: %w", err)
+	}
+	d.relaxed = synchronous < 2
+	if d.file, err = os.Stat(d.path); err != nil {
+		d.path = ""
+	}
 	return nil
+}
+
+func (*sqlite) prepare(context.Context, *sql.DB) error { return nil }
+
+// present notices that there is another file where the one was that is open: what is
+// stored in the old one nobody would find again.
+func (d *sqlite) present() error {
+	if d.path == "" {
+		return nil
+	}
+	if now, err := os.Stat(d.path); err != nil || !os.SameFile(now, d.file) {
+		return fmt.Errorf("%s was removed or replaced while it is in use: end every program that uses it, and start them again", d.path)
+	}
+	return nil
+}
+
+// There is no server, and no other clock than this machine's.
+func (*sqlite) sighting() string { return "'', 0" }
+
+func (*sqlite) now() string { return "CAST(unixepoch('subsec') * 1000 AS INTEGER)" }
+
+// Since when the machine runs is recorded where a commit may not have reached the disk
+// before that. Nothing else about a file tells that it is a copy.
+func (d *sqlite) look(ctx context.Context, q queryer) (v view, err error) {
+	var starts string
+	err = q.QueryRowContext(ctx, "SELECT incarnation, starts, relaxed FROM chat_history").Scan(&v.shared.incarnation, &starts, &v.relaxed)
+	v.durable, v.starts = true, parseStarts(starts)
+	switch {
+	case d.relaxed:
+		v.incarnation = d.boot
+	case d.boot == "" || d.boot == v.shared.incarnation:
+		v.incarnation = v.shared.incarnation
+	}
+	return v, err
 }
 
 func (*sqlite) exists() string {
@@ -144,7 +191,7 @@ func (*sqlite) exists() string {
 }
 
 // A transaction that may write excludes every other from its beginning.
-func (*sqlite) locks() (schema, channels string) { return "", "" }
+func (*sqlite) locks() (schema, channels []string) { return nil, nil }
 
 func (*sqlite) migrations() [][]string {
 	return [][]string{{
@@ -161,7 +208,7 @@ func (*sqlite) migrations() [][]string {
 			last INTEGER NOT NULL,             -- place of the newest message
 			began INTEGER NOT NULL DEFAULT 0,  -- what last was when the epoch began
 			gone INTEGER NOT NULL DEFAULT 0,   -- places up to this one are deleted
-			oldest INTEGER NOT NULL            -- when the oldest that is kept was sent, about
+			oldest INTEGER NOT NULL            -- when the oldest that is kept was stored, about
 		) STRICT`,
 		`CREATE TABLE chat_messages (
 			channel INTEGER NOT NULL,
@@ -171,13 +218,34 @@ func (*sqlite) migrations() [][]string {
 			content TEXT NOT NULL,
 			PRIMARY KEY (channel, seq)
 		) STRICT, WITHOUT ROWID`,
+	}, {
+		"ALTER TABLE chat_history ADD COLUMN identity TEXT NOT NULL DEFAULT ''",  // names the data, for good
+		"ALTER TABLE chat_history ADD COLUMN starts TEXT NOT NULL DEFAULT ''",    // of a server: there is none
+		"ALTER TABLE chat_history ADD COLUMN relaxed INTEGER NOT NULL DEFAULT 0", // likewise
+		"ALTER TABLE chat_messages ADD COLUMN stored INTEGER",                    // rows of before have none: ms stands in
+		"CREATE TABLE chat_room (id INTEGER PRIMARY KEY, filler BLOB NOT NULL) STRICT",
 	}}
 }
 
-func (*sqlite) after() string {
-	return `SELECT c.epoch, c.last, c.began, m.seq, m.ms, m.sender, m.content
-		FROM chat_channels c LEFT JOIN chat_messages m ON m.channel = c.id AND m.seq > $2
-		WHERE c.name = $1 ORDER BY m.seq LIMIT $3`
+func (d *sqlite) after() string {
+	return `SELECT ` + d.sighting() + `, h.epoch, c.epoch, c.last, c.began, m.seq, m.ms, m.sender, m.content
+		FROM chat_history h LEFT JOIN chat_channels c ON c.name = $1
+		LEFT JOIN chat_messages m ON m.channel = c.id
+			AND m.seq > max(c.gone, CASE WHEN c.epoch = $2 AND $3 <= c.last THEN $3 ELSE 0 END)
+			AND COALESCE(m.stored, m.ms) >= ` + d.now() + ` - $4
+		WHERE h.one = 1 ORDER BY m.seq LIMIT $5`
+}
+
+// room fills some pages, and lets the ones of before go: they are what a message can
+// have when there is no more room.
+func (d *sqlite) room(ctx context.Context, db *sql.DB) error {
+	return d.transact(ctx, db, func(tx queryer) error {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO chat_room (filler) VALUES (zeroblob(16384))"); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "DELETE FROM chat_room WHERE id < (SELECT max(id) FROM chat_room)")
+		return err
+	})
 }
 
 func (d *sqlite) transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error {
@@ -215,15 +283,16 @@ func (*sqlite) immediate(ctx context.Context, db *sql.DB, fn func(*sql.Conn) err
 
 const (
 	countSQLite = `INSERT INTO chat_channels (name, epoch, last, oldest)
-		VALUES ($1, (SELECT epoch FROM chat_history), $2, $3)
+		VALUES ($1, (SELECT epoch FROM chat_history), $2, CAST(unixepoch('subsec') * 1000 AS INTEGER))
 		ON CONFLICT (name) DO UPDATE SET
 			last = last + excluded.last,
 			oldest = CASE WHEN last = gone THEN excluded.oldest ELSE oldest END
 		RETURNING id, epoch, last, gone`
-	insertSQLite = "INSERT INTO chat_messages (channel, seq, ms, sender, content) VALUES ($1, $2, $3, $4, $5)"
+	insertSQLite = `INSERT INTO chat_messages (channel, seq, ms, sender, content, stored)
+		VALUES ($1, $2, $3, $4, $5, CAST(unixepoch('subsec') * 1000 AS INTEGER))`
 )
 
-func (d *sqlite) store(ctx context.Context, db *sql.DB, b *batch) error {
+func (d *sqlite) store(ctx context.Context, db *sql.DB, b *batch, _ string) error {
 	return d.immediate(ctx, db, func(conn *sql.Conn) error {
 		// Having the lock it waits for nobody, so ctx is not looked at any more: for the
 		// driver that would be a goroutine for each statement.
@@ -259,14 +328,10 @@ func (*sqlite) count(ctx context.Context, conn *sql.Conn, b *batch) (ids map[str
 	for _, name := range b.names {
 		c := b.channels[name]
 		var id int64
-		if err := count.QueryRowContext(ctx, name, c.count, c.ms).Scan(&id, &c.epoch, &c.last, &c.gone); err != nil {
+		if err := count.QueryRowContext(ctx, name, c.count).Scan(&id, &c.epoch, &c.last, &c.gone); err != nil {
 			return nil, err
 		}
 		ids[name] = id
 	}
 	return ids, nil
 }
-
-// incarnation is the time since the machine was started, where a commit may not have
-// reached the disk before that. Nothing else about a file tells that it is a copy.
-func (d *sqlite) incarnation(context.Context, *sql.DB) (string, error) { return d.boot, nil }

@@ -264,3 +264,26 @@ func wantAcked(t *testing.T, h chat.History, channel string, acked map[uint64]st
 	}
 	t.Logf("%d acknowledged, %d stored", len(acked), len(stored))
 }
+
+// With a pool whose commits may not be on disk it is as with relaxed sync, and whoever
+// comes first after the machine was started begins the epoch.
+func TestSQLitePoolThatIsRelaxed(t *testing.T) {
+	d := inFile(t)
+	db, err := sql.Open("sqlite", "file:"+d.file+"?_pragma=busy_timeout(20000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	relaxed, err := sqlhistory.New(t.Context(), db, sqlhistory.SQLite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeHistory(t, relaxed)
+	first := appendTo(t, relaxed, "c", "1")[0]
+	wantAfter(t, d.open(t), "c", first)
+	d.exec(t, "UPDATE chat_history SET incarnation = 'before a power failure'")
+	strict := d.open(t)
+	wantAfter(t, strict, "c", first, "gone")
+	again := appendTo(t, strict, "c", "2")[0]
+	wantAfter(t, d.open(t), "c", again) // once
+}

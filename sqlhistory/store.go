@@ -3,6 +3,7 @@ package sqlhistory
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/reto10/chat"
@@ -10,29 +11,51 @@ import (
 
 // dialect is what differs between the databases.
 type dialect interface {
-	// after is the query behind History.After. Its parameters are a channel's name, a
-	// place and a limit, its columns those of channelState and of the messages.
-	after() string
 	// check reports what about the database would not do.
 	check(ctx context.Context, db *sql.DB) error
+	// prepare finds out what may be asked of the database, once the tables are there.
+	prepare(ctx context.Context, db *sql.DB) error
+	// present reports that the database was taken away while it is in use, as far as
+	// that can be told without asking it.
+	present() error
+	// sighting are two expressions: the columns of a sighting.
+	sighting() string
+	// now is an expression: the database's time in Unix milliseconds.
+	now() string
+	// look reads the shared row, and the database around it.
+	look(ctx context.Context, q queryer) (view, error)
+	// after is the query behind History.After. Its parameters are a channel's name, an
+	// epoch, a place in it, an age in milliseconds and a limit. Its columns are those
+	// of a sighting, the epoch of channels to come, those of channelState, and of the
+	// messages behind the place, or of all where the place is not in the epoch.
+	after() string
 	// writable reports why nothing can be stored, as far as that can be told.
 	writable(ctx context.Context, db *sql.DB) error
-	// transact runs fn in a transaction that may write.
+	// room writes something that needs new space, and commits it.
+	room(ctx context.Context, db *sql.DB) error
+	// transact runs fn in a transaction that may write and is on disk when it is
+	// committed.
 	transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error
 	// locks are statements for the beginning of a transaction that changes the
 	// schema, and of one that changes all channels.
-	locks() (schema, channels string)
+	locks() (schema, channels []string)
 	// exists is the query that says whether the tables are there.
 	exists() string
 	// migrations are the statements that bring the tables from each version, counted
 	// from 0, to the next.
 	migrations() [][]string
-	// store inserts a batch in one transaction and fills in its channels.
-	store(ctx context.Context, db *sql.DB, b *batch) error
-	// incarnation names the database as it is: it is another when the database may
-	// have gone back in time, and "" when that cannot be told.
-	incarnation(ctx context.Context, db *sql.DB) (string, error)
+	// store inserts a batch in one transaction and fills in its channels. It stores
+	// nothing and returns errOtherServer or errNotDurable where that has to be seen to
+	// before.
+	store(ctx context.Context, db *sql.DB, b *batch, server string) error
 }
+
+var (
+	// errOtherServer is that the server is not the one that was verified.
+	errOtherServer = errors.New("the server is another one, or was started again")
+	// errNotDurable is that commits are not on disk, and that this is not recorded yet.
+	errNotDurable = errors.New("commits are not on disk")
+)
 
 // queryer is a sql.DB, Conn or Tx.
 type queryer interface {
@@ -46,13 +69,12 @@ type batch struct {
 	nth      []int64                  // of each, counting from 1 within its channel
 	channels map[string]*batchChannel // by name
 	names    []string                 // of channels, in the order they came
-	server   string                   // which stored it, another one when it was started again; "" where there is none
+	sighting sighting                 // of the server that stored it
 }
 
 // batchChannel is a channel in a batch.
 type batchChannel struct {
 	count int64 // messages in the batch
-	ms    int64 // time of the first of them
 
 	// What is known when it is stored.
 	epoch string
@@ -66,7 +88,7 @@ func newBatch(msgs []*pending) *batch {
 		name := p.message.Channel
 		c := b.channels[name]
 		if c == nil {
-			c = &batchChannel{ms: p.message.Time.UnixMilli()}
+			c = &batchChannel{}
 			b.channels[name] = c
 			b.names = append(b.names, name)
 		}
@@ -80,36 +102,17 @@ func newBatch(msgs []*pending) *batch {
 func (h *History) store(msgs []*pending) error {
 	ctx, cancel := context.WithTimeout(context.Background(), h.cfg.timeout)
 	defer cancel()
-	if h.given.doubtful {
-		if err := h.verify(ctx); err != nil {
-			return err
-		}
-		h.given.doubtful = false
-	}
 	if h.given.again {
 		if err := h.renew(ctx); err != nil {
 			return err
 		}
 	}
 	b := newBatch(msgs)
-	if err := h.dialect.store(ctx, h.db, b); err != nil {
-		h.given.doubtful = true
-		h.suspect(err)
+	if err := h.storeVerified(ctx, b); err != nil {
 		return err
-	}
-	if b.server != h.given.server {
-		// Where a connection was idle when it broke there was no error.
-		if err := h.verify(ctx); err != nil {
-			return err
-		}
-		if err := h.renumber(ctx, b); err != nil {
-			return err
-		}
-		h.given.server = b.server
 	}
 	for name, c := range b.channels {
 		if h.given.twice(name, c) {
-			h.cfg.logger.Warn("the database has gone back in time, a new epoch begins", "channel", name)
 			h.given.again = true
 			break
 		}
@@ -137,4 +140,38 @@ func (h *History) store(msgs []*pending) error {
 		}
 	}
 	return nil
+}
+
+// storeVerified stores a batch on a server that is known to hold what was stored
+// before, and nowhere else.
+func (h *History) storeVerified(ctx context.Context, b *batch) error {
+	for {
+		if err := h.dialect.present(); err != nil {
+			return err
+		}
+		server, verified := h.witness.current()
+		if verified {
+			err := h.dialect.store(ctx, h.db, b, server)
+			if err == nil {
+				h.witness.saw(b.sighting)
+				c := b.channels[b.names[0]]
+				h.witness.keeps(stored{b.names[0], c.epoch, c.last})
+				return nil
+			}
+			if errors.Is(err, errNotDurable) {
+				if _, err := h.settle(ctx, true); err != nil {
+					return err
+				}
+				continue
+			}
+			h.witness.doubt()
+			if !errors.Is(err, errOtherServer) {
+				h.suspect(err)
+				return err
+			}
+		}
+		if err := h.verify(ctx); err != nil {
+			return err
+		}
+	}
 }

@@ -222,6 +222,9 @@ func (d *Process) Printed() string {
 	return strings.Join(d.stdout, "\n")
 }
 
+// Pid is the process's id.
+func (d *Process) Pid() int { return d.cmd.Process.Pid }
+
 // Signal sends a signal.
 func (d *Process) Signal(sig syscall.Signal) {
 	d.t.Helper()

@@ -27,9 +27,10 @@ const patience = 60 * time.Second
 // loopback interface. Its methods are for one goroutine at a time, but for Database
 // and DSN.
 type Server struct {
-	port int
-	bin  string // where the server's programs are
-	dir  string // what is the server's
+	port     int
+	bin      string   // where the server's programs are
+	dir      string   // what is the server's
+	settings []string // "name=value"
 
 	as        *syscall.Credential // nil: who runs the tests
 	process   *os.Process         // nil: none runs
@@ -38,14 +39,14 @@ type Server struct {
 	databases atomic.Int64
 }
 
-// Start makes a server and waits until it answers. fsync is on, as are all defaults
-// that bear on what is kept.
-func Start() (*Server, error) {
+// Start makes a server with these settings ("name=value") and waits until it answers.
+// fsync is on, as are all defaults that bear on what is kept.
+func Start(settings ...string) (*Server, error) {
 	bin, err := programs()
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{bin: bin}
+	s := &Server{bin: bin, settings: settings}
 	if s.dir, err = os.MkdirTemp("", "pgtest"); err != nil {
 		return nil, err
 	}
@@ -127,11 +128,14 @@ func (s *Server) Command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Restart starts the server where it left off, and waits until it answers.
-func (s *Server) Restart() error {
+// Restart starts the server where it left off, and waits until it takes what is
+// written.
+func (s *Server) Restart() error { return s.restart(s.answers) }
+
+func (s *Server) restart(ready func(context.Context) error) error {
 	deadline := time.Now().Add(patience)
 	for {
-		err := s.run(deadline)
+		err := s.run(deadline, ready)
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}
@@ -140,9 +144,12 @@ func (s *Server) Restart() error {
 	}
 }
 
-func (s *Server) run(deadline time.Time) error {
-	cmd := s.Command("postgres", "-D", s.data(), "-p", strconv.Itoa(s.port), "-k", s.dir,
-		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200")
+func (s *Server) run(deadline time.Time, ready func(context.Context) error) error {
+	args := []string{"-D", s.data(), "-p", strconv.Itoa(s.port), "-k", s.dir}
+	for _, setting := range append([]string{"listen_addresses=127.0.0.1", "max_connections=200"}, s.settings...) {
+		args = append(args, "-c", setting)
+	}
+	cmd := s.Command("postgres", args...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("pgtest: starting: %w", err)
@@ -152,7 +159,7 @@ func (s *Server) run(deadline time.Time) error {
 	s.process, s.ended = cmd.Process, ended
 	for {
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)
-		err := s.answers(ctx)
+		err := ready(ctx)
 		cancel()
 		if err == nil {
 			return nil
@@ -214,6 +221,81 @@ func (s *Server) end(signal syscall.Signal) {
 		<-s.ended
 	}
 	s.process = nil
+}
+
+// Crash ends the server and its processes at once: what is in its memory alone is
+// lost.
+func (s *Server) Crash() { s.end(syscall.SIGQUIT) }
+
+func (s *Server) copy() string { return filepath.Join(s.dir, "copy") }
+
+// Backup copies the running server's data as it is now, for Restore and TakeOver.
+func (s *Server) Backup() error {
+	if err := os.RemoveAll(s.copy()); err != nil {
+		return err
+	}
+	out, err := s.Command("pg_basebackup", "-D", s.copy(), "-d", s.DSN("postgres"), "-c", "fast", "-X", "stream", "--no-sync").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("pg_basebackup: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// CopyStopped is Backup of a server that has ended: every file as it is.
+func (s *Server) CopyStopped() error {
+	if err := os.RemoveAll(s.copy()); err != nil {
+		return err
+	}
+	out, err := s.Command("cp", "-a", s.data(), s.copy()).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("copying: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// Restore crashes the server and starts it, on the same timeline, with the data of the
+// copy.
+func (s *Server) Restore() error {
+	if err := s.replace(); err != nil {
+		return err
+	}
+	return s.Restart()
+}
+
+// replace crashes the server and puts the copy in the place of its data.
+func (s *Server) replace() error {
+	s.Crash()
+	if err := os.RemoveAll(s.data()); err != nil {
+		return err
+	}
+	return os.Rename(s.copy(), s.data())
+}
+
+// TakeOver crashes the server and starts the copy as a standby, which is all that the
+// other one had sent. It answers, and follows nobody, until PromoteStandby.
+func (s *Server) TakeOver() error {
+	if err := s.replace(); err != nil {
+		return err
+	}
+	if out, err := s.Command("touch", filepath.Join(s.data(), "standby.signal")).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return s.restart(func(ctx context.Context) error {
+		conn, err := pgx.Connect(ctx, s.DSN("postgres"))
+		if err != nil {
+			return err
+		}
+		return conn.Close(ctx)
+	})
+}
+
+// PromoteStandby has a standby take what is written from now on, without a restart.
+func (s *Server) PromoteStandby() error {
+	out, err := s.Command("pg_ctl", "promote", "-w", "-D", s.data()).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("pg_ctl promote: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // Stop ends the server, which need not tidy up, and removes what is its.

@@ -1,0 +1,228 @@
+package sqlhistory_test
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/sqlhistory"
+)
+
+// testRoom asks very often whether there is room: that is looked at now and then, and
+// takes no room itself.
+func testRoom(t *testing.T, d database) {
+	h := d.open(t)
+	rows := func() (n, id int) {
+		t.Helper()
+		if err := d.pool(t).QueryRow("SELECT count(*), COALESCE(max(id), 0) FROM chat_room").Scan(&n, &id); err != nil {
+			t.Fatal(err)
+		}
+		return n, id
+	}
+	start := time.Now()
+	over := time.After(2200 * time.Millisecond)
+	for going := true; going; {
+		select {
+		case <-over:
+			going = false
+		default:
+			if err := h.Check(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	most := int(time.Since(start)/time.Second) + 1
+	if n, id := rows(); id < 2 || id > most || n != 1 {
+		t.Errorf("after %v it was written %d times, want 2 to %d, and %d rows are kept", time.Since(start), id, most, n)
+	}
+}
+
+// fill stores messages until that fails, and returns what it says.
+func fill(t *testing.T, h chat.History) error {
+	t.Helper()
+	for range 100_000 {
+		if _, err := h.Append(t.Context(), message("full", strings.Repeat("x", 2000))); err != nil {
+			return err
+		}
+	}
+	t.Fatal("it is never full")
+	return nil
+}
+
+// A file that may not grow, or a disk that is full: Check says so as soon as messages
+// cannot be stored, and that they can again when there is room.
+func TestSQLiteWithoutRoom(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "history.db")
+	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=max_page_count(100)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	h, err := sqlhistory.New(t.Context(), db, sqlhistory.SQLite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeHistory(t, h)
+	if err := h.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantFull(t, h)
+	if _, err := db.Exec("DELETE FROM chat_messages"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Check to find room", func() bool { return h.Check(t.Context()) == nil })
+	appendTo(t, h, "c", "1")
+}
+
+func wantFull(t *testing.T, h *sqlhistory.History) {
+	t.Helper()
+	said := fill(t, h)
+	var checked error
+	eventually(t, "Check to notice", func() bool {
+		checked = h.Check(t.Context())
+		return checked != nil
+	})
+	t.Logf("Append says: %v\nCheck says: %v", said, checked)
+}
+
+// tmpfs mounts a file system in memory of so many bytes. It skips the test where that
+// is not allowed: only root may.
+func tmpfs(t *testing.T, size int) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "small") // others than root have to get there
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=777", size)); err != nil {
+		os.RemoveAll(dir)
+		if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
+			t.Skipf("a file system can be mounted by root alone: %v", err)
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+		os.RemoveAll(dir)
+	})
+	return dir
+}
+
+// occupy fills a file system with a file, which it returns.
+func occupy(t *testing.T, dir string) string {
+	t.Helper()
+	file, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := io.Copy(file, zeros{}); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("filling a disk ended with %v", err)
+	}
+	return file.Name()
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func TestSQLiteOnAFullDisk(t *testing.T) {
+	dir := tmpfs(t, 4<<20)
+	d := database{file: filepath.Join(dir, "history.db")}
+	h, err := d.tryOpen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeHistory(t, h)
+	appendTo(t, h, "c", "1")
+	filler := occupy(t, dir)
+	wantFull(t, h)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Check to find room", func() bool { return h.Check(t.Context()) == nil })
+	appendTo(t, h, "c", "2")
+	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+}
+
+// The tables are on a disk that is full, what the server needs itself is not.
+func TestPostgresOnAFullDisk(t *testing.T) {
+	server := startPostgres(t)
+	dir := tmpfs(t, 24<<20)
+	space := filepath.Join(dir, "tables")
+	try(t, server.Command("mkdir", space).Run)
+	beside := database{dsn: server.DSN("postgres")}
+	beside.exec(t, "CREATE TABLESPACE small LOCATION '"+space+"'")
+	beside.exec(t, "CREATE DATABASE small TABLESPACE small")
+	t.Cleanup(server.Stop) // before the disk goes
+	h := database{dsn: server.DSN("small")}.open(t)
+	appendTo(t, h, "c", "1")
+	if err := h.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	filler := occupy(t, dir)
+	wantFull(t, h)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Check to find room", func() bool { return h.Check(t.Context()) == nil })
+	appendTo(t, h, "c", "2")
+	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+}
+
+// Where no disk can be filled the server says what it would say.
+func TestPostgresThatSaysItsDiskIsFull(t *testing.T) {
+	server := startPostgres(t)
+	d := onPostgres(t, server)
+	h := d.open(t)
+	if err := h.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.exec(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$`)
+	d.exec(t, "CREATE TRIGGER refuse BEFORE INSERT ON chat_room EXECUTE FUNCTION refuse()")
+	eventually(t, "Check to notice", func() bool {
+		err := h.Check(t.Context())
+		return err != nil && strings.Contains(err.Error(), "room")
+	})
+	d.exec(t, "DROP TRIGGER refuse ON chat_room")
+	eventually(t, "Check to find room", func() bool { return h.Check(t.Context()) == nil })
+}
+
+// A file that was taken away or replaced is no place to store in: nobody would find it
+// again.
+func TestSQLiteFileReplacedWhileItIsOpen(t *testing.T) {
+	for name, replace := range map[string]func(t *testing.T, file string){
+		"removed": func(t *testing.T, file string) { try(t, func() error { return os.Remove(file) }) },
+		"older copy": func(t *testing.T, file string) {
+			try(t, func() error { return os.Rename(file+".copy", file) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := inFile(t)
+			h := d.open(t)
+			places := appendTo(t, h, "c", "1")
+			d.exec(t, "VACUUM INTO '"+d.file+".copy'")
+			appendTo(t, h, "c", "2")
+			replace(t, d.file)
+			if m, err := h.Append(t.Context(), message("c", "3")); err == nil || !strings.Contains(err.Error(), "replaced") {
+				t.Errorf("stored at %v, %v", m.Place, err)
+			}
+			if msgs, err := h.After(t.Context(), "c", places[0], 10); err == nil || errors.Is(err, chat.ErrGone) {
+				t.Errorf("read %d messages, %v", len(msgs), err)
+			}
+			if err := h.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "start them again") {
+				t.Errorf("Check says %v, want what is to be done", err)
+			}
+		})
+	}
+}
