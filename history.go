@@ -34,6 +34,14 @@ type History interface {
 	Last(ctx context.Context, channel string) (Place, error)
 }
 
+// SharedHistory is a [History] of several nodes that can say which one it is, so
+// that nodes with different histories notice.
+type SharedHistory interface {
+	// Identity is the same for all who share the history, and for nobody else. It is
+	// shown in errors and logs: it holds no password.
+	Identity(ctx context.Context) (string, error)
+}
+
 // Defaults of [MemoryLimits].
 const (
 	DefaultHistoryCount = 1000

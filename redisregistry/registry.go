@@ -107,7 +107,9 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	}
 	r.ledger = newLedger(r)
 	r.own = newHistory(r)
-	r.ReadHistory(r.own)
+	var own chat.History = r.own
+	r.history.Store(&own)
+	_ = r.memory.ReadHistory(own) // it returns none
 	r.down.Store(&outage{errors.New("not connected yet")})
 	r.subs.acquire(r.server.keys.eventTopic(), nil)
 	r.subs.acquire(r.server.keys.orderTopic(r.node), nil)
@@ -187,13 +189,14 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 }
 
 // ReadHistory implements [chat.HistoryReader]. Without it missing messages are read
-// from the registry's own History. One of another kind has to be shared by all nodes.
-func (r *Registry) ReadHistory(h chat.History) {
+// from the registry's own History. One of another kind has to be shared by all
+// nodes: a [chat.MemoryHistory] is an error.
+func (r *Registry) ReadHistory(h chat.History) error {
 	if _, single := h.(*chat.MemoryHistory); single {
-		r.cfg.logger.Error("the history in memory is this node's alone: give the service one that all nodes share")
+		return errors.New("redisregistry: a history in memory is this node's alone: use chat.WithHistory with the registry's History, or another that all nodes share")
 	}
 	r.history.Store(&h)
-	r.memory.ReadHistory(h)
+	return r.memory.ReadHistory(h)
 }
 
 // WatchPresence implements [chat.PresenceSource].
