@@ -219,6 +219,7 @@ func testNewestRole(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	as := func(node int, role string) *socket {
 		c, _ := s.connectAs(node, chat.User{Name: "ana", Role: role})
+		s.join(c, "")
 		return c
 	}
 	oldest, middle, newest := as(0, "first"), as(1, "second"), as(1, "third")
