@@ -42,7 +42,7 @@ type Service struct {
 
 	counts   counters
 	window   *presence.Window
-	told     map[[2]string]bool // channel and user: all were told of their coming
+	told     map[[2]string]bool // channel and user: this node announced the join to all
 	roster   *roster.Roster[*socket]
 	expiries *expiry.Queue[*socket]
 	sockets  *wsconn.Server
@@ -85,12 +85,17 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		s.posts = throttle.NewLimiter(limit.burst, time.Duration(float64(time.Second)/limit.perSecond), throttleKeys)
 	}
 	if r, ok := cfg.registry.(HistoryReader); ok {
-		r.ReadHistory(cfg.history)
+		if err := r.ReadHistory(cfg.history); err != nil {
+			return nil, fmt.Errorf("chat: the registry and the history do not fit: %w", err)
+		}
 	}
 	s.window = presence.New(cfg.presenceWindow, s.tellPresence)
 	if r, ok := cfg.registry.(PresenceSource); ok && cfg.presence != PresenceToNobody {
 		r.WatchPresence(func(c PresenceChange) {
-			s.window.Add(presence.Change{Channel: c.Channel, Name: c.User.Name, Role: c.User.Role, Joined: c.Joined, Size: c.Size})
+			s.window.Add(presence.Change{
+				Channel: c.Channel, Name: c.User.Name, Role: c.User.Role,
+				Joined: c.Joined, Size: c.Size, JoinSize: c.JoinSize,
+			})
 		})
 	}
 	s.handler = s.routes()
@@ -271,18 +276,7 @@ func (s *Service) tellPresence(changes []presence.Change) {
 	who := make([]audience, len(changes)) // is told of each change
 	count := make(map[audience]int)
 	for i, c := range changes {
-		key := [2]string{c.Channel, c.Name}
-		// Whoever was told of a coming is told of the going, too, however many
-		// there are by then; comings told to all are no more than the limit.
-		toAll := s.told[key]
-		delete(s.told, key)
-		if c.Joined {
-			toAll = s.cfg.presence == PresenceToAll && c.Size <= s.cfg.presenceLimit
-			if toAll {
-				s.told[key] = true
-			}
-		}
-		who[i] = audience{c.Channel, !toAll}
+		who[i] = audience{c.Channel, !s.announceToAll(c)}
 		count[who[i]]++
 	}
 	for i, c := range changes {
@@ -300,4 +294,27 @@ func (s *Service) tellPresence(changes []presence.Change) {
 	for _, a := range order {
 		to.Notify(a.channel, a.adminsOnly, told[a])
 	}
+}
+
+// announceToAll says whether a change is announced to everyone in its channel, not
+// to the admins alone. A join that any node announced to all had a JoinSize within
+// the limit, and so has the leave: every node announces that to all, also one that
+// started in between. Leaves whose join was not announced are no more than the
+// limit. Called by tellPresence, which owns s.told.
+func (s *Service) announceToAll(c presence.Change) bool {
+	if s.cfg.presence != PresenceToAll {
+		return false
+	}
+	key := [2]string{c.Channel, c.Name}
+	small := c.JoinSize <= s.cfg.presenceLimit
+	if c.Joined {
+		toAll := small && c.Size <= s.cfg.presenceLimit
+		if toAll {
+			s.told[key] = true
+		}
+		return toAll
+	}
+	told := s.told[key]
+	delete(s.told, key)
+	return small || told
 }

@@ -169,8 +169,8 @@ func ExamplePresenceSource() {
 	ana.close()
 	fmt.Printf("%+v\n", <-changes)
 	// Output:
-	// {Channel: User:{Name:ana Role:user} Joined:true Size:1}
-	// {Channel: User:{Name:ana Role:user} Joined:false Size:0}
+	// {Channel: User:{Name:ana Role:user} Joined:true Size:1 JoinSize:1}
+	// {Channel: User:{Name:ana Role:user} Joined:false Size:0 JoinSize:1}
 }
 
 // discreet is a registry that tells nobody of who is in some channels.
@@ -215,9 +215,9 @@ type curious struct {
 }
 
 // ReadHistory implements chat.HistoryReader.
-func (r curious) ReadHistory(h chat.History) {
+func (r curious) ReadHistory(h chat.History) error {
 	*r.history = h
-	r.MemoryRegistry.ReadHistory(h) // it fills gaps from there
+	return r.MemoryRegistry.ReadHistory(h) // it fills gaps from there
 }
 
 // A registry that is a HistoryReader is given the service's history before it is
@@ -257,7 +257,7 @@ func (p printer) Close(code chat.CloseCode, reason string) {
 func ExampleSocket() {
 	ctx := context.Background()
 	registry, history := chat.NewMemoryRegistry(), chat.NewMemoryHistory(chat.MemoryLimits{})
-	registry.ReadHistory(history)
+	must(0, registry.ReadHistory(history))
 
 	ana := printer{make(chan string, 10)} // room enough: Deliver must not block
 	must(registry.Connect(ctx, ana))

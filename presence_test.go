@@ -152,3 +152,57 @@ func TestManyArrivalsAreNotQuadratic(t *testing.T) {
 		}
 	})
 }
+
+// told is a registry of several nodes as a service sees it: what it tells is what
+// the test says.
+type told struct {
+	*chat.MemoryRegistry
+	watch *func(chat.PresenceChange)
+}
+
+func (r told) WatchPresence(fn func(chat.PresenceChange)) { *r.watch = fn }
+
+// Another node may have announced the join, before this one was started.
+func TestLeavesAreAnnouncedToEveryoneTheJoinMayHaveBeenAnnouncedTo(t *testing.T) {
+	const limit = 10
+	change := func(joined bool, size, joinSize int) chat.PresenceChange {
+		return chat.PresenceChange{User: chat.User{Name: "ana", Role: chat.RoleUser}, Joined: joined, Size: size, JoinSize: joinSize}
+	}
+	joined, left := `user_joined ana/user in ""`, `user_left ana/user in ""`
+	tests := map[string]struct {
+		audience chat.PresenceAudience
+		changes  [][]chat.PresenceChange // of one window each
+		want     []string                // what a user who is no admin is told
+	}{
+		"left, joined within the limit":     {changes: [][]chat.PresenceChange{{change(false, 50, limit)}}, want: []string{left}},
+		"left, joined above the limit":      {changes: [][]chat.PresenceChange{{change(false, 2, limit+1)}}},
+		"left, joined nobody knows when":    {changes: [][]chat.PresenceChange{{change(false, 50, 0)}}, want: []string{left}},
+		"joined within the limit":           {changes: [][]chat.PresenceChange{{change(true, limit, limit)}}, want: []string{joined}},
+		"joined above the limit":            {changes: [][]chat.PresenceChange{{change(true, limit+1, limit+1)}}},
+		"joined again in a large room":      {changes: [][]chat.PresenceChange{{change(true, limit+1, 3)}}},
+		"joined as the room was emptied":    {changes: [][]chat.PresenceChange{{change(true, limit, limit+1)}}},
+		"left and joined again, then left":  {changes: [][]chat.PresenceChange{{change(false, 50, 5), change(true, 51, 51)}, {change(false, 50, 5)}}, want: []string{left}},
+		"left, joined and left in a window": {changes: [][]chat.PresenceChange{{change(false, 50, 5), change(true, 51, 51), change(false, 50, 51)}}, want: []string{left}},
+		"announced here, though it has grown": {
+			changes: [][]chat.PresenceChange{{change(true, 5, 5)}, {change(false, 50, 5), change(true, 51, 51)}, {change(false, 50, 51)}},
+			want:    []string{joined, left},
+		},
+		"admins alone are told": {audience: chat.PresenceToAdmins, changes: [][]chat.PresenceChange{{change(true, 2, 2)}, {change(false, 1, 2)}}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := told{chat.NewMemoryRegistry(), new(func(chat.PresenceChange))}
+				s := servePipes(t, chat.WithRegistry(r), chat.WithPresenceLimit(limit), chat.WithPresence(tt.audience))
+				user := s.dial("watch")
+				for _, window := range tt.changes {
+					for _, c := range window {
+						(*r.watch)(c)
+					}
+					<-time.After(2 * chat.DefaultPresenceWindow)
+				}
+				wantEvents(t, "in all", s.hear(user), tt.want...)
+			})
+		})
+	}
+}

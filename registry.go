@@ -65,7 +65,7 @@ type Socket interface {
 
 // Presence is a user in a channel.
 type Presence struct {
-	User        User      // in the role of the newest socket there
+	User        User      // in the role of the newest socket there, the one that connected last
 	Connections int       // sockets there, at least 1
 	Since       time.Time // when the first of them came
 }
@@ -77,6 +77,14 @@ type PresenceChange struct {
 	User    User   // who came or went
 	Joined  bool   // false: left
 	Size    int    // users there after it
+
+	// JoinSize is how many users were there right after this user joined. The
+	// registry keeps it with the user, for all nodes alike, and repeats it when the
+	// user leaves: so every node knows whether others may have announced the join
+	// to everyone. Of a user who left and soon joined again it is the smaller of the
+	// two sizes: within a presence window that is no news, so what counts is the
+	// earlier join. 0 is unknown: then the leave is announced to everyone.
+	JoinSize int
 }
 
 // PresenceSource is a [Registry] that tells of comings and goings on all nodes.
@@ -100,8 +108,21 @@ type Notifier interface {
 
 // HistoryReader is a [Registry] that reads missing messages from the history.
 type HistoryReader interface {
-	// ReadHistory is called once, before the registry is used.
-	ReadHistory(h History)
+	// ReadHistory is called once, before the registry is used. An error says that
+	// the registry cannot work with this history. It is the error of [New].
+	ReadHistory(h History) error
+}
+
+// SocketCounter is a [Registry] of several nodes that can tell sockets that are
+// connected from those of a node that has died, which count until its lease ends.
+// The service asks it before it closes a socket with [CloseTooMany], so that
+// clients of a dead node are never turned away for good.
+type SocketCounter interface {
+	// CountSockets returns how many sockets of its user were connected when s was,
+	// s included, without those of nodes that do not answer now. It is called
+	// right after Connect, and may take about a second. After an error, s is told
+	// to retry.
+	CountSockets(ctx context.Context, s Socket) (sockets int, err error)
 }
 
 // HealthChecker is a [Registry] that can tell whether messages get through now. It

@@ -50,6 +50,8 @@ type memoryUser struct {
 	members []*member // oldest first
 	since   time.Time // when the first of them came
 
+	joinSize int // users connected right after that
+
 	// own is where the user's own channel goes on, once it is known. It becomes a
 	// room when something is sent there: most users never get anything.
 	own   Place
@@ -71,8 +73,11 @@ func NewMemoryRegistry() *MemoryRegistry {
 // WatchPresence implements [PresenceSource].
 func (r *MemoryRegistry) WatchPresence(fn func(PresenceChange)) { r.watch = fn }
 
-// ReadHistory implements [HistoryReader].
-func (r *MemoryRegistry) ReadHistory(h History) { r.history = h }
+// ReadHistory implements [HistoryReader]. Its error is always nil.
+func (r *MemoryRegistry) ReadHistory(h History) error {
+	r.history = h
+	return nil
+}
 
 // Deliveries counts what was handed to sockets so far: messages times receivers.
 func (r *MemoryRegistry) Deliveries() uint64 { return r.hub.Deliveries() }
@@ -108,7 +113,8 @@ func (r *MemoryRegistry) Connect(_ context.Context, s Socket) (int, error) {
 	if m.user == nil {
 		m.user = &memoryUser{since: s.Since()}
 		r.users[u.Name] = m.user
-		r.watch(PresenceChange{"", u, true, len(r.users)})
+		m.user.joinSize = len(r.users)
+		r.watch(PresenceChange{User: u, Joined: true, Size: len(r.users), JoinSize: len(r.users)})
 	}
 	m.user.members = append(m.user.members, m)
 	return len(m.user.members), nil
@@ -133,7 +139,7 @@ func (r *MemoryRegistry) Disconnect(_ context.Context, s Socket) error {
 	r.leaveOwn(m, OwnChannel(u.Name))
 	if len(m.user.members) == 0 {
 		delete(r.users, u.Name)
-		r.watch(PresenceChange{"", u, false, len(r.users)})
+		r.watch(PresenceChange{User: u, Size: len(r.users), JoinSize: m.user.joinSize})
 	}
 	return nil
 }
@@ -332,7 +338,7 @@ func (r *MemoryRegistry) Connected(_ context.Context, channel string) ([]Presenc
 	} else if room := r.rooms[channel]; room != nil {
 		list = make([]Presence, 0, len(room.users))
 		for u, in := range room.users {
-			list = append(list, Presence{u.user(), in.connections, in.since})
+			list = append(list, Presence{u.userIn(room), in.connections, in.since})
 		}
 	}
 	r.mu.Unlock()
@@ -385,6 +391,17 @@ func (r *MemoryRegistry) owner(channel string) *memoryUser {
 // user is who it is, in the role of the newest socket: a refreshed token may have
 // brought another. Under the registry's mu.
 func (u *memoryUser) user() User { return u.members[len(u.members)-1].socket.User() }
+
+// userIn is who it is in a room, in the role of the newest socket there. Under the
+// registry's mu.
+func (u *memoryUser) userIn(room *memoryRoom) User {
+	for _, m := range slices.Backward(u.members) {
+		if slices.Contains(m.rooms, room) {
+			return m.socket.User()
+		}
+	}
+	return u.user() // never: whoever is in the room has a socket there
+}
 
 // listens reports whether a socket of the user's is in the user's own channel.
 // Under the registry's mu.

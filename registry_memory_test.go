@@ -76,7 +76,9 @@ type stage struct {
 
 func newStage(t *testing.T, h chat.History) *stage {
 	s := &stage{t, chat.NewMemoryRegistry(), h}
-	s.registry.ReadHistory(h)
+	if err := s.registry.ReadHistory(h); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 

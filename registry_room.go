@@ -23,6 +23,7 @@ type memoryRoom struct {
 type stay struct {
 	since       time.Time
 	connections int
+	joinSize    int // users there right after the first of them
 }
 
 // open makes the channel's room. Under mu.
@@ -71,9 +72,12 @@ func (r *MemoryRegistry) add(m *member, room *memoryRoom) bool {
 		in.since = time.Now().UTC()
 	}
 	in.connections++
+	if !there {
+		in.joinSize = len(room.users) + 1
+	}
 	room.users[m.user] = in
 	if !there {
-		r.watch(PresenceChange{room.channel, m.socket.User(), true, len(room.users)})
+		r.watch(PresenceChange{room.channel, m.socket.User(), true, len(room.users), in.joinSize})
 	}
 	return true
 }
@@ -86,7 +90,7 @@ func (r *MemoryRegistry) exit(room *memoryRoom, m *member) {
 			room.users[m.user] = in
 		} else {
 			delete(room.users, m.user)
-			r.watch(PresenceChange{room.channel, m.socket.User(), false, len(room.users)})
+			r.watch(PresenceChange{room.channel, m.socket.User(), false, len(room.users), in.joinSize})
 		}
 	}
 	room.members--

@@ -187,6 +187,14 @@ func (c *socket) connect() bool {
 		c.fail("connecting a socket", err)
 		return false
 	}
+	if r, ok := s.cfg.registry.(SocketCounter); ok && n > s.cfg.socketsPerUser && !s.cfg.replaceOldest {
+		// Some of them may be a dead node's: who is told "too many" does not return.
+		if n, err = r.CountSockets(ctx, c); err != nil {
+			s.counts.failed(portRegistry, err)
+			c.fail("counting a user's sockets", err)
+			return true
+		}
+	}
 	if n > s.cfg.socketsPerUser {
 		if !s.cfg.replaceOldest {
 			c.Close(CloseTooMany, "too many sockets for this user")

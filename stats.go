@@ -14,8 +14,8 @@ import (
 
 // Stats are figures since the service was made, for this process. The keys of
 // each map are always the same, whatever was counted. Users, Deliveries and FanOut
-// are the registry's to tell, as a [MemoryRegistry] and what embeds one does; of
-// another they are zero.
+// are the registry's to tell, as a [MemoryRegistry] and what embeds one does; so is
+// DroppedPresence, of one that spans several nodes. Of another they are zero.
 type Stats struct {
 	Sockets         int    `json:"sockets"`          // live now
 	Users           int    `json:"users"`            // who have sockets here now
@@ -25,6 +25,7 @@ type Stats struct {
 	SlowClosed      uint64 `json:"slow_closed"`      // sockets closed because of their backlog
 	Published       uint64 `json:"published"`        // messages stored and handed on
 	Deliveries      uint64 `json:"deliveries"`       // events handed to sockets
+	DroppedPresence uint64 `json:"dropped_presence"` // joins and leaves that were never announced here
 	Commands        uint64 `json:"commands"`         // frames from clients
 	RefusedCommands uint64 `json:"refused_commands"` // of these, answered with an error
 	Logins          uint64 `json:"logins"`           // that succeeded
@@ -93,6 +94,9 @@ func (s *Service) Stats() Stats {
 	}
 	if r, ok := s.cfg.registry.(interface{ Deliveries() uint64 }); ok {
 		st.Deliveries = r.Deliveries()
+	}
+	if r, ok := s.cfg.registry.(interface{ DroppedPresence() uint64 }); ok {
+		st.DroppedPresence = r.DroppedPresence()
 	}
 	if r, ok := s.cfg.registry.(interface{ FanOut() Histogram }); ok {
 		st.FanOut = r.FanOut()

@@ -99,6 +99,8 @@ var broken = []struct {
 	{"unsorted", "ConnectedListsWhoIsThere", registry(func(m *memory) chat.Registry { return &unsorted{m} })},
 	{"closes-all", "CloseClosesTheOldestUntilSoManyRemain", registry(func(m *memory) chat.Registry { return &closesAll{m} })},
 	{"presence-of-sockets", "PresenceOfEachUserInOrder", registry(func(m *memory) chat.Registry { return &tellsTwice{memory: m} })},
+	{"presence-without-sizes", "PresenceCarriesTheSizeAtTheJoin", registry(func(m *memory) chat.Registry { return &forgetsSizes{m} })},
+	{"role-of-any-socket", "TheRoleIsThatOfTheNewestSocketThere", registry(func(m *memory) chat.Registry { return &roleOfAny{m} })},
 	{"presence-without-order", "PresenceBalancesUnderConcurrency", registry(func(m *memory) chat.Registry { return &tellsLate{memory: m} })},
 	{"notifies-all", "NotifyReachesItsAudience", registry(func(m *memory) chat.Registry { return &notifiesAll{m} })},
 	{"flushes-nothing", "FlushWaitsForDelivery", registry(func(m *memory) chat.Registry { return &flushesNothing{m} })},
@@ -186,7 +188,10 @@ func newNaive(swapping bool) *naive {
 	return &naive{swapping: swapping, members: make(map[string][]chat.Socket), held: make(map[string]*chat.Message)}
 }
 
-func (n *naive) ReadHistory(h chat.History) { n.history = h }
+func (n *naive) ReadHistory(h chat.History) error {
+	n.history = h
+	return nil
+}
 
 func (*naive) Connect(context.Context, chat.Socket) (int, error) { return 1, nil }
 func (*naive) Disconnect(context.Context, chat.Socket) error     { return nil }
@@ -226,7 +231,7 @@ func (*naive) Close(context.Context, string, int, chat.CloseCode, string) (int, 
 
 type ignoresHistory struct{ *memory }
 
-func (*ignoresHistory) ReadHistory(chat.History) {}
+func (*ignoresHistory) ReadHistory(chat.History) error { return nil }
 
 type joinsAll struct{ *memory }
 
@@ -262,7 +267,10 @@ type saysLast struct {
 	history chat.History
 }
 
-func (r *saysLast) ReadHistory(h chat.History) { r.history = h; r.memory.ReadHistory(h) }
+func (r *saysLast) ReadHistory(h chat.History) error {
+	r.history = h
+	return r.memory.ReadHistory(h)
+}
 
 func (r *saysLast) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
 	if _, err := r.memory.Join(ctx, s, channel); err != nil {
@@ -277,7 +285,10 @@ type readsThenJoins struct {
 	history chat.History
 }
 
-func (r *readsThenJoins) ReadHistory(h chat.History) { r.history = h; r.memory.ReadHistory(h) }
+func (r *readsThenJoins) ReadHistory(h chat.History) error {
+	r.history = h
+	return r.memory.ReadHistory(h)
+}
 
 func (r *readsThenJoins) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
 	p, err := r.history.Last(ctx, channel)
@@ -357,6 +368,32 @@ func (r *tellsTwice) Connect(ctx context.Context, s chat.Socket) (int, error) {
 		r.watch(chat.PresenceChange{User: s.User(), Joined: true, Size: n})
 	}
 	return n, err
+}
+
+// forgetsSizes takes the size at the leave for that at the join.
+type forgetsSizes struct{ *memory }
+
+func (r *forgetsSizes) WatchPresence(fn func(chat.PresenceChange)) {
+	r.memory.WatchPresence(func(c chat.PresenceChange) {
+		c.JoinSize = c.Size
+		fn(c)
+	})
+}
+
+// roleOfAny lists a channel's users in the roles that they have elsewhere.
+type roleOfAny struct{ *memory }
+
+func (r *roleOfAny) Connected(ctx context.Context, channel string) ([]chat.Presence, error) {
+	all, err := r.memory.Connected(ctx, "")
+	list, err2 := r.memory.Connected(ctx, channel)
+	for i := range list {
+		for _, p := range all {
+			if p.User.Name == list[i].User.Name {
+				list[i].User = p.User
+			}
+		}
+	}
+	return list, errors.Join(err, err2)
 }
 
 // tellsLate tells of every other coming when the next change is told.

@@ -81,9 +81,8 @@ type clusterNode struct {
 
 func (n *clusterNode) WatchPresence(fn func(chat.PresenceChange)) { n.watch = fn }
 
-func (n *clusterNode) ReadHistory(h chat.History) {
-	n.MemoryRegistry.ReadHistory(h)
-	n.cluster.presence.ReadHistory(h)
+func (n *clusterNode) ReadHistory(h chat.History) error {
+	return errors.Join(n.MemoryRegistry.ReadHistory(h), n.cluster.presence.ReadHistory(h))
 }
 
 func (n *clusterNode) Connect(ctx context.Context, s chat.Socket) (int, error) {

@@ -50,8 +50,10 @@ func TestRegistry(t *testing.T, open func(t *testing.T) []Node) {
 		{"ContextsThatAreOver", testContextsOver},
 		{"ConnectCountsTheUsersSockets", testConnectCounts},
 		{"ConnectedListsWhoIsThere", testConnected},
+		{"TheRoleIsThatOfTheNewestSocketThere", testNewestRole},
 		{"CloseClosesTheOldestUntilSoManyRemain", testClose},
 		{"PresenceOfEachUserInOrder", testPresence},
+		{"PresenceCarriesTheSizeAtTheJoin", testPresenceJoinSize},
 		{"PresenceBalancesUnderConcurrency", testPresenceRaces},
 		{"NotifyReachesItsAudience", testNotify},
 		{"FlushWaitsForDelivery", testFlush},
@@ -84,7 +86,9 @@ func newStage(t *testing.T, nodes []Node) *stage {
 	}
 	for _, n := range nodes {
 		if r, ok := n.Registry.(chat.HistoryReader); ok {
-			r.ReadHistory(n.History)
+			if err := r.ReadHistory(n.History); err != nil {
+				t.Fatalf("ReadHistory: %v", err)
+			}
 		}
 		w := &watcher{}
 		if r, ok := n.Registry.(chat.PresenceSource); ok {

@@ -213,6 +213,61 @@ func testConnected(t *testing.T, nodes []Node) {
 	s.wantConnected("")
 }
 
+// "In the role of the newest socket there, the one that connected last", whichever
+// node it is on and in whatever order they joined.
+func testNewestRole(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	as := func(node int, role string) *socket {
+		c, _ := s.connectAs(node, chat.User{Name: "ana", Role: role})
+		s.join(c, "")
+		return c
+	}
+	oldest, middle, newest := as(0, "first"), as(1, "second"), as(1, "third")
+	s.wantConnected("", "ana/third 3")
+	s.join(oldest, "news")
+	s.wantConnected("news", "ana/first 1") // where the newer ones are not
+	s.join(newest, "news")
+	s.wantConnected("news", "ana/third 2")
+	s.join(middle, "news")
+	s.wantConnected("news", "ana/third 3")
+	s.leave(oldest, "news")
+	s.join(oldest, "news") // joined last, connected first
+	s.wantConnected("news", "ana/third 3")
+	s.leave(newest, "news")
+	s.wantConnected("news", "ana/second 2")
+	s.wantConnected("", "ana/third 3")
+
+	// Other roles, of refreshed tokens.
+	for _, c := range []*socket{oldest, middle} {
+		c.setUser(chat.User{Name: "ana", Role: c.User().Role + "-refreshed"})
+		s.join(c, "")
+		s.join(c, "news")
+	}
+	s.wantConnected("news", "ana/second-refreshed 2")
+	s.wantConnected("", "ana/third 3")
+	s.disconnect(newest)
+	s.wantConnected("", "ana/second-refreshed 2")
+	s.disconnect(middle)
+	s.wantConnected("", "ana/first-refreshed 1")
+	s.wantConnected("news", "ana/first-refreshed 1")
+	s.disconnect(oldest)
+	s.wantConnected("news")
+	for _, channel := range []string{"", "news"} {
+		for i, w := range s.watchers {
+			if _, ok := s.at(i).Registry.(chat.PresenceSource); !ok {
+				continue
+			}
+			eventually(t, func() string {
+				told := w.of("ana", channel)
+				if n := len(told); n == 0 || told[n-1].Joined || told[n-1].User.Role != "first-refreshed" || told[0].User.Role != "first" {
+					return fmt.Sprintf("node %d was told %+v of ana in %q, want roles first and first-refreshed", i, told, channel)
+				}
+				return ""
+			})
+		}
+	}
+}
+
 // "Close closes a user's sockets on all nodes, oldest first, until keep remain, and
 // returns how many those were."
 func testClose(t *testing.T, nodes []Node) {

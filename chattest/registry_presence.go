@@ -86,6 +86,60 @@ func testPresence(t *testing.T, nodes []Node) {
 	}
 }
 
+// "The registry keeps it with the user, for all nodes alike, and repeats it when the
+// user leaves." Of a user who left and soon joins again it is the smaller one.
+func testPresenceJoinSize(t *testing.T, nodes []Node) {
+	watching(t, nodes)
+	s := newStage(t, nodes)
+	sizes := func(user, channel string, want ...string) {
+		t.Helper()
+		for i, w := range s.watchers {
+			eventuallyEqual(t, fmt.Sprintf("sizes that node %d was told of %s in %q", i, user, channel), want, func() []string {
+				got := []string{}
+				for _, c := range w.of(user, channel) {
+					sign := "-"
+					if c.Joined {
+						sign = "+"
+					}
+					got = append(got, fmt.Sprint(sign, c.Size, " joined ", c.JoinSize))
+				}
+				return got
+			})
+		}
+	}
+	ana, far := s.connect(0, "ana"), s.connect(1, "ana")
+	s.join(ana, "news")
+	s.join(far, "news")
+	for _, name := range []string{"bob", "eve"} {
+		s.join(s.connect(2, name), "news")
+	}
+	for _, channel := range []string{"", "news"} {
+		sizes("ana", channel, "+1 joined 1")
+		sizes("bob", channel, "+2 joined 2")
+		sizes("eve", channel, "+3 joined 3")
+	}
+	s.leave(ana, "news") // the other node's socket keeps it
+	s.disconnect(ana)
+	s.wantConnected("news", "ana/user 1", "bob/user 1", "eve/user 1")
+	s.leave(far, "news")
+	s.disconnect(far)
+	for _, channel := range []string{"", "news"} {
+		sizes("ana", channel, "+1 joined 1", "-2 joined 1")
+	}
+	s.join(s.connect(1, "ana"), "news")
+	for i, w := range s.watchers {
+		for _, channel := range []string{"", "news"} {
+			eventually(t, func() string {
+				told := w.of("ana", channel)
+				if n := len(told); n != 3 || told[2].JoinSize < 1 || told[2].JoinSize > 3 {
+					return fmt.Sprintf("node %d was told %+v of ana in %q, want that she joined again, JoinSize from 1 to 3", i, told, channel)
+				}
+				return ""
+			})
+		}
+	}
+}
+
 // However users' sockets race on all nodes, each user comes and goes by turns, and
 // at the end what was told is what is.
 func testPresenceRaces(t *testing.T, nodes []Node) {
@@ -128,6 +182,9 @@ func testPresenceRaces(t *testing.T, nodes []Node) {
 				for n, c := range w.of(user, channel) {
 					if joined := n%2 == 0; c.Joined != joined || c.Size < 0 || c.Size > users {
 						t.Errorf("node %d was told %+v, change %d of that user there", i, c, n)
+					}
+					if joinSize := w.of(user, channel)[n/2*2].JoinSize; c.JoinSize != joinSize || c.JoinSize < 1 || c.JoinSize > users {
+						t.Errorf("node %d was told %+v, change %d of that user there: the join had JoinSize %d", i, c, n, joinSize)
 					}
 				}
 			}

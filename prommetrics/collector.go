@@ -46,6 +46,7 @@ type Collector struct {
 	sockets, users, backlog                        *prometheus.Desc
 	accepted, refused, slow, published, deliveries *prometheus.Desc
 	commands, refusedCommands, logins, portErrors  *prometheus.Desc
+	droppedPresence                                *prometheus.Desc
 	publishDuration, fanOutDuration                *prometheus.Desc
 }
 
@@ -73,6 +74,7 @@ func New(service *chat.Service, opts ...Option) (*Collector, error) {
 		slow:            desc("slow_closed_sockets_total", "WebSockets that were closed because of their backlog."),
 		published:       desc("published_messages_total", "Messages that were stored and handed on."),
 		deliveries:      desc("deliveries_total", "Events that were handed to WebSockets: messages times receivers."),
+		droppedPresence: desc("dropped_presence_total", "Joins and leaves that were never announced here: more happened than are kept while this process was away."),
 		commands:        desc("commands_total", "Frames from clients."),
 		refusedCommands: desc("refused_commands_total", "Frames from clients that were answered with an error, by its code.", labelReason),
 		logins:          desc("logins_total", "Logins, by whether they were ok or refused.", labelResult),
@@ -91,7 +93,7 @@ func New(service *chat.Service, opts ...Option) (*Collector, error) {
 func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.sockets, c.users, c.backlog,
-		c.accepted, c.refused, c.slow, c.published, c.deliveries,
+		c.accepted, c.refused, c.slow, c.published, c.deliveries, c.droppedPresence,
 		c.commands, c.refusedCommands, c.logins, c.portErrors,
 		c.publishDuration, c.fanOutDuration,
 	} {
@@ -115,6 +117,7 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	counter(c.slow, s.SlowClosed)
 	counter(c.published, s.Published)
 	counter(c.deliveries, s.Deliveries)
+	counter(c.droppedPresence, s.DroppedPresence)
 	counter(c.commands, s.Commands)
 	counter(c.logins, s.Logins, "ok")
 	counter(c.logins, s.RefusedLogins, "refused")

@@ -11,6 +11,7 @@
 //	chat_accepted_sockets_total, chat_slow_closed_sockets_total
 //	chat_refused_handshakes_total{reason}
 //	chat_published_messages_total, chat_deliveries_total
+//	chat_dropped_presence_total
 //	chat_commands_total, chat_refused_commands_total{reason}
 //	chat_logins_total{result}
 //	chat_port_errors_total{port, reason}

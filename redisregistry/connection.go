@@ -94,7 +94,7 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 	if err := r.start(ctx, l); err != nil {
 		return err
 	}
-	r.since.Store(time.Now().UnixNano())
+	r.since.Store(int64(uptime()))
 	r.connected.Store(true)
 	r.cfg.logger.Info("Redis is connected", "sharded", l.sharded)
 	signal(r.behind) // of what was published meanwhile
@@ -132,6 +132,9 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 func (r *Registry) start(ctx context.Context, l *listener) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeouts*r.cfg.timeout, errors.New("no answer to subscriptions"))
 	defer cancel()
+	if err := r.checkEviction(ctx); err != nil {
+		return err
+	}
 	if err := r.subs.wait(ctx); err != nil {
 		return err
 	}

@@ -13,8 +13,8 @@
 // It needs Redis 6.2 or later (7.0 is what it is tested with): one server, one that
 // Sentinel watches, or a Cluster, where it uses sharded pub/sub if all have it (7.0).
 // Keys with one hash tag are used together, and all keys begin with the prefix. The
-// client's credentials have to allow scripts, hashes, lists, sets, sorted sets,
-// streams and pub/sub.
+// client's credentials have to allow scripts, hashes, sets, sorted sets, streams and
+// pub/sub; INFO is of use.
 //
 // # Messages
 //
@@ -61,9 +61,38 @@
 //
 // Each node holds a lease. Users of a node whose lease ran out leave, on all nodes
 // alike and once, within the time of [WithLease]; a user with sockets on other nodes
-// stays. Until then they are listed, and their sockets count. What a node could not
-// tell Redis it tells later. After an outage that was longer than the lease, or when
-// all leases ran out together, no node is given up before it had as much time to come
-// back. Nodes that die while Redis loses all it has are not told of as left, but they
-// are not listed any more either.
+// stays. Until then they are listed. What a node could not tell Redis it tells later.
+// After an outage that was longer than the lease, or when all leases ran out
+// together, no node is given up before it had as much time to come back. Nodes that
+// die while Redis loses all it has are not told of as left, but they are not listed
+// any more either.
+//
+// Redis keeps the last 20,000 joins and leaves for nodes that are away. What a node
+// missed beyond that is counted, see [Registry.DroppedPresence], and logged.
+//
+// Nothing of this goes by a node's clock. A user's sockets are as old as Redis heard of
+// them, and the role is that of the newest.
+//
+// # Closing a user's sockets
+//
+// [Registry.Close] leaves an order, which every node carries out when it reads it: for
+// keep 0 on all sockets of the user that there were at that moment, also on a node that
+// was halted or cut off, and even if its users had left meanwhile. Such a node does so
+// before it tells of its users again. Sockets that connect later stay. Redis keeps
+// 10,000 orders, and those of a day; a node that was away for longer closes all its
+// sockets with [chat.CloseGoingAway], so that they reconnect.
+//
+// A node that has died counts until its lease ends. Before a socket is one too many,
+// [Registry.CountSockets] asks the other nodes that have sockets of the user; what does
+// not answer within a second does not count. Likewise Close closes the sockets of such a
+// node first when some are to remain.
+//
+// # What has to fit
+//
+// All nodes need the same history. One whose history is another than that of a running
+// node, by [chat.SharedHistory], is not ready and says so: [ErrMisconfigured]. When the
+// others have ended, or their leases are over, it is. Histories that do not say which
+// they are are not compared. Nor is a Redis used that evicts keys when it is full, if it
+// tells: maxmemory-policy has to be noeviction, or maxmemory 0. That is looked at
+// whenever a node connects.
 package redisregistry

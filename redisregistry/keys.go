@@ -26,6 +26,9 @@ func bucketTag(channel string) string { return strconv.Itoa(bucketOf(channel)) }
 // newEra names an era, or a node.
 func newEra() string { return strings.ToLower(rand.Text()[:16]) }
 
+// newNode names a node.
+func newNode() string { return strings.ToLower(rand.Text()) }
+
 // keys names what is kept in Redis, and topics, the channels of its pub/sub, which
 // are spread in the same way.
 type keys struct{ prefix string }
@@ -48,17 +51,24 @@ func (k keys) topic(channel string) string { return k.in(bucketTag(channel), "p:
 func (k keys) leases() string              { return k.in(presenceTag, "leases") }
 func (k keys) presenceEra() string         { return k.in(presenceTag, "era") }
 func (k keys) events() string              { return k.in(presenceTag, "events") }
+func (k keys) eventCount() string          { return k.in(presenceTag, "events#") }
 func (k keys) left() string                { return k.in(presenceTag, "left") }
+func (k keys) leftSizes() string           { return k.in(presenceTag, "left:sizes") }
+func (k keys) histories() string           { return k.in(presenceTag, "histories") }
 func (k keys) users(channel string) string { return k.in(presenceTag, "c:"+channel) }
 func (k keys) entries(node string) string  { return k.in(presenceTag, "e:"+node) }
 func (k keys) version(node string) string  { return k.in(presenceTag, "v:"+node) }
 
-// orders is a list of what a node is to do.
-func (k keys) orders(node string) string { return k.in(presenceTag, "o:"+node) }
+// orders is a stream of what all nodes are to do, newestOrder the number and the id
+// of the last one.
+func (k keys) orders() string      { return k.in(presenceTag, "orders") }
+func (k keys) newestOrder() string { return k.in(presenceTag, "orders#") }
 
-// eventTopic says that there are new events, orderTopic that a node has orders.
-func (k keys) eventTopic() string            { return k.in(presenceTag, "told") }
-func (k keys) orderTopic(node string) string { return k.in(presenceTag, "ordered:"+node) }
+// eventTopic says that there are new events, orderTopic that there are new orders,
+// nodeTopic that a node is asked whether it answers.
+func (k keys) eventTopic() string           { return k.in(presenceTag, "told") }
+func (k keys) orderTopic() string           { return k.in(presenceTag, "ordered") }
+func (k keys) nodeTopic(node string) string { return k.in(presenceTag, "asked:"+node) }
 
 // probeTopic is where a node hears itself, by way of the keys with that tag.
 func (k keys) probeTopic(tag, node string) string { return k.in(tag, "probe:"+node) }

@@ -1,16 +1,17 @@
 package redisregistry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/reto10/chat"
 )
 
 // reportAtOnce is how many changes one script takes.
@@ -24,16 +25,19 @@ type ledger struct {
 	wake     chan struct{} // has something when there is something to tell
 	hurry    chan struct{} // has something when Redis is back
 
-	told atomic.Int64 // when Redis took a report last, Unix, in ns
+	told  atomic.Int64 // when Redis took a report last: uptime
+	asked atomic.Bool  // another node asks whether this one is there
 
-	mu      sync.Mutex // guards what follows, and each entry
+	mu      sync.Mutex // guards what follows, each entry, and what members say of it
 	entries map[seat]*entry
 	queue   []*entry      // changed, first come first told
 	audit   chan struct{} // closed when all was compared with what Redis has; nil: not asked for
 	ending  bool          // nothing comes any more; the lease is given back
+	another chan struct{} // closed when the history, another one, was compared with those of other nodes; or nil
 
 	// Owned by run's goroutine.
 	era     string        // of the presence in Redis
+	history string        // what this node tells of it, see historyName
 	held    bool          // the lease
 	version int64         // of the last report
 	refresh bool          // the lease is due
@@ -46,32 +50,37 @@ type seat struct{ channel, user string }
 // entry is what there is to tell of a seat.
 type entry struct {
 	seat
-	sockets []chat.Socket // oldest first
-	since   time.Time     // when the first of them came
-	known   bool          // Redis knows of them
-	changed bool          // is in the queue
-	notYet  time.Time     // is not told before
-	waiting []chan receipt
+	members  []*member // in the order in which they came
+	since    int64     // when the first of them came: Redis' clock, Unix, in µs
+	joinSize int       // see [chat.PresenceChange]; 0: not known
+	known    bool      // Redis knows of them
+	changed  bool      // is in the queue
+	notYet   time.Time // is not told before
+	waiting  []chan receipt
 }
 
 // receipt is that Redis was told: of these sockets of a user's, and how many the
 // user has on all nodes.
 type receipt struct {
-	sockets []chat.Socket
+	members []*member
 	total   int
 }
 
-// details is what other nodes want to know of an entry.
+// details is what other nodes want to know of an entry. Times are Redis' clock,
+// Unix, in µs.
 type details struct {
-	Since   int64     `json:"t"` // Unix, in ns
-	Sockets []sitting `json:"s,omitempty"`
+	Since   int64     `json:"t"`
+	Newest  int64     `json:"n,omitempty"` // when the newest socket in a channel connected
+	Sockets []sitting `json:"s,omitempty"` // in everyone's channel
 }
 
 // sitting is a connected socket.
 type sitting struct {
 	Session string `json:"i"`
-	Since   int64  `json:"t"` // Unix, in ns
+	At      int64  `json:"a"` // when Redis was told of it; notYetTold is replaced by the script
 }
+
+const notYetTold = -1
 
 func newLedger(r *Registry) *ledger {
 	return &ledger{
@@ -89,13 +98,14 @@ func (l *ledger) enter(channel string, m *member) <-chan receipt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entry(seat{channel, m.user})
-	if len(e.sockets) == 0 {
-		e.since = time.Now()
+	if len(e.members) == 0 {
+		since := time.Now()
 		if channel == "" {
-			e.since = m.socket.Since()
+			since = m.socket.Since()
 		}
+		e.since = l.registry.clock.of(since)
 	}
-	e.sockets = append(slices.Clip(e.sockets), m.socket) // a receipt may hold what was
+	e.members = append(slices.Clip(e.members), m) // a receipt may hold what was
 	e.notYet = time.Time{}
 	e.waiting = append(e.waiting, told)
 	l.change(e)
@@ -107,9 +117,9 @@ func (l *ledger) exit(channel string, m *member) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entry(seat{channel, m.user})
-	at := slices.Index(e.sockets, m.socket)
+	at := slices.Index(e.members, m)
 	if at >= 0 {
-		e.sockets = slices.Concat(e.sockets[:at], e.sockets[at+1:])
+		e.members = slices.Concat(e.members[:at], e.members[at+1:])
 	}
 	l.change(e)
 }
@@ -121,14 +131,72 @@ func (l *ledger) again(channel string, m *member) {
 	l.change(l.entry(seat{channel, m.user}))
 }
 
-// of is a user's sockets on this node, oldest first.
-func (l *ledger) of(user string) []chat.Socket {
+// dismiss takes note of the sockets that an order closes, and returns how many of
+// the user's, the newest, remain. It reports false when the order closes none: they
+// have gone.
+func (l *ledger) dismiss(o order) (keep int, some bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e := l.entries[seat{"", user}]; e != nil {
-		return e.sockets
+	e := l.entries[seat{"", o.user}]
+	if e == nil {
+		return 0, false
 	}
-	return nil
+	keep = len(e.members)
+	for _, m := range e.members {
+		switch {
+		case m.dismissed:
+			keep--
+		case slices.Contains(o.sessions, m.socket.Session()), o.all && m.mark != nil && m.mark.before(o):
+			m.dismissed, some = true, true
+			keep--
+		}
+	}
+	return keep, some
+}
+
+// remark has all sockets here be earlier than what follows a moment: the marks that
+// they had are of what Redis has forgotten.
+func (l *ledger) remark(to mark) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s, e := range l.entries {
+		for _, m := range e.members {
+			if s.channel == "" && m.mark != nil {
+				m.mark = &to
+			}
+		}
+	}
+}
+
+// arrival is how many sockets a socket's user had when it came: here, itself
+// included, and on other nodes.
+func (l *ledger) arrival(m *member) (here int, others map[string]int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	others = make(map[string]int)
+	for words := strings.Fields(m.others); len(words) > 1; words = words[2:] {
+		others[words[0]], _ = strconv.Atoi(words[1]) // of the script
+	}
+	return m.rank, others
+}
+
+// answer has the lease refreshed now: another node looks whether it is.
+func (l *ledger) answer() {
+	l.asked.Store(true)
+	signal(l.wake)
+}
+
+// identify has the history compared with those of other nodes. The returned channel
+// is closed when that was done.
+func (l *ledger) identify() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.another == nil {
+		l.another = make(chan struct{})
+	}
+	signal(l.wake)
+	signal(l.hurry)
+	return l.another
 }
 
 // recheck has everything told again, and what Redis has beside it removed: after
@@ -208,7 +276,7 @@ func (l *ledger) run(ctx context.Context) {
 type report struct {
 	mode    string
 	entries []*entry
-	sockets [][]chat.Socket // of each
+	members [][]*member // of each
 	waiting [][]chan receipt
 	keys    []string
 	args    []any
@@ -217,6 +285,10 @@ type report struct {
 // tell sends one report, if there is anything to tell, and says whether there may
 // be more.
 func (l *ledger) tell(ctx context.Context) (more bool, err error) {
+	compared, err := l.prepare(ctx)
+	if err != nil {
+		return false, err
+	}
 	if err := l.compare(ctx); err != nil {
 		return false, err
 	}
@@ -224,23 +296,26 @@ func (l *ledger) tell(ctx context.Context) (more bool, err error) {
 	if rep == nil {
 		return false, nil
 	}
-	reply, err := l.registry.report(ctx, rep.mode, l.registry.node, l.version, l.era, rep.keys, rep.args)
+	reply, err := l.registry.report(ctx, rep.mode, l.registry.node, l.version, l.era, l.history, rep.keys, rep.args)
 	if err != nil {
 		l.putBack(rep)
 		return false, fmt.Errorf("telling Redis who is here: %w", err)
 	}
 	switch reply.status {
 	case "ok":
-		l.told.Store(time.Now().UnixNano())
+		l.told.Store(int64(uptime()))
+		l.registry.orders.begin(reply.era, reply.newest)
 		if l.era != "" && l.era != reply.era {
 			l.emptied() // it happened after the lease had lapsed
 		}
 		l.era, l.held, l.refresh = reply.era, rep.mode != "end", false
 		if rep.mode == "begin" {
-			l.registry.since.Store(time.Now().UnixNano())
+			l.registry.refuse(&l.registry.differs, nil)
+			l.settled(compared)
+			l.registry.since.Store(int64(uptime()))
 			l.recheck()
 		}
-		l.settle(rep, reply.totals)
+		l.settle(rep, reply)
 		if rep.mode == "end" {
 			close(l.ended)
 		}
@@ -253,6 +328,12 @@ func (l *ledger) tell(ctx context.Context) (more bool, err error) {
 		l.putBack(rep)
 		l.held = false
 		l.lapsed()
+	case "differs":
+		l.putBack(rep)
+		err := differs(l.history, reply.history)
+		l.registry.refuse(&l.registry.differs, err)
+		l.settled(compared)
+		return false, err
 	default:
 		l.putBack(rep)
 		return false, fmt.Errorf("telling Redis who is here: it says %q", reply.status)
@@ -260,11 +341,50 @@ func (l *ledger) tell(ctx context.Context) (more bool, err error) {
 	return true, nil
 }
 
+// prepare does what comes before a lease: the history is asked for its name, and
+// what was ordered while this node held none is carried out, so that it does not
+// tell of sockets that had to be closed. The returned channel is for settled.
+func (l *ledger) prepare(ctx context.Context) (compared chan struct{}, err error) {
+	l.mu.Lock()
+	compared = l.another
+	needed := !l.ending && !l.gone() && (compared != nil || !l.held)
+	l.mu.Unlock()
+	if !needed {
+		return nil, nil
+	}
+	if compared != nil {
+		l.held = false // another lease is begun
+		l.history = historyUnknown
+	}
+	if l.history == historyUnknown {
+		if l.history, err = l.registry.historyName(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.registry.obeyFirst(ctx); err != nil {
+		return nil, fmt.Errorf("reading which sockets to close: %w", err)
+	}
+	return compared, nil
+}
+
+// settled says that a history was compared.
+func (l *ledger) settled(compared chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if compared != nil && l.another == compared {
+		l.another = nil
+		close(compared)
+	}
+}
+
 // take makes a report of what has changed, nil when there is nothing to tell.
 func (l *ledger) take() *report {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rep := &report{mode: "tell"}
+	if l.asked.Swap(false) {
+		l.refresh = true
+	}
 	now := time.Now()
 	var later []*entry
 	for i, e := range l.queue {
@@ -313,35 +433,70 @@ func (rep *report) add(k keys, e *entry) {
 	if e.known {
 		known = 1
 	}
-	d := details{Since: e.since.UnixNano()}
-	if n := len(e.sockets); n > 0 {
-		role = e.sockets[n-1].User().Role
+	members := e.members
+	if !e.known {
+		// A socket that is being closed is nobody's joining.
+		members = slices.DeleteFunc(slices.Clone(members), func(m *member) bool { return m.dismissed })
+	}
+	d := details{Since: e.since}
+	if len(members) > 0 {
+		newest := slices.MaxFunc(members, func(a, b *member) int { return cmp.Compare(a.connected(), b.connected()) })
+		role = newest.socket.User().Role
+		if e.channel != "" {
+			d.Newest = newest.at
+		}
 	}
 	if e.channel == "" {
-		for _, s := range e.sockets {
-			d.Sockets = append(d.Sockets, sitting{s.Session(), s.Since().UnixNano()})
+		for _, m := range members {
+			at := m.at
+			if at == 0 {
+				at = notYetTold
+			}
+			d.Sockets = append(d.Sockets, sitting{m.socket.Session(), at})
 		}
 	}
 	text, _ := json.Marshal(d) // never fails
 	rep.entries = append(rep.entries, e)
-	rep.sockets = append(rep.sockets, e.sockets)
+	rep.members = append(rep.members, members)
 	rep.waiting = append(rep.waiting, e.waiting)
 	e.waiting = nil
 	rep.keys = append(rep.keys, k.users(e.channel))
-	rep.args = append(rep.args, e.channel, e.user, known, role, len(e.sockets), text)
+	rep.args = append(rep.args, e.channel, e.user, known, role, len(members), text, e.joinSize)
+}
+
+// connected orders sockets by when they connected. One that Redis was not told of is
+// the newest.
+func (m *member) connected() int64 {
+	if m.at == 0 {
+		return math.MaxInt64
+	}
+	return m.at
 }
 
 // settle takes note that Redis has a report.
-func (l *ledger) settle(rep *report, totals []int64) {
+func (l *ledger) settle(rep *report, reply reply) {
+	_, newest := parseNewest(reply.newest)
+	at := &mark{reply.era, newest}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, e := range rep.entries {
-		e.known = len(rep.sockets[i]) > 0
-		if !e.changed && len(e.sockets) == 0 {
+		came := reply.changes[i]
+		e.known, e.joinSize = len(rep.members[i]) > 0, came.joinSize
+		if !e.known {
+			e.joinSize = 0
+		}
+		if !e.changed && len(e.members) == 0 {
 			delete(l.entries, e.seat)
 		}
+		if e.channel == "" {
+			for rank, m := range rep.members[i] {
+				if m.at == 0 {
+					m.at, m.mark, m.rank, m.others = reply.now, at, rank+1, came.others
+				}
+			}
+		}
 		for _, told := range rep.waiting[i] {
-			told <- receipt{rep.sockets[i], int(totals[i])}
+			told <- receipt{rep.members[i], came.total}
 		}
 	}
 }
@@ -363,7 +518,7 @@ func (l *ledger) emptied() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range l.entries {
-		if e.known && len(e.sockets) == 0 {
+		if e.known && len(e.members) == 0 {
 			e.notYet = time.Now().Add(l.registry.cfg.lease)
 		}
 		l.change(e)

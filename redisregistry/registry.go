@@ -28,6 +28,8 @@ type Registry struct {
 	ledger *ledger
 	subs   *subscriptions
 	own    *History
+	clock  clock
+	orders orderLog
 	node   string   // this one among all
 	tags   []string // hash tags of all that is used
 
@@ -36,8 +38,12 @@ type Registry struct {
 	connected atomic.Bool // to a Redis that answers
 	sharded   atomic.Bool // pub/sub, known once connected
 	down      atomic.Pointer[outage]
-	since     atomic.Int64 // connected, with a lease that did not run out, Unix, in ns
+	evicts    atomic.Pointer[outage] // Redis does
+	differs   atomic.Pointer[outage] // the history, from that of other nodes
+	chosen    atomic.Bool            // ReadHistory was called
+	since     atomic.Int64           // connected, with a lease that did not run out: uptime
 
+	answers *answers
 	log     eventLog      // owned by tellEvents
 	events  chan struct{} // has something when there may be new events
 	ordered chan struct{} // has something when there may be orders
@@ -56,6 +62,13 @@ type member struct {
 	socket   chat.Socket
 	user     string
 	channels []string // joined or being joined
+
+	// Guarded by the ledger's mu, and known once Redis was told of the socket.
+	at        int64  // when that was: Redis' clock, Unix, in µs; 0: not yet
+	mark      *mark  // the newest order then
+	rank      int    // among the user's sockets here
+	others    string // other nodes with sockets of the user then, as in outcome
+	dismissed bool   // an order closes it
 }
 
 // outage is why Redis cannot be used.
@@ -90,7 +103,8 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 		}
 	}
 	r := &Registry{
-		cfg: cfg, client: client, node: newEra(),
+		cfg: cfg, client: client, node: newNode(),
+		orders:  orderLog{first: make(chan chan error)},
 		server:  &server{client: client, timeout: cfg.timeout, keys: keys{cfg.prefix}},
 		memory:  chat.NewMemoryRegistry(),
 		subs:    &subscriptions{topics: make(map[string]*subscription)},
@@ -106,15 +120,19 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 		r.tags = append(r.tags, strconv.Itoa(i))
 	}
 	r.ledger = newLedger(r)
+	r.answers = newAnswers(r)
 	r.own = newHistory(r)
-	r.ReadHistory(r.own)
+	var own chat.History = r.own
+	r.history.Store(&own)
+	_ = r.memory.ReadHistory(own) // it returns none
 	r.down.Store(&outage{errors.New("not connected yet")})
 	r.subs.acquire(r.server.keys.eventTopic(), nil)
-	r.subs.acquire(r.server.keys.orderTopic(r.node), nil)
+	r.subs.acquire(r.server.keys.orderTopic(), nil)
+	r.subs.acquire(r.server.keys.nodeTopic(r.node), nil)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
-	for _, loop := range []func(context.Context){r.keepConnected, r.ledger.run, r.tellEvents, r.obey, r.reap, r.catchUp, r.makeUpFor} {
+	for _, loop := range []func(context.Context){r.keepConnected, r.ledger.run, r.tellEvents, r.obey, r.answers.run, r.reap, r.catchUp, r.makeUpFor} {
 		r.running.Go(func() { loop(ctx) })
 	}
 	return r, nil
@@ -139,7 +157,7 @@ func (r *Registry) Check(context.Context) error {
 	if err := r.ready(); err != nil {
 		return err
 	}
-	if quiet := time.Since(time.Unix(0, r.ledger.told.Load())); quiet > r.cfg.lease {
+	if quiet := uptime() - time.Duration(r.ledger.told.Load()); quiet > r.cfg.lease {
 		return fmt.Errorf("redisregistry: Redis has taken nothing for %v", quiet.Truncate(time.Second))
 	}
 	return nil
@@ -147,6 +165,9 @@ func (r *Registry) Check(context.Context) error {
 
 // ready is nil while Redis answers. What needs it fails at once otherwise.
 func (r *Registry) ready() error {
+	if err := r.refused(); err != nil {
+		return err
+	}
 	if r.connected.Load() {
 		return nil
 	}
@@ -186,16 +207,6 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// ReadHistory implements [chat.HistoryReader]. Without it missing messages are read
-// from the registry's own History. One of another kind has to be shared by all nodes.
-func (r *Registry) ReadHistory(h chat.History) {
-	if _, single := h.(*chat.MemoryHistory); single {
-		r.cfg.logger.Error("the history in memory is this node's alone: give the service one that all nodes share")
-	}
-	r.history.Store(&h)
-	r.memory.ReadHistory(h)
-}
-
 // WatchPresence implements [chat.PresenceSource].
 func (r *Registry) WatchPresence(fn func(chat.PresenceChange)) { r.watch.Store(&fn) }
 
@@ -212,15 +223,17 @@ func (r *Registry) Connect(ctx context.Context, s chat.Socket) (int, error) {
 	if err := r.ready(); err != nil {
 		return 0, err
 	}
-	if _, err := r.memory.Connect(ctx, s); err != nil {
-		return 0, err
-	}
 	m := &member{socket: s, user: s.User().Name}
 	r.mu.Lock()
+	// A user's sockets are in the same order in memory and in the ledger.
+	if _, err := r.memory.Connect(ctx, s); err != nil {
+		r.mu.Unlock()
+		return 0, err
+	}
 	r.members[s] = m
-	r.mu.Unlock()
 	told := r.ledger.enter("", m)
-	n, err := r.wait(ctx, told, s)
+	r.mu.Unlock()
+	n, err := r.wait(ctx, told, m)
 	if err != nil {
 		_ = r.Disconnect(ctx, s) // it returns none
 		return 0, fmt.Errorf("redisregistry: connecting a socket: %w", err)
@@ -228,15 +241,15 @@ func (r *Registry) Connect(ctx context.Context, s chat.Socket) (int, error) {
 	return n, nil
 }
 
-// wait waits until Redis was told of s, and returns how many sockets its user had
+// wait waits until Redis was told of m, and returns how many sockets its user had
 // when it came.
-func (r *Registry) wait(ctx context.Context, told <-chan receipt, s chat.Socket) (int, error) {
+func (r *Registry) wait(ctx context.Context, told <-chan receipt, m *member) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
 	defer cancel()
 	select {
 	case t := <-told:
 		// Of those that were told together it counts the ones before it.
-		return t.total - (len(t.sockets) - 1 - slices.Index(t.sockets, s)), nil
+		return t.total - (len(t.members) - 1 - slices.Index(t.members, m)), nil
 	case <-ctx.Done():
 		return 0, fmt.Errorf("waiting for Redis to be told: %w", ctx.Err())
 	}
@@ -320,7 +333,7 @@ func (r *Registry) enter(ctx context.Context, m *member, channel string) (chat.P
 		return chat.Place{}, fmt.Errorf("waiting for a subscription: %w", waiting.Err())
 	}
 	if told != nil {
-		if _, err := r.wait(waiting, told, m.socket); err != nil {
+		if _, err := r.wait(waiting, told, m); err != nil {
 			return chat.Place{}, err
 		}
 	}
@@ -403,8 +416,11 @@ func (r *Registry) heard(topic, text string) {
 	case r.server.keys.eventTopic():
 		signal(r.events)
 		return
-	case r.server.keys.orderTopic(r.node):
+	case r.server.keys.orderTopic():
 		signal(r.ordered)
+		return
+	case r.server.keys.nodeTopic(r.node):
+		r.ledger.answer()
 		return
 	}
 	channel := r.subs.channel(topic)

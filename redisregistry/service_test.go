@@ -31,7 +31,11 @@ type chatNode struct {
 
 func startService(t *testing.T, s *redistest.Server, opts ...chat.Option) *chatNode {
 	t.Helper()
-	r := start(t, clientOf(s))
+	return startServiceOn(t, start(t, clientOf(s)), opts...)
+}
+
+func startServiceOn(t *testing.T, r *node, opts ...chat.Option) *chatNode {
+	t.Helper()
 	signer, err := chat.NewHS256(secret)
 	if err != nil {
 		t.Fatal(err)
@@ -258,5 +262,34 @@ func TestTwoServicesAreOne(t *testing.T) {
 	again.wantClosed(4002)
 	if e := admin.next("user_left"); e.Username != "ana" {
 		t.Errorf("told of %+v, want ana's leaving", e)
+	}
+}
+
+// Whoever was told of a join, by any node, is told of the leave: by one that started
+// after the join, too.
+func TestANodeThatStartsLaterAnnouncesTheLeave(t *testing.T) {
+	s := redistest.Start(t)
+	a := startService(t, s, chat.WithPresenceLimit(2))
+	ana := a.dial(t, "ana", chat.RoleUser, "channel=news")
+	ana.next("welcome")
+	ana.next("user_joined") // herself: it was announced to everyone
+	bob := a.dial(t, "bob", chat.RoleUser, "")
+	bob.next("welcome")
+	eve := a.dial(t, "eve", chat.RoleUser, "") // above the limit
+	eve.next("welcome")
+
+	b := startService(t, s, chat.WithPresenceLimit(2))
+	watch := b.dial(t, "watch", chat.RoleUser, "channel=news")
+	watch.next("welcome")
+	for _, c := range []*wsClient{eve, bob, ana} {
+		_ = c.conn.CloseNow()
+	}
+	left := make(map[string]bool)
+	for len(left) < 3 {
+		e := watch.next("user_left")
+		left[e.Username+" "+e.Channel] = true
+	}
+	if diff := cmp.Diff(map[string]bool{"ana ": true, "ana news": true, "bob ": true}, left); diff != "" {
+		t.Errorf("announced as left (-want +got):\n%s", diff)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -161,6 +162,69 @@ func TestUsersOfAKilledNodeLeaveWithinTheLease(t *testing.T) {
 	_, body := p.one.Request(http.MethodGet, "/users/connected", p.admin, "")
 	if !strings.Contains(body, `"count":1`) {
 		t.Errorf("connected: %s", body)
+	}
+}
+
+// A disconnect is for every socket that there is, on a node that is halted, too.
+func TestADisconnectReachesAHaltedNodeWhenItGoesOn(t *testing.T) {
+	t.Parallel()
+	const lease = time.Second
+	tests := map[string]struct {
+		whenGivenUp bool   // the node, whose users have left
+		closed      string // as the answer says
+	}{
+		"while it is listed":   {false, `{"closed":1}`},
+		"when it was given up": {true, `{"closed":0}`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			redis := chatdtest.StartRedis(t)
+			p := startPair(t, []string{"CHATD_REGISTRY=" + redis.RedisURL()}, "-lease", lease.String())
+			admin, user := connect(t, p.one, p.admin), connect(t, p.two, p.user)
+			admin.next("welcome")
+			user.next("welcome")
+			for admin.next("user_joined").Username != "user" {
+			}
+			p.two.Signal(syscall.SIGSTOP)
+			halted := time.Now()
+			disconnect := func() {
+				t.Helper()
+				status, body := p.one.Request(http.MethodPost, "/users/user/disconnect", p.admin, "")
+				if status != http.StatusOK || strings.TrimSpace(body) != tt.closed {
+					t.Errorf("disconnecting: status %d: %s, want %s", status, body, tt.closed)
+				}
+			}
+			if !tt.whenGivenUp {
+				disconnect()
+			}
+			admin.next("user_left")
+			<-time.After(time.Until(halted.Add(4*lease + lease/2)))
+			if tt.whenGivenUp {
+				disconnect()
+			}
+			p.two.Signal(syscall.SIGCONT)
+			if code := user.closeCode(); code != 4002 {
+				t.Errorf("the socket closed with %d, want 4002", code)
+			}
+			// Nobody was told that the user is back.
+			post(t, p.one, p.admin, "end")
+			for {
+				_, frame, err := admin.conn.Read(within(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				e := decode[event](t, string(frame))
+				if e.Type == "user_joined" {
+					t.Errorf("told %s", frame)
+				}
+				if e.Content == "end" {
+					break
+				}
+			}
+			again := connect(t, p.two, p.user) // the token is still valid
+			again.next("welcome")
+		})
 	}
 }
 

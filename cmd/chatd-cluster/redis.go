@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -49,6 +50,10 @@ func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slo
 		err := registry.Check(ctx)
 		if err == nil {
 			return registry, shutDown, nil
+		}
+		if errors.Is(err, redisregistry.ErrMisconfigured) { // waiting changes nothing
+			_ = shutDown() // what went wrong first is told
+			return nil, nil, fmt.Errorf("starting with -registry %s: %w", shown(where.Registry), err)
 		}
 		select {
 		case <-poll.C:

@@ -5,7 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/reto10/chat"
 	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/sqlhistory"
 )
 
 func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
@@ -119,5 +121,65 @@ func TestInMemoryItIsChatd(t *testing.T) {
 	s.next("message")
 	if status, body := d.Request("GET", "/readyz", "", ""); status != 200 || body != "ok\n" {
 		t.Errorf("readyz: %d %s", status, body)
+	}
+}
+
+func TestARedisThatEvictsIsRefusedInOneLine(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+	_, stderr, code := program(t).RunToEnd(t, []string{"CHATD_REGISTRY=" + redis.RedisURL()}, "-plaintext", "-addr", "127.0.0.1:0",
+		"-users", chatdtest.WriteFile(t, "users", chatdtest.Users), "-secret-file", chatdtest.WriteFile(t, "secret", chatdtest.Secret))
+	wantLastLine(t, stderr, code, "set maxmemory-policy noeviction", "allkeys-lru")
+}
+
+func TestNodesWithDifferentHistoriesDoNotServe(t *testing.T) {
+	t.Parallel()
+	if _, ok := any((*sqlhistory.History)(nil)).(chat.SharedHistory); !ok {
+		t.Skip("the history in a database does not say yet which one it is")
+	}
+	postgres := chatdtest.StartPostgres(t)
+	for name, where := range map[string]struct{ first, second string }{
+		"Redis first":      {"redis", postgres.PostgresURL()},
+		"PostgreSQL first": {postgres.PostgresURL(), "redis"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			registry := "CHATD_REGISTRY=" + chatdtest.StartRedis(t).RedisURL()
+			first := program(t).Start(t, []string{registry, "CHATD_HISTORY=" + where.first}, "-plaintext", "-lease", "1s")
+			second := []string{registry, "CHATD_HISTORY=" + where.second}
+			args := []string{"-plaintext", "-lease", "1s", "-addr", "127.0.0.1:0",
+				"-users", chatdtest.WriteFile(t, "users", chatdtest.Users), "-secret-file", chatdtest.WriteFile(t, "secret", chatdtest.Secret)}
+			_, stderr, code := program(t).RunToEnd(t, second, args...)
+			wantLastLine(t, stderr, code, `"redis"`, "all nodes need the same history")
+			if strings.Contains(stderr, "listening on") {
+				t.Errorf("it served:\n%s", stderr)
+			}
+
+			// When the other's lease is over, the new history may begin.
+			first.Kill()
+			chatdtest.Eventually(t, "the other history to begin", func() bool {
+				d := program(t).Begin(t, second, args...)
+				defer d.Kill()
+				chatdtest.Eventually(t, "it to serve or to end", func() bool {
+					return strings.Contains(d.Logged(), "listening on") || strings.Contains(d.Logged(), "chatd-cluster: ")
+				})
+				return strings.Contains(d.Logged(), "listening on")
+			})
+		})
+	}
+}
+
+// wantLastLine checks that the program ended with code 1, and why.
+func wantLastLine(t *testing.T, stderr string, code int, wants ...string) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+	last := lines[len(lines)-1]
+	if code != 1 {
+		t.Errorf("exit code %d, want 1:\n%s", code, stderr)
+	}
+	for _, want := range wants {
+		if !strings.Contains(last, want) {
+			t.Errorf("the last line says nothing of %s: %s", want, last)
+		}
 	}
 }

@@ -26,6 +26,9 @@ type Change struct {
 	Role    string
 	Joined  bool // false: left
 	Size    int  // how many are there after it; when it is told, how many are by then
+	// JoinSize is how many were there right after the name joined. Of several leaves
+	// in a window it is the smallest.
+	JoinSize int
 }
 
 // Window gathers changes. One that is undone within the window is not told.
@@ -62,6 +65,7 @@ type gathering struct {
 type pending struct {
 	name, role  string
 	joined, was bool // was: joined of the first change
+	joinSize    int
 }
 
 // New makes a window. flush gets what changed, each channel's changes in the order
@@ -107,7 +111,7 @@ func (all *gatherings) add(c Change) {
 	g.size = c.Size
 	if !g.update(c) {
 		g.where[c.Name] = len(g.pending)
-		g.pending = append(g.pending, pending{c.Name, c.Role, c.Joined, c.Joined})
+		g.pending = append(g.pending, pending{c.Name, c.Role, c.Joined, c.Joined, c.JoinSize})
 		all.count++
 	}
 }
@@ -115,10 +119,18 @@ func (all *gatherings) add(c Change) {
 // update makes c the last change of its name, if another of it waits to be told.
 func (g *gathering) update(c Change) bool {
 	i, waits := g.where[c.Name]
-	if waits {
-		g.pending[i].role, g.pending[i].joined = c.Role, c.Joined
+	if !waits {
+		return false
 	}
-	return waits
+	p := &g.pending[i]
+	p.role, p.joined = c.Role, c.Joined
+	if p.was {
+		p.joinSize = c.JoinSize
+	} else {
+		// The leave that ends what was announced before the window counts, too.
+		p.joinSize = min(p.joinSize, c.JoinSize)
+	}
+	return true
 }
 
 // Close ends the window: what is pending is not told. It does not wait for a
@@ -188,7 +200,7 @@ func (w *Window) take() (changed []Change, more bool) {
 			delete(g.where, p.name)
 			// One that ends as it began (came and went, or went and came) is none.
 			if p.joined == p.was {
-				changed = append(changed, Change{g.channel, p.name, p.role, p.joined, g.size})
+				changed = append(changed, Change{g.channel, p.name, p.role, p.joined, g.size, p.joinSize})
 			}
 		}
 		all.count -= end - g.done

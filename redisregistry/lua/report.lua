@@ -1,25 +1,49 @@
--- Takes down how many sockets users have on a node, and tells of those who came to
--- a channel or left it for good. What it is told are states, not steps: told twice
+-- Takes down how many sockets users have on a node, and announces who joined a
+-- channel or left it for good. What it is told are states, not steps: told twice
 -- is told once.
--- KEYS: leases, era, entries and version of the node, events, who was told as gone
---       lately, then the users of each change's channel
+-- KEYS: leases, era, entries and version of the node, events, how many events there
+--       were, who was announced as left lately, the join sizes of these, newest
+--       order, histories of the nodes, then the users of each change's channel
 -- ARGV: mode, node, version, lease in ms, era known, era to begin, topic,
---       publishing command, then of each change: channel, user, whether the node
---       knows it as told, role, sockets, details
+--       publishing command, history, then of each change: channel, user, whether
+--       the node knows it as announced, role, sockets, details, join size that the
+--       node knows (0: none)
 -- Modes: begin (take a lease), tell (hold one), end (give it back), reap (of a node
 -- whose lease ran out).
--- Returns "ok", the era and the user's sockets on all nodes of each change; or why
--- not: emptied, lapsed, stale, alive.
-local mode, node = ARGV[1], ARGV[2]
+-- A history is '' (not known yet), '-' (it does not say which, and is not compared) or
+-- '=' and its name.
+-- Returns "ok", the era, the time in microseconds, the newest order, then of each
+-- change the user's sockets on all nodes, the join size, and the other nodes with
+-- how many sockets are there; or why not: emptied, lapsed, stale, alive, or
+-- "differs" and the history of a node that holds a lease.
+local mode, node, history = ARGV[1], ARGV[2], ARGV[9]
 local time = redis.call('TIME')
+local stamp = string.format('%.0f', time[1] * 1000000 + time[2])
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lease = tonumber(redis.call('ZSCORE', KEYS[1], node) or '0')
 local era = redis.call('GET', KEYS[2])
+
+local function differ(a, b)
+	return a ~= b and a ~= '-' and b ~= '-'
+end
+
 if mode == 'reap' then
 	if lease == 0 or lease >= now then
 		return {'alive'}
 	end
 else
+	if mode == 'begin' and history ~= '' then
+		local all = redis.call('HGETALL', KEYS[10])
+		for i = 1, #all, 2 do
+			local held = redis.call('ZSCORE', KEYS[1], all[i])
+			if not held then
+				redis.call('HDEL', KEYS[10], all[i])
+			elseif all[i] ~= node and tonumber(held) >= now and differ(history, all[i + 1]) then
+				return {'differs', all[i + 1]}
+			end
+		end
+		redis.call('HSET', KEYS[10], node, history)
+	end
 	if not era then
 		era = ARGV[6]
 		redis.call('SET', KEYS[2], era)
@@ -38,19 +62,38 @@ else
 	redis.call('ZADD', KEYS[1], string.format('%.0f', now + tonumber(ARGV[4])), node)
 end
 
-redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', string.format('%.0f', now - 4 * tonumber(ARGV[4])))
-local answer = {'ok', era or ''}
+-- Who left is remembered for four leases. A script forgets no more at once than it
+-- may add, five times over: it stays short.
+local lately = now - 4 * tonumber(ARGV[4])
+local over = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', string.format('%.0f', lately), 'LIMIT', 0, 1000)
+if #over > 0 then
+	redis.call('ZREM', KEYS[7], unpack(over))
+	redis.call('HDEL', KEYS[8], unpack(over))
+end
+
+-- smaller is the smaller of two sizes, of which 0 is unknown.
+local function smaller(a, b)
+	if a == 0 or b == 0 then
+		return a + b
+	end
+	return math.min(a, b)
+end
+
+local answer = {'ok', era or '', stamp, redis.call('GET', KEYS[9]) or ''}
 local told = false
-for i = 9, #ARGV, 6 do
-	local users = KEYS[7 + (i - 9) / 6]
+for i = 10, #ARGV, 7 do
+	local users = KEYS[11 + (i - 10) / 7]
 	local channel, user, known, role = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1', ARGV[i + 3]
 	local sockets, details = tonumber(ARGV[i + 4]), ARGV[i + 5]
 	local entry = channel .. '\n' .. user
 	local value = redis.call('HGET', users, user)
-	local nodes = value and cjson.decode(value) or {}
+	local kept = value and cjson.decode(value) or {n = 0, on = {}}
+	local nodes = kept.on
+	local size = smaller(kept.n, tonumber(ARGV[i + 6]))
 	local was = next(nodes) ~= nil
 	if sockets > 0 then
-		nodes[node] = {role, sockets, details}
+		-- Sockets that are new get the time of this report.
+		nodes[node] = {role, sockets, (string.gsub(details, '"a":%-1', '"a":' .. stamp))}
 		redis.call('SADD', KEYS[3], entry)
 	else
 		if nodes[node] then
@@ -60,36 +103,57 @@ for i = 9, #ARGV, 6 do
 		redis.call('SREM', KEYS[3], entry)
 	end
 	local is = next(nodes) ~= nil
+
+	-- What the node knows as announced Redis may have forgotten with all else, or
+	-- announced otherwise since: the answer to a report can be lost.
+	local gone = false
+	if not was then
+		local score = redis.call('ZSCORE', KEYS[7], entry)
+		gone = score and tonumber(score) > lately
+	end
+	local joined = is and not was and (gone or not known)
+	local left = not is and (was or known and not gone and mode ~= 'reap')
+	if joined then
+		size = smaller(size, redis.call('HLEN', users) + 1)
+		if gone then -- in a presence window that is no news: what was announced before counts
+			size = smaller(size, tonumber(redis.call('HGET', KEYS[8], entry) or '0'))
+		end
+	end
 	if is then
-		redis.call('HSET', users, user, cjson.encode(nodes))
+		redis.call('HSET', users, user, cjson.encode({n = size, on = nodes}))
 	elseif was then
 		redis.call('HDEL', users, user)
 	end
-
-	-- What the node knows as told Redis may have forgotten with all else, or told
-	-- otherwise since: the answer to a report can be lost.
-	local gone = not was and redis.call('ZSCORE', KEYS[6], entry)
-	local joined = is and not was and (gone or not known)
-	local left = not is and (was or known and not gone and mode ~= 'reap')
 	if left then
-		redis.call('ZADD', KEYS[6], string.format('%.0f', now), entry)
-		redis.call('PEXPIRE', KEYS[6], 4 * tonumber(ARGV[4]))
+		redis.call('ZADD', KEYS[7], string.format('%.0f', now), entry)
+		redis.call('HSET', KEYS[8], entry, string.format('%.0f', size))
+		redis.call('PEXPIRE', KEYS[7], 4 * tonumber(ARGV[4]))
+		redis.call('PEXPIRE', KEYS[8], 4 * tonumber(ARGV[4]))
 	elseif joined then
-		redis.call('ZREM', KEYS[6], entry)
+		redis.call('ZREM', KEYS[7], entry)
+		redis.call('HDEL', KEYS[8], entry)
 	end
 	if joined or left then
 		told = true
-		redis.call('XADD', KEYS[5], 'MAXLEN', '~', 20000, '*', 'c', channel, 'u', user, 'r', role,
-			'j', joined and 1 or 0, 's', redis.call('HLEN', users))
+		-- They are numbered, so that a node notices what was dropped before it read that.
+		redis.call('XADD', KEYS[5], 'MAXLEN', '~', 20000, '*', 'n', redis.call('INCR', KEYS[6]), 'c', channel,
+			'u', user, 'r', role, 'j', joined and 1 or 0, 's', redis.call('HLEN', users), 'z', string.format('%.0f', size))
 	end
-	local total = 0
-	for _, on in pairs(nodes) do
-		total = total + on[2]
+
+	local total, others = 0, {}
+	for on, stay in pairs(nodes) do
+		total = total + stay[2]
+		if on ~= node and channel == '' then
+			others[#others + 1] = on .. ' ' .. stay[2]
+		end
 	end
 	answer[#answer + 1] = total
+	answer[#answer + 1] = size
+	answer[#answer + 1] = table.concat(others, ' ')
 end
 if mode == 'end' or mode == 'reap' and redis.call('EXISTS', KEYS[3]) == 0 then
 	redis.call('ZREM', KEYS[1], node)
+	redis.call('HDEL', KEYS[10], node)
 	redis.call('DEL', KEYS[3], KEYS[4])
 end
 if told then

@@ -1,0 +1,73 @@
+package chat_test
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+
+	"github.com/reto10/chat"
+)
+
+// haunted is a registry of several nodes, of which one has died: its sockets are
+// counted until its lease ends.
+type haunted struct {
+	*chat.MemoryRegistry
+	dead int // sockets of each user on the dead node
+}
+
+// Connect implements chat.Registry.
+func (r haunted) Connect(ctx context.Context, s chat.Socket) (int, error) {
+	n, err := r.MemoryRegistry.Connect(ctx, s)
+	return n + r.dead, err
+}
+
+// CountSockets implements chat.SocketCounter. A real one asks the other nodes.
+func (r haunted) CountSockets(ctx context.Context, s chat.Socket) (int, error) {
+	list, err := r.Connected(ctx, "")
+	for _, p := range list {
+		if p.User.Name == s.User().Name {
+			return p.Connections, err
+		}
+	}
+	return 0, err
+}
+
+// A registry that is a SocketCounter is asked before a user's socket is closed for
+// being one too many: those of a node that has died are no reason.
+func ExampleSocketCounter() {
+	signer := must(chat.NewHS256(secret))
+	service := must(chat.New(signer,
+		chat.WithRegistry(haunted{chat.NewMemoryRegistry(), 2}), chat.WithSocketsPerUser(2)))
+	server := httptest.NewServer(service)
+	defer stop(service, server)
+
+	token := must(signer.Issue(chat.User{Name: "ana"}))
+	tab, phone := connect(server.URL+"/ws/chat", token.AccessToken), connect(server.URL+"/ws/chat", token.AccessToken)
+	defer tab.close()
+	defer phone.close()
+	must(service.Broadcast(context.Background(), chat.Message{Sender: "ops", Content: "hello"}))
+	fmt.Println("tab:", tab.next())
+	fmt.Println("phone:", phone.next())
+	// Output:
+	// tab: ops: hello
+	// phone: ops: hello
+}
+
+// central is a History that several processes would share, with its name.
+type central struct {
+	chat.History
+	name string
+}
+
+// Identity implements chat.SharedHistory.
+func (h central) Identity(context.Context) (string, error) { return h.name, nil }
+
+// A SharedHistory says which one it is. Nodes whose histories are different ones
+// refuse to work together.
+func ExampleSharedHistory() {
+	ctx := context.Background()
+	memory := chat.NewMemoryHistory(chat.MemoryLimits{})
+	one, other := central{memory, "messages of chat.example.com"}, central{memory, "messages of test.example.com"}
+	fmt.Println(must(one.Identity(ctx)) == must(other.Identity(ctx)))
+	// Output: false
+}

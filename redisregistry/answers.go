@@ -1,0 +1,167 @@
+package redisregistry
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// answerWithin is how long a node may take to answer that it is there.
+	answerWithin = time.Second
+	// askAgain is how often it is asked meanwhile, and its answer looked for.
+	askAgain = 25 * time.Millisecond
+)
+
+// answers finds out which other nodes are there now, and not only until their lease
+// ends: a node that is asked refreshes its lease at once. All questions of a moment
+// share the asking, so that it costs the same however many there are.
+type answers struct {
+	registry *Registry
+	wake     chan struct{} // has something when there are questions
+
+	mu        sync.Mutex // guards questions and what they hold
+	questions []*question
+}
+
+// question asks some nodes.
+type question struct {
+	nodes    map[string]float64 // not answered yet, with the end of the lease that was seen first; 0: none yet
+	deadline time.Duration      // of uptime; 0: not asked yet
+	there    map[string]bool    // that have answered
+	done     chan error         // has one when there is nothing more to find out
+}
+
+func newAnswers(r *Registry) *answers {
+	return &answers{registry: r, wake: make(chan struct{}, 1)}
+}
+
+// ask returns which of the nodes refreshed their lease after it was called. A node
+// that does not do so within answerWithin does not answer.
+func (a *answers) ask(ctx context.Context, nodes []string) (there map[string]bool, err error) {
+	if len(nodes) == 0 {
+		return nil, nil
+	}
+	q := &question{nodes: make(map[string]float64, len(nodes)), there: make(map[string]bool), done: make(chan error, 1)}
+	for _, node := range nodes {
+		q.nodes[node] = 0
+	}
+	a.mu.Lock()
+	a.questions = append(a.questions, q)
+	a.mu.Unlock()
+	signal(a.wake)
+	select {
+	case err := <-q.done:
+		return q.there, err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for other nodes to answer: %w", ctx.Err()) // it ends by itself
+	}
+}
+
+// run asks while there are questions.
+func (a *answers) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.wake:
+		}
+		for a.round(ctx) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(askAgain):
+			}
+		}
+	}
+}
+
+// round looks at the leases of all nodes that are asked, asks them again, and
+// reports whether questions are left.
+func (a *answers) round(ctx context.Context) bool {
+	a.mu.Lock()
+	asked := slices.Clone(a.questions)
+	all := make(map[string]float64)
+	for _, q := range asked {
+		maps.Copy(all, q.nodes)
+	}
+	a.mu.Unlock()
+	if len(asked) == 0 {
+		return false
+	}
+	nodes := slices.Collect(maps.Keys(all))
+	leases, err := a.look(ctx, nodes)
+	for i, lease := range leases {
+		all[nodes[i]] = lease
+	}
+	now := uptime()
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, q := range asked {
+		if err == nil && !q.settle(all, now) {
+			continue
+		}
+		a.questions = slices.DeleteFunc(a.questions, func(o *question) bool { return o == q })
+		q.done <- err
+	}
+	return len(a.questions) > 0
+}
+
+// look reads when the nodes' leases end, 0 of those that have none, then asks the
+// nodes: what changes from here on is an answer.
+func (a *answers) look(ctx context.Context, nodes []string) ([]float64, error) {
+	r := a.registry
+	k := r.server.keys
+	leases, err := bounded(ctx, r.server, func(ctx context.Context) ([]float64, error) {
+		var leases *redis.FloatSliceCmd
+		_, err := r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			leases = pipe.ZMScore(ctx, k.leases(), nodes...)
+			for _, node := range nodes {
+				if r.sharded.Load() {
+					pipe.SPublish(ctx, k.nodeTopic(node), "")
+				} else {
+					pipe.Publish(ctx, k.nodeTopic(node), "")
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		return leases.Result()
+	})
+	if err == nil && len(leases) != len(nodes) {
+		err = fmt.Errorf("%d leases of %d nodes", len(leases), len(nodes))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking other nodes: %w", err)
+	}
+	return leases, nil
+}
+
+// settle takes note of the leases as they are now, and reports whether there is
+// nothing more to find out.
+func (q *question) settle(leases map[string]float64, now time.Duration) bool {
+	for node, first := range q.nodes {
+		lease := leases[node]
+		switch {
+		case lease == 0: // it has left, or was found dead
+			delete(q.nodes, node)
+		case first == 0:
+			q.nodes[node] = lease
+		case lease != first:
+			q.there[node] = true
+			delete(q.nodes, node)
+		}
+	}
+	if q.deadline == 0 {
+		q.deadline = now + answerWithin
+	}
+	return len(q.nodes) == 0 || now > q.deadline
+}

@@ -1,0 +1,139 @@
+package redisregistry
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/reto10/chat"
+)
+
+// eventsAtOnce is how many joins and leaves are read at once.
+const eventsAtOnce = 500
+
+// eventLog is how far this node has read the comings and goings.
+type eventLog struct {
+	position string          // id of the last event; "": unknown
+	number   uint64          // of that event
+	align    chan chan error // asks to find the position
+	dropped  atomic.Uint64   // events that Redis had dropped before they were read
+}
+
+// DroppedPresence counts the joins and leaves that this node never announced: Redis
+// keeps the last 20,000, and more than that happened while the node was away.
+func (r *Registry) DroppedPresence() uint64 { return r.log.dropped.Load() }
+
+// alignEvents finds where the log ends when that is not known, or when Redis came
+// back with less than what was read.
+func (r *Registry) alignEvents(ctx context.Context) error {
+	found := make(chan error, 1)
+	select {
+	case r.log.align <- found:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-found:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// tellEvents tells who watches of all comings and goings, in order, each once: what
+// comes by pub/sub only says that there are some.
+func (r *Registry) tellEvents(ctx context.Context) {
+	tick := time.NewTicker(r.cfg.lease / 6)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case found := <-r.log.align:
+			found <- r.findEvents(ctx)
+			continue
+		case <-r.events:
+		case <-tick.C:
+		}
+		for more := r.ready() == nil && r.log.position != ""; more; {
+			n, err := r.readEvents(ctx)
+			more = err == nil && n == eventsAtOnce
+		}
+	}
+}
+
+func (r *Registry) findEvents(ctx context.Context) error {
+	newest, err := bounded(ctx, r.server, func(ctx context.Context) ([]redis.XMessage, error) {
+		return r.client.XRevRangeN(ctx, r.server.keys.events(), "+", "-", 1).Result()
+	})
+	if err != nil {
+		return fmt.Errorf("looking for the newest event: %w", err)
+	}
+	end, number := "0-0", uint64(0)
+	if len(newest) > 0 {
+		end, number = newest[0].ID, numberOf(newest[0])
+	}
+	// An emptied Redis goes on by its clock, as does one that has forgotten some.
+	if r.log.position == "" || len(newest) > 0 && before(end, r.log.position) {
+		r.log.position, r.log.number = end, number
+	}
+	signal(r.events)
+	return nil
+}
+
+// before compares ids of a stream.
+func before(a, b string) bool {
+	parse := func(id string) (ms, n uint64) {
+		left, right, _ := strings.Cut(id, "-")
+		ms, _ = strconv.ParseUint(left, 10, 64)
+		n, _ = strconv.ParseUint(right, 10, 64)
+		return ms, n
+	}
+	ams, an := parse(a)
+	bms, bn := parse(b)
+	return ams < bms || ams == bms && an < bn
+}
+
+func (r *Registry) readEvents(ctx context.Context) (int, error) {
+	found, err := bounded(ctx, r.server, func(ctx context.Context) ([]redis.XMessage, error) {
+		return r.client.XRangeN(ctx, r.server.keys.events(), "("+r.log.position, "+", eventsAtOnce).Result()
+	})
+	if err != nil {
+		r.cfg.logger.Warn("reading who came and went", "error", err)
+		return 0, err
+	}
+	watch := r.watch.Load()
+	for _, e := range found {
+		n := numberOf(e)
+		// Redis that came back empty, or with older data, counts anew.
+		if n > r.log.number+1 {
+			dropped := n - r.log.number - 1
+			r.log.dropped.Add(dropped)
+			r.cfg.logger.Warn("joins and leaves were dropped before this node could announce them: it was away for too long", "count", dropped)
+		}
+		r.log.position, r.log.number = e.ID, n
+		if watch == nil {
+			continue
+		}
+		field := func(name string) string { s, _ := e.Values[name].(string); return s }
+		size, _ := strconv.Atoi(field("s"))
+		joinSize, _ := strconv.Atoi(field("z"))
+		(*watch)(chat.PresenceChange{
+			Channel: field("c"), User: chat.User{Name: field("u"), Role: field("r")},
+			Joined: field("j") == "1", Size: size, JoinSize: joinSize,
+		})
+	}
+	return len(found), nil
+}
+
+// numberOf is an event's number. They count up by one, from 1.
+func numberOf(e redis.XMessage) uint64 {
+	text, _ := e.Values["n"].(string)
+	n, _ := strconv.ParseUint(text, 10, 64) // 0 of one that has none
+	return n
+}

@@ -1,0 +1,13 @@
+-- Reads the orders that follow one.
+-- KEYS: era, orders, newest order
+-- ARGV: id of the order, how many at the most
+-- Returns the era, the newest order, then of each: id, number, user, sessions,
+-- whether all that were there at that time, code, reason.
+local answer = {redis.call('GET', KEYS[1]) or '', redis.call('GET', KEYS[3]) or ''}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])) do
+	answer[#answer + 1] = entry[1]
+	for i = 2, 12, 2 do
+		answer[#answer + 1] = entry[2][i]
+	end
+end
+return answer

@@ -1,0 +1,352 @@
+package redisregistry
+
+import (
+	"cmp"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/reto10/chat"
+)
+
+const (
+	// ordersAtOnce is how many orders are read at once.
+	ordersAtOnce = 100
+	// ordersKept and ordersAge bound the orders that Redis keeps: a node that is
+	// away for longer, or misses more, closes all its sockets.
+	ordersKept = 10_000
+	ordersAge  = 24 * time.Hour
+)
+
+var (
+	//go:embed lua/order.lua
+	orderText string
+	//go:embed lua/orders.lua
+	ordersText string
+
+	orderScript  = newScript(orderText)
+	ordersScript = newScript(ordersText)
+)
+
+// mark is a moment in the log of orders: what follows its id is later. Its ids are
+// Redis' own, so no clock of a node matters.
+type mark struct {
+	era string // of the presence in Redis
+	id  string // of an order
+}
+
+// before reports whether the moment is before an order.
+func (m *mark) before(o order) bool { return m.era != o.at.era || before(m.id, o.at.id) }
+
+// order is to close sockets of a user, on whatever nodes they are. A node that is
+// away does so when it is back.
+type order struct {
+	at       mark
+	number   uint64
+	user     string
+	sessions []string
+	all      bool // also all others that were there at that moment
+	code     chat.CloseCode
+	reason   string
+}
+
+// orderLog is how far this node has read the orders.
+type orderLog struct {
+	first chan chan error // asks for all to be carried out that there are
+
+	mu     sync.Mutex // guards what follows, which one goroutine changes once it is known
+	known  bool
+	at     mark // of the last order read
+	number uint64
+}
+
+// begin has the log begin behind the newest order, unless it has begun: this node
+// has no sockets yet that earlier ones could mean.
+func (l *orderLog) begin(era, newest string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.known {
+		number, id := parseNewest(newest)
+		l.known, l.at, l.number = true, mark{era, id}, number
+	}
+}
+
+func (l *orderLog) position() (at mark, number uint64, known bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.at, l.number, l.known
+}
+
+func (l *orderLog) move(at mark, number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.at, l.number = at, number
+}
+
+// parseNewest reads what Redis keeps of the newest order.
+func parseNewest(text string) (number uint64, id string) {
+	n, id, _ := strings.Cut(text, " ")
+	number, _ = strconv.ParseUint(n, 10, 64) // 0 when there is none yet
+	if id == "" {
+		id = "0-0"
+	}
+	return number, id
+}
+
+// Close implements [chat.Registry]. The returned number is of the sockets that were
+// known to be connected. Nodes that are away close theirs when they are back.
+func (r *Registry) Close(ctx context.Context, username string, keep int, code chat.CloseCode, reason string) (int, error) {
+	if err := r.ready(); err != nil {
+		return 0, err
+	}
+	sessions := ""
+	if keep > 0 {
+		surplus, err := r.surplus(ctx, username, keep)
+		if err != nil {
+			return 0, fmt.Errorf("redisregistry: looking for a user's sockets: %w", err)
+		}
+		if len(surplus) == 0 {
+			return 0, nil
+		}
+		text, err := json.Marshal(surplus)
+		if err != nil {
+			return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
+		}
+		sessions = string(text)
+	}
+	k := r.server.keys
+	answer, err := r.server.eval(ctx, orderScript, []string{k.presenceEra(), k.users(""), k.orders(), k.newestOrder()},
+		newEra(), username, sessions, int(code), reason, ordersKept, ordersAge.Milliseconds(), k.orderTopic(), r.publishCommand())
+	if err != nil {
+		return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
+	}
+	signal(r.ordered)
+	closed, _ := answer.(int64)
+	return int(closed), nil
+}
+
+// surplus is the sessions of those sockets of a user that are to go so that keep
+// remain: those on nodes that do not answer, then the oldest.
+func (r *Registry) surplus(ctx context.Context, username string, keep int) ([]string, error) {
+	text, err := bounded(ctx, r.server, func(ctx context.Context) (string, error) {
+		return r.client.HGet(ctx, r.server.keys.users(""), username).Result()
+	})
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	var there attendance
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &there)
+	}
+	if err != nil {
+		return nil, err
+	}
+	type found struct {
+		sitting
+		node string
+	}
+	var all []found
+	var others []string
+	for node, s := range there.Nodes {
+		if node != r.node {
+			others = append(others, node)
+		}
+		for _, at := range s.details.Sockets {
+			all = append(all, found{at, node})
+		}
+	}
+	if len(all) <= keep {
+		return nil, nil
+	}
+	answer, err := r.answers.ask(ctx, others)
+	if err != nil {
+		return nil, err
+	}
+	absent := func(f found) int {
+		if f.node == r.node || answer[f.node] {
+			return 1
+		}
+		return 0
+	}
+	// Those of a node are in the order in which they came there.
+	slices.SortStableFunc(all, func(a, b found) int {
+		return cmp.Or(cmp.Compare(absent(a), absent(b)), cmp.Compare(a.At, b.At), strings.Compare(a.node, b.node))
+	})
+	var sessions []string
+	for _, f := range all[:len(all)-keep] {
+		sessions = append(sessions, f.Session)
+	}
+	return sessions, nil
+}
+
+// CountSockets implements [chat.SocketCounter].
+func (r *Registry) CountSockets(ctx context.Context, s chat.Socket) (int, error) {
+	if err := r.ready(); err != nil {
+		return 0, err
+	}
+	r.mu.Lock()
+	m := r.members[s]
+	r.mu.Unlock()
+	if m == nil {
+		return 0, errors.New("redisregistry: socket is not connected")
+	}
+	count, others := r.ledger.arrival(m)
+	answer, err := r.answers.ask(ctx, slices.Collect(maps.Keys(others)))
+	if err != nil {
+		return 0, fmt.Errorf("redisregistry: counting a user's sockets: %w", err)
+	}
+	for node, n := range others {
+		if answer[node] {
+			count += n
+		}
+	}
+	return count, nil
+}
+
+// obey carries out orders.
+func (r *Registry) obey(ctx context.Context) {
+	tick := time.NewTicker(r.cfg.lease / 6)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case done := <-r.orders.first:
+			done <- r.obeyAll(ctx)
+			continue
+		case <-r.ordered:
+		case <-tick.C:
+		}
+		if r.ready() == nil {
+			if err := r.obeyAll(ctx); err != nil && ctx.Err() == nil {
+				r.cfg.logger.Warn("reading which sockets to close", "error", err)
+			}
+		}
+	}
+}
+
+// obeyFirst carries out what was ordered while this node was away.
+func (r *Registry) obeyFirst(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case r.orders.first <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Registry) obeyAll(ctx context.Context) error {
+	for {
+		more, err := r.obeySome(ctx)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// obeySome carries out some orders and reports whether there may be more. To carry
+// one out again changes nothing.
+func (r *Registry) obeySome(ctx context.Context) (more bool, err error) {
+	at, number, known := r.orders.position()
+	if !known {
+		return false, nil // there are no sockets yet
+	}
+	era, newest, orders, err := r.readOrders(ctx, at.id)
+	if err != nil || era == "" {
+		return false, err
+	}
+	if era != at.era {
+		// Redis was emptied. Whatever is in its log is later than what there was then.
+		r.orders.move(mark{era, "0-0"}, 0)
+		return true, nil
+	}
+	newestNumber, newestID := parseNewest(newest)
+	if before(newestID, at.id) {
+		// It has older data. What it forgot was carried out; what comes is later than all here.
+		r.ledger.remark(mark{era, newestID})
+		r.orders.move(mark{era, newestID}, newestNumber)
+		return true, nil
+	}
+	next := newestNumber + 1
+	if len(orders) > 0 {
+		next = orders[0].number
+	}
+	if next > number+1 {
+		r.closeAll(next - number - 1)
+	}
+	for _, o := range orders {
+		r.carryOut(o)
+		r.orders.move(o.at, o.number)
+	}
+	if len(orders) == 0 {
+		r.orders.move(mark{era, newestID}, newestNumber)
+	}
+	return len(orders) == ordersAtOnce, nil
+}
+
+// readOrders reads the orders that follow one.
+func (r *Registry) readOrders(ctx context.Context, id string) (era, newest string, orders []order, err error) {
+	k := r.server.keys
+	answer, err := r.server.eval(ctx, ordersScript, []string{k.presenceEra(), k.orders(), k.newestOrder()}, id, ordersAtOnce)
+	if err != nil {
+		return "", "", nil, err
+	}
+	found, err := texts(answer)
+	if err != nil {
+		return "", "", nil, err
+	}
+	const fields = 7
+	if len(found) < 2 || len(found)%fields != 2 {
+		return "", "", nil, fmt.Errorf("an answer of %d parts", len(found))
+	}
+	era, newest = found[0], found[1]
+	for rest := found[2:]; len(rest) > 0; rest = rest[fields:] {
+		o := order{at: mark{era, rest[0]}, user: rest[2], all: rest[4] == "1", reason: rest[6]}
+		number, bad := strconv.ParseUint(rest[1], 10, 64)
+		code, alsoBad := strconv.Atoi(rest[5])
+		if err := errors.Join(bad, alsoBad, json.Unmarshal([]byte(rest[3]), &o.sessions)); err != nil {
+			return "", "", nil, fmt.Errorf("an order that cannot be read: %w", err)
+		}
+		o.number, o.code = number, chat.CloseCode(code)
+		orders = append(orders, o)
+	}
+	return era, newest, orders, nil
+}
+
+// carryOut closes sockets of a user behind what was broadcast to them before. Those
+// of an order are the oldest ones here.
+func (r *Registry) carryOut(o order) {
+	if keep, some := r.ledger.dismiss(o); some {
+		_, _ = r.memory.Close(context.Background(), o.user, keep, o.code, o.reason) // it returns none
+	}
+}
+
+// closeAll closes all sockets here: which of them were to be closed nobody knows.
+func (r *Registry) closeAll(missed uint64) {
+	r.cfg.logger.Warn("orders to close sockets were dropped before this node read them: it was away for too long, and closes all", "count", missed)
+	r.mu.Lock()
+	users := make(map[string]bool)
+	for _, m := range r.members {
+		users[m.user] = true
+	}
+	r.mu.Unlock()
+	for user := range users {
+		_, _ = r.memory.Close(context.Background(), user, 0, chat.CloseGoingAway, "away for too long, reconnect") // it returns none
+	}
+}
