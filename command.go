@@ -118,8 +118,7 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	if err := c.service.mayJoin(ctx, c.User(), channel); err != nil {
 		return err
 	}
-	c.catching.Lock()
-	defer c.catching.Unlock()
+	c.replaying.Wait()
 	from := c.from(channel)
 	if from == nil && len(c.subscriptions) >= c.service.cfg.channelsPerSocket {
 		return wrapf(ErrInvalid, "a socket joins at most %d channels", c.service.cfg.channelsPerSocket)
@@ -145,7 +144,7 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 // Then its positions never go back. since (nil: not asked, zero: not known) is
 // recovered when all that follows it was sent on this socket. It is recovered, too,
 // when it lies ahead of that and the history knows it: a client that read on by
-// itself. What is live up to it is left out then. Called with c.catching held.
+// itself. What is live up to it is left out then.
 func (c *socket) joinLive(cmd wire.Command, from, since *Place) error {
 	channel := *cmd.Channel
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
@@ -188,7 +187,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Place) error {
 }
 
 // joinReplaying joins a channel that the socket is not in, and sends what followed
-// since before the ack. Called with c.catching held.
+// since before the ack.
 func (c *socket) joinReplaying(cmd wire.Command, since Place) error {
 	channel := *cmd.Channel
 	// What is broadcast from now on comes after the ack.
@@ -210,8 +209,7 @@ func (c *socket) joinReplaying(cmd wire.Command, since Place) error {
 
 func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 	channel := *cmd.Channel
-	c.catching.Lock()
-	defer c.catching.Unlock()
+	c.replaying.Wait()
 	switch {
 	case channel == "" || channel == OwnChannel(c.User().Name):
 		return wrapf(ErrInvalid, "one's own channel is never left")
@@ -285,8 +283,7 @@ func (c *socket) mayStay(ctx context.Context, u User) error {
 
 // rejoin lets the registry know of another role.
 func (c *socket) rejoin() error {
-	c.catching.Lock()
-	defer c.catching.Unlock()
+	c.replaying.Wait()
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	for _, channel := range c.joined() {

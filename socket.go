@@ -60,15 +60,11 @@ type socket struct {
 
 	filter    filter         // of what the registry delivers
 	connected bool           // to the registry
-	replaying sync.WaitGroup // what was missed when it connected
+	replaying sync.WaitGroup // what was missed when it connected: joining and leaving wait for it
 
-	// Owned by the goroutine that reads.
-	bucket  throttle.Bucket
-	strikes int
-
-	// catching is held while the outbox is corked: joining and leaving wait until
-	// the socket has caught up. It guards what follows.
-	catching      sync.Mutex
+	// Owned by who starts the socket, then by the goroutine that reads.
+	bucket        throttle.Bucket
+	strikes       int
 	own           Place          // see subscription.from, of the user's own channel
 	subscriptions []subscription // beside everyone's channel and its own
 }
@@ -143,15 +139,12 @@ func (c *socket) start(channels []string, resume resumption) {
 	if c.connected = c.connect(); !c.connected {
 		return
 	}
-	c.catching.Lock() // for good after a panic: the socket is closed then
 	missed := c.welcome(channels, resume)
 	if len(missed) == 0 {
 		c.conn.Out().Uncork()
-		c.catching.Unlock()
 		return
 	}
 	c.replaying.Go(func() {
-		defer c.catching.Unlock()
 		defer c.recover()
 		c.catchUpAll(missed, resume)
 	})
@@ -243,6 +236,7 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 			_, err := c.after(ctx, channel, start, 1)
 			if err == nil {
 				missed = append(missed, channel)
+				c.begins(channel, start)
 				welcome.Since = append(welcome.Since, FormatID(channel, start))
 				continue
 			}
@@ -270,8 +264,7 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 // catchUpAll sends what was missed, then what was broadcast meanwhile.
 func (c *socket) catchUpAll(missed []string, resume resumption) {
 	for _, channel := range missed {
-		from := resume.from[channel]
-		_, ok, err := c.catchUp(channel, from)
+		_, ok, err := c.catchUp(channel, resume.from[channel])
 		if err != nil {
 			c.fail("sending what a socket missed", err)
 			return
@@ -280,7 +273,6 @@ func (c *socket) catchUpAll(missed []string, resume resumption) {
 			c.Close(CloseTooSlow, "what was missed is no longer kept")
 			return
 		}
-		c.begins(channel, from)
 	}
 	c.conn.Out().Uncork()
 }
@@ -296,7 +288,7 @@ func (c *socket) joined() []string {
 }
 
 // from is where the socket's stream of a channel begins, nil when it is not in the
-// channel. It is valid until subscriptions changes. Called with c.catching held.
+// channel. It is valid until subscriptions changes.
 func (c *socket) from(channel string) *Place {
 	if channel == OwnChannel(c.User().Name) {
 		return &c.own
@@ -310,14 +302,14 @@ func (c *socket) from(channel string) *Place {
 }
 
 // begins notes where the stream of a channel that the socket is in begins; of
-// everyone's channel nobody asks. Called with c.catching held.
+// everyone's channel nobody asks.
 func (c *socket) begins(channel string, p Place) {
 	if from := c.from(channel); from != nil {
 		*from = kept(p)
 	}
 }
 
-// subscribe adds a channel and returns its from. Called with c.catching held.
+// subscribe adds a channel and returns its from.
 func (c *socket) subscribe(channel string) *Place {
 	c.subscriptions = append(c.subscriptions, subscription{channel: channel})
 	return &c.subscriptions[len(c.subscriptions)-1].from

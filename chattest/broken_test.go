@@ -79,7 +79,7 @@ type outcome struct {
 // broken is what breaks a promise each, and the test that tells.
 var broken = []struct {
 	name     string
-	caughtBy string // "" for TestRetention and TestRetentionByAge, which are single ones
+	caughtBy string // "" for TestRetention, TestRetentionByAge and TestDelivery, which are single ones
 	run      func(*testing.T)
 }{
 	{"no-order", "DeliversInTheOrderOfThePlaces", registry(func(*memory) chat.Registry { return newNaive(true) })},
@@ -132,6 +132,13 @@ var broken = []struct {
 	{"hole-after-trimming", "", retention(func(n int) chat.History {
 		return &neverGone{chat.NewMemoryHistory(chat.MemoryLimits{Count: n})}
 	})},
+
+	{"delivery-without-order", "", delivery(func(*memory) chat.Registry { return newNaive(true) })},
+	{"delivery-stays", "", delivery(func(m *memory) chat.Registry { return &neverLeaves{m} })},
+	{"delivery-join-too-far-again", "", delivery(func(m *memory) chat.Registry { return &saysMore{m} })},
+	{"delivery-join-behind", "", delivery(func(m *memory) chat.Registry { return &joinsBefore{m} })},
+	{"delivery-loses", "", delivery(func(m *memory) chat.Registry { return &loses{m} })},
+	{"delivery-flushes-nothing", "", delivery(func(m *memory) chat.Registry { return &flushesNothing{m} })},
 }
 
 func registry(breaks func(*memory) chat.Registry) func(*testing.T) {
@@ -167,6 +174,19 @@ func holes(breaks func(chat.History) chat.History) func(*testing.T) {
 			s := newSparse()
 			return breaks(s), s.remove
 		})
+	}
+}
+
+func delivery(breaks func(*memory) chat.Registry) func(*testing.T) {
+	return func(t *testing.T) {
+		for seed := range uint64(20) {
+			chattest.TestDelivery(t, seed, func(*testing.T) []chattest.Node {
+				return []chattest.Node{{Registry: breaks(chat.NewMemoryRegistry()), History: memoryHistory()}}
+			})
+			if t.Failed() {
+				return
+			}
+		}
 	}
 }
 
@@ -430,6 +450,17 @@ func (r *notifiesAll) Notify(channel string, _ bool, events []chat.Event) {
 type flushesNothing struct{ *memory }
 
 func (r *flushesNothing) Flush(context.Context) error { return nil }
+
+// loses a message that is acknowledged as any other. Nothing is missing until the
+// next comes.
+type loses struct{ *memory }
+
+func (r *loses) Broadcast(ctx context.Context, m chat.Message) error {
+	if m.Channel == "" && m.Place.Seq >= 100 {
+		return nil
+	}
+	return r.memory.Broadcast(ctx, m)
+}
 
 // placeTwice gives the fourth message the third's place.
 type placeTwice struct{ chat.History }

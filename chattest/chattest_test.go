@@ -3,6 +3,7 @@ package chattest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -42,20 +43,28 @@ func TestMemoryHistoryRetentionByAge(t *testing.T) {
 
 // A registry on several nodes, as small as can be: what one is told all hear, and
 // each goes on as the one in memory does.
-func TestNodesInOneProcess(t *testing.T) {
-	chattest.TestRegistry(t, func(*testing.T) []chattest.Node {
-		h := memoryHistory()
-		c := &cluster{presence: chat.NewMemoryRegistry()}
-		for range 3 {
-			c.nodes = append(c.nodes, &clusterNode{MemoryRegistry: chat.NewMemoryRegistry(), cluster: c})
-		}
-		c.presence.WatchPresence(c.tell)
-		var nodes []chattest.Node
-		for _, n := range c.nodes {
-			nodes = append(nodes, chattest.Node{Registry: n, History: h})
-		}
-		return nodes
-	})
+func TestNodesInOneProcess(t *testing.T) { chattest.TestRegistry(t, nodesInOneProcess) }
+
+func nodesInOneProcess(*testing.T) []chattest.Node {
+	h := memoryHistory()
+	c := &cluster{presence: chat.NewMemoryRegistry()}
+	for range 3 {
+		c.nodes = append(c.nodes, &clusterNode{MemoryRegistry: chat.NewMemoryRegistry(), cluster: c})
+	}
+	c.presence.WatchPresence(c.tell)
+	var nodes []chattest.Node
+	for _, n := range c.nodes {
+		nodes = append(nodes, chattest.Node{Registry: n, History: h})
+	}
+	return nodes
+}
+
+// What clients are promised on nodes of which one shuts down half way. On one node,
+// in many runs, the service's own tests look at it.
+func TestDeliveryOnNodesInOneProcess(t *testing.T) {
+	for seed := range uint64(5) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { chattest.TestDelivery(t, seed, nodesInOneProcess) })
+	}
 }
 
 // cluster is several registries and what they have in common.

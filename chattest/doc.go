@@ -12,5 +12,17 @@
 //		})
 //	}
 //
+// [TestRegistry], [TestHistory] and [TestRetention] call the ports themselves.
+// [TestDelivery] puts services before them, and has clients check what the protocol
+// promises while they do at random what clients do:
+//
+//	func TestDelivery(t *testing.T) {
+//		for seed := range uint64(3) {
+//			t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+//				chattest.TestDelivery(t, seed, openNodes)
+//			})
+//		}
+//	}
+//
 // What an adapter does when its server stops, or is slow, is for its own tests.
 package chattest

@@ -1,0 +1,406 @@
+package chattest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsconn"
+)
+
+// deliveryClient is a user with one socket at a time, who remembers places across
+// all of them. Its methods are called by one goroutine at a time.
+type deliveryClient struct {
+	*delivery
+	name   string
+	rng    *rand.Rand
+	conn   *deliveryConn           // nil before the first
+	known  map[string][]chat.Place // by channel, where it was, in that order
+	wanted []string                // channels to be in on the next connection
+	refs   int
+}
+
+func newDeliveryClient(d *delivery, name string, rng *rand.Rand) *deliveryClient {
+	return &deliveryClient{delivery: d, name: name, rng: rng, known: make(map[string][]chat.Place)}
+}
+
+// act does one thing after the other. The last connection stays open.
+func (c *deliveryClient) act() {
+	for step := 0; step < deliverySteps && !c.Failed(); step++ {
+		if !c.connected() && !c.connect() {
+			return
+		}
+		switch n := c.rng.IntN(100); {
+		case n < 16:
+			c.ask(&asked{typ: wire.TypeJoin, channel: c.anyChannel()})
+		case n < 42:
+			channel := c.anyChannel()
+			c.ask(&asked{typ: wire.TypeJoin, channel: channel, since: c.anyID(channel)})
+		case n < 58:
+			c.ask(&asked{typ: wire.TypeLeave, channel: deliveryChannels[c.rng.IntN(len(deliveryChannels))]})
+		case n < 70:
+			c.ask(&asked{typ: wire.TypeBroadcast, channel: channelFor(c.rng), content: content(c.rng)})
+		case n < 74:
+			c.ask(&asked{typ: wire.TypeRefresh})
+		case n < 86:
+			pause(c.Context(), time.Duration(c.rng.IntN(3000))*time.Microsecond)
+		case n < 91:
+			c.conn.readNothing(time.Duration(c.rng.IntN(30)) * time.Millisecond)
+		case n < 96:
+			c.hangUp()
+		default:
+			c.conn.client.Cut()
+			c.finish()
+		}
+	}
+}
+
+// anyChannel is one to join, the user's own now and then.
+func (c *deliveryClient) anyChannel() string {
+	if c.rng.IntN(6) == 0 {
+		return chat.OwnChannel(c.name)
+	}
+	return deliveryChannels[c.rng.IntN(len(deliveryChannels))]
+}
+
+// anyID is an id to resume a channel from: the last one, an older one, one of the
+// newest that are stored, delivered or not, or one that is none.
+func (c *deliveryClient) anyID(channel string) *given {
+	known := c.places(channel)
+	stored, err := c.hosts[0].node.History.Last(c.Context(), channel)
+	if err != nil {
+		c.Errorf("Last of %q: %v", channel, err)
+	}
+	at := func(p chat.Place) *given { return &given{chat.FormatID(channel, p), p, true} }
+	switch n := c.rng.IntN(20); {
+	case n < 6 && len(known) > 0:
+		return at(known[len(known)-1])
+	case n < 11 && len(known) > 0:
+		return at(known[c.rng.IntN(len(known))])
+	case n < 17:
+		stored.Seq -= min(stored.Seq, c.rng.Uint64N(4))
+		return at(stored)
+	case n < 18:
+		// In its epoch, and no place that there will be.
+		far := chat.Place{Epoch: stored.Epoch, Seq: stored.Seq + 1<<40}
+		return &given{id: chat.FormatID(channel, far), place: far}
+	}
+	none := []string{"garbage", chat.FormatID(channel, chat.Place{Epoch: "0therepoch", Seq: 7}), chat.FormatID("elsewhere", stored)}
+	return &given{id: none[c.rng.IntN(len(none))]}
+}
+
+// places is where the client was in a channel.
+func (c *deliveryClient) places(channel string) []chat.Place {
+	if c.conn != nil {
+		c.conn.mu.Lock()
+		defer c.conn.mu.Unlock()
+	}
+	return slices.Clone(c.known[channel])
+}
+
+// ask sends a command.
+func (c *deliveryClient) ask(a *asked) {
+	c.refs++
+	a.ref = fmt.Sprint(c.refs)
+	cmd := wire.Command{Type: a.typ, Ref: wire.Ref(a.ref)}
+	if a.typ != wire.TypeRefresh && a.channel != "" {
+		cmd.Channel = &a.channel
+	}
+	if a.since != nil {
+		cmd.Since, a.replayed = &a.since.id, a.since.place
+	}
+	switch a.typ {
+	case wire.TypeBroadcast:
+		cmd.Content = &a.content
+	case wire.TypeRefresh:
+		token := c.name + "." + []string{chat.RoleUser, chat.RoleAdmin}[c.rng.IntN(2)]
+		cmd.Token = &token
+	}
+	text := wire.MarshalCommand(cmd)
+	k := c.conn
+	k.mu.Lock()
+	k.model.pending = append(k.model.pending, a)
+	k.model.note("→ %s", text)
+	k.mu.Unlock()
+	_ = k.client.Write(context.Background(), text) // an error is the connection's end
+}
+
+// askWhetherCaughtUp sends a command that is answered behind what was missed.
+func (c *deliveryClient) askWhetherCaughtUp() {
+	c.ask(&asked{typ: wire.TypeJoin, channel: chat.OwnChannel(c.name)})
+}
+
+// connect opens a socket on some node that takes it, with some of the channels and
+// ids of the one before. It reports false when that fails for good.
+func (c *deliveryClient) connect() bool {
+	c.finish()
+	query := url.Values{}
+	channels := slices.Clone(c.wanted)
+	if c.rng.IntN(4) == 0 {
+		channels = slices.DeleteFunc(slices.Clone(deliveryChannels), func(string) bool { return c.rng.IntN(2) == 0 })
+	}
+	query["channel"] = channels
+	since := make(map[string]given)
+	for _, channel := range append([]string{"", chat.OwnChannel(c.name)}, channels...) {
+		if c.rng.IntN(4) == 0 {
+			continue
+		}
+		g := c.anyID(channel)
+		query.Add("since", g.id)
+		since[channel] = *g
+	}
+	var last error
+	for range 100 {
+		h := c.hosts[c.rng.IntN(len(c.hosts))]
+		k, err := c.dial(h, query)
+		if err == nil {
+			k.model.note("connected with %v", query)
+			err = k.begin(channels, since)
+			if err == nil {
+				c.conn = k
+				return true
+			}
+			k.client.Cut()
+			if !h.down.Load() {
+				c.Errorf("%s: %v\n\t%s", c.name, err, k.model.report())
+				return false
+			}
+		}
+		// Shutting down it takes nobody; the other does.
+		if !h.down.Load() {
+			c.Errorf("%s: connecting: %v", c.name, err)
+			return false
+		}
+		last = err
+	}
+	c.Errorf("%s finds no node: %v", c.name, last)
+	return false
+}
+
+func (c *deliveryClient) dial(h *deliveryHost, query url.Values) (*deliveryConn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	dialer := &wsconn.Dialer{HTTP: h.client, Subprotocol: "chat.v1", ReadLimit: 1 << 20}
+	header := http.Header{"Authorization": {"Bearer " + c.name + "." + chat.RoleUser}}
+	client, err := dialer.Dial(ctx, "http://node/ws/chat?"+query.Encode(), header)
+	if err != nil {
+		return nil, err
+	}
+	c.connections.Add(1)
+	return &deliveryConn{
+		of: c, host: h, client: client, done: make(chan struct{}),
+		model: deliveryModel{own: chat.OwnChannel(c.name)},
+	}, nil
+}
+
+func (c *deliveryClient) connected() bool { return c.conn != nil && !c.conn.over() }
+
+// hangUp closes the connection as one should.
+func (c *deliveryClient) hangUp() {
+	if c.conn != nil {
+		c.conn.client.Close(1000, "")
+		c.finish()
+	}
+}
+
+// finish waits for the connection's end, which has begun, and remembers which
+// channels the socket was in.
+func (c *deliveryClient) finish() {
+	if c.conn == nil {
+		return
+	}
+	c.conn.client.Cut()
+	<-c.conn.done
+	c.wanted = nil
+	for _, channel := range deliveryChannels {
+		if c.conn.model.in[channel] != nil {
+			c.wanted = append(c.wanted, channel)
+		}
+	}
+}
+
+// ended waits for the server to close the connection.
+func (c *deliveryClient) ended() bool {
+	select {
+	case <-c.conn.done:
+		return true
+	case <-time.After(patience):
+		return false
+	}
+}
+
+// missing says what the socket has not got of the channels that it is in.
+func (c *deliveryClient) missing(want map[string]chat.Place) string {
+	k := c.conn
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if n := len(k.model.pending); n > 0 && !k.over() {
+		return fmt.Sprintf("%s: %d commands have no answer", c.name, n)
+	}
+	for _, channel := range slices.Sorted(maps.Keys(want)) {
+		if s := k.model.in[channel]; s != nil && s.at.Epoch == want[channel].Epoch && s.at.Seq < want[channel].Seq {
+			return fmt.Sprintf("%s has %q up to %v, not %v\n\t%s", c.name, channel, s.at, want[channel], k.model.report())
+		}
+	}
+	return ""
+}
+
+// deliveryConn is one connection of a client. A goroutine of its own reads.
+type deliveryConn struct {
+	of     *deliveryClient
+	host   *deliveryHost
+	client *wsconn.Client
+	done   chan struct{} // closed when nothing is read any more
+	closed int           // with which code; to be read when done
+
+	mu     sync.Mutex // guards what follows, and of.known while this is the connection
+	model  deliveryModel
+	paused chan struct{} // not nil: closed when reading goes on
+}
+
+func (k *deliveryConn) over() bool {
+	select {
+	case <-k.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// begin reads the welcome, and has a goroutine read the rest.
+func (k *deliveryConn) begin(channels []string, since map[string]given) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	text, err := k.client.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("waiting for the welcome: %w", err)
+	}
+	k.model.note("← %s", text)
+	event, err := wire.ParseEvent(text)
+	if err != nil {
+		return err
+	}
+	w, ok := event.(wire.Welcome)
+	if !ok {
+		return fmt.Errorf("the first event is %s", text)
+	}
+	if err := k.model.welcome(w, channels, since); err != nil {
+		return err
+	}
+	for channel, s := range k.model.in {
+		k.remember(channel, s.at)
+	}
+	go k.read()
+	return nil
+}
+
+// readNothing has the client leave everything unread for a while.
+func (k *deliveryConn) readNothing(d time.Duration) {
+	resume := make(chan struct{})
+	k.mu.Lock()
+	k.paused = resume
+	k.mu.Unlock()
+	pause(k.of.Context(), d)
+	k.mu.Lock()
+	k.paused = nil
+	k.mu.Unlock()
+	close(resume)
+}
+
+// read checks what comes, until the connection ends.
+func (k *deliveryConn) read() {
+	defer close(k.done)
+	for {
+		k.mu.Lock()
+		paused := k.paused
+		k.mu.Unlock()
+		if paused != nil {
+			<-paused
+		}
+		text, err := k.client.Read(context.Background())
+		k.mu.Lock()
+		if err != nil {
+			k.ends(err)
+		} else if err = k.take(text); err != nil {
+			k.of.Errorf("%s: %v\n\t%s", k.of.name, err, k.model.report())
+		}
+		k.mu.Unlock()
+		if err != nil {
+			k.client.Cut()
+			return
+		}
+	}
+}
+
+// ends looks at why the connection ended: it may not end by itself but when the
+// service shuts down, or because the client read too little. Under mu.
+func (k *deliveryConn) ends(err error) {
+	closed, ok := errors.AsType[*wsconn.CloseError](err)
+	if !ok {
+		return // the client's doing, or a broken pipe behind a close frame
+	}
+	k.closed = closed.Code
+	k.model.note("closed: %v", closed)
+	switch {
+	case closed.Code == int(chat.CloseTooSlow):
+		k.of.slow.Add(1)
+	case closed.Code == int(chat.CloseGoingAway) && k.host.down.Load(), closed.Code == 1000:
+	default:
+		k.of.Errorf("%s: %v\n\t%s", k.of.name, closed, k.model.report())
+	}
+}
+
+// take checks one frame. Under mu.
+func (k *deliveryConn) take(text []byte) error {
+	k.model.note("← %.100s", text)
+	event, err := wire.ParseEvent(text)
+	if err != nil {
+		return err
+	}
+	switch e := event.(type) {
+	case wire.Message:
+		p, err := k.model.message(e)
+		if err != nil {
+			return err
+		}
+		k.remember(e.Channel, p)
+		return k.of.receive(e.ID, e.Content)
+	case wire.Ack:
+		a, err := k.model.ack(e)
+		if err != nil {
+			return err
+		}
+		k.of.answered.Add(1)
+		switch a.typ {
+		case wire.TypeBroadcast:
+			channel, p, err := chat.ParseID(e.ID)
+			if err != nil || channel != a.channel {
+				return fmt.Errorf("broadcast to %q is %s (%v)", a.channel, e.ID, err)
+			}
+			k.of.ack(e.ID, channel, p, a.content)
+		case wire.TypeJoin:
+			k.remember(a.channel, k.model.in[a.channel].at)
+		}
+	case wire.Error:
+		k.of.answered.Add(1)
+		return k.model.refused(e)
+	case wire.Presence:
+	default:
+		return fmt.Errorf("unexpected %s", text)
+	}
+	return nil
+}
+
+// remember notes where the client is in a channel. Under mu.
+func (k *deliveryConn) remember(channel string, p chat.Place) {
+	k.of.known[channel] = append(k.of.known[channel], p)
+}
