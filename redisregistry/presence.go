@@ -37,7 +37,11 @@ func (r *Registry) report(ctx context.Context, mode, node string, version int64,
 	k := r.server.keys
 	names := append([]string{k.leases(), k.presenceEra(), k.entries(node), k.version(node), k.events(), k.left()}, users...)
 	args := append([]any{mode, node, version, r.expiry().Milliseconds(), era, newEra(), k.eventTopic(), r.publishCommand()}, changes...)
-	answer, err := r.server.eval(ctx, reportScript, names, args...)
+	eval := r.server.evalAtOnce // sockets that connect wait for it
+	if mode == "reap" {
+		eval = r.server.eval
+	}
+	answer, err := eval(ctx, reportScript, names, args...)
 	if err != nil {
 		return reply{}, err
 	}
