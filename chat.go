@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/reto10/chat/internal/admission"
 	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/latency"
@@ -46,6 +47,8 @@ type Service struct {
 	roster   *roster.Roster[*socket]
 	expiries *expiry.Queue[*socket]
 	sockets  *wsconn.Server
+	opening  *admission.Gate // of the sockets that are being opened
+	reads    *sharedReads    // of what sockets missed
 }
 
 // New makes a service that takes tokens from auth. When auth is a
@@ -79,6 +82,8 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		expiries: expiry.New[*socket](),
 		roster:   roster.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
 	}
+	s.opening = admission.New(cfg.opening, openingWait, s.roster.Stopped())
+	s.reads = newSharedReads(cfg.history)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
 	if limit := cfg.commandRate; limit.perSecond > 0 {
@@ -253,6 +258,7 @@ func (s *Service) Shutdown(ctx context.Context) error {
 	})
 	s.window.Close()
 	s.sockets.Close()
+	s.cfg.sparing.Close()
 	if err != nil {
 		return fmt.Errorf("chat: shutting down: %w", err)
 	}

@@ -23,6 +23,7 @@ type faulty struct {
 	*chat.MemoryHistory
 	connect, join, joined, leave, broadcast func(channel string)
 	after                                   func(ctx context.Context) error
+	connected, joining                      error // what Connect and Join answer
 }
 
 func newFaulty(limits chat.MemoryLimits) *faulty {
@@ -37,12 +38,18 @@ func (f *faulty) Connect(ctx context.Context, s chat.Socket) (int, error) {
 	if f.connect != nil {
 		f.connect("")
 	}
+	if f.connected != nil {
+		return 0, f.connected
+	}
 	return f.MemoryRegistry.Connect(ctx, s)
 }
 
 func (f *faulty) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
 	if f.join != nil {
 		f.join(channel)
+	}
+	if f.joining != nil {
+		return chat.Place{}, f.joining
 	}
 	p, err := f.MemoryRegistry.Join(ctx, s, channel)
 	if f.joined != nil {
@@ -255,14 +262,10 @@ func TestHistoryThatHangsHoldsNoHandshakeForLong(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		start := time.Now()
-		conn, _, err := s.tryDial(s.token("ana"), dialOptions{query: values(query)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		(&client{t: t, conn: conn}).wantClose(1001)
-		if took := time.Since(start); took > 6*time.Second {
-			t.Errorf("held for %v", took)
+		d := <-s.dialling("ana", query...)
+		d.wantRefusal(t)
+		if d.after > 6*time.Second {
+			t.Errorf("held for %v", d.after)
 		}
 	})
 }

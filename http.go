@@ -163,13 +163,20 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) error {
 	if err := s.roster.Reserve(); err != nil {
 		return unavailable("accepting a socket", err)
 	}
-	conn, err := s.sockets.Accept(w, r)
+	leave, err := s.enter(r.Context())
 	if err != nil {
 		s.roster.Release()
 		return err
 	}
-	s.counts.accepted.Add(1)
-	newSocket(s, conn, who).start(channels, resume)
+	conn, err := s.sockets.Accept(w, r)
+	if err != nil {
+		leave()
+		s.roster.Release()
+		return err
+	}
+	c := newSocket(s, conn, who)
+	c.turnAway = s.refuseLate(conn, w.Header())
+	c.start(channels, resume, leave)
 	return nil
 }
 
@@ -348,12 +355,15 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	case http.StatusServiceUnavailable:
-		level := slog.LevelWarn
-		if errors.Is(err, roster.ErrFull) || errors.Is(err, roster.ErrDraining) {
+		level, wait := slog.LevelWarn, retryLater
+		switch {
+		case errors.Is(err, errBusy):
+			level, wait = slog.LevelDebug, retryBusy()
+		case errors.Is(err, roster.ErrFull), errors.Is(err, roster.ErrDraining):
 			level = slog.LevelDebug // not a failure, and there may be very many
 		}
 		s.cfg.logger.Log(r.Context(), level, "a request failed", "method", r.Method, "path", r.URL.Path, "error", err)
-		setRetryAfter(w, retryLater)
+		setRetryAfter(w, wait)
 	}
 	problem.Write(w, kind.status, detail)
 }

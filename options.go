@@ -9,13 +9,19 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/reto10/chat/internal/sparinglog"
 )
+
+// warningsASecond is how many warnings with the same message are logged a second.
+const warningsASecond = 10
 
 // Defaults of the options.
 const (
 	DefaultReadLimit         = 32 << 10         // WithReadLimit
 	DefaultContentLimit      = 32 << 10         // WithContentLimit
 	DefaultMaxSockets        = 100_000          // WithMaxSockets
+	DefaultOpening           = 512              // WithOpening
 	DefaultSocketsPerUser    = 16               // WithSocketsPerUser
 	DefaultChannelsPerSocket = 128              // WithChannelsPerSocket
 	DefaultCommandRate       = 20               // WithCommandRate
@@ -76,6 +82,7 @@ type config struct {
 	noHistory  bool
 	policy     Policy
 	logger     *slog.Logger
+	sparing    *sparinglog.Handler // of the logger
 	origins    []string
 	clientAddr func(*http.Request) string
 
@@ -86,6 +93,7 @@ type config struct {
 	readLimit         int
 	contentLimit      int
 	maxSockets        int
+	opening           int
 	socketsPerUser    int
 	replaceOldest     bool
 	channelsPerSocket int
@@ -107,6 +115,7 @@ func newConfig(opts []Option) (*config, error) {
 		readLimit:         DefaultReadLimit,
 		contentLimit:      DefaultContentLimit,
 		maxSockets:        DefaultMaxSockets,
+		opening:           DefaultOpening,
 		socketsPerUser:    DefaultSocketsPerUser,
 		channelsPerSocket: DefaultChannelsPerSocket,
 		commandRate:       rate{DefaultCommandRate, DefaultCommandBurst},
@@ -128,6 +137,8 @@ func newConfig(opts []Option) (*config, error) {
 	if c.backlog < 8*c.contentLimit { // JSON can make six bytes of one
 		return nil, fmt.Errorf("chat: WithBacklog(%d) is less than 8 times WithContentLimit(%d)", c.backlog, c.contentLimit)
 	}
+	c.sparing = sparinglog.NewHandler(c.logger.Handler(), warningsASecond)
+	c.logger = slog.New(c.sparing)
 	if c.registry == nil {
 		c.registry = NewMemoryRegistry()
 	}
@@ -186,8 +197,9 @@ func WithPolicy(p Policy) Option {
 }
 
 // WithLogger replaces [slog.Default]. It is told at Warn what failed behind the
-// service, at Error of a port that panicked, at Debug of sockets that end. Tokens
-// and passwords are never logged.
+// service, at Error of a port that panicked, at Debug of sockets that end. Of
+// warnings with the same message it gets ten a second, and how many were left out.
+// Tokens and passwords are never logged.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		if l == nil {
@@ -275,6 +287,16 @@ func WithContentLimit(bytes int) Option {
 // default is [DefaultMaxSockets].
 func WithMaxSockets(n int) Option {
 	return func(c *config) error { return positive(&c.maxSockets, "WithMaxSockets", n) }
+}
+
+// WithOpening bounds the sockets of this process that are being opened at once:
+// from the upgrade until the socket has what it missed, or for a second after its
+// welcome where its peer reads slowly. Others wait for their turn before the upgrade,
+// for ten seconds at the most; then they are answered 503. So the clients of a node
+// that died do not ask the registry and the history for everything at once. The
+// default is [DefaultOpening].
+func WithOpening(n int) Option {
+	return func(c *config) error { return positive(&c.opening, "WithOpening", n) }
 }
 
 // WithSocketsPerUser bounds the sockets of one user on all nodes. One more is

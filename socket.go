@@ -61,12 +61,14 @@ type socket struct {
 	filter    filter         // of what the registry delivers
 	connected bool           // to the registry
 	replaying sync.WaitGroup // what was missed when it connected: joining and leaving wait for it
+	turnAway  func() bool    // answers the handshake with 503; nil: it is answered
 
 	// Owned by who starts the socket, then by the goroutine that reads.
 	bucket        throttle.Bucket
 	strikes       int
 	own           Place          // see subscription.from, of the user's own channel
 	subscriptions []subscription // beside everyone's channel and its own
+	ahead         readAhead      // what was read of all of these before it is sent
 }
 
 // subscription is a channel that a socket is in.
@@ -130,13 +132,22 @@ type resumption struct {
 }
 
 // start makes the socket known, says welcome and serves it from then on. It
-// returns soon; what was missed is sent by a goroutine.
-func (c *socket) start(channels []string, resume resumption) {
+// returns soon; what was missed is sent by a goroutine. leave ends the socket's turn
+// of being opened.
+func (c *socket) start(channels []string, resume resumption, leave func()) {
 	c.part = c.service.roster.Add(c)
 	c.service.expiries.Set(c, time.Until(c.who.Load().Expires))
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
+	defer func() {
+		if leave != nil {
+			leave()
+		}
+	}()
 	defer c.recover()
-	if c.connected = c.connect(); !c.connected {
+	if c.gone() {
+		return
+	}
+	if c.connected = c.connect(); !c.connected || c.gone() {
 		return
 	}
 	missed := c.welcome(channels, resume)
@@ -144,10 +155,24 @@ func (c *socket) start(channels []string, resume resumption) {
 		c.conn.Out().Uncork()
 		return
 	}
+	theirs := leave
+	leave = nil
 	c.replaying.Go(func() {
+		defer theirs()
+		defer time.AfterFunc(slowAfter, theirs).Stop()
 		defer c.recover()
+		defer func() { c.ahead = nil }()
 		c.catchUpAll(missed, resume)
 	})
+}
+
+// gone reports whether nobody is at the other end any more, or the socket is being
+// closed. Until start returns nobody reads, who would notice.
+func (c *socket) gone() bool {
+	if c.conn.Gone() {
+		c.conn.Out().Kill()
+	}
+	return c.conn.Out().Closing()
 }
 
 // Ended clears up when the connection has ended.
@@ -190,6 +215,7 @@ func (c *socket) connect() bool {
 	}
 	if n > s.cfg.socketsPerUser {
 		if !s.cfg.replaceOldest {
+			s.counts.accepted.Add(1)
 			c.Close(CloseTooMany, "too many sockets for this user")
 		} else if _, err := s.cfg.registry.Close(ctx, c.User().Name, s.cfg.socketsPerUser, CloseTooMany, "replaced by a newer socket"); err != nil {
 			s.counts.failed(portRegistry, err)
@@ -199,12 +225,15 @@ func (c *socket) connect() bool {
 	return true
 }
 
-// fail ends the socket because a port did.
+// fail ends the socket because a port did: the handshake is refused, as long as it is
+// not answered.
 func (c *socket) fail(doing string, err error) {
 	if !c.conn.Out().Closing() {
 		c.service.cfg.logger.Warn(doing, "session", c.Session(), "error", err)
 	}
-	c.Close(CloseGoingAway, "unavailable, try again later")
+	if c.turnAway == nil || !c.turnAway() {
+		c.Close(CloseGoingAway, "unavailable, try again later")
+	}
 }
 
 // welcome joins the channels in which nothing was missed, and says so. It returns
@@ -226,8 +255,9 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 	for i, channel := range channels {
 		c.subscriptions[i].channel = channel
 	}
+	c.ahead = c.readAhead(ctx, resume.from)
 	for _, channel := range c.joined() {
-		if c.conn.Out().Closing() {
+		if c.gone() {
 			return nil
 		}
 		start, asked := resume.from[channel]
@@ -257,6 +287,8 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 	if len(resume.from) > 0 || resume.unknown {
 		welcome.Recovered = &recovered
 	}
+	c.service.counts.accepted.Add(1)
+	c.turnAway = nil
 	c.tell(welcome)
 	return missed
 }
@@ -332,7 +364,10 @@ func (c *socket) after(ctx context.Context, channel string, p Place, limit int) 
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
-	msgs, err := c.service.cfg.history.After(ctx, channel, p, limit)
+	if msgs, err, ok := c.ahead.after(channel, p, limit); ok {
+		return msgs, err
+	}
+	msgs, err := c.service.reads.after(ctx, channel, p, limit)
 	c.service.counts.failed(portHistory, err)
 	return msgs, err
 }
@@ -379,6 +414,9 @@ func (c *socket) catchUp(channel string, since Place) (start Place, recovered bo
 // place of the last message sent. It reports false when some of it is gone.
 func (c *socket) replay(channel string, from Place, last *Place) (to Place, kept bool, err error) {
 	for last == nil || from.Seq < last.Seq {
+		if c.conn.Out().Closing() {
+			return from, true, fanout.ErrClosed
+		}
 		ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 		msgs, err := c.after(ctx, channel, from, replayPage)
 		cancel()
@@ -414,6 +452,9 @@ func (c *socket) replay(channel string, from Place, last *Place) (to Place, kept
 			}
 		}
 		from = msgs[len(msgs)-1].Place
+		if last == nil && len(msgs) < replayPage {
+			break // as far as it went; who joins is told where that is
+		}
 	}
 	return from, true, nil
 }

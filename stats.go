@@ -31,8 +31,9 @@ type Stats struct {
 	Logins          uint64 `json:"logins"`           // that succeeded
 	RefusedLogins   uint64 `json:"refused_logins"`   // wrong, or tried too often
 
-	// Refused by why: "draining", "forbidden", "full", "invalid" (no handshake,
-	// or a query that makes no sense), "unauthenticated", "unavailable".
+	// Refused by why: "busy" (it waited for its turn in vain), "draining",
+	// "forbidden", "full", "invalid" (no handshake, or a query that makes no sense),
+	// "unauthenticated", "unavailable".
 	RefusedBy map[string]uint64 `json:"refused_by"`
 	// RefusedCommands by the error's code: "forbidden", "invalid", "not_joined",
 	// "rate_limited", "too_large", "unavailable".
@@ -127,7 +128,7 @@ type counters struct {
 
 // init says what is counted by reason.
 func (c *counters) init() {
-	c.refused.init("draining", "forbidden", "full", "invalid", "unauthenticated", "unavailable")
+	c.refused.init("busy", "draining", "forbidden", "full", "invalid", "unauthenticated", "unavailable")
 	c.refusedCommands.init(wire.CodeForbidden, wire.CodeInvalid, wire.CodeNotJoined,
 		wire.CodeRateLimited, wire.CodeTooLarge, wire.CodeUnavailable)
 }
@@ -156,6 +157,8 @@ func whyRefused(err error) string {
 		return "invalid"
 	}
 	switch {
+	case errors.Is(err, errBusy):
+		return "busy"
 	case errors.Is(err, roster.ErrDraining):
 		return "draining"
 	case errors.Is(err, roster.ErrFull):

@@ -545,7 +545,7 @@ func (l *ledger) compare(ctx context.Context) error {
 		return nil
 	}
 	r := l.registry
-	has, err := bounded(ctx, r.server, func(ctx context.Context) ([]string, error) {
+	has, err := atOnce(ctx, r.server, func(ctx context.Context) ([]string, error) {
 		return r.client.SMembers(ctx, r.server.keys.entries(r.node)).Result()
 	})
 	if err != nil {

@@ -39,7 +39,11 @@ func (r *Registry) report(ctx context.Context, mode, node string, version int64,
 		k.left(), k.leftSizes(), k.newestOrder(), k.histories()}, users...)
 	args := append([]any{mode, node, version, r.expiry().Milliseconds(), era, newEra(), k.eventTopic(), r.publishCommand(), history}, changes...)
 	sent := time.Now()
-	answer, err := r.server.eval(ctx, reportScript, names, args...)
+	eval := r.server.evalAtOnce // sockets that connect wait for it
+	if mode == "reap" {
+		eval = r.server.eval
+	}
+	answer, err := eval(ctx, reportScript, names, args...)
 	if err != nil {
 		return reply{}, err
 	}

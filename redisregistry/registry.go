@@ -105,7 +105,7 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	r := &Registry{
 		cfg: cfg, client: client, node: newNode(),
 		orders:  orderLog{first: make(chan chan error)},
-		server:  &server{client: client, timeout: cfg.timeout, keys: keys{cfg.prefix}},
+		server:  &server{client: client, timeout: cfg.timeout, keys: keys{cfg.prefix}, room: newRoom(client)},
 		memory:  chat.NewMemoryRegistry(),
 		subs:    &subscriptions{topics: make(map[string]*subscription)},
 		tags:    []string{presenceTag},

@@ -38,9 +38,9 @@ func (s *server) start(ctx context.Context) (err error) {
 // stop ends it in good order.
 func (s *server) stop() error { return s.process.end(s.polite, endWithin) }
 
-// startRedis runs a redis-server that forgets nothing that it said it had: each
-// write is in its file before it is answered.
-func startRedis(ctx context.Context, dir string, log io.Writer) (*server, *redis.Client, error) {
+// startRedis runs a redis-server. With fsync "always" it forgets nothing that it said
+// it had: each write is in its file before it is answered.
+func startRedis(ctx context.Context, dir, fsync string, log io.Writer) (*server, *redis.Client, error) {
 	program, err := exec.LookPath("redis-server")
 	if err != nil {
 		return nil, nil, err
@@ -61,7 +61,7 @@ func startRedis(ctx context.Context, dir string, log io.Writer) (*server, *redis
 			"--dir", dir,
 			"--save", "",
 			"--appendonly", "yes",
-			"--appendfsync", "always",
+			"--appendfsync", fsync,
 		), log)
 		if err != nil {
 			return nil, err

@@ -105,12 +105,7 @@ func (c *client) session(ctx context.Context) (welcomed bool) {
 	}
 	defer conn.Close()
 	opened := time.Now()
-	leaving := context.AfterFunc(ctx, func() {
-		bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-		_ = conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second))
-		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-	})
-	defer leaving()
+	defer leaving(ctx, conn)()
 
 	_ = conn.SetReadDeadline(time.Now().Add(welcomeWithin))
 	err = c.welcome(conn, resumed)
@@ -129,15 +124,17 @@ func (c *client) session(ctx context.Context) (welcomed bool) {
 	return welcomed
 }
 
+// leaving has the client say good-bye when ctx ends. The returned function undoes it.
+func leaving(ctx context.Context, conn *websocket.Conn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+		_ = conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	})
+}
+
 // dial opens a socket that goes on from where the last one was.
 func (c *client) dial(ctx context.Context, n *node) (conn *websocket.Conn, resumed []string, err error) {
-	query := url.Values{"channel": c.channels}
-	c.mu.Lock()
-	for _, channel := range slices.Sorted(maps.Keys(c.cursors)) {
-		resumed = append(resumed, chat.FormatID(channel, c.cursors[channel].at))
-	}
-	c.mu.Unlock()
-	query["since"] = resumed
 	address := n.address
 	if c.fronted {
 		address = n.front.address
@@ -156,6 +153,26 @@ func (c *client) dial(ctx context.Context, n *node) (conn *websocket.Conn, resum
 	if err != nil {
 		return nil, nil, err
 	}
+	conn, resumed, err = c.dialWith(ctx, address, token.AccessToken)
+	if refused, ok := errors.AsType[*refusal](err); ok {
+		late := refused.status == http.StatusUnauthorized && signer == c.cluster.shortLife // on a slow line
+		if refused.status != http.StatusServiceUnavailable && !late {
+			c.report.find(findProtocol, "%s was refused by %s: %d", c.user.Name, n.name, refused.status)
+		}
+	}
+	return conn, resumed, err
+}
+
+// dialWith opens a socket that goes on from where the last one was. That it was
+// answered with an error is a [refusal].
+func (c *client) dialWith(ctx context.Context, address, token string) (conn *websocket.Conn, resumed []string, err error) {
+	query := url.Values{"channel": c.channels}
+	c.mu.Lock()
+	for _, channel := range slices.Sorted(maps.Keys(c.cursors)) {
+		resumed = append(resumed, chat.FormatID(channel, c.cursors[channel].at))
+	}
+	c.mu.Unlock()
+	query["since"] = resumed
 	dialer := websocket.Dialer{
 		HandshakeTimeout: handshakeWithin,
 		ReadBufferSize:   1024,
@@ -163,14 +180,11 @@ func (c *client) dial(ctx context.Context, n *node) (conn *websocket.Conn, resum
 		WriteBufferPool:  &c.cluster.buffers,
 		Subprotocols:     []string{"chat.v1"},
 	}
-	header := http.Header{"Authorization": {"Bearer " + token.AccessToken}}
+	header := http.Header{"Authorization": {"Bearer " + token}}
 	conn, resp, err := dialer.DialContext(ctx, "ws://"+address+"/ws/chat?"+query.Encode(), header)
 	if err != nil && resp != nil {
 		resp.Body.Close()
-		late := resp.StatusCode == http.StatusUnauthorized && signer == c.cluster.shortLife // on a slow line
-		if resp.StatusCode != http.StatusServiceUnavailable && !late {
-			c.report.find(findProtocol, "%s was refused by %s: %s", c.user.Name, n.name, resp.Status)
-		}
+		err = refusedBy(resp, err)
 	}
 	return conn, resumed, err
 }
@@ -225,6 +239,11 @@ func (c *client) welcome(conn *websocket.Conn, resumed []string) error {
 }
 
 func (c *client) read(ctx context.Context, conn *websocket.Conn) error {
+	return c.readWith(ctx, conn, func() {})
+}
+
+// readWith reads until the socket ends, and calls fn after each message.
+func (c *client) readWith(ctx context.Context, conn *websocket.Conn, fn func()) error {
 	alive := func(string) error {
 		if ctx.Err() != nil {
 			return nil // the deadline is that of leaving
@@ -250,6 +269,7 @@ func (c *client) read(ctx context.Context, conn *websocket.Conn) error {
 		switch {
 		case e.Type == "message":
 			c.message(e)
+			fn()
 		case c.hear != nil:
 			c.hear(e)
 		case e.Type == "error":
@@ -279,13 +299,17 @@ func (c *client) message(e event) {
 	}
 }
 
+// closeOf is the close code that a socket ended with, and why.
+func closeOf(err error) (code int, reason string) {
+	if closing := new(websocket.CloseError); errors.As(err, &closing) {
+		return closing.Code, fmt.Sprintf("%d %s", closing.Code, closing.Text)
+	}
+	return websocket.CloseAbnormalClosure, err.Error()
+}
+
 // closed judges how a socket ended.
 func (c *client) closed(n *node, err error, welcomed bool, age time.Duration) {
-	code := websocket.CloseAbnormalClosure
-	reason := err.Error()
-	if closing := new(websocket.CloseError); errors.As(err, &closing) {
-		code, reason = closing.Code, fmt.Sprintf("%d %s", closing.Code, closing.Text)
-	}
+	code, reason := closeOf(err)
 	c.report.tally(fmt.Sprintf("sockets that ended with %d", code))
 	switch code {
 	case int(chat.CloseTokenExpired):

@@ -77,7 +77,7 @@ func newCluster(ctx context.Context, config Config, r *report) (c *cluster, err 
 		return c, err
 	}
 	if config.uses(Redis) {
-		if c.redis, c.admin, err = startRedis(ctx, filepath.Join(c.dir, "redis"), c.log("redis")); err != nil {
+		if c.redis, c.admin, err = startRedis(ctx, filepath.Join(c.dir, "redis"), config.fsync, c.log("redis")); err != nil {
 			return c, err
 		}
 	}

@@ -34,6 +34,9 @@ type Config struct {
 	Race bool
 	// Keep leaves the directory with the logs there. It is left after findings, too.
 	Keep bool
+
+	fsync   string        // when Redis does, as its appendfsync has it
+	patient time.Duration // what Storm takes for too late; 0: stormWithin
 }
 
 // Default is a run of a minute with three nodes and 3,000 clients.
@@ -47,6 +50,7 @@ func Default() Config {
 		Registry: Redis,
 		History:  Postgres,
 		Lease:    15 * time.Second,
+		fsync:    "always",
 	}
 }
 

@@ -123,6 +123,17 @@ func (l *ledger) last(channel string, any bool) chat.Place {
 	return log.acked
 }
 
+// acknowledged is the highest place of each channel that was acknowledged.
+func (l *ledger) acknowledged() map[string]chat.Place {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	places := make(map[string]chat.Place, len(l.channels))
+	for channel, log := range l.channels {
+		places[channel] = log.acked
+	}
+	return places
+}
+
 // numbers are how many were published, acknowledged, and stored all the same.
 func (l *ledger) numbers() (published, acked, storedUnacked int) {
 	l.mu.Lock()

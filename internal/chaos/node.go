@@ -65,6 +65,7 @@ func (n *node) start(ctx context.Context) error {
 
 // kill ends it without a word to anybody.
 func (n *node) kill() error {
+	n.process.killed.Store(true)
 	err := n.process.end(syscall.SIGKILL, endWithin)
 	n.judge(false)
 	return err

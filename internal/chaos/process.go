@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,6 +24,8 @@ type process struct {
 	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended and all it said was read
+
+	killed atomic.Bool // nobody is told why its sockets end
 
 	mu      sync.Mutex // guards what follows
 	lines   []string   // what it said on stderr and stdout
@@ -111,6 +114,19 @@ func (p *process) complaints() (found []string) {
 		}
 	}
 	return found
+}
+
+// warnings are how many lines of its log are warnings or worse, and their bytes.
+func (p *process) warnings() (lines, bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range p.lines {
+		if strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR") {
+			lines++
+			bytes += len(line) + 1
+		}
+	}
+	return lines, bytes
 }
 
 func (p *process) signal(sig syscall.Signal) error {

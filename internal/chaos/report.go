@@ -27,6 +27,7 @@ const (
 	findPublish   = "publish"   // a publish neither worked nor failed in time
 	findProtocol  = "protocol"  // an answer that makes no sense
 	findProcess   = "process"   // a process that broke or did not end well
+	findLate      = "late"      // what has to be done within a time was not
 	findLeftover  = "leftover"  // something left behind
 )
 
@@ -75,6 +76,13 @@ func (r *report) add(what string, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tallies[what] += n
+}
+
+// tallied is what was tallied so far.
+func (r *report) tallied() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.tallies)
 }
 
 // published notes how long it took until a publisher had its answer.

@@ -16,13 +16,20 @@ const tail = 2 * time.Second
 // itself, which could not be carried out or was ended with ctx; what the nodes did
 // wrong is in the verdict.
 func Run(ctx context.Context, config Config, out io.Writer) (v Verdict, err error) {
+	return runWith(ctx, config, out, func(c *cluster) error {
+		strikes := plan(config)
+		c.report.say("seed %d, %d nodes, registry %s, history %s; the plan:\n%s",
+			config.Seed, config.Nodes, config.Registry, config.History, describe(strikes))
+		return c.run(ctx, strikes)
+	})
+}
+
+// runWith starts a cluster, has fn do something with it, and ends it.
+func runWith(ctx context.Context, config Config, out io.Writer, fn func(*cluster) error) (v Verdict, err error) {
 	if err := config.validate(); err != nil {
 		return Verdict{}, err
 	}
 	r := newReport(out)
-	strikes := plan(config)
-	r.say("seed %d, %d nodes, registry %s, history %s; the plan:\n%s",
-		config.Seed, config.Nodes, config.Registry, config.History, describe(strikes))
 	c, err := newCluster(ctx, config, r)
 	defer func() {
 		keep := config.Keep || err != nil || !v.OK()
@@ -36,7 +43,7 @@ func Run(ctx context.Context, config Config, out io.Writer) (v Verdict, err erro
 	if err != nil {
 		return Verdict{}, err
 	}
-	if err := c.run(ctx, strikes); err != nil {
+	if err := fn(c); err != nil {
 		return Verdict{}, err
 	}
 	return r.verdict(), nil

@@ -47,6 +47,13 @@ func raced() bool {
 func run(t *testing.T, c Config) Verdict {
 	t.Helper()
 	v, err := Run(t.Context(), c, t.Output())
+	return logged(t, v, err)
+}
+
+// logged fails the test when a run could not be carried out, and logs what it came
+// to.
+func logged(t *testing.T, v Verdict, err error) Verdict {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,6 +90,29 @@ func (o *Outbox) First(b []byte) {
 	o.first = b
 }
 
+// Fresh reports whether what First keeps is still to be sent.
+func (o *Outbox) Fresh() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.first) > 0
+}
+
+// Instead sends b in place of what First keeps, and nothing after it, as after a close
+// frame. It reports false when the peer has got that already, or nothing is sent any
+// more.
+func (o *Outbox) Instead(b []byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.first) == 0 || o.closing || o.dead {
+		return false
+	}
+	o.first = nil
+	o.dropHeld()
+	o.closing = true
+	o.push(b)
+	return true
+}
+
 // Send queues whole frames. The bytes must not change afterwards.
 func (o *Outbox) Send(frames []byte) {
 	o.mu.Lock()

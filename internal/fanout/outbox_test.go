@@ -375,3 +375,52 @@ func BenchmarkSendTCP(b *testing.B) {
 		})
 	}
 }
+
+func TestWhatComesFirstIsReplacedUntilItIsSent(t *testing.T) {
+	tests := []struct {
+		name string
+		do   func(o *fanout.Outbox) bool // Instead's answer
+		sent bool
+		want []string
+	}{
+		{"nothing was sent", func(o *fanout.Outbox) bool {
+			o.Send(textFrame("held"))
+			sent := o.Instead(textFrame("instead"))
+			o.Uncork()
+			o.Send(textFrame("late"))
+			o.Close(4000, "late")
+			return sent
+		}, true, []string{"instead"}},
+		{"something was sent", func(o *fanout.Outbox) bool {
+			o.Ahead(textFrame("ahead"))
+			return o.Instead(textFrame("late"))
+		}, false, []string{"first", "ahead"}},
+		{"closed", func(o *fanout.Outbox) bool {
+			o.Close(4000, "")
+			return o.Instead(textFrame("late"))
+		}, false, []string{"first", "close 4000 "}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			on(t, func(t *testing.T, ours, peers net.Conn) {
+				o, _ := outbox(t, ours)
+				o.First(textFrame("first"))
+				if !o.Fresh() {
+					t.Error("it is not fresh before anything was sent")
+				}
+				sent := make(chan bool, 1)
+				go func() {
+					sent <- tt.do(o)
+					end(o)
+				}()
+				want(t, peers, tt.want...)
+				if got := <-sent; got != tt.sent {
+					t.Errorf("Instead = %v, want %v", got, tt.sent)
+				}
+				if o.Fresh() {
+					t.Error("it is fresh when something was sent")
+				}
+			})
+		})
+	}
+}

@@ -119,6 +119,9 @@ func (r *Roster[S]) Draining() bool {
 	return r.draining
 }
 
+// Stopped is closed when Drain is called.
+func (r *Roster[S]) Stopped() <-chan struct{} { return r.stop }
+
 // Drain reserves nothing any more and has goAway called for every socket, spread
 // over most of the time that ctx leaves. It returns nil when all are released,
 // or ctx's error after killing the rest.

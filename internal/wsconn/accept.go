@@ -98,6 +98,15 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	return c, nil
 }
 
+// Refuse answers the handshake with an error after all, and ends the connection. It
+// reports false when the handshake was answered already, with what came first.
+func (c *Conn) Refuse(resp *http.Response) bool {
+	var b bytes.Buffer
+	resp.Proto, resp.ProtoMajor, resp.ProtoMinor, resp.Close = "HTTP/1.1", 1, 1, true
+	_ = resp.Write(&b) // to memory
+	return c.out.Instead(b.Bytes())
+}
+
 // negotiate is the server's subprotocol as the client wrote it, "" when it was
 // not offered (RFC 6455, section 4.2.2).
 func negotiate(h http.Header, spoken string) string {

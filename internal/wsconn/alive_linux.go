@@ -16,16 +16,28 @@ import (
 // goes on acknowledging the probes of its closed window; TCP_USER_TIMEOUT would
 // end it.
 func unanswered(raw syscall.RawConn, d time.Duration) (dead, known bool) {
-	bad := raw.Control(func(fd uintptr) {
-		var info syscall.TCPInfo
+	info, known, bad := tcpInfo(raw)
+	silent := time.Duration(info.Last_ack_recv) * time.Millisecond
+	dead = known && info.Unacked > 0 && info.Retransmits > 0 && silent >= d
+	return dead, known || bad != nil // one that is closed needs no beat
+}
+
+// hungUp reports whether the peer has closed its end, or the connection is broken.
+func hungUp(raw syscall.RawConn) bool {
+	const established = 1 // TCP_ESTABLISHED of netinet/tcp.h
+	info, known, bad := tcpInfo(raw)
+	return bad != nil || known && info.State != established
+}
+
+// tcpInfo asks our kernel about a connection; known is false when it does not tell.
+func tcpInfo(raw syscall.RawConn) (info syscall.TCPInfo, known bool, bad error) {
+	bad = raw.Control(func(fd uintptr) {
 		size := uint32(unsafe.Sizeof(info))
 		_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-		silent := time.Duration(info.Last_ack_recv) * time.Millisecond
 		known = errno == 0
-		dead = known && info.Unacked > 0 && info.Retransmits > 0 && silent >= d
 	})
-	return dead, known || bad != nil // one that is closed needs no beat
+	return info, known, bad
 }
 
 // multipath reports whether conn speaks Multipath TCP.

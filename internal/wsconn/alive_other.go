@@ -11,4 +11,7 @@ import (
 // unanswered knows nothing here: peers are asked by pings.
 func unanswered(syscall.RawConn, time.Duration) (dead, known bool) { return false, false }
 
+// hungUp knows nothing here: who reads notices.
+func hungUp(syscall.RawConn) bool { return false }
+
 func multipath(net.Conn) bool { return false }

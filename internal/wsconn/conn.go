@@ -70,6 +70,10 @@ func (c *Conn) Out() *fanout.Outbox { return c.out }
 // Subprotocol is the one spoken, "" for none.
 func (c *Conn) Subprotocol() string { return c.subprotocol }
 
+// Gone reports whether the peer has closed its end, as far as our kernel tells. It is
+// for who does something before Serve is called; from then on a reader notices.
+func (c *Conn) Gone() bool { return c.raw != nil && hungUp(c.raw) }
+
 // Serve has h called with what comes, until the connection ends. It is called
 // once and returns at once.
 func (c *Conn) Serve(h Handler) {
@@ -138,6 +142,9 @@ func (c *Conn) Ending() { c.wake() }
 // when none came since the beat before. Taking some of its backlog is one; such a
 // peer would see the ping only behind it.
 func (c *Conn) Beat() {
+	if c.out.Fresh() {
+		return // the handshake is not answered yet, and may be refused
+	}
 	if c.quiet {
 		dead, known := unanswered(c.raw, c.server.Heartbeat*3/4)
 		if known && !dead {

@@ -36,13 +36,23 @@ func run() int {
 	flag.BoolVar(&config.Race, "race", config.Race, "build the nodes with the race detector")
 	flag.BoolVar(&config.Keep, "keep", config.Keep, "keep the logs")
 	faults := flag.String("faults", "", "only these, comma-separated, of "+strings.Join(chaos.Faults(), ", "))
+	storm := flag.Int("storm", 0, "no faults: kill a node with so many clients, which all resume at another within a second")
 	flag.Parse()
 	if *faults != "" {
 		config.Faults = strings.Split(*faults, ",")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	verdict, err := chaos.Run(ctx, config, os.Stdout)
+	run := chaos.Run
+	if *storm > 0 {
+		config.Clients, run = *storm, chaos.Storm
+		rated := false
+		flag.Visit(func(f *flag.Flag) { rated = rated || f.Name == "rate" })
+		if !rated {
+			config.Rate = chaos.StormRate
+		}
+	}
+	verdict, err := run(ctx, config, os.Stdout)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "chaos: %v\n", err)
 		return 2

@@ -1,0 +1,103 @@
+package admission_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/internal/admission"
+	"github.com/reto10/chat/internal/leak"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+const wait = 5 * time.Second
+
+func TestThoseBeyondTheBoundEnterInTheOrderInWhichTheyCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admission.New(1, wait, nil)
+		if err := g.Enter(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		var order []int
+		var waiting sync.WaitGroup
+		for i := range 20 {
+			waiting.Go(func() {
+				if err := g.Enter(t.Context()); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				order = append(order, i)
+				mu.Unlock()
+				g.Leave()
+			})
+			synctest.Wait()
+		}
+		g.Leave()
+		waiting.Wait()
+		if !slices.IsSorted(order) || len(order) != 20 {
+			t.Errorf("entered in the order %v", order)
+		}
+	})
+}
+
+func TestWhoFindsNoRoomIsToldWhy(t *testing.T) {
+	gone := errors.New("gone")
+	tests := []struct {
+		name    string
+		stopped time.Duration // 0: never
+		leaves  time.Duration // 0: never
+		err     error
+		after   time.Duration
+	}{
+		{"in time", 0, 0, admission.ErrBusy, wait},
+		{"when it is stopped", time.Second, 0, admission.ErrStopped, time.Second},
+		{"when it has gone", 0, 2 * time.Second, gone, 2 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				stopped := make(chan struct{})
+				if tt.stopped > 0 {
+					time.AfterFunc(tt.stopped, func() { close(stopped) })
+				}
+				ctx, leave := context.WithCancelCause(t.Context())
+				defer leave(nil)
+				if tt.leaves > 0 {
+					time.AfterFunc(tt.leaves, func() { leave(gone) })
+				}
+				g := admission.New(1, wait, stopped)
+				if err := g.Enter(ctx); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				err := g.Enter(ctx)
+				if errors.Is(err, context.Canceled) {
+					err = context.Cause(ctx)
+				}
+				if !errors.Is(err, tt.err) {
+					t.Errorf("error %v, want %v", err, tt.err)
+				}
+				if diff := cmp.Diff(tt.after, time.Since(began)); diff != "" {
+					t.Errorf("waited (-want +got):\n%s", diff)
+				}
+				g.Leave()
+			})
+		})
+	}
+}
+
+func TestNobodyEntersWhatIsStopped(t *testing.T) {
+	stopped := make(chan struct{})
+	close(stopped)
+	if err := admission.New(1, wait, stopped).Enter(t.Context()); !errors.Is(err, admission.ErrStopped) {
+		t.Errorf("error %v, want %v", err, admission.ErrStopped)
+	}
+}

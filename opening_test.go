@@ -1,0 +1,359 @@
+package chat_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
+
+	"github.com/reto10/chat"
+)
+
+// holding is a registry in which sockets connect when they are let.
+type holding struct {
+	*faulty
+	entered atomic.Int32
+	let     chan struct{} // each may take one
+}
+
+func newHolding() *holding {
+	h := &holding{faulty: newFaulty(chat.MemoryLimits{}), let: make(chan struct{})}
+	h.connect = func(string) {
+		h.entered.Add(1)
+		<-h.let
+	}
+	return h
+}
+
+// dialled is how a handshake ended.
+type dialled struct {
+	conn  *websocket.Conn
+	resp  *http.Response
+	err   error
+	after time.Duration
+}
+
+// dialling dials in the background.
+func (s *server) dialling(name string, query ...string) <-chan dialled {
+	done := make(chan dialled, 1)
+	began := time.Now()
+	go func() {
+		conn, resp, err := s.tryDial(s.token(name), dialOptions{query: values(query)})
+		if conn != nil {
+			s.t.Cleanup(func() { _ = conn.CloseNow() })
+		}
+		done <- dialled{conn, resp, err, time.Since(began)}
+	}()
+	return done
+}
+
+func (d dialled) wantWelcome(t *testing.T) {
+	t.Helper()
+	if d.err != nil {
+		t.Fatal(d.err)
+	}
+	(&client{t: t, conn: d.conn}).want("welcome")
+}
+
+// wantRefusal checks an answer of 503.
+func (d dialled) wantRefusal(t *testing.T) {
+	t.Helper()
+	if d.err == nil || d.resp == nil || d.resp.StatusCode != http.StatusServiceUnavailable {
+		t.Fatalf("answer %v, %v, want 503", d.resp, d.err)
+	}
+	if after, err := strconv.Atoi(d.resp.Header.Get("Retry-After")); err != nil || after < 1 || after > 5 {
+		t.Errorf("Retry-After %q, want 1 to 5", d.resp.Header.Get("Retry-After"))
+	}
+	if kind := d.resp.Header.Get("Content-Type"); kind != "application/problem+json" {
+		t.Errorf("Content-Type %q", kind)
+	}
+}
+
+func TestSocketsBeyondTheBoundAreOpenedOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHolding()
+		s := servePipes(t, append(h.options(), chat.WithOpening(2))...)
+		var all []<-chan dialled
+		for i := range 5 {
+			all = append(all, s.dialling(fmt.Sprint("user", i)))
+			synctest.Wait()
+		}
+		for opened := range all {
+			if got, want := h.entered.Load(), int32(min(opened+2, len(all))); got != want {
+				t.Errorf("%d sockets were let in with %d open, want %d", got, opened, want)
+			}
+			h.let <- struct{}{}
+			synctest.Wait()
+		}
+		for _, one := range all {
+			(<-one).wantWelcome(t)
+		}
+	})
+}
+
+func TestAHandshakeThatWaitsInVainIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHolding()
+		s := servePipes(t, append(h.options(), chat.WithOpening(1))...)
+		first := s.dialling("first")
+		synctest.Wait()
+		second := <-s.dialling("second")
+		second.wantRefusal(t)
+		if second.after != 10*time.Second {
+			t.Errorf("it waited %v, want 10s", second.after)
+		}
+		if n := s.Stats().Sockets; n != 1 {
+			t.Errorf("%d sockets hold a place, want 1", n)
+		}
+		want := noneOf(handshakeReasons, map[string]uint64{"busy": 1})
+		if diff := cmp.Diff(want, s.Stats().RefusedBy); diff != "" {
+			t.Errorf("RefusedBy (-want +got):\n%s", diff)
+		}
+		h.let <- struct{}{}
+		(<-first).wantWelcome(t)
+	})
+}
+
+func TestWhoWaitsToBeOpenedIsRefusedWhenTheServiceDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHolding()
+		s := servePipes(t, append(h.options(), chat.WithOpening(1))...)
+		s.dialling("first")
+		synctest.Wait()
+		second := s.dialling("second")
+		synctest.Wait()
+		time.AfterFunc(time.Second, func() { close(h.let) })
+		time.AfterFunc(time.Second/2, func() { go s.Shutdown(context.Background()) })
+		refused := <-second
+		refused.wantRefusal(t)
+		if refused.after != time.Second/2 {
+			t.Errorf("it waited %v, want until the service drains", refused.after)
+		}
+		if n := s.Stats().RefusedBy["draining"]; n != 1 {
+			t.Errorf("%d refused because of draining, want 1", n)
+		}
+	})
+}
+
+func TestWhoLeavesWhileWaitingIsNotOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHolding()
+		s := servePipes(t, append(h.options(), chat.WithOpening(1))...)
+		first := s.dialling("first")
+		synctest.Wait()
+		ctx, leave := context.WithCancel(t.Context())
+		header := http.Header{"Authorization": {"Bearer " + s.token("second")}}
+		go func() {
+			_, _, err := websocket.Dial(ctx, s.url+"/ws/chat", &websocket.DialOptions{HTTPClient: s.http, HTTPHeader: header})
+			if err == nil {
+				t.Error("it was let in")
+			}
+		}()
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		if n := s.Stats().Sockets; n != 1 {
+			t.Errorf("%d sockets hold a place, want 1", n)
+		}
+		h.let <- struct{}{}
+		(<-first).wantWelcome(t)
+		synctest.Wait()
+		if n := h.entered.Load(); n != 1 {
+			t.Errorf("%d sockets were opened, want 1", n)
+		}
+	})
+}
+
+func TestASlowReaderGivesItsTurnToAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipes(t, chat.WithOpening(1))
+		id := s.publish("", "1")[0]
+		for range 20 {
+			s.publish("", strings.Repeat("x", 16<<10))
+		}
+		slow := s.dial("slow", "since", id) // reads no further than the welcome
+		quick := <-s.dialling("quick")
+		quick.wantWelcome(t)
+		if quick.after > 2*time.Second {
+			t.Errorf("it waited %v for who reads slowly", quick.after)
+		}
+		if got := len(slow.restUntil(20)); got != 20 {
+			t.Errorf("the slow one got %d messages, want 20", got)
+		}
+	})
+}
+
+// restUntil is the texts of the next n messages.
+func (c *client) restUntil(n int) (texts []string) {
+	for range n {
+		texts = append(texts, c.want("message").Content)
+	}
+	return texts
+}
+
+// countingHistory counts what is read, each of which takes a second.
+type countingHistory struct {
+	*chat.MemoryHistory
+	mu    sync.Mutex     // guards reads
+	reads map[string]int // by channel
+}
+
+func (h *countingHistory) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+	h.mu.Lock()
+	h.reads[channel]++
+	h.mu.Unlock()
+	msgs, err := h.MemoryHistory.After(ctx, channel, p, limit)
+	time.Sleep(time.Second) // of the bubble's clock
+	return msgs, err
+}
+
+func TestSocketsThatMissedTheSameShareTheReadingOfIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &countingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{}), reads: make(map[string]int)}
+		s := servePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+		from, news := s.publish("", "1", "2", "3"), s.publish("news", "a", "b")
+		var all []<-chan dialled
+		for i := range 50 {
+			all = append(all, s.dialling(fmt.Sprint("user", i), "channel", "news", "since", from[0], "since", news[0]))
+		}
+		for _, one := range all {
+			d := <-one
+			d.wantWelcome(t)
+			c := &client{t: t, conn: d.conn}
+			got := map[string][]string{}
+			for range 3 {
+				e := c.want("message")
+				got[e.Channel] = append(got[e.Channel], e.Content)
+			}
+			if diff := cmp.Diff(map[string][]string{"": {"2", "3"}, "news": {"b"}}, got); diff != "" {
+				t.Errorf("messages (-want +got):\n%s", diff)
+			}
+		}
+		for _, channel := range []string{"", "news"} {
+			if n := h.reads[channel]; n > 5 {
+				t.Errorf("%q was read %d times for 50 sockets", channel, n)
+			}
+		}
+	})
+}
+
+// A socket that resumes in many channels waits for the history about as long as one
+// in a few.
+func TestManyChannelsAreReadAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &countingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{}), reads: make(map[string]int)}
+		s := servePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+		var query []string
+		for i := range 16 {
+			channel := fmt.Sprint("c", i)
+			ids := s.publish(channel, "1", "2")
+			query = append(query, "channel", channel, "since", ids[0])
+		}
+		d := <-s.dialling("ana", query...)
+		d.wantWelcome(t)
+		if d.after > 3*time.Second {
+			t.Errorf("the welcome came after %v; a read takes a second", d.after)
+		}
+		c := &client{t: t, conn: d.conn}
+		for range 16 {
+			c.wantText("2")
+		}
+	})
+}
+
+func TestAHandshakeIsRefusedWhenAPortFailsBeforeTheWelcome(t *testing.T) {
+	down := errors.New("database down")
+	tests := []struct {
+		name string
+		arm  func(f *faulty)
+	}{
+		{"the history", func(f *faulty) { f.after = func(context.Context) error { return down } }},
+		{"the registry, connecting", func(f *faulty) { f.connected = down }},
+		{"the registry, joining", func(f *faulty) { f.joining = down }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFaulty(chat.MemoryLimits{})
+			s := serve(t, f.options()...)
+			id := s.publish("", "1")[0]
+			tt.arm(f)
+			d := <-s.dialling("ana", "since", id, "channel", "news")
+			d.wantRefusal(t)
+			eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
+			st := s.Stats()
+			if st.Accepted != 0 || st.RefusedBy["unavailable"] != 1 {
+				t.Errorf("accepted %d, refused as unavailable %d, want 0 and 1", st.Accepted, st.RefusedBy["unavailable"])
+			}
+			if list, err := s.Connected(t.Context(), ""); len(list) > 0 {
+				t.Errorf("connected: %v, %v", list, err)
+			}
+		})
+	}
+}
+
+// A heartbeat does not answer a handshake that may still be refused.
+func TestAHandshakeIsNotAnsweredByAHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFaulty(chat.MemoryLimits{})
+		s := servePipes(t, append(f.options(), chat.WithHeartbeat(time.Second))...)
+		id := s.publish("", "1")[0]
+		f.after = func(context.Context) error {
+			time.Sleep(4 * time.Second) // of the bubble's clock
+			return errors.New("database down")
+		}
+		(<-s.dialling("ana", "since", id)).wantRefusal(t)
+	})
+}
+
+func TestTheLogHasAFewLinesOfTheSameTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFaulty(chat.MemoryLimits{})
+		var log lockedBuffer
+		s := servePipes(t, append(f.options(), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))...)
+		id := s.publish("", "1")[0]
+		f.after = func(context.Context) error { return errors.New("database down") }
+		var all []<-chan dialled
+		for i := range 100 {
+			all = append(all, s.dialling(fmt.Sprint("user", i), "since", id))
+		}
+		for _, one := range all {
+			(<-one).wantRefusal(t)
+		}
+		time.Sleep(2 * time.Second) // of the bubble's clock
+		synctest.Wait()
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		if len(lines) != 11 || !strings.Contains(lines[10], "count=90") {
+			t.Errorf("%d lines, the last one %s; want 10 and one that 90 were left out", len(lines), lines[len(lines)-1])
+		}
+	})
+}
+
+// lockedBuffer is a log.
+type lockedBuffer struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
