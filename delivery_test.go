@@ -15,7 +15,7 @@ import (
 
 var (
 	deliverySeed = flag.Uint64("delivery.seed", 1, "the first seed of TestDelivery")
-	deliveryRuns = flag.Uint64("delivery.runs", 8, "how many seeds TestDelivery runs")
+	deliveryRuns = flag.Uint64("delivery.runs", 5, "how many seeds TestDelivery runs")
 )
 
 // What clients are promised holds whatever they do: see chattest.TestDelivery.

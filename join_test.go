@@ -231,7 +231,9 @@ func TestJoiningAgainKeepsNoMoreThanTheBacklog(t *testing.T) {
 	s := serve(t, append(f.options(), chat.WithContentLimit(1<<10), chat.WithBacklog(16<<10))...)
 	c := s.dial("ana", "channel", "news")
 	kept := 0
+	joining := make(chan struct{})
 	f.join = func(string) {
+		defer close(joining)
 		f.join = nil
 		for range 100 {
 			s.publish("news", strings.Repeat("x", 1<<10))
@@ -241,6 +243,7 @@ func TestJoiningAgainKeepsNoMoreThanTheBacklog(t *testing.T) {
 	}
 	c.send(`{"type":"join","channel":"news"}`)
 	c.wantClose(4003)
+	<-joining
 	if kept < 8<<10 || kept > 16<<10 {
 		t.Errorf("kept %d bytes", kept)
 	}

@@ -88,6 +88,7 @@ var broken = []struct {
 	{"to-everyone", "DeliversToTheMembersOfTheChannel", registry(func(m *memory) chat.Registry { return &joinsAll{m} })},
 	{"join-too-far", "JoinMissesNothing", registry(func(m *memory) chat.Registry { return &joinsBefore{m} })},
 	{"join-too-far-again", "JoinAgainSaysWhatWasDelivered", registry(func(m *memory) chat.Registry { return &saysMore{m} })},
+	{"join-behind-again", "JoinAgainSaysWhatWasDelivered", registry(func(m *memory) chat.Registry { return &joinsBefore{m} })},
 	{"join-from-the-history", "JoinWhereSomethingIsStoredAndNotHandedOn", registry(func(m *memory) chat.Registry { return &saysLast{memory: m} })},
 	{"join-loses-what-comes-meanwhile", "JoinWhileTheHistoryIsSlow", registry(func(m *memory) chat.Registry { return &readsThenJoins{memory: m} })},
 	{"join-forever", "JoinRespectsTheContext", registry(func(m *memory) chat.Registry { return &ignoresContext{m} })},

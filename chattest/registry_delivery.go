@@ -201,7 +201,8 @@ func testJoinBetweenStoringAndHandingOn(t *testing.T, nodes []Node) {
 	}
 }
 
-// "To one that is a member already, all up to that place has been delivered."
+// "To one that is a member already, all up to that place has been delivered, and
+// nothing behind it before the call."
 func testJoinAgain(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	channels := []string{"news", "@ana"}
@@ -218,7 +219,11 @@ func testJoinAgain(t *testing.T, nodes []Node) {
 		racing.Go(func() {
 			channel := channels[i%len(channels)]
 			for round := 0; round < 40 && !t.Failed(); round++ {
+				before := c.lastOf(channel)
 				p := s.join(c, channel)
+				if p.Seq < before {
+					t.Errorf("Join of a member says %v when %d had come before", p, before)
+				}
 				if got := max(c.lastOf(channel), from[c].Seq); got < p.Seq {
 					t.Errorf("Join of a member says %v when %d had come", p, got)
 				}

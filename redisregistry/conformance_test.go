@@ -58,6 +58,13 @@ func conform(t *testing.T, client func() redis.UniversalClient) {
 			}
 		})
 	})
+	t.Run("Delivery", func(t *testing.T) {
+		for seed := range uint64(2) {
+			t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+				chattest.TestDelivery(t, seed, func(t *testing.T) []chattest.Node { return openThree(t, client) })
+			})
+		}
+	})
 }
 
 // bucketOf is the part of the channels that one belongs to.
@@ -69,12 +76,14 @@ func bucketOf(channel string) uint32 {
 
 func conformRegistry(t *testing.T, client func() redis.UniversalClient) {
 	t.Helper()
-	chattest.TestRegistry(t, func(t *testing.T) (list []chattest.Node) {
-		for _, n := range startThree(t, client, redisregistry.WithCount(20_000)) {
-			list = append(list, chattest.Node{Registry: n.Registry, History: n.History()})
-		}
-		return list
-	})
+	chattest.TestRegistry(t, func(t *testing.T) []chattest.Node { return openThree(t, client) })
+}
+
+func openThree(t *testing.T, client func() redis.UniversalClient) (list []chattest.Node) {
+	for _, n := range startThree(t, client, redisregistry.WithCount(20_000)) {
+		list = append(list, chattest.Node{Registry: n.Registry, History: n.History()})
+	}
+	return list
 }
 
 func TestConformance(t *testing.T) {
@@ -102,11 +111,13 @@ func clusterClients(masters []*redistest.Server) func() redis.UniversalClient {
 // A registry in front of another history, here one that all nodes share by being one.
 func TestConformanceWithAnotherHistory(t *testing.T) {
 	s := redistest.Start(t, "--appendfsync", "everysec")
-	chattest.TestRegistry(t, func(t *testing.T) (list []chattest.Node) {
+	open := func(t *testing.T) (list []chattest.Node) {
 		h := otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{Count: 20_000})}
 		for _, n := range startThree(t, func() redis.UniversalClient { return clientOf(s) }, redisregistry.WithCount(20_000)) {
 			list = append(list, chattest.Node{Registry: n.Registry, History: h})
 		}
 		return list
-	})
+	}
+	chattest.TestRegistry(t, open)
+	t.Run("Delivery", func(t *testing.T) { chattest.TestDelivery(t, 1, open) })
 }

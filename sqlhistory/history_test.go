@@ -204,6 +204,15 @@ func TestBoth(t *testing.T) {
 					return []chattest.Node{{Registry: chat.NewMemoryRegistry(), History: fresh(t).open(t)}}
 				})
 			})
+			t.Run("Delivery", func(t *testing.T) {
+				for seed := range uint64(2) {
+					t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+						chattest.TestDelivery(t, seed, func(t *testing.T) []chattest.Node {
+							return []chattest.Node{{Registry: chat.NewMemoryRegistry(), History: fresh(t).open(t)}}
+						})
+					})
+				}
+			})
 			for _, tt := range tests {
 				t.Run(tt.name, func(t *testing.T) { tt.run(t, fresh(t)) })
 			}

@@ -26,7 +26,7 @@ func TestRedisAndPostgresConform(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = admin.Close() })
 	var made atomic.Int64
-	chattest.TestRegistry(t, func(t *testing.T) (nodes []chattest.Node) {
+	open := func(t *testing.T) (nodes []chattest.Node) {
 		name := fmt.Sprintf("conform%d", made.Add(1))
 		if _, err := admin.ExecContext(t.Context(), "CREATE DATABASE "+name); err != nil {
 			t.Fatal(err)
@@ -61,5 +61,9 @@ func TestRedisAndPostgresConform(t *testing.T) {
 			nodes = append(nodes, chattest.Node{Registry: registry, History: history})
 		}
 		return nodes
-	})
+	}
+	chattest.TestRegistry(t, open)
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprint("Delivery/seed ", seed), func(t *testing.T) { chattest.TestDelivery(t, seed, open) })
+	}
 }
