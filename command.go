@@ -120,60 +120,92 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	}
 	c.catching.Lock()
 	defer c.catching.Unlock()
-	// The wait for that was not the registry's.
-	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
-	defer cancel()
-	own := channel == OwnChannel(c.User().Name)
-	member := own || slices.Contains(c.channels, channel)
-	if !member && len(c.channels) >= c.service.cfg.channelsPerSocket {
+	from := c.from(channel)
+	if from == nil && len(c.subscriptions) >= c.service.cfg.channelsPerSocket {
 		return wrapf(ErrInvalid, "a socket joins at most %d channels", c.service.cfg.channelsPerSocket)
 	}
-	if !member || cmd.Since != nil {
-		// What is broadcast from now on comes after the ack.
-		out := c.conn.Out()
-		out.Cork()
-		defer out.Uncork()
-	}
-	ack := wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref}
-	var start Place
-	var err error
 	if cmd.Since == nil {
-		start, err = c.join(ctx, channel)
-	} else {
-		var recovered bool
-		start, recovered, err = c.resume(ctx, channel, *cmd.Since, member)
-		ack.Recovered = &recovered
+		return c.joinLive(cmd, from, nil)
 	}
+	of, since, err := ParseID(*cmd.Since)
+	switch {
+	case err != nil || of != channel:
+		return c.joinLive(cmd, from, &Place{}) // an id of nothing here: all may have been missed
+	case from != nil:
+		return c.joinLive(cmd, from, &since)
+	default:
+		return c.joinReplaying(cmd, since)
+	}
+}
+
+// joinLive joins a channel without a replay. The ack stands in the stream where its
+// since says: what came live up to there goes before it, the rest behind it.
+//
+// from is not nil when the socket is in the channel already: what c.from returned.
+// Then its positions never go back. since (nil: not asked, zero: not known) is
+// recovered when all that follows it was sent on this socket. It is recovered, too,
+// when it lies ahead of that and the history knows it: a client that read on by
+// itself. What is live up to it is left out then. Called with c.catching held.
+func (c *socket) joinLive(cmd wire.Command, from, since *Place) error {
+	channel := *cmd.Channel
+	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
+	defer cancel()
+	out := c.conn.Out()
+	replayed := c.filter.hold(channel)
+	defer c.filter.letGo(out, from != nil) // an error changes nothing
+	start, err := c.join(ctx, channel)
 	if err != nil {
 		return unavailable("joining a channel", err)
 	}
-	if !member {
-		c.channels = append(c.channels, channel)
+	if replayed.Epoch == start.Epoch && replayed.Seq > start.Seq {
+		start = replayed // what is live up to there is left out
 	}
-	ack.Since = FormatID(channel, start)
-	c.tell(ack)
+	if from == nil {
+		from = c.subscribe(channel)
+	}
+	if from.Epoch != start.Epoch {
+		*from = kept(start)
+	}
+	end := start
+	ack := wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref}
+	if since != nil {
+		recovered := since.Epoch == start.Epoch && since.Seq >= from.Seq
+		if recovered && since.Seq > start.Seq {
+			_, err := c.after(ctx, channel, *since, 1)
+			if err != nil && !errors.Is(err, ErrGone) {
+				return unavailable("reading what a socket missed", err)
+			}
+			if recovered = err == nil; recovered {
+				end = *since
+				*from = kept(end)
+			}
+		}
+		ack.Recovered = &recovered
+	}
+	ack.Since = FormatID(channel, end)
+	c.filter.resume(out, start, wire.Frame(ack), end)
 	return nil
 }
 
-// resume joins a channel and sends what followed an id before.
-func (c *socket) resume(ctx context.Context, channel, since string, member bool) (start Place, recovered bool, err error) {
-	if member {
-		// What is live already must not come twice.
-		if err := c.leave(channel); err != nil {
-			c.fail("leaving a channel", err) // whether it is left nobody knows
-			return Place{}, false, err
-		}
+// joinReplaying joins a channel that the socket is not in, and sends what followed
+// since before the ack. Called with c.catching held.
+func (c *socket) joinReplaying(cmd wire.Command, since Place) error {
+	channel := *cmd.Channel
+	// What is broadcast from now on comes after the ack.
+	out := c.conn.Out()
+	out.Cork()
+	defer out.Uncork()
+	start, recovered, err := c.catchUp(channel, since)
+	if err != nil {
+		return unavailable("joining a channel", err)
 	}
-	of, from, parseErr := ParseID(since)
-	if parseErr != nil || of != channel {
-		start, err = c.join(ctx, channel) // an id of nothing here: all may have been missed
-	} else {
-		start, recovered, err = c.catchUp(channel, from)
+	from := start
+	if recovered {
+		from = since
 	}
-	if err != nil && member {
-		c.fail("joining a channel again", err)
-	}
-	return start, recovered, err
+	*c.subscribe(channel) = kept(from)
+	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, Since: FormatID(channel, start), Recovered: &recovered})
+	return nil
 }
 
 func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
@@ -183,20 +215,20 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 	switch {
 	case channel == "" || channel == OwnChannel(c.User().Name):
 		return wrapf(ErrInvalid, "one's own channel is never left")
-	case !slices.Contains(c.channels, channel):
+	case c.from(channel) == nil:
 		return wrapf(ErrNotJoined, "%q is not joined", shorten(channel))
 	}
 	if err := c.leave(channel); err != nil {
 		c.fail("leaving a channel", err) // whether it is left nobody knows
 		return unavailable("leaving a channel", err)
 	}
-	c.channels = slices.DeleteFunc(c.channels, func(joined string) bool { return joined == channel })
+	c.subscriptions = slices.DeleteFunc(c.subscriptions, func(s subscription) bool { return s.channel == channel })
 	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref})
 	return nil
 }
 
 func (c *socket) leave(channel string) error {
-	defer c.seen.forget(channel) // not before: until it is left, messages come
+	defer c.filter.forget(channel) // not before: until it is left, messages come
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	err := c.service.cfg.registry.Leave(ctx, c, channel)
@@ -243,8 +275,8 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 // mayStay says whether u may be in all channels that are joined. Called by who
 // carries out commands, which alone change them.
 func (c *socket) mayStay(ctx context.Context, u User) error {
-	for _, channel := range c.channels {
-		if err := c.service.mayJoin(ctx, u, channel); err != nil {
+	for _, s := range c.subscriptions {
+		if err := c.service.mayJoin(ctx, u, s.channel); err != nil {
 			return err
 		}
 	}

@@ -63,6 +63,24 @@ func (h audited) Append(ctx context.Context, m chat.Message) (chat.Message, erro
 	return m, err
 }
 
+// table is a History that several nodes share, as in a database.
+type table struct {
+	chat.History
+	name string // read from the database, where it was put when the tables were made
+}
+
+// Identity implements chat.SharedHistory.
+func (t table) Identity(context.Context) (string, error) { return t.name, nil }
+
+// A SharedHistory has a name by which nodes see whether they share it.
+func ExampleSharedHistory() {
+	var one, other chat.SharedHistory = table{name: "orders-db/7f3a"}, table{name: "test-db/09bc"}
+	ctx := context.Background()
+	fmt.Println(must(one.Identity(ctx)) == must(other.Identity(ctx)))
+	// Output:
+	// false
+}
+
 // A History of one's own usually stands on another one.
 func ExampleHistory() {
 	history := audited{chat.NewMemoryHistory(chat.MemoryLimits{Count: 10}), func(m chat.Message) {

@@ -23,10 +23,20 @@ type History interface {
 	// After an error the message may have been stored all the same.
 	Append(ctx context.Context, m Message) (Message, error)
 
-	// After returns up to limit messages of the channel that follow p, oldest
-	// first and without a hole; none when p is the newest. The zero Place asks
-	// for the oldest that are kept. The error wraps [ErrGone] when p is unknown
-	// or the message right after it is no longer kept.
+	// After returns up to limit messages of the channel, oldest first and without a
+	// hole between them:
+	//
+	//   - for the zero Place, the oldest that are kept;
+	//   - when the message right after p is kept, what follows p;
+	//   - when p is the newest, none;
+	//   - otherwise what follows p is lost, or p is unknown. The error then wraps
+	//     [ErrGone] and comes together with messages: those behind the hole when p is
+	//     of this epoch and older than the newest, or else the oldest that are kept.
+	//     There may be none.
+	//
+	// A message that is older than the history keeps messages is never returned: it
+	// counts as no longer kept, whether or not it was deleted yet. The error is nil
+	// in the first three cases, also where a hole ends the messages early.
 	After(ctx context.Context, channel string, p Place, limit int) ([]Message, error)
 
 	// Last returns the place of the channel's newest message or, when it had
@@ -34,11 +44,13 @@ type History interface {
 	Last(ctx context.Context, channel string) (Place, error)
 }
 
-// SharedHistory is a [History] of several nodes that can say which one it is, so
-// that nodes with different histories notice.
+// SharedHistory is a [History] whose messages several nodes share. A [Registry] that
+// connects nodes can compare the names, so that nodes with different histories are
+// noticed before messages get lost between them.
 type SharedHistory interface {
-	// Identity is the same for all who share the history, and for nobody else. It is
-	// shown in errors and logs: it holds no password.
+	// Identity names the data. The name is the same on every node that shares the
+	// data, and stays the same when another server takes over with it. It is shown in
+	// errors and logs, and holds no password.
 	Identity(ctx context.Context) (string, error)
 }
 
@@ -57,7 +69,7 @@ const maxMemoryChannels = 100_000
 // default; the oldest messages go first.
 type MemoryLimits struct {
 	Count int           // messages a channel, DefaultHistoryCount
-	Age   time.Duration // of a message, DefaultHistoryAge
+	Age   time.Duration // of a message since Append, DefaultHistoryAge
 	Bytes int           // of all channels together, DefaultHistoryBytes
 }
 
@@ -86,6 +98,7 @@ type memoryChannel struct {
 
 type memoryEntry struct {
 	message Message
+	stored  time.Time // with the monotonic clock: later entries are never older
 	channel *memoryChannel
 }
 
@@ -121,7 +134,7 @@ func (h *MemoryHistory) Append(_ context.Context, m Message) (Message, error) {
 	}
 	c.last.Seq++
 	m.Place = c.last
-	e := h.order.PushBack(&memoryEntry{m, c})
+	e := h.order.PushBack(&memoryEntry{m, time.Now(), c})
 	c.entries = append(c.entries, e)
 	h.bytes += weight(m)
 	if len(c.entries) > h.limits.Count {
@@ -145,19 +158,19 @@ func (h *MemoryHistory) After(_ context.Context, channel string, p Place, limit 
 		kept = c.entries
 	}
 	oldest := last.Seq + 1 - uint64(len(kept)) // place of kept[0]
-	skip := 0
-	if p != (Place{}) {
-		if p.Epoch != last.Epoch || p.Seq > last.Seq || p.Seq+1 < oldest {
-			return nil, wrapf(ErrGone, "%s", FormatID(channel, p))
-		}
-		skip = int(p.Seq + 1 - oldest)
+	var err error
+	switch {
+	case p == Place{}:
+	case p.Epoch != last.Epoch || p.Seq > last.Seq || p.Seq+1 < oldest:
+		err = wrapf(ErrGone, "%s", FormatID(channel, p)) // all that is kept comes with it
+	default:
+		kept = kept[p.Seq+1-oldest:]
 	}
-	kept = kept[skip:]
 	msgs := make([]Message, 0, min(max(limit, 0), len(kept)))
 	for _, e := range kept[:cap(msgs)] {
 		msgs = append(msgs, e.Value.(*memoryEntry).message)
 	}
-	return msgs, nil
+	return msgs, err
 }
 
 // Last implements [History].
@@ -176,11 +189,11 @@ func (h *MemoryHistory) last(channel string) Place {
 
 func (h *MemoryHistory) beginEpoch() { h.epoch = h.base + strconv.FormatUint(h.forgot, 36) }
 
-// expire drops what is too old. Messages come in the order of their times, or
-// nearly so, whatever their channel.
+// expire drops what is too old. A message's age counts from Append, not from its
+// Time: messages are in the order of the one and only nearly in that of the other.
 func (h *MemoryHistory) expire() {
 	oldest := time.Now().Add(-h.limits.Age)
-	for e := h.order.Front(); e != nil && e.Value.(*memoryEntry).message.Time.Before(oldest); e = h.order.Front() {
+	for e := h.order.Front(); e != nil && e.Value.(*memoryEntry).stored.Before(oldest); e = h.order.Front() {
 		h.drop(e)
 	}
 }

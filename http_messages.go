@@ -95,9 +95,10 @@ func parseHistoryQuery(values url.Values) (q historyQuery, err error) {
 	return q, nil
 }
 
-// historyPage is what of a channel goes out at once, oldest first. There is more in
-// the direction that was asked for. A gap is before the page: of messages that are no
-// longer kept.
+// historyPage is what of a channel goes out at once, oldest first and without a hole
+// in it. There is more in the direction that was asked for. A gap is of messages that
+// are no longer kept: right before the page or, reading backward, between the page and
+// what it was to end at.
 type historyPage struct {
 	messages  []Message
 	more, gap bool
@@ -106,15 +107,24 @@ type historyPage struct {
 func (s *Service) pageAfter(ctx context.Context, q historyQuery) (page historyPage, err error) {
 	msgs, err := s.cfg.history.After(ctx, q.channel, q.place, q.limit+1)
 	if errors.Is(err, ErrGone) {
-		page.gap = true
-		msgs, err = s.cfg.history.After(ctx, q.channel, Place{}, q.limit+1)
+		page.gap, err = true, nil
+	}
+	if err != nil {
+		return page, err
 	}
 	n := fitting(slices.All(msgs), q.limit)
 	page.messages, page.more = msgs[:n], n < len(msgs)
-	return page, err
+	if n > 0 && !page.more {
+		// The messages end here, or before a hole: the next page says so then.
+		last, err := s.cfg.history.Last(ctx, q.channel)
+		if err != nil {
+			return page, err
+		}
+		page.more = last != msgs[n-1].Place
+	}
+	return page, nil
 }
 
-// pageBefore finds by the places, which have no holes, where the page begins.
 func (s *Service) pageBefore(ctx context.Context, q historyQuery) (page historyPage, err error) {
 	end := q.place // of the message behind the page
 	if end == (Place{}) {
@@ -127,26 +137,112 @@ func (s *Service) pageBefore(ctx context.Context, q historyQuery) (page historyP
 	if end.Seq <= 1 {
 		return page, nil // nothing was ever before it
 	}
-	count := min(uint64(q.limit)+1, end.Seq-1)
-	start := Place{Epoch: end.Epoch, Seq: end.Seq - 1 - count}
-	msgs, err := s.cfg.history.After(ctx, q.channel, start, int(count))
-	if errors.Is(err, ErrGone) { // not all of these are kept
-		msgs, err = s.cfg.history.After(ctx, q.channel, Place{}, int(count))
-	}
+	run, err := s.runBefore(ctx, q.channel, end, q.limit+1)
 	if err != nil {
 		return page, err
 	}
-	behind := slices.IndexFunc(msgs, func(m Message) bool { return m.Place.Epoch != end.Epoch || m.Place.Seq >= end.Seq })
-	if behind >= 0 {
-		msgs = msgs[:behind]
+	if len(run) == 0 || run[len(run)-1].Place.Seq != end.Seq-1 {
+		page.gap = true
+		run, err = s.runBeforeHole(ctx, q.channel, end, run, q.limit+1)
+		if err != nil || len(run) == 0 {
+			return page, err
+		}
 	}
-	if len(msgs) == 0 || msgs[len(msgs)-1].Place.Seq != end.Seq-1 {
-		return historyPage{gap: true}, nil
+	n := fitting(slices.Backward(run), q.limit)
+	page.messages, page.more = run[len(run)-n:], n < len(run)
+	if first := run[0].Place; !page.more && first.Seq > 1 {
+		page.gap = true
+		oldest, err := s.keptAfter(ctx, q.channel, Place{Epoch: first.Epoch})
+		if err != nil {
+			return page, err
+		}
+		page.more = oldest.Epoch == first.Epoch && oldest.Seq < first.Seq
 	}
-	n := fitting(slices.Backward(msgs), q.limit)
-	page.messages, page.more = msgs[len(msgs)-n:], n < len(msgs)
-	page.gap = !page.more && page.messages[0].Place.Seq > 1
 	return page, nil
+}
+
+// runBefore is the last run of messages without a hole among the count places before
+// end: it may end before a hole, and is empty where none of these is kept.
+func (s *Service) runBefore(ctx context.Context, channel string, end Place, count int) (run []Message, err error) {
+	at := Place{Epoch: end.Epoch, Seq: end.Seq - 1 - min(uint64(count), end.Seq-1)}
+	for at.Seq+1 < end.Seq {
+		msgs, err := s.cfg.history.After(ctx, channel, at, int(end.Seq-1-at.Seq))
+		hole := errors.Is(err, ErrGone)
+		if err != nil && !hole {
+			return nil, err
+		}
+		behind := func(m Message) bool { return m.Place.Epoch != end.Epoch || m.Place.Seq >= end.Seq }
+		if i := slices.IndexFunc(msgs, behind); i >= 0 {
+			msgs = msgs[:i]
+		}
+		if len(msgs) == 0 || msgs[0].Place.Seq <= at.Seq {
+			return run, nil
+		}
+		if hole {
+			run = nil
+		}
+		run = append(run, msgs...)
+		at = msgs[len(msgs)-1].Place
+	}
+	return run, nil
+}
+
+// runBeforeHole is the last run of messages before a hole that ends at end. near is
+// what runBefore found among the count places before end.
+func (s *Service) runBeforeHole(ctx context.Context, channel string, end Place, near []Message, count int) ([]Message, error) {
+	last, err := s.cfg.history.Last(ctx, channel)
+	if err != nil || last.Epoch != end.Epoch || end.Seq > last.Seq+1 {
+		return nil, err // where end is nobody knows
+	}
+	newest := uint64(0)
+	if len(near) > 0 {
+		newest = near[len(near)-1].Place.Seq
+	} else if newest, err = s.newestBefore(ctx, channel, end); err != nil || newest == 0 {
+		return nil, err
+	}
+	return s.runBefore(ctx, channel, Place{Epoch: end.Epoch, Seq: newest + 1}, count)
+}
+
+// newestBefore is the sequence number of the newest message that is kept before end, 0
+// for none. It is searched by halves: a hole may be as wide as a history.
+func (s *Service) newestBefore(ctx context.Context, channel string, end Place) (uint64, error) {
+	behind := func(seq uint64) (uint64, error) { // 0: none before end
+		p, err := s.keptAfter(ctx, channel, Place{Epoch: end.Epoch, Seq: seq})
+		if p.Epoch != end.Epoch || p.Seq <= seq || p.Seq >= end.Seq {
+			return 0, err
+		}
+		return p.Seq, err
+	}
+	kept, err := behind(0)
+	if err != nil || kept == 0 {
+		return 0, err
+	}
+	for none := end.Seq - 1; kept < none; { // nothing is kept between none and end
+		middle := kept + (none-kept)/2
+		next, err := behind(middle)
+		if err != nil {
+			return 0, err
+		}
+		if next == 0 {
+			none = middle
+		} else {
+			kept = next
+		}
+	}
+	return kept, nil
+}
+
+// keptAfter is the place of the first message that is kept behind p, the zero Place
+// for none. Where p is not known it is that of the oldest.
+func (s *Service) keptAfter(ctx context.Context, channel string, p Place) (Place, error) {
+	msgs, err := s.cfg.history.After(ctx, channel, p, 1)
+	if errors.Is(err, ErrGone) {
+		err = nil
+	}
+	if err != nil || len(msgs) == 0 {
+		return Place{}, err
+	}
+	return msgs[0].Place, nil
 }
 
 // fitting is how many of these go onto a page.

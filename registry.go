@@ -24,11 +24,13 @@ type Registry interface {
 	Disconnect(ctx context.Context, s Socket) error
 
 	// Join makes s a member of a channel. Every message after the returned place
-	// is delivered to s, in order, once; to one that is a member already, all up
-	// to that place has been delivered. The place may lie behind the history's
-	// last: what is stored and not handed on yet comes. "" is everyone's channel,
-	// which the service joins each socket to. A socket whose user's role has
-	// changed joins its channels again.
+	// is delivered to s, in order, once. To one that is a member already, all up to
+	// that place has been delivered, and nothing behind it before the call: the
+	// place never lies behind one that was delivered then. It may lie behind the
+	// history's last: what is stored and not handed on yet comes. After an error s
+	// is a member if it was one before. "" is everyone's channel, which the service
+	// joins each socket to. A socket whose user's role has changed joins its
+	// channels again.
 	Join(ctx context.Context, s Socket, channel string) (Place, error)
 
 	// Leave undoes Join. What is broadcast after it returns is not delivered.

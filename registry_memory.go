@@ -299,6 +299,22 @@ func (r *MemoryRegistry) Broadcast(ctx context.Context, m Message) error {
 	}
 }
 
+// CatchUp says that the history of a channel goes as far as last: what the sockets
+// here miss up to there is read from it and delivered. They are closed with
+// [CloseTooSlow] when that is gone, or when last is of another epoch, so that they
+// resume. A registry that may have missed messages calls it; it returns at once.
+func (r *MemoryRegistry) CatchUp(channel string, last Place) {
+	r.mu.Lock()
+	room := r.rooms[channel]
+	if u := r.owner(channel); room == nil && u != nil && u.known && u.own != last {
+		room = r.open(channel)
+	}
+	r.mu.Unlock()
+	if room != nil {
+		room.line.Expect(sequence.Place(last))
+	}
+}
+
 // addressee is the room of a channel, nil when nobody is in it.
 func (r *MemoryRegistry) addressee(channel string) *memoryRoom {
 	r.mu.Lock()

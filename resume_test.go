@@ -136,12 +136,26 @@ func TestJoinWithSinceBringsWhatWasMissedBeforeItsAck(t *testing.T) {
 	s.publish("news", "4")
 	c.wantText("4")
 
-	t.Run("again from an older id", func(t *testing.T) {
-		c.send(`{"type":"join","channel":"news","since":"` + ids[1] + `"}`)
-		c.wantText("3")
-		c.wantText("4")
+	t.Run("again from the id joined with", func(t *testing.T) {
+		c.send(`{"type":"join","channel":"news","since":"` + ids[0] + `"}`)
 		if ack := c.want("ack"); !*ack.Recovered {
-			t.Errorf("ack = %+v, want recovered", ack)
+			t.Errorf("ack = %+v, want recovered: all behind it came", ack)
+		}
+	})
+	t.Run("again from an older id", func(t *testing.T) {
+		older := chat.FormatID("news", placeOf(t, ids[0], 0))
+		c.send(`{"type":"join","channel":"news","since":"` + older + `"}`)
+		if ack := c.want("ack"); *ack.Recovered {
+			t.Errorf("ack = %+v, want not recovered: a socket does not go back", ack)
+		}
+		c.send(`{"type":"leave","channel":"news"}`)
+		c.want("ack")
+		c.send(`{"type":"join","channel":"news","since":"` + older + `"}`)
+		for _, text := range []string{"1", "2", "3", "4"} {
+			c.wantText(text)
+		}
+		if ack := c.want("ack"); !*ack.Recovered {
+			t.Errorf("ack = %+v, want recovered after leaving", ack)
 		}
 		s.publish("news", "5")
 		c.wantText("5")

@@ -58,7 +58,7 @@ type socket struct {
 	expiry   expiry.Slot // when the token ends
 	part     int         // of the roster
 
-	seen      seen           // what comes live that the replay has sent already
+	filter    filter         // of what the registry delivers
 	connected bool           // to the registry
 	replaying sync.WaitGroup // what was missed when it connected
 
@@ -68,8 +68,17 @@ type socket struct {
 
 	// catching is held while the outbox is corked: joining and leaving wait until
 	// the socket has caught up. It guards what follows.
-	catching sync.Mutex
-	channels []string // joined beside everyone's and its own
+	catching      sync.Mutex
+	own           Place          // see subscription.from, of the user's own channel
+	subscriptions []subscription // beside everyone's channel and its own
+}
+
+// subscription is a channel that a socket is in.
+type subscription struct {
+	channel string
+	// from is where the socket's stream of the channel begins: all that follows
+	// was sent on it, or a client said that it has it.
+	from Place
 }
 
 func newSocket(s *Service, conn *wsconn.Conn, who Identity) *socket {
@@ -95,22 +104,17 @@ func (c *socket) Session() string { return sessions.EncodeToString(c.session[:])
 
 // Receive is the socket's end of the fan-out.
 func (c *socket) Receive(b fanout.Batch) {
-	if c.seen.nothing() {
-		c.conn.Out().Send(b.Bytes)
+	if c.filter.active.Load() {
+		c.filter.pass(c.conn.Out(), b.Frames)
 		return
 	}
-	for _, f := range b.Frames {
-		if m, ok := f.Event.(*Message); !ok || !c.seen.has(m) {
-			c.conn.Out().Send(f.Bytes)
-		}
-	}
+	c.conn.Out().Send(b.Bytes)
 }
 
 // Deliver is for registries that have no fan-out.
 func (c *socket) Deliver(e Event) {
-	if e.Type != EventMessage || !c.seen.has(&e.Message) {
-		c.conn.Out().Send(eventFrame(&e).Bytes)
-	}
+	f := eventFrame(&e)
+	c.Receive(fanout.Batch{Bytes: f.Bytes, Frames: []fanout.Frame{f}})
 }
 
 func (c *socket) Close(code CloseCode, reason string) { c.conn.Out().Close(int(code), reason) }
@@ -225,7 +229,10 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 		ExpiresIn: secondsUntil(who.Expires),
 	}
 	recovered := !resume.unknown
-	c.channels = channels
+	c.subscriptions = make([]subscription, len(channels))
+	for i, channel := range channels {
+		c.subscriptions[i].channel = channel
+	}
 	for _, channel := range c.joined() {
 		if c.conn.Out().Closing() {
 			return nil
@@ -250,6 +257,7 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 			c.fail("joining a channel", err)
 			return nil
 		}
+		c.begins(channel, start)
 		welcome.Since = append(welcome.Since, FormatID(channel, start))
 	}
 	if len(resume.from) > 0 || resume.unknown {
@@ -262,7 +270,8 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 // catchUpAll sends what was missed, then what was broadcast meanwhile.
 func (c *socket) catchUpAll(missed []string, resume resumption) {
 	for _, channel := range missed {
-		_, ok, err := c.catchUp(channel, resume.from[channel])
+		from := resume.from[channel]
+		_, ok, err := c.catchUp(channel, from)
 		if err != nil {
 			c.fail("sending what a socket missed", err)
 			return
@@ -271,13 +280,53 @@ func (c *socket) catchUpAll(missed []string, resume resumption) {
 			c.Close(CloseTooSlow, "what was missed is no longer kept")
 			return
 		}
+		c.begins(channel, from)
 	}
 	c.conn.Out().Uncork()
 }
 
 // joined is all channels that the socket is in.
 func (c *socket) joined() []string {
-	return append([]string{"", OwnChannel(c.User().Name)}, c.channels...)
+	channels := make([]string, 0, 2+len(c.subscriptions))
+	channels = append(channels, "", OwnChannel(c.User().Name))
+	for _, s := range c.subscriptions {
+		channels = append(channels, s.channel)
+	}
+	return channels
+}
+
+// from is where the socket's stream of a channel begins, nil when it is not in the
+// channel. It is valid until subscriptions changes. Called with c.catching held.
+func (c *socket) from(channel string) *Place {
+	if channel == OwnChannel(c.User().Name) {
+		return &c.own
+	}
+	for i := range c.subscriptions {
+		if s := &c.subscriptions[i]; s.channel == channel {
+			return &s.from
+		}
+	}
+	return nil
+}
+
+// begins notes where the stream of a channel that the socket is in begins; of
+// everyone's channel nobody asks. Called with c.catching held.
+func (c *socket) begins(channel string, p Place) {
+	if from := c.from(channel); from != nil {
+		*from = kept(p)
+	}
+}
+
+// subscribe adds a channel and returns its from. Called with c.catching held.
+func (c *socket) subscribe(channel string) *Place {
+	c.subscriptions = append(c.subscriptions, subscription{channel: channel})
+	return &c.subscriptions[len(c.subscriptions)-1].from
+}
+
+// kept is p for as long as a socket lives: its epoch may be a part of a whole request.
+func kept(p Place) Place {
+	p.Epoch = strings.Clone(p.Epoch)
+	return p
 }
 
 // join makes the socket a member and returns the place that it starts from.
@@ -299,30 +348,35 @@ func (c *socket) after(ctx context.Context, channel string, p Place, limit int) 
 // catchUp sends what followed a place, as fast as the peer reads, and joins the
 // channel where that ends. It reports false when the history no longer keeps all
 // of it; the channel is joined all the same.
-func (c *socket) catchUp(channel string, from Place) (start Place, recovered bool, err error) {
+func (c *socket) catchUp(channel string, since Place) (start Place, recovered bool, err error) {
 	// Most of it is sent before joining: what is broadcast while a slow peer reads
 	// it need not wait in the backlog.
-	from, recovered, err = c.replay(channel, from, nil)
+	from, all, err := c.replay(channel, since, nil)
 	if err != nil {
 		return Place{}, false, err
 	}
-	// The history may be ahead of what is handed on: that will come live, too.
-	c.seen.store(channel, from)
+	known := all || from != since // otherwise it may be no place at all
+	if known {
+		// The history may be ahead of what is handed on: that will come live, too.
+		c.filter.setReplayed(channel, from)
+	}
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	start, err = c.join(ctx, channel)
-	if err != nil {
-		c.seen.forget(channel)
-		return Place{}, false, err
-	}
-	switch {
-	case !recovered || from.Epoch != start.Epoch:
-		c.seen.forget(channel)
-		return start, false, nil
-	case from.Seq >= start.Seq:
+	if err == nil && known && from.Epoch == start.Epoch && from.Seq > start.Seq {
 		return from, true, nil
 	}
-	c.seen.forget(channel)
+	c.filter.forget(channel) // nothing up to start comes live
+	switch {
+	case err != nil:
+		return Place{}, false, err
+	case !known || from.Epoch != start.Epoch:
+		return start, false, nil
+	case from == start:
+		return start, true, nil
+	case !all:
+		return start, false, nil
+	}
 	if _, recovered, err = c.replay(channel, from, &start); err != nil {
 		c.fail("sending what a socket missed", err)
 	}

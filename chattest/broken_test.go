@@ -79,7 +79,7 @@ type outcome struct {
 // broken is what breaks a promise each, and the test that tells.
 var broken = []struct {
 	name     string
-	caughtBy string // "" for TestRetention, which is a single one
+	caughtBy string // "" for TestRetention and TestRetentionByAge, which are single ones
 	run      func(*testing.T)
 }{
 	{"no-order", "DeliversInTheOrderOfThePlaces", registry(func(*memory) chat.Registry { return newNaive(true) })},
@@ -114,6 +114,19 @@ var broken = []struct {
 	{"shortens", "MessagesComeBackAsTheyWere", history(func(h chat.History) chat.History { return &shortens{h} })},
 	{"one-case", "ChannelsAreSeparate", history(func(h chat.History) chat.History { return &oneCase{h} })},
 	{"hangs", "ContextsThatAreOver", history(func(h chat.History) chat.History { return &hangs{h} })},
+	{"gone-with-nothing", "AfterOfWhatIsUnknownIsGone", history(func(h chat.History) chat.History { return &goneWithNothing{h} })},
+	{"begins-again-at-a-hole", "AfterGoesOnBehindAHole", holes(func(h chat.History) chat.History { return &beginsAgain{h} })},
+	{"hole-ends-the-paging", "PagesSkipHolesAndSaySo", holes(func(h chat.History) chat.History { return &goneWithNothing{h} })},
+	{"hole-not-noticed", "ResumingOverAHoleIsALoss", holes(func(h chat.History) chat.History { return &skips{h} })},
+	{"keeps-old-ones", "", retentionByAge(func(age time.Duration) chat.History {
+		return chat.NewMemoryHistory(chat.MemoryLimits{Age: age + age/4})
+	})},
+	{"keeps-too-short", "", retentionByAge(func(age time.Duration) chat.History {
+		return chat.NewMemoryHistory(chat.MemoryLimits{Age: age / 2})
+	})},
+	{"age-by-a-nodes-clock", "", retentionByAge(func(age time.Duration) chat.History {
+		return &trustsTimes{chat.NewMemoryHistory(chat.MemoryLimits{Age: time.Hour}), age}
+	})},
 	{"keeps-all", "", retention(func(int) chat.History { return memoryHistory() })},
 	{"keeps-nothing", "", retention(func(n int) chat.History { return chat.NewMemoryHistory(chat.MemoryLimits{Count: n / 2}) })},
 	{"hole-after-trimming", "", retention(func(n int) chat.History {
@@ -139,6 +152,21 @@ func history(breaks func(chat.History) chat.History) func(*testing.T) {
 func retention(open func(count int) chat.History) func(*testing.T) {
 	return func(t *testing.T) {
 		chattest.TestRetention(t, func(_ *testing.T, count int) []chat.History { return []chat.History{open(count)} })
+	}
+}
+
+func retentionByAge(open func(age time.Duration) chat.History) func(*testing.T) {
+	return func(t *testing.T) {
+		chattest.TestRetentionByAge(t, func(_ *testing.T, age time.Duration) []chat.History { return []chat.History{open(age)} })
+	}
+}
+
+func holes(breaks func(chat.History) chat.History) func(*testing.T) {
+	return func(t *testing.T) {
+		chattest.TestHoles(t, func(*testing.T) (chat.History, func(string, uint64)) {
+			s := newSparse()
+			return breaks(s), s.remove
+		})
 	}
 }
 
@@ -451,6 +479,50 @@ func (h *neverGone) After(ctx context.Context, channel string, p chat.Place, lim
 		return h.History.After(ctx, channel, chat.Place{}, limit)
 	}
 	return msgs, err
+}
+
+// goneWithNothing does not say what is behind a hole.
+type goneWithNothing struct{ chat.History }
+
+func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+	msgs, err := h.History.After(ctx, channel, p, limit)
+	if err != nil {
+		return nil, err
+	}
+	return msgs, nil
+}
+
+// beginsAgain goes on with the oldest where it should with what is behind a hole.
+type beginsAgain struct{ chat.History }
+
+func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+	msgs, err := h.History.After(ctx, channel, p, limit)
+	if errors.Is(err, chat.ErrGone) {
+		msgs, _ = h.History.After(ctx, channel, chat.Place{}, limit)
+	}
+	return msgs, err
+}
+
+// skips goes on behind a hole as if there were none.
+type skips struct{ chat.History }
+
+func (h *skips) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+	msgs, err := h.History.After(ctx, channel, p, limit)
+	if len(msgs) > 0 {
+		err = nil
+	}
+	return msgs, err
+}
+
+// trustsTimes forgets by the time that a message carries.
+type trustsTimes struct {
+	chat.History
+	age time.Duration
+}
+
+func (h *trustsTimes) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+	msgs, err := h.History.After(ctx, channel, p, limit)
+	return slices.DeleteFunc(msgs, func(m chat.Message) bool { return time.Since(m.Time) > h.age }), err
 }
 
 type noEpoch struct{ chat.History }

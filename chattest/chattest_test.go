@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/chattest"
@@ -30,6 +31,12 @@ func TestMemoryHistory(t *testing.T) {
 func TestMemoryHistoryRetention(t *testing.T) {
 	chattest.TestRetention(t, func(_ *testing.T, count int) []chat.History {
 		return []chat.History{chat.NewMemoryHistory(chat.MemoryLimits{Count: count})}
+	})
+}
+
+func TestMemoryHistoryRetentionByAge(t *testing.T) {
+	chattest.TestRetentionByAge(t, func(_ *testing.T, age time.Duration) []chat.History {
+		return []chat.History{chat.NewMemoryHistory(chat.MemoryLimits{Age: age})}
 	})
 }
 

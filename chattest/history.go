@@ -18,7 +18,8 @@ import (
 // TestHistory tests a history. open is called once for each test and makes what is
 // empty: one History, or several on one backend, as nodes that share it have them.
 // The tests spread over these. What has to be closed open leaves to t.Cleanup. It
-// keeps 20,000 messages of a channel or more. What [TestRetention] tests is apart.
+// keeps 20,000 messages of a channel or more. What [TestRetention],
+// [TestRetentionByAge] and [TestHoles] test is apart.
 func TestHistory(t *testing.T, open func(t *testing.T) []chat.History) {
 	tests := []struct {
 		name string
@@ -73,7 +74,10 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 			msgs, err := a.at(n).After(context.Background(), "c", at, 50)
 			switch {
 			case errors.Is(err, chat.ErrGone):
-				at = chat.Place{}
+				a.wantFollow(chat.Place{}, msgs)
+				if len(msgs) > 0 && msgs[0].Place.Seq <= at.Seq+1 {
+					t.Errorf("what is kept behind %v begins with %v", at, msgs[0].Place)
+				}
 			case err != nil:
 				t.Error(err)
 			default:
@@ -143,7 +147,11 @@ func (a archive) lookAtKept(kept []chat.Message, count int, last chat.Place) (fo
 		if tt.gone && !errors.Is(err, chat.ErrGone) || !tt.gone && err != nil {
 			found = append(found, fmt.Sprintf("after %s, %v: %d messages, %v", tt.name, tt.p, len(msgs), err))
 		}
-		a.wantFollow(tt.p, msgs)
+		if !tt.gone {
+			a.wantFollow(tt.p, msgs)
+		} else if len(msgs) != 1 || msgs[0].Place != oldest {
+			found = append(found, fmt.Sprintf("after %s, %v: %d messages, want the oldest that is kept", tt.name, tt.p, len(msgs)))
+		}
 	}
 	return found
 }
@@ -407,7 +415,7 @@ func testAfter(a archive) {
 	}
 }
 
-// "The error wraps ErrGone when p is unknown."
+// "When p is unknown, the error wraps ErrGone and comes with the oldest that are kept."
 func testAfterUnknown(a archive) {
 	for _, channel := range []string{"empty", "c"} {
 		if channel == "c" {
@@ -427,8 +435,13 @@ func testAfterUnknown(a archive) {
 			"something that is no epoch": {Epoch: "'; --", Seq: 1},
 		} {
 			for _, limit := range []int{0, 10} {
-				if msgs, err := a.at(1).After(a.Context(), channel, p, limit); !errors.Is(err, chat.ErrGone) {
+				msgs, err := a.at(1).After(a.Context(), channel, p, limit)
+				if !errors.Is(err, chat.ErrGone) {
 					a.Errorf("%s of %q, %v, limit %d: %d messages, %v, want ErrGone", name, channel, p, limit, len(msgs), err)
+				}
+				want := min(limit, int(last.Seq))
+				if len(msgs) != want || want > 0 && msgs[0].Place.Seq != 1 {
+					a.Errorf("%s of %q, %v, limit %d: %v, want the oldest %d", name, channel, p, limit, msgs, want)
 				}
 			}
 		}

@@ -120,7 +120,7 @@ type Query struct {
 type Page struct {
 	Messages []Message // oldest first
 	More     bool      // there are further ones, in the direction that was asked for
-	Gap      bool      // the message right before these is no longer kept
+	Gap      bool      // messages right before these are no longer kept or, with Before, right behind them
 }
 
 // Messages reads the history of a channel, which the user has to be allowed to

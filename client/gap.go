@@ -74,10 +74,7 @@ func (s *session) fillOne(ctx context.Context, g gap) error {
 		case !first && page.Gap:
 			return errors.New("it is no longer kept")
 		case first:
-			// Ids do not tell whether this page stands before what comes live: it does
-			// when the message before that is kept, as it begins with the oldest.
-			before, err := c.page(ctx, Query{Channel: g.channel.name, Before: g.live, Limit: 1})
-			if err != nil || len(before.Messages) == 0 {
+			if before, err := s.isBefore(ctx, page, g); !before {
 				return err
 			}
 		}
@@ -86,6 +83,25 @@ func (s *session) fillOne(ctx context.Context, g gap) error {
 		}
 		after = page.Messages[len(page.Messages)-1].ID
 	}
+}
+
+// isBefore reports whether the first page behind g.after is older than what comes
+// live, which is not on it. Ids do not tell the order: it is when there is a message
+// before g.live that is not before the page as well.
+func (s *session) isBefore(ctx context.Context, page Page, g gap) (bool, error) {
+	live, err := s.client.page(ctx, Query{Channel: g.channel.name, Before: g.live, Limit: 1})
+	if err != nil || len(live.Messages) == 0 {
+		return false, err
+	}
+	newest := live.Messages[0].ID
+	if slices.ContainsFunc(page.Messages, func(m Message) bool { return m.ID == newest }) {
+		return true, nil
+	}
+	first, err := s.client.page(ctx, Query{Channel: g.channel.name, Before: page.Messages[0].ID, Limit: 1})
+	if err != nil {
+		return false, err
+	}
+	return len(first.Messages) == 0 || first.Messages[0].ID != newest, nil
 }
 
 // page is Messages, repeated when the server cannot answer.

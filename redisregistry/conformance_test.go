@@ -2,8 +2,10 @@ package redisregistry_test
 
 import (
 	"fmt"
+	"hash/fnv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -16,33 +18,59 @@ import (
 var prefixes atomic.Int64
 
 // startThree makes three nodes that share what nobody else does.
-func startThree(t *testing.T, client func() redis.UniversalClient, count int) (nodes []*node) {
-	prefix := redisregistry.WithPrefix(fmt.Sprintf("test%d:", prefixes.Add(1)))
+func startThree(t *testing.T, client func() redis.UniversalClient, opts ...redisregistry.Option) (nodes []*node) {
+	opts = append(opts, redisregistry.WithPrefix(fmt.Sprintf("test%d:", prefixes.Add(1))))
 	for range 3 {
-		nodes = append(nodes, start(t, client(), prefix, redisregistry.WithCount(count)))
+		nodes = append(nodes, start(t, client(), opts...))
 	}
 	return nodes
 }
 
 func conform(t *testing.T, client func() redis.UniversalClient) {
 	t.Helper()
-	histories := func(t *testing.T, count int) (list []chat.History) {
-		for _, n := range startThree(t, client, count) {
+	histories := func(t *testing.T, opt redisregistry.Option) (list []chat.History) {
+		for _, n := range startThree(t, client, opt) {
 			list = append(list, n.History())
 		}
 		return list
 	}
 	t.Run("Registry", func(t *testing.T) { conformRegistry(t, client) })
 	t.Run("History", func(t *testing.T) {
-		chattest.TestHistory(t, func(t *testing.T) []chat.History { return histories(t, 20_000) })
+		chattest.TestHistory(t, func(t *testing.T) []chat.History { return histories(t, redisregistry.WithCount(20_000)) })
 	})
-	t.Run("Retention", func(t *testing.T) { chattest.TestRetention(t, histories) })
+	t.Run("Retention", func(t *testing.T) {
+		chattest.TestRetention(t, func(t *testing.T, count int) []chat.History { return histories(t, redisregistry.WithCount(count)) })
+	})
+	t.Run("RetentionByAge", func(t *testing.T) {
+		chattest.TestRetentionByAge(t, func(t *testing.T, age time.Duration) []chat.History { return histories(t, redisregistry.WithAge(age)) })
+	})
+	t.Run("Holes", func(t *testing.T) {
+		chattest.TestHoles(t, func(t *testing.T) (chat.History, func(string, uint64)) {
+			prefix := fmt.Sprintf("test%d:", prefixes.Add(1))
+			n, c := start(t, client(), redisregistry.WithPrefix(prefix)), client()
+			t.Cleanup(func() { c.Close() })
+			return n.History(), func(channel string, seq uint64) {
+				t.Helper()
+				stream := fmt.Sprintf("%s{%d}:s:%s", prefix, bucketOf(channel), channel)
+				if n, err := c.XDel(t.Context(), stream, fmt.Sprint(seq, "-0")).Result(); err != nil || n != 1 {
+					t.Fatalf("deleting %d of %q: %d, %v", seq, channel, n, err)
+				}
+			}
+		})
+	})
+}
+
+// bucketOf is the part of the channels that one belongs to.
+func bucketOf(channel string) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(channel)) // never fails
+	return h.Sum32() % 256
 }
 
 func conformRegistry(t *testing.T, client func() redis.UniversalClient) {
 	t.Helper()
 	chattest.TestRegistry(t, func(t *testing.T) (list []chattest.Node) {
-		for _, n := range startThree(t, client, 20_000) {
+		for _, n := range startThree(t, client, redisregistry.WithCount(20_000)) {
 			list = append(list, chattest.Node{Registry: n.Registry, History: n.History()})
 		}
 		return list
@@ -76,7 +104,7 @@ func TestConformanceWithAnotherHistory(t *testing.T) {
 	s := redistest.Start(t, "--appendfsync", "everysec")
 	chattest.TestRegistry(t, func(t *testing.T) (list []chattest.Node) {
 		h := otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{Count: 20_000})}
-		for _, n := range startThree(t, func() redis.UniversalClient { return clientOf(s) }, 20_000) {
+		for _, n := range startThree(t, func() redis.UniversalClient { return clientOf(s) }, redisregistry.WithCount(20_000)) {
 			list = append(list, chattest.Node{Registry: n.Registry, History: h})
 		}
 		return list

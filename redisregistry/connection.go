@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/reto10/chat"
 )
 
 const (
@@ -24,8 +22,9 @@ const (
 	// unnoticed, and round how often at some of the channels.
 	rounds = time.Minute
 	round  = time.Second
-	// lookups are how many channels are looked at at the same time.
-	lookups = 8
+	// lookups are how many channels are looked at at the same time: as many as go to
+	// Redis together.
+	lookups = maxBatch
 )
 
 // keepConnected has a listener whenever Redis allows one.
@@ -144,11 +143,6 @@ func (r *Registry) start(ctx context.Context, l *listener) error {
 			return err
 		}
 	}
-	if _, err := bounded(ctx, r.server, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, r.server.checkIn(ctx, time.Now())
-	}); err != nil {
-		return err
-	}
 	if err := r.alignEvents(ctx); err != nil {
 		return err
 	}
@@ -206,14 +200,12 @@ func (r *Registry) findSharding(ctx context.Context) error {
 }
 
 // catchUp looks for messages that were missed: in all channels when Redis is back,
-// and now and then in each, because pub/sub loses without a word. It has the newest
-// one delivered, in front of which the registry in memory notices the gap.
+// and now and then in each, because pub/sub loses without a word.
 func (r *Registry) catchUp(ctx context.Context) {
 	tick := time.NewTicker(round)
 	defer tick.Stop()
-	late := make(map[string]chat.Place)  // to be looked at now
-	later := make(map[string]chat.Place) // in this round
-	atOnce := 0                          // of these
+	var late, later []string // to be looked at now, and in this round
+	atOnce := 0              // of these
 	for {
 		select {
 		case <-ctx.Done():
@@ -228,76 +220,52 @@ func (r *Registry) catchUp(ctx context.Context) {
 				later = r.subs.channels()
 				atOnce = len(later)*int(round)/int(rounds) + 1
 			}
-			for n := atOnce; n > 0 && len(later) > 0; n-- {
-				for channel, newest := range later {
-					late[channel] = newest
-					delete(later, channel)
-					break
-				}
-			}
+			n := min(atOnce, len(later))
+			late, later = append(late, later[:n]...), later[n:]
 		}
 		late = r.lookAt(ctx, late)
 	}
 }
 
 // lookAt looks at channels and returns those where it failed.
-func (r *Registry) lookAt(ctx context.Context, channels map[string]chat.Place) map[string]chat.Place {
-	type lookup struct {
-		channel string
-		newest  chat.Place
-		err     error
-	}
-	ask, answers := make(chan lookup), make(chan lookup)
+func (r *Registry) lookAt(ctx context.Context, channels []string) (failed []string) {
+	var mu sync.Mutex // guards failed and next
+	next := 0
+	var looking sync.WaitGroup
 	for range min(lookups, len(channels)) {
-		r.running.Go(func() {
-			for l := range ask {
-				l.err = r.look(ctx, l.channel, l.newest)
-				answers <- l
+		looking.Go(func() {
+			for {
+				mu.Lock()
+				if next == len(channels) {
+					mu.Unlock()
+					return
+				}
+				channel := channels[next]
+				next++
+				mu.Unlock()
+				if err := r.look(ctx, channel); err != nil {
+					mu.Lock()
+					failed = append(failed, channel)
+					mu.Unlock()
+				}
 			}
 		})
 	}
-	go func() {
-		defer close(ask)
-		for channel, newest := range channels {
-			ask <- lookup{channel, newest, nil}
-		}
-	}()
-	failed := make(map[string]chat.Place)
-	for range len(channels) {
-		if l := <-answers; l.err != nil {
-			failed[l.channel] = l.newest
-		}
-	}
+	looking.Wait()
 	return failed
 }
 
-func (r *Registry) look(ctx context.Context, channel string, newest chat.Place) error {
+// look finds out how far the history of a channel goes: the registry in memory reads
+// what its sockets miss of it, or closes them when that is gone.
+func (r *Registry) look(ctx context.Context, channel string) error {
 	if err := r.ready(); err != nil {
 		return err
 	}
-	m, err := r.newest(ctx, channel, newest)
-	if err != nil || m.Place == (chat.Place{}) {
-		return err
-	}
-	return r.deliver(ctx, m)
-}
-
-// newest reads the newest message of a channel; it is none, without a place, when
-// there is none, or when that is known.
-func (r *Registry) newest(ctx context.Context, channel string, known chat.Place) (chat.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
 	defer cancel()
-	h := *r.history.Load()
-	last, err := h.Last(ctx, channel)
-	if err != nil || last.Seq == 0 || last == known {
-		return chat.Message{}, err
+	last, err := (*r.history.Load()).Last(ctx, channel)
+	if err == nil {
+		r.memory.CatchUp(channel, last)
 	}
-	msgs, err := h.After(ctx, channel, chat.Place{Epoch: last.Epoch, Seq: last.Seq - 1}, 1)
-	if errors.Is(err, chat.ErrGone) {
-		return chat.Message{}, nil // nobody can have it any more
-	}
-	if err != nil || len(msgs) == 0 {
-		return chat.Message{}, err
-	}
-	return msgs[0], nil
+	return err
 }

@@ -18,12 +18,13 @@
 //
 // # Messages
 //
-// To publish is one script: it gives the message its place, keeps it in the channel's
-// stream, which is trimmed by count and age, and publishes it. A node subscribes to
-// the channels that its sockets are in, and to no others. Whoever gets a message out
-// of turn reads the missing ones from the stream first; a message that was lost
-// without a later one to show it is found within about a minute, and at once when
-// the connection was lost, too.
+// To publish is one script: it keeps the message in the channel's stream, which is
+// trimmed by count and age, gives it its position and publishes it. If any of that is
+// refused the publisher gets an error, and no position is left without its message. A
+// node subscribes to the channels that its sockets are in, and to no others. A node
+// that gets a message out of turn reads the missing ones from the stream first; a
+// message that was lost without a later one to show it is found within about a minute,
+// and at once when the connection was lost, too.
 //
 // With another History, one in SQL, say, Broadcast publishes what that has stored.
 // It has to be one that all nodes share. What it has stored when Redis cannot be
@@ -34,12 +35,27 @@
 // No socket is closed. What needs Redis (publishing, connecting, joining, listing
 // who is connected) fails at once until it is back; [Registry.Check] says so, which
 // goes by a probe that this node publishes and has to hear every second. What was
-// acknowledged is delivered when Redis is back, in order and once.
+// acknowledged is delivered when the same Redis process is back, in order and once.
 //
-// A Redis that comes back empty, or with less than the nodes have seen (its disk or
-// its replica lagged behind), begins a new epoch in the channels concerned: places
-// are never used twice, and clients that resume are told that something is lost. How
-// much can be lost is the server's configuration: appendfsync, min-replicas-to-write.
+// # Redis starts again, or a replica takes over
+//
+// What a Redis has when it starts may be older than what it has acknowledged: its file
+// lags behind (appendfsync everysec), is a snapshot, or was replaced by a copy; a
+// replica that takes over may lag behind; and it may have nothing. Nothing in the data
+// says which. So all channels begin a new epoch whenever another process serves the
+// data (Redis' run_id), before anything is acknowledged or read, whichever node comes
+// first. Positions are never used twice. Connected clients are closed with
+// [chat.CloseTooSlow], resume, and are told that messages may be missing
+// ("recovered": false); what is acknowledged from then on reaches everybody.
+//
+// In a Redis Cluster this goes for the channels of the master that is another one, or
+// that slots were moved from. [WithDurableRedis] says that a restart loses nothing:
+// then epochs go on, and clients notice nothing.
+//
+// A Redis that is emptied while it runs, or whose keys are restored one by one, is
+// noticed where keys are missing, and no sooner than the channel is used or looked at,
+// about once a minute. What a master acknowledges after a replica has taken its place,
+// because it has not noticed, is lost: min-replicas-to-write bounds that.
 //
 // # Presence
 //

@@ -22,27 +22,43 @@ const maxChannels = 100_000
 // History is the [chat.History] on a Registry's Redis. What it has appended is
 // published to all nodes already.
 //
-// It keeps things as durably as Redis is set up to. When Redis comes back with less
-// than what the nodes have seen, the channels concerned begin a new epoch.
+// It keeps things as durably as Redis is set up to. All channels begin a new epoch
+// when Redis was started again or a replica took its place, whatever that has of the
+// messages, unless [WithDurableRedis] says that nothing acknowledged is ever missing.
 // Its methods are safe for concurrent use.
 type History struct {
 	registry *Registry
 	calls    atomic.Uint64
-	lanes    []lane // one, or one for each bucket of a cluster
+	lanes    []lanes // one, or one for each bucket of a cluster
 }
 
+// lanes are one for each script.
+type lanes struct{ publish, after, last lane }
+
 func newHistory(r *Registry) *History {
-	h := &History{registry: r, lanes: make([]lane, 1)}
+	h := &History{registry: r, lanes: make([]lanes, 1)}
 	if _, cluster := r.client.(*redis.ClusterClient); cluster {
-		h.lanes = make([]lane, buckets) // no master waits for another
+		h.lanes = make([]lanes, buckets) // no master waits for another
 	}
 	for i := range h.lanes {
-		h.lanes[i].server, h.lanes[i].script = r.server, publishScript
+		l := &h.lanes[i]
+		l.publish = lane{server: r.server, script: publishScript, most: maxBatch}
+		l.after = lane{server: r.server, script: afterScript, most: maxReads}
+		l.last = lane{server: r.server, script: lastScript, most: maxBatch}
 	}
 	return h
 }
 
-func (h *History) lane(channel string) *lane { return &h.lanes[bucketOf(channel)%len(h.lanes)] }
+func (h *History) of(channel string) *lanes { return &h.lanes[bucketOf(channel)%len(h.lanes)] }
+
+// common is the arguments that every script begins with.
+func (h *History) common(channel string) []any {
+	durable := ""
+	if h.registry.cfg.durable {
+		durable = "1"
+	}
+	return []any{newEra(), durable, channel}
+}
 
 // body is what is stored of a message beside its place and channel.
 type body struct {
@@ -62,34 +78,18 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 		return chat.Message{}, fmt.Errorf("redisregistry: encoding a message: %w", err)
 	}
 	k := r.server.keys
-	before := r.server.sighted(m.Channel)
 	name := r.node + "-" + strconv.FormatUint(h.calls.Add(1), 36)
-	reply, err := h.lane(m.Channel).run(ctx, []string{k.places(m.Channel), k.stream(m.Channel), k.call(m.Channel, name)},
-		newEra(), m.Channel, text, r.cfg.count, r.cfg.age.Milliseconds(), k.topic(m.Channel),
-		r.publishCommand(), name, maxChannels)
-	if err != nil {
-		return chat.Message{}, fmt.Errorf("redisregistry: storing a message: %w", err)
-	}
-	parts, err := words(reply, 3)
-	if err != nil {
-		return chat.Message{}, fmt.Errorf("redisregistry: storing a message: %w", err)
-	}
-	total, err := strconv.ParseUint(parts[2], 10, 64)
+	reply, err := h.of(m.Channel).publish.run(ctx, []string{k.places(m.Channel), k.stream(m.Channel), k.call(m.Channel, name)},
+		append(h.common(m.Channel), text, r.cfg.count, r.cfg.age.Milliseconds(), k.topic(m.Channel),
+			r.publishCommand(), name, maxChannels)...)
 	if err == nil {
-		m.Place, err = parsePlace(parts[0], parts[1])
+		m.Place, err = placeOf(reply)
 	}
 	if err != nil {
+		// It may have been stored all the same, and not published.
+		r.untold.add(m.Channel)
 		return chat.Message{}, fmt.Errorf("redisregistry: storing a message: %w", err)
 	}
-	if m.Place.Epoch == before.place.Epoch && total <= before.total {
-		// It went to a place that had another message when this call began: whoever
-		// knows that one would never get this.
-		_, err := bounded(ctx, r.server, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, r.server.checkIn(ctx, time.Now())
-		})
-		return chat.Message{}, fmt.Errorf("redisregistry: storing a message: %w", errors.Join(errRegressed, err))
-	}
-	r.server.see(m, total, name)
 	return m, nil
 }
 
@@ -97,59 +97,54 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 func (h *History) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
 	r := h.registry
 	k := r.server.keys
-	gone := func() error {
-		return fmt.Errorf("redisregistry: after %s: %w", chat.FormatID(channel, p), chat.ErrGone)
+	reply, err := h.of(channel).after.run(ctx, []string{k.places(channel), k.stream(channel)},
+		append(h.common(channel), p.Epoch, strconv.FormatUint(p.Seq, 10), max(limit, 1), r.cfg.age.Milliseconds())...)
+	var found []string
+	if err == nil {
+		found, err = texts(reply)
 	}
-	reply, err := r.server.eval(ctx, afterScript, []string{k.places(channel), k.stream(channel)},
-		channel, p.Epoch, strconv.FormatUint(p.Seq, 10), max(limit, 1))
+	if err == nil && len(found) < 2 {
+		err = fmt.Errorf("an answer of another form: %q", found)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("redisregistry: reading the history: %w", err)
 	}
-	found, err := texts(reply)
-	if err != nil {
-		return nil, fmt.Errorf("redisregistry: reading the history: %w", err)
-	}
-	if len(found) < 2 {
-		return nil, gone()
-	}
-	last, err := parsePlace(found[0], found[1])
-	if err != nil {
-		return nil, fmt.Errorf("redisregistry: reading the history: %w", err)
-	}
-	found = found[2:]
-	if p != (chat.Place{}) {
-		last.Epoch = p.Epoch
-		if len(found) == 0 && p.Seq < last.Seq {
-			return nil, gone() // too old
-		}
-	}
+	era, gone, found := found[0], found[1] != "", found[2:]
 	msgs := make([]chat.Message, 0, len(found)/2)
-	for i := 0; i+1 < len(found); i += 2 {
-		m, err := decode(channel, last.Epoch, found[i], found[i+1])
+	for i := 0; i+1 < len(found) && len(msgs) < limit; i += 2 {
+		m, err := decode(channel, era, found[i], found[i+1])
 		if err != nil {
 			return nil, fmt.Errorf("redisregistry: reading the history: %w", err)
 		}
-		if (i > 0 || p != (chat.Place{})) && m.Place.Seq != p.Seq+1 {
-			return nil, gone() // trimmed, or somebody's XDEL
-		}
-		p = m.Place
 		msgs = append(msgs, m)
 	}
-	return msgs[:min(len(msgs), max(limit, 0))], nil
+	if gone {
+		return msgs, fmt.Errorf("redisregistry: after %s: %w", chat.FormatID(channel, p), chat.ErrGone)
+	}
+	return msgs, nil
 }
 
 // Last implements [chat.History].
 func (h *History) Last(ctx context.Context, channel string) (chat.Place, error) {
-	s := h.registry.server
-	reply, err := s.eval(ctx, lastScript, []string{s.keys.places(channel)}, newEra(), channel)
-	if err != nil {
-		return chat.Place{}, fmt.Errorf("redisregistry: reading a channel's last place: %w", err)
+	reply, err := h.of(channel).last.run(ctx, []string{h.registry.server.keys.places(channel)}, h.common(channel)...)
+	var p chat.Place
+	if err == nil {
+		p, err = placeOf(reply)
 	}
-	parts, err := words(reply, 2)
 	if err != nil {
-		return chat.Place{}, fmt.Errorf("redisregistry: reading a channel's last place: %w", err)
+		return chat.Place{}, fmt.Errorf("redisregistry: reading a channel's last position: %w", err)
 	}
-	return parsePlace(parts[0], parts[1])
+	return p, nil
+}
+
+// placeOf reads "era seq", which scripts return.
+func placeOf(reply any) (chat.Place, error) {
+	text, _ := reply.(string)
+	era, seq, ok := strings.Cut(text, " ")
+	if !ok {
+		return chat.Place{}, fmt.Errorf("an answer of another form: %.80q", fmt.Sprint(reply))
+	}
+	return parsePlace(era, seq)
 }
 
 func parsePlace(era, seq string) (chat.Place, error) {
@@ -175,29 +170,23 @@ func decode(channel, era, seq, text string) (chat.Message, error) {
 	}, nil
 }
 
-// encode is a message as it is published: its place, the total of its era and the
-// name of the call that stored it, both for [server.see], and its body. The publish
+// encode is a message as it is published: its position and its body. The publish
 // script puts the same together.
 func encode(m chat.Message) (string, error) {
 	text, err := json.Marshal(body{m.Sender, m.Content, m.Time.UnixMilli()})
 	if err != nil {
 		return "", fmt.Errorf("encoding a message: %w", err)
 	}
-	return m.Place.Epoch + " " + strconv.FormatUint(m.Place.Seq, 10) + " 0 - " + string(text), nil
+	return m.Place.Epoch + " " + strconv.FormatUint(m.Place.Seq, 10) + " " + string(text), nil
 }
 
 // decodePublished reads what encode, or the publish script, wrote.
-func decodePublished(channel, text string) (m chat.Message, total uint64, name string, err error) {
-	parts := strings.SplitN(text, " ", 5)
-	if len(parts) != 5 {
-		return m, 0, "", errors.New("decoding a message: not of the form it is published in")
+func decodePublished(channel, text string) (chat.Message, error) {
+	parts := strings.SplitN(text, " ", 3)
+	if len(parts) != 3 {
+		return chat.Message{}, errors.New("decoding a message: not of the form it is published in")
 	}
-	total, err = strconv.ParseUint(parts[2], 10, 64)
-	if err != nil {
-		return m, 0, "", fmt.Errorf("decoding a message: %w", err)
-	}
-	m, err = decode(channel, parts[0], parts[1], parts[4])
-	return m, total, parts[3], err
+	return decode(channel, parts[0], parts[1], parts[2])
 }
 
 // texts is what a script returned, a list of strings.

@@ -5,7 +5,6 @@ import (
 	"hash/fnv"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // buckets are what channels are spread over. All keys of one have the same hash
@@ -24,10 +23,8 @@ func bucketOf(channel string) int {
 
 func bucketTag(channel string) string { return strconv.Itoa(bucketOf(channel)) }
 
-// newEra names an era, or a node. Later ones sort behind, as far as clocks agree.
-func newEra() string {
-	return strconv.FormatInt(time.Now().UnixMilli(), 36) + strings.ToLower(rand.Text()[:10])
-}
+// newEra names an era, or a node.
+func newEra() string { return strings.ToLower(rand.Text()[:16]) }
 
 // newNode names a node.
 func newNode() string { return strings.ToLower(rand.Text()) }
@@ -38,8 +35,9 @@ type keys struct{ prefix string }
 
 func (k keys) in(tag, name string) string { return k.prefix + "{" + tag + "}:" + name }
 
-// places is a hash: "!" the era, "#" how many messages it has, ":" and a channel
-// that channel's last seq. All in one, so that none is ever lost without the others.
+// places is a hash: "!" the era, "@" the run of Redis that used it last, ":" and a
+// channel that channel's last seq. All in one, so that none is ever lost without the
+// others.
 func (k keys) places(channel string) string { return k.in(bucketTag(channel), "places") }
 
 // stream has a channel's messages; an entry's id is the seq and "-0".

@@ -13,8 +13,10 @@ const (
 	// batchesAtOnce are how many batches of a lane are under way: while Redis works on
 	// one the next is made.
 	batchesAtOnce = 2
-	// maxBatch is how many calls share a batch.
+	// maxBatch is how many calls share a batch, maxReads how many of those whose
+	// answers may be long.
 	maxBatch = 128
+	maxReads = 16
 )
 
 // lane is a script's calls on their way to one master. What comes while it is busy
@@ -22,6 +24,7 @@ const (
 type lane struct {
 	server *server
 	script *script
+	most   int // calls in a batch
 
 	mu      sync.Mutex // guards what follows
 	waiting []*call
@@ -88,7 +91,7 @@ func (l *lane) take() (batch []*call) {
 	defer l.mu.Unlock()
 	taken := 0
 	for _, c := range l.waiting {
-		if len(batch) == maxBatch {
+		if len(batch) == l.most {
 			break
 		}
 		taken++

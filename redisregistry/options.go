@@ -26,6 +26,7 @@ type config struct {
 	count   int
 	age     time.Duration
 	timeout time.Duration
+	durable bool
 	logger  *slog.Logger
 }
 
@@ -102,6 +103,19 @@ func WithTimeout(d time.Duration) Option {
 			return fmt.Errorf("WithTimeout: %v is not positive", d)
 		}
 		c.timeout = d
+		return nil
+	}
+}
+
+// WithDurableRedis says that Redis never misses a message that it has acknowledged,
+// whatever happens to it: each write is on disk before it is answered (appendonly
+// yes, appendfsync always), no replica ever takes over, and no older copy of its
+// files is ever put in their place. Then a restart of Redis continues the epoch of all
+// channels, and connected clients notice nothing. Otherwise each restart and each
+// failover begins a new epoch: clients are told that messages may be missing.
+func WithDurableRedis() Option {
+	return func(c *config) error {
+		c.durable = true
 		return nil
 	}
 }

@@ -364,7 +364,7 @@ func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) err
 // not be published is made up for when it can: the other nodes get it then.
 func (r *Registry) Broadcast(ctx context.Context, m chat.Message) error {
 	if *r.history.Load() == chat.History(r.own) {
-		return r.deliver(ctx, m)
+		return r.memory.Broadcast(ctx, m)
 	}
 	err := r.handOn(ctx, m)
 	if err != nil {
@@ -373,18 +373,9 @@ func (r *Registry) Broadcast(ctx context.Context, m chat.Message) error {
 	return err
 }
 
-// deliver delivers a message to the sockets of this node.
-func (r *Registry) deliver(ctx context.Context, m chat.Message) error {
-	if err := r.memory.Broadcast(ctx, m); err != nil {
-		return err
-	}
-	r.subs.came(r.server.keys.topic(m.Channel), m.Place)
-	return nil
-}
-
 // handOn delivers what another History has stored, on this node and the others.
 func (r *Registry) handOn(ctx context.Context, m chat.Message) error {
-	if err := r.deliver(ctx, m); err != nil {
+	if err := r.memory.Broadcast(ctx, m); err != nil {
 		return err
 	}
 	if err := r.ready(); err != nil {
@@ -436,14 +427,13 @@ func (r *Registry) heard(topic, text string) {
 	if channel == nil {
 		return // unsubscribed meanwhile
 	}
-	m, total, name, err := decodePublished(*channel, text)
+	m, err := decodePublished(*channel, text)
 	if err != nil {
 		r.cfg.logger.Error("a message that cannot be read came by pub/sub", "error", err)
 		return
 	}
-	r.server.see(m, total, name)
 	// It waits while more is handed on than the shards take; never for a socket.
-	_ = r.deliver(context.Background(), m) // an error is the context's end
+	_ = r.memory.Broadcast(context.Background(), m) // an error is the context's end
 }
 
 // signal has whoever waits for c go on, now or later.

@@ -3,8 +3,6 @@ package redisregistry
 import (
 	"context"
 	"sync"
-
-	"github.com/reto10/chat"
 )
 
 // subscriptions are the topics that this node needs, whatever becomes of the
@@ -24,7 +22,6 @@ type subscription struct {
 	on      bool          // the listener has asked for it last, not asked to end it
 	asked   int           // requests for it that were not confirmed yet
 	live    chan struct{} // closed while it is confirmed
-	newest  chat.Place    // that came, or was published here
 }
 
 // acquire subscribes to a topic, once for everybody who needs it, and returns a
@@ -178,25 +175,14 @@ func (s *subscriptions) channel(topic string) *string {
 	return nil
 }
 
-// came takes note of a message's place.
-func (s *subscriptions) came(topic string, p chat.Place) {
+// channels lists those whose messages are needed.
+func (s *subscriptions) channels() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub := s.topics[topic]
-	if sub != nil && (sub.newest.Epoch != p.Epoch || sub.newest.Seq < p.Seq) {
-		sub.newest = p
-	}
-}
-
-// channels lists those whose messages are needed, with the newest place of each
-// that came.
-func (s *subscriptions) channels() map[string]chat.Place {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := make(map[string]chat.Place, len(s.topics))
+	list := make([]string, 0, len(s.topics))
 	for _, sub := range s.topics {
 		if sub.needed > 0 && sub.channel != nil {
-			list[*sub.channel] = sub.newest
+			list = append(list, *sub.channel)
 		}
 	}
 	return list

@@ -2,6 +2,7 @@ package redisregistry
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 // not told of a message there. In those beyond it they find it within rounds.
 const maxUntold = 10_000
 
-// untold are the channels with a message that another History has stored and that
+// untold are the channels with a message that was stored, or may have been, and that
 // could not be published. Which one it is does not matter: whoever hears of the
 // newest reads what is before it.
 type untold struct {
@@ -77,10 +78,21 @@ func (r *Registry) makeUpFor(ctx context.Context) {
 	}
 }
 
+// publishNewest publishes the newest message of a channel, if it is kept.
 func (r *Registry) publishNewest(ctx context.Context, channel string) error {
-	m, err := r.newest(ctx, channel, chat.Place{})
-	if err != nil || m.Place == (chat.Place{}) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
+	defer cancel()
+	h := *r.history.Load()
+	last, err := h.Last(ctx, channel)
+	if err != nil || last.Seq == 0 {
 		return err
 	}
-	return r.handOn(ctx, m)
+	msgs, err := h.After(ctx, channel, chat.Place{Epoch: last.Epoch, Seq: last.Seq - 1}, 1)
+	if errors.Is(err, chat.ErrGone) || err == nil && len(msgs) == 0 {
+		return nil // nobody can have it any more
+	}
+	if err != nil {
+		return err
+	}
+	return r.handOn(ctx, msgs[0])
 }

@@ -43,7 +43,7 @@ export interface Page {
   messages: Message[];
   /** There are further messages in the direction that was asked for. */
   more: boolean;
-  /** The message right before these is no longer kept. */
+  /** Messages right before these are no longer kept or, with `before`, between these and it. */
   gap?: boolean;
 }
 

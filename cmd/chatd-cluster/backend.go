@@ -32,8 +32,9 @@ const inRedis = "redis"
 
 // settings are what the program's own flags say.
 type settings struct {
-	prefix string
-	lease  time.Duration
+	prefix  string
+	lease   time.Duration
+	durable bool
 }
 
 // open opens what -registry and -history name.

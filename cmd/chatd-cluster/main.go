@@ -30,6 +30,8 @@ func main() {
 				"begin the names of keys in Redis with this `text`; chats that share a Redis and nothing else need different ones")
 			flags.DurationVar(&s.lease, "lease", redisregistry.DefaultLease,
 				"the `duration` after which the users of a node that has died leave; the same on all nodes")
+			flags.BoolVar(&s.durable, "redis-durable", false,
+				"Redis never misses what it has acknowledged (appendfsync always, no replica that takes over, no older copy put in its place): its restart is no loss")
 		},
 		Open: s.open,
 	}

@@ -113,6 +113,9 @@ func (s *settings) newRegistry(client redis.UniversalClient, where daemon.Storag
 		redisregistry.WithLease(s.lease),
 		redisregistry.WithLogger(log),
 	}
+	if s.durable {
+		opts = append(opts, redisregistry.WithDurableRedis())
+	}
 	if where.Count > 0 {
 		opts = append(opts, redisregistry.WithCount(where.Count))
 	}

@@ -63,7 +63,7 @@ type Outbox struct {
 	first    []byte     // goes with what is pushed first
 	queue    [][]byte   // to be written, oldest first
 	held     [][]byte   // what came while corked: after queue
-	bytes    int        // in queue, held and in the drainer's hands
+	bytes    int        // in queue, held, reserved and in the drainer's hands
 	ahead    int        // of these, in queue and in the drainer's hands
 	paced    int        // of these, what Pace brought: no part of the backlog's limit
 	begun    bool       // the peer has got the beginning of queue[0]
@@ -180,6 +180,31 @@ func (o *Outbox) uncork() {
 	if len(o.first) > 0 && !o.closing && !o.dead {
 		o.push(nil)
 	}
+}
+
+// Reserve counts n bytes that the caller keeps for the peer towards the limit of
+// the backlog, until Release. It reports false, and counts nothing, when the outbox
+// takes nothing any more or gives up on the peer now: what is kept is not sent then.
+func (o *Outbox) Reserve(n int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing || o.dead {
+		return false
+	}
+	o.count(n)
+	if o.tooMuch() {
+		o.count(-n)
+		o.giveUp()
+		return false
+	}
+	return true
+}
+
+// Release undoes a Reserve of n bytes.
+func (o *Outbox) Release(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.count(-n)
 }
 
 // Moving reports whether the peer has a backlog and took some of it since the

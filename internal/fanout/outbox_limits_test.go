@@ -70,6 +70,32 @@ func TestWhatACorkHoldsCountsTowardsTheLimit(t *testing.T) {
 	})
 }
 
+func TestWhatACallerKeepsCountsTowardsTheLimit(t *testing.T) {
+	on(t, func(t *testing.T, ours, peers net.Conn) {
+		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 1000 })
+		o.Uncork()
+		if !o.Reserve(600) || totals.Backlog.Load() != 600 {
+			t.Errorf("600 bytes of 1000 are not reserved, the backlog is %d", totals.Backlog.Load())
+		}
+		o.Release(600)
+		if !o.Reserve(900) || o.Closing() {
+			t.Error("what was released still counts")
+		}
+		if o.Reserve(200) || !o.Closing() || totals.Slow.Load() != 1 {
+			t.Errorf("past the limit: closing %v, slow %d", o.Closing(), totals.Slow.Load())
+		}
+		if o.Reserve(1) {
+			t.Error("bytes are reserved for a peer that is given up")
+		}
+		o.Release(900)
+		go end(o)
+		want(t, peers, "close 4003 too slow")
+		if got := totals.Backlog.Load(); got != 0 {
+			t.Errorf("backlog = %d in the end", got)
+		}
+	})
+}
+
 func TestAPageMayBeLongerThanTheBacklog(t *testing.T) {
 	on(t, func(t *testing.T, ours, peers net.Conn) {
 		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 10_000 })

@@ -1,6 +1,7 @@
 package sequence_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -76,59 +77,113 @@ func TestMoreThanCanBeKeptAndGoneIsTold(t *testing.T) {
 	})
 }
 
-func TestANewEpochBeginsAtItsFirstPlace(t *testing.T) {
-	run(t, func(b *bench) {
-		b.Begin(at("a", 7))
-		b.offer("a", 8)
-		b.history.set(func(h *history) { h.epoch, h.from, h.to = "b", 1, 0 })
-		b.offer("b", 1)
-		b.offer("a", 9, 10) // stragglers
-		b.offer("b", 2)
-		b.want("a8", "b1", "b2")
-
-		b.offer("b", 5)
-		b.offer("a", 11)
-		b.pass(grace)
-		b.want("b3", "b4", "b5")
-		b.pass(time.Minute)
-		b.want()
-	})
+func TestANewEpochIsTakenOverWhereItStandsAndTold(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		tell   func(b *bench)
+		behind uint64
+	}{
+		{"by its first place", func(b *bench) { b.offer("b", 1) }, 1},
+		{"by a later place", func(b *bench) { b.offer("b", 3) }, 3},
+		{"by several places", func(b *bench) { b.offer("b", 2, 1, 4) }, 4},
+		{"by the history, where it is empty", func(b *bench) { b.Expect(at("b", 0)) }, 0},
+		{"behind a gap", func(b *bench) { b.offer("a", 10, 11); b.startEpoch("b"); b.offer("b", 1) }, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			run(t, func(b *bench) {
+				b.Begin(at("a", 7))
+				b.offer("a", 8)
+				b.startEpoch("b")
+				tt.tell(b)
+				b.want("a8")
+				b.pass(grace)
+				b.want("lost")
+				b.offer("a", 9, 10) // stragglers
+				b.offer("b", tt.behind, tt.behind+1)
+				b.want(value(at("b", tt.behind+1)))
+				b.pass(time.Minute)
+				b.want()
+			})
+		})
+	}
 }
 
-func TestANewEpochsBeginningIsReadBack(t *testing.T) {
-	run(t, func(b *bench) {
-		b.Begin(at("a", 7))
-		b.history.set(func(h *history) { h.epoch, h.from, h.to = "b", 1, 0 })
-		b.offer("b", 3)
-		b.want()
-		b.pass(grace)
-		b.want("b1", "b2", "b3")
-	})
-}
-
-func TestANewEpochThatCutsAGapOffIsTold(t *testing.T) {
+func TestStragglersOfAnyEarlierEpochAreDropped(t *testing.T) {
 	run(t, func(b *bench) {
 		b.Begin(at("a", 1))
-		b.offer("a", 3, 4)
-		b.history.set(func(h *history) { h.epoch, h.from, h.to = "b", 1, 0 })
-		b.offer("b", 1)
-		b.want("lost", "b1")
+		for _, epoch := range []string{"b", "c"} {
+			b.startEpoch(epoch)
+			b.offer(epoch, 1)
+			b.pass(grace)
+			b.want("lost")
+		}
 		b.offer("a", 2)
+		b.offer("c", 2)
 		b.offer("b", 2)
-		b.want("b2")
+		b.pass(time.Minute)
+		b.offer("a", 3)
+		b.offer("c", 3)
+		b.want("c2", "c3")
 		b.pass(time.Minute)
 		b.want()
+	})
+}
+
+func TestANewEpochIsLookedUpUntilTheHistoryAnswers(t *testing.T) {
+	run(t, func(b *bench) {
+		b.Begin(at("a", 1))
+		b.startEpoch("b")
+		b.history.set(func(h *history) { h.err = errors.New("away") })
+		b.offer("b", 1)
+		b.pass(grace)
+		b.want()
+		b.history.set(func(h *history) { h.err = nil })
+		b.pass(retry)
+		b.want("lost")
 	})
 }
 
 func TestWhatIsPendingAtTheBeginningMayBeOfANewEpoch(t *testing.T) {
 	run(t, func(b *bench) {
 		b.offer("a", 8)
-		b.history.set(func(h *history) { h.epoch, h.from, h.to = "b", 1, 0 })
+		b.startEpoch("b")
 		b.offer("b", 1, 2)
 		b.Begin(at("a", 7))
-		b.want("b1", "b2")
+		b.want("a8")
+		b.pass(grace)
+		b.want("lost")
 		b.offer("b", 3)
 		b.want("b3")
 	})
+}
+
+func TestWhatIsPendingAtTheBeginningMayBeOfAnEpochThatIsOver(t *testing.T) {
+	run(t, func(b *bench) {
+		b.startEpoch("b")
+		b.offer("a", 8)
+		b.Begin(at("b", 0))
+		b.pass(grace)
+		b.offer("b", 1)
+		b.want("b1")
+	})
+}
+
+func TestWhatTheHistoryHasIsReadWithoutAnOffer(t *testing.T) {
+	run(t, func(b *bench) {
+		b.Expect(at("a", 9)) // it begins where the history stands
+		b.Begin(at("a", 7))
+		b.history.set(func(h *history) { h.to = 9 })
+		b.Expect(at("a", 9))
+		b.Expect(at("a", 8))
+		b.pass(grace)
+		b.want("a8", "a9")
+		b.Expect(at("a", 9))
+		b.pass(time.Minute)
+		b.want()
+	})
+}
+
+// startEpoch empties the history, which begins another epoch.
+func (b *bench) startEpoch(epoch string) {
+	b.history.set(func(h *history) { h.epoch, h.from, h.to = epoch, 1, 0 })
 }

@@ -25,6 +25,8 @@ const (
 	// maxEarly bounds what is kept of values that arrived early. Those beyond
 	// it are read back from the history when their turn comes.
 	maxEarly = 1024
+	// maxForeign bounds the other epochs that wait to be looked up.
+	maxForeign = 8
 )
 
 // ErrGone is what History.After answers when it no longer keeps what followed.
@@ -45,7 +47,7 @@ type Item[T any] struct {
 // History reads back what a Line was not offered.
 type History[T any] interface {
 	// After returns some of what follows p in order, nothing when p is the
-	// newest, or an error that wraps ErrGone.
+	// newest, or an error that wraps ErrGone, also when the epoch is over.
 	After(ctx context.Context, p Place) ([]Item[T], error)
 }
 
@@ -59,15 +61,20 @@ type Line[T any] struct {
 	begun   bool       // last is known
 	closed  bool
 	last    Place       // the place handed on last
-	former  string      // the epoch before last.Epoch, whose stragglers are dropped
 	early   map[Place]T // offered before their turn, at most maxEarly
-	newest  Place       // the furthest place ever offered
-	filling *time.Timer // not nil while a gap waits to be filled
+	newest  Place       // the furthest place of the epoch that is known of
+	filling *time.Timer // not nil while the history has to be read
+
+	// foreign is the furthest place of each other epoch that was offered. The
+	// history is asked whether one of them is the epoch of today: what is offered
+	// may as well be a straggler of an epoch that is over.
+	foreign map[string]uint64
 }
 
 // New makes a Line that hands values on to deliver, one at a time and in order,
 // with the Line's lock held: deliver must not block or call the Line. lost is
-// called, likewise, when places were skipped because nothing keeps them any more.
+// called, likewise, when places were skipped because nothing keeps them any more,
+// and when another epoch began: nobody knows what the one before had.
 func New[T any](history History[T], deliver func(T), lost func()) *Line[T] {
 	return &Line[T]{history: history, deliver: deliver, lost: lost}
 }
@@ -89,10 +96,26 @@ func (l *Line[T]) Begin(p Place) {
 	}
 	l.begun, l.last = true, p
 	if l.newest.Epoch != "" && l.newest.Epoch != p.Epoch {
-		l.beginAnew(l.newest.Epoch)
+		l.keepForeign(l.newest)
 	}
 	l.tidy()
 	l.advance()
+	l.fillAfter(grace)
+}
+
+// Expect says that the history goes as far as p: what the Line was not offered up
+// to there is read soon. A Line that has not begun needs no such word.
+func (l *Line[T]) Expect(p Place) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !l.begun || l.closed:
+		return
+	case p.Epoch != l.last.Epoch:
+		l.keepForeign(p)
+	case p.Epoch != l.newest.Epoch || p.Seq > l.newest.Seq:
+		l.newest = p
+	}
 	l.fillAfter(grace)
 }
 
@@ -124,13 +147,14 @@ func (l *Line[T]) Offer(p Place, v T) bool {
 		}
 		return true
 	}
-	if l.begun && l.passed(p) {
-		return true
+	switch {
+	case !l.begun:
+		l.keep(p, v)
+	case p.Epoch != l.last.Epoch:
+		l.keepForeign(p)
+	case p.Seq > l.last.Seq:
+		l.keep(p, v)
 	}
-	if l.begun && p.Epoch != l.last.Epoch {
-		l.beginAnew(p.Epoch)
-	}
-	l.keep(p, v)
 	if l.begun {
 		l.advance()
 		l.fillAfter(grace)
@@ -150,14 +174,6 @@ func (l *Line[T]) Close() {
 	}
 }
 
-// passed reports whether p was handed on, or belongs to an epoch that is over.
-func (l *Line[T]) passed(p Place) bool {
-	if p.Epoch == l.last.Epoch {
-		return p.Seq <= l.last.Seq
-	}
-	return p.Epoch == l.former && l.former != ""
-}
-
 func (l *Line[T]) keep(p Place, v T) {
 	if p.Epoch != l.newest.Epoch || p.Seq > l.newest.Seq {
 		l.newest = p
@@ -167,6 +183,18 @@ func (l *Line[T]) keep(p Place, v T) {
 	}
 	if len(l.early) < maxEarly {
 		l.early[p] = v
+	}
+}
+
+// keepForeign notes that a place of another epoch was offered.
+func (l *Line[T]) keepForeign(p Place) {
+	if l.foreign == nil {
+		l.foreign = make(map[string]uint64)
+	}
+	if seq, known := l.foreign[p.Epoch]; known {
+		l.foreign[p.Epoch] = max(seq, p.Seq)
+	} else if len(l.foreign) < maxForeign {
+		l.foreign[p.Epoch] = p.Seq
 	}
 }
 
@@ -184,15 +212,13 @@ func (l *Line[T]) advance() {
 	}
 }
 
-// beginAnew goes over to another epoch: the history lost its memory, so nothing
-// of the one before follows.
-func (l *Line[T]) beginAnew(epoch string) {
-	lost := l.gap() // what is missing nobody has any more
-	l.former, l.last = l.last.Epoch, Place{Epoch: epoch}
+// beginAnew goes over to another epoch, behind p: the history lost its memory, so
+// nothing of the epoch before follows, and what of it was never offered is lost.
+func (l *Line[T]) beginAnew(p Place) {
+	l.last = p
+	delete(l.foreign, p.Epoch)
 	l.tidy()
-	if lost {
-		l.lost()
-	}
+	l.lost()
 }
 
 // tidy drops early values whose turn will never come.
@@ -207,19 +233,24 @@ func (l *Line[T]) gap() bool {
 	return l.newest.Epoch == l.last.Epoch && l.newest.Seq > l.last.Seq
 }
 
-// fillAfter sees to it that a gap gets filled, in d at the latest when nothing
-// does so already.
+// unread reports whether the history has to be read.
+func (l *Line[T]) unread() bool { return l.gap() || len(l.foreign) > 0 }
+
+// fillAfter sees to it that the history is read where that is necessary, in d at
+// the latest when nothing does so already.
 func (l *Line[T]) fillAfter(d time.Duration) {
-	if l.filling == nil && l.gap() {
+	if l.filling == nil && l.unread() {
 		l.filling = time.AfterFunc(d, l.fill)
 	}
 }
 
-// fill reads the missing places from the history. The reading itself holds no lock.
+// fill finds out about other epochs and reads the missing places from the history.
+// The reading itself holds no lock.
 func (l *Line[T]) fill() {
 	l.mu.Lock()
 	from := l.last
-	wanted := l.gap() && !l.closed
+	foreign := maps.Clone(l.foreign)
+	gap, wanted := l.gap(), l.unread() && !l.closed
 	if !wanted {
 		l.filling = nil
 	}
@@ -228,9 +259,25 @@ func (l *Line[T]) fill() {
 		return
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
-	items, err := l.history.After(ctx, from)
-	cancel()
+	failed := false
+	for epoch, seq := range foreign {
+		p := Place{epoch, seq}
+		_, err := l.read(p)
+		switch {
+		case err == nil:
+			l.takeOver(p)
+			return
+		case errors.Is(err, ErrGone):
+			l.drop(p)
+		default:
+			failed = true
+		}
+	}
+	var items []Item[T]
+	var err error
+	if gap {
+		items, err = l.read(from)
+	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -253,10 +300,40 @@ func (l *Line[T]) fill() {
 		}
 	}
 	l.advance()
-	if l.last == from {
+	if failed || gap && l.last == from {
 		l.fillAfter(retry) // nothing came of it: what is missing is not stored yet
 	} else {
 		l.fillAfter(grace)
+	}
+}
+
+// read reads what follows p. It holds no lock.
+func (l *Line[T]) read(p Place) ([]Item[T], error) {
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
+	return l.history.After(ctx, p)
+}
+
+// takeOver makes p's epoch, which the history knows, the Line's.
+func (l *Line[T]) takeOver(p Place) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.filling = nil
+	if l.closed {
+		return
+	}
+	p.Seq = max(p.Seq, l.foreign[p.Epoch]) // what came meanwhile
+	l.beginAnew(p)
+	l.fillAfter(grace)
+}
+
+// drop forgets a place of an epoch that is over, or whose history has gone on so
+// far that the next offer tells more.
+func (l *Line[T]) drop(p Place) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.foreign[p.Epoch] == p.Seq {
+		delete(l.foreign, p.Epoch)
 	}
 }
 

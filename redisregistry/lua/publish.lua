@@ -1,45 +1,59 @@
 -- Stores a message as the next of its channel and publishes it.
--- KEYS: places of the bucket, stream of the channel, what this call did before
--- ARGV: era to begin, channel, body, messages kept, their age in ms, topic,
+-- KEYS: positions of the bucket, stream of the channel, what this call did before
+-- ARGV, behind those of every script: body, messages kept, their age in ms, topic,
 --       publishing command, name of this call, channels a bucket may have
--- Returns "era seq total".
-local told = redis.call('GET', KEYS[3])
-if told then
-	return told -- the client sends a command again when its connection broke
+-- Returns "era seq".
+local done = redis.call('GET', KEYS[3])
+if done and string.match(done, '^%S+') == era then
+	return done -- the client sends a command again when its connection broke
 end
-local function begin()
-	redis.call('DEL', KEYS[1])
-	redis.call('HSET', KEYS[1], '!', ARGV[1])
-	return ARGV[1]
-end
-local era = redis.call('HGET', KEYS[1], '!') or begin()
-local field = ':' .. ARGV[2]
-local seq = redis.call('HINCRBY', KEYS[1], field, 1)
-if seq == 1 then
-	if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[9]) then
+if last == 0 then
+	if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[10]) + 1 then
 		era = begin()
-		redis.call('HSET', KEYS[1], field, 1)
 	end
 	redis.call('DEL', KEYS[2]) -- of an era before
 end
-local total = redis.call('HINCRBY', KEYS[1], '#', 1)
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[4], string.format('%.0f-0', seq),
-	't', string.format('%.0f', now), 'n', ARGV[8], 'm', ARGV[3])
-local keep
-for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 2)) do
-	if tonumber(entry[2][2]) < now - tonumber(ARGV[5]) then
-		keep = tonumber(string.match(entry[1], '^%d+')) + 1
+local function add(seq)
+	return redis.pcall('XADD', KEYS[2], 'MAXLEN', ARGV[5], string.format('%.0f-0', seq),
+		't', string.format('%.0f', now), 'm', ARGV[4])
+end
+-- The message is there before its position counts: either may be refused, and a
+-- position without a message would be a hole.
+local seq = last + 1
+local added = add(seq)
+if type(added) == 'table' and added.err then
+	-- A message whose position could not be noted stands there: it counts now.
+	local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+	local over = top and tonumber(string.match(top[1], '^%d+'))
+	if not over or over < seq then
+		return added
+	end
+	seq = over + 1
+	added = add(seq)
+	if type(added) == 'table' and added.err then
+		return added
+	end
+end
+redis.call('HSET', KEYS[1], field, string.format('%.0f', seq))
+local position = string.format('%s %.0f', era, seq)
+redis.call(ARGV[8], ARGV[7], position .. ' ' .. ARGV[4])
+redis.call('SET', KEYS[3], position, 'PX', 30000)
+
+-- What is too old goes, some more than comes; the oldest alone is read when it stays.
+local oldest, keep = now - tonumber(ARGV[6]), nil
+for _, count in ipairs({1, 8}) do
+	for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', count)) do
+		keep = tonumber(entry[2][2]) <= oldest and tonumber(string.match(entry[1], '^%d+')) + 1 or keep
+	end
+	if not keep then
+		break
 	end
 end
 if keep then
 	redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f-0', keep))
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
-
-local place = string.format('%s %.0f %.0f', era, seq, total)
-redis.call('SET', KEYS[3], place, 'PX', 30000)
-redis.call(ARGV[7], ARGV[6], place .. ' ' .. ARGV[8] .. ' ' .. ARGV[3])
-return place
+redis.call('PEXPIRE', KEYS[2], ARGV[6])
+return position

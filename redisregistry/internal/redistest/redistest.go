@@ -109,7 +109,7 @@ func (s *Server) Kill() {
 // Forget removes what an ended server kept.
 func (s *Server) Forget() {
 	s.t.Helper()
-	if err := os.RemoveAll(filepath.Join(s.dir, "appendonlydir")); err != nil {
+	if err := os.RemoveAll(s.appendOnlyDir()); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -131,6 +131,29 @@ func (s *Server) Restore(dump []byte) {
 		s.t.Fatal(err)
 	}
 }
+
+// CopyAppendOnly copies the append-only file of a server that runs, for
+// RestoreAppendOnly.
+func (s *Server) CopyAppendOnly() (dir string) {
+	s.t.Helper()
+	dir = s.t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(s.appendOnlyDir())); err != nil {
+		s.t.Fatal(err)
+	}
+	return dir
+}
+
+// RestoreAppendOnly has a server that was ended begin with what CopyAppendOnly
+// copied.
+func (s *Server) RestoreAppendOnly(dir string) {
+	s.t.Helper()
+	s.Forget()
+	if err := os.CopyFS(s.appendOnlyDir(), os.DirFS(dir)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *Server) appendOnlyDir() string { return filepath.Join(s.dir, "appendonlydir") }
 
 // Stop halts the process, which keeps its connections and answers nothing, until
 // Continue.
