@@ -52,22 +52,3 @@ func ExampleSocketCounter() {
 	// tab: ops: hello
 	// phone: ops: hello
 }
-
-// central is a History that several processes would share, with its name.
-type central struct {
-	chat.History
-	name string
-}
-
-// Identity implements chat.SharedHistory.
-func (h central) Identity(context.Context) (string, error) { return h.name, nil }
-
-// A SharedHistory says which one it is. Nodes whose histories are different ones
-// refuse to work together.
-func ExampleSharedHistory() {
-	ctx := context.Background()
-	memory := chat.NewMemoryHistory(chat.MemoryLimits{})
-	one, other := central{memory, "messages of chat.example.com"}, central{memory, "messages of test.example.com"}
-	fmt.Println(must(one.Identity(ctx)) == must(other.Identity(ctx)))
-	// Output: false
-}

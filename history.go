@@ -49,8 +49,8 @@ type History interface {
 // noticed before messages get lost between them.
 type SharedHistory interface {
 	// Identity names the data. The name is the same on every node that shares the
-	// data, and stays the same when another server takes over with it. It is shown
-	// in errors and logs, and holds no password.
+	// data, and stays the same when another server takes over with it. It is shown in
+	// errors and logs, and holds no password.
 	Identity(ctx context.Context) (string, error)
 }
 
