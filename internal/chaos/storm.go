@@ -167,9 +167,9 @@ func (s *storm) run(ctx context.Context) error {
 	s.began = time.Now()
 	close(s.again)
 	c.report.say("%s was killed, its clients come to %s within %v", first.name, s.to.name, stormSpread)
-	wrong := until(ctx, stormPatience, s.notBack)
-	if wrong != "" {
+	if wrong := until(ctx, stormPatience, s.notBack); wrong != "" {
 		c.report.find(findLost, "after %v %s", stormPatience, wrong)
+		s.logged(s.to)
 		return ctx.Err()
 	}
 	s.judge()
