@@ -182,6 +182,9 @@ func (c *cluster) newNode(name, program, secret, users string) (*node, error) {
 	}
 	if c.config.Registry == Redis {
 		n.args = append(n.args, "-registry", "redis://"+n.redis.address, "-lease", c.config.Lease.String())
+		if !c.config.Lossy {
+			n.args = append(n.args, "-redis-durable")
+		}
 	}
 	switch c.config.History {
 	case Redis:
