@@ -36,7 +36,7 @@ bench-quick: ## the two main rows of that, in under a minute
 microbench: ## run the benchmarks of single functions (BENCH=regexp)
 	@scripts/each go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
-chaos: needs ## break a cluster of real processes under traffic (SEED=1 LENGTH=1m ARGS='-history redis')
+chaos: needs ## break a cluster of real processes under traffic; at even seeds data is lost (SEED=1 LENGTH=1m ARGS='-history redis')
 	@cd internal/chaos && go run ./cmd/chaos -seed $(SEED) -length $(LENGTH) $(ARGS)
 
 cover: needs ## show how much of each package the tests reach, and of all

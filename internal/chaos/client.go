@@ -145,17 +145,14 @@ func (c *client) dial(ctx context.Context, n *node) (conn *websocket.Conn, resum
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	}
-	signer := c.cluster.tokens
-	if c.expires && c.cluster.turbulent.Load() {
-		signer = c.cluster.shortLife
+	soon := c.expires && c.cluster.turbulent.Load()
+	expires := c.cluster.expires
+	if soon {
+		expires = n.now().Add(shortLife)
 	}
-	token, err := signer.Issue(c.user)
-	if err != nil {
-		return nil, nil, err
-	}
-	conn, resumed, err = c.dialWith(ctx, address, token.AccessToken)
+	conn, resumed, err = c.dialWith(ctx, address, c.cluster.tokens.token(c.user, expires))
 	if refused, ok := errors.AsType[*refusal](err); ok {
-		late := refused.status == http.StatusUnauthorized && signer == c.cluster.shortLife // on a slow line
+		late := refused.status == http.StatusUnauthorized && soon // on a slow line
 		if refused.status != http.StatusServiceUnavailable && !late {
 			c.report.find(findProtocol, "%s was refused by %s: %d", c.user.Name, n.name, refused.status)
 		}
@@ -202,12 +199,7 @@ func (c *client) welcome(conn *websocket.Conn, resumed []string) error {
 	}
 	first := len(resumed) == 0
 	forgotten := !first && (e.Recovered == nil || !*e.Recovered)
-	if forgotten {
-		c.report.tally("resumptions that were told of a loss")
-		if !c.cluster.config.Forgetful {
-			c.report.find(findForgotten, "%s resumed from %v and was not told that all of it follows", c.user.Name, resumed)
-		}
-	}
+	moved := false
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, id := range since {
@@ -217,6 +209,7 @@ func (c *client) welcome(conn *websocket.Conn, resumed []string) error {
 			continue
 		}
 		at := c.cursors[channel]
+		c.ledger.sighted(channel, place)
 		switch {
 		case at == nil:
 			if !first {
@@ -225,12 +218,22 @@ func (c *client) welcome(conn *websocket.Conn, resumed []string) error {
 			at = new(cursor)
 			c.cursors[channel] = at
 			at.begin(place)
+		case at.at == place: // all follows
 		case forgotten:
+			moved = true
+			before := at.at
 			at.begin(place)
-		case at.at != place:
+			if finding, why := c.ledger.rebased(channel, before, place); finding != "" {
+				c.report.find(finding, "%s resumed from %s and was told of a loss, and to go on from %s: %s",
+					c.user.Name, chat.FormatID(channel, before), id, why)
+			}
+		default:
 			c.report.find(findProtocol, "%s asked for what follows %s and was told %s",
 				c.user.Name, chat.FormatID(channel, at.at), id)
 		}
+	}
+	if forgotten && !moved {
+		c.report.find(findForgotten, "%s resumed from %v and was told of a loss, and that all of it follows", c.user.Name, resumed)
 	}
 	if len(c.cursors) != 2+len(c.channels) {
 		c.report.find(findProtocol, "%s starts in %d channels, not %d", c.user.Name, len(c.cursors), 2+len(c.channels))
@@ -317,7 +320,11 @@ func (c *client) closed(n *node, err error, welcomed bool, age time.Duration) {
 			c.report.find(findClosed, "%s: %s, but its token holds", c.user.Name, reason)
 		}
 		return
-	case websocket.CloseAbnormalClosure, int(chat.CloseGoingAway), int(chat.CloseTooSlow):
+	case int(chat.CloseTooSlow):
+		if c.ledger.losses.recently(noticeWithin) {
+			return // messages for it are gone: the next welcome says so
+		}
+	case websocket.CloseAbnormalClosure, int(chat.CloseGoingAway):
 	default:
 		c.report.find(findClosed, "%s: %s", c.user.Name, reason)
 		return
@@ -341,18 +348,24 @@ func (c *client) connected() *node {
 	return c.node
 }
 
-// behind returns a channel of which not all has come that was acknowledged or, when
-// any counts, that others got, with what is missing.
-func (c *client) behind(any bool) (missing string, yes bool) {
+// behind returns the channels of which not all has come that was acknowledged or, when
+// any counts, that others got, with what is missing. Those whose epoch is over are
+// silent: the client waits for messages that nobody sends any more.
+func (c *client) behind(any bool) (missing []string, silent int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for channel, at := range c.cursors {
-		if last := c.ledger.last(channel, any); !at.reached(last) {
-			return fmt.Sprintf("%s is at %s and not at %s", c.user.Name,
-				chat.FormatID(channel, at.at), chat.FormatID(channel, last)), true
+		last, lacks := c.ledger.lacks(channel, at.at, any)
+		if !lacks {
+			continue
+		}
+		missing = append(missing, fmt.Sprintf("%s is at %s and not at %s", c.user.Name,
+			chat.FormatID(channel, at.at), chat.FormatID(channel, last)))
+		if at.at.Epoch != last.Epoch {
+			silent++
 		}
 	}
-	return "", false
+	return missing, silent
 }
 
 // send writes a command to the socket that there is now.

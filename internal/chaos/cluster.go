@@ -16,15 +16,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/reto10/chat"
 )
 
 // dialers is how many handshakes are under way at once.
 const dialers = 64
 
-// shortLife is how long some tokens hold.
+// shortLife is how long some tokens are valid.
 const shortLife = 5 * time.Second
 
 // cluster is the nodes and what they stand on.
@@ -37,18 +35,29 @@ type cluster struct {
 
 	lines    lines
 	nodes    []*node
-	redis    *server       // nil: none
-	admin    *redis.Client // of that Redis, not by way of a line
-	postgres *server       // nil: none
-	stores   disturbance   // of these, or of a node's line to one
+	stores   disturbance // of the servers below, or of a node's line to one
+	doubtful windows     // when what Redis knows of presence may have gone back in time
 
-	tokens    *chat.HS256
-	shortLife *chat.HS256 // whose tokens end soon
-	http      *http.Client
-	dialling  chan struct{}
-	buffers   sync.Pool // of the clients' frames
+	// Strikes, which never overlap where they are about the same server, replace these.
+	redis           *redisServer    // nil: none
+	redisReplica    *redisServer    // nil: none now
+	replication     *line           // from a replica or a standby
+	postgres        *postgresServer // nil: none
+	postgresStandby *postgresServer // nil: none now
+	servers         int             // that were made so far
+	lossOver        func()          // says that a strike loses nothing any more
+
+	tokens   signer
+	expires  time.Time // when tokens end that do not end soon
+	http     *http.Client
+	dialling chan struct{}
+	buffers  sync.Pool // of the clients' frames
+
+	asked      atomic.Uint32 // requests for pages
+	unreadable atomic.Bool   // a page was not answered in time
 
 	turbulent atomic.Bool // things break, and tokens end
+	underWay  sync.Map    // by what a strike is about, a chan struct{} that it fills
 
 	groups []string // channels to be in
 	users  []string // who have a channel of their own
@@ -65,6 +74,7 @@ func newCluster(ctx context.Context, config Config, r *report) (c *cluster, err 
 		http:     &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
 		dialling: make(chan struct{}, dialers),
 	}
+	c.ledger.forgetful = config.Forgetful
 	if c.dir, err = os.MkdirTemp("", "chaos"); err != nil {
 		return c, err
 	}
@@ -72,17 +82,23 @@ func newCluster(ctx context.Context, config Config, r *report) (c *cluster, err 
 		return c, err
 	}
 	r.say("building the nodes' program")
-	program, err := build(ctx, c.dir, config.plain(), config.Race)
+	program, err := build(ctx, c.dir, config)
 	if err != nil {
 		return c, err
 	}
 	if config.uses(Redis) {
-		if c.redis, c.admin, err = startRedis(ctx, filepath.Join(c.dir, "redis"), config.fsync, c.log("redis")); err != nil {
+		if c.redis, err = c.newRedis(); err != nil {
+			return c, err
+		}
+		if err := c.redis.start(ctx); err != nil {
 			return c, err
 		}
 	}
 	if config.uses(Postgres) {
-		if c.postgres, err = startPostgres(ctx, filepath.Join(c.dir, "postgres"), c.log("postgres")); err != nil {
+		if c.postgres, err = c.newPostgres(); err != nil {
+			return c, err
+		}
+		if err := c.postgres.create(ctx); err != nil {
 			return c, err
 		}
 	}
@@ -95,6 +111,7 @@ func newCluster(ctx context.Context, config Config, r *report) (c *cluster, err 
 		if err != nil {
 			return c, err
 		}
+		n.offset = config.clockOf(i)
 		c.nodes = append(c.nodes, n)
 		if err := c.startNode(ctx, n); err != nil {
 			return c, err
@@ -109,13 +126,9 @@ func (c *cluster) credentials() (secretFile, usersFile string, err error) {
 	random := make([]byte, chat.MinSecret)
 	_, _ = rand.Read(random) // never fails
 	secret := []byte(hex.EncodeToString(random))
-	// A whole run, what comes before and after it included.
-	if c.tokens, err = chat.NewHS256(secret, chat.WithTokenTTL(c.config.Length+time.Hour)); err != nil {
-		return "", "", err
-	}
-	if c.shortLife, err = chat.NewHS256(secret, chat.WithTokenTTL(shortLife)); err != nil {
-		return "", "", err
-	}
+	c.tokens = signer(secret)
+	// A whole run, what comes before and after it included, on any node's clock.
+	c.expires = time.Now().Add(c.config.Length + time.Hour + c.config.Skew)
 	hash, err := chat.HashPassword(hex.EncodeToString(random[:16]))
 	if err != nil {
 		return "", "", err
@@ -148,6 +161,11 @@ func (c *cluster) newNode(name, program, secret, users string) (*node, error) {
 	n.args = []string{
 		"-addr", n.address, "-debug-addr", n.debug, "-plaintext",
 		"-secret-file", secret, "-users", users, "-drain", drain.String(),
+		"-history-count", "100000", // nothing is dropped that a run publishes
+	}
+	if c.config.Skew > 0 {
+		// A node that compared messages with its own clock would drop them all.
+		n.args = append(n.args, "-history-age", (c.config.Skew * 3 / 4).String())
 	}
 	if n.front, err = c.lines.to(name+"-front", n.address); err != nil {
 		return nil, err
@@ -164,12 +182,15 @@ func (c *cluster) newNode(name, program, secret, users string) (*node, error) {
 	}
 	if c.config.Registry == Redis {
 		n.args = append(n.args, "-registry", "redis://"+n.redis.address, "-lease", c.config.Lease.String())
+		if !c.config.Lossy {
+			n.args = append(n.args, "-redis-durable")
+		}
 	}
 	switch c.config.History {
 	case Redis:
 		n.args = append(n.args, "-history", "redis")
 	case Postgres:
-		n.args = append(n.args, "-history", "postgres://chat@"+n.sql.address+"/postgres?sslmode=disable")
+		n.args = append(n.args, "-history", "postgres://"+pgUser+"@"+n.sql.address+"/"+pgDatabase+"?sslmode=disable")
 	}
 	return n, nil
 }
@@ -193,9 +214,28 @@ func (c *cluster) startNode(ctx context.Context, n *node) error {
 	}
 }
 
+// newRedis makes a Redis with a directory of its own. Where faults may not lose
+// anything, Redis forgets nothing that it said it had: each write is on the disk before
+// it is answered.
+func (c *cluster) newRedis() (*redisServer, error) {
+	fsync := c.config.fsync
+	if c.config.Lossy {
+		fsync = "everysec"
+	}
+	c.servers++
+	name := fmt.Sprintf("redis-%d", c.servers)
+	return newRedis(filepath.Join(c.dir, name), fsync, c.log(name))
+}
+
+func (c *cluster) newPostgres() (*postgresServer, error) {
+	c.servers++
+	name := fmt.Sprintf("postgres-%d", c.servers)
+	return newPostgres(filepath.Join(c.dir, name), c.log(name))
+}
+
 // killClients has Redis end its connections of a kind.
 func (c *cluster) killClients(ctx context.Context, kind string) error {
-	n, err := c.admin.ClientKillByFilter(ctx, "TYPE", kind, "SKIPME", "yes").Result()
+	n, err := c.redis.admin.ClientKillByFilter(ctx, "TYPE", kind, "SKIPME", "yes").Result()
 	if err != nil {
 		return fmt.Errorf("killing Redis's %s clients: %w", kind, err)
 	}
@@ -227,14 +267,18 @@ func (c *cluster) end(keep bool) error {
 			}
 		}
 	}
-	for _, s := range []*server{c.redis, c.postgres} {
-		if s != nil && s.process != nil && !s.process.ended() {
-			_ = s.process.signal(syscall.SIGCONT) // it may be paused
-			errs = append(errs, s.stop())
+	if c.replication != nil {
+		c.replication.cut()
+	}
+	for _, s := range []*redisServer{c.redis, c.redisReplica} {
+		if s != nil {
+			errs = append(errs, s.close())
 		}
 	}
-	if c.admin != nil {
-		errs = append(errs, c.admin.Close())
+	for _, s := range []*postgresServer{c.postgres, c.postgresStandby} {
+		if s != nil {
+			errs = append(errs, s.close())
+		}
 	}
 	for _, l := range c.logs {
 		errs = append(errs, l.Close())

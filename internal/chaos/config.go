@@ -23,6 +23,15 @@ type Config struct {
 	Registry string        // Memory or Redis
 	History  string        // Memory, Redis or Postgres
 
+	// Lossy adds the faults that lose what Redis or PostgreSQL had acknowledged. The
+	// nodes are not told then that Redis is durable (-redis-durable), so a new run of
+	// Redis begins a new epoch. Clients may be told of losses, and have to be.
+	Lossy bool
+	// Skew is by how much the nodes' clocks are off, some behind and some ahead, for the
+	// whole run. At 0 they are right. Messages are kept for three quarters of it, which
+	// has to be longer than the run.
+	Skew time.Duration
+
 	// Faults are those to choose from, by name; nil: all that apply.
 	Faults []string
 	// Lease is how long the registry takes at most to notice that a node is gone.
@@ -72,13 +81,36 @@ func (c Config) validate() error {
 		return errors.New("chaos: a registry in memory is that of one node")
 	case c.History == Memory && c.Nodes > 1:
 		return errors.New("chaos: a history in memory is that of one node")
+	case c.Skew < 0:
+		return errors.New("chaos: skew is less than zero")
+	case c.Skew > 0 && c.Skew*3/4 < c.Length+runMargin:
+		return fmt.Errorf("chaos: messages are kept for %v with clocks that are off by %v, which a run of %v is too long for",
+			c.Skew*3/4, c.Skew, c.Length)
 	}
 	for _, name := range c.Faults {
-		if _, ok := faultNamed(name); !ok {
+		f, ok := faultNamed(name)
+		if !ok {
 			return fmt.Errorf("chaos: there is no fault %q", name)
+		}
+		if !f.applies(c) {
+			return fmt.Errorf("chaos: the fault %q does not apply: it needs another registry or history, or is one that loses data (-lossy)", name)
 		}
 	}
 	return nil
+}
+
+// runMargin is how much longer than its faults a run takes at most.
+const runMargin = 15 * time.Minute
+
+// ForSeed sets what a seed decides about a whole run: at even seeds faults lose data,
+// and of four seeds in a row two have nodes whose clocks are an hour off.
+func (c Config) ForSeed() Config {
+	c.Lossy = c.Seed%2 == 0
+	c.Skew = 0
+	if c.Seed/2%2 == 1 {
+		c.Skew = time.Hour
+	}
+	return c
 }
 
 // uses reports whether something of that kind stands behind the nodes.

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -13,7 +14,10 @@ const aftermath = 3 * time.Second
 type fault struct {
 	name     string
 	about    string // two faults about the same are never under way at once
+	also     string // something else that it is about, or ""
 	applies  func(Config) bool
+	loses    func(Config) bool // what was acknowledged may be lost; nil: never
+	doubts   bool              // what Redis knows of presence may be lost
 	least    time.Duration
 	most     time.Duration
 	recovery time.Duration // before the next about the same
@@ -30,13 +34,18 @@ const (
 	sec = time.Second
 )
 
-var faults = []fault{
+// faults are all there are. Those that lose data are in faults_redis.go and
+// faults_postgres.go.
+var faults = slices.Concat(outages, redisFaults, postgresFaults)
+
+// outages lose nothing that was acknowledged, but for a Redis that is not durable: its
+// nodes cannot know what a new run has lost.
+var outages = []fault{
 	{
 		name: "redis-killed", about: "redis", applies: onRedis, least: 200 * ms, most: 3 * sec, recovery: sec,
-		begin: func(_ context.Context, c *cluster, _ *node) error {
-			return c.redis.process.end(syscall.SIGKILL, endWithin)
-		},
-		mend: func(ctx context.Context, c *cluster, _ *node) error { return c.redis.start(ctx) },
+		loses: redisLoses,
+		begin: func(_ context.Context, c *cluster, _ *node) error { return c.redis.kill() },
+		mend:  func(ctx context.Context, c *cluster, _ *node) error { return c.redis.start(ctx) },
 	},
 	{
 		name: "redis-paused", about: "redis", applies: onRedis, least: 5 * sec, most: 5 * sec, recovery: sec,
@@ -96,7 +105,7 @@ var faults = []fault{
 	{
 		name: "postgres-crashed", about: "postgres", applies: onPostgres, least: 200 * ms, most: 2 * sec, recovery: sec,
 		begin: func(_ context.Context, c *cluster, _ *node) error {
-			return c.postgres.process.end(syscall.SIGQUIT, endWithin) // ends its backends at once, and recovers from its log
+			return c.postgres.crash() // and recovers from its log
 		},
 		mend: func(ctx context.Context, c *cluster, _ *node) error { return c.postgres.start(ctx) },
 	},
@@ -161,6 +170,13 @@ func Faults() (names []string) {
 func always(Config) bool       { return true }
 func onRedis(c Config) bool    { return c.uses(Redis) }
 func onPostgres(c Config) bool { return c.uses(Postgres) }
+
+func onLossyRedis(c Config) bool    { return c.Lossy && c.uses(Redis) }
+func onLossyPostgres(c Config) bool { return c.Lossy && c.uses(Postgres) }
+
+// redisLoses and postgresLoses are of faults that lose messages where these are kept.
+func redisLoses(c Config) bool    { return c.Lossy && c.History == Redis }
+func postgresLoses(c Config) bool { return c.Lossy && c.History == Postgres }
 
 func nothing(context.Context, *cluster, *node) error { return nil }
 

@@ -58,7 +58,7 @@ func newFleet(c *cluster) *fleet {
 		cl := f.add(chat.User{Name: name, Role: chat.RoleUser})
 		cl.fronted = i%everyFronted == 0
 		for j := range groupsEach {
-			cl.channels = append(cl.channels, c.groups[(i+j*(groups/2+1))%groups])
+			cl.channels = append(cl.channels, c.groups[(i+j*max(1, groups/2))%groups])
 		}
 		if groups == 1 {
 			cl.channels = cl.channels[:1]

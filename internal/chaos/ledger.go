@@ -1,35 +1,50 @@
 package chaos
 
 import (
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/reto10/chat"
 )
 
-// ledger is what was published and what of it was seen. Each content is published
-// once in a run, so that it says which publish a message comes from. It is safe
-// for concurrent use.
+// ledger is what was published, what of it was seen, and what was reported lost. Each
+// content is published once in a run, so that it says which publish a message comes
+// from. It is safe for concurrent use.
 type ledger struct {
-	report *report
+	report    *report
+	losses    windows // when what is kept may have gone back in time
+	forgetful bool    // that may happen at any time
 
 	mu        sync.Mutex // guards what follows
 	published map[string]*entry
 	channels  map[string]*channelLog
+	gaps      []gap // reported to clients
 }
 
 // entry is one publish.
 type entry struct {
 	channel string
+	asked   time.Time
 	acked   bool
+	listed  bool       // in the history, at the end of the run
 	seen    bool       // acknowledged or delivered, at
-	place   chat.Place // this place
+	place   chat.Place // this place; the newest, where an epoch that began renamed it
 }
 
 // channelLog is what a channel holds, as far as anybody told.
 type channelLog struct {
 	contents map[chat.Place]string
-	last     chat.Place // the highest of the newest epoch
+	epochs   map[string]epoch
+	last     chat.Place // the highest of the newest epoch that has messages
 	acked    chat.Place // the highest that was acknowledged
+	ids      []position // all that were acknowledged, in no order
+}
+
+// epoch is one of a channel.
+type epoch struct {
+	nth   int // 1 is the first that was seen
+	since time.Time
 }
 
 func newLedger(r *report) *ledger {
@@ -44,7 +59,7 @@ func newLedger(r *report) *ledger {
 func (l *ledger) publishing(channel, content string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.published[content] = &entry{channel: channel}
+	l.published[content] = &entry{channel: channel, asked: time.Now()}
 }
 
 // acked notes that a publisher was told the id of what it published.
@@ -57,11 +72,16 @@ func (l *ledger) acked(content, id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.record(channel, place, content)
+	log := l.channels[channel]
 	if e := l.published[content]; e != nil {
 		e.acked = true
+		// The content could be lost once more by whoever goes on from the older data.
+		if l.losses.between(log.epochs[place.Epoch].since, e.asked) {
+			l.report.find(findStale, "%s was acknowledged in an epoch that a fault had ended before it was published", id)
+		}
 	}
-	log := l.channels[channel]
-	log.acked = later(log.acked, place)
+	log.acked = log.later(log.acked, place)
+	log.ids = append(log.ids, log.position(place))
 }
 
 // delivered notes that somebody got a message.
@@ -71,13 +91,37 @@ func (l *ledger) delivered(channel string, place chat.Place, content string) {
 	l.record(channel, place, content)
 }
 
-// record has l.mu held.
-func (l *ledger) record(channel string, place chat.Place, content string) {
+// listed notes that a message is in the history at the end of the run.
+func (l *ledger) listed(channel string, place chat.Place, content string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.record(channel, place, content)
+	if e := l.published[content]; e != nil {
+		e.listed = true
+	}
+}
+
+// sighted notes the epoch of a place where no message has to be.
+func (l *ledger) sighted(channel string, place chat.Place) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.log(channel).sight(place)
+}
+
+// log returns a channel's. It requires l.mu.
+func (l *ledger) log(channel string) *channelLog {
 	log := l.channels[channel]
 	if log == nil {
-		log = &channelLog{contents: make(map[chat.Place]string)}
+		log = &channelLog{contents: make(map[chat.Place]string), epochs: make(map[string]epoch)}
 		l.channels[channel] = log
 	}
+	return log
+}
+
+// record requires l.mu.
+func (l *ledger) record(channel string, place chat.Place, content string) {
+	log := l.log(channel)
+	log.sight(place)
 	if before, ok := log.contents[place]; ok {
 		if before != content {
 			l.report.find(findForged, "%s is both %.40q and %.40q", chat.FormatID(channel, place), before, content)
@@ -85,42 +129,88 @@ func (l *ledger) record(channel string, place chat.Place, content string) {
 		return
 	}
 	log.contents[place] = content
-	log.last = later(log.last, place)
+	log.last = log.later(log.last, place)
 	e := l.published[content]
 	switch {
 	case e == nil:
 		l.report.find(findForged, "%s is %.40q, which nobody published", chat.FormatID(channel, place), content)
 	case e.channel != channel:
 		l.report.find(findForged, "%.40q was published in %q and is in %q", content, e.channel, channel)
-	case e.seen:
+	case e.seen && !l.renamed(log, e.place, place):
 		l.report.find(findTwice, "%.40q is %s and %s", content, chat.FormatID(channel, e.place), chat.FormatID(channel, place))
 	default:
 		e.seen, e.place = true, place
 	}
 }
 
-// later is the higher of two places of a channel; one of another epoch is.
-func later(before, p chat.Place) chat.Place {
-	if p.Epoch != before.Epoch || p.Seq > before.Seq {
-		return p
+// renamed reports whether a message may have both places: an epoch that begins after a
+// loss gives ids of its own to what is kept. It requires l.mu.
+func (l *ledger) renamed(log *channelLog, before, after chat.Place) bool {
+	if before.Epoch == after.Epoch {
+		return false
 	}
-	return before
+	older := log.epochs[before.Epoch]
+	if newer := log.epochs[after.Epoch]; newer.nth < older.nth {
+		older = newer
+	}
+	return l.mayEnd(older)
 }
 
-// last is the highest place of a channel that was acknowledged or, when any counts,
-// that anybody got all the same, which is to reach all who are in the channel. The
-// zero Place: there is none.
-func (l *ledger) last(channel string, any bool) chat.Place {
+// mayEnd reports whether an epoch may be over, because of a fault since it began.
+func (l *ledger) mayEnd(e epoch) bool {
+	return l.forgetful || l.losses.since(e.since.Add(-sightSlack))
+}
+
+// sight numbers epochs in the order in which they are first seen.
+func (log *channelLog) sight(p chat.Place) {
+	if _, known := log.epochs[p.Epoch]; !known && p.Epoch != "" {
+		log.epochs[p.Epoch] = epoch{len(log.epochs) + 1, time.Now()}
+	}
+}
+
+func (log *channelLog) position(p chat.Place) position {
+	return position{log.epochs[p.Epoch].nth, p.Seq}
+}
+
+// later is the higher of two places.
+func (log *channelLog) later(p, q chat.Place) chat.Place {
+	if log.position(p).before(log.position(q)) {
+		return q
+	}
+	return p
+}
+
+// lacks reports whether somebody at a place lacks messages that were acknowledged or,
+// when any counts, that others got, and up to which place.
+func (l *ledger) lacks(channel string, at chat.Place, any bool) (last chat.Place, yes bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	log := l.channels[channel]
-	switch {
-	case log == nil:
-		return chat.Place{}
-	case any:
-		return log.last
+	if log == nil {
+		return chat.Place{}, false
 	}
-	return log.acked
+	last = log.acked
+	if any {
+		last = log.last
+	}
+	return last, last != chat.Place{} && log.position(at).before(log.position(last))
+}
+
+// rebased notes that a client was told that messages are missing and goes on elsewhere.
+// It returns what is wrong with that, a kind of finding and why, or "".
+func (l *ledger) rebased(channel string, from, to chat.Place) (finding, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	log := l.log(channel)
+	log.sight(to)
+	l.gaps = append(l.gaps, gap{channel, log.position(from), log.position(to)})
+	switch {
+	case !l.mayEnd(log.epochs[from.Epoch]):
+		return findForgotten, "no fault since could have lost anything"
+	case log.epochs[to.Epoch].nth < log.epochs[from.Epoch].nth:
+		return findRepeat, "that epoch was over"
+	}
+	return "", ""
 }
 
 // acknowledged is the highest place of each channel that was acknowledged.
@@ -149,15 +239,69 @@ func (l *ledger) numbers() (published, acked, storedUnacked int) {
 	return len(l.published), acked, storedUnacked
 }
 
+// countIn is how many messages were published in a channel.
+func (l *ledger) countIn(channel string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.published {
+		if e.channel == channel {
+			n++
+		}
+	}
+	return n
+}
+
+// lost counts what was lost, once the history has been listed. Acknowledged messages
+// that no fault could lose and that are not listed are findings.
+func (l *ledger) lost() Losses {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sum := Losses{Reported: len(l.gaps)}
+	for content, e := range l.published {
+		if !e.acked || e.listed {
+			continue
+		}
+		sum.Messages++
+		if !l.forgetful && !l.losses.since(e.asked) {
+			l.report.find(findLost, "%.40q was acknowledged as %s and is not in the history", content, chat.FormatID(e.channel, e.place))
+		}
+	}
+	for _, log := range l.channels {
+		slices.SortFunc(log.ids, func(p, q position) int {
+			switch {
+			case p.before(q):
+				return -1
+			case q.before(p):
+				return 1
+			}
+			return 0
+		})
+	}
+	for _, g := range l.gaps {
+		sum.Deliveries += max(0, l.channels[g.channel].upTo(g.to)-l.channels[g.channel].upTo(g.from))
+	}
+	return sum
+}
+
+// upTo is how many messages were acknowledged up to a position. The ids are sorted.
+func (log *channelLog) upTo(p position) int {
+	n, _ := slices.BinarySearchFunc(log.ids, p, func(id, p position) int {
+		if p.before(id) {
+			return 1
+		}
+		return -1
+	})
+	return n
+}
+
 // cursor follows what one client gets of one channel, whose places have no holes.
 type cursor struct {
 	at      chat.Place
 	started bool
-	rebased bool // it was told that something is gone, and started again
 }
 
 // begin is the place that a client is told it starts from.
-func (c *cursor) begin(p chat.Place) { c.at, c.rebased, c.started = p, c.started, true }
+func (c *cursor) begin(p chat.Place) { c.at, c.started = p, true }
 
 // next moves to the place of the message that came and returns what is wrong with
 // it: a kind of finding, or "".
@@ -168,7 +312,7 @@ func (c *cursor) next(p chat.Place) (finding string) {
 	case !c.started:
 		return findProtocol
 	case p.Epoch != before.Epoch:
-		return findForgotten
+		return findSilent
 	case p.Seq <= before.Seq:
 		c.at = before
 		return findRepeat
@@ -176,15 +320,4 @@ func (c *cursor) next(p chat.Place) (finding string) {
 		return findGap
 	}
 	return ""
-}
-
-// reached reports whether all up to p has come, or was said to be gone.
-func (c *cursor) reached(p chat.Place) bool {
-	switch {
-	case p == chat.Place{}:
-		return true
-	case c.at.Epoch != p.Epoch:
-		return c.rebased
-	}
-	return c.started && c.at.Seq >= p.Seq
 }

@@ -25,7 +25,7 @@ func TestCursorFindsWhatIsWrongWithASequence(t *testing.T) {
 		{"one again", 3, []chat.Place{at(4), at(4), at(5)}, []string{"", findRepeat, ""}},
 		{"one before the start", 3, []chat.Place{at(3), at(4)}, []string{findRepeat, ""}},
 		{"out of order", 3, []chat.Place{at(5), at(4)}, []string{findGap, findRepeat}},
-		{"of another epoch", 3, []chat.Place{other}, []string{findForgotten}},
+		{"of another epoch", 3, []chat.Place{other}, []string{findSilent}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -39,26 +39,6 @@ func TestCursorFindsWhatIsWrongWithASequence(t *testing.T) {
 				t.Errorf("findings (-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestCursorKnowsWhetherAllHasCome(t *testing.T) {
-	var c cursor
-	c.begin(at(2))
-	tests := []struct {
-		last chat.Place
-		want bool
-	}{
-		{chat.Place{}, true}, // nothing was ever published
-		{at(2), true},
-		{at(1), true},
-		{at(3), false},
-		{chat.Place{Epoch: "other", Seq: 1}, false},
-	}
-	for _, test := range tests {
-		if got := c.reached(test.last); got != test.want {
-			t.Errorf("reached(%v) = %t at %v", test.last, got, c.at)
-		}
 	}
 }
 
@@ -118,27 +98,34 @@ func TestLedgerFindsWhatWasNotPublishedSo(t *testing.T) {
 	}
 }
 
-func TestLedgerKnowsTheLastPlaceThatAnybodyTold(t *testing.T) {
+func TestLedgerKnowsWhoLacksWhatAnybodyTold(t *testing.T) {
 	l := newLedger(newReport(io.Discard))
 	for i, content := range []string{"one", "two", "three"} {
 		l.publishing("a", content)
 		l.delivered("a", at(uint64(i+1)), content)
 	}
-	l.publishing("a", "four")
 	l.acked("two", chat.FormatID("a", at(2)))
-	if got, want := l.last("a", false), at(2); got != want {
-		t.Errorf("last acknowledged = %v, want %v", got, want)
+	l.sighted("a", chat.Place{Epoch: "later"})
+	tests := []struct {
+		name           string
+		channel        string
+		at             chat.Place
+		acked, anybody bool // lacks what was acknowledged, what anybody got
+	}{
+		{"before both", "a", at(1), true, true},
+		{"at what was acknowledged", "a", at(2), false, true},
+		{"at the end", "a", at(3), false, false},
+		{"in a later epoch", "a", chat.Place{Epoch: "later"}, false, false},
+		{"in a channel without messages", "b", at(0), false, false},
 	}
-	if got, want := l.last("a", true), at(3); got != want {
-		t.Errorf("last = %v, want %v", got, want)
-	}
-	l.acked("four", chat.FormatID("a", at(4)))
-	for _, any := range []bool{false, true} {
-		if got, want := l.last("a", any), at(4); got != want {
-			t.Errorf("last = %v, want %v", got, want)
-		}
-		if got := l.last("b", any); got != (chat.Place{}) {
-			t.Errorf("last of a channel without messages = %v", got)
-		}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if _, got := l.lacks(test.channel, test.at, false); got != test.acked {
+				t.Errorf("lacks what was acknowledged: %t, want %t", got, test.acked)
+			}
+			if _, got := l.lacks(test.channel, test.at, true); got != test.anybody {
+				t.Errorf("lacks what anybody got: %t, want %t", got, test.anybody)
+			}
+		})
 	}
 }

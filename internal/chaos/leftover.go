@@ -87,9 +87,9 @@ func (c *cluster) drainAll(ctx context.Context) {
 // keys are all of Redis's keys, and how long each lasts, -1 for ever.
 func (c *cluster) keys(ctx context.Context) (map[string]time.Duration, error) {
 	keys := make(map[string]time.Duration)
-	scan := c.admin.Scan(ctx, 0, "", 1000).Iterator()
+	scan := c.redis.admin.Scan(ctx, 0, "", 1000).Iterator()
 	for scan.Next(ctx) {
-		lasts, err := c.admin.PTTL(ctx, scan.Val()).Result()
+		lasts, err := c.redis.admin.PTTL(ctx, scan.Val()).Result()
 		if err != nil {
 			return nil, err
 		}

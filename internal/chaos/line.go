@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
@@ -17,6 +18,8 @@ type line struct {
 	address string // of its near end
 	proxy   *toxiproxy.Proxy
 	disturbance
+
+	mu sync.Mutex // held while the proxy is stopped, started or led elsewhere
 }
 
 // lines makes lines.
@@ -39,9 +42,25 @@ func (l lines) to(name, upstream string) (*line, error) {
 }
 
 // cut ends all connections and takes no new ones until it is mended.
-func (l *line) cut() { l.proxy.Stop() }
+func (l *line) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.proxy.Stop()
+}
 
-func (l *line) mend() error { return l.proxy.Start() }
+func (l *line) mend() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.proxy.Start()
+}
+
+// lead ends all connections and brings later ones to another server. A line that is cut
+// stays so.
+func (l *line) lead(upstream string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.proxy.Update(&toxiproxy.Proxy{Listen: l.proxy.Listen, Upstream: upstream, Enabled: l.proxy.Enabled})
+}
 
 // toxic is what is done to a line's bytes, in both directions.
 type toxic struct {

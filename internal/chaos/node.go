@@ -33,10 +33,11 @@ type node struct {
 	program string
 	log     io.Writer
 	report  *report
-	stores  *disturbance // of what all nodes stand on
-	front   *line        // some clients come by
-	redis   *line        // nil: none
-	sql     *line        // nil: none
+	stores  *disturbance  // of what all nodes stand on
+	offset  time.Duration // of its clock
+	front   *line         // some clients come by
+	redis   *line         // nil: none
+	sql     *line         // nil: none
 	disturbance
 
 	process *process
@@ -48,7 +49,7 @@ var listening = regexp.MustCompile(`^listening on http://`)
 func (n *node) start(ctx context.Context) error {
 	cmd := exec.Command(n.program, n.args...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CHATD_") })
-	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0 halt_on_error=1")
+	cmd.Env = append(cmd.Env, clockEnv(n.offset), "GORACE=atexit_sleep_ms=0 halt_on_error=1")
 	p, err := start(n.name, cmd, n.log)
 	if err != nil {
 		return err
@@ -62,6 +63,9 @@ func (n *node) start(ctx context.Context) error {
 	n.process = p
 	return nil
 }
+
+// now is what its clock says.
+func (n *node) now() time.Time { return time.Now().Add(n.offset) }
 
 // kill ends it without a word to anybody.
 func (n *node) kill() error {
@@ -139,20 +143,27 @@ func (n *node) remember(ctx context.Context) (err error) {
 }
 
 // build makes the program of the nodes, and returns its path.
-func build(ctx context.Context, dir string, plain, race bool) (program string, err error) {
+func build(ctx context.Context, dir string, config Config) (program string, err error) {
 	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/reto10/chat")
 	root, err := list.Output()
 	if err != nil {
 		return "", fmt.Errorf("finding the sources: %w", err)
 	}
 	name := "chatd-cluster"
-	if plain {
+	if config.plain() {
 		name = "chatd"
 	}
 	program = filepath.Join(dir, name)
 	args := []string{"build", "-buildvcs=false", "-o", program}
-	if race {
+	if config.Race {
 		args = append(args, "-race")
+	}
+	if config.Skew > 0 {
+		overlay, err := clockOverlay(dir)
+		if err != nil {
+			return "", err
+		}
+		args = append(args, "-overlay", overlay)
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
 	cmd.Dir = filepath.Join(string(bytes.TrimSpace(root)), "cmd", name)

@@ -55,6 +55,9 @@ func plan(c Config) []strike {
 		for _, f := range deck {
 			at += within(rng, leastGap, mostGap)
 			at = max(at, busy[f.about])
+			if f.also != "" {
+				at = max(at, busy[f.also])
+			}
 			s := strike{at: at, lasts: within(rng, f.least, f.most), fault: f.name}
 			if f.atNode {
 				s.node = rng.IntN(c.Nodes)
@@ -64,6 +67,9 @@ func plan(c Config) []strike {
 			}
 			s.lasts = min(s.lasts, max(f.least, c.Length-s.at))
 			busy[f.about] = s.at + s.lasts + f.recovery
+			if f.also != "" {
+				busy[f.also] = busy[f.about]
+			}
 			strikes = append(strikes, s)
 		}
 	}

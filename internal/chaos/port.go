@@ -9,28 +9,49 @@ import (
 )
 
 // Ports below those that the system gives to outgoing connections: a process that
-// is restarted has to get its own again, with thousands of clients dialling.
+// is restarted has to get its own again, with thousands of clients dialling. Several
+// runs at once must not take the ports of each other's servers that are down, so each
+// program takes a block, whose first port it listens on until it ends.
 const (
-	firstPort = 20000
-	lastPort  = 31999
+	firstPort  = 20000
+	blockPorts = 400
+	blocks     = 30
 )
 
 var ports struct {
-	mu   sync.Mutex
-	next int // 0: none was given yet
+	mu    sync.Mutex
+	owner net.Listener // of the block; nil: none was taken yet
+	first int          // port of the block that may be given
+	next  int
+}
+
+// takeBlock requires ports.mu.
+func takeBlock() error {
+	for i := range blocks {
+		port := firstPort + (os.Getpid()+i)%blocks*blockPorts
+		l, err := net.Listen("tcp", local(port))
+		if err != nil {
+			continue
+		}
+		ports.owner, ports.first, ports.next = l, port+1, port+1
+		return nil
+	}
+	return errors.New("no block of ports is free: too many runs at once")
 }
 
 // freePort finds a port of 127.0.0.1 that nobody listens on.
 func freePort() (int, error) {
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
-	if ports.next == 0 {
-		ports.next = firstPort + os.Getpid()*17%(lastPort-firstPort)
+	if ports.owner == nil {
+		if err := takeBlock(); err != nil {
+			return 0, err
+		}
 	}
-	for range lastPort - firstPort {
+	for range blockPorts - 1 {
 		port := ports.next
-		if ports.next++; ports.next > lastPort {
-			ports.next = firstPort
+		if ports.next++; ports.next == ports.first+blockPorts-1 {
+			ports.next = ports.first
 		}
 		l, err := net.Listen("tcp", local(port))
 		if err != nil {

@@ -21,7 +21,10 @@ const (
 	findLost      = "lost"      // something never came
 	findForged    = "forged"    // what nobody published, or another content under an id
 	findTwice     = "twice"     // one publish, two messages
-	findForgotten = "forgotten" // recovered: false, or an epoch that ended
+	findForgotten = "forgotten" // told of a loss that no fault can have caused
+	findSilent    = "silent"    // a loss that was not reported
+	findStale     = "stale"     // acknowledged in an epoch that was over
+	findPages     = "pages"     // the history read page by page is not what it is
 	findClosed    = "closed"    // a socket closed for no reason
 	findPresence  = "presence"  // who is connected is not known exactly
 	findPublish   = "publish"   // a publish neither worked nor failed in time
@@ -44,6 +47,7 @@ type report struct {
 	tallies  map[string]int // of what is no finding
 	acked    []time.Duration
 	refused  []time.Duration
+	losses   Losses
 }
 
 func newReport(out io.Writer) *report {
@@ -96,6 +100,16 @@ func (r *report) published(took time.Duration, acked bool) {
 	}
 }
 
+// lost notes what was lost.
+func (r *report) lost(losses Losses) {
+	if losses.Unreported > 0 {
+		r.find(findSilent, "%d losses were not reported, of which the messages above are examples", losses.Unreported)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.losses = losses
+}
+
 // say prints a line of progress.
 func (r *report) say(format string, args ...any) {
 	r.mu.Lock()
@@ -110,6 +124,7 @@ type Verdict struct {
 	Tallies  map[string]int      // what happened beside
 	Acked    Spread              // time to an acknowledgement
 	Refused  Spread              // time to a refusal
+	Losses   Losses              // what the faults lost, as they may
 	Dir      string              // where the logs are, "" when they were removed
 }
 
@@ -148,6 +163,7 @@ func (r *report) verdict() Verdict {
 		Tallies:  maps.Clone(r.tallies),
 		Acked:    spread(r.acked),
 		Refused:  spread(r.refused),
+		Losses:   r.losses,
 	}
 }
 
@@ -158,8 +174,16 @@ func (v Verdict) Print(w io.Writer) {
 	for _, what := range sorted(v.Tallies) {
 		fmt.Fprintf(w, "%9d %s\n", v.Tallies[what], what)
 	}
+	fmt.Fprintf(w, "%9d losses reported to clients, a channel each\n", v.Losses.Reported)
+	fmt.Fprintf(w, "%9d losses not reported\n", v.Losses.Unreported)
+	fmt.Fprintf(w, "%9d acknowledged messages lost by the faults\n", v.Losses.Messages)
+	fmt.Fprintf(w, "%9d deliveries that the reported losses stand for\n", v.Losses.Deliveries)
+	if v.OK() && v.Losses == (Losses{}) {
+		fmt.Fprintln(w, "PASSED: nothing lost, repeated, misordered, forged or left behind, and no loss reported")
+		return
+	}
 	if v.OK() {
-		fmt.Fprintln(w, "PASSED: nothing lost, repeated, misordered, forged or left behind")
+		fmt.Fprintln(w, "PASSED: every loss reported, and nothing else lost, repeated, misordered, forged or left behind")
 		return
 	}
 	for _, kind := range sorted(v.Findings) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -83,6 +84,8 @@ func (c *cluster) run(ctx context.Context, strikes []strike) error {
 	publishers.Wait()
 	c.report.say("nothing is broken any more, and nothing is published")
 	f.settle(ctx)
+	c.list(ctx)
+	c.report.lost(f.account())
 
 	pause(ctx, longestWindow) // who has just come back is not told of when they go at once
 	for _, o := range f.observers {
@@ -137,6 +140,11 @@ func (c *cluster) breakThings(ctx context.Context, strikes []strike, f *fleet) e
 			break
 		}
 		under.Go(func() {
+			done, ok := c.reserve(ctx, s)
+			defer done()
+			if !ok || time.Since(began) > c.config.Length {
+				return
+			}
 			if err := c.strike(ctx, s, f); err != nil {
 				cancel(fmt.Errorf("%s: %w", s, err))
 			}
@@ -145,6 +153,33 @@ func (c *cluster) breakThings(ctx context.Context, strikes []strike, f *fleet) e
 	pause(ctx, time.Until(began.Add(c.config.Length)))
 	under.Wait()
 	return context.Cause(ctx)
+}
+
+// reserve waits until no other strike about the same is under way, as one that took
+// longer to begin than planned, or to mend, may be. It reports false when ctx ends.
+func (c *cluster) reserve(ctx context.Context, s strike) (done func(), ok bool) {
+	what, _ := faultNamed(s.fault)
+	var held []chan struct{}
+	done = func() {
+		for _, token := range held {
+			<-token
+		}
+	}
+	abouts := []string{what.about, what.also}
+	slices.Sort(abouts) // all in one order
+	for _, about := range abouts {
+		if about == "" {
+			continue
+		}
+		token, _ := c.underWay.LoadOrStore(about, make(chan struct{}, 1))
+		select {
+		case token.(chan struct{}) <- struct{}{}:
+			held = append(held, token.(chan struct{}))
+		case <-ctx.Done():
+			return done, false
+		}
+	}
+	return done, true
 }
 
 // strike carries out one fault.
@@ -159,6 +194,14 @@ func (c *cluster) strike(ctx context.Context, s strike, f *fleet) error {
 	if what.about != "node" && what.about != "clients" {
 		c.stores.begin()
 		defer func() { _ = recovered(&c.stores, nil) }()
+	}
+	if what.loses != nil && what.loses(c.config) {
+		c.report.tally("faults that may lose something")
+		c.lossOver = c.ledger.losses.open()
+		defer c.lossOver()
+	}
+	if what.doubts {
+		defer c.doubtful.open()()
 	}
 	if err := what.begin(ctx, c, n); err != nil {
 		return err

@@ -119,6 +119,58 @@ func TestClusterKeepsItsPromisesWhileItBreaks(t *testing.T) {
 	}
 }
 
+// What the faults lose is reported, and nothing else goes wrong.
+func TestClusterReportsWhatIsLost(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		history string
+		seed    uint64 // whose plan begins with most of the faults
+		faults  []string
+	}{
+		{"Redis", Redis, 8, []string{
+			"redis-older-snapshot", "redis-older-file", "redis-crashed-without-fsync", "redis-back-empty",
+			"redis-back-empty-behind-a-node", "redis-emptied", "redis-replica-promoted",
+		}},
+		{"PostgreSQL", Postgres, 2, []string{
+			"postgres-older-copy", "postgres-crashed-without-fsync", "postgres-standby-promoted", "postgres-no-insert",
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := short(t)
+			c.History, c.Seed, c.Faults, c.Lossy = test.history, test.seed, test.faults, true
+			c.Length, c.Clients = 20*time.Second, 100
+			needs(t, c)
+			v := run(t, c)
+			if !v.OK() {
+				t.Errorf("findings %v", v.Findings)
+			}
+			if v.Losses.Messages == 0 || v.Losses.Reported == 0 {
+				t.Errorf("losses %+v: the faults lost nothing", v.Losses)
+			}
+		})
+	}
+}
+
+// Nothing depends on the nodes' clocks, and nothing is half-written when a command is
+// refused.
+func TestClusterLosesNothingWithoutPermissionsAndWithWrongClocks(t *testing.T) {
+	t.Parallel()
+	c := short(t)
+	c.History, c.Seed, c.Skew, c.Clients = Redis, 1310, time.Hour, 100
+	c.Race = false // the standard library is built anew, once
+	c.Faults = []string{
+		"redis-no-xadd", "redis-no-hset", "redis-no-hincrby", "redis-no-set", "redis-no-pexpire",
+		"redis-no-publish", "redis-no-evalsha", "node-killed",
+	}
+	needs(t, c)
+	if v := run(t, c); !v.OK() {
+		t.Errorf("findings %v", v.Findings)
+	}
+}
+
 // needs skips a test whose servers are not installed, but for CI, where they are.
 func needs(t *testing.T, c Config) {
 	t.Helper()

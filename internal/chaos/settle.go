@@ -10,11 +10,12 @@ const (
 	// connectWithin is how long all clients may take to come, and to come back
 	// once nothing is broken any more.
 	connectWithin = 60 * time.Second
-	// catchUpWithin is how long the last acknowledged message may take to everybody.
+	// catchUpWithin is how long the last acknowledged message may take to everybody, and
+	// a page of the history to be read.
 	catchUpWithin = 20 * time.Second
 	// strayWithin is how long one may take that was stored by a node that could not
 	// tell the others of it, and its publisher that it is unavailable: the others
-	// look for such ones once a minute.
+	// look for such ones once a minute, and for a history that went back in time.
 	strayWithin = 75 * time.Second
 	// tellWithin is how long comings and goings may take to be told of.
 	tellWithin = 30 * time.Second
@@ -115,10 +116,18 @@ func (f *fleet) settle(ctx context.Context) {
 		if any {
 			what, within = "all that others got", strayWithin
 		}
-		if wrong := until(ctx, within, func() string { return f.behind(any) }); wrong != "" {
+		silent := 0
+		wrong := until(ctx, within, func() (wrong string) {
+			wrong, silent = f.behind(any)
+			return wrong
+		})
+		switch {
+		case wrong == "":
+			report.say("every client has %s or was told of its loss, after %v", what, time.Since(began).Round(10*time.Millisecond))
+		case silent > 0:
+			report.find(findSilent, "not every client has %s or was told of its loss within %v: %s", what, within, wrong)
+		default:
 			report.find(findLost, "not every client has %s within %v: %s", what, within, wrong)
-		} else {
-			report.say("every client has %s, after %v", what, time.Since(began).Round(10*time.Millisecond))
 		}
 	}
 	for _, t := range f.talkers {
@@ -135,19 +144,32 @@ func (f *fleet) settle(ctx context.Context) {
 }
 
 // behind is what some client still lacks of what was acknowledged or, when any
-// counts, of what others got; or "".
-func (f *fleet) behind(any bool) string {
+// counts, of what others got; or "". It counts the clients, a channel each, that wait in
+// an epoch that is over.
+func (f *fleet) behind(any bool) (wrong string, silent int) {
 	n, example := 0, ""
 	for _, c := range f.clients {
-		if text, yes := c.behind(any); yes {
+		missing, more := c.behind(any)
+		silent += more
+		if len(missing) > 0 {
 			n++
-			example = text
+			example = missing[0]
 		}
 	}
 	if n == 0 {
-		return ""
+		return "", 0
 	}
-	return fmt.Sprintf("%d clients lack messages, such as: %s", n, example)
+	return fmt.Sprintf("%d clients lack messages, such as: %s", n, example), silent
+}
+
+// account counts what was lost and whether clients were told.
+func (f *fleet) account() Losses {
+	losses := f.cluster.ledger.lost()
+	for _, c := range f.clients {
+		missing, _ := c.behind(false)
+		losses.Unreported += len(missing)
+	}
+	return losses
 }
 
 // missing is who of some clients is not connected, or "".

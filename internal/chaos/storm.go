@@ -111,11 +111,7 @@ func (s *storm) run(ctx context.Context) error {
 	first := c.nodes[0]
 	s.to = c.nodes[len(c.nodes)-1]
 	for _, r := range s.clients {
-		token, err := c.tokens.Issue(r.user)
-		if err != nil {
-			return err
-		}
-		r.token = token.AccessToken
+		r.token = c.tokens.token(r.user, c.expires)
 	}
 	staying, leave := context.WithCancel(ctx)
 	defer s.running.Wait()
@@ -339,7 +335,8 @@ func (r *returner) reached() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for channel, at := range r.cursors {
-		if !at.reached(r.storm.targets[channel]) {
+		target := r.storm.targets[channel]
+		if target != (chat.Place{}) && (at.at.Epoch != target.Epoch || at.at.Seq < target.Seq) {
 			return
 		}
 	}
@@ -377,7 +374,8 @@ func (s *storm) behind(any bool) string {
 	for _, r := range s.clients {
 		f.clients = append(f.clients, r.client)
 	}
-	return f.behind(any)
+	wrong, _ := f.behind(any)
+	return wrong
 }
 
 // judge says how long the clients took to be back.

@@ -3,6 +3,9 @@
 //
 //	go run ./cmd/chaos -seed 7 -length 2m
 //
+// The seed also decides whether the faults lose data (at even seeds) and whether the
+// nodes' clocks are wrong (at seeds 2, 3, 6, 7 and so on); -lossy and -skew override it.
+//
 // It prints the plan, what happens, and a verdict. It exits with 0 when everything
 // held, 1 when something did not, 2 when it could not be run. It ends what it
 // started, also on Ctrl-C.
@@ -22,6 +25,20 @@ import (
 
 func main() { os.Exit(run()) }
 
+// given lets the seed decide what no flag does.
+func given(config chaos.Config) chaos.Config {
+	decided := config.ForSeed()
+	flag.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "lossy":
+			decided.Lossy = config.Lossy
+		case "skew":
+			decided.Skew = config.Skew
+		}
+	})
+	return decided
+}
+
 func run() int {
 	config := chaos.Default()
 	flag.Uint64Var(&config.Seed, "seed", config.Seed, "decides what breaks, when and where")
@@ -33,11 +50,14 @@ func run() int {
 	flag.StringVar(&config.History, "history", config.History, "memory, redis or postgres")
 	flag.DurationVar(&config.Lease, "lease", config.Lease, "how long a dead node's users may stay connected")
 	flag.BoolVar(&config.Forgetful, "forgetful", config.Forgetful, "let clients be told that something was no longer kept")
+	flag.BoolVar(&config.Lossy, "lossy", false, "break what loses data, too, with nodes that are not told that Redis is durable (default: at even seeds)")
+	flag.DurationVar(&config.Skew, "skew", 0, "by how much the nodes' clocks are off (default: an hour at seeds 2, 3, 6, 7, 10, 11 and so on)")
 	flag.BoolVar(&config.Race, "race", config.Race, "build the nodes with the race detector")
 	flag.BoolVar(&config.Keep, "keep", config.Keep, "keep the logs")
 	faults := flag.String("faults", "", "only these, comma-separated, of "+strings.Join(chaos.Faults(), ", "))
 	storm := flag.Int("storm", 0, "no faults: kill a node with so many clients, which all resume at another within a second")
 	flag.Parse()
+	config = given(config)
 	if *faults != "" {
 		config.Faults = strings.Split(*faults, ",")
 	}
