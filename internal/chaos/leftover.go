@@ -18,11 +18,11 @@ const (
 )
 
 // staying are the keys that stay in Redis when all nodes have gone: how far the
-// channels have come, and what was told of comings and goings, which is bounded.
-var staying = regexp.MustCompile(`^chat:\{(\d+\}:places|presence\}:(era|events))$`)
+// channels have come, what was announced and what nodes are to do, which is bounded.
+var staying = regexp.MustCompile(`^chat:\{(\d+\}:places|presence\}:(era|events#?|orders#?))$`)
 
 // passing are those that end by themselves.
-var passing = regexp.MustCompile(`^chat:\{(\d+\}:[sn]:.*|presence\}:left)$`)
+var passing = regexp.MustCompile(`^chat:\{(\d+\}:[sn]:.*|presence\}:left(:sizes)?)$`)
 
 // empty checks that nodes without clients hold what they held when they had just
 // started.

@@ -11,6 +11,7 @@ if not run then
 	return redis.error_reply('ERR INFO server has no run_id')
 end
 local function begin()
+	redis.call('HSET', KEYS[1], '@', run) -- refused where Redis is full, which DEL is not
 	redis.call('DEL', KEYS[1])
 	redis.call('HSET', KEYS[1], '!', ARGV[1], '@', run)
 	return ARGV[1]

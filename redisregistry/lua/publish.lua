@@ -11,6 +11,7 @@ if last == 0 then
 	if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[10]) + 1 then
 		era = begin()
 	end
+	redis.call('HSET', KEYS[1], '@', run) -- refused where Redis is full, which DEL is not
 	redis.call('DEL', KEYS[2]) -- of an era before
 end
 
@@ -37,6 +38,13 @@ if type(added) == 'table' and added.err then
 		return added
 	end
 end
+local lasts = redis.pcall('PEXPIRE', KEYS[2], ARGV[6])
+if type(lasts) == 'table' and lasts.err then
+	if redis.call('XLEN', KEYS[2]) == 1 then
+		redis.call('DEL', KEYS[2]) -- nothing else would ever end it
+	end
+	return lasts
+end
 redis.call('HSET', KEYS[1], field, string.format('%.0f', seq))
 local position = string.format('%s %.0f', era, seq)
 redis.call(ARGV[8], ARGV[7], position .. ' ' .. ARGV[4])
@@ -55,5 +63,4 @@ end
 if keep then
 	redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f-0', keep))
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[6])
 return position

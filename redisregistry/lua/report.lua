@@ -79,6 +79,22 @@ local function smaller(a, b)
 	return math.min(a, b)
 end
 
+-- What may be refused is found out before anything is changed: half of a change would
+-- be taken for all of it next time, and never be announced. (Before 7.0 a script cannot
+-- ask what its user may do.)
+if redis.acl_check_cmd and #ARGV >= 10 then
+	for _, command in ipairs({
+		{'hset', KEYS[11], 'f', 'v'}, {'hdel', KEYS[11], 'f'}, {'hget', KEYS[11], 'f'}, {'hlen', KEYS[11]},
+		{'sadd', KEYS[3], 'm'}, {'srem', KEYS[3], 'm'}, {'incr', KEYS[6]},
+		{'zadd', KEYS[7], '0', 'm'}, {'zrem', KEYS[7], 'm'}, {'zscore', KEYS[7], 'm'}, {'pexpire', KEYS[7], '1'},
+		{'xadd', KEYS[5], '*', 'f', 'v'}, {ARGV[8], ARGV[7], ''},
+	}) do
+		if not redis.acl_check_cmd(unpack(command)) then
+			return redis.error_reply('NOPERM this user may not ' .. command[1])
+		end
+	end
+end
+
 local answer = {'ok', era or '', stamp, redis.call('GET', KEYS[9]) or ''}
 local told = false
 for i = 10, #ARGV, 7 do
@@ -94,13 +110,11 @@ for i = 10, #ARGV, 7 do
 	if sockets > 0 then
 		-- Sockets that are new get the time of this report.
 		nodes[node] = {role, sockets, (string.gsub(details, '"a":%-1', '"a":' .. stamp))}
-		redis.call('SADD', KEYS[3], entry)
 	else
 		if nodes[node] then
 			role = nodes[node][1]
 		end
 		nodes[node] = nil
-		redis.call('SREM', KEYS[3], entry)
 	end
 	local is = next(nodes) ~= nil
 
@@ -113,31 +127,40 @@ for i = 10, #ARGV, 7 do
 	end
 	local joined = is and not was and (gone or not known)
 	local left = not is and (was or known and not gone and mode ~= 'reap')
+	local count = redis.call('HLEN', users) + (is and not was and 1 or was and not is and -1 or 0)
 	if joined then
-		size = smaller(size, redis.call('HLEN', users) + 1)
+		size = smaller(size, count)
 		if gone then -- in a presence window that is no news: what was announced before counts
 			size = smaller(size, tonumber(redis.call('HGET', KEYS[8], entry) or '0'))
 		end
 	end
+	-- A Redis that is full refuses what adds, and not what removes: that comes last.
 	if is then
 		redis.call('HSET', users, user, cjson.encode({n = size, on = nodes}))
-	elseif was then
-		redis.call('HDEL', users, user)
 	end
 	if left then
 		redis.call('ZADD', KEYS[7], string.format('%.0f', now), entry)
 		redis.call('HSET', KEYS[8], entry, string.format('%.0f', size))
 		redis.call('PEXPIRE', KEYS[7], 4 * tonumber(ARGV[4]))
 		redis.call('PEXPIRE', KEYS[8], 4 * tonumber(ARGV[4]))
-	elseif joined then
-		redis.call('ZREM', KEYS[7], entry)
-		redis.call('HDEL', KEYS[8], entry)
 	end
 	if joined or left then
 		told = true
 		-- They are numbered, so that a node notices what was dropped before it read that.
 		redis.call('XADD', KEYS[5], 'MAXLEN', '~', 20000, '*', 'n', redis.call('INCR', KEYS[6]), 'c', channel,
-			'u', user, 'r', role, 'j', joined and 1 or 0, 's', redis.call('HLEN', users), 'z', string.format('%.0f', size))
+			'u', user, 'r', role, 'j', joined and 1 or 0, 's', count, 'z', string.format('%.0f', size))
+	end
+	if joined then
+		redis.call('ZREM', KEYS[7], entry)
+		redis.call('HDEL', KEYS[8], entry)
+	end
+	if sockets > 0 then
+		redis.call('SADD', KEYS[3], entry)
+	else
+		redis.call('SREM', KEYS[3], entry)
+	end
+	if was and not is then
+		redis.call('HDEL', users, user)
 	end
 
 	local total, others = 0, {}
