@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -57,13 +58,20 @@ type pattern struct {
 }
 
 // patterns makes channels with holes at every kind of place.
-func (s sieve) patterns() (list []pattern) {
+func (s sieve) patterns() []pattern {
 	s.Helper()
+	list := make([]pattern, 0, 100)
+	var making sync.WaitGroup // at once: each message waits for a disk
+	add := func(channel string, count int, holes []uint64) {
+		list = append(list, pattern{})
+		into := &list[len(list)-1]
+		making.Go(func() { *into = s.pattern(channel, count, holes) })
+	}
 	for i, holes := range [][]uint64{
 		{}, {1}, {5}, {9}, {1, 9}, {4, 5, 6}, {1, 2, 3}, {7, 8, 9}, {2, 4, 6, 8}, {1, 3, 5, 7, 9},
 		{2, 3, 4, 5, 6, 7, 8}, {1, 2, 3, 4, 6, 7, 8, 9}, {1, 2, 3, 4, 5, 6, 7, 8}, {2, 3, 4, 5, 6, 7, 8, 9}, {1, 2, 3, 4, 5, 6, 7, 8, 9},
 	} {
-		list = append(list, s.pattern(fmt.Sprint("chosen", i), 9, holes))
+		add(fmt.Sprint("chosen", i), 9, holes)
 	}
 	dice := rand.New(rand.NewPCG(1, 2)) // always the same holes
 	for i := range 6 {
@@ -73,8 +81,9 @@ func (s sieve) patterns() (list []pattern) {
 				holes = append(holes, seq+1)
 			}
 		}
-		list = append(list, s.pattern(fmt.Sprint("thrown", i), 30, holes))
+		add(fmt.Sprint("thrown", i), 30, holes)
 	}
+	making.Wait()
 	return list
 }
 
@@ -264,7 +273,7 @@ func (o office) backward(p pattern, limit int) {
 		page := o.page(url.Values{"channel": {p.channel}, "before": {before}, "limit": {fmt.Sprint(limit)}})
 		rest := p.kept(1, end-1)
 		if len(page.seqs) == 0 {
-			if len(rest) > 0 || more != true || page.more || page.gap != (end > 1) {
+			if len(rest) > 0 || page.more || page.gap != (end > 1) {
 				o.Errorf("%s, before %d, limit %d: nothing, more %v, gap %v, want %v", p.channel, end, limit, page.more, page.gap, rest)
 			}
 			break

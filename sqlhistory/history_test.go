@@ -139,6 +139,7 @@ func eventually(t testing.TB, what string, cond func() bool) {
 
 // TestBoth runs what holds for both kinds of databases on each.
 func TestBoth(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name string
 		run  func(*testing.T, database)
@@ -168,6 +169,7 @@ func TestBoth(t *testing.T) {
 		"PostgreSQL": func(t testing.TB) database { return onPostgres(t, server) },
 	} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel() // they wait for different things
 			t.Run("History", func(t *testing.T) {
 				chattest.TestHistory(t, func(t *testing.T) []chat.History {
 					d := fresh(t)

@@ -106,6 +106,7 @@ func through(dsn string, port int) string {
 // Behind a pooler that gives each transaction another connection several nodes do all
 // that they do elsewhere, without being told of it.
 func TestBehindPgbouncer(t *testing.T) {
+	t.Parallel()
 	server := startPostgres(t)
 	port := pgbouncer(t, server)
 	fresh := func(t testing.TB) database {

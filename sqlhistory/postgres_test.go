@@ -17,6 +17,7 @@ import (
 
 // The server is killed and started again, twice, while two nodes store.
 func TestPostgresKilledUnderTraffic(t *testing.T) {
+	t.Parallel()
 	server := startPostgres(t)
 	d := onPostgres(t, server)
 	nodes := []*sqlhistory.History{d.open(t), d.open(t)}
@@ -77,6 +78,7 @@ func TestPostgresKilledUnderTraffic(t *testing.T) {
 // A standby that took over, or a backup that was recovered, may lack what was
 // acknowledged: it has another timeline, and the history another epoch.
 func TestPostgresOnAnotherTimeline(t *testing.T) {
+	t.Parallel()
 	server := startPostgres(t)
 	d := onPostgres(t, server)
 	running := d.open(t)
@@ -108,6 +110,7 @@ func TestPostgresOnAnotherTimeline(t *testing.T) {
 // The first to store something there begins the epoch, also when nothing was stored
 // while its connections broke, so that it has seen no error.
 func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
+	t.Parallel()
 	server := startPostgres(t)
 	d := onPostgres(t, server)
 	gave, other := d.open(t), d.open(t)
@@ -133,6 +136,7 @@ func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
 
 // TestPostgres runs what needs no server of its own.
 func TestPostgres(t *testing.T) {
+	t.Parallel()
 	server := startPostgres(t)
 	for name, test := range map[string]func(*testing.T, *pgtest.Server){
 		"DumpRestored":       testDumpRestored,

@@ -60,6 +60,7 @@ func fill(t *testing.T, h chat.History) error {
 // A file that may not grow, or a disk that is full: Check says so as soon as messages
 // cannot be stored, and that they can again when there is room.
 func TestSQLiteWithoutRoom(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "history.db")
 	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=max_page_count(100)")
 	if err != nil {
@@ -156,6 +157,7 @@ func TestSQLiteOnAFullDisk(t *testing.T) {
 
 // The tables are on a disk that is full, what the server needs itself is not.
 func TestPostgresOnAFullDisk(t *testing.T) {
+	t.Parallel()
 	server := startPostgres(t)
 	dir := tmpfs(t, 24<<20)
 	space := filepath.Join(dir, "tables")
@@ -181,6 +183,7 @@ func TestPostgresOnAFullDisk(t *testing.T) {
 
 // Where no disk can be filled the server says what it would say.
 func TestPostgresThatSaysItsDiskIsFull(t *testing.T) {
+	t.Parallel()
 	server := startPostgres(t)
 	d := onPostgres(t, server)
 	h := d.open(t)

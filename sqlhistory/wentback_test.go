@@ -81,6 +81,7 @@ func (a acknowledged) note(p chat.Place, content string) chat.Place {
 // acknowledged or read: no place is given twice, every client is told that something
 // is lost, and all nodes go on in one epoch.
 func TestPostgresWentBack(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name     string
 		settings []string
@@ -124,19 +125,17 @@ func TestPostgresWentBack(t *testing.T) {
 			}, "the database is not the one that it was", []string{"idle node reads", "storing node stores"}},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			for _, first := range tt.firsts {
-				t.Run(first, func(t *testing.T) {
-					t.Parallel()
-					server, err := pgtest.Start(tt.settings...)
-					if err != nil {
-						t.Fatal(err)
-					}
-					t.Cleanup(server.Stop)
-					wentBack(t, server, tt.happens, first, tt.reason)
-				})
-			}
-		})
+		for _, first := range tt.firsts {
+			t.Run(tt.name+", "+first, func(t *testing.T) {
+				t.Parallel()
+				server, err := pgtest.Start(tt.settings...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(server.Stop)
+				wentBack(t, server, tt.happens, first, tt.reason)
+			})
+		}
 	}
 }
 
@@ -206,6 +205,7 @@ func wentBack(t *testing.T, server *pgtest.Server, happens func(*testing.T, *pgt
 // What a node has seen by looking alone is enough, however little was lost: who had
 // stored it is gone.
 func TestPostgresOlderThanWhatAnIdleNodeHasSeen(t *testing.T) {
+	t.Parallel()
 	server := startPostgres(t)
 	d := onPostgres(t, server)
 	var log warnings
@@ -226,6 +226,7 @@ func TestPostgresOlderThanWhatAnIdleNodeHasSeen(t *testing.T) {
 
 // A server that loses nothing goes on in its epoch, however it ended.
 func TestPostgresStartedAgainGoesOn(t *testing.T) {
+	t.Parallel()
 	server := startPostgres(t)
 	d := onPostgres(t, server)
 	var log warnings
@@ -247,6 +248,7 @@ func TestPostgresStartedAgainGoesOn(t *testing.T) {
 
 // What follows another server is not read: it may lag behind.
 func TestPostgresStandbyIsNotRead(t *testing.T) {
+	t.Parallel()
 	server := startPostgres(t)
 	d := onPostgres(t, server)
 	h := d.open(t)
