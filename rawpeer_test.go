@@ -240,6 +240,9 @@ func (p *rawPeer) shakeHands(s *server, name string, query []string) error {
 		return errors.New(resp.Status)
 	}
 	f, err := p.next()
+	for err == nil && f.opcode == opPong && f.payload == "" {
+		f, err = p.next() // a heartbeat: a slow machine takes its time to welcome
+	}
 	if err != nil {
 		return err
 	}
