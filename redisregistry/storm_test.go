@@ -18,7 +18,7 @@ import (
 // withheld is a connection on which some answers do not come until they are let.
 type withheld struct {
 	net.Conn
-	command string // in lower case, as it is sent
+	command string        // in lower case, as it is sent
 	asked   *atomic.Int32 // how often
 	let     <-chan struct{}
 	waits   atomic.Bool
