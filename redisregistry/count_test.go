@@ -2,6 +2,7 @@ package redisregistry_test
 
 import (
 	"fmt"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -94,11 +95,23 @@ func TestWhoCannotBeCountedRetries(t *testing.T) {
 	s := redistest.Start(t)
 	a := startServiceOn(t, start(t, clientOf(s), redisregistry.WithLease(time.Minute)), chat.WithSocketsPerUser(1))
 	withoutAWord(t, s, 1)
-	dialed := make(chan *wsClient, 1)
-	go func() { dialed <- a.dial(t, "ana", chat.RoleUser, "") }()
+	status := make(chan int, 1)
+	go func() {
+		conn, resp, err := a.tryDial("ana", chat.RoleUser, "")
+		if err == nil {
+			_ = conn.CloseNow()
+		}
+		if resp == nil {
+			status <- 0
+			return
+		}
+		status <- resp.StatusCode
+	}()
 	a.wantConnected("", "ana as user, 2") // it is counted, and waits for the answer
 	s.Stop()
-	(<-dialed).wantClosed(1001)
+	if got := <-status; got != http.StatusServiceUnavailable {
+		t.Errorf("the handshake was answered %d, want 503", got)
+	}
 	s.Continue()
 	a.awaitHealth(true)
 }

@@ -82,14 +82,19 @@ type event struct {
 	Recovered                                       *bool
 }
 
-func (n *chatNode) dial(t *testing.T, name, role, query string) *wsClient {
-	t.Helper()
+// tryDial shakes hands; the answer is that of a handshake that was refused, too.
+func (n *chatNode) tryDial(name, role, query string) (*websocket.Conn, *http.Response, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, _, err := websocket.Dial(ctx, n.url+"/ws/chat?"+query, &websocket.DialOptions{
+	return websocket.Dial(ctx, n.url+"/ws/chat?"+query, &websocket.DialOptions{
 		Subprotocols: []string{"chat.v1"},
 		HTTPHeader:   http.Header{"Authorization": {"Bearer " + n.token(name, role)}},
 	})
+}
+
+func (n *chatNode) dial(t *testing.T, name, role, query string) *wsClient {
+	t.Helper()
+	conn, _, err := n.tryDial(name, role, query)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 // withheld is a connection on which some answers do not come until they are let.
 type withheld struct {
 	net.Conn
-	command string
+	command string        // in lower case, as it is sent
 	asked   *atomic.Int32 // how often
 	let     <-chan struct{}
 	waits   atomic.Bool
@@ -54,7 +54,7 @@ func TestSocketsConnectWhileOthersWaitForRedis(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			return &withheld{Conn: conn, command: "hgetall", asked: &asked, let: let}, nil
+			return &withheld{Conn: conn, command: "\r\nhgetall\r\n", asked: &asked, let: let}, nil
 		},
 	}), redisregistry.WithTimeout(10*time.Second))
 	for range others {
