@@ -21,7 +21,7 @@ const (
 	DefaultReadLimit         = 32 << 10         // WithReadLimit
 	DefaultContentLimit      = 32 << 10         // WithContentLimit
 	DefaultMaxSockets        = 100_000          // WithMaxSockets
-	DefaultOpening           = 256              // WithOpening
+	DefaultOpening           = 512              // WithOpening
 	DefaultSocketsPerUser    = 16               // WithSocketsPerUser
 	DefaultChannelsPerSocket = 128              // WithChannelsPerSocket
 	DefaultCommandRate       = 20               // WithCommandRate

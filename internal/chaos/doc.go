@@ -22,6 +22,9 @@
 // each client that misses one has to be told. In both kinds the nodes' clocks may be
 // wrong ([Config.Skew]). [Config.ForSeed] deals the kinds over seeds.
 //
+// [Storm] is another run: the clients of a node that is killed all resume at another
+// one at once (storm.go).
+//
 // [Run] does all of it; the command in cmd/chaos is Run with flags. A run goes
 // through phases, each in a file of its own: the nodes and what they depend on
 // start (redis.go, postgres.go, node.go), clients connect and follow (client.go),
