@@ -59,7 +59,7 @@ var otherData = []struct {
 	}},
 	{"a replica that lags behind", nil, func(t *testing.T, s *redistest.Server, at *address) func() {
 		host, port, _ := net.SplitHostPort(s.Addr)
-		replica := redistest.Start(t, "--replicaof", host, port)
+		replica := redistest.Start(t, "--replicaof", host, port, "--repl-diskless-sync-delay", "0")
 		admin := replica.Client()
 		t.Cleanup(func() { admin.Close() })
 		eventually(t, "the replica to have what there is", func() bool {
@@ -84,7 +84,7 @@ func TestARedisWithOtherDataBeginsAnEpoch(t *testing.T) {
 	for _, tt := range otherData {
 		for _, first := range []string{"the node that has seen it", "a node that has not", "a node that has just started", "after all nodes have started anew, one"} {
 			t.Run(tt.name+", "+first+" publishes first", func(t *testing.T) {
-				s := redistest.Start(t, tt.config...)
+				s := redistest.Start(t, append([]string{"--repl-diskless-sync-delay", "0"}, tt.config...)...)
 				at := addressOf(s)
 				seen, idle := start(t, at.client()), start(t, at.client())
 				ana, bob := seen.connect("ana", "news"), idle.connect("bob")
@@ -107,7 +107,8 @@ func TestARedisWithOtherDataBeginsAnEpoch(t *testing.T) {
 					publisher = start(t, at.client())
 				}
 				publisher.awaitHealth(true)
-				next := publisher.publish("news", "5", "6")
+				publisher.publishEventually("news", "5") // it may be about to notice
+				next := publisher.publishEventually("news", "6")
 				if next.Place.Epoch == lost.Place.Epoch {
 					t.Errorf("the next position is %v, where %v was acknowledged", next.Place, lost.Place)
 				}
@@ -132,7 +133,7 @@ func TestARedisWithOtherDataBeginsAnEpoch(t *testing.T) {
 func TestANodeIsToldOfALossWhileItWasCutOff(t *testing.T) {
 	for _, tt := range otherData {
 		t.Run(tt.name, func(t *testing.T) {
-			s := redistest.Start(t, tt.config...)
+			s := redistest.Start(t, append([]string{"--repl-diskless-sync-delay", "0"}, tt.config...)...)
 			at := addressOf(s)
 			a := start(t, at.client())
 			ana := a.connect("ana", "news", "never used")
@@ -310,6 +311,16 @@ func TestAgeIsExactOnEveryRead(t *testing.T) {
 		length, err := c.XLen(t.Context(), streamOf(t, c, "news")).Result()
 		return err == nil && length < 400
 	})
+}
+
+func (n *node) publishEventually(channel, content string) (m chat.Message) {
+	n.t.Helper()
+	eventually(n.t, content+" to be published", func() (ok bool) {
+		var err error
+		m, err = n.try(channel, content)
+		return err == nil
+	})
+	return m
 }
 
 // wantDelivered has somebody connect, and again as long as they are closed because

@@ -217,7 +217,7 @@ func Cluster(t testing.TB, replicas int, args ...string) []*Server {
 func Sentinel(t testing.TB, master *Server) (sentinel, replica *Server) {
 	t.Helper()
 	host, port, _ := net.SplitHostPort(master.Addr)
-	replica = Start(t, "--replicaof", host, port)
+	replica = Start(t, "--replicaof", host, port, "--repl-diskless-sync-delay", "0")
 	sentinel = &Server{t: t, dir: t.TempDir(), Addr: freeAddr(t)}
 	file := filepath.Join(sentinel.dir, "sentinel.conf")
 	_, own, _ := net.SplitHostPort(sentinel.Addr)
