@@ -63,9 +63,10 @@
 // alike and once, within the time of [WithLease]; a user with sockets on other nodes
 // stays. Until then they are listed. What a node could not tell Redis it tells later.
 // After an outage that was longer than the lease, or when all leases ran out
-// together, no node is given up before it had as much time to come back. Nodes that
-// die while Redis loses all it has are not told of as left, but they are not listed
-// any more either.
+// together, no node is given up before it had as much time to come back. Users of nodes
+// that die while Redis loses all it has are not announced as left, but they are not
+// listed any more either. When Redis comes back with older data, or none, a join or a
+// leave may be announced twice.
 //
 // Redis keeps the last 20,000 joins and leaves for nodes that are away. What a node
 // missed beyond that is counted, see [Registry.DroppedPresence], and logged.

@@ -54,9 +54,10 @@ func (o *observer) hear(e event) {
 		}
 		switch was, known := o.inside[e.Username]; {
 		case !known || was != joined:
-		case !joined && o.client.cluster.doubtful.recently(noticeWithin):
-			// The join between the two was lost with Redis's newer data.
-			report.tally("leaves announced twice after Redis lost data")
+		case o.client.cluster.doubtful.recently(noticeWithin):
+			// What was between the two was lost with Redis's newer data, or Redis does not
+			// know any more that the user was there, who comes to another node.
+			report.tally(e.Type + " announced twice after Redis lost data")
 		default:
 			report.find(findPresence, "%s was told %s of %s twice in a row", o.client.user.Name, e.Type, e.Username)
 		}
