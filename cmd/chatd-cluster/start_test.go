@@ -5,9 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat"
 	"github.com/reto10/chat/internal/chatdtest"
-	"github.com/reto10/chat/sqlhistory"
 )
 
 func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
@@ -134,9 +132,6 @@ func TestARedisThatEvictsIsRefusedInOneLine(t *testing.T) {
 
 func TestNodesWithDifferentHistoriesDoNotServe(t *testing.T) {
 	t.Parallel()
-	if _, ok := any((*sqlhistory.History)(nil)).(chat.SharedHistory); !ok {
-		t.Skip("the history in a database does not say yet which one it is")
-	}
 	postgres := chatdtest.StartPostgres(t)
 	for name, where := range map[string]struct{ first, second string }{
 		"Redis first":      {"redis", postgres.PostgresURL()},
