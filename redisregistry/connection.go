@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/reto10/chat"
 )
 
 const (
@@ -115,7 +117,7 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 		}
 		for _, k := range l.links {
 			// When much comes a probe waits behind it. Anything shows life.
-			if quiet := time.Since(time.Unix(0, k.heard.Load())); quiet > interval+r.cfg.timeout {
+			if quiet := uptime() - time.Duration(k.heard.Load()); quiet > interval+r.cfg.timeout {
 				return fmt.Errorf("nothing came by pub/sub for %v", quiet.Truncate(time.Millisecond))
 			}
 		}
@@ -140,6 +142,11 @@ func (r *Registry) start(ctx context.Context, l *listener) error {
 	}
 	for _, k := range l.links {
 		if err := r.awaitProbe(ctx, l, k); err != nil {
+			return err
+		}
+	}
+	if h := *r.history.Load(); h == chat.History(r.own) {
+		if err := r.own.begin(ctx); err != nil {
 			return err
 		}
 	}

@@ -13,8 +13,9 @@
 // It needs Redis 6.2 or later (7.0 is what it is tested with): one server, one that
 // Sentinel watches, or a Cluster, where it uses sharded pub/sub if all have it (7.0).
 // Keys with one hash tag are used together, and all keys begin with the prefix. The
-// client's credentials have to allow scripts, hashes, sets, sorted sets, streams and
-// pub/sub; INFO is of use.
+// client's credentials have to allow scripts, strings, hashes, sets, sorted sets,
+// streams and pub/sub, and the commands DEL, EXISTS, PEXPIRE, PING, TIME and, for the
+// History here, INFO.
 //
 // # Messages
 //
@@ -43,8 +44,8 @@
 // lags behind (appendfsync everysec), is a snapshot, or was replaced by a copy; a
 // replica that takes over may lag behind; and it may have nothing. Nothing in the data
 // says which. So all channels begin a new epoch whenever another process serves the
-// data (Redis' run_id), before anything is acknowledged or read, whichever node comes
-// first. Positions are never used twice. Connected clients are closed with
+// data (Redis' run_id, which its user has to be allowed to ask for: INFO), before
+// anything is acknowledged or read, whichever node comes first. Positions are never used twice. Connected clients are closed with
 // [chat.CloseTooSlow], resume, and are told that messages may be missing
 // ("recovered": false); what is acknowledged from then on reaches everybody.
 //
@@ -81,7 +82,8 @@
 // was halted or cut off, and even if its users had left meanwhile. Such a node does so
 // before it tells of its users again. Sockets that connect later stay. Redis keeps
 // 10,000 orders, and those of a day; a node that was away for longer closes all its
-// sockets with [chat.CloseGoingAway], so that they reconnect.
+// sockets with [chat.CloseGoingAway], so that they reconnect. Orders that Redis loses
+// with its data are lost to nodes that have not read them.
 //
 // A node that has died counts until its lease ends. Before a socket is one too many,
 // [Registry.CountSockets] asks the other nodes that have sockets of the user; what does

@@ -147,6 +147,59 @@ func TestANodeIsToldOfALossWhileItWasCutOff(t *testing.T) {
 	}
 }
 
+// A master that was none for a while is the same run of Redis as before, and lacks
+// what it had acknowledged: also in channels that nobody used meanwhile.
+func TestAMasterThatIsOneAgainBeginsAnEpoch(t *testing.T) {
+	first := redistest.Start(t, "--repl-diskless-sync-delay", "0")
+	second := redistest.Start(t, "--repl-diskless-sync-delay", "0")
+	one, two := first.Client(), second.Client()
+	defer one.Close()
+	defer two.Close()
+	follow := func(c, master *redis.Client, at string) {
+		t.Helper()
+		host, port, _ := net.SplitHostPort(at)
+		if err := c.Do(t.Context(), "REPLICAOF", host, port).Err(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the replica to have what its master has", func() bool {
+			info, err := master.Info(t.Context(), "replication").Result()
+			return err == nil && inSync(info)
+		})
+	}
+	lead := func(c *redis.Client) {
+		t.Helper()
+		if err := c.Do(t.Context(), "REPLICAOF", "NO", "ONE").Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := addressOf(first)
+	n := start(t, at.client())
+	n.publish("news", "1", "2")
+	follow(two, one, first.Addr)
+	lead(two)
+	lost := n.publish("news", "3")
+
+	at.now.Store(second.Addr)
+	if err := one.Do(t.Context(), "CLIENT", "KILL", "TYPE", "normal").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Do(t.Context(), "CLIENT", "KILL", "TYPE", "pubsub").Err(); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitHealth(false)
+	n.awaitHealth(true) // at the second, where nothing is published
+	follow(one, two, second.Addr)
+	lead(one)
+	at.now.Store(first.Addr)
+	second.Kill()
+	n.awaitHealth(false)
+	n.awaitHealth(true)
+	if next := n.publish("news", "another 3"); next.Place.Epoch == lost.Place.Epoch {
+		t.Errorf("the next position is %v, where %v was acknowledged", next.Place, lost.Place)
+	}
+	wantGone(t, n.History(), "news", lost.Place)
+}
+
 // A backup of an epoch that is over gives none of its positions again.
 func TestABackupBeginsAnEpoch(t *testing.T) {
 	s := redistest.Start(t, "--appendonly", "no")
@@ -220,7 +273,7 @@ func TestNothingIsDecidedByANodesClock(t *testing.T) {
 // Each permission is taken away for a moment: what cannot be stored is refused, and
 // nothing of it stays but, at the most, a message that nobody was promised.
 func TestAPermissionThatIsRevokedLeavesNoHole(t *testing.T) {
-	for _, command := range []string{"xadd", "hset", "publish", "set", "xtrim", "xrange", "pexpire", "hmget", "info", "time", "get", "del", "evalsha"} {
+	for _, command := range []string{"xadd", "hset", "publish", "set", "xtrim", "xrange", "pexpire", "hmget", "info", "time", "get", "del", "eval", "evalsha"} {
 		t.Run(command, func(t *testing.T) {
 			s := redistest.Start(t)
 			a, b := start(t, clientOf(s)), start(t, clientOf(s))

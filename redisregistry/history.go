@@ -137,6 +137,25 @@ func (h *History) Last(ctx context.Context, channel string) (chat.Place, error) 
 	return p, nil
 }
 
+// begin has every bucket note which run of Redis serves it, and so begin an era where
+// that is another one than before. A bucket that nobody used meanwhile would not show
+// that another run has served it, when a master is one again that was none for a while.
+func (h *History) begin(ctx context.Context) error {
+	s := h.registry.server
+	_, err := bounded(ctx, s, func(ctx context.Context) ([]redis.Cmder, error) {
+		return s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for bucket := range buckets {
+				pipe.Eval(ctx, lastScript.text, []string{s.keys.placesOf(strconv.Itoa(bucket))}, h.common("")...)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("looking which run of Redis this is (its user needs the commands that package redisregistry names, INFO among them): %w", err)
+	}
+	return nil
+}
+
 // placeOf reads "era seq", which scripts return.
 func placeOf(reply any) (chat.Place, error) {
 	text, _ := reply.(string)

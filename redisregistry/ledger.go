@@ -53,7 +53,13 @@ type entry struct {
 	known    bool      // Redis knows of them
 	changed  bool      // is in the queue
 	notYet   time.Time // is not told before
-	waiting  []chan receipt
+	waiting  []waiter
+}
+
+// waiter is who waits until Redis was told of a socket.
+type waiter struct {
+	member *member
+	told   chan receipt
 }
 
 // receipt is that Redis was told: of these sockets of a user's, and how many the
@@ -88,7 +94,7 @@ func (l *ledger) enter(channel string, m *member) <-chan receipt {
 	}
 	e.members = append(slices.Clip(e.members), m) // a receipt may hold what was
 	e.notYet = time.Time{}
-	e.waiting = append(e.waiting, told)
+	e.waiting = append(e.waiting, waiter{m, told})
 	l.change(e)
 	return told
 }
@@ -102,6 +108,7 @@ func (l *ledger) exit(channel string, m *member) {
 	if at >= 0 {
 		e.members = slices.Concat(e.members[:at], e.members[at+1:])
 	}
+	e.waiting = slices.DeleteFunc(e.waiting, func(w waiter) bool { return w.member == m })
 	l.change(e)
 }
 
@@ -126,8 +133,9 @@ func (l *ledger) dismiss(o order) (keep int, some bool) {
 	for _, m := range e.members {
 		switch {
 		case m.dismissed:
+			some = true // the order may have failed half way
 			keep--
-		case slices.Contains(o.sessions, m.socket.Session()), o.all && m.mark != nil && m.mark.before(o):
+		case slices.Contains(o.sessions, m.socket.Session()), o.all && m.there(o):
 			m.dismissed, some = true, true
 			keep--
 		}
@@ -304,6 +312,7 @@ func (l *ledger) tell(ctx context.Context) (more bool, err error) {
 		err := differs(l.history, reply.history)
 		l.registry.refuse(&l.registry.differs, err)
 		l.settled(compared)
+		l.registry.closeAll("another history, reconnect")
 		return false, err
 	default:
 		l.putBack(rep)

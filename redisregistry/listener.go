@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -32,7 +31,7 @@ type link struct {
 	addr   string                // its address
 	pubsub *redis.PubSub
 	probe  string        // topic that comes by this link
-	heard  atomic.Int64  // when anything came last, Unix, in ns
+	heard  atomic.Int64  // when anything came last: uptime
 	echoed chan struct{} // has something when a probe came
 
 	mu      sync.Mutex // guards pending
@@ -72,7 +71,7 @@ func (l *listener) add(k *link, tag string, pubsub *redis.PubSub) {
 	k.pubsub = pubsub
 	k.wake, k.echoed = make(chan struct{}, 1), make(chan struct{}, 1)
 	k.probe = l.registry.server.keys.probeTopic(tag, l.registry.node)
-	k.heard.Store(time.Now().UnixNano())
+	k.heard.Store(int64(uptime()))
 	k.pending = []string{k.probe}
 	l.links = append(l.links, k)
 }
@@ -205,7 +204,7 @@ func (l *listener) receive(ctx context.Context, k *link) {
 			l.fail(fmt.Errorf("listening: %w", err))
 			return
 		}
-		k.heard.Store(time.Now().UnixNano())
+		k.heard.Store(int64(uptime()))
 		switch v := v.(type) {
 		case *redis.Message:
 			if v.Channel == k.probe {

@@ -48,6 +48,18 @@ type mark struct {
 // before reports whether the moment is before an order.
 func (m *mark) before(o order) bool { return m.era != o.at.era || before(m.id, o.at.id) }
 
+// there reports whether m was connected when the order was given. An order of another
+// era may be of a backup that Redis came back with: then their times decide, both by
+// Redis' clock.
+func (m *member) there(o order) bool {
+	if m.mark == nil || !m.mark.before(o) {
+		return false
+	}
+	ms, _, _ := strings.Cut(o.at.id, "-")
+	given, _ := strconv.ParseInt(ms, 10, 64)
+	return m.mark.era == o.at.era || m.at/1000 <= given
+}
+
 // order is to close sockets of a user, on whatever nodes they are. A node that is
 // away does so when it is back.
 type order struct {
@@ -288,7 +300,8 @@ func (r *Registry) obeySome(ctx context.Context) (more bool, err error) {
 		next = orders[0].number
 	}
 	if next > number+1 {
-		r.closeAll(next - number - 1)
+		r.cfg.logger.Warn("orders to close sockets were dropped before this node read them: it was away for too long, and closes all", "count", next-number-1)
+		r.closeAll("away for too long, reconnect")
 	}
 	for _, o := range orders {
 		r.carryOut(o)
@@ -332,14 +345,16 @@ func (r *Registry) readOrders(ctx context.Context, id string) (era, newest strin
 // carryOut closes sockets of a user behind what was broadcast to them before. Those
 // of an order are the oldest ones here.
 func (r *Registry) carryOut(o order) {
+	// Nobody leaves in between, and nobody comes: how many remain would be wrong.
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if keep, some := r.ledger.dismiss(o); some {
 		_, _ = r.memory.Close(context.Background(), o.user, keep, o.code, o.reason) // it returns none
 	}
 }
 
-// closeAll closes all sockets here: which of them were to be closed nobody knows.
-func (r *Registry) closeAll(missed uint64) {
-	r.cfg.logger.Warn("orders to close sockets were dropped before this node read them: it was away for too long, and closes all", "count", missed)
+// closeAll has all clients here reconnect.
+func (r *Registry) closeAll(reason string) {
 	r.mu.Lock()
 	users := make(map[string]bool)
 	for _, m := range r.members {
@@ -347,6 +362,6 @@ func (r *Registry) closeAll(missed uint64) {
 	}
 	r.mu.Unlock()
 	for user := range users {
-		_, _ = r.memory.Close(context.Background(), user, 0, chat.CloseGoingAway, "away for too long, reconnect") // it returns none
+		_, _ = r.memory.Close(context.Background(), user, 0, chat.CloseGoingAway, reason) // it returns none
 	}
 }

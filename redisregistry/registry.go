@@ -258,11 +258,11 @@ func (r *Registry) wait(ctx context.Context, told <-chan receipt, m *member) (in
 // Disconnect implements [chat.Registry]. Redis is told in the background, for as
 // long as it takes.
 func (r *Registry) Disconnect(ctx context.Context, s chat.Socket) error {
-	err := r.memory.Disconnect(ctx, s)
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.memory.Disconnect(ctx, s)
 	m := r.members[s]
 	delete(r.members, s)
-	r.mu.Unlock()
 	if m == nil {
 		return err
 	}

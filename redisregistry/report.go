@@ -28,7 +28,7 @@ type report struct {
 	mode    string
 	entries []*entry
 	members [][]*member // of each
-	waiting [][]chan receipt
+	waiting [][]waiter
 	keys    []string
 	args    []any
 }
@@ -101,8 +101,8 @@ func (l *ledger) settle(rep *report, reply reply) {
 				}
 			}
 		}
-		for _, told := range rep.waiting[i] {
-			told <- receipt{rep.members[i], came.total}
+		for _, w := range rep.waiting[i] {
+			w.told <- receipt{rep.members[i], came.total}
 		}
 	}
 }
@@ -113,7 +113,11 @@ func (l *ledger) putBack(rep *report) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, e := range rep.entries {
-		e.waiting = append(rep.waiting[i], e.waiting...)
+		for _, w := range rep.waiting[i] {
+			if slices.Contains(e.members, w.member) { // others wait no more
+				e.waiting = append(e.waiting, w)
+			}
+		}
 		l.change(e)
 	}
 }

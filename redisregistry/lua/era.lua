@@ -11,7 +11,7 @@ if not run then
 	return redis.error_reply('ERR INFO server has no run_id')
 end
 local function begin()
-	redis.call('HSET', KEYS[1], '@', run) -- refused where Redis is full, which DEL is not
+	redis.call('HSET', KEYS[1], '@', '') -- DEL may be refused, and is not where Redis is full
 	redis.call('DEL', KEYS[1])
 	redis.call('HSET', KEYS[1], '!', ARGV[1], '@', run)
 	return ARGV[1]
@@ -19,7 +19,7 @@ end
 local field = ':' .. ARGV[3]
 local kept = redis.call('HMGET', KEYS[1], '!', '@', field)
 local era, last = kept[1], tonumber(kept[3] or '0')
-if era and kept[2] ~= run and ARGV[2] == '1' then
+if era and kept[2] and kept[2] ~= run and ARGV[2] == '1' then
 	redis.call('HSET', KEYS[1], '@', run)
 elseif not era or kept[2] ~= run then
 	era, last = begin(), 0

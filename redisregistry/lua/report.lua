@@ -104,6 +104,9 @@ for i = 10, #ARGV, 7 do
 	local entry = channel .. '\n' .. user
 	local value = redis.call('HGET', users, user)
 	local kept = value and cjson.decode(value) or {n = 0, on = {}}
+	if not kept.on then
+		kept = {n = 0, on = kept} -- as it was kept before there were join sizes
+	end
 	local nodes = kept.on
 	local size = smaller(kept.n, tonumber(ARGV[i + 6]))
 	local was = next(nodes) ~= nil
