@@ -150,7 +150,8 @@ func TestARedisThatEvictsIsRefused(t *testing.T) {
 	}
 }
 
-// INFO is nothing that a chat needs to be allowed.
+// With a history elsewhere INFO is nothing that a node needs to be allowed. With the one
+// in Redis it is, and the error says so.
 func TestARedisThatDoesNotTellItsPolicyIsUsed(t *testing.T) {
 	s := redistest.Start(t, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru", "--rename-command", "INFO", "")
 	r, err := redisregistry.New(clientOf(s), redisregistry.WithLogger(slog.New(slog.DiscardHandler)))
@@ -158,5 +159,12 @@ func TestARedisThatDoesNotTellItsPolicyIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Shutdown(t.Context())
+	eventually(t, "it to say what it needs", func() bool {
+		err := r.Check(context.Background())
+		return err != nil && strings.Contains(err.Error(), "INFO")
+	})
+	if err := r.ReadHistory(otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{})}); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "it to be well", func() bool { return r.Check(context.Background()) == nil })
 }
