@@ -139,7 +139,8 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 	c.service.expiries.Set(c, time.Until(c.who.Load().Expires))
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
 	defer func() {
-		if leave != nil {
+		if leave != nil { // nothing is sent by a goroutine
+			c.dropAhead()
 			leave()
 		}
 	}()
@@ -161,7 +162,7 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 		defer theirs()
 		defer time.AfterFunc(slowAfter, theirs).Stop()
 		defer c.recover()
-		defer func() { c.ahead = nil }()
+		defer c.dropAhead()
 		c.catchUpAll(missed, resume)
 	})
 }
@@ -275,6 +276,7 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 				return nil
 			}
 			recovered = false
+			c.dropPage(resumePoint{channel, start})
 		}
 		start, err := c.join(ctx, channel)
 		if err != nil {
@@ -297,6 +299,7 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 func (c *socket) catchUpAll(missed []string, resume resumption) {
 	for _, channel := range missed {
 		_, ok, err := c.catchUp(channel, resume.from[channel])
+		c.dropPage(resumePoint{channel, resume.from[channel]}) // unless it was sent
 		if err != nil {
 			c.fail("sending what a socket missed", err)
 			return
@@ -364,7 +367,7 @@ func (c *socket) after(ctx context.Context, channel string, p Place, limit int) 
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
-	if msgs, err, ok := c.ahead.after(channel, p, limit); ok {
+	if msgs, err, ok := c.readBefore(resumePoint{channel, p}, limit); ok {
 		return msgs, err
 	}
 	msgs, err := c.service.reads.after(ctx, channel, p, limit)
