@@ -82,7 +82,12 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		expiries: expiry.New[*socket](),
 		roster:   roster.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
 	}
-	s.opening = admission.New(cfg.opening, openingWait, s.roster.Stopped())
+	s.opening = admission.New(admission.Limits{
+		Inside:    cfg.opening,
+		Waiting:   waitingPlaces * cfg.opening,
+		WaitingOf: cfg.socketsPerUser,
+		Wait:      openingWait,
+	}, s.roster.Stopped())
 	s.reads = newSharedReads(cfg.history)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
