@@ -176,8 +176,10 @@ func WithHistory(h History) Option {
 	}
 }
 
-// WithoutHistory serves no history: GET /messages is not allowed (405), and
-// nothing is recovered by clients that return.
+// WithoutHistory serves no history: GET /messages is not allowed (405), and a client
+// that reconnects recovers nothing. A socket that joins a channel again, with an id
+// since which everything came on that socket, is still told that it is recovered: no
+// history is needed for that.
 func WithoutHistory() Option {
 	return func(c *config) error {
 		c.noHistory = true

@@ -377,13 +377,14 @@ func (c *socket) after(ctx context.Context, channel string, p Place, limit int) 
 
 // catchUp sends what followed a place, as fast as the peer reads, and joins the
 // channel where that ends. It reports false when the history no longer keeps all
-// of it; the channel is joined all the same.
+// of it; the channel is joined all the same. After an error the socket is closed,
+// unless nothing was sent: a client that asked again would get it twice.
 func (c *socket) catchUp(channel string, since Place) (start Place, recovered bool, err error) {
 	// Most of it is sent before joining: what is broadcast while a slow peer reads
 	// it need not wait in the backlog.
 	from, all, err := c.replay(channel, since, nil)
 	if err != nil {
-		return Place{}, false, err
+		return c.failedCatchingUp(from != since, err)
 	}
 	known := all || from != since // otherwise it may be no place at all
 	if known {
@@ -399,7 +400,7 @@ func (c *socket) catchUp(channel string, since Place) (start Place, recovered bo
 	c.filter.forget(channel) // nothing up to start comes live
 	switch {
 	case err != nil:
-		return Place{}, false, err
+		return c.failedCatchingUp(from != since, err)
 	case !known || from.Epoch != start.Epoch:
 		return start, false, nil
 	case from == start:
@@ -408,9 +409,17 @@ func (c *socket) catchUp(channel string, since Place) (start Place, recovered bo
 		return start, false, nil
 	}
 	if _, recovered, err = c.replay(channel, from, &start); err != nil {
+		return c.failedCatchingUp(true, err) // it is joined, too
+	}
+	return start, recovered, nil
+}
+
+// failedCatchingUp is what catchUp returns after an error.
+func (c *socket) failedCatchingUp(begun bool, err error) (Place, bool, error) {
+	if begun {
 		c.fail("sending what a socket missed", err)
 	}
-	return start, recovered, err
+	return Place{}, false, err
 }
 
 // replay sends what followed a place, up to last or to the end, and returns the
