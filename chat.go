@@ -82,7 +82,12 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		expiries: expiry.New[*socket](),
 		roster:   roster.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
 	}
-	s.opening = admission.New(cfg.opening, openingWait, s.roster.Stopped())
+	s.opening = admission.New(admission.Limits{
+		Inside:    cfg.opening,
+		Waiting:   waitingPlaces * cfg.opening,
+		WaitingOf: cfg.socketsPerUser,
+		Wait:      openingWait,
+	}, s.roster.Stopped())
 	s.reads = newSharedReads(cfg.history)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
@@ -244,9 +249,10 @@ func (s *Service) Disconnect(ctx context.Context, username string) (int, error) 
 func (s *Service) Draining() bool { return s.roster.Draining() }
 
 // Shutdown ends the service gracefully. New sockets are refused with 503 from
-// now on; live ones get what was accepted for them and are closed with 1001,
-// spread over most of the time that ctx leaves so that they do not all return at
-// once. It returns nil when all is gone, or ctx's error, after cutting off what
+// now on. Live ones get what was accepted for them and are closed with 1001. A socket
+// that is still being sent what it missed is closed in the middle of that, and gets the
+// rest when it resumes. The closing is spread over most of the time that ctx leaves, so
+// that they do not all return at once. Shutdown returns nil when all is gone, or ctx's error, after cutting off what
 // was left. Call it before [http.Server.Shutdown], which knows nothing of
 // WebSockets.
 func (s *Service) Shutdown(ctx context.Context) error {

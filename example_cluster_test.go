@@ -52,3 +52,22 @@ func ExampleSocketCounter() {
 	// tab: ops: hello
 	// phone: ops: hello
 }
+
+// central is a History that several nodes share, with the name of its data.
+type central struct {
+	chat.History
+	name string // a real one reads it from the database that holds the messages
+}
+
+// Identity implements chat.SharedHistory.
+func (h central) Identity(context.Context) (string, error) { return h.name, nil }
+
+// A SharedHistory names its data. Nodes compare the names and refuse to work together
+// when they differ.
+func ExampleSharedHistory() {
+	ctx := context.Background()
+	memory := chat.NewMemoryHistory(chat.MemoryLimits{})
+	var one, other chat.SharedHistory = central{memory, "orders-db/7f3a"}, central{memory, "test-db/09bc"}
+	fmt.Println("the same data:", must(one.Identity(ctx)) == must(other.Identity(ctx)))
+	// Output: the same data: false
+}

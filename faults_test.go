@@ -408,3 +408,59 @@ func FuzzTokenExtraction(f *testing.F) {
 		}
 	})
 }
+
+// A join that fails behind a part of its replay ends the socket: the same join again
+// would bring that part twice. The client resumes from what it got.
+func TestJoinThatFailsBehindAPartOfItsReplayBringsNothingTwice(t *testing.T) {
+	down := errors.New("down")
+	tests := []struct {
+		name string
+		arm  func(f *faulty)
+		sent int // before it fails
+	}{
+		{"the first page", func(f *faulty) { f.after = func(context.Context) error { return down } }, 0},
+		{"a later page", func(f *faulty) {
+			pages := 0
+			f.after = func(context.Context) error {
+				if pages++; pages > 1 {
+					return down
+				}
+				return nil
+			}
+		}, 100},
+		{"the registry", func(f *faulty) { f.joining = down }, 150},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFaulty(chat.MemoryLimits{})
+			s := serve(t, f.options()...)
+			var texts []string
+			for i := range 151 {
+				texts = append(texts, fmt.Sprint(i))
+			}
+			ids := s.publish("news", texts...)
+			join := func(last int) string {
+				return `{"type":"join","channel":"news","since":"` + ids[last] + `"}`
+			}
+			c := s.dial("ana")
+			tt.arm(f)
+			c.send(join(0))
+			got := c.restUntil(tt.sent)
+			if tt.sent == 0 {
+				c.want("error") // nothing came: it may be repeated
+			} else {
+				c.wantClose(1001)
+			}
+			f.after, f.joining = nil, nil
+			if tt.sent > 0 {
+				c = s.dial("ana")
+			}
+			c.send(join(tt.sent))
+			got = append(got, c.restUntil(150-tt.sent)...)
+			c.want("ack")
+			if diff := cmp.Diff(texts[1:], got); diff != "" {
+				t.Errorf("messages (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -2,11 +2,36 @@ package chat_test
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/reto10/chat"
 )
+
+// handshake sends a handshake and leaves the answer to the caller.
+func (s *server) handshake(t *testing.T, name string, query ...string) net.Conn {
+	t.Helper()
+	conn, err := s.http.Transport.(*http.Transport).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest("GET", s.url+"/ws/chat?"+values(query).Encode(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(upgradeHeaders); i += 2 {
+		req.Header.Set(upgradeHeaders[i], upgradeHeaders[i+1])
+	}
+	req.Header.Set("Authorization", "Bearer "+s.token(name))
+	if err := req.Write(conn); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
 
 // Nothing more is asked for a client that has gone.
 func TestWhoLeavesWhileBeingOpenedCostsNothingMore(t *testing.T) {
@@ -19,21 +44,7 @@ func TestWhoLeavesWhileBeingOpenedCostsNothingMore(t *testing.T) {
 		read.Add(1)
 		return nil
 	}
-	conn, err := s.http.Transport.(*http.Transport).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req, err := http.NewRequest("GET", s.url+"/ws/chat?"+values([]string{"channel", "news", "since", id}).Encode(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(upgradeHeaders); i += 2 {
-		req.Header.Set(upgradeHeaders[i], upgradeHeaders[i+1])
-	}
-	req.Header.Set("Authorization", "Bearer "+s.token("ana"))
-	if err := req.Write(conn); err != nil {
-		t.Fatal(err)
-	}
+	conn := s.handshake(t, "ana", "channel", "news", "since", id)
 	eventually(t, "the socket to be connecting", func() bool { return h.entered.Load() == 1 })
 	_ = conn.Close()
 	h.let <- struct{}{}
@@ -44,5 +55,29 @@ func TestWhoLeavesWhileBeingOpenedCostsNothingMore(t *testing.T) {
 	list, err := s.Connected(t.Context(), "")
 	if err != nil || len(list) > 0 {
 		t.Errorf("connected: %v, %v", list, err)
+	}
+}
+
+func TestWhoLeavesWhileMissedMessagesAreReadCostsNothingMore(t *testing.T) {
+	h := newReadingHistory()
+	s := serve(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+	var query []string
+	for i := range 100 {
+		channel := fmt.Sprint("c", i)
+		query = append(query, "channel", channel, "since", s.publish(channel, "1", "2")[0])
+	}
+	var reads atomic.Int32
+	let := make(chan struct{})
+	h.read = func(string) {
+		reads.Add(1)
+		<-let
+	}
+	conn := s.handshake(t, "ana", query...)
+	eventually(t, "channels to be read", func() bool { return reads.Load() == 8 })
+	_ = conn.Close()
+	close(let)
+	eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
+	if n := reads.Load(); n > 16 {
+		t.Errorf("%d channels were read for who has gone, want those that had begun", n)
 	}
 }

@@ -160,22 +160,31 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.roster.Room(); err != nil {
+		return unavailable("accepting a socket", err) // waiting is of no use
+	}
+	leave, err := s.enter(r.Context(), who.User.Name)
+	if err != nil {
+		return err
+	}
+	release := leave
+	defer func() { release() }() // also after a panic, as of a middleware's Hijack
+	// Reserved behind the gate: who waits takes no place from others.
 	if err := s.roster.Reserve(); err != nil {
 		return unavailable("accepting a socket", err)
 	}
-	leave, err := s.enter(r.Context())
-	if err != nil {
-		s.roster.Release()
-		return err
-	}
-	conn, err := s.sockets.Accept(w, r)
-	if err != nil {
+	release = func() {
 		leave()
 		s.roster.Release()
+	}
+	header := w.Header()
+	conn, err := s.sockets.Accept(w, r)
+	if err != nil {
 		return err
 	}
 	c := newSocket(s, conn, who)
-	c.turnAway = s.refuseLate(conn, w.Header())
+	c.turnAway = s.refuseLate(conn, header)
+	release = func() {} // the socket owns both now
 	c.start(channels, resume, leave)
 	return nil
 }

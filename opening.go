@@ -21,28 +21,32 @@ import (
 const (
 	// openingWait is how long a handshake waits for its turn before it is refused.
 	openingWait = 10 * time.Second
+	// waitingPlaces is how many handshakes wait for each that is being opened: enough
+	// for the 10,000 clients of a node that died. The others are refused at once.
+	waitingPlaces = 16
 	// slowAfter is how long after its welcome a socket that has not got all that it
 	// missed gives its turn to another: its peer may read slowly.
 	slowAfter = time.Second
 )
 
-// errBusy is why a handshake is refused that has waited for its turn in vain.
+// errBusy is why a handshake is refused that has waited for its turn in vain, or that
+// found too many waiting.
 var errBusy = errors.New("too many sockets are being opened")
 
-// enter waits until one more socket may be opened. leave, which may be called again,
-// ends that; the caller sees to it that it is called.
-func (s *Service) enter(ctx context.Context) (leave func(), err error) {
-	switch err := s.opening.Enter(ctx); {
+// enter waits until one more socket of a user may be opened. leave, which may be called
+// again, ends that; the caller sees to it that it is called.
+func (s *Service) enter(ctx context.Context, user string) (leave func(), err error) {
+	switch err := s.opening.Enter(ctx, user); {
 	case err == nil:
 		return sync.OnceFunc(s.opening.Leave), nil
 	case errors.Is(err, admission.ErrStopped):
 		return nil, unavailable("opening a socket", roster.ErrDraining)
-	default: // it took too long, or the client has gone
+	default: // too many wait, it took too long, or the client has gone
 		return nil, unavailable("opening a socket", errors.Join(errBusy, err))
 	}
 }
 
-// retryBusy is what a client that waited in vain should wait before the next try:
+// retryBusy is what a client that was refused as busy should wait before the next try:
 // those that were refused together do not return together.
 func retryBusy() time.Duration {
 	return time.Second + rand.N(retryLater-time.Second)

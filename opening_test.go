@@ -1,12 +1,15 @@
 package chat_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -356,4 +359,88 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()
+}
+
+// A user with many connections takes no place from others while nothing is opened.
+func TestThoseWhoWaitTakeNoPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHolding()
+		s := servePipes(t, append(h.options(), chat.WithOpening(1), chat.WithMaxSockets(4), chat.WithSocketsPerUser(2))...)
+		var many []<-chan dialled
+		for range 20 {
+			many = append(many, s.dialling("many"))
+			synctest.Wait()
+		}
+		if n := s.Stats().Sockets; n != 1 {
+			t.Errorf("%d sockets hold a place, want the one that is being opened", n)
+		}
+		for _, one := range many[3:] { // one is being opened, two wait
+			d := <-one
+			d.wantRefusal(t)
+			if d.after != 0 {
+				t.Errorf("it was refused after %v, want at once", d.after)
+			}
+		}
+		other := s.dialling("other")
+		synctest.Wait()
+		close(h.let)
+		(<-other).wantWelcome(t)
+		for _, one := range many[:3] {
+			if d := <-one; d.err != nil {
+				t.Error(d.err)
+			}
+		}
+		want := noneOf(handshakeReasons, map[string]uint64{"busy": 17})
+		if diff := cmp.Diff(want, s.Stats().RefusedBy); diff != "" {
+			t.Errorf("RefusedBy (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestHandshakesAreRefusedAtOnceWhenManyWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHolding()
+		s := servePipes(t, append(h.options(), chat.WithOpening(1))...)
+		var in []<-chan dialled
+		for i := range 1 + 16 {
+			in = append(in, s.dialling(fmt.Sprint("user", i)))
+			synctest.Wait()
+		}
+		for i := range 3 {
+			d := <-s.dialling(fmt.Sprint("late", i))
+			d.wantRefusal(t)
+			if d.after != 0 {
+				t.Errorf("it was refused after %v, want at once", d.after)
+			}
+		}
+		close(h.let)
+		for _, one := range in {
+			(<-one).wantWelcome(t)
+		}
+		(<-s.dialling("late")).wantWelcome(t)
+	})
+}
+
+// brokenHijack is a middleware's ResponseWriter that panics when a connection is to be
+// taken over.
+type brokenHijack struct{ http.ResponseWriter }
+
+func (brokenHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) { panic(http.ErrAbortHandler) }
+
+func TestAPanicOfMiddlewareTakesNoPlace(t *testing.T) {
+	s := serve(t, chat.WithOpening(1), chat.WithMaxSockets(1))
+	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.ServeHTTP(brokenHijack{w}, r)
+	}))
+	defer broken.Close()
+	header := http.Header{"Authorization": {"Bearer " + s.token("ana")}}
+	for range 2 {
+		if _, _, err := websocket.Dial(t.Context(), broken.URL+"/ws/chat", &websocket.DialOptions{HTTPHeader: header}); err == nil {
+			t.Fatal("it was let in")
+		}
+	}
+	if n := s.Stats().Sockets; n != 0 {
+		t.Errorf("%d sockets hold a place, want none", n)
+	}
+	s.dial("ana")
 }

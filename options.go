@@ -176,8 +176,10 @@ func WithHistory(h History) Option {
 	}
 }
 
-// WithoutHistory serves no history: GET /messages is not allowed (405), and
-// nothing is recovered by clients that return.
+// WithoutHistory serves no history: GET /messages is not allowed (405), and a client
+// that reconnects recovers nothing. A socket that joins a channel again, with an id
+// since which everything came on that socket, is still told that it is recovered: no
+// history is needed for that.
 func WithoutHistory() Option {
 	return func(c *config) error {
 		c.noHistory = true
@@ -292,9 +294,10 @@ func WithMaxSockets(n int) Option {
 // WithOpening bounds the sockets of this process that are being opened at once:
 // from the upgrade until the socket has what it missed, or for a second after its
 // welcome where its peer reads slowly. Others wait for their turn before the upgrade,
-// for ten seconds at the most; then they are answered 503. So the clients of a node
-// that died do not ask the registry and the history for everything at once. The
-// default is [DefaultOpening].
+// for ten seconds at the most; then they are answered 503. At most 16 times as many
+// wait, and of one user as many as [WithSocketsPerUser] allows; any more are answered
+// 503 at once. So the clients of a node that died do not ask the registry and the
+// history for everything at once. The default is [DefaultOpening].
 func WithOpening(n int) Option {
 	return func(c *config) error { return positive(&c.opening, "WithOpening", n) }
 }

@@ -13,9 +13,10 @@ const (
 	keptAhead = 64 << 10
 )
 
-// readAhead are the first pages of what a socket missed, read at the same time, so
-// that a socket in many channels does not wait for one after the other. The socket's
-// catching guards it once it is made.
+// readAhead holds the first pages of what a socket missed. They are read at the same
+// time, so that a socket in many channels does not wait for one after the other. The
+// bytes that it keeps count in Stats as backlog. The goroutine that starts the socket
+// owns it, then the one that sends what was missed: one of them drops it.
 type readAhead map[resumePoint]*firstPage
 
 // resumePoint is where a channel's first page begins.
@@ -26,8 +27,9 @@ type resumePoint struct {
 
 // firstPage is an answer of the history.
 type firstPage struct {
-	msgs  []Message // shared: not to be changed
-	whole bool      // no messages were dropped
+	msgs  []Message // shared: not to be changed; nil unless whole
+	size  int       // of their content, in bytes
+	whole bool      // msgs are all that the history answered
 	err   error
 }
 
@@ -41,24 +43,37 @@ func (c *socket) readAhead(ctx context.Context, from map[string]Place) readAhead
 		points <- resumePoint{channel, p}
 	}
 	close(points)
-	var mu sync.Mutex // guards pages and kept
+	var mu sync.Mutex // guards pages, kept and full
 	pages := make(readAhead, len(from))
-	kept := 0
+	kept, full := 0, false
 	var reading sync.WaitGroup
 	for range min(len(from), readsAtOnce) {
 		reading.Go(func() {
-			defer c.recover() // the page is read again where it is needed
+			defer c.recover() // closes the socket: the pages that are missing are not needed
 			for at := range points {
-				msgs, err := c.after(ctx, at.channel, at.after, replayPage)
-				page := &firstPage{msgs, true, err}
+				if c.gone() {
+					return
+				}
+				limit := replayPage
+				mu.Lock()
+				if full {
+					limit = 1 // only whether it is kept, for the welcome
+				}
+				mu.Unlock()
+				msgs, err := c.after(ctx, at.channel, at.after, limit)
+				page := &firstPage{err: err}
 				size := 0
 				for _, m := range msgs {
 					size += len(m.Content)
 				}
 				mu.Lock()
-				if kept += size; kept > keptAhead {
-					kept -= size
-					page.msgs, page.whole = append([]Message(nil), msgs[:min(1, len(msgs))]...), false
+				switch {
+				case limit == 1 || err != nil: // what comes with an error is not sent
+				case kept+size > keptAhead:
+					full = true
+				default:
+					kept += size
+					page.msgs, page.size, page.whole = msgs, size, true
 				}
 				pages[at] = page
 				mu.Unlock()
@@ -66,19 +81,36 @@ func (c *socket) readAhead(ctx context.Context, from map[string]Place) readAhead
 		})
 	}
 	reading.Wait()
+	c.service.sockets.Totals.Backlog.Add(int64(kept))
 	return pages
 }
 
-// after answers as the history's After does, from the page that it has; ok is false
-// when it has none. A whole page is given away once.
-func (a readAhead) after(channel string, p Place, limit int) (msgs []Message, err error, ok bool) {
-	at := resumePoint{channel, p}
-	page := a[at]
+// readBefore answers as the history's After does, from what was read ahead; ok is false
+// when it has to be read. Of a page that is not whole it has the error alone. A page is
+// given away once: who asks for one message only wants to know whether it is kept.
+func (c *socket) readBefore(at resumePoint, limit int) (msgs []Message, err error, ok bool) {
+	page := c.ahead[at]
 	if page == nil || limit > 1 && !page.whole {
 		return nil, nil, false
 	}
-	if limit == replayPage {
-		delete(a, at)
+	if limit > 1 {
+		c.dropPage(at)
 	}
 	return page.msgs[:min(limit, len(page.msgs))], page.err, true
+}
+
+// dropPage is called when the page's channel is done with.
+func (c *socket) dropPage(at resumePoint) {
+	if page := c.ahead[at]; page != nil {
+		c.service.sockets.Totals.Backlog.Add(-int64(page.size))
+		delete(c.ahead, at)
+	}
+}
+
+// dropAhead drops what is left of all pages.
+func (c *socket) dropAhead() {
+	for at := range c.ahead {
+		c.dropPage(at)
+	}
+	c.ahead = nil
 }

@@ -200,6 +200,12 @@ func TestWithoutHistoryNothingIsRecoveredOrRead(t *testing.T) {
 	}
 	s.publish("", "3")
 	c.wantText("3")
+	// A socket that joins a channel again knows by itself that it has got all.
+	own := s.publish("@ana", "own")[0]
+	c.wantText("own")
+	if ack := c.answer(`{"type":"join","channel":"@ana","since":"` + own + `"}`); ack.Recovered == nil || !*ack.Recovered {
+		t.Errorf("ack = %+v, want recovered", ack)
+	}
 	resp, body := s.request("GET", "/messages", s.token("ana"), "")
 	wantProblem(t, resp, body, 405)
 }

@@ -139,7 +139,8 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 	c.service.expiries.Set(c, time.Until(c.who.Load().Expires))
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
 	defer func() {
-		if leave != nil {
+		if leave != nil { // nothing is sent by a goroutine
+			c.dropAhead()
 			leave()
 		}
 	}()
@@ -161,7 +162,7 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 		defer theirs()
 		defer time.AfterFunc(slowAfter, theirs).Stop()
 		defer c.recover()
-		defer func() { c.ahead = nil }()
+		defer c.dropAhead()
 		c.catchUpAll(missed, resume)
 	})
 }
@@ -275,6 +276,7 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 				return nil
 			}
 			recovered = false
+			c.dropPage(resumePoint{channel, start})
 		}
 		start, err := c.join(ctx, channel)
 		if err != nil {
@@ -297,6 +299,7 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 func (c *socket) catchUpAll(missed []string, resume resumption) {
 	for _, channel := range missed {
 		_, ok, err := c.catchUp(channel, resume.from[channel])
+		c.dropPage(resumePoint{channel, resume.from[channel]}) // unless it was sent
 		if err != nil {
 			c.fail("sending what a socket missed", err)
 			return
@@ -364,7 +367,7 @@ func (c *socket) after(ctx context.Context, channel string, p Place, limit int) 
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
-	if msgs, err, ok := c.ahead.after(channel, p, limit); ok {
+	if msgs, err, ok := c.readBefore(resumePoint{channel, p}, limit); ok {
 		return msgs, err
 	}
 	msgs, err := c.service.reads.after(ctx, channel, p, limit)
@@ -374,13 +377,14 @@ func (c *socket) after(ctx context.Context, channel string, p Place, limit int) 
 
 // catchUp sends what followed a place, as fast as the peer reads, and joins the
 // channel where that ends. It reports false when the history no longer keeps all
-// of it; the channel is joined all the same.
+// of it; the channel is joined all the same. After an error the socket is closed,
+// unless nothing was sent: a client that asked again would get it twice.
 func (c *socket) catchUp(channel string, since Place) (start Place, recovered bool, err error) {
 	// Most of it is sent before joining: what is broadcast while a slow peer reads
 	// it need not wait in the backlog.
 	from, all, err := c.replay(channel, since, nil)
 	if err != nil {
-		return Place{}, false, err
+		return c.failedCatchingUp(from != since, err)
 	}
 	known := all || from != since // otherwise it may be no place at all
 	if known {
@@ -396,7 +400,7 @@ func (c *socket) catchUp(channel string, since Place) (start Place, recovered bo
 	c.filter.forget(channel) // nothing up to start comes live
 	switch {
 	case err != nil:
-		return Place{}, false, err
+		return c.failedCatchingUp(from != since, err)
 	case !known || from.Epoch != start.Epoch:
 		return start, false, nil
 	case from == start:
@@ -405,9 +409,17 @@ func (c *socket) catchUp(channel string, since Place) (start Place, recovered bo
 		return start, false, nil
 	}
 	if _, recovered, err = c.replay(channel, from, &start); err != nil {
+		return c.failedCatchingUp(true, err) // it is joined, too
+	}
+	return start, recovered, nil
+}
+
+// failedCatchingUp is what catchUp returns after an error.
+func (c *socket) failedCatchingUp(begun bool, err error) (Place, bool, error) {
+	if begun {
 		c.fail("sending what a socket missed", err)
 	}
-	return start, recovered, err
+	return Place{}, false, err
 }
 
 // replay sends what followed a place, up to last or to the end, and returns the

@@ -19,7 +19,7 @@ import (
 type Stats struct {
 	Sockets         int    `json:"sockets"`          // live now
 	Users           int    `json:"users"`            // who have sockets here now
-	BacklogBytes    int64  `json:"backlog_bytes"`    // waiting now for sockets that read slowly
+	BacklogBytes    int64  `json:"backlog_bytes"`    // waiting now for sockets that read slowly, or read ahead for them
 	Accepted        uint64 `json:"accepted"`         // sockets
 	Refused         uint64 `json:"refused"`          // handshakes answered with an error
 	SlowClosed      uint64 `json:"slow_closed"`      // sockets closed because of their backlog
@@ -31,9 +31,9 @@ type Stats struct {
 	Logins          uint64 `json:"logins"`           // that succeeded
 	RefusedLogins   uint64 `json:"refused_logins"`   // wrong, or tried too often
 
-	// Refused by why: "busy" (it waited for its turn in vain), "draining",
-	// "forbidden", "full", "invalid" (no handshake, or a query that makes no sense),
-	// "unauthenticated", "unavailable".
+	// Refused by why: "busy" (it waited for its turn in vain, or too many waited),
+	// "draining", "forbidden", "full", "invalid" (no handshake, or a query that makes no
+	// sense), "unauthenticated", "unavailable".
 	RefusedBy map[string]uint64 `json:"refused_by"`
 	// RefusedCommands by the error's code: "forbidden", "invalid", "not_joined",
 	// "rate_limited", "too_large", "unavailable".

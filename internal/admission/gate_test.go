@@ -19,10 +19,12 @@ func TestMain(m *testing.M) { leak.Main(m) }
 
 const wait = 5 * time.Second
 
+var limits = admission.Limits{Inside: 1, Waiting: 100, WaitingOf: 100, Wait: wait}
+
 func TestThoseBeyondTheBoundEnterInTheOrderInWhichTheyCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := admission.New(1, wait, nil)
-		if err := g.Enter(t.Context()); err != nil {
+		g := admission.New(limits, nil)
+		if err := g.Enter(t.Context(), "ana"); err != nil {
 			t.Fatal(err)
 		}
 		var mu sync.Mutex
@@ -30,7 +32,7 @@ func TestThoseBeyondTheBoundEnterInTheOrderInWhichTheyCame(t *testing.T) {
 		var waiting sync.WaitGroup
 		for i := range 20 {
 			waiting.Go(func() {
-				if err := g.Enter(t.Context()); err != nil {
+				if err := g.Enter(t.Context(), "ana"); err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
@@ -73,12 +75,12 @@ func TestWhoFindsNoRoomIsToldWhy(t *testing.T) {
 				if tt.leaves > 0 {
 					time.AfterFunc(tt.leaves, func() { leave(gone) })
 				}
-				g := admission.New(1, wait, stopped)
-				if err := g.Enter(ctx); err != nil {
+				g := admission.New(limits, stopped)
+				if err := g.Enter(ctx, "ana"); err != nil {
 					t.Fatal(err)
 				}
 				began := time.Now()
-				err := g.Enter(ctx)
+				err := g.Enter(ctx, "ana")
 				if errors.Is(err, context.Canceled) {
 					err = context.Cause(ctx)
 				}
@@ -97,7 +99,39 @@ func TestWhoFindsNoRoomIsToldWhy(t *testing.T) {
 func TestNobodyEntersWhatIsStopped(t *testing.T) {
 	stopped := make(chan struct{})
 	close(stopped)
-	if err := admission.New(1, wait, stopped).Enter(t.Context()); !errors.Is(err, admission.ErrStopped) {
+	if err := admission.New(limits, stopped).Enter(t.Context(), "ana"); !errors.Is(err, admission.ErrStopped) {
 		t.Errorf("error %v, want %v", err, admission.ErrStopped)
 	}
+}
+
+func TestTooManyWhoWaitAreRefusedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admission.New(admission.Limits{Inside: 1, Waiting: 3, WaitingOf: 2, Wait: wait}, nil)
+		var waiting sync.WaitGroup
+		enter := func(key string) (refused bool) {
+			done := make(chan error, 1)
+			waiting.Go(func() { done <- g.Enter(t.Context(), key) })
+			synctest.Wait()
+			select {
+			case err := <-done:
+				return errors.Is(err, admission.ErrBusy)
+			default:
+				return false
+			}
+		}
+		for range 2 { // the second time everybody of the first has given up
+			if err := g.Enter(t.Context(), "first"); err != nil {
+				t.Fatal(err)
+			}
+			var got []bool
+			for _, key := range []string{"ana", "ana", "ana", "bob", "bob", "eve"} {
+				got = append(got, enter(key))
+			}
+			if diff := cmp.Diff([]bool{false, false, true, false, true, true}, got); diff != "" {
+				t.Errorf("refused at once (-want +got):\n%s", diff)
+			}
+			waiting.Wait()
+			g.Leave()
+		}
+	})
 }

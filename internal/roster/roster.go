@@ -64,14 +64,29 @@ func New[S Socket](most int, heartbeat, grace time.Duration) *Roster[S] {
 func (r *Roster[S]) Reserve() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.room(); err != nil {
+		return err
+	}
+	r.count++
+	r.running.Add(1)
+	return nil
+}
+
+// Room reports what Reserve would answer now, and takes nothing.
+func (r *Roster[S]) Room() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.room()
+}
+
+// room requires r.mu.
+func (r *Roster[S]) room() error {
 	switch {
 	case r.draining:
 		return ErrDraining
 	case r.count >= r.most:
 		return ErrFull
 	}
-	r.count++
-	r.running.Add(1)
 	return nil
 }
 

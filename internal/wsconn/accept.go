@@ -76,6 +76,7 @@ func Check(r *http.Request) *Refusal {
 // w may be wrapped by middleware that offers Unwrap and nothing else. Headers
 // set on it go out with the answer.
 func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
+	header := w.Header() // before the connection is ours: w may be middleware that panics
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("accepting a WebSocket: %w", err)
@@ -94,7 +95,7 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	}
 
 	c.subprotocol = negotiate(r.Header, s.Subprotocol)
-	c.out.First(c.answer(w.Header(), r.Header.Get("Sec-WebSocket-Key")))
+	c.out.First(c.answer(header, r.Header.Get("Sec-WebSocket-Key")))
 	return c, nil
 }
 

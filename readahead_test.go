@@ -1,0 +1,96 @@
+package chat_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"unsafe"
+
+	"github.com/reto10/chat"
+)
+
+// readingHistory returns messages as a database does, each time in new memory. It counts
+// those that it returned and those that somebody still refers to.
+type readingHistory struct {
+	*chat.MemoryHistory
+	returned, live atomic.Int64
+	read           func(channel string) // or nil: called before each read
+}
+
+func newReadingHistory() *readingHistory {
+	return &readingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{})}
+}
+
+func (h *readingHistory) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+	if h.read != nil {
+		h.read(channel)
+	}
+	msgs, err := h.MemoryHistory.After(ctx, channel, p, limit)
+	for i := range msgs {
+		msgs[i].Content = strings.Clone(msgs[i].Content)
+		h.returned.Add(1)
+		h.live.Add(1)
+		runtime.AddCleanup(unsafe.StringData(msgs[i].Content), func(int) { h.live.Add(-1) }, 0)
+	}
+	return msgs, err
+}
+
+// liveAtMost waits until no more than n messages that were read are still in memory.
+func (h *readingHistory) liveAtMost(t *testing.T, n int64) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("at most %d messages in memory", n), func() bool {
+		runtime.GC()
+		return h.live.Load() <= n
+	})
+}
+
+func TestASocketThatRecoversNothingKeepsNothing(t *testing.T) {
+	h := newReadingHistory()
+	s := serve(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+	var query []string
+	for i := range 8 {
+		channel := fmt.Sprint("c", i)
+		s.publish(channel, strings.Repeat("x", 1000), "2")
+		query = append(query, "channel", channel, "since", chat.FormatID(channel, chat.Place{Epoch: "anepochof0ld", Seq: 1}))
+	}
+	c := s.dial("ana", query...)
+	if c.welcome.Recovered == nil || *c.welcome.Recovered {
+		t.Fatalf("welcome = %+v, want recovered false", c.welcome)
+	}
+	h.liveAtMost(t, 0)
+	if n := s.Stats().BacklogBytes; n != 0 {
+		t.Errorf("a backlog of %d bytes, want none", n)
+	}
+	s.publish("c3", "live")
+	c.wantText("live")
+}
+
+func TestWhatIsReadAheadForASlowReaderIsBounded(t *testing.T) {
+	const channels, each, size = 100, 4, 16 << 10
+	h := newReadingHistory()
+	s := servePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+	var query []string
+	for i := range channels {
+		channel := fmt.Sprint("c", i)
+		id := s.publish(channel, "before")[0]
+		for range each {
+			s.publish(channel, strings.Repeat("x", size))
+		}
+		query = append(query, "channel", channel, "since", id)
+	}
+	c := s.dial("slow", query...) // reads no further than the welcome
+	// 64 KiB are read ahead, and a page is being sent.
+	h.liveAtMost(t, 64<<10/size+each)
+	// Eight channels are read at once; behind the limit a read asks for one message.
+	if n, most := h.returned.Load(), int64(channels+2*8*each); n > most {
+		t.Errorf("%d messages were read ahead, want %d at most", n, most)
+	}
+	if got := len(c.restUntil(channels * each)); got != channels*each {
+		t.Errorf("got %d messages, want %d", got, channels*each)
+	}
+	h.liveAtMost(t, 0)
+	eventually(t, "no backlog", func() bool { return s.Stats().BacklogBytes == 0 })
+}
