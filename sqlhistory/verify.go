@@ -207,7 +207,9 @@ func lacks(starts []start, mine memory) string {
 		return ""
 	}
 	known := false
-	behind := starts // the starts after mine
+	// Where mine is not known, the newest start alone says whether an epoch began since:
+	// the others may be older than the copy.
+	behind := starts[len(starts)-1:] // the starts after mine
 	for i, s := range starts {
 		if s.server == mine.server {
 			known, behind = true, starts[i+1:]

@@ -116,6 +116,20 @@ func TestPostgresWentBack(t *testing.T) {
 				lose()
 				try(t, s.Restore)
 			}, "older than what this node has seen", []string{"new node stores"}},
+		{"older copy, of while it was stopped, an epoch began before", nil,
+			func(t *testing.T, s *pgtest.Server, lose func()) {
+				s.Shutdown()
+				try(t, s.CopyStopped)
+				try(t, s.Restart)
+				lose()
+				try(t, s.Restore)
+			}, "older than what this node has seen", []string{"idle node stores", "new node stores"}},
+		{"older copy, of while it ran, an epoch began before", nil,
+			func(t *testing.T, s *pgtest.Server, lose func()) {
+				try(t, s.Backup)
+				lose()
+				try(t, s.Restore)
+			}, "older than what this node has seen", []string{"idle node reads"}},
 		{"standby that lagged", nil,
 			func(t *testing.T, s *pgtest.Server, lose func()) {
 				try(t, s.Backup)
@@ -133,7 +147,7 @@ func TestPostgresWentBack(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(server.Stop)
-				wentBack(t, server, tt.happens, first, tt.reason)
+				wentBack(t, server, strings.Contains(tt.name, "an epoch began before"), tt.happens, first, tt.reason)
 			})
 		}
 	}
@@ -146,7 +160,7 @@ func try(t *testing.T, do func() error) {
 	}
 }
 
-func wentBack(t *testing.T, server *pgtest.Server, happens func(*testing.T, *pgtest.Server, func()), first, reason string) {
+func wentBack(t *testing.T, server *pgtest.Server, renewed bool, happens func(*testing.T, *pgtest.Server, func()), first, reason string) {
 	d := onPostgres(t, server)
 	var log warnings
 	idle, storing := d.open(t, log.option()), d.open(t, log.option())
@@ -156,6 +170,9 @@ func wentBack(t *testing.T, server *pgtest.Server, happens func(*testing.T, *pgt
 		last = acked.note(untilStored(t, storing, fmt.Sprint("kept ", i)), fmt.Sprint("kept ", i))
 	}
 	wantAfter(t, idle, "c", chat.Place{}, "kept 0", "kept 1", "kept 2")
+	if renewed {
+		try(t, func() error { return storing.BeginEpoch(t.Context()) })
+	}
 	happens(t, server, func() {
 		for i := range 3 { // at the very end: nobody has seen the last one but who stored it
 			last = acked.note(untilStored(t, storing, fmt.Sprint("lost ", i)), fmt.Sprint("lost ", i))
@@ -199,7 +216,11 @@ func wentBack(t *testing.T, server *pgtest.Server, happens func(*testing.T, *pgt
 			t.Errorf("Last = %v, %v, want %v", p, err, after)
 		}
 	}
-	log.wantEpochs(t, 1, reason)
+	epochs := 1
+	if renewed {
+		epochs++
+	}
+	log.wantEpochs(t, epochs, reason)
 }
 
 // What a node has seen by looking alone is enough, however little was lost: who had
