@@ -77,7 +77,7 @@ func code(err error) string {
 // postgres is the dialect of PostgreSQL. Its fields are expressions, which prepare
 // fills in: a server that is run by others may not let everything be asked.
 type postgres struct {
-	start       string // when the server was started, as text; standby where it follows another
+	start       string // names the server's run, as text, see startOf; standby where it follows another
 	wal         string // how far its log is on disk, in bytes
 	from        string // where its log may have begun when it was started: not behind that
 	incarnation string
@@ -100,18 +100,35 @@ func (*postgres) check(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
+// resetsStatistics is the first version of PostgreSQL that keeps statistics in shared
+// memory. Before, they come from a process of their own, late and from a file.
+const resetsStatistics = 150000
+
+// A server that recovers because one of its processes crashed keeps its start time, but
+// may lose commits that were not on disk. It resets its statistics then. An
+// administrator may do that as well: see run for what it costs.
+//
 // A checkpoint of the server's writes down where the log went on from, which no other
 // database on that server has moved since. The one that ends a recovery is written
 // before anybody may connect.
 func (d *postgres) prepare(ctx context.Context, db *sql.DB) (err error) {
 	const primary = "CASE WHEN pg_is_in_recovery() THEN %s ELSE %s END"
 	const flushed = "(pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint"
+	const started = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text"
 	table := "'chat_channels'::regclass::oid::text"
+	version := 0
+	if err := db.QueryRowContext(ctx, "SELECT current_setting('server_version_num')::integer").Scan(&version); err != nil {
+		return err
+	}
+	run := started
+	if version >= resetsStatistics {
+		run += " || '" + recovered + "' || (extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::bigint"
+	}
 	for _, ask := range []struct {
 		into    *string
 		choices []string
 	}{
-		{&d.start, []string{fmt.Sprintf(primary, "'"+standby+"'", "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text"), "''"}},
+		{&d.start, []string{fmt.Sprintf(primary, "'"+standby+"'", run), fmt.Sprintf(primary, "'"+standby+"'", started), "''"}},
 		{&d.wal, []string{fmt.Sprintf(primary, "0", flushed), "0::bigint"}},
 		{&d.from, []string{fmt.Sprintf(primary, "0", "least("+flushed+", ((SELECT redo_lsn FROM pg_control_checkpoint()) - '0/0'::pg_lsn)::bigint)"),
 			fmt.Sprintf(primary, "0", flushed), "0::bigint"}},

@@ -25,9 +25,20 @@ const (
 // standby stands in for the start of a server that only follows another one.
 const standby = "standby"
 
+// recovered separates in the name of a server's run the time at which it was started
+// from the time at which it began its statistics anew, as after a crash of one of its
+// processes.
+const recovered = "/"
+
+// startOf is the time at which the server of a run was started.
+func startOf(server string) string {
+	started, _, _ := strings.Cut(server, recovered)
+	return started
+}
+
 // sighting is what each statement tells of the server that ran it.
 type sighting struct {
-	server string // when it was started, standby, or "" where that cannot be told
+	server string // names its run, see startOf; standby, or "" where that cannot be told
 	wal    int64  // how far its log is on disk, 0 where that cannot be told
 }
 
@@ -118,7 +129,8 @@ func (w *witness) idle(d time.Duration) bool {
 	return time.Since(w.seen) >= d
 }
 
-// start is the record of a start of the server, made by the first node that met it.
+// start is the record of a start of the server, or of a recovery from a crash, made by
+// the first node that met it.
 type start struct {
 	server  string
 	wal     int64 // how far the log was then
@@ -187,9 +199,15 @@ func (v view) judge(mine memory) (row shared, reason string) {
 	}
 	if n := len(row.starts); n == 0 || row.starts[n-1].server != v.server {
 		if n > 0 && row.relaxed && reason == "" {
-			reason = "the server was started again, and synchronous_commit or fsync was off: what was acknowledged last may be lost"
+			reason = "the server was started again or recovered from a crash, and synchronous_commit or fsync was off: what was acknowledged last may be lost"
 		}
-		row.starts = append(row.starts[:n:n], start{server: v.server, wal: v.from, met: v.now})
+		wal := v.from
+		if n > 0 && startOf(row.starts[n-1].server) == startOf(v.server) {
+			// Its log is still the same. It may have had no checkpoint since, if its
+			// statistics were reset by hand.
+			wal = v.wal
+		}
+		row.starts = append(row.starts[:n:n], start{server: v.server, wal: wal, met: v.now})
 		row.relaxed = false
 	}
 	if reason == "" {

@@ -96,6 +96,11 @@ func TestPostgresWentBack(t *testing.T) {
 				s.Crash()
 				try(t, s.Restart)
 			}, "synchronous_commit", []string{"idle node stores", "idle node reads", "new node stores"}},
+		{"commits were not on disk when one of its processes crashed", []string{"synchronous_commit=off", "wal_writer_delay=10s"},
+			func(t *testing.T, s *pgtest.Server, lose func()) {
+				lose()
+				try(t, s.CrashBackend)
+			}, "synchronous_commit", []string{"idle node stores", "idle node reads", "storing node stores", "new node stores"}},
 		{"fsync was off when it crashed", []string{"fsync=off"},
 			func(t *testing.T, s *pgtest.Server, lose func()) {
 				lose()
@@ -253,9 +258,19 @@ func TestPostgresStartedAgainGoesOn(t *testing.T) {
 	var log warnings
 	nodes := []*sqlhistory.History{d.open(t, log.option()), d.open(t, log.option())}
 	last := appendTo(t, nodes[0], "c", "first")[0]
-	for i, end := range []func(){server.Kill, server.Shutdown, server.Crash} {
-		end()
-		try(t, server.Restart)
+	again := func(end func()) func(*testing.T) {
+		return func(t *testing.T) { end(); try(t, server.Restart) }
+	}
+	for i, happens := range []func(*testing.T){
+		again(server.Kill), again(server.Shutdown), again(server.Crash),
+		func(t *testing.T) { try(t, server.CrashBackend) },
+		func(t *testing.T) {
+			d.exec(t, "CHECKPOINT")
+			wantAfter(t, nodes[1], "c", last) // has seen more of the log than the checkpoint
+			d.exec(t, "SELECT pg_stat_reset_shared('bgwriter')")
+		},
+	} {
+		happens(t)
 		for k, h := range append(nodes, d.open(t, log.option())) {
 			p := untilStored(t, h, fmt.Sprint(i, k))
 			if p.Epoch != last.Epoch || p.Seq <= last.Seq {
