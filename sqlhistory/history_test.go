@@ -159,6 +159,8 @@ func TestBoth(t *testing.T) {
 		{"NobodyWaitsForLong", testHanging},
 		{"ClosedItTakesNothing", testClosed},
 		{"NewEpoch", testBeginEpoch},
+		{"EpochBeginsHoweverLongItTakes", testSlowEpoch},
+		{"EpochBeginsWhenItIsOpenedHoweverLongItTakes", testSlowEpochAtOpening},
 		{"DatabaseThatWentBack", testWentBack},
 		{"PagedOverHTTP", testHTTP},
 		{"PublisherThatGoesAwayIsHeard", testPublisherGoesAway},

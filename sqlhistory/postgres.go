@@ -147,7 +147,7 @@ func (d *postgres) prepare(ctx context.Context, db *sql.DB) (err error) {
 	}
 	d.queries.after = fmt.Sprintf(afterPostgres, d.sighting(), d.now())
 	d.queries.store = fmt.Sprintf(storePostgres, d.start, d.wal, d.durable, d.now())
-	d.queries.look = fmt.Sprintf("SELECT %s, %s, %s, %s, %s, %s, incarnation, starts, relaxed FROM chat_history",
+	d.queries.look = fmt.Sprintf("SELECT %s, %s, %s, %s, %s, %s, epoch, incarnation, starts, relaxed FROM chat_history",
 		d.start, d.wal, d.from, d.incarnation, d.durable, d.now())
 	return nil
 }
@@ -177,7 +177,7 @@ func (*postgres) now() string { return "(extract(epoch FROM clock_timestamp()) *
 func (d *postgres) look(ctx context.Context, q queryer) (v view, err error) {
 	var starts string
 	err = q.QueryRowContext(ctx, d.queries.look).Scan(&v.server, &v.wal, &v.from, &v.incarnation, &v.durable, &v.now,
-		&v.shared.incarnation, &starts, &v.relaxed)
+		&v.epoch, &v.shared.incarnation, &starts, &v.relaxed)
 	v.starts = parseStarts(starts)
 	if v.server == standby && err == nil {
 		err = errStandby

@@ -145,6 +145,9 @@ func TestPostgres(t *testing.T) {
 		"Connections":        testConnections,
 		"StrictIsolation":    testStrictIsolation,
 		"ReadOnly":           testReadOnly,
+		"SlowEpoch":          testSlowEpochWhileRunning,
+		"EpochIsNoLoss":      testEpochIsNoLoss,
+		"UnknownEpochIsLoss": testUnknownEpochIsALoss,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, server) })
 	}

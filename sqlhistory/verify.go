@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,8 @@ const (
 	settleFor = 2 * time.Second
 	// maxStarts bounds the starts of the server that are recorded.
 	maxStarts = 64
+	// maxReplaced bounds the epochs that are recorded of each.
+	maxReplaced = 8
 )
 
 // standby stands in for the start of a server that only follows another one.
@@ -100,9 +103,14 @@ func (w *witness) doubt() {
 	w.verified = false
 }
 
-func (w *witness) trust(server string) {
+// trust has the server used. What was stored in another epoch than that of channels to
+// come has no part in anything any more.
+func (w *witness) trust(server, epoch string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.stored.epoch != epoch {
+		w.stored = stored{}
+	}
 	if w.server != server {
 		w.server, w.wal = server, 0
 	}
@@ -136,6 +144,8 @@ type start struct {
 	wal     int64 // how far the log was then
 	met     int64 // the database's time, Unix milliseconds
 	renewed bool  // an epoch began since
+
+	replaced []string // the epochs that ended since, the newest maxReplaced
 }
 
 // parseStarts reads what formatStarts wrote.
@@ -149,7 +159,9 @@ func parseStarts(text string) (list []start) {
 		s.server = fields[0]
 		s.wal, _ = strconv.ParseInt(fields[1], 10, 64)
 		s.met, _ = strconv.ParseInt(fields[2], 10, 64)
-		s.renewed = len(fields) > 3
+		if s.renewed = len(fields) > 3; s.renewed {
+			s.replaced = fields[4:]
+		}
 		list = append(list, s)
 	}
 	return list
@@ -161,6 +173,9 @@ func formatStarts(list []start) string {
 		fmt.Fprint(&b, s.server, " ", s.wal, " ", s.met)
 		if s.renewed {
 			b.WriteString(" renewed")
+			for _, epoch := range s.replaced[max(0, len(s.replaced)-maxReplaced):] {
+				b.WriteString(" " + epoch)
+			}
 		}
 		b.WriteByte('\n')
 	}
@@ -181,6 +196,7 @@ type view struct {
 	incarnation string // names the database: another when it may have gone back in time
 	durable     bool   // a commit on this connection is on disk
 	now         int64  // the database's time, Unix milliseconds
+	epoch       string // of channels to come
 	shared
 }
 
@@ -257,13 +273,12 @@ func (row shared) equal(other shared) bool {
 }
 
 // verify makes sure that the server is known to hold what was stored before, or begins
-// a new epoch. Concurrent callers share the work. Afterwards the caller tries again
-// what it was about to do.
-func (h *History) verify(ctx context.Context) error {
+// a new epoch. With relaxed it records, too, that commits may not be on disk. Concurrent
+// callers share the work, which goes on when their contexts end. Afterwards the caller
+// tries again what it was about to do.
+func (h *History) verify(ctx context.Context, relaxed bool) error {
 	return h.verifying.share(ctx, h.start, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), h.cfg.timeout)
-		defer cancel()
-		v, err := h.settle(ctx, false)
+		v, err := h.settle(relaxed)
 		if err == nil {
 			err = h.letSettle(v)
 		}
@@ -271,14 +286,35 @@ func (h *History) verify(ctx context.Context) error {
 			h.suspect(err)
 			return fmt.Errorf("comparing the database with the one before: %w", err)
 		}
-		h.witness.trust(v.server)
+		h.witness.trust(v.server, v.epoch)
 		return nil
 	})
 }
 
-// settle brings the row up to date, and begins an epoch where one is due. With relaxed
-// it records, too, that commits may not be on disk.
-func (h *History) settle(ctx context.Context, relaxed bool) (view, error) {
+// settle brings the row up to date, and begins an epoch where one is due.
+func (h *History) settle(relaxed bool) (view, error) {
+	mine := h.witness.memory()
+	v, err := h.compare(relaxed, &mine)
+	if err != nil {
+		return v, err
+	}
+	row, reason := v.judge(mine)
+	if reason == "" && row.equal(v.shared) {
+		return v, nil // nothing to write, no lock to wait for
+	}
+	limit := h.cfg.timeout
+	if reason != "" {
+		limit = max(limit, beginFor)
+	}
+	ctx, cancel := context.WithTimeout(h.life, limit)
+	defer cancel()
+	return h.change(ctx, relaxed, func(v view) (shared, string) { return v.judge(mine) })
+}
+
+// compare looks at the database, and notes in mine whether it lacks what was stored.
+func (h *History) compare(relaxed bool, mine *memory) (view, error) {
+	ctx, cancel := context.WithTimeout(h.life, h.cfg.timeout)
+	defer cancel()
 	v, err := h.dialect.look(ctx, h.db)
 	if err != nil {
 		return v, err
@@ -287,30 +323,31 @@ func (h *History) settle(ctx context.Context, relaxed bool) (view, error) {
 		return v, errStandby
 	}
 	v.durable = v.durable && !relaxed
-	mine := h.witness.memory()
 	if mine.server != v.server {
-		if mine.lost, err = h.lost(ctx, mine.stored); err != nil {
-			return v, err
-		}
+		mine.lost, err = h.lost(ctx, mine.stored, v.starts)
 	}
-	if row, reason := v.judge(mine); reason == "" && row.equal(v.shared) {
-		return v, nil // nothing to write, no lock to wait for
-	}
-	return h.change(ctx, relaxed, func(v view) (shared, string) { return v.judge(mine) })
+	return v, err
 }
 
-// lost reports whether the database has not got a message that this node stored.
-func (h *History) lost(ctx context.Context, m stored) (bool, error) {
+// lost reports whether the database has not got a message that this node stored, in an
+// epoch that has not ended since.
+func (h *History) lost(ctx context.Context, m stored, starts []start) (bool, error) {
 	if m == (stored{}) {
 		return false, nil
 	}
 	var epoch string
 	var last int64
 	err := h.db.QueryRowContext(ctx, "SELECT epoch, last FROM chat_channels WHERE name = $1", m.channel).Scan(&epoch, &last)
-	if errors.Is(err, sql.ErrNoRows) {
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
 		return true, nil
+	case err != nil:
+		return false, err
+	case epoch == m.epoch:
+		return last < m.seq, nil
 	}
-	return epoch == m.epoch && last < m.seq, err
+	ended := slices.ContainsFunc(starts, func(s start) bool { return slices.Contains(s.replaced, m.epoch) })
+	return !ended, nil
 }
 
 // letSettle waits until every other node had time to look at a server that was started
