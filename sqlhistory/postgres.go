@@ -190,10 +190,12 @@ func (*postgres) exists() string {
 	return "SELECT count(*) > 0 FROM pg_catalog.pg_class WHERE relname = 'chat_history' AND pg_table_is_visible(oid)"
 }
 
-// The first is a lock among those who migrate; its number is this package's. The
-// second waits for who is storing, and lets who reads go on.
+// The first is a lock among those who migrate; its number is this package's. They wait
+// for who reads a table for long, as pg_dump does, and everybody else would wait behind
+// them: only for a short time, see migrate. The last waits for who is storing, and lets
+// who reads go on.
 func (*postgres) locks() (schema, channels []string) {
-	return []string{"SELECT pg_advisory_xact_lock(7093125561482039)"},
+	return []string{"SELECT pg_advisory_xact_lock(7093125561482039)", "SET LOCAL lock_timeout = '2s'"},
 		[]string{"LOCK TABLE chat_channels IN SHARE ROW EXCLUSIVE MODE"}
 }
 

@@ -99,7 +99,12 @@ func newBatch(msgs []*pending) *batch {
 }
 
 // store is the writer's: it stores messages and gives them their places.
-func (h *History) store(msgs []*pending) error {
+func (h *History) store(msgs []*pending) (err error) {
+	defer func() {
+		if err != nil {
+			h.probe.failed()
+		}
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), h.cfg.timeout)
 	defer cancel()
 	if h.given.again != "" {
