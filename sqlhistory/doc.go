@@ -45,7 +45,9 @@
 //     more of its log on disk, or had stored more, or knows of a start that the
 //     database does not (an older copy of the data directory);
 //   - on PostgreSQL, when the server was started again after commits that were not on
-//     disk: synchronous_commit or fsync was off for a node that stored;
+//     disk: synchronous_commit or fsync was off for a node that stored. From
+//     PostgreSQL 15 on the same holds when it recovered because one of its processes
+//     crashed;
 //   - wherever a process that goes on running finds places free that it had given out;
 //   - on SQLite with relaxed sync, or with a pool whose synchronous is not FULL, when
 //     the machine has started anew.
@@ -56,6 +58,9 @@
 // it in that time, because it is paused or cut off, has its say when it does; what was
 // acknowledged until then may have places that it had seen. A server that follows
 // another one is neither read nor written.
+//
+// To begin an epoch is a transaction that changes a row for each channel. It may take
+// up to 5 minutes, in which callers get their timeout's error.
 //
 // Who may not ask for the server's start and the position of its log, as on some
 // servers that are run by others, gets what can be told by the rest.

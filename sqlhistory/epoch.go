@@ -5,7 +5,12 @@ import (
 	"crypto/rand"
 	"fmt"
 	"strings"
+	"time"
 )
+
+// beginFor bounds the transaction that begins an epoch: it changes the row of each
+// channel there ever was.
+const beginFor = 5 * time.Minute
 
 // maxGiven bounds the channels that a History remembers the last place of.
 const maxGiven = 100_000
@@ -15,7 +20,7 @@ const maxGiven = 100_000
 // much before anything is stored.
 type given struct {
 	last  map[string]placeGiven // by channel
-	again bool                  // the database gave places again: an epoch has to begin
+	again string                // the epoch in which the database gave places again, "" for none: another has to begin
 }
 
 type placeGiven struct {
@@ -48,25 +53,41 @@ func newEpoch() string { return strings.ToLower(rand.Text()[:16]) }
 // what is kept has places of the new epoch. It is for after an older copy of
 // the database was put in its place, see the package's documentation. Sockets that
 // are connected are told to resume when the next message comes.
+//
+// With very many channels that takes seconds. When ctx ends meanwhile the epoch begins
+// all the same, unless the history is closed; calling it again waits for the same one.
 func (h *History) BeginEpoch(ctx context.Context) error {
-	if err := h.begin(ctx, "BeginEpoch was called"); err != nil {
+	err := h.begin(ctx, func(v view) (shared, string) { return v.shared, "BeginEpoch was called" })
+	if err != nil {
 		return fmt.Errorf("sqlhistory: beginning an epoch: %w", err)
 	}
 	return nil
 }
 
-// begin begins an epoch for a reason that is not in the row.
-func (h *History) begin(ctx context.Context, reason string) error {
-	_, err := h.change(ctx, false, func(v view) (shared, string) { return v.shared, reason })
-	return err
+// begin begins an epoch when judge has a reason that is not in the row. It goes on when
+// ctx ends.
+func (h *History) begin(ctx context.Context, judge func(view) (shared, string)) error {
+	return h.beginning.share(ctx, h.start, func() error {
+		ctx, cancel := context.WithTimeout(h.life, max(h.cfg.timeout, beginFor))
+		defer cancel()
+		_, err := h.change(ctx, false, judge)
+		return err
+	})
 }
 
-// renew begins the epoch that is due because places were given again.
+// renew begins the epoch that is due because places of the current one were given again.
 func (h *History) renew(ctx context.Context) error {
-	if err := h.begin(ctx, "the database gave positions again that it had given before"); err != nil {
+	again := h.given.again
+	err := h.begin(ctx, func(v view) (shared, string) {
+		if v.epoch != again { // by the attempt before, or by another node
+			return v.shared, ""
+		}
+		return v.shared, "the database gave positions again that it had given before"
+	})
+	if err != nil {
 		return fmt.Errorf("beginning an epoch where places were given again: %w", err)
 	}
-	h.given.again = false
+	h.given.again = ""
 	clear(h.given.last)
 	return nil
 }
@@ -102,9 +123,11 @@ func (h *History) change(ctx context.Context, relaxed bool, judge func(view) (sh
 		v.shared, reason = judge(v)
 		if reason != "" {
 			if n := len(v.starts); n > 0 {
-				v.starts[n-1].renewed = true
+				newest := &v.starts[n-1]
+				newest.renewed, newest.replaced = true, append(newest.replaced, v.epoch)
 			}
 			epoch := newEpoch()
+			v.epoch = epoch
 			if _, err := tx.ExecContext(ctx, "UPDATE chat_history SET epoch = $1", epoch); err != nil {
 				return err
 			}

@@ -30,10 +30,12 @@ type History struct {
 
 	witness   witness
 	verifying flight
+	beginning flight // of an epoch that is not due to what verify compares
 	probe     probe
 
 	due        chan string        // channels that keep too much
-	stop       context.CancelFunc // ends sweeping and watching
+	life       context.Context    // of what goes on in the background; Close ends it
+	stop       context.CancelFunc // ends life
 	closed     chan struct{}      // closed by Close, as its first act
 	starting   sync.Mutex         // held to start something in the background, and to close closed
 	background sync.WaitGroup
@@ -88,16 +90,17 @@ func open(ctx context.Context, db *sql.DB, d dialect, cfg config) (*History, err
 		return nil, fmt.Errorf("sqlhistory: looking at the database: %w", err)
 	}
 	h := &History{db: db, dialect: d, cfg: cfg, due: make(chan string, 64), closed: make(chan struct{})}
+	h.life, h.stop = context.WithCancel(context.Background())
 	h.writer = newWriter(cfg.batch, h.store)
-	if err := h.verify(ctx); err != nil {
+	if err := h.verify(ctx, false); err != nil {
 		h.end()
+		h.stop()
 		h.background.Wait()
 		return nil, fmt.Errorf("sqlhistory: %w", err)
 	}
-	ctx, h.stop = context.WithCancel(context.Background())
-	h.background.Go(func() { h.sweepOn(ctx) })
+	h.background.Go(func() { h.sweepOn(h.life) })
 	if _, remote := d.(*postgres); remote {
-		h.background.Go(func() { h.watch(ctx) })
+		h.background.Go(func() { h.watch(h.life) })
 	}
 	return h, nil
 }
@@ -242,7 +245,7 @@ func (h *History) ask(ctx context.Context, query func() (sighting, error)) error
 		if h.witness.saw(s) {
 			return nil
 		}
-		if err := h.verify(ctx); err != nil {
+		if err := h.verify(ctx, false); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -79,8 +80,16 @@ func onPostgres(t testing.TB, server *pgtest.Server) database {
 	return database{dsn: dsn}
 }
 
+// inFile is in memory where the system has a file system there: no test cuts the power,
+// and a disk makes every commit wait.
 func inFile(t testing.TB) database {
-	return database{file: filepath.Join(t.TempDir(), "history.db")}
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "sqlhistory")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return database{file: filepath.Join(dir, "history.db")}
 }
 
 func message(channel, content string) chat.Message {
@@ -159,6 +168,8 @@ func TestBoth(t *testing.T) {
 		{"NobodyWaitsForLong", testHanging},
 		{"ClosedItTakesNothing", testClosed},
 		{"NewEpoch", testBeginEpoch},
+		{"EpochBeginsHoweverLongItTakes", testSlowEpoch},
+		{"EpochBeginsWhenItIsOpenedHoweverLongItTakes", testSlowEpochAtOpening},
 		{"DatabaseThatWentBack", testWentBack},
 		{"PagedOverHTTP", testHTTP},
 		{"PublisherThatGoesAwayIsHeard", testPublisherGoesAway},

@@ -77,7 +77,7 @@ func code(err error) string {
 // postgres is the dialect of PostgreSQL. Its fields are expressions, which prepare
 // fills in: a server that is run by others may not let everything be asked.
 type postgres struct {
-	start       string // when the server was started, as text; standby where it follows another
+	start       string // names the server's run, as text, see startOf; standby where it follows another
 	wal         string // how far its log is on disk, in bytes
 	from        string // where its log may have begun when it was started: not behind that
 	incarnation string
@@ -100,18 +100,35 @@ func (*postgres) check(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
+// resetsStatistics is the first version of PostgreSQL that keeps statistics in shared
+// memory. Before, they come from a process of their own, late and from a file.
+const resetsStatistics = 150000
+
+// A server that recovers because one of its processes crashed keeps its start time, but
+// may lose commits that were not on disk. It resets its statistics then. An
+// administrator may do that as well: see run for what it costs.
+//
 // A checkpoint of the server's writes down where the log went on from, which no other
 // database on that server has moved since. The one that ends a recovery is written
 // before anybody may connect.
 func (d *postgres) prepare(ctx context.Context, db *sql.DB) (err error) {
 	const primary = "CASE WHEN pg_is_in_recovery() THEN %s ELSE %s END"
 	const flushed = "(pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint"
+	const started = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text"
 	table := "'chat_channels'::regclass::oid::text"
+	version := 0
+	if err := db.QueryRowContext(ctx, "SELECT current_setting('server_version_num')::integer").Scan(&version); err != nil {
+		return err
+	}
+	run := started
+	if version >= resetsStatistics {
+		run += " || '" + recovered + "' || (extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::bigint"
+	}
 	for _, ask := range []struct {
 		into    *string
 		choices []string
 	}{
-		{&d.start, []string{fmt.Sprintf(primary, "'"+standby+"'", "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text"), "''"}},
+		{&d.start, []string{fmt.Sprintf(primary, "'"+standby+"'", run), fmt.Sprintf(primary, "'"+standby+"'", started), "''"}},
 		{&d.wal, []string{fmt.Sprintf(primary, "0", flushed), "0::bigint"}},
 		{&d.from, []string{fmt.Sprintf(primary, "0", "least("+flushed+", ((SELECT redo_lsn FROM pg_control_checkpoint()) - '0/0'::pg_lsn)::bigint)"),
 			fmt.Sprintf(primary, "0", flushed), "0::bigint"}},
@@ -130,7 +147,7 @@ func (d *postgres) prepare(ctx context.Context, db *sql.DB) (err error) {
 	}
 	d.queries.after = fmt.Sprintf(afterPostgres, d.sighting(), d.now())
 	d.queries.store = fmt.Sprintf(storePostgres, d.start, d.wal, d.durable, d.now())
-	d.queries.look = fmt.Sprintf("SELECT %s, %s, %s, %s, %s, %s, incarnation, starts, relaxed FROM chat_history",
+	d.queries.look = fmt.Sprintf("SELECT %s, %s, %s, %s, %s, %s, epoch, incarnation, starts, relaxed FROM chat_history",
 		d.start, d.wal, d.from, d.incarnation, d.durable, d.now())
 	return nil
 }
@@ -160,7 +177,7 @@ func (*postgres) now() string { return "(extract(epoch FROM clock_timestamp()) *
 func (d *postgres) look(ctx context.Context, q queryer) (v view, err error) {
 	var starts string
 	err = q.QueryRowContext(ctx, d.queries.look).Scan(&v.server, &v.wal, &v.from, &v.incarnation, &v.durable, &v.now,
-		&v.shared.incarnation, &starts, &v.relaxed)
+		&v.epoch, &v.shared.incarnation, &starts, &v.relaxed)
 	v.starts = parseStarts(starts)
 	if v.server == standby && err == nil {
 		err = errStandby
@@ -173,10 +190,12 @@ func (*postgres) exists() string {
 	return "SELECT count(*) > 0 FROM pg_catalog.pg_class WHERE relname = 'chat_history' AND pg_table_is_visible(oid)"
 }
 
-// The first is a lock among those who migrate; its number is this package's. The
-// second waits for who is storing, and lets who reads go on.
+// The first is a lock among those who migrate; its number is this package's. They wait
+// for who reads a table for long, as pg_dump does, and everybody else would wait behind
+// them: only for a short time, see migrate. The last waits for who is storing, and lets
+// who reads go on.
 func (*postgres) locks() (schema, channels []string) {
-	return []string{"SELECT pg_advisory_xact_lock(7093125561482039)"},
+	return []string{"SELECT pg_advisory_xact_lock(7093125561482039)", "SET LOCAL lock_timeout = '2s'"},
 		[]string{"LOCK TABLE chat_channels IN SHARE ROW EXCLUSIVE MODE"}
 }
 

@@ -139,12 +139,18 @@ func TestPostgres(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
 	for name, test := range map[string]func(*testing.T, *pgtest.Server){
-		"DumpRestored":       testDumpRestored,
-		"NodesDoNotDeadlock": testDeadlocks,
-		"AnotherEncoding":    testEncoding,
-		"Connections":        testConnections,
-		"StrictIsolation":    testStrictIsolation,
-		"ReadOnly":           testReadOnly,
+		"DumpRestored":        testDumpRestored,
+		"NodesDoNotDeadlock":  testDeadlocks,
+		"AnotherEncoding":     testEncoding,
+		"Connections":         testConnections,
+		"StrictIsolation":     testStrictIsolation,
+		"ReadOnly":            testReadOnly,
+		"RoleThatOwnsNothing": testRoleThatOwnsNothing,
+		"RoomBesideWhoStores": testRoomBesideWhoStores,
+		"MigrationWaitsAlone": testMigrationWaitsAlone,
+		"SlowEpoch":           testSlowEpochWhileRunning,
+		"EpochIsNoLoss":       testEpochIsNoLoss,
+		"UnknownEpochIsLoss":  testUnknownEpochIsALoss,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, server) })
 	}

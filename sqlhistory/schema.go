@@ -5,13 +5,15 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ErrNewer is the error for tables that a newer version of this package has made.
 var ErrNewer = errors.New("sqlhistory: the tables are of a newer version than this program")
 
 // migrate makes the tables or brings them up to date. Programs that start at the
-// same time wait for the first of them.
+// same time wait for the first of them. What others have locked is waited for until ctx
+// ends, a short time each.
 func migrate(ctx context.Context, db *sql.DB, d dialect) error {
 	steps := d.migrations()
 	if version, err := schemaVersion(ctx, db, d); err != nil {
@@ -19,6 +21,24 @@ func migrate(ctx context.Context, db *sql.DB, d dialect) error {
 	} else if version == len(steps) {
 		return nil // no right to change anything is needed
 	}
+	for {
+		err := migrateOnce(ctx, db, d)
+		if code(err) != "55P03" { // lock_not_available: see postgres.locks
+			return err
+		}
+		select {
+		case <-time.After(lockPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// lockPause is for those who had to wait behind a migration that waited for a lock.
+const lockPause = 500 * time.Millisecond
+
+func migrateOnce(ctx context.Context, db *sql.DB, d dialect) error {
+	steps := d.migrations()
 	locks, _ := d.locks()
 	return d.transact(ctx, db, func(tx queryer) error {
 		for _, lock := range locks {

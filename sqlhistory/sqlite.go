@@ -91,12 +91,10 @@ func makePrivate(path string) error {
 // connectFirst makes a connection. Where programs make a file at the same time, one
 // turns it to WAL and the others are refused at once, busy_timeout or not.
 func connectFirst(ctx context.Context, db *sql.DB, timeout time.Duration) error {
-	const busy = 5 // SQLITE_BUSY, in the lowest byte
 	deadline := time.After(timeout)
 	for {
 		err := db.PingContext(ctx)
-		var refused *driversqlite.Error
-		if err == nil || !errors.As(err, &refused) || refused.Code()&0xff != busy {
+		if !isBusy(err) {
 			return err
 		}
 		select {
@@ -107,6 +105,13 @@ func connectFirst(ctx context.Context, db *sql.DB, timeout time.Duration) error 
 			return err
 		}
 	}
+}
+
+// isBusy reports whether an error is that another connection has a lock.
+func isBusy(err error) bool {
+	const busy = 5 // SQLITE_BUSY, in the lowest byte
+	var refused *driversqlite.Error
+	return errors.As(err, &refused) && refused.Code()&0xff == busy
 }
 
 // sqlite is the dialect of SQLite.
@@ -175,7 +180,7 @@ func (*sqlite) now() string { return "CAST(unixepoch('subsec') * 1000 AS INTEGER
 // before that. Nothing else about a file tells that it is a copy.
 func (d *sqlite) look(ctx context.Context, q queryer) (v view, err error) {
 	var starts string
-	err = q.QueryRowContext(ctx, "SELECT incarnation, starts, relaxed FROM chat_history").Scan(&v.shared.incarnation, &starts, &v.relaxed)
+	err = q.QueryRowContext(ctx, "SELECT epoch, incarnation, starts, relaxed FROM chat_history").Scan(&v.epoch, &v.shared.incarnation, &starts, &v.relaxed)
 	v.durable, v.starts = true, parseStarts(starts)
 	switch {
 	case d.relaxed:
@@ -248,8 +253,19 @@ func (d *sqlite) room(ctx context.Context, db *sql.DB) error {
 	})
 }
 
+// transact waits for the lock as long as ctx lets it, which may be longer than the
+// pool's busy_timeout.
 func (d *sqlite) transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error {
-	return d.immediate(ctx, db, func(conn *sql.Conn) error { return fn(conn) })
+	for {
+		began := false
+		err := d.immediate(ctx, db, func(conn *sql.Conn) error {
+			began = true
+			return fn(conn)
+		})
+		if began || !isBusy(err) || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // A file is what it was when it was opened.

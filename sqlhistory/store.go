@@ -99,10 +99,15 @@ func newBatch(msgs []*pending) *batch {
 }
 
 // store is the writer's: it stores messages and gives them their places.
-func (h *History) store(msgs []*pending) error {
+func (h *History) store(msgs []*pending) (err error) {
+	defer func() {
+		if err != nil {
+			h.probe.failed()
+		}
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), h.cfg.timeout)
 	defer cancel()
-	if h.given.again {
+	if h.given.again != "" {
 		if err := h.renew(ctx); err != nil {
 			return err
 		}
@@ -113,11 +118,11 @@ func (h *History) store(msgs []*pending) error {
 	}
 	for name, c := range b.channels {
 		if h.given.twice(name, c) {
-			h.given.again = true
+			h.given.again = c.epoch
 			break
 		}
 	}
-	if h.given.again {
+	if h.given.again != "" {
 		if err := h.renew(ctx); err != nil {
 			return err
 		}
@@ -125,6 +130,8 @@ func (h *History) store(msgs []*pending) error {
 			return err
 		}
 	}
+	first := b.channels[b.names[0]]
+	h.witness.keeps(stored{b.names[0], first.epoch, first.last})
 	for i, p := range msgs {
 		c := b.channels[p.message.Channel]
 		p.message.Place = chat.Place{Epoch: c.epoch, Seq: uint64(c.last - c.count + b.nth[i])}
@@ -154,12 +161,10 @@ func (h *History) storeVerified(ctx context.Context, b *batch) error {
 			err := h.dialect.store(ctx, h.db, b, server)
 			if err == nil {
 				h.witness.saw(b.sighting)
-				c := b.channels[b.names[0]]
-				h.witness.keeps(stored{b.names[0], c.epoch, c.last})
 				return nil
 			}
 			if errors.Is(err, errNotDurable) {
-				if _, err := h.settle(ctx, true); err != nil {
+				if err := h.verify(ctx, true); err != nil {
 					return err
 				}
 				continue
@@ -170,7 +175,7 @@ func (h *History) storeVerified(ctx context.Context, b *batch) error {
 				return err
 			}
 		}
-		if err := h.verify(ctx); err != nil {
+		if err := h.verify(ctx, false); err != nil {
 			return err
 		}
 	}

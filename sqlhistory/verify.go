@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,14 +21,27 @@ const (
 	settleFor = 2 * time.Second
 	// maxStarts bounds the starts of the server that are recorded.
 	maxStarts = 64
+	// maxReplaced bounds the epochs that are recorded of each.
+	maxReplaced = 8
 )
 
 // standby stands in for the start of a server that only follows another one.
 const standby = "standby"
 
+// recovered separates in the name of a server's run the time at which it was started
+// from the time at which it began its statistics anew, as after a crash of one of its
+// processes.
+const recovered = "/"
+
+// startOf is the time at which the server of a run was started.
+func startOf(server string) string {
+	started, _, _ := strings.Cut(server, recovered)
+	return started
+}
+
 // sighting is what each statement tells of the server that ran it.
 type sighting struct {
-	server string // when it was started, standby, or "" where that cannot be told
+	server string // names its run, see startOf; standby, or "" where that cannot be told
 	wal    int64  // how far its log is on disk, 0 where that cannot be told
 }
 
@@ -89,9 +103,14 @@ func (w *witness) doubt() {
 	w.verified = false
 }
 
-func (w *witness) trust(server string) {
+// trust has the server used. What was stored in another epoch than that of channels to
+// come has no part in anything any more.
+func (w *witness) trust(server, epoch string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.stored.epoch != epoch {
+		w.stored = stored{}
+	}
 	if w.server != server {
 		w.server, w.wal = server, 0
 	}
@@ -118,12 +137,15 @@ func (w *witness) idle(d time.Duration) bool {
 	return time.Since(w.seen) >= d
 }
 
-// start is the record of a start of the server, made by the first node that met it.
+// start is the record of a start of the server, or of a recovery from a crash, made by
+// the first node that met it.
 type start struct {
 	server  string
 	wal     int64 // how far the log was then
 	met     int64 // the database's time, Unix milliseconds
 	renewed bool  // an epoch began since
+
+	replaced []string // the epochs that ended since, the newest maxReplaced
 }
 
 // parseStarts reads what formatStarts wrote.
@@ -137,7 +159,9 @@ func parseStarts(text string) (list []start) {
 		s.server = fields[0]
 		s.wal, _ = strconv.ParseInt(fields[1], 10, 64)
 		s.met, _ = strconv.ParseInt(fields[2], 10, 64)
-		s.renewed = len(fields) > 3
+		if s.renewed = len(fields) > 3; s.renewed {
+			s.replaced = fields[4:]
+		}
 		list = append(list, s)
 	}
 	return list
@@ -149,6 +173,9 @@ func formatStarts(list []start) string {
 		fmt.Fprint(&b, s.server, " ", s.wal, " ", s.met)
 		if s.renewed {
 			b.WriteString(" renewed")
+			for _, epoch := range s.replaced[max(0, len(s.replaced)-maxReplaced):] {
+				b.WriteString(" " + epoch)
+			}
 		}
 		b.WriteByte('\n')
 	}
@@ -169,6 +196,7 @@ type view struct {
 	incarnation string // names the database: another when it may have gone back in time
 	durable     bool   // a commit on this connection is on disk
 	now         int64  // the database's time, Unix milliseconds
+	epoch       string // of channels to come
 	shared
 }
 
@@ -187,9 +215,15 @@ func (v view) judge(mine memory) (row shared, reason string) {
 	}
 	if n := len(row.starts); n == 0 || row.starts[n-1].server != v.server {
 		if n > 0 && row.relaxed && reason == "" {
-			reason = "the server was started again, and synchronous_commit or fsync was off: what was acknowledged last may be lost"
+			reason = "the server was started again or recovered from a crash, and synchronous_commit or fsync was off: what was acknowledged last may be lost"
 		}
-		row.starts = append(row.starts[:n:n], start{server: v.server, wal: v.from, met: v.now})
+		wal := v.from
+		if n > 0 && startOf(row.starts[n-1].server) == startOf(v.server) {
+			// Its log is still the same. It may have had no checkpoint since, if its
+			// statistics were reset by hand.
+			wal = v.wal
+		}
+		row.starts = append(row.starts[:n:n], start{server: v.server, wal: wal, met: v.now})
 		row.relaxed = false
 	}
 	if reason == "" {
@@ -207,7 +241,9 @@ func lacks(starts []start, mine memory) string {
 		return ""
 	}
 	known := false
-	behind := starts // the starts after mine
+	// Where mine is not known, the newest start alone says whether an epoch began since:
+	// the others may be older than the copy.
+	behind := starts[len(starts)-1:] // the starts after mine
 	for i, s := range starts {
 		if s.server == mine.server {
 			known, behind = true, starts[i+1:]
@@ -237,13 +273,12 @@ func (row shared) equal(other shared) bool {
 }
 
 // verify makes sure that the server is known to hold what was stored before, or begins
-// a new epoch. Concurrent callers share the work. Afterwards the caller tries again
-// what it was about to do.
-func (h *History) verify(ctx context.Context) error {
+// a new epoch. With relaxed it records, too, that commits may not be on disk. Concurrent
+// callers share the work, which goes on when their contexts end. Afterwards the caller
+// tries again what it was about to do.
+func (h *History) verify(ctx context.Context, relaxed bool) error {
 	return h.verifying.share(ctx, h.start, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), h.cfg.timeout)
-		defer cancel()
-		v, err := h.settle(ctx, false)
+		v, err := h.settle(relaxed)
 		if err == nil {
 			err = h.letSettle(v)
 		}
@@ -251,14 +286,35 @@ func (h *History) verify(ctx context.Context) error {
 			h.suspect(err)
 			return fmt.Errorf("comparing the database with the one before: %w", err)
 		}
-		h.witness.trust(v.server)
+		h.witness.trust(v.server, v.epoch)
 		return nil
 	})
 }
 
-// settle brings the row up to date, and begins an epoch where one is due. With relaxed
-// it records, too, that commits may not be on disk.
-func (h *History) settle(ctx context.Context, relaxed bool) (view, error) {
+// settle brings the row up to date, and begins an epoch where one is due.
+func (h *History) settle(relaxed bool) (view, error) {
+	mine := h.witness.memory()
+	v, err := h.compare(relaxed, &mine)
+	if err != nil {
+		return v, err
+	}
+	row, reason := v.judge(mine)
+	if reason == "" && row.equal(v.shared) {
+		return v, nil // nothing to write, no lock to wait for
+	}
+	limit := h.cfg.timeout
+	if reason != "" {
+		limit = max(limit, beginFor)
+	}
+	ctx, cancel := context.WithTimeout(h.life, limit)
+	defer cancel()
+	return h.change(ctx, relaxed, func(v view) (shared, string) { return v.judge(mine) })
+}
+
+// compare looks at the database, and notes in mine whether it lacks what was stored.
+func (h *History) compare(relaxed bool, mine *memory) (view, error) {
+	ctx, cancel := context.WithTimeout(h.life, h.cfg.timeout)
+	defer cancel()
 	v, err := h.dialect.look(ctx, h.db)
 	if err != nil {
 		return v, err
@@ -267,30 +323,31 @@ func (h *History) settle(ctx context.Context, relaxed bool) (view, error) {
 		return v, errStandby
 	}
 	v.durable = v.durable && !relaxed
-	mine := h.witness.memory()
 	if mine.server != v.server {
-		if mine.lost, err = h.lost(ctx, mine.stored); err != nil {
-			return v, err
-		}
+		mine.lost, err = h.lost(ctx, mine.stored, v.starts)
 	}
-	if row, reason := v.judge(mine); reason == "" && row.equal(v.shared) {
-		return v, nil // nothing to write, no lock to wait for
-	}
-	return h.change(ctx, relaxed, func(v view) (shared, string) { return v.judge(mine) })
+	return v, err
 }
 
-// lost reports whether the database has not got a message that this node stored.
-func (h *History) lost(ctx context.Context, m stored) (bool, error) {
+// lost reports whether the database has not got a message that this node stored, in an
+// epoch that has not ended since.
+func (h *History) lost(ctx context.Context, m stored, starts []start) (bool, error) {
 	if m == (stored{}) {
 		return false, nil
 	}
 	var epoch string
 	var last int64
 	err := h.db.QueryRowContext(ctx, "SELECT epoch, last FROM chat_channels WHERE name = $1", m.channel).Scan(&epoch, &last)
-	if errors.Is(err, sql.ErrNoRows) {
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
 		return true, nil
+	case err != nil:
+		return false, err
+	case epoch == m.epoch:
+		return last < m.seq, nil
 	}
-	return epoch == m.epoch && last < m.seq, err
+	ended := slices.ContainsFunc(starts, func(s start) bool { return slices.Contains(s.replaced, m.epoch) })
+	return !ended, nil
 }
 
 // letSettle waits until every other node had time to look at a server that was started

@@ -96,6 +96,11 @@ func TestPostgresWentBack(t *testing.T) {
 				s.Crash()
 				try(t, s.Restart)
 			}, "synchronous_commit", []string{"idle node stores", "idle node reads", "new node stores"}},
+		{"commits were not on disk when one of its processes crashed", []string{"synchronous_commit=off", "wal_writer_delay=10s"},
+			func(t *testing.T, s *pgtest.Server, lose func()) {
+				lose()
+				try(t, s.CrashBackend)
+			}, "synchronous_commit", []string{"idle node stores", "idle node reads", "storing node stores", "new node stores"}},
 		{"fsync was off when it crashed", []string{"fsync=off"},
 			func(t *testing.T, s *pgtest.Server, lose func()) {
 				lose()
@@ -116,6 +121,20 @@ func TestPostgresWentBack(t *testing.T) {
 				lose()
 				try(t, s.Restore)
 			}, "older than what this node has seen", []string{"new node stores"}},
+		{"older copy, of while it was stopped, an epoch began before", nil,
+			func(t *testing.T, s *pgtest.Server, lose func()) {
+				s.Shutdown()
+				try(t, s.CopyStopped)
+				try(t, s.Restart)
+				lose()
+				try(t, s.Restore)
+			}, "older than what this node has seen", []string{"idle node stores", "new node stores"}},
+		{"older copy, of while it ran, an epoch began before", nil,
+			func(t *testing.T, s *pgtest.Server, lose func()) {
+				try(t, s.Backup)
+				lose()
+				try(t, s.Restore)
+			}, "older than what this node has seen", []string{"idle node reads"}},
 		{"standby that lagged", nil,
 			func(t *testing.T, s *pgtest.Server, lose func()) {
 				try(t, s.Backup)
@@ -133,7 +152,7 @@ func TestPostgresWentBack(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(server.Stop)
-				wentBack(t, server, tt.happens, first, tt.reason)
+				wentBack(t, server, strings.Contains(tt.name, "an epoch began before"), tt.happens, first, tt.reason)
 			})
 		}
 	}
@@ -146,7 +165,7 @@ func try(t *testing.T, do func() error) {
 	}
 }
 
-func wentBack(t *testing.T, server *pgtest.Server, happens func(*testing.T, *pgtest.Server, func()), first, reason string) {
+func wentBack(t *testing.T, server *pgtest.Server, renewed bool, happens func(*testing.T, *pgtest.Server, func()), first, reason string) {
 	d := onPostgres(t, server)
 	var log warnings
 	idle, storing := d.open(t, log.option()), d.open(t, log.option())
@@ -156,6 +175,9 @@ func wentBack(t *testing.T, server *pgtest.Server, happens func(*testing.T, *pgt
 		last = acked.note(untilStored(t, storing, fmt.Sprint("kept ", i)), fmt.Sprint("kept ", i))
 	}
 	wantAfter(t, idle, "c", chat.Place{}, "kept 0", "kept 1", "kept 2")
+	if renewed {
+		try(t, func() error { return storing.BeginEpoch(t.Context()) })
+	}
 	happens(t, server, func() {
 		for i := range 3 { // at the very end: nobody has seen the last one but who stored it
 			last = acked.note(untilStored(t, storing, fmt.Sprint("lost ", i)), fmt.Sprint("lost ", i))
@@ -199,7 +221,11 @@ func wentBack(t *testing.T, server *pgtest.Server, happens func(*testing.T, *pgt
 			t.Errorf("Last = %v, %v, want %v", p, err, after)
 		}
 	}
-	log.wantEpochs(t, 1, reason)
+	epochs := 1
+	if renewed {
+		epochs++
+	}
+	log.wantEpochs(t, epochs, reason)
 }
 
 // What a node has seen by looking alone is enough, however little was lost: who had
@@ -232,9 +258,19 @@ func TestPostgresStartedAgainGoesOn(t *testing.T) {
 	var log warnings
 	nodes := []*sqlhistory.History{d.open(t, log.option()), d.open(t, log.option())}
 	last := appendTo(t, nodes[0], "c", "first")[0]
-	for i, end := range []func(){server.Kill, server.Shutdown, server.Crash} {
-		end()
-		try(t, server.Restart)
+	again := func(end func()) func(*testing.T) {
+		return func(t *testing.T) { end(); try(t, server.Restart) }
+	}
+	for i, happens := range []func(*testing.T){
+		again(server.Kill), again(server.Shutdown), again(server.Crash),
+		func(t *testing.T) { try(t, server.CrashBackend) },
+		func(t *testing.T) {
+			d.exec(t, "CHECKPOINT")
+			wantAfter(t, nodes[1], "c", last) // has seen more of the log than the checkpoint
+			d.exec(t, "SELECT pg_stat_reset_shared('bgwriter')")
+		},
+	} {
+		happens(t)
 		for k, h := range append(nodes, d.open(t, log.option())) {
 			p := untilStored(t, h, fmt.Sprint(i, k))
 			if p.Epoch != last.Epoch || p.Seq <= last.Seq {

@@ -227,6 +227,36 @@ func (s *Server) end(signal syscall.Signal) {
 // lost.
 func (s *Server) Crash() { s.end(syscall.SIGQUIT) }
 
+// CrashBackend kills one of the server's processes, as the kernel does when memory is
+// short. The server cuts all connections and recovers, without being started again.
+func (s *Server) CrashBackend() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.DSN("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	other, err := pgx.Connect(ctx, s.DSN("postgres")) // ends when the server has noticed
+	if err != nil {
+		return err
+	}
+	defer other.Close(ctx)
+	if err := syscall.Kill(int(conn.PgConn().PID()), syscall.SIGKILL); err != nil {
+		return fmt.Errorf("pgtest: killing a process of the server: %w", err)
+	}
+	for other.Ping(ctx) == nil {
+		<-time.After(10 * time.Millisecond)
+	}
+	for {
+		err := s.answers(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
 func (s *Server) copy() string { return filepath.Join(s.dir, "copy") }
 
 // Backup copies the running server's data as it is now, for Restore and TakeOver.
