@@ -218,7 +218,7 @@ func (h *countingHistory) After(ctx context.Context, channel string, p chat.Plac
 	h.reads[channel]++
 	h.mu.Unlock()
 	msgs, err := h.MemoryHistory.After(ctx, channel, p, limit)
-	time.Sleep(time.Second) // of the bubble's clock
+	<-time.After(time.Second) // of the bubble's clock
 	return msgs, err
 }
 
@@ -313,7 +313,7 @@ func TestAHandshakeIsNotAnsweredByAHeartbeat(t *testing.T) {
 		s := servePipes(t, append(f.options(), chat.WithHeartbeat(time.Second))...)
 		id := s.publish("", "1")[0]
 		f.after = func(context.Context) error {
-			time.Sleep(4 * time.Second) // of the bubble's clock
+			<-time.After(4 * time.Second) // of the bubble's clock
 			return errors.New("database down")
 		}
 		(<-s.dialling("ana", "since", id)).wantRefusal(t)
@@ -334,7 +334,7 @@ func TestTheLogHasAFewLinesOfTheSameTrouble(t *testing.T) {
 		for _, one := range all {
 			(<-one).wantRefusal(t)
 		}
-		time.Sleep(2 * time.Second) // of the bubble's clock
+		<-time.After(2 * time.Second) // of the bubble's clock
 		synctest.Wait()
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 		if len(lines) != 11 || !strings.Contains(lines[10], "count=90") {

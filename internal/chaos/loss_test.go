@@ -13,11 +13,11 @@ import (
 
 // strikeOf lets some of a fault's time pass, with a fake clock, and ends it.
 func strikeOf(l *ledger) {
-	time.Sleep(time.Minute)
+	<-time.After(time.Minute)
 	end := l.losses.open()
-	time.Sleep(time.Second)
+	<-time.After(time.Second)
 	end()
-	time.Sleep(time.Second)
+	<-time.After(time.Second)
 }
 
 func in(epoch string, seq uint64) chat.Place { return chat.Place{Epoch: epoch, Seq: seq} }
@@ -128,9 +128,9 @@ func TestLedgerJudgesReportsOfLosses(t *testing.T) {
 		{"without a fault, within an epoch", func(*ledger) {}, in("e", 1), in("e", 3), findForgotten},
 		{"without a fault since the epoch began", func(l *ledger) {
 			strikeOf(l)
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 			l.sighted("a", in("f", 0))
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 		}, in("f", 1), in("g", 0), findForgotten},
 		{"back to an epoch that is over", func(l *ledger) {
 			strikeOf(l)
