@@ -13,6 +13,7 @@ import (
 )
 
 func TestOnACluster(t *testing.T) {
+	t.Parallel()
 	masters := redistest.Cluster(t, 0)
 	client := clusterClients(masters)
 	// Slots that move keep what they have, but that is another run's from then on.

@@ -87,16 +87,19 @@ func openThree(t *testing.T, client func() redis.UniversalClient) (list []chatte
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t, "--appendfsync", "everysec")
 	conform(t, func() redis.UniversalClient { return clientOf(s) })
 }
 
 func TestConformanceOnACluster(t *testing.T) {
+	t.Parallel()
 	conform(t, clusterClients(redistest.Cluster(t, 0)))
 }
 
 // As before Redis 7.
 func TestConformanceOnAClusterWithoutShardedPubSub(t *testing.T) {
+	t.Parallel()
 	conformRegistry(t, clusterClients(redistest.Cluster(t, 0, "--rename-command", "SPUBLISH", "")))
 }
 
@@ -110,6 +113,7 @@ func clusterClients(masters []*redistest.Server) func() redis.UniversalClient {
 
 // A registry in front of another history, here one that all nodes share by being one.
 func TestConformanceWithAnotherHistory(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t, "--appendfsync", "everysec")
 	open := func(t *testing.T) (list []chattest.Node) {
 		h := otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{Count: 20_000})}

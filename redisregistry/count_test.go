@@ -27,6 +27,7 @@ func withoutAWord(t *testing.T, s *redistest.Server, sockets int) {
 
 // "A client that reconnects after its node died is never rejected for good."
 func TestSocketsOfADeadNodeAreNotTooMany(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	const limit = 10
 	lease, perUser := redisregistry.WithLease(time.Minute), chat.WithSocketsPerUser(limit)
@@ -59,6 +60,7 @@ func TestSocketsOfADeadNodeAreNotTooMany(t *testing.T) {
 }
 
 func TestSocketsOfADeadNodeAreReplacedFirst(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	const limit = 4
 	lease := redisregistry.WithLease(time.Minute)
@@ -92,6 +94,7 @@ func TestSocketsOfADeadNodeAreReplacedFirst(t *testing.T) {
 
 // Redis fails while the others are asked: the client has to try again.
 func TestWhoCannotBeCountedRetries(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	a := startServiceOn(t, start(t, clientOf(s), redisregistry.WithLease(time.Minute)), chat.WithSocketsPerUser(1))
 	withoutAWord(t, s, 1)

@@ -82,6 +82,7 @@ var otherData = []struct {
 // Whoever publishes first, no position names two messages, nobody is told that all
 // was recovered, and what is acknowledged from then on arrives.
 func TestARedisWithOtherDataBeginsAnEpoch(t *testing.T) {
+	t.Parallel()
 	for _, tt := range otherData {
 		for _, first := range []string{"the node that has seen it", "a node that has not", "a node that has just started", "after all nodes have started anew, one"} {
 			t.Run(tt.name+", "+first+" publishes first", func(t *testing.T) {
@@ -132,6 +133,7 @@ func TestARedisWithOtherDataBeginsAnEpoch(t *testing.T) {
 // A node that was cut off meanwhile learns of it when it is back, though nothing is
 // published and nothing is left.
 func TestANodeIsToldOfALossWhileItWasCutOff(t *testing.T) {
+	t.Parallel()
 	for _, tt := range otherData {
 		t.Run(tt.name, func(t *testing.T) {
 			s := redistest.Start(t, append([]string{"--repl-diskless-sync-delay", "0"}, tt.config...)...)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	master := redistest.Start(t)
 	sentinel, replica := redistest.Sentinel(t, master)
 	client := func() *redis.Client {
@@ -51,6 +52,7 @@ func TestFailover(t *testing.T) {
 }
 
 func TestFailoverInACluster(t *testing.T) {
+	t.Parallel()
 	servers := redistest.Cluster(t, 1)
 	client := clusterClients(servers)
 	a, b := start(t, client()), start(t, client())

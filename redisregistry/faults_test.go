@@ -208,6 +208,7 @@ func TestWhatWasAckedArrives(t *testing.T) {
 }
 
 func TestAnEmptiedRedisBeginsAnEpoch(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	lease := redisregistry.WithLease(2 * time.Second)
 	a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
@@ -290,6 +291,7 @@ func TestASlowRedisHoldsUpNobody(t *testing.T) {
 
 // A Redis that is full hands on what is published and takes nothing.
 func TestARedisThatIsFullIsNotWell(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	lease := redisregistry.WithLease(2 * time.Second)
 	a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
@@ -321,6 +323,7 @@ func TestARedisThatIsFullIsNotWell(t *testing.T) {
 // What is stored and then lost on its way is found, though no connection broke and
 // nothing follows it.
 func TestWhatPubSubLosesIsFound(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	n := start(t, clientOf(s))
 	ana := n.connect("ana", "news")
@@ -391,6 +394,7 @@ func TestWhatANodeMissesWhileItIsAwayComesWhenItIsBack(t *testing.T) {
 // Who leaves one node while Redis loses its memory is not told as gone before
 // another node, where they are still, is back.
 func TestWhoIsStillOnAnotherNodeHasNotLeft(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	lease := redisregistry.WithLease(3 * time.Second)
 	var line cable

@@ -185,6 +185,7 @@ func TestAPublishSentAgainIsStoredOnce(t *testing.T) {
 }
 
 func TestTooManyChannelsBeginAnEpoch(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	n := start(t, clientOf(s))
 	before := n.publish("news", "1", "2").Place

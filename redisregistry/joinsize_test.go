@@ -55,6 +55,7 @@ func (s *sizes) want(want ...string) {
 // Whatever happens to nodes and to Redis, ana leaves with the size that she was
 // announced with.
 func TestTheJoinSizeOutlives(t *testing.T) {
+	t.Parallel()
 	const lease = time.Second
 	tests := map[string]func(t *testing.T, s *redistest.Server, a, b *node, line *cable, told *sizes){
 		"another node's socket": func(_ *testing.T, _ *redistest.Server, a, b *node, _ *cable, told *sizes) {

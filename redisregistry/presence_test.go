@@ -234,6 +234,7 @@ func startProcess(t *testing.T, s *redistest.Server) *os.Process {
 }
 
 func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	lease := redisregistry.WithLease(processLease)
 	a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
@@ -275,6 +276,7 @@ func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
 
 // Leases go by Redis's clock. When that is put back, those of before seem to last.
 func TestUsersOfAKilledNodeLeaveThoughTheClockWasPutBack(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	a := start(t, clientOf(s), redisregistry.WithLease(processLease))
 	process := startProcess(t, s)
@@ -301,6 +303,7 @@ func TestUsersOfAKilledNodeLeaveThoughTheClockWasPutBack(t *testing.T) {
 // A process that was halted for longer than its lease finds out, and brings its
 // users back.
 func TestUsersOfAHaltedNodeComeBack(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	a := start(t, clientOf(s), redisregistry.WithLease(processLease))
 	process := startProcess(t, s)
@@ -334,6 +337,7 @@ func TestUsersOfAHaltedNodeComeBack(t *testing.T) {
 
 // After an outage all leases have run out. That is no reason to leave.
 func TestNobodyLeavesForAnOutageLongerThanTheLease(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	lease := redisregistry.WithLease(2 * time.Second)
 	a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
@@ -357,6 +361,7 @@ func TestNobodyLeavesForAnOutageLongerThanTheLease(t *testing.T) {
 // All leases run out at once when Redis's clock is put forward, or when it was full
 // and took no more reports. That is no reason to leave either.
 func TestNobodyLeavesWhenAllLeasesRunOut(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	lease := redisregistry.WithLease(processLease)
 	nodes := []*node{start(t, clientOf(s), lease), start(t, clientOf(s), lease), start(t, clientOf(s), lease)}
