@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -319,4 +320,46 @@ func (r *returning) session(n int) error {
 		first = false
 	}
 	return nil
+}
+
+// renewable is a History that can begin another epoch, empty, at any time.
+type renewable struct{ now atomic.Pointer[chat.MemoryHistory] }
+
+func newRenewable() *renewable {
+	h := new(renewable)
+	h.renew()
+	return h
+}
+
+func (h *renewable) renew() { h.now.Store(chat.NewMemoryHistory(chat.MemoryLimits{})) }
+
+func (h *renewable) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+	return h.now.Load().Append(ctx, m)
+}
+
+func (h *renewable) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+	return h.now.Load().After(ctx, channel, p, limit)
+}
+
+func (h *renewable) Last(ctx context.Context, channel string) (chat.Place, error) {
+	return h.now.Load().Last(ctx, channel)
+}
+
+// Before the registry notices that another epoch has begun, nobody is told that they
+// missed something and, by the same id, that nothing was missed.
+func TestResumeInAnEpochThatTheRegistryHasNotNoticed(t *testing.T) {
+	h := newRenewable()
+	s := serve(t, chat.WithHistory(h))
+	stays := s.dial("bob") // the registry follows the channel
+	id := s.publish("", "1")[0]
+	stays.wantText("1")
+	h.renew()
+	c := s.dial("ana", "since", id)
+	if c.welcome.Recovered == nil || *c.welcome.Recovered || c.welcome.since()[0] == id {
+		t.Errorf("welcome = %+v, want it not recovered, and another id than %s", c.welcome, id)
+	}
+	s.publish("", "2")
+	for _, peer := range []*client{stays, c} {
+		peer.wantClose(int(chat.CloseTooSlow))
+	}
 }

@@ -278,7 +278,11 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 			recovered = false
 			c.dropPage(resumePoint{channel, start})
 		}
+		since := start
 		start, err := c.join(ctx, channel)
+		if err == nil && asked && start == since && !c.service.cfg.noHistory {
+			start, err = c.renewed(ctx, channel, start)
+		}
 		if err != nil {
 			c.fail("joining a channel", err)
 			return nil
@@ -293,6 +297,19 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 	c.turnAway = nil
 	c.tell(welcome)
 	return missed
+}
+
+// renewed is where a channel stands whose history does not know the position at which
+// the registry delivers. Another epoch has begun, which the registry has not noticed
+// yet: it closes the socket when it does. Until then it must not seem as if nothing
+// was missed.
+func (c *socket) renewed(ctx context.Context, channel string, start Place) (Place, error) {
+	last, err := c.service.cfg.history.Last(ctx, channel)
+	c.service.counts.failed(portHistory, err)
+	if err != nil || last.Epoch == start.Epoch {
+		return start, err
+	}
+	return last, nil
 }
 
 // catchUpAll sends what was missed, then what was broadcast meanwhile.

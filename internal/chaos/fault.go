@@ -17,6 +17,7 @@ type fault struct {
 	also     string // something else that it is about, or ""
 	applies  func(Config) bool
 	loses    func(Config) bool // what was acknowledged may be lost; nil: never
+	maybe    bool              // and need not be
 	doubts   bool              // what Redis knows of presence may be lost
 	least    time.Duration
 	most     time.Duration
@@ -98,12 +99,12 @@ var outages = []fault{
 		mend:  func(ctx context.Context, _ *cluster, n *node) error { return n.redis.cure(ctx, "timeout") },
 	},
 	{
-		name: "postgres-restarted", about: "postgres", applies: onPostgres, least: 200 * ms, most: 2 * sec, recovery: sec,
+		name: "postgres-restarted", about: "postgres", applies: onPostgres, loses: postgresLoses, maybe: true, least: 200 * ms, most: 2 * sec, recovery: sec,
 		begin: func(_ context.Context, c *cluster, _ *node) error { return c.postgres.stop() },
 		mend:  func(ctx context.Context, c *cluster, _ *node) error { return c.postgres.start(ctx) },
 	},
 	{
-		name: "postgres-crashed", about: "postgres", applies: onPostgres, least: 200 * ms, most: 2 * sec, recovery: sec,
+		name: "postgres-crashed", about: "postgres", applies: onPostgres, loses: postgresLoses, maybe: true, least: 200 * ms, most: 2 * sec, recovery: sec,
 		begin: func(_ context.Context, c *cluster, _ *node) error {
 			return c.postgres.crash() // and recovers from its log
 		},

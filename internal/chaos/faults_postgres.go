@@ -26,7 +26,7 @@ var postgresFaults = slices.Concat([]fault{
 	},
 	{
 		name: "postgres-crashed-without-fsync", about: "postgres", applies: onLossyPostgres, least: sec, most: 3 * sec, recovery: 2 * sec,
-		loses: postgresLoses,
+		loses: postgresLoses, maybe: true,
 		begin: func(ctx context.Context, c *cluster, _ *node) error { return c.postgres.relax(ctx, true) },
 		mend: func(ctx context.Context, c *cluster, _ *node) error {
 			if err := c.postgres.crash(); err != nil {

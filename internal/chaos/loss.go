@@ -23,11 +23,18 @@ type windows struct {
 
 type window struct {
 	from, to time.Time // to is zero until it is closed
+	maybe    bool      // nothing is lost where nothing was stored in time
 }
 
 // open begins a window, which close ends. close may be called more than once.
-func (w *windows) open() (close func()) {
-	now := &window{from: time.Now()}
+func (w *windows) open() (close func()) { return w.start(&window{from: time.Now()}) }
+
+// openMaybe is open for a fault that need not lose anything.
+func (w *windows) openMaybe() (close func()) {
+	return w.start(&window{from: time.Now(), maybe: true})
+}
+
+func (w *windows) start(now *window) (close func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.list = append(w.list, now)
@@ -53,12 +60,13 @@ func (w *windows) since(t time.Time) bool {
 // recently reports whether any window is open or was closed within d.
 func (w *windows) recently(d time.Duration) bool { return w.since(time.Now().Add(-d)) }
 
-// between reports whether a whole window lies behind first and before second.
+// between reports whether a whole window, of a fault that cannot but lose something,
+// lies behind first and before second.
 func (w *windows) between(first, second time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, one := range w.list {
-		if one.from.After(first) && !one.to.IsZero() && one.to.Before(second) {
+		if !one.maybe && one.from.After(first) && !one.to.IsZero() && one.to.Before(second) {
 			return true
 		}
 	}

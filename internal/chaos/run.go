@@ -197,7 +197,11 @@ func (c *cluster) strike(ctx context.Context, s strike, f *fleet) error {
 	}
 	if what.loses != nil && what.loses(c.config) {
 		c.report.tally("faults that may lose something")
-		c.lossOver = c.ledger.losses.open()
+		open := c.ledger.losses.open
+		if what.maybe { // while nothing is stored, nothing is lost
+			open = c.ledger.losses.openMaybe
+		}
+		c.lossOver = open()
 		defer c.lossOver()
 	}
 	if what.doubts {
