@@ -323,7 +323,9 @@ func (r *returning) session(n int) error {
 }
 
 // renewable is a History that can begin another epoch, empty, at any time.
-type renewable struct{ now atomic.Pointer[chat.MemoryHistory] }
+type renewable struct {
+	now atomic.Pointer[chat.MemoryHistory]
+}
 
 func newRenewable() *renewable {
 	h := new(renewable)
