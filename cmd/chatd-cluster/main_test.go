@@ -59,11 +59,17 @@ func connect(t *testing.T, d *chatdtest.Process, token string, query ...string) 
 	for i := 0; i < len(query); i += 2 {
 		values.Add(query[i], query[i+1])
 	}
-	conn, _, err := websocket.Dial(within(t), "ws"+strings.TrimPrefix(d.URL, "http")+"/ws/chat?"+values.Encode(),
-		&websocket.DialOptions{HTTPClient: d.HTTP, HTTPHeader: http.Header{"Authorization": {"Bearer " + token}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var conn *websocket.Conn
+	chatdtest.Eventually(t, "the node to take the socket", func() bool { // 503: a client tries again
+		var answer *http.Response
+		var err error
+		conn, answer, err = websocket.Dial(within(t), "ws"+strings.TrimPrefix(d.URL, "http")+"/ws/chat?"+values.Encode(),
+			&websocket.DialOptions{HTTPClient: d.HTTP, HTTPHeader: http.Header{"Authorization": {"Bearer " + token}}})
+		if err != nil && (answer == nil || answer.StatusCode != http.StatusServiceUnavailable) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	t.Cleanup(func() { conn.CloseNow() })
 	return &socket{t, conn}
 }
