@@ -19,7 +19,7 @@ run: ## serve https://localhost:8443 (ARGS='-addr :9000' for flags)
 	go run ./cmd/chatd $(ARGS)
 
 test: needs ## run every module's tests with -race, having installed what they need (TESTFLAGS)
-	@CI=true scripts/each go test -race -timeout 5m $(TESTFLAGS) ./...
+	@CI=true scripts/each go test -race -timeout 10m $(TESTFLAGS) ./...
 
 lint: ## check format, vet, staticcheck, go.mod and the list of dependencies
 	@scripts/lint
