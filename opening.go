@@ -23,7 +23,7 @@ const (
 	openingWait = 10 * time.Second
 	// waitingPlaces is how many handshakes wait for each that is being opened: enough
 	// for the 10,000 clients of a node that died. The others are refused at once.
-	waitingPlaces = 16
+	waitingPlaces = 24
 	// slowAfter is how long after its welcome a socket that has not got all that it
 	// missed gives its turn to another: its peer may read slowly.
 	slowAfter = time.Second

@@ -402,7 +402,7 @@ func TestHandshakesAreRefusedAtOnceWhenManyWait(t *testing.T) {
 		h := newHolding()
 		s := servePipes(t, append(h.options(), chat.WithOpening(1))...)
 		var in []<-chan dialled
-		for i := range 1 + 16 {
+		for i := range 1 + 24 {
 			in = append(in, s.dialling(fmt.Sprint("user", i)))
 			synctest.Wait()
 		}

@@ -294,7 +294,7 @@ func WithMaxSockets(n int) Option {
 // WithOpening bounds the sockets of this process that are being opened at once:
 // from the upgrade until the socket has what it missed, or for a second after its
 // welcome where its peer reads slowly. Others wait for their turn before the upgrade,
-// for ten seconds at the most; then they are answered 503. At most 16 times as many
+// for ten seconds at the most; then they are answered 503. At most 24 times as many
 // wait, and of one user as many as [WithSocketsPerUser] allows; any more are answered
 // 503 at once. So the clients of a node that died do not ask the registry and the
 // history for everything at once. The default is [DefaultOpening].
