@@ -9,7 +9,7 @@ import (
 )
 
 // deliveryModel is what a socket may be sent, by the protocol, given what its client
-// has asked for. Whoever has it calls its methods one at a time.
+// has asked for. Its owner calls its methods one at a time.
 type deliveryModel struct {
 	own     string
 	in      map[string]*stream // by channel that the socket is in

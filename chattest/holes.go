@@ -254,7 +254,7 @@ func (o office) forward(p pattern, limit int) {
 		if more = page.more; len(page.seqs) > 0 {
 			at = page.seqs[len(page.seqs)-1]
 		}
-		// Where nothing that is kept follows, a hole at the end is yet to be told of.
+		// Where nothing that is kept follows, a hole at the end is not reported yet.
 		if want := len(page.seqs) > 0 && at < p.count; more != want {
 			o.Errorf("%s, the page to %d, limit %d: more %v, want %v", p.channel, at, limit, more, want)
 			return

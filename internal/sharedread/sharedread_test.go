@@ -87,7 +87,7 @@ func TestACallSeesWhatWasWrittenBeforeIt(t *testing.T) {
 					t.Errorf("call %d got %d, %v: older than what was written before it", i, v, err)
 				}
 			})
-			time.Sleep(100 * time.Millisecond) // of the bubble's clock; a read takes ten of these
+			<-time.After(100 * time.Millisecond) // of the bubble's clock; a read takes ten of these
 		}
 		calls.Wait()
 	})
@@ -150,7 +150,7 @@ func TestACallerLeavesWhenItsContextEnds(t *testing.T) {
 						}
 					})
 				}
-				time.Sleep(1500 * time.Millisecond) // of the bubble's clock: the second read runs
+				<-time.After(1500 * time.Millisecond) // of the bubble's clock: the second read runs
 				leave()
 				calls.Wait()
 				synctest.Wait()

@@ -75,7 +75,7 @@ func TestTheSameWarningComesAFewTimesASecond(t *testing.T) {
 		}
 		log.Warn("other")
 		want(t, out, "level=WARN msg=slow a=1 i=0", "level=WARN msg=slow a=1 i=1", "level=WARN msg=other")
-		time.Sleep(2 * time.Second) // of the bubble's clock
+		<-time.After(2 * time.Second) // of the bubble's clock
 		synctest.Wait()
 		want(t, out, fmt.Sprintf(leftOut, "slow", 8))
 		log.Warn("slow")
@@ -104,7 +104,7 @@ func TestCloseTellsWhatWasLeftOut(t *testing.T) {
 		out.take()
 		h.Close()
 		want(t, out, fmt.Sprintf(leftOut, "slow", 3))
-		time.Sleep(2 * time.Second) // of the bubble's clock
+		<-time.After(2 * time.Second) // of the bubble's clock
 		synctest.Wait()
 		want(t, out)
 		for range 3 {
