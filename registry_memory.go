@@ -18,6 +18,7 @@ import (
 // a [HistoryReader] and a [Flusher]. Its methods are safe for concurrent use.
 type MemoryRegistry struct {
 	hub     *fanout.Hub
+	gaps    *sequence.Gaps
 	history History // set before use
 	watch   func(PresenceChange)
 
@@ -62,6 +63,7 @@ type memoryUser struct {
 func NewMemoryRegistry() *MemoryRegistry {
 	return &MemoryRegistry{
 		hub:     fanout.NewHub(0),
+		gaps:    sequence.NewGaps(),
 		history: NewMemoryHistory(MemoryLimits{}),
 		watch:   func(PresenceChange) {},
 		members: make(map[Socket]*member),
@@ -346,8 +348,14 @@ func (r *MemoryRegistry) Connected(_ context.Context, channel string) ([]Presenc
 	return list, nil
 }
 
-// Flush implements [Flusher].
-func (r *MemoryRegistry) Flush(ctx context.Context) error { return r.hub.Flush(ctx) }
+// Flush implements [Flusher]. Messages that wait for one before them, which this
+// node was not given yet, are delivered too, unless the history does not have it.
+func (r *MemoryRegistry) Flush(ctx context.Context) error {
+	if err := r.gaps.Settle(ctx); err != nil {
+		return err
+	}
+	return r.hub.Flush(ctx)
+}
 
 // Close implements [Registry].
 func (r *MemoryRegistry) Close(_ context.Context, username string, keep int, code CloseCode, reason string) (int, error) {

@@ -29,7 +29,7 @@ type stay struct {
 // open makes the channel's room. Under mu.
 func (r *MemoryRegistry) open(channel string) *memoryRoom {
 	room := &memoryRoom{channel: channel}
-	room.line = sequence.New(channelHistory{r, channel},
+	room.line = sequence.New(channelHistory{r, channel}, r.gaps,
 		func(f fanout.Frame) { r.hub.Publish(channel, f) },
 		func() { r.resync(channel) })
 	r.rooms[channel] = room

@@ -292,4 +292,15 @@ func testFlush(t *testing.T, nodes []Node) {
 			}
 		}
 	}
+	// The first is stored, and its publisher has not handed it on yet.
+	s.store(0, "news", "first")
+	m := s.publish(0, "news", "second")
+	if err := s.at(0).Registry.(chat.Flusher).Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range sockets {
+		if got := c.lastOf("news"); got != m.Place.Seq {
+			t.Fatalf("flushed behind place %d and one before it that is only stored, socket %d got %d", m.Place.Seq, i, got)
+		}
+	}
 }

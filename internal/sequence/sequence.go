@@ -54,6 +54,7 @@ type History[T any] interface {
 // Line is the sequence of one channel. Its methods are safe for concurrent use.
 type Line[T any] struct {
 	history History[T]
+	gaps    *Gaps
 	deliver func(T)
 	lost    func()
 
@@ -64,6 +65,8 @@ type Line[T any] struct {
 	early   map[Place]T // offered before their turn, at most maxEarly
 	newest  Place       // the furthest place of the epoch that is known of
 	filling *time.Timer // not nil while the history has to be read
+	waiting []waiter    // for what was offered to be handed on
+	stuck   bool        // the history did not bring what is missing, so nobody waits for it
 
 	// foreign is the furthest place of each other epoch that was offered. The
 	// history is asked whether one of them is the epoch of today: what is offered
@@ -74,9 +77,10 @@ type Line[T any] struct {
 // New makes a Line that hands values on to deliver, one at a time and in order,
 // with the Line's lock held: deliver must not block or call the Line. lost is
 // called, likewise, when places were skipped because nothing keeps them any more,
-// and when another epoch began: nobody knows what the one before had.
-func New[T any](history History[T], deliver func(T), lost func()) *Line[T] {
-	return &Line[T]{history: history, deliver: deliver, lost: lost}
+// and when another epoch began: nobody knows what the one before had. While the Line
+// misses something it is one of gaps.
+func New[T any](history History[T], gaps *Gaps, deliver func(T), lost func()) *Line[T] {
+	return &Line[T]{history: history, gaps: gaps, deliver: deliver, lost: lost}
 }
 
 // Begun reports whether the Line knows where it starts.
@@ -170,7 +174,7 @@ func (l *Line[T]) Close() {
 	l.early = nil
 	if l.filling != nil {
 		l.filling.Stop()
-		l.filling = nil
+		l.filled()
 	}
 }
 
@@ -212,6 +216,13 @@ func (l *Line[T]) advance() {
 	}
 }
 
+// filled notes that nothing is about to read the history, and wakes who waited.
+func (l *Line[T]) filled() {
+	l.filling = nil
+	l.gaps.remove(l)
+	l.wake()
+}
+
 // beginAnew goes over to another epoch, behind p: the history lost its memory, so
 // nothing of the epoch before follows, and what of it was never offered is lost.
 func (l *Line[T]) beginAnew(p Place) {
@@ -241,6 +252,7 @@ func (l *Line[T]) unread() bool { return l.gap() || len(l.foreign) > 0 }
 func (l *Line[T]) fillAfter(d time.Duration) {
 	if l.filling == nil && l.unread() {
 		l.filling = time.AfterFunc(d, l.fill)
+		l.gaps.add(l)
 	}
 }
 
@@ -252,7 +264,7 @@ func (l *Line[T]) fill() {
 	foreign := maps.Clone(l.foreign)
 	gap, wanted := l.gap(), l.unread() && !l.closed
 	if !wanted {
-		l.filling = nil
+		l.filled()
 	}
 	l.mu.Unlock()
 	if !wanted {
@@ -281,7 +293,6 @@ func (l *Line[T]) fill() {
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.filling = nil
 	if l.closed {
 		return
 	}
@@ -289,8 +300,7 @@ func (l *Line[T]) fill() {
 	case errors.Is(err, ErrGone):
 		l.skip(from)
 	case err != nil:
-		l.fillAfter(retry)
-		return
+		failed = true
 	}
 	for _, it := range items {
 		if it.Place.Epoch == l.last.Epoch && it.Place.Seq == l.last.Seq+1 {
@@ -300,8 +310,11 @@ func (l *Line[T]) fill() {
 		}
 	}
 	l.advance()
-	if failed || gap && l.last == from {
-		l.fillAfter(retry) // nothing came of it: what is missing is not stored yet
+	// When nothing came of it, what is missing is not stored yet.
+	l.stuck = failed || gap && l.last == from
+	l.filled()
+	if l.stuck {
+		l.fillAfter(retry)
 	} else {
 		l.fillAfter(grace)
 	}
@@ -318,12 +331,12 @@ func (l *Line[T]) read(p Place) ([]Item[T], error) {
 func (l *Line[T]) takeOver(p Place) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.filling = nil
 	if l.closed {
 		return
 	}
 	p.Seq = max(p.Seq, l.foreign[p.Epoch]) // what came meanwhile
 	l.beginAnew(p)
+	l.filled()
 	l.fillAfter(grace)
 }
 

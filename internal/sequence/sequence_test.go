@@ -78,6 +78,7 @@ type bench struct {
 	*sequence.Line[string]
 	t       *testing.T
 	history *history
+	gaps    *sequence.Gaps
 	mu      sync.Mutex
 	got     []string // delivered; "lost" where places were skipped
 }
@@ -91,7 +92,8 @@ func run(t *testing.T, test func(b *bench)) {
 			defer b.mu.Unlock()
 			b.got = append(b.got, s)
 		}
-		b.Line = sequence.New(b.history, note, func() { note("lost") })
+		b.gaps = sequence.NewGaps()
+		b.Line = sequence.New(b.history, b.gaps, note, func() { note("lost") })
 		test(b)
 		b.Close()
 	})
@@ -407,7 +409,7 @@ func TestALineMayBeClosedWhileItReads(t *testing.T) {
 func BenchmarkOffer(b *testing.B) {
 	for name, order := range map[string][]uint64{"in order": {1, 2, 3, 4}, "out of order": {2, 1, 4, 3}} {
 		b.Run(name, func(b *testing.B) {
-			l := sequence.New(&history{}, func(string) {}, func() {})
+			l := sequence.New(&history{}, sequence.NewGaps(), func(string) {}, func() {})
 			l.Begin(at("a", 0))
 			defer l.Close()
 			b.ReportAllocs()
