@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 )
 
 const form = "Content-Type: application/x-www-form-urlencoded"
@@ -43,26 +42,5 @@ func lockOut(connections int) func(context.Context, *arena) {
 			return request(http.MethodPost, "/login", "", from, body,
 				"Origin: https://evil.example", "Sec-Fetch-Site: cross-site", "Content-Type: text/plain")
 		})
-	}
-}
-
-// askRanges asks for the first byte of the page thousands of times in one request, in
-// as many headers' bytes as a server takes.
-func askRanges(connections int) func(context.Context, *arena) {
-	return func(ctx context.Context, b *arena) {
-		ranges := "Range: bytes=0-0" + strings.Repeat(",0-0", 8000)
-		page := request(http.MethodGet, "/", "", "", "", ranges)
-		before := b.spent()
-		asking(ctx, b, b.less(connections), func(int, int) string { return page })
-		b.tally.perRequest(b.spent() - before)
-	}
-}
-
-func askReady(connections int) func(context.Context, *arena) {
-	return func(ctx context.Context, b *arena) {
-		ready := request(http.MethodGet, "/readyz", "", "", "")
-		before := b.spent()
-		asking(ctx, b, b.less(connections), func(int, int) string { return ready })
-		b.tally.perRequest(b.spent() - before)
 	}
 }

@@ -99,24 +99,29 @@ type attack struct {
 	library bool                                      // the server is this program, whose users may publish
 	prepare func(ctx context.Context, b *arena) error // before anybody is observed; may be nil
 	run     func(ctx context.Context, b *arena)       // until ctx ends
+	ends    bool                                      // by itself, perhaps behind the observation: see endWithin
 }
+
+// endWithin, in observations, is how long an attack may take that ends by itself: 45 s
+// of the 10 that are usual.
+const endWithin = 4.5
 
 // attacks are all there are, in the order in which they are run.
 var attacks = []attack{
-	{"history/many", "24 connections of one user read pages of 1,000 messages of 32 KiB", false, fillHistory("x"), readPages(24)},
-	{"history/few", "4 connections of one user read pages of 1,000 messages of 32 KiB", false, fillHistory("x"), readPages(4)},
-	{"history/unread", "300 connections ask for pages of '<' and do not read them", false, fillHistory("<"), leavePages(300)},
-	{"history/resume", "160 sockets of ten users resume from the first of 1,000 messages, and read slowly", false, fillHistory("x"), resumeSlowly(160)},
-	{"history/join", "80 sockets of ten users join with since, again and again, and read slowly", false, fillHistory("x"), joinSlowly(80)},
-	{"sockets/open", "one user opens sockets as fast as possible", false, nil, openSockets(256)},
-	{"sockets/stalled", "a socket does not read while messages come", false, nil, stall},
-	{"rate/reconnect", "one user publishes on sockets that reconnect when the burst is used up", true, nil, publishReconnecting(8)},
-	{"rate/post", "one user publishes by POST /messages", true, nil, publishByPost(16)},
-	{"login/wrong", "wrong passwords come from 256 networks of one IPv6 /56", false, nil, guessFromNetworks(64)},
-	{"login/correct", "one user logs in with the correct password from four addresses, again and again", false, nil, logInAgain(4, 16)},
-	{"login/foreign", "a foreign page posts text/plain to /login in the name of others", false, nil, lockOut(4)},
-	{"amplify/ranges", "4 connections ask for thousands of ranges of the page", false, nil, askRanges(4)},
-	{"amplify/readyz", "16 connections ask for /readyz", false, nil, askReady(16)},
+	{"history/many", "24 connections of one user read pages of 1,000 messages of 32 KiB", false, fillHistory("x"), readPages(24), false},
+	{"history/few", "4 connections of one user read pages of 1,000 messages of 32 KiB", false, fillHistory("x"), readPages(4), false},
+	{"history/unread", "300 connections ask for pages of '<' and do not read them", false, fillHistory("<"), leavePages(300), false},
+	{"history/resume", "160 sockets of ten users resume from the first of 1,000 messages, and read slowly", false, fillHistory("x"), resumeSlowly(160), false},
+	{"history/join", "80 sockets of ten users join with since, again and again, and read slowly", false, fillHistory("x"), joinSlowly(80), false},
+	{"sockets/open", "one user opens sockets as fast as possible", false, nil, openSockets(256), false},
+	{"sockets/stalled", "a socket does not read while messages come", false, nil, stall, true},
+	{"rate/reconnect", "one user publishes on sockets that reconnect when the burst is used up", true, nil, publishReconnecting(8), false},
+	{"rate/post", "one user publishes by POST /messages", true, nil, publishByPost(16), false},
+	{"login/wrong", "wrong passwords come from 256 networks of one IPv6 /56", false, nil, guessFromNetworks(64), false},
+	{"login/correct", "one user logs in with the correct password from four addresses, again and again", false, nil, logInAgain(4, 16), false},
+	{"login/foreign", "a foreign page posts text/plain to /login in the name of others", false, nil, lockOut(4), false},
+	{"amplify/ranges", "4 connections ask for thousands of ranges of the page", false, nil, askRanges(4), false},
+	{"amplify/readyz", "16 connections ask for /readyz", false, nil, askReady(16), false},
 }
 
 func names(list []attack) []string {

@@ -119,8 +119,14 @@ func (b *bench) stage(ctx context.Context, a attack, out io.Writer) error {
 	var running sync.WaitGroup
 	running.Go(func() { a.run(attacking, field) })
 	loud, err := field.observe(ctx, b.length)
-	end()
+	if a.ends {
+		late := time.AfterFunc(time.Duration((endWithin-1)*float64(b.length)), end)
+		defer late.Stop()
+	} else {
+		end()
+	}
 	running.Wait()
+	end()
 	if err != nil {
 		return err
 	}
