@@ -151,7 +151,7 @@ func (h *History) begin(ctx context.Context) error {
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("looking which run of Redis this is (its user needs the commands that package redisregistry names, INFO among them): %w", err)
+		return fmt.Errorf("asking which run of Redis this is (INFO): %w", err)
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, er
 		return nil, fmt.Errorf("sqlhistory: %w", err) // without the password
 	}
 	if err := suitPooler(ctx, server); err != nil {
-		return nil, fmt.Errorf("sqlhistory: connecting: %w", err)
+		return nil, fmt.Errorf("sqlhistory: connecting: %w", explain(err))
 	}
 	db := stdlib.OpenDB(*server)
 	db.SetMaxOpenConns(maxConns)
@@ -63,7 +63,7 @@ func (h *History) suspect(err error) {
 }
 
 // errStandby is that a server stores nothing.
-var errStandby = errors.New("the server is read-only, as a standby is")
+var errStandby = errors.New("the server is read-only, as a standby is: " + toPrimary)
 
 // code is the SQLSTATE of a server's error, "" of others.
 func code(err error) string {

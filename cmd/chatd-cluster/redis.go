@@ -26,7 +26,10 @@ func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slo
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := client.Ping(ctx).Err(); err != nil {
+	var answer redis.Error
+	if err := redisregistry.Ping(ctx, client); err != nil && (!errors.As(err, &answer) || errors.Is(err, redisregistry.ErrMisconfigured)) {
+		// It is not there, or waiting changes nothing. What is loading its data may be
+		// ready in time.
 		_ = client.Close() // nothing was begun
 		return nil, nil, fmt.Errorf("connecting to -registry %s: %w", shown(where.Registry), err)
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"net"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -72,19 +74,6 @@ func TestALeaseThatIsNoneIsRefused(t *testing.T) {
 	}
 }
 
-func TestARedisThatWillNotDoIsGivenUp(t *testing.T) {
-	t.Parallel()
-	redis := chatdtest.StartRedis(t, "--rename-command", "SUBSCRIBE", "", "--rename-command", "SSUBSCRIBE", "")
-	_, stderr, code := program(t).RunToEnd(t, nil, "-addr", "127.0.0.1:0", "-registry", redis.RedisURL())
-	lines := strings.Split(strings.TrimSpace(stderr), "\n") // the registry warns, too
-	if last := lines[len(lines)-1]; code != 1 || !strings.HasPrefix(last, "chatd-cluster: waiting for -registry redis://"+redis.Addr+": ") {
-		t.Errorf("exit code %d, stderr:\n%s", code, stderr)
-	}
-	if strings.Contains(stderr, chatdtest.Password) || strings.Contains(stderr, "panic") {
-		t.Errorf("says too much:\n%s", stderr)
-	}
-}
-
 func TestAWrongPasswordIsSaidWithoutRepeatingIt(t *testing.T) {
 	t.Parallel()
 	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
@@ -128,6 +117,86 @@ func TestARedisThatEvictsIsRefusedInOneLine(t *testing.T) {
 	_, stderr, code := program(t).RunToEnd(t, []string{"CHATD_REGISTRY=" + redis.RedisURL()}, "-plaintext", "-addr", "127.0.0.1:0",
 		"-users", chatdtest.WriteFile(t, "users", chatdtest.Users), "-secret-file", chatdtest.WriteFile(t, "secret", chatdtest.Secret))
 	wantLastLine(t, stderr, code, "set maxmemory-policy noeviction", "allkeys-lru")
+}
+
+// TestARedisThatRefusesIsNamedAtStart starts the program with servers that refuse it.
+func TestARedisThatRefusesIsNamedAtStart(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		args    []string // of the server
+		command string   // for it
+		want    []string // in the last line: what to change, and what Redis said
+	}{
+		"full":                {nil, "CONFIG SET maxmemory 1", []string{"raise its maxmemory", "OOM"}},
+		"a replica":           {[]string{"--replicaof", "127.0.0.1", "1"}, "", []string{"connect to its primary", "READONLY"}},
+		"a missing command":   {nil, "ACL SETUSER default -evalsha", []string{"lacks a permission", "evalsha", "ACL SETUSER"}},
+		"missing keys":        {nil, "ACL SETUSER default resetkeys ~other:*", []string{"lacks a permission", "~test:*"}},
+		"missing pub/sub":     {nil, "ACL SETUSER default resetchannels &other:*", []string{"lacks a permission", "&test:*"}},
+		"a missing SUBSCRIBE": {[]string{"--rename-command", "SUBSCRIBE", ""}, "", []string{"rename-command", "unknown command 'subscribe'"}},
+		"clients":             {nil, "CONFIG SET maxclients 1", []string{"maxclients"}},
+	}
+	for name, tt := range tests {
+		for _, history := range []string{"redis", "postgres"} {
+			t.Run(name+" "+history, func(t *testing.T) {
+				t.Parallel()
+				env := []string{}
+				if history == "postgres" {
+					if name != "full" && name != "a missing command" {
+						return // there is no difference
+					}
+					env = append(env, "CHATD_HISTORY="+chatdtest.StartPostgres(t).PostgresURL())
+				}
+				redis := chatdtest.StartRedis(t, tt.args...)
+				if tt.command != "" {
+					if err := redis.Ask(tt.command, "+OK"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if name == "clients" { // one that stays
+					conn, err := net.Dial("tcp", redis.Addr)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+				}
+				env = append(env, "CHATD_REGISTRY="+redis.RedisURL())
+				_, stderr, code := program(t).RunToEnd(t, env, "-plaintext", "-addr", "127.0.0.1:0", "-redis-prefix", "test:",
+					"-users", chatdtest.WriteFile(t, "users", chatdtest.Users), "-secret-file", chatdtest.WriteFile(t, "secret", chatdtest.Secret))
+				wantLastLine(t, stderr, code, append(tt.want, "-registry redis://"+redis.Addr+": ")...)
+				if strings.Contains(stderr, chatdtest.Password) || strings.Contains(stderr, "not connected yet") {
+					t.Errorf("stderr:\n%s", stderr)
+				}
+			})
+		}
+	}
+}
+
+// TestReadinessNamesTheCause takes what it needs from a node that runs.
+func TestReadinessNamesTheCause(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ command, want string }{
+		"full":         {"CONFIG SET maxmemory 1", `not ready.*raise its maxmemory.*OOM`},
+		"a replica":    {"REPLICAOF 127.0.0.1 1", `not ready.*connect to its primary.*READONLY`},
+		"a permission": {"ACL SETUSER default -evalsha", `not ready.*lacks a permission.*evalsha`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			redis := chatdtest.StartRedis(t)
+			d := program(t).Start(t, []string{"CHATD_REGISTRY=" + redis.RedisURL()}, "-plaintext", "-lease", "1s")
+			if err := redis.Ask(tt.command, "+OK"); err != nil {
+				t.Fatal(err)
+			}
+			log := regexp.MustCompile(tt.want)
+			chatdtest.Eventually(t, "the log to name the cause", func() bool {
+				_, _ = d.Request("GET", "/readyz", "", "")
+				return log.MatchString(d.Logged())
+			})
+			if strings.Contains(d.Logged(), chatdtest.Password) {
+				t.Error("the password is in the log")
+			}
+		})
+	}
 }
 
 func TestNodesWithDifferentHistoriesDoNotServe(t *testing.T) {
