@@ -47,8 +47,10 @@ type Service struct {
 	roster   *roster.Roster[*socket]
 	expiries *expiry.Queue[*socket]
 	sockets  *wsconn.Server
-	opening  *admission.Gate // of the sockets that are being opened
-	reads    *sharedReads    // of what sockets missed
+	opening  *admission.Gate  // of the sockets that are being opened
+	reads    *sharedReads     // of what sockets missed
+	turns    *admission.Turns // of reading the history for pages and joins
+	pages    *admission.Quota // of the history that are being sent
 }
 
 // New makes a service that takes tokens from auth. When auth is a
@@ -89,6 +91,8 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		Wait:      openingWait,
 	}, s.roster.Stopped())
 	s.reads = newSharedReads(cfg.history)
+	s.turns = newReadTurns()
+	s.pages = admission.NewQuota(pagesInAll, pagesOfUser)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
 	if limit := cfg.commandRate; limit.perSecond > 0 {

@@ -30,7 +30,7 @@ func append1(t testing.TB, h chat.History, channel, content string) chat.Place {
 // contents is what a history has after a place, or "gone".
 func contents(t testing.TB, h chat.History, channel string, p chat.Place, limit int) []string {
 	t.Helper()
-	msgs, err := h.After(t.Context(), channel, p, limit)
+	msgs, err := h.After(t.Context(), channel, p, chat.Limit{Count: limit})
 	if errors.Is(err, chat.ErrGone) {
 		return []string{"gone"}
 	}
@@ -116,7 +116,7 @@ func TestMemoryHistoryStoresAMessageAsItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.Place = got.Place
-	back, err := h.After(t.Context(), "@ana", chat.Place{}, 1)
+	back, err := h.After(t.Context(), "@ana", chat.Place{}, chat.Limit{Count: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 			channel := fmt.Sprint("c", c)
 			var at chat.Place
 			for ctx.Err() == nil {
-				msgs, err := h.After(context.Background(), channel, at, 7)
+				msgs, err := h.After(context.Background(), channel, at, chat.Limit{Count: 7})
 				if errors.Is(err, chat.ErrGone) {
 					at = chat.Place{}
 					continue
@@ -269,7 +269,7 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 		if err != nil || last.Seq != uint64(len(places)) {
 			t.Errorf("%s: Last = %v, %v, want %d places without a hole", channel, last, err, len(places))
 		}
-		msgs, err := h.After(t.Context(), channel, chat.Place{}, 1000)
+		msgs, err := h.After(t.Context(), channel, chat.Place{}, chat.Limit{Count: 1000})
 		if err != nil || len(msgs) != 200 {
 			t.Errorf("%s: keeps %d, %v, want 200", channel, len(msgs), err)
 		}

@@ -480,7 +480,7 @@ type hides struct {
 	seq uint64
 }
 
-func (h *hides) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *hides) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	return slices.DeleteFunc(msgs, func(m chat.Message) bool { return m.Place.Seq == h.seq }), err
 }
@@ -498,14 +498,15 @@ func (h *storesTwice) Append(ctx context.Context, m chat.Message) (chat.Message,
 
 type oneMore struct{ chat.History }
 
-func (h *oneMore) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
-	return h.History.After(ctx, channel, p, limit+1)
+func (h *oneMore) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+	limit.Count++
+	return h.History.After(ctx, channel, p, limit)
 }
 
 // neverGone answers with what it has when it does not have what was asked.
 type neverGone struct{ chat.History }
 
-func (h *neverGone) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *neverGone) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if errors.Is(err, chat.ErrGone) {
 		return h.History.After(ctx, channel, chat.Place{}, limit)
@@ -516,7 +517,7 @@ func (h *neverGone) After(ctx context.Context, channel string, p chat.Place, lim
 // goneWithNothing does not say what is behind a hole.
 type goneWithNothing struct{ chat.History }
 
-func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if err != nil {
 		return nil, err
@@ -527,7 +528,7 @@ func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Plac
 // beginsAgain goes on with the oldest where it should with what is behind a hole.
 type beginsAgain struct{ chat.History }
 
-func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if errors.Is(err, chat.ErrGone) {
 		msgs, _ = h.History.After(ctx, channel, chat.Place{}, limit)
@@ -538,7 +539,7 @@ func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Place, l
 // skips goes on behind a hole as if there were none.
 type skips struct{ chat.History }
 
-func (h *skips) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *skips) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if len(msgs) > 0 {
 		err = nil
@@ -552,7 +553,7 @@ type trustsTimes struct {
 	age time.Duration
 }
 
-func (h *trustsTimes) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *trustsTimes) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	return slices.DeleteFunc(msgs, func(m chat.Message) bool { return time.Since(m.Time) > h.age }), err
 }

@@ -71,7 +71,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 			if _, open := <-progress; !open {
 				return
 			}
-			msgs, err := a.at(n).After(context.Background(), "c", at, 50)
+			msgs, err := a.at(n).After(context.Background(), "c", at, chat.Limit{Count: 50})
 			switch {
 			case errors.Is(err, chat.ErrGone):
 				a.wantFollow(chat.Place{}, msgs)
@@ -97,7 +97,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 	}
 
 	eventually(t, func() string {
-		if _, err := a.at(0).After(t.Context(), "c", first, 1); !errors.Is(err, chat.ErrGone) {
+		if _, err := a.at(0).After(t.Context(), "c", first, chat.Limit{Count: 1}); !errors.Is(err, chat.ErrGone) {
 			return fmt.Sprintf("of %d messages where %d are to be kept, the second is still there (%v)", written, count, err)
 		}
 		return ""
@@ -143,7 +143,7 @@ func (a archive) lookAtKept(kept []chat.Message, count int, last chat.Place) (fo
 		{"the newest", last, false},
 		{"one in between", kept[len(kept)-count/2].Place, false},
 	} {
-		msgs, err := a.at(0).After(a.Context(), "c", tt.p, 1)
+		msgs, err := a.at(0).After(a.Context(), "c", tt.p, chat.Limit{Count: 1})
 		if tt.gone && !errors.Is(err, chat.ErrGone) || !tt.gone && err != nil {
 			found = append(found, fmt.Sprintf("after %s, %v: %d messages, %v", tt.name, tt.p, len(msgs), err))
 		}
@@ -185,7 +185,7 @@ func (a archive) append(node int, channel, content string) chat.Place {
 
 func (a archive) after(node int, channel string, p chat.Place, limit int) []chat.Message {
 	a.Helper()
-	msgs, err := a.at(node).After(a.Context(), channel, p, limit)
+	msgs, err := a.at(node).After(a.Context(), channel, p, chat.Limit{Count: limit})
 	if err != nil {
 		a.Errorf("After %v of %q: %v", p, channel, err)
 	}
@@ -374,7 +374,7 @@ func testPlacesGivenUp(a archive) {
 	}
 }
 
-// "After returns up to limit messages of the channel that follow p, oldest first
+// "After returns messages of the channel within a limit, which follow p, oldest first
 // and without a hole; none when p is the newest. The zero Place asks for the oldest
 // that are kept."
 func testAfter(a archive) {
@@ -435,7 +435,7 @@ func testAfterUnknown(a archive) {
 			"something that is no epoch": {Epoch: "'; --", Seq: 1},
 		} {
 			for _, limit := range []int{0, 10} {
-				msgs, err := a.at(1).After(a.Context(), channel, p, limit)
+				msgs, err := a.at(1).After(a.Context(), channel, p, chat.Limit{Count: limit})
 				if !errors.Is(err, chat.ErrGone) {
 					a.Errorf("%s of %q, %v, limit %d: %d messages, %v, want ErrGone", name, channel, p, limit, len(msgs), err)
 				}

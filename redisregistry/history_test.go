@@ -23,7 +23,7 @@ import (
 func contents(t testing.TB, h chat.History, channel string, p chat.Place, limit int) []string {
 	t.Helper()
 	list := []string{}
-	msgs, err := h.After(t.Context(), channel, p, limit)
+	msgs, err := h.After(t.Context(), channel, p, chat.Limit{Count: limit})
 	switch {
 	case errors.Is(err, chat.ErrGone):
 		list = append(list, "gone")
@@ -99,7 +99,7 @@ func TestHistoryKeepsAMessageAsItIs(t *testing.T) {
 				t.Fatal(err)
 			}
 			want.Place = got.Place
-			back, err := n.History().After(t.Context(), channel, chat.Place{Epoch: got.Place.Epoch, Seq: got.Place.Seq - 1}, 1)
+			back, err := n.History().After(t.Context(), channel, chat.Place{Epoch: got.Place.Epoch, Seq: got.Place.Seq - 1}, chat.Limit{Count: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +116,7 @@ func TestHistoryForgetsWithAge(t *testing.T) {
 	first := n.publish("busy", "1")
 	eventually(t, "the old ones to go", func() bool {
 		n.publish("busy", "x")
-		_, err := n.History().After(t.Context(), "busy", chat.Place{Epoch: first.Place.Epoch}, 1)
+		_, err := n.History().After(t.Context(), "busy", chat.Place{Epoch: first.Place.Epoch}, chat.Limit{Count: 1})
 		return errors.Is(err, chat.ErrGone)
 	})
 	eventually(t, "the quiet channel's to go", func() bool { return len(contents(t, n.History(), "quiet", chat.Place{}, 1)) == 0 })

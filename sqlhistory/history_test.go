@@ -118,7 +118,7 @@ func wantAfter(t testing.TB, h chat.History, channel string, p chat.Place, want 
 
 func after(t testing.TB, h chat.History, channel string, p chat.Place) []string {
 	t.Helper()
-	msgs, err := h.After(t.Context(), channel, p, 1000)
+	msgs, err := h.After(t.Context(), channel, p, chat.Limit{Count: 1000})
 	if errors.Is(err, chat.ErrGone) {
 		return []string{"gone"}
 	}
