@@ -50,7 +50,9 @@ type Service struct {
 	opening  *admission.Gate  // of the sockets that are being opened
 	reads    *sharedReads     // of what sockets missed
 	turns    *admission.Turns // of reading the history for pages and joins
-	pages    *admission.Quota // of the history that are being sent
+	pages    *admission.Turns // of the history that are being sent
+	reading  *throttle.Meter  // of history, in bytes by user
+	readAll  *throttle.Meter  // likewise, of all users as one
 }
 
 // New makes a service that takes tokens from auth. When auth is a
@@ -92,7 +94,9 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 	}, s.roster.Stopped())
 	s.reads = newSharedReads(cfg.history)
 	s.turns = newReadTurns()
-	s.pages = admission.NewQuota(pagesInAll, pagesOfUser)
+	s.pages = newPageTurns()
+	s.reading = throttle.NewMeter(userReadRate, userReadBurst)
+	s.readAll = throttle.NewMeter(readRate, readBurst)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
 	if limit := cfg.commandRate; limit.perSecond > 0 {

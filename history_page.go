@@ -38,6 +38,18 @@ const (
 	readsWait      = 3 * time.Second
 )
 
+const (
+	// userReadRate is how much of the history is read for a user, in bytes of content a
+	// second, after userReadBurst, for all their pages and sockets together. What is
+	// beyond that waits.
+	userReadRate  = 8 << 20
+	userReadBurst = 32 << 20
+	// readRate and readBurst are likewise, for all users together: reading, encoding and
+	// sending more than this would leave publishing too little of a small machine.
+	readRate  = 128 << 20
+	readBurst = 128 << 20
+)
+
 // errReading is that a reading of the history has waited for its turn in vain, or found
 // too many waiting.
 var errReading = errors.New("too much of the history is being read")
@@ -110,8 +122,28 @@ func (s *Service) inTurn(ctx context.Context, user string, read func(context.Con
 	return err
 }
 
-// after is the history's After.
+// readDelay is how long a user has to wait before more of the history is read for them.
+func (s *Service) readDelay(user string) time.Duration {
+	return max(s.reading.Delay(user), s.readAll.Delay(""))
+}
+
+// hasRead counts what was read of the history for a user.
+func (s *Service) hasRead(user string, msgs []Message) {
+	bytes := contentBytes(msgs)
+	s.reading.Use(user, bytes)
+	s.readAll.Use("", bytes)
+}
+
+// after is the history's After, as fast as the user may read.
 func (r historyReader) after(ctx context.Context, p Place, limit Limit) (msgs []Message, err error) {
+	if delay := r.service.readDelay(r.user); delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	defer func() { r.service.hasRead(r.user, msgs) }()
 	err = r.service.inTurn(ctx, r.user, func(ctx context.Context) (err error) {
 		msgs, err = r.service.cfg.history.After(ctx, r.channel, p, limit)
 		return err

@@ -18,7 +18,19 @@ const (
 	// client may take [WithStallTimeout] for each step of it.
 	pagesOfUser = 4
 	pagesInAll  = 2048
+	// pagesWaiting is how many others wait, pagesWaitingOf how many of one user, and
+	// pagesWait how long.
+	pagesWaiting   = 2048
+	pagesWaitingOf = 28
+	pagesWait      = 2 * time.Second
 )
+
+func newPageTurns() *admission.Turns {
+	return admission.NewTurns(admission.TurnLimits{
+		Inside: pagesInAll, InsideOf: pagesOfUser,
+		Waiting: pagesWaiting, WaitingOf: pagesWaitingOf, Wait: pagesWait,
+	})
+}
 
 func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 	who, err := s.authenticate(r)
@@ -35,16 +47,16 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	user := who.User.Name
-	switch err := s.pages.Take(user); {
+	switch err := s.pages.Enter(r.Context(), user); {
 	case errors.Is(err, admission.ErrBusyKey):
-		setRetryAfter(w, time.Second)
+		setRetryAfter(w, pagesWait)
 		s.refuseRequest(w, r, wrapf(errTooFast, "a user reads at most %d pages at once", pagesOfUser))
 		return
 	case err != nil:
 		s.refuseRequest(w, r, unavailable("reading the history", errors.Join(errReading, err)))
 		return
 	}
-	defer s.pages.Return(user)
+	defer s.pages.Leave(user)
 	page := historyPage{reader: historyReader{s, user, q.channel}}
 	if q.backward {
 		err = page.openBackward(r.Context(), q)

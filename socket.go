@@ -463,7 +463,7 @@ func (c *socket) failedCatchingUp(begun bool, err error) (Place, bool, error) {
 // place of the last message sent. It reports false when some of it is gone.
 func (c *socket) replay(channel string, from Place, last *Place, read reader) (to Place, kept bool, err error) {
 	for last == nil || from.Seq < last.Seq {
-		if c.conn.Out().Closing() {
+		if !c.awaitReading() {
 			return from, true, fanout.ErrClosed
 		}
 		ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
@@ -475,6 +475,7 @@ func (c *socket) replay(channel string, from Place, last *Place, read reader) (t
 		if err != nil {
 			return from, true, err
 		}
+		c.service.hasRead(c.User().Name, msgs)
 		if len(msgs) == 0 {
 			if last != nil {
 				return from, true, errors.New("the history does not have what was delivered")
@@ -493,6 +494,19 @@ func (c *socket) replay(channel string, from Place, last *Place, read reader) (t
 		}
 	}
 	return from, true, nil
+}
+
+// awaitReading waits until more of the history may be read for the user. It reports
+// false when the socket is closing.
+func (c *socket) awaitReading() bool {
+	for !c.conn.Out().Closing() {
+		delay := c.service.readDelay(c.User().Name)
+		if delay == 0 {
+			return true
+		}
+		<-time.After(min(delay, time.Second)) // and look whether it is closing
+	}
+	return false
 }
 
 // pace sends missed messages as fast as the peer reads. What waits for that counts as

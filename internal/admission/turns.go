@@ -2,10 +2,15 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
 )
+
+// ErrBusyKey is why Turns let nobody in where it is the caller's own key that has enough
+// inside, or too many waiting. It is no ErrBusy.
+var ErrBusyKey = errors.New("admission: too many of one key are under way")
 
 // TurnLimits bound Turns.
 type TurnLimits struct {
@@ -42,8 +47,8 @@ func NewTurns(limits TurnLimits) *Turns {
 }
 
 // Enter waits until it is the caller's turn and lets it in. The caller calls Leave with
-// the same key. The error is ErrBusy when too many wait already or there was no turn in
-// time, or ctx's.
+// the same key. The error is ErrBusy or ErrBusyKey when too many wait already or there
+// was no turn in time, or ctx's.
 func (t *Turns) Enter(ctx context.Context, key string) error {
 	turn, err := t.queue(key)
 	if turn == nil {
@@ -55,14 +60,10 @@ func (t *Turns) Enter(ctx context.Context, key string) error {
 	case <-turn:
 		return nil
 	case <-enough.C:
-		err = ErrBusy
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if t.giveUp(key, turn) {
-		return err
-	}
-	return nil // it was let in meanwhile
+	return t.giveUp(key, turn, err)
 }
 
 // Leave gives back what Enter took.
@@ -90,9 +91,13 @@ func (t *Turns) queue(key string) (turn chan struct{}, err error) {
 		k.inside++
 		return nil, nil
 	}
-	if t.waiting >= t.limits.Waiting || len(k.waiting) >= t.limits.WaitingOf {
+	if len(k.waiting) >= t.limits.WaitingOf {
+		return nil, ErrBusyKey
+	}
+	if t.waiting >= t.limits.Waiting {
+		err = t.why(k)
 		t.forget(key)
-		return nil, ErrBusy
+		return nil, err
 	}
 	t.waiting++
 	if len(k.waiting) == 0 {
@@ -103,8 +108,17 @@ func (t *Turns) queue(key string) (turn chan struct{}, err error) {
 	return turn, nil
 }
 
-// giveUp takes the caller out of those who wait. It reports false when it is in.
-func (t *Turns) giveUp(key string, turn chan struct{}) bool {
+// why is the error of who cannot enter. The caller holds mu.
+func (t *Turns) why(k *turnKey) error {
+	if k.inside >= t.limits.InsideOf {
+		return ErrBusyKey
+	}
+	return ErrBusy
+}
+
+// giveUp takes the caller out of those who wait and returns err, or says why it has
+// waited in vain where that is nil. It returns nil when the caller was let in meanwhile.
+func (t *Turns) giveUp(key string, turn chan struct{}, err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k := t.keys[key]
@@ -113,7 +127,10 @@ func (t *Turns) giveUp(key string, turn chan struct{}) bool {
 		i = slices.Index(k.waiting, turn)
 	}
 	if i < 0 {
-		return false
+		return nil
+	}
+	if err == nil {
+		err = t.why(k)
 	}
 	k.waiting = slices.Delete(k.waiting, i, i+1)
 	t.waiting--
@@ -121,7 +138,7 @@ func (t *Turns) giveUp(key string, turn chan struct{}) bool {
 		t.next = slices.DeleteFunc(t.next, func(o *turnKey) bool { return o == k })
 	}
 	t.forget(key)
-	return true
+	return err
 }
 
 // admit lets in who may. The caller holds mu.
