@@ -25,17 +25,18 @@ const (
 	readCount = 128
 	readBytes = 64 << 10
 
-	// readsInAll is how many readings for pages and joins are under way at once, and
-	// readsOfUser how many of one user. They are few: each takes about a millisecond,
-	// and what is published waits behind those that a backend has begun.
-	readsInAll  = 4
+	// readsInAll is how many readings for pages are under way at once. They are few: each
+	// takes about a millisecond, and what is published waits behind those that a backend
+	// has begun. For what join commands missed it is [WithOpening], as for sockets that
+	// resume.
+	readsInAll = 4
+	// readsOfUser is how many of these are a user's, of pages and of joins.
 	readsOfUser = 2
-	// readsWaiting is how many others wait for their turn, readsWaitingOf how many of
-	// one user: the pages and the sockets of one, and some more. readsWait is how long:
-	// of the time that a command may take, some is left for the reading.
-	readsWaiting   = 1024
-	readsWaitingOf = 32
-	readsWait      = 3 * time.Second
+	// readsWaiting is how many others wait for their turn, of one user as many as there
+	// may be pages or sockets. readsWait is how long: of the time that a command may
+	// take, some is left for the reading.
+	readsWaiting = 1024
+	readsWait    = 3 * time.Second
 )
 
 const (
@@ -44,8 +45,8 @@ const (
 	// beyond that waits.
 	userReadRate  = 8 << 20
 	userReadBurst = 32 << 20
-	// readRate and readBurst are likewise, for all users together: reading, encoding and
-	// sending more than this would leave publishing too little of a small machine.
+	// readRate and readBurst are likewise, for the pages of all users together: reading,
+	// encoding and sending more would leave publishing too little of a small machine.
 	readRate  = 128 << 20
 	readBurst = 128 << 20
 )
@@ -54,10 +55,10 @@ const (
 // too many waiting.
 var errReading = errors.New("too much of the history is being read")
 
-func newReadTurns() *admission.Turns {
+func newReadTurns(inAll, waiting, waitingOf int) *admission.Turns {
 	return admission.NewTurns(admission.TurnLimits{
-		Inside: readsInAll, InsideOf: readsOfUser,
-		Waiting: readsWaiting, WaitingOf: readsWaitingOf, Wait: readsWait,
+		Inside: inAll, InsideOf: readsOfUser,
+		Waiting: waiting, WaitingOf: waitingOf, Wait: readsWait,
 	})
 }
 
@@ -110,11 +111,11 @@ type historyReader struct {
 }
 
 // inTurn has one reading of the history done in the user's turn.
-func (s *Service) inTurn(ctx context.Context, user string, read func(context.Context) error) error {
-	if err := s.turns.Enter(ctx, user); err != nil {
+func (s *Service) inTurn(ctx context.Context, turns *admission.Turns, user string, read func(context.Context) error) error {
+	if err := turns.Enter(ctx, user); err != nil {
 		return errors.Join(errReading, err)
 	}
-	defer s.turns.Leave(user)
+	defer turns.Leave(user)
 	ctx, cancel := lazyctx.WithTimeout(ctx, portTimeout)
 	defer cancel()
 	err := read(ctx)
@@ -122,29 +123,22 @@ func (s *Service) inTurn(ctx context.Context, user string, read func(context.Con
 	return err
 }
 
-// readDelay is how long a user has to wait before more of the history is read for them.
-func (s *Service) readDelay(user string) time.Duration {
-	return max(s.reading.Delay(user), s.readAll.Delay(""))
-}
-
-// hasRead counts what was read of the history for a user.
-func (s *Service) hasRead(user string, msgs []Message) {
-	bytes := contentBytes(msgs)
-	s.reading.Use(user, bytes)
-	s.readAll.Use("", bytes)
-}
-
 // after is the history's After, as fast as the user may read.
 func (r historyReader) after(ctx context.Context, p Place, limit Limit) (msgs []Message, err error) {
-	if delay := r.service.readDelay(r.user); delay > 0 {
+	s := r.service
+	if delay := max(s.reading.Delay(r.user), s.readingAll.Delay("")); delay > 0 {
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
-	defer func() { r.service.hasRead(r.user, msgs) }()
-	err = r.service.inTurn(ctx, r.user, func(ctx context.Context) (err error) {
+	defer func() {
+		bytes := contentBytes(msgs)
+		s.reading.Use(r.user, bytes)
+		s.readingAll.Use("", bytes)
+	}()
+	err = r.service.inTurn(ctx, r.service.pageReads, r.user, func(ctx context.Context) (err error) {
 		msgs, err = r.service.cfg.history.After(ctx, r.channel, p, limit)
 		return err
 	})
@@ -153,7 +147,7 @@ func (r historyReader) after(ctx context.Context, p Place, limit Limit) (msgs []
 
 // last is the history's Last.
 func (r historyReader) last(ctx context.Context) (p Place, err error) {
-	err = r.service.inTurn(ctx, r.user, func(ctx context.Context) (err error) {
+	err = r.service.inTurn(ctx, r.service.pageReads, r.user, func(ctx context.Context) (err error) {
 		p, err = r.service.cfg.history.Last(ctx, r.channel)
 		return err
 	})
@@ -172,6 +166,9 @@ func (r historyReader) keptAfter(ctx context.Context, p Place) (Place, error) {
 	}
 	return msgs[0].Place, nil
 }
+
+// errDropped is that messages of a page are no longer kept that were when it began.
+var errDropped = errors.New("the history dropped messages while they were read")
 
 // historyPage is what of a channel goes out in one answer, oldest first and without a
 // hole in it. It is read in steps while it is sent.
@@ -223,7 +220,7 @@ func (p *historyPage) next(ctx context.Context) error {
 	case err != nil && !gone:
 		return err
 	case p.backward && (gone || len(msgs) == 0):
-		return fmt.Errorf("what follows %s was dropped meanwhile", FormatID(p.reader.channel, p.last))
+		return fmt.Errorf("%w: what follows %s", errDropped, FormatID(p.reader.channel, p.last))
 	case gone || len(msgs) == 0: // the page ends before a hole, or where the channel does
 		p.step, p.complete, p.more = nil, true, gone
 		return nil
@@ -281,7 +278,7 @@ func (p *historyPage) openBackward(ctx context.Context, q historyQuery) error {
 			return p.take(ctx, run.messages, p.limit())
 		}
 		// The oldest may have been dropped since it was looked at.
-		if err := p.next(ctx); err == nil || tries == 1 || ctx.Err() != nil {
+		if err := p.next(ctx); !errors.Is(err, errDropped) || tries == 1 {
 			return err
 		}
 	}

@@ -405,7 +405,7 @@ func (c *socket) afterInTurn(ctx context.Context, channel string, p Place, limit
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
-	err = c.service.inTurn(ctx, c.User().Name, func(ctx context.Context) (err error) {
+	err = c.service.inTurn(ctx, c.service.joinReads, c.User().Name, func(ctx context.Context) (err error) {
 		msgs, err = c.service.reads.after(ctx, channel, p, limit)
 		return err
 	})
@@ -475,7 +475,7 @@ func (c *socket) replay(channel string, from Place, last *Place, read reader) (t
 		if err != nil {
 			return from, true, err
 		}
-		c.service.hasRead(c.User().Name, msgs)
+		c.service.reading.Use(c.User().Name, contentBytes(msgs))
 		if len(msgs) == 0 {
 			if last != nil {
 				return from, true, errors.New("the history does not have what was delivered")
@@ -500,7 +500,7 @@ func (c *socket) replay(channel string, from Place, last *Place, read reader) (t
 // false when the socket is closing.
 func (c *socket) awaitReading() bool {
 	for !c.conn.Out().Closing() {
-		delay := c.service.readDelay(c.User().Name)
+		delay := c.service.reading.Delay(c.User().Name)
 		if delay == 0 {
 			return true
 		}

@@ -110,6 +110,8 @@ var broken = []struct {
 	{"hole", "PlacesAreContiguousUnderConcurrency", history(func(h chat.History) chat.History { return &hides{h, 100} })},
 	{"stored-twice", "PlacesAreContiguousWhenCallersGiveUp", history(func(h chat.History) chat.History { return &storesTwice{h} })},
 	{"one-too-many", "AfterReadsBack", history(func(h chat.History) chat.History { return &oneMore{h} })},
+	{"any-bytes", "AfterEndsWhereTheBytesDo", history(func(h chat.History) chat.History { return &anyBytes{h} })},
+	{"nothing-over-the-bytes", "AfterEndsWhereTheBytesDo", history(func(h chat.History) chat.History { return &neverOver{h} })},
 	{"nothing-is-gone", "AfterOfWhatIsUnknownIsGone", history(func(h chat.History) chat.History { return &neverGone{h} })},
 	{"empty-without-epoch", "LastOfAnEmptyChannel", history(func(h chat.History) chat.History { return &noEpoch{h} })},
 	{"shortens", "MessagesComeBackAsTheyWere", history(func(h chat.History) chat.History { return &shortens{h} })},
@@ -501,6 +503,27 @@ type oneMore struct{ chat.History }
 func (h *oneMore) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	limit.Count++
 	return h.History.After(ctx, channel, p, limit)
+}
+
+// anyBytes knows no bound of bytes.
+type anyBytes struct{ chat.History }
+
+func (h *anyBytes) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+	return h.History.After(ctx, channel, p, chat.Limit{Count: limit.Count})
+}
+
+// neverOver leaves out the message that reaches the bound of bytes, also the first.
+type neverOver struct{ chat.History }
+
+func (h *neverOver) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+	msgs, err := h.History.After(ctx, channel, p, limit)
+	bytes := 0
+	for i, m := range msgs {
+		if bytes += len(m.Content); limit.Bytes > 0 && bytes > limit.Bytes {
+			return msgs[:i], err
+		}
+	}
+	return msgs, err
 }
 
 // neverGone answers with what it has when it does not have what was asked.

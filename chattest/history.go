@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +30,7 @@ func TestHistory(t *testing.T, open func(t *testing.T) []chat.History) {
 		{"PlacesAreContiguousUnderConcurrency", testPlacesRace},
 		{"PlacesAreContiguousWhenCallersGiveUp", testPlacesGivenUp},
 		{"AfterReadsBack", testAfter},
+		{"AfterEndsWhereTheBytesDo", testAfterBytes},
 		{"AfterOfWhatIsUnknownIsGone", testAfterUnknown},
 		{"LastOfAnEmptyChannel", testLastEmpty},
 		{"MessagesComeBackAsTheyWere", testRoundTrip},
@@ -410,6 +412,67 @@ func testAfter(a archive) {
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				a.Errorf("%s (-want +got):\n%s", tt.name, diff)
+			}
+		}
+	}
+}
+
+// "No message follows those whose contents reach Bytes together"; "it returns the first
+// message that there is, whatever its size"; "a history may end sooner", but "an answer
+// that is short does not mean that nothing follows".
+func testAfterBytes(a archive) {
+	tests := []struct {
+		name  string
+		sizes []int
+		limit chat.Limit
+		most  int // how many may come at once, from the first on
+	}{
+		{"no bound", []int{10, 10, 10}, chat.Limit{Count: 10}, 3},
+		{"more than all", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 1 << 30}, 3},
+		{"just all", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 30}, 3},
+		{"a little more than two", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 21}, 3},
+		{"just two", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 20}, 2},
+		{"a little more than one", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 11}, 2},
+		{"less than one", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 1}, 1},
+		{"the count before the bytes", []int{10, 10, 10}, chat.Limit{Count: 1, Bytes: 25}, 1},
+		{"a large one first", []int{30000, 10, 10}, chat.Limit{Count: 10, Bytes: 100}, 1},
+		{"a large one behind", []int{10, 30000, 10}, chat.Limit{Count: 10, Bytes: 100}, 2},
+		{"large ones", []int{30000, 30000, 30000, 30000, 30000}, chat.Limit{Count: 1000, Bytes: 64 << 10}, 3},
+		{"many small ones", slices.Repeat([]int{10}, 300), chat.Limit{Count: 1000, Bytes: 2000}, 200},
+		{"large ones behind many small ones", append(slices.Repeat([]int{1}, 100), slices.Repeat([]int{30000}, 10)...), chat.Limit{Count: 1000, Bytes: 40000}, 102},
+	}
+	for i, tt := range tests {
+		channel := fmt.Sprint("c", i)
+		for n, size := range tt.sizes {
+			a.append(n, channel, strings.Repeat("x", size))
+		}
+		for node := range a.nodes {
+			var at chat.Place
+			var got []int
+			for {
+				msgs, err := a.at(node).After(a.Context(), channel, at, tt.limit)
+				if err != nil {
+					a.Fatalf("%s: After %v: %v", tt.name, at, err)
+				}
+				if len(msgs) == 0 {
+					break
+				}
+				a.wantFollow(at, msgs)
+				bytes := 0
+				for i, m := range msgs {
+					if i > 0 && tt.limit.Bytes > 0 && bytes >= tt.limit.Bytes {
+						a.Errorf("%s: after %v a message follows %d bytes", tt.name, at, bytes)
+					}
+					bytes += len(m.Content)
+					got = append(got, len(m.Content))
+				}
+				if at == (chat.Place{}) && len(msgs) > tt.most || len(msgs) > tt.limit.Count {
+					a.Errorf("%s: after %v are %d messages, want %d at most", tt.name, at, len(msgs), min(tt.most, tt.limit.Count))
+				}
+				at = msgs[len(msgs)-1].Place
+			}
+			if diff := cmp.Diff(tt.sizes, got); diff != "" {
+				a.Errorf("%s: sizes of what came (-want +got):\n%s", tt.name, diff)
 			}
 		}
 	}
