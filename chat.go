@@ -41,14 +41,19 @@ type Service struct {
 	logins loginLimits
 	posts  *throttle.Limiter // by user, of those who are no admins; or nil
 
-	counts   counters
-	window   *presence.Window
-	told     map[[2]string]bool // channel and user: this node announced the join to all
-	roster   *roster.Roster[*socket]
-	expiries *expiry.Queue[*socket]
-	sockets  *wsconn.Server
-	opening  *admission.Gate // of the sockets that are being opened
-	reads    *sharedReads    // of what sockets missed
+	counts     counters
+	window     *presence.Window
+	told       map[[2]string]bool // channel and user: this node announced the join to all
+	roster     *roster.Roster[*socket]
+	expiries   *expiry.Queue[*socket]
+	sockets    *wsconn.Server
+	opening    *admission.Gate  // of the sockets that are being opened
+	reads      *sharedReads     // of what sockets missed
+	pageReads  *admission.Turns // of the history, one step each
+	joinReads  *admission.Turns // likewise, for what commands missed
+	pages      *admission.Turns // of the history that are being sent
+	reading    *throttle.Meter  // of history, in bytes by user
+	readingAll *throttle.Meter  // likewise, of all pages as one
 }
 
 // New makes a service that takes tokens from auth. When auth is a
@@ -89,6 +94,11 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		Wait:      openingWait,
 	}, s.roster.Stopped())
 	s.reads = newSharedReads(cfg.history)
+	s.pageReads = newReadTurns(readsInAll, readsWaiting, pagesOfUser)
+	s.joinReads = newReadTurns(cfg.opening, waitingPlaces*cfg.opening, cfg.socketsPerUser)
+	s.pages = newPageTurns()
+	s.reading = throttle.NewMeter(userReadRate, userReadBurst)
+	s.readingAll = throttle.NewMeter(readRate, readBurst)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
 	if limit := cfg.commandRate; limit.perSecond > 0 {

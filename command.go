@@ -170,7 +170,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Place) error {
 	if since != nil {
 		recovered := since.Epoch == start.Epoch && since.Seq >= from.Seq
 		if recovered && since.Seq > start.Seq {
-			_, err := c.after(ctx, channel, *since, 1)
+			_, err := c.afterInTurn(ctx, channel, *since, Limit{Count: 1})
 			if err != nil && !errors.Is(err, ErrGone) {
 				return unavailable("reading what a socket missed", err)
 			}
@@ -194,7 +194,7 @@ func (c *socket) joinReplaying(cmd wire.Command, since Place) error {
 	out := c.conn.Out()
 	out.Cork()
 	defer out.Uncork()
-	start, recovered, err := c.catchUp(channel, since)
+	start, recovered, err := c.catchUp(channel, since, c.afterInTurn)
 	if err != nil {
 		return unavailable("joining a channel", err)
 	}
@@ -302,7 +302,7 @@ func (c *socket) refuse(ref wire.Ref, err error) {
 	kind, text := explain(err)
 	c.service.counts.refusedCommands.add(kind.code)
 	if kind.err == ErrUnavailable {
-		c.service.cfg.logger.Warn("a command failed", "session", c.Session(), "user", c.User().Name, "error", err)
+		c.service.cfg.logger.Log(context.Background(), level(err), "a command failed", "session", c.Session(), "user", c.User().Name, "error", err)
 	}
 	c.tell(wire.Error{Type: wire.TypeError, Ref: ref, Code: kind.code, Message: text})
 }

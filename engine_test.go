@@ -132,7 +132,7 @@ func (e *engine) compare(users []*user, history chat.History) {
 		}
 		all, known := kept[channel]
 		if !known {
-			if all, err = history.After(context.Background(), channel, chat.Place{}, 1<<20); err != nil {
+			if all, err = history.After(context.Background(), channel, chat.Place{}, chat.Limit{Count: 1 << 20}); err != nil {
 				return chat.Message{}, err
 			}
 			kept[channel] = all

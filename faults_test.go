@@ -72,7 +72,7 @@ func (f *faulty) Broadcast(ctx context.Context, m chat.Message) error {
 	return f.MemoryRegistry.Broadcast(ctx, m)
 }
 
-func (f *faulty) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (f *faulty) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	if f.after != nil {
 		if err := f.after(ctx); err != nil {
 			return nil, err
@@ -326,7 +326,7 @@ func TestNothingIsStoredThatCannotBeHandedOn(t *testing.T) {
 	if _, err := service.Broadcast(t.Context(), chat.Message{Content: "hello"}); !errors.Is(err, chat.ErrUnavailable) {
 		t.Errorf("Broadcast: %v, want %v", err, chat.ErrUnavailable)
 	}
-	stored, err := history.After(t.Context(), "", chat.Place{}, 10)
+	stored, err := history.After(t.Context(), "", chat.Place{}, chat.Limit{Count: 10})
 	if err != nil || len(stored) > 0 {
 		t.Errorf("stored %v, %v, want nothing", stored, err)
 	}

@@ -334,12 +334,19 @@ func remoteHost(r *http.Request) string {
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
+	answerJSON(w, status)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(body) // an error is the client's end
+}
+
+// answerJSON begins an answer whose body is JSON.
+func answerJSON(w http.ResponseWriter, status int) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // an error is the client's end
 }
 
 func refuseBody(w http.ResponseWriter, err error) {
@@ -366,7 +373,7 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 	case http.StatusServiceUnavailable:
 		level, wait := slog.LevelWarn, retryLater
 		switch {
-		case errors.Is(err, errBusy):
+		case errors.Is(err, errBusy), errors.Is(err, errReading):
 			level, wait = slog.LevelDebug, retryBusy()
 		case errors.Is(err, roster.ErrFull), errors.Is(err, roster.ErrDraining):
 			level = slog.LevelDebug // not a failure, and there may be very many

@@ -86,7 +86,7 @@ func (a *answered) Write(p []byte) (int, error) { return a.body.Write(p) }
 type historyRead struct {
 	channel string
 	after   Place
-	limit   int
+	limit   Limit
 }
 
 // sharedReads has sockets that missed the same messages share the reading of them.
@@ -106,7 +106,7 @@ func newSharedReads(h History) *sharedReads {
 }
 
 // after is the history's After. The messages are shared: the caller changes none.
-func (r *sharedReads) after(ctx context.Context, channel string, p Place, limit int) ([]Message, error) {
+func (r *sharedReads) after(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error) {
 	if r.shared == nil || strings.HasPrefix(channel, "@") { // a user has few sockets
 
 		return r.history.After(ctx, channel, p, limit)

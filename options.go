@@ -343,8 +343,8 @@ func WithBacklog(bytes int) Option {
 	return func(c *config) error { return positive(&c.backlog, "WithBacklog", bytes) }
 }
 
-// WithStallTimeout bounds how long a peer may take to read 64 KiB of its backlog;
-// then it is cut off. The default is [DefaultStallTimeout].
+// WithStallTimeout bounds how long a peer may take to read 64 KiB of its backlog, or of
+// a page of the history; then it is cut off. The default is [DefaultStallTimeout].
 func WithStallTimeout(d time.Duration) Option {
 	return func(c *config) error { return positive(&c.stall, "WithStallTimeout", d) }
 }

@@ -19,7 +19,7 @@ import (
 type Stats struct {
 	Sockets         int    `json:"sockets"`          // live now
 	Users           int    `json:"users"`            // who have sockets here now
-	BacklogBytes    int64  `json:"backlog_bytes"`    // waiting now for sockets that read slowly, or read ahead for them
+	BacklogBytes    int64  `json:"backlog_bytes"`    // waiting now for sockets and pages of the history that are read slowly, or read ahead for sockets
 	Accepted        uint64 `json:"accepted"`         // sockets
 	Refused         uint64 `json:"refused"`          // handshakes answered with an error
 	SlowClosed      uint64 `json:"slow_closed"`      // sockets closed because of their backlog

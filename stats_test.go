@@ -154,7 +154,7 @@ type (
 
 func (r registryOf) Connected(context.Context, string) ([]chat.Presence, error) { return nil, r.err }
 
-func (h historyOf) After(context.Context, string, chat.Place, int) ([]chat.Message, error) {
+func (h historyOf) After(context.Context, string, chat.Place, chat.Limit) ([]chat.Message, error) {
 	return nil, h.err
 }
 

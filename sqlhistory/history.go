@@ -178,10 +178,10 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 }
 
 // After implements [chat.History].
-func (h *History) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *History) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
-	c, msgs, err := h.read(ctx, channel, p, max(limit, 1))
+	c, msgs, err := h.read(ctx, channel, p, chat.Limit{Count: max(limit.Count, 1), Bytes: limit.Bytes})
 	if err != nil {
 		return nil, fmt.Errorf("sqlhistory: reading messages: %w", explain(err))
 	}
@@ -194,7 +194,7 @@ func (h *History) After(ctx context.Context, channel string, p chat.Place, limit
 			break
 		}
 	}
-	return msgs[:min(len(msgs), max(limit, 0))], err
+	return msgs[:min(len(msgs), max(limit.Count, 0))], err
 }
 
 // Last implements [chat.History].
@@ -272,13 +272,18 @@ func (c channelState) follows(p chat.Place, msgs []chat.Message) bool {
 	return msgs[0].Place.Seq == p.Seq+1
 }
 
-// read gets up to limit messages that follow p and are not too old, and the channel as
-// it was at that moment. Where p is not known they are the oldest.
-func (h *History) read(ctx context.Context, channel string, p chat.Place, limit int) (c channelState, msgs []chat.Message, err error) {
+// read gets messages that follow p and are not too old, within a limit, and the channel
+// as it was at that moment. Where p is not known they are the oldest.
+func (h *History) read(ctx context.Context, channel string, p chat.Place, limit chat.Limit) (c channelState, msgs []chat.Message, err error) {
 	err = h.ask(ctx, func() (s sighting, err error) {
 		c, msgs = channelState{}, nil
+		bytes := 0
+		most := int64(limit.Bytes)
+		if most <= 0 {
+			most = math.MaxInt64
+		}
 		rows, err := h.db.QueryContext(ctx, h.dialect.after(),
-			channel, p.Epoch, int64(min(p.Seq, math.MaxInt64)), h.cfg.age.Milliseconds(), int64(limit))
+			channel, p.Epoch, int64(min(p.Seq, math.MaxInt64)), h.cfg.age.Milliseconds(), int64(limit.Count), most)
 		if err != nil {
 			return s, err
 		}
@@ -298,6 +303,9 @@ func (h *History) read(ctx context.Context, channel string, p chat.Place, limit 
 					Channel: channel, Sender: sender.String, Content: content.String,
 					Time: time.UnixMilli(ms.Int64).UTC(),
 				})
+				if bytes += len(content.String); int64(bytes) >= most {
+					break // SQLite reads a row when it is asked for the next one
+				}
 			}
 		}
 		return s, rows.Err()

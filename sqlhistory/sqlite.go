@@ -237,7 +237,7 @@ func (d *sqlite) after() string {
 		LEFT JOIN chat_messages m ON m.channel = c.id
 			AND m.seq > max(c.gone, CASE WHEN c.epoch = $2 AND $3 <= c.last THEN $3 ELSE 0 END)
 			AND COALESCE(m.stored, m.ms) >= ` + d.now() + ` - $4
-		WHERE h.one = 1 ORDER BY m.seq LIMIT $5`
+		WHERE h.one = 1 AND $6 > 0 ORDER BY m.seq LIMIT $5`
 }
 
 // room fills some pages, and lets the ones of before go: they are what a message can

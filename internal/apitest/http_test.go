@@ -3,6 +3,7 @@ package apitest
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -50,6 +51,7 @@ func TestHTTP(t *testing.T) {
 	t.Run("without a login", func(t *testing.T) { askWithoutLogin(t, c) })
 	t.Run("logins fail", func(t *testing.T) { guessPasswords(t, c) })
 	t.Run("logins are too many", func(t *testing.T) { crowdLogin(t, c) })
+	t.Run("pages are too many", func(t *testing.T) { crowdHistory(t, c) })
 	t.Run("draining", func(t *testing.T) { askWhileDraining(t, c) })
 	t.Run("without Redis", func(t *testing.T) { askWithoutRedis(t, c) })
 	for _, missing := range c.unseen() {
@@ -261,6 +263,43 @@ func crowdLogin(t *testing.T, c *contract) {
 	c.want(t, d, request{method: "POST", path: "/login", kind: formType, body: "username=admin&password=x"}, 503)
 	d.Kill()
 	tries.Wait()
+}
+
+// hangingHistory does not answer as long as it is asked.
+type hangingHistory struct {
+	chat.History
+	asked chan struct{}
+}
+
+func (h *hangingHistory) After(ctx context.Context, _ string, _ chat.Place, _ chat.Limit) ([]chat.Message, error) {
+	h.asked <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// crowdHistory asks for more pages at once than a user may be sent.
+func crowdHistory(t *testing.T, c *contract) {
+	h := &hangingHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan struct{}, 100)}
+	d, signer := embedded(t, chat.WithHistory(h), chat.WithLogger(slog.New(slog.DiscardHandler)))
+	token, err := signer.Issue(chat.User{Name: "ana", Role: chat.RoleUser})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := request{method: "GET", path: "/messages", token: token.AccessToken}
+	ctx, giveUp := context.WithCancel(t.Context())
+	var pages sync.WaitGroup
+	for range 40 { // 4 are being sent, 28 wait
+		pages.Go(func() {
+			if resp, err := d.HTTP.Do(page.build(t, d.URL).WithContext(ctx)); err == nil {
+				resp.Body.Close()
+			}
+		})
+	}
+	<-h.asked
+	<-h.asked
+	c.want(t, d, page, 429)
+	giveUp()
+	pages.Wait()
 }
 
 func askWhileDraining(t *testing.T, c *contract) {
