@@ -98,7 +98,7 @@ type memoryChannel struct {
 
 type memoryEntry struct {
 	message Message
-	stored  time.Time // with the monotonic clock: later entries are never older
+	stored  time.Time // by the wall clock: the other one stands still in a suspended machine
 	channel *memoryChannel
 }
 
@@ -134,7 +134,7 @@ func (h *MemoryHistory) Append(_ context.Context, m Message) (Message, error) {
 	}
 	c.last.Seq++
 	m.Place = c.last
-	e := h.order.PushBack(&memoryEntry{m, time.Now(), c})
+	e := h.order.PushBack(&memoryEntry{m, time.Now().Round(0), c})
 	c.entries = append(c.entries, e)
 	h.bytes += weight(m)
 	if len(c.entries) > h.limits.Count {
@@ -192,7 +192,7 @@ func (h *MemoryHistory) beginEpoch() { h.epoch = h.base + strconv.FormatUint(h.f
 // expire drops what is too old. A message's age counts from Append, not from its
 // Time: messages are in the order of the one and only nearly in that of the other.
 func (h *MemoryHistory) expire() {
-	oldest := time.Now().Add(-h.limits.Age)
+	oldest := time.Now().Round(0).Add(-h.limits.Age)
 	for e := h.order.Front(); e != nil && e.Value.(*memoryEntry).stored.Before(oldest); e = h.order.Front() {
 		h.drop(e)
 	}
