@@ -31,7 +31,7 @@ const (
 	CloseTokenExpired CloseCode = 4001 // log in again
 	CloseDisconnected CloseCode = 4002 // by an admin: do not reconnect by yourself
 	CloseTooSlow      CloseCode = 4003 // the backlog passed its limit: reconnect and resume
-	CloseTooMany      CloseCode = 4004 // replaced, or too many sockets: do not reconnect by yourself
+	CloseTooMany      CloseCode = 4004 // replaced by a newer socket: do not reconnect by yourself
 	CloseTooFast      CloseCode = 4005 // commands or frames too fast: wait, then reconnect
 )
 

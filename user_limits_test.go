@@ -353,11 +353,12 @@ func TestSocketsOnAllNodesAreBoundedByUser(t *testing.T) {
 		if n := s.Stats().Sockets; n != 0 {
 			t.Errorf("%d sockets hold a place a second later, want none", n)
 		}
-		<-time.After(4 * time.Second)
+		<-time.After(time.Second)
 		(<-s.dialling("ana")).wantRefusedWith(t, http.StatusTooManyRequests)
 		if asked != 2 {
 			t.Errorf("the registry was asked %d times, want twice", asked)
 		}
+		synctest.Wait()
 		if st := s.Stats(); st.Accepted != 0 || st.RefusedBy["too_many"] != 4 {
 			t.Errorf("accepted %d, refused as too many %d, want 0 and 4", st.Accepted, st.RefusedBy["too_many"])
 		}

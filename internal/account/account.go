@@ -16,7 +16,7 @@ const (
 	window = 8
 	// crowdTime is how long a user who has too many sockets on all nodes is refused
 	// without another look.
-	crowdTime = 5 * time.Second
+	crowdTime = 2 * time.Second
 	// maxStrikes is what the count of refused commands stops at.
 	maxStrikes = 1 << 30
 )
@@ -228,7 +228,7 @@ func (a *Account) Closed() {
 }
 
 // Crowded notes that the user has as many sockets on all nodes as may be. Open refuses
-// another for five seconds, so that to ask all nodes anew costs a user that long.
+// another for two seconds, so that to ask all nodes anew costs a user that long.
 func (a *Account) Crowded(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

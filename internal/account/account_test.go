@@ -95,10 +95,10 @@ func TestSocketsAreBoundedByUser(t *testing.T) {
 		}
 		a.Closed()
 		a.Crowded(time.Now())
-		if wait, ok := a.Open(time.Now()); ok || wait != 5*time.Second {
-			t.Errorf("with too many elsewhere: %v, %v; want refused for 5s", wait, ok)
+		if wait, ok := a.Open(time.Now()); ok || wait != 2*time.Second {
+			t.Errorf("with too many elsewhere: %v, %v; want refused for 2s", wait, ok)
 		}
-		<-time.After(5 * time.Second)
+		<-time.After(2 * time.Second)
 		if !open() {
 			t.Error("refused for longer than was said")
 		}
