@@ -72,7 +72,7 @@ type memoryChannel struct {
 
 type memoryEntry struct {
 	message Message
-	stored  time.Time // with the monotonic clock: later entries are never older
+	stored  time.Time // by the wall clock: the other one stands still in a suspended machine
 	nth     uint64    // rising, and unlike stored never the same
 	channel *memoryChannel
 }
@@ -210,7 +210,7 @@ func (h *MemoryHistory) use(c *memoryChannel) {
 
 // keep adds a message to a channel.
 func (h *MemoryHistory) keep(c *memoryChannel, m Message) {
-	entry := &memoryEntry{message: m, stored: time.Now(), channel: c}
+	entry := &memoryEntry{message: m, stored: time.Now().Round(0), channel: c}
 	if newest := h.order.Back(); newest != nil {
 		entry.nth = newest.Value.(*memoryEntry).nth + 1
 	}
@@ -248,7 +248,7 @@ func (h *MemoryHistory) weigh(c *memoryChannel, bytes int) {
 // expire drops what is too old. A message's age counts from Append, not from its
 // Time: messages are in the order of the one and only nearly in that of the other.
 func (h *MemoryHistory) expire() {
-	oldest := time.Now().Add(-h.limits.Age)
+	oldest := time.Now().Round(0).Add(-h.limits.Age)
 	for e := h.order.Front(); e != nil; e = h.order.Front() {
 		entry := e.Value.(*memoryEntry)
 		if !entry.stored.Before(oldest) {

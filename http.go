@@ -141,21 +141,40 @@ func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
 
 // acceptSocket takes the connection over, or says why not while it can still be
 // answered.
-func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) error {
+func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err error) {
 	if !s.originAllowed(r) {
 		return wrapf(ErrForbidden, "pages of this origin may not connect")
 	}
-	notUpgrade := wsconn.Check(r)
-	if notUpgrade != nil && bearerToken(r) == "" {
+	notUpgrade, token := wsconn.Check(r), bearerToken(r)
+	if notUpgrade != nil && token == "" {
 		return notUpgrade
+	}
+	if wait := s.hasty.Wait(token, time.Now()); wait > 0 {
+		return &later{errTooOften, wait} // it need not be checked again
 	}
 	who, err := s.authenticate(r)
 	if err != nil {
 		return err
 	}
+	mine := s.accounts.Hold(who.User.Name)
+	release := mine.Release
+	defer func() { release() }() // also after a panic, as of a middleware's Hijack
+	who.User.Name = mine.Name()  // all sockets of the user share it
 	if notUpgrade != nil {
+		// A page asks so why its handshake was refused, which it is not told.
+		if err := s.wouldRefuse(mine); err != nil {
+			return err
+		}
 		return notUpgrade
 	}
+	if err := s.countHandshake(mine, token); err != nil {
+		return err
+	}
+	defer func() {
+		if errors.Is(err, ErrUnavailable) {
+			mine.Unconnect(time.Now())
+		}
+	}()
 	channels, resume, err := s.requestedChannels(r, who.User)
 	if err != nil {
 		return err
@@ -163,30 +182,38 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) error {
 	if err := s.roster.Room(); err != nil {
 		return unavailable("accepting a socket", err) // waiting is of no use
 	}
+	if wait, ok := mine.Open(time.Now()); !ok {
+		return tooManySockets(wait)
+	}
+	release = after(release, mine.Closed)
 	leave, err := s.enter(r.Context(), who.User.Name)
 	if err != nil {
 		return err
 	}
-	release := leave
-	defer func() { release() }() // also after a panic, as of a middleware's Hijack
+	release = after(release, leave)
 	// Reserved behind the gate: who waits takes no place from others.
 	if err := s.roster.Reserve(); err != nil {
 		return unavailable("accepting a socket", err)
 	}
-	release = func() {
-		leave()
-		s.roster.Release()
-	}
+	release = after(release, s.roster.Release)
 	header := w.Header()
 	conn, err := s.sockets.Accept(w, r)
 	if err != nil {
 		return err
 	}
-	c := newSocket(s, conn, who)
-	c.turnAway = s.refuseLate(conn, header)
-	release = func() {} // the socket owns both now
+	c := newSocket(s, conn, who, mine)
+	c.turnAway = s.refuseLate(conn, header, mine)
+	release = func() {} // the socket owns all of it now
 	c.start(channels, resume, leave)
 	return nil
+}
+
+// after returns what does the last first.
+func after(first, last func()) func() {
+	return func() {
+		last()
+		first()
+	}
 }
 
 // requestedChannels reads ?channel= and ?since=. An id that names no place in one
@@ -368,6 +395,8 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 	}
 	kind, detail := explain(err)
 	switch kind.status {
+	case http.StatusTooManyRequests:
+		setRetryAfter(w, waitAfter(err))
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	case http.StatusServiceUnavailable:
@@ -382,6 +411,14 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 		setRetryAfter(w, wait)
 	}
 	problem.Write(w, kind.status, detail)
+}
+
+// waitAfter is how long a client should wait that was refused with err.
+func waitAfter(err error) time.Duration {
+	if passes, ok := errors.AsType[*later](err); ok {
+		return passes.wait
+	}
+	return retryLater
 }
 
 func setRetryAfter(w http.ResponseWriter, wait time.Duration) {

@@ -161,12 +161,9 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		refuseBody(w, err)
 		return
 	}
-	if s.posts != nil && !who.User.Admin() {
-		if wait, ok := s.posts.Take(who.User.Name); !ok {
-			setRetryAfter(w, wait)
-			s.refuseRequest(w, r, wrapf(errTooFast, "commands too fast, wait"))
-			return
-		}
+	if err := s.countCommand(who.User); err != nil {
+		s.refuseRequest(w, r, err)
+		return
 	}
 	channel, err := channelOf(body.Channel)
 	if err != nil {

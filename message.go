@@ -38,8 +38,11 @@ var (
 	// ErrGone: a history no longer keeps what followed a place, or never knew it.
 	ErrGone = errors.New("chat: no longer kept")
 
-	// errTooFast is told to sockets alone.
-	errTooFast = errors.New("chat: too fast")
+	// These are for clients, not for callers from Go.
+
+	errTooFast  = errors.New("chat: too fast")         // commands
+	errTooOften = errors.New("chat: too often")        // handshakes
+	errTooMany  = errors.New("chat: too many sockets") // of a user
 )
 
 // User is who a token says somebody is. The zero User is nobody.
@@ -190,6 +193,14 @@ func unavailable(doing string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, doing, err)
 }
 
+// later is an error that passes: what failed may be tried again after the wait.
+type later struct {
+	error
+	wait time.Duration
+}
+
+func (l *later) Unwrap() error { return l.error }
+
 // kind is how an error is told to clients.
 type kind struct {
 	err    error
@@ -204,6 +215,8 @@ var kinds = []kind{
 	{ErrInvalid, http.StatusBadRequest, wire.CodeInvalid, "not valid"},
 	{ErrTooLarge, http.StatusRequestEntityTooLarge, wire.CodeTooLarge, "too large"},
 	{errTooFast, http.StatusTooManyRequests, wire.CodeRateLimited, "too fast"},
+	{errTooOften, http.StatusTooManyRequests, wire.CodeRateLimited, "this user connects too often, wait"},
+	{errTooMany, http.StatusTooManyRequests, wire.CodeRateLimited, "too many sockets for this user"},
 	{ErrNotJoined, http.StatusConflict, wire.CodeNotJoined, "channel not joined"},
 }
 

@@ -11,10 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/reto10/chat/internal/account"
 	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/lazyctx"
-	"github.com/reto10/chat/internal/throttle"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
 )
@@ -32,7 +32,7 @@ const (
 	CloseTokenExpired CloseCode = 4001 // log in again
 	CloseDisconnected CloseCode = 4002 // by an admin: do not reconnect by yourself
 	CloseTooSlow      CloseCode = 4003 // the backlog passed its limit: reconnect and resume
-	CloseTooMany      CloseCode = 4004 // replaced, or too many sockets: do not reconnect by yourself
+	CloseTooMany      CloseCode = 4004 // replaced by a newer socket: do not reconnect by yourself
 	CloseTooFast      CloseCode = 4005 // commands or frames too fast: wait, then reconnect
 )
 
@@ -60,14 +60,14 @@ type socket struct {
 	expiry   expiry.Slot // when the token ends
 	part     int         // of the roster
 
-	filter    filter         // of what the registry delivers
-	connected bool           // to the registry
-	replaying sync.WaitGroup // what was missed when it connected: joining and leaving wait for it
-	turnAway  func() bool    // answers the handshake with 503; nil: it is answered
+	account *account.Account // its user's, which it holds
+
+	filter    filter           // of what the registry delivers
+	connected bool             // to the registry
+	replaying sync.WaitGroup   // what was missed when it connected: joining and leaving wait for it
+	turnAway  func(error) bool // answers the handshake with an error; nil: it is answered
 
 	// Owned by who starts the socket, then by the goroutine that reads.
-	bucket        throttle.Bucket
-	strikes       int
 	own           Place          // see subscription.from, of the user's own channel
 	subscriptions []subscription // beside everyone's channel and its own
 	ahead         readAhead      // what was read of all of these before it is sent
@@ -81,10 +81,11 @@ type subscription struct {
 	from Place
 }
 
-func newSocket(s *Service, conn *wsconn.Conn, who Identity) *socket {
+func newSocket(s *Service, conn *wsconn.Conn, who Identity, of *account.Account) *socket {
 	c := &socket{
 		service:  s,
 		conn:     conn,
+		account:  of,
 		since:    time.Now().UTC(),
 		commands: strings.EqualFold(conn.Subprotocol(), subprotocol),
 	}
@@ -123,6 +124,9 @@ func (c *socket) Close(code CloseCode, reason string) { c.conn.Out().Close(int(c
 func (c *socket) Slot() *expiry.Slot { return &c.expiry }
 func (c *socket) Expire()            { c.Close(CloseTokenExpired, "the token expired") }
 
+// tokenExpired reports whether the token has expired, by the wall clock.
+func (c *socket) tokenExpired(now time.Time) bool { return !c.who.Load().Expires.After(now) }
+
 // Beat and Kill are for the roster.
 func (c *socket) Beat() { c.conn.Beat() }
 func (c *socket) Kill() { c.conn.Out().Kill() }
@@ -138,7 +142,7 @@ type resumption struct {
 // of being opened.
 func (c *socket) start(channels []string, resume resumption, leave func()) {
 	c.part = c.service.roster.Add(c)
-	c.service.expiries.Set(c, time.Until(c.who.Load().Expires))
+	c.service.expiries.Set(c, c.who.Load().Expires)
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
 	defer func() {
 		if leave != nil { // nothing is sent by a goroutine
@@ -182,6 +186,8 @@ func (c *socket) gone() bool {
 func (c *socket) Ended(cause error) {
 	s := c.service
 	defer s.roster.Release()
+	defer c.account.Release()
+	defer c.account.Closed()
 	defer c.recover()
 	c.replaying.Wait()
 	if c.connected {
@@ -218,8 +224,8 @@ func (c *socket) connect() bool {
 	}
 	if n > s.cfg.socketsPerUser {
 		if !s.cfg.replaceOldest {
-			s.counts.accepted.Add(1)
-			c.Close(CloseTooMany, "too many sockets for this user")
+			c.account.Crowded(time.Now())
+			c.refuseOpening(tooManySockets(0))
 		} else if _, err := s.cfg.registry.Close(ctx, c.User().Name, s.cfg.socketsPerUser, CloseTooMany, "replaced by a newer socket"); err != nil {
 			s.counts.failed(portRegistry, err)
 			c.fail("replacing a user's oldest socket", err)
@@ -234,7 +240,17 @@ func (c *socket) fail(doing string, err error) {
 	if !c.conn.Out().Closing() {
 		c.service.cfg.logger.Log(context.Background(), level(err), doing, "session", c.Session(), "error", err)
 	}
-	if c.turnAway == nil || !c.turnAway() {
+	c.refuseOpening(ErrUnavailable)
+}
+
+// refuseOpening answers the handshake with an error, or closes the socket where it is
+// answered already.
+func (c *socket) refuseOpening(err error) {
+	switch {
+	case c.turnAway != nil && c.turnAway(err):
+	case errors.Is(err, errTooMany):
+		c.Close(CloseTooMany, "too many sockets for this user")
+	default:
 		c.Close(CloseGoingAway, "unavailable, try again later")
 	}
 }

@@ -27,7 +27,7 @@ func noneOf(reasons []string, but map[string]uint64) map[string]uint64 {
 }
 
 var (
-	handshakeReasons = []string{"busy", "draining", "forbidden", "full", "invalid", "unauthenticated", "unavailable"}
+	handshakeReasons = []string{"busy", "draining", "forbidden", "full", "invalid", "too_many", "too_often", "unauthenticated", "unavailable"}
 	commandReasons   = []string{"forbidden", "invalid", "not_joined", "rate_limited", "too_large", "unavailable"}
 	noPortErrors     = map[string]chat.PortErrors{"authenticator": {}, "history": {}, "policy": {}, "registry": {}}
 )

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { leak.Main(m) }
 
 const wait = 5 * time.Second
 
-var limits = admission.Limits{Inside: 1, Waiting: 100, WaitingOf: 100, Wait: wait}
+var limits = admission.Limits{Inside: 1, InsideOf: 1, Waiting: 100, WaitingOf: 100, Wait: wait}
 
 func TestThoseBeyondTheBoundEnterInTheOrderInWhichTheyCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -38,11 +38,11 @@ func TestThoseBeyondTheBoundEnterInTheOrderInWhichTheyCame(t *testing.T) {
 				mu.Lock()
 				order = append(order, i)
 				mu.Unlock()
-				g.Leave()
+				g.Leave("ana")
 			})
 			synctest.Wait()
 		}
-		g.Leave()
+		g.Leave("ana")
 		waiting.Wait()
 		if !slices.IsSorted(order) || len(order) != 20 {
 			t.Errorf("entered in the order %v", order)
@@ -90,7 +90,7 @@ func TestWhoFindsNoRoomIsToldWhy(t *testing.T) {
 				if diff := cmp.Diff(tt.after, time.Since(began)); diff != "" {
 					t.Errorf("waited (-want +got):\n%s", diff)
 				}
-				g.Leave()
+				g.Leave("ana")
 			})
 		})
 	}
@@ -106,7 +106,7 @@ func TestNobodyEntersWhatIsStopped(t *testing.T) {
 
 func TestTooManyWhoWaitAreRefusedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := admission.New(admission.Limits{Inside: 1, Waiting: 3, WaitingOf: 2, Wait: wait}, nil)
+		g := admission.New(admission.Limits{Inside: 1, InsideOf: 1, Waiting: 3, WaitingOf: 2, Wait: wait}, nil)
 		var waiting sync.WaitGroup
 		enter := func(key string) (refused bool) {
 			done := make(chan error, 1)
@@ -131,7 +131,41 @@ func TestTooManyWhoWaitAreRefusedAtOnce(t *testing.T) {
 				t.Errorf("refused at once (-want +got):\n%s", diff)
 			}
 			waiting.Wait()
-			g.Leave()
+			g.Leave("first")
+		}
+	})
+}
+
+// One key does not fill the gate: others enter while many of it wait before them.
+func TestOneKeyDoesNotFillTheGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admission.New(admission.Limits{Inside: 4, InsideOf: 2, Waiting: 100, WaitingOf: 100, Wait: wait}, nil)
+		var mu sync.Mutex
+		var order []string
+		var all sync.WaitGroup
+		for _, key := range []string{"ana", "ana", "ana", "ana", "bob", "eve", "eve", "ana"} {
+			all.Go(func() {
+				if err := g.Enter(t.Context(), key); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, key)
+			})
+			synctest.Wait()
+		}
+		leave := func(key string) {
+			g.Leave(key)
+			synctest.Wait()
+		}
+		leave("bob") // lets in eve: ana has enough
+		leave("ana")
+		leave("ana")
+		leave("ana")
+		all.Wait()
+		want := []string{"ana", "ana", "bob", "eve", "eve", "ana", "ana", "ana"}
+		if diff := cmp.Diff(want, order); diff != "" {
+			t.Errorf("entered (-want +got):\n%s", diff)
 		}
 	})
 }

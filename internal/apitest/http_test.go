@@ -52,6 +52,7 @@ func TestHTTP(t *testing.T) {
 	t.Run("logins fail", func(t *testing.T) { guessPasswords(t, c) })
 	t.Run("logins are too many", func(t *testing.T) { crowdLogin(t, c) })
 	t.Run("pages are too many", func(t *testing.T) { crowdHistory(t, c) })
+	t.Run("connecting too often", func(t *testing.T) { connectTooOften(t, c) })
 	t.Run("draining", func(t *testing.T) { askWhileDraining(t, c) })
 	t.Run("without Redis", func(t *testing.T) { askWithoutRedis(t, c) })
 	for _, missing := range c.unseen() {
@@ -224,6 +225,18 @@ func embedded(t *testing.T, opts ...chat.Option) (*chatdtest.Process, *chat.HS25
 		server.Close()
 	})
 	return &chatdtest.Process{URL: server.URL, HTTP: server.Client()}, signer
+}
+
+// connectTooOften opens sockets, or tries to, more often than a user may.
+func connectTooOften(t *testing.T, c *contract) {
+	d, signer := embedded(t, chat.WithConnectRate(0.001, 1))
+	token, err := signer.Issue(chat.User{Name: "ana"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := request{method: "GET", path: "/ws/chat?channel=no+name", token: token.AccessToken, header: handshake()}
+	c.want(t, d, open, 400)
+	c.want(t, d, open, 429)
 }
 
 func guessPasswords(t *testing.T, c *contract) {

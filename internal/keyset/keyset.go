@@ -26,6 +26,10 @@ const (
 	// takes back is refused after this long at the latest.
 	Refresh = 5 * time.Minute
 
+	// look is how often it is looked whether that time has passed, by the wall clock:
+	// timers stand still while the machine is suspended.
+	look = 10 * time.Second
+
 	// A token with an unknown key makes for a fetch at once, as long as that
 	// happens seldom: this many times, then once each so long.
 	missBurst = 3
@@ -149,14 +153,21 @@ func (s *Set) refetch(ctx context.Context) error {
 // fetch fails the keys stay as they are.
 func (s *Set) keep(ctx context.Context) {
 	defer close(s.stopped)
-	ticker := time.NewTicker(Refresh)
+	ticker := time.NewTicker(look)
 	defer ticker.Stop()
+	now := func() time.Time { return time.Now().Round(0) }
+	due := now().Add(Refresh)
 	for {
 		var f *fetching
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			// The other case is a clock that was set back.
+			if left := due.Sub(now()); left > 0 && left <= Refresh {
+				continue
+			}
+			due = now().Add(Refresh)
 		case <-s.wanted:
 			s.mu.Lock()
 			f = s.waiting

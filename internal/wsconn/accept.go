@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -99,13 +100,18 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	return c, nil
 }
 
-// Refuse answers the handshake with an error after all, and ends the connection. It
-// reports false when the handshake was answered already, with what came first.
+// errRefused is why a connection ends that Refuse has answered.
+var errRefused = errors.New("wsconn: the handshake is refused")
+
+// Refuse answers the handshake with an error after all; Serve, which is called behind
+// it, ends the connection then. It reports false when the handshake was answered
+// already, with what came first.
 func (c *Conn) Refuse(resp *http.Response) bool {
 	var b bytes.Buffer
 	resp.Proto, resp.ProtoMajor, resp.ProtoMinor, resp.Close = "HTTP/1.1", 1, 1, true
 	_ = resp.Write(&b) // to memory
-	return c.out.Instead(b.Bytes())
+	c.refused = c.out.Instead(b.Bytes())
+	return c.refused
 }
 
 // negotiate is the server's subprotocol as the client wrote it, "" when it was
