@@ -21,16 +21,12 @@ const subprotocol = "chat.v1"
 func (c *Client) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	for again := false; ; again = true {
-		token, err := c.credentials.get(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s, err := c.shake(ctx, token)
-		if !isStatus(err, http.StatusUnauthorized) || again || !c.credentials.refused(token) {
-			return s, err
-		}
-	}
+	var s *session
+	err := c.credentials.with(ctx, func(token string) (err error) {
+		s, err = c.shake(ctx, token)
+		return err
+	})
+	return s, err
 }
 
 // shake does the handshake and takes the welcome.
