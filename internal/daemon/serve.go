@@ -82,6 +82,7 @@ func closeBackend(b Backend, signals <-chan os.Signal) error {
 type server struct {
 	log         *slog.Logger
 	drain       time.Duration
+	leaving     leaving
 	service     *chat.Service
 	parts       *assembly
 	checks      []Check
@@ -119,7 +120,8 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 	if cfg.page {
 		public = web.Handler(service)
 	}
-	s.main = hardened(accessLog(routes(public, s.ready), log, client), log)
+	s.leaving.delay = cfg.drainDelay
+	s.main = hardened(s.leaving.around(accessLog(routes(public, s.ready), log, client)), log)
 	s.main.TLSConfig = parts.tls
 	debug := http.NewServeMux()
 	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, args))
@@ -225,7 +227,7 @@ func (n notReady) Unwrap() error { return n.err }
 // ready says why no new clients should come, or nil. All parts are asked at once;
 // that one does not answer in time is an answer.
 func (s *server) ready(r *http.Request) error {
-	if s.service.Draining() {
+	if s.leaving.begun.Load() || s.service.Draining() {
 		return errDraining
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readyWithin)
@@ -273,7 +275,7 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 
 // stop drains, unless a second signal is faster.
 func (s *server) stop(ctx context.Context, signals <-chan os.Signal) error {
-	ctx, cancel := context.WithTimeout(ctx, s.drain)
+	ctx, cancel := context.WithTimeout(ctx, s.leaving.delay+s.drain)
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- s.shutDown(ctx) }()
@@ -295,10 +297,11 @@ func (s *server) stop(ctx context.Context, signals <-chan os.Signal) error {
 	}
 }
 
-// shutDown ends the sockets first, while HTTP still answers: 503 to who comes
+// shutDown waits for those who send clients here to look elsewhere. Then it ends the sockets first, while HTTP still answers: 503 to who comes
 // now, and red to who asks whether it should. HTTP has the last tenth of the time
 // for itself. Whatever is left when time is up is cut off, and that is an error.
 func (s *server) shutDown(ctx context.Context) error {
+	s.leaving.pause(ctx)
 	sockets, cancel := context.WithTimeout(ctx, s.drain-s.drain/10)
 	defer cancel()
 	err := errors.Join(
