@@ -37,6 +37,9 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 			}
 			nodes := []*chatdtest.Process{start(0), start(1)}
 			s := newSetup(t, addrs...)
+			if kind.name == "nginx" {
+				s.edits = []string{"error.log crit;", "error.log error;"} // for what it says of a failure
+			}
 			p := kind.start(t, s)
 			p.client = from(t, "127.0.0.1", s.roots)
 			chatdtest.Eventually(t, "the proxy to find a node", func() bool {
@@ -60,6 +63,9 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 			load.wait(5)
 			load.end()
 			load.check(t, nodes[0])
+			if t.Failed() {
+				t.Logf("the proxy says\n%s", p.errors())
+			}
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -88,6 +89,9 @@ type server struct {
 	checks      []Check
 	main, debug *http.Server
 	failed      chan error // the first of the listeners to
+
+	listeners []*lastCall // of main
+	accepting sync.WaitGroup
 }
 
 func newServer(cfg *config, parts *assembly, backend Backend, args []string, log *slog.Logger) (*server, error) {
@@ -188,10 +192,13 @@ func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err 
 	}
 	for _, l := range listeners {
 		bound.main = append(bound.main, l.Addr())
+		last := &lastCall{Listener: l}
+		s.listeners = append(s.listeners, last)
+		l = last
 		if s.parts.tls != nil {
-			go s.serve(func() error { return s.main.ServeTLS(l, "", "") })
+			s.accepting.Go(func() { s.serve(func() error { return s.main.ServeTLS(l, "", "") }) })
 		} else {
-			go s.serve(func() error { return s.main.Serve(l) })
+			s.accepting.Go(func() { s.serve(func() error { return s.main.Serve(l) }) })
 		}
 	}
 	for _, l := range debug {
@@ -304,11 +311,12 @@ func (s *server) shutDown(ctx context.Context) error {
 	s.leaving.pause(ctx)
 	sockets, cancel := context.WithTimeout(ctx, s.drain-s.drain/10)
 	defer cancel()
-	err := errors.Join(
-		s.service.Shutdown(sockets),
-		s.main.Shutdown(ctx),
-		s.debug.Shutdown(ctx),
-	)
+	err := s.service.Shutdown(sockets)
+	for _, l := range s.listeners {
+		l.end()
+	}
+	s.accepting.Wait() // main knows all that were accepted
+	err = errors.Join(err, s.main.Shutdown(ctx), s.debug.Shutdown(ctx))
 	if err != nil {
 		s.main.Close()
 		s.debug.Close()
