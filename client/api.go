@@ -214,16 +214,9 @@ func (a *API) login(ctx context.Context) (string, error) {
 func (a *API) call(ctx context.Context, method, path string, query url.Values, body, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
-	for again := false; ; again = true {
-		token, err := a.credentials.get(ctx)
-		if err != nil {
-			return err
-		}
-		err = a.send(ctx, method, path, query, token, body, answer)
-		if !isStatus(err, http.StatusUnauthorized) || again || !a.credentials.refused(token) {
-			return err
-		}
-	}
+	return a.credentials.with(ctx, func(token string) error {
+		return a.send(ctx, method, path, query, token, body, answer)
+	})
 }
 
 // errNoAnswer: a request may have been carried out, and no answer came.

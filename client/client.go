@@ -43,9 +43,11 @@ type Client struct {
 	ended    error      // why there will be none any more
 	changed  signal     // current or ended
 	queue    queue
-	behind   bool   // the queue was full: what comes is dropped until it is empty
-	arrived  signal // something in the queue, or ended
-	room     signal // something left the queue, or what was held
+	behind   bool     // the queue was full: what comes is dropped until it is empty
+	opening  *session // whose Connected waits in the queue for channels to be joined
+	dialling bool     // Dial has not returned: there is no consumer yet
+	arrived  signal   // something in the queue, or ended
+	room     signal   // something left the queue, or what was held
 }
 
 // channel is one that the client is in. Its fields are guarded by the client's lock.
@@ -60,10 +62,11 @@ type channel struct {
 	held     queue  // what came live meanwhile, within what [Client.holds] says
 }
 
-// Dial connects to a service and returns when it has been welcomed, or with the
-// error of that first try, which ctx bounds, and 30 seconds do. From then on it is connected, or
-// connecting again, until [Client.Close] or until it makes no sense any more; then
-// [Client.Events] says why, and so does every call.
+// Dial connects to a service and returns when it has been welcomed and is in its
+// channels, or with the error of that first try. ctx bounds the try; the handshake
+// has 30 seconds at the most. From then on it is connected, or connecting again, until
+// [Client.Close] or until it makes no sense any more; then [Client.Events] says why,
+// and so does every call.
 //
 // address is where the service is mounted, such as "https://localhost:8443" or
 // "https://example.com/chat". One of [WithLogin], [WithToken] and [WithTokenSource]
@@ -74,7 +77,7 @@ func Dial(ctx context.Context, address string, opts ...Option) (*Client, error) 
 		return nil, err
 	}
 	c := &Client{
-		API: api, done: make(chan struct{}), caughtUp: make(chan struct{}, 1),
+		API: api, done: make(chan struct{}), caughtUp: make(chan struct{}, 1), dialling: true,
 		queue: queue{maxEvents: api.cfg.maxEvents, maxBytes: api.cfg.maxBytes},
 	}
 	for _, name := range append([]string{"", ownUnknown}, api.cfg.channels...) {
@@ -87,8 +90,13 @@ func Dial(ctx context.Context, address string, opts ...Option) (*Client, error) 
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	ctx, c.stop = context.WithCancelCause(context.WithoutCancel(ctx))
-	go c.run(ctx, first)
+	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	c.stop = stop
+	go c.run(running, first)
+	if err := c.awaitJoined(ctx, first); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("client: %w", err)
+	}
 	return c, nil
 }
 
@@ -180,7 +188,7 @@ func (c *Client) next(ctx context.Context) (Event, error) {
 			return nil, ctx.Err()
 		case errors.Is(c.ended, ErrClosed):
 			return nil, c.ended
-		case len(c.queue.items) > 0:
+		case len(c.queue.items) > 0 && !c.queue.items[0].pending:
 			it := c.queue.pop()
 			c.room.raise()
 			if it.channel != nil {
@@ -295,7 +303,8 @@ func judge(err error) (least time.Duration, end bool) {
 		}
 		return min(status.RetryAfter, maxRetryAfter), false
 	}
-	return 0, errors.Is(err, ErrUnauthenticated)
+	// The last two answer the join of a channel that had no room in the address.
+	return 0, errors.Is(err, ErrUnauthenticated) || errors.Is(err, ErrForbidden) || errors.Is(err, ErrInvalid)
 }
 
 // lost tells the consumer, unless it was told already that the client is behind.
@@ -334,6 +343,7 @@ func (c *Client) fallBehind() {
 		return
 	}
 	c.behind = true
+	c.open()
 	c.release()
 	c.queue.push(item{event: Lost{Err: ErrBehind}})
 	c.arrived.raise()
@@ -367,6 +377,7 @@ func (c *Client) end(err error) {
 		return
 	}
 	c.ended, c.current = err, nil
+	c.open()
 	if errors.Is(err, ErrClosed) {
 		c.queue.clear()
 	}

@@ -370,8 +370,13 @@ func TestATokenThatEndsBeforeTheWelcome(t *testing.T) {
 	}
 }
 
-func TestARefusedTokenIsReplacedOnce(t *testing.T) {
-	for refusals, connected := range map[int32]int{1: 2, 2: 1} {
+// An old token that is refused is replaced at once, a fresh one a moment later, once.
+func TestARefusedTokenIsReplaced(t *testing.T) {
+	tests := map[int32]struct {
+		connected int
+		asked     int32
+	}{1: {2, 2}, 2: {2, 3}, 3: {1, 3}}
+	for refusals, tt := range tests {
 		t.Run(fmt.Sprint(refusals), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := servePipes(t, first(refusals, 1, answer(401)))
@@ -379,13 +384,49 @@ func TestARefusedTokenIsReplacedOnce(t *testing.T) {
 				c := dialPipes(t, s, client.WithTokenSource(src))
 				time.AfterFunc(time.Minute, s.pipes.cut)
 				o := during(t, 10*time.Minute, c)
-				if o.connected != connected || errors.Is(o.err, client.ErrUnauthenticated) != (connected == 1) {
+				if o.connected != tt.connected || errors.Is(o.err, client.ErrUnauthenticated) != (tt.connected == 1) {
 					t.Errorf("got %+v", o)
 				}
-				if n := src.calls.Load(); n != 2 {
+				if n := src.calls.Load(); n != tt.asked {
 					t.Errorf("the source was asked %d times", n)
 				}
 			})
 		})
 	}
+}
+
+// The issuer's clock is half a second ahead of the server's.
+func TestAFreshTokenThatIsRefusedHasAnotherChance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &source{t: t, ttl: time.Hour}
+		var got atomic.Int64 // when the last token was issued
+		behind := func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if time.Since(time.Unix(0, got.Load())) < 500*time.Millisecond {
+					answer(401)(w, r)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		}
+		s := servePipes(t, behind)
+		source := client.TokenSourceFunc(func(ctx context.Context) (string, error) {
+			got.Store(time.Now().UnixNano())
+			return src.Token(ctx)
+		})
+		c := dialPipes(t, s, client.WithTokenSource(source))
+		if n := src.calls.Load(); n != 2 {
+			t.Errorf("the source was asked %d times", n)
+		}
+		if c.Username() == "" {
+			t.Error("it is nobody")
+		}
+		api, err := client.New(s.url, client.WithHTTPClient(s.http), client.WithTokenSource(source))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := api.Messages(t.Context(), client.Query{}); err != nil {
+			t.Errorf("Messages: %v", err)
+		}
+	})
 }

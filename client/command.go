@@ -178,6 +178,11 @@ func (c *Client) joined(name, since string) {
 func (c *Client) left(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.drop(name)
+}
+
+// drop has the client in a channel no more. The lock is held.
+func (c *Client) drop(name string) {
 	if i := slices.IndexFunc(c.channels, func(ch *channel) bool { return ch.name == name }); i >= 2 {
 		c.channels[i].filling = false
 		c.channels = slices.Delete(c.channels, i, i+1)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -22,34 +21,18 @@ const subprotocol = "chat.v1"
 func (c *Client) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	for again := false; ; again = true {
-		token, err := c.credentials.get(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s, err := c.open(ctx, token)
-		if !isStatus(err, http.StatusUnauthorized) || again || !c.credentials.refused(token) {
-			return s, err
-		}
-	}
+	var s *session
+	err := c.credentials.with(ctx, func(token string) (err error) {
+		s, err = c.shake(ctx, token)
+		return err
+	})
+	return s, err
 }
 
-// open does the handshake and takes the welcome.
-func (c *Client) open(ctx context.Context, token string) (*session, error) {
+// shake does the handshake and takes the welcome.
+func (c *Client) shake(ctx context.Context, token string) (*session, error) {
 	channels, asked := c.whereToGoOn()
-	query := url.Values{}
-	for _, ch := range channels[2:] {
-		query.Add("channel", ch.name)
-	}
-	for _, id := range asked {
-		if id != "" {
-			query.Add("since", id)
-		}
-	}
-	address := c.cfg.base + "/ws/chat"
-	if len(query) > 0 {
-		address += "?" + query.Encode()
-	}
+	address, n := target(c.cfg.base+"/ws/chat", channels, asked)
 	dialer := wsconn.Dialer{HTTP: c.cfg.http, Subprotocol: subprotocol, ReadLimit: c.cfg.readLimit}
 	conn, err := dialer.Dial(ctx, address, http.Header{"Authorization": {"Bearer " + token}})
 	if answer, ok := errors.AsType[*wsconn.Answer](err); ok {
@@ -59,7 +42,7 @@ func (c *Client) open(ctx context.Context, token string) (*session, error) {
 		return nil, fmt.Errorf("connecting to %s: %w", c.cfg.base, err)
 	}
 	s := newSession(c, conn, token)
-	err = c.takeWelcome(ctx, s, channels, asked)
+	err = c.takeWelcome(ctx, s, channels, asked, n)
 	if err != nil {
 		if tokenEnded(err) {
 			c.credentials.refused(token) // it ended just now
@@ -90,8 +73,9 @@ func (c *Client) whereToGoOn() (channels []*channel, ids []string) {
 	return slices.Clone(c.channels), ids
 }
 
-// takeWelcome reads the welcome and sees what of what was asked for is given.
-func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channel, asked []string) error {
+// takeWelcome reads the welcome and sees what of what was asked for is given. The
+// address named the first n channels; the others are joined from here on.
+func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channel, asked []string, n int) error {
 	text, err := s.conn.Read(ctx)
 	if err != nil {
 		return fmt.Errorf("waiting for the welcome: %w", readError(err))
@@ -118,41 +102,55 @@ func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channe
 			channels[1].received, channels[1].handed = asked[i], asked[i]
 		}
 		channels, asked = slices.Delete(channels, i, i+1), slices.Delete(asked, i, i+1)
+		if i < n {
+			n--
+		}
 		c.channels = slices.DeleteFunc(c.channels, func(ch *channel) bool { return ch.name == own })
 	}
-	if len(w.Since) != len(channels) || slices.Contains(w.Since, "") {
-		return fmt.Errorf("%w: a welcome with %d ids for %d channels", ErrProtocol, len(w.Since), len(channels))
+	if len(w.Since) != n || slices.Contains(w.Since, "") {
+		return fmt.Errorf("%w: a welcome with %d ids for %d channels", ErrProtocol, len(w.Since), n)
 	}
 	c.user, c.failure = w.User, nil
 	channels[1].name = own
 	s.expiresIn = seconds(w.ExpiresIn)
 	c.credentials.lives(s.token, s.expiresIn)
-	resumed := false
-	for i, ch := range channels {
+	for i, ch := range channels[n:] {
+		s.unjoined = append(s.unjoined, &rejoin{ch, asked[n+i]})
+	}
+	s.unanswered = len(s.unjoined)
+	for i, ch := range channels[:n] {
 		switch {
 		case ch.received == "":
 			ch.received, ch.handed = w.Since[i], w.Since[i]
 		case asked[i] == "": // the consumer is behind
 		case w.Since[i] == asked[i], w.Recovered != nil && *w.Recovered:
-			resumed = true
+			s.resumed = true
 		default:
 			s.gaps = append(s.gaps, gap{ch, asked[i], w.Since[i]})
 		}
 	}
-	c.cfg.logger.Info("connected", "url", c.cfg.base, "user", printable(w.User), "session", printable(w.Session), "gaps", len(s.gaps))
-	c.tell(Connected{User: w.User, Role: w.Role, Session: w.Session, Resumed: resumed && len(s.gaps) == 0})
+	c.cfg.logger.Info("connected", "url", c.cfg.base, "user", printable(w.User), "session", printable(w.Session),
+		"gaps", len(s.gaps), "to join", len(s.unjoined))
+	s.gapped = len(s.gaps) > 0
+	c.greet(s, Connected{User: w.User, Role: w.Role, Session: w.Session, Resumed: s.resumed && !s.gapped})
 	if c.behind {
 		return nil // another connection will be asked, once the consumer has caught up
 	}
-	// These have room where Connected had: a limit must not keep them back for ever.
 	for _, g := range s.gaps {
-		if g.channel.told != g.after {
-			g.channel.told = g.after
-			c.queue.push(item{event: Gap{Channel: g.channel.name, After: g.after}})
-		}
-		g.channel.filling = true
+		c.tellGap(g)
 	}
 	return nil
+}
+
+// tellGap has what comes live behind a gap wait. The event has room where Connected
+// had: a limit must not keep it back for ever. The lock is held.
+func (c *Client) tellGap(g gap) {
+	if g.channel.told != g.after {
+		g.channel.told = g.after
+		c.queue.push(item{event: Gap{Channel: g.channel.name, After: g.after}})
+		c.arrived.raise()
+	}
+	g.channel.filling = true
 }
 
 // seconds is a duration that a server gives, which may be any number.

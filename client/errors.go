@@ -22,7 +22,7 @@ var (
 	// ErrNotFound: there is no such route; often the URL is not that of a service (404).
 	ErrNotFound = errors.New("client: not found")
 	// ErrTooLarge: the content is over the server's limit (413, code "too_large",
-	// close code 1009).
+	// close code 1009), or the request line or a header is over a proxy's (414, 431).
 	ErrTooLarge = errors.New("client: too large")
 	// ErrRateLimited: too many commands or tries, or the user connects too often or has
 	// too many sockets; wait before the next (429, code "rate_limited", close code
@@ -64,8 +64,11 @@ type StatusError struct {
 
 func (e *StatusError) Error() string {
 	text := http.StatusText(e.Status)
-	if e.Detail != "" {
+	switch {
+	case e.Detail != "":
 		text = e.Detail
+	case e.Status == http.StatusRequestURITooLong, e.Status == http.StatusRequestHeaderFieldsTooLarge:
+		text += ": the address or the token is longer than a proxy on the way takes"
 	}
 	return fmt.Sprintf("status %d: %s", e.Status, text)
 }
@@ -81,7 +84,7 @@ func (e *StatusError) Unwrap() error {
 		return ErrInvalid
 	case http.StatusNotFound:
 		return ErrNotFound
-	case http.StatusRequestEntityTooLarge:
+	case http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge:
 		return ErrTooLarge
 	case http.StatusTooManyRequests:
 		return ErrRateLimited

@@ -27,7 +27,13 @@ type gap struct {
 // came live meanwhile. It is a courtesy: that something is missing has been told.
 func (s *session) fill(ctx context.Context) {
 	c := s.client
-	for _, g := range s.gaps {
+	for {
+		var g gap
+		select {
+		case g = <-s.toFill:
+		case <-ctx.Done():
+			return
+		}
 		c.mu.Lock()
 		filling := g.channel.filling
 		c.mu.Unlock()

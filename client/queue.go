@@ -6,7 +6,8 @@ type item struct {
 	event   Event
 	channel *channel // nil where no channel is moved on
 	id      string
-	size    int // bytes of text
+	size    int  // bytes of text
+	pending bool // not to be consumed yet, nor what is behind it
 }
 
 // queue is items in order, within a limit. Whoever owns it has a lock.

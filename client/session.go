@@ -54,6 +54,17 @@ type session struct {
 	cause    error         // why, set before that
 	wanted   chan struct{} // somebody waits for an answer
 	paused   atomic.Bool   // reading waits for the consumer
+	joined   chan struct{} // closed when all channels are, or the connection has ended before
+	refilled chan struct{} // unjoined has one more
+	toFill   chan gap      // with room for those of all channels
+
+	// The client's lock guards what follows: channels that the address of the
+	// handshake had no room for.
+	unjoined   []*rejoin // of these, those whose join is to be sent
+	unanswered int       // of these, those that are neither joined nor left
+	resumed    bool      // some channel went on where it was
+	gapped     bool      // some could not
+	broken     error     // why the connection ended before all were joined
 
 	// mu guards what follows.
 	mu      sync.Mutex
@@ -67,6 +78,8 @@ type call struct {
 	cmd    wire.Command
 	answer chan answer // one, of one that comes
 	ref    uint64      // guarded by the session's lock
+	own    bool        // the session's, not a caller's: it joins the next of unjoined
+	rejoin *rejoin     // the one that it joins; set by write
 }
 
 type answer struct {
@@ -79,6 +92,7 @@ func newSession(c *Client, conn *wsconn.Client, token string) *session {
 		client: c, conn: conn, token: token, began: time.Now(),
 		commands: make(chan *call), shut: make(chan struct{}), written: make(chan struct{}),
 		done: make(chan struct{}), wanted: make(chan struct{}, 1),
+		joined: make(chan struct{}), refilled: make(chan struct{}, 1),
 		pending: make(map[uint64]*call),
 	}
 }
@@ -95,8 +109,15 @@ func (s *session) serve(ctx context.Context) error {
 	if !c.credentials.fixed {
 		rest.Go(func() { s.refresh(ctx) })
 	}
-	if len(s.gaps) > 0 {
+	s.toFill = make(chan gap, len(s.gaps)+len(s.unjoined))
+	for _, g := range s.gaps {
+		s.toFill <- g
+	}
+	if cap(s.toFill) > 0 {
 		rest.Go(func() { s.fill(ctx) })
+	}
+	if len(s.unjoined) > 0 {
+		rest.Go(func() { s.joinRest(ctx) })
 	}
 	c.attach(s)
 	err := s.read(ctx)
@@ -110,6 +131,13 @@ func (s *session) serve(ctx context.Context) error {
 	rest.Wait()
 	c.mu.Lock()
 	c.release()
+	if s.unanswered > 0 {
+		s.broken = err
+		close(s.joined)
+	}
+	if c.opening == s {
+		c.open()
+	}
 	c.mu.Unlock()
 	return err
 }
@@ -226,10 +254,11 @@ func (s *session) offer(ctx context.Context, name string, it item) {
 			c.enqueue(it)
 			return
 		}
-		if s.awaited() {
+		if s.awaited() || c.dialling {
 			c.fallBehind()
 			return
 		}
+		c.open() // or there never is any room
 		room := c.room.wait()
 		c.mu.Unlock()
 		if overdue == nil {
@@ -270,14 +299,19 @@ func (s *session) write(ctx context.Context, cancel context.CancelCauseFunc) {
 	for {
 		select {
 		case k := <-s.commands:
+			if s.answerHere(k) {
+				continue
+			}
 			s.mu.Lock()
 			s.last++
 			k.ref = s.last
 			s.pending[k.ref] = k
 			s.mu.Unlock()
-			select {
-			case s.wanted <- struct{}{}:
-			default:
+			if !k.own {
+				select {
+				case s.wanted <- struct{}{}:
+				default:
+				}
 			}
 			k.cmd.Ref = strconv.AppendUint(nil, k.ref, 10)
 			sending, stop := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
@@ -298,11 +332,16 @@ func (s *session) write(ctx context.Context, cancel context.CancelCauseFunc) {
 	}
 }
 
-// awaited reports whether a command waits for its answer.
+// awaited reports whether a caller's command waits for its answer.
 func (s *session) awaited() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.pending) > 0
+	for _, k := range s.pending {
+		if !k.own {
+			return true
+		}
+	}
+	return false
 }
 
 // settle hands an answer to who waits for it. What it changes is changed before
@@ -320,7 +359,11 @@ func (s *session) settle(ref wire.Ref, a answer) error {
 	if k == nil {
 		return nil
 	}
-	if a.err == nil {
+	var end error // what the connection cannot go on after
+	switch {
+	case k.rejoin != nil:
+		end = s.rejoined(k.rejoin, &a)
+	case a.err == nil:
 		switch k.cmd.Type {
 		case wire.TypeJoin:
 			if a.ack.Since == "" {
@@ -335,12 +378,14 @@ func (s *session) settle(ref wire.Ref, a answer) error {
 				a.err = fmt.Errorf("%w: an ack of a broadcast without id", ErrProtocol)
 			}
 		}
+	case k.cmd.Type == wire.TypeLeave && errors.Is(a.err, ErrNotJoined) && s.leaveUnjoined(*k.cmd.Channel):
+		a.err = nil
 	}
 	k.answer <- a
 	if errors.Is(a.err, ErrProtocol) {
 		return a.err
 	}
-	return nil
+	return end
 }
 
 // finish has nobody wait any more. A frame that the server did not bear is that of

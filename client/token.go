@@ -4,13 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
 )
 
-// tokenTime is how long a source may take for a token.
-const tokenTime = 30 * time.Second
+const (
+	// tokenTime is how long a source may take for a token.
+	tokenTime = 30 * time.Second
+	// freshTime is how long a token counts as just obtained. A server whose clock is
+	// behind that of the tokens' issuer may refuse such a one.
+	freshTime = 5 * time.Second
+	// freshWait is the least wait before the next token is tried then; a random part of
+	// it is added.
+	freshWait = time.Second
+)
 
 // TokenSource gives tokens. Token is called by one goroutine at a time: for the
 // first connection, ahead of the end of a token, and when one no longer holds; then
@@ -58,6 +68,7 @@ type credentials struct {
 	mu      sync.Mutex
 	token   string    // "" when another is needed
 	expires time.Time // by the wall clock; zero when that is not known
+	got     time.Time // when the source gave it
 }
 
 func newCredentials(source TokenSource, fixed bool) *credentials {
@@ -115,9 +126,43 @@ func (k *credentials) ask(ctx context.Context) (string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if token != k.token {
-		k.token, k.expires = token, time.Time{}
+		k.token, k.expires, k.got = token, time.Time{}, time.Now()
 	}
 	return token, nil
+}
+
+// with does something with a token, and again with another one when the server
+// refuses it with 401. A token that was just obtained may hold only a moment later,
+// where clocks differ: the next one has that moment, and is the last.
+func (k *credentials) with(ctx context.Context, do func(token string) error) error {
+	for waited := false; ; {
+		token, err := k.get(ctx)
+		if err != nil {
+			return err
+		}
+		fresh := k.isFresh()
+		err = do(token)
+		if !isStatus(err, http.StatusUnauthorized) || waited || !k.refused(token) {
+			return err
+		}
+		if !fresh {
+			continue
+		}
+		waited = true
+		if _, err := k.get(ctx); err != nil {
+			return err
+		}
+		if !sleep(ctx, freshWait+rand.N(freshWait)) {
+			return err
+		}
+	}
+}
+
+// isFresh reports whether the token in use was just obtained.
+func (k *credentials) isFresh() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return time.Since(k.got) < freshTime
 }
 
 // lives says for how long a token holds.

@@ -5,11 +5,13 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
@@ -63,7 +65,7 @@ func TestComposeHasThreeNodesThatDrainInTime(t *testing.T) {
 	for _, s := range all {
 		env := environment(s)
 		checkVariables(t, slices.Collect(maps.Keys(env)))
-		if s.Build.Dockerfile != "deploy/Dockerfile" || filepath.Base(s.Build.Context) == "deploy" {
+		if _, err := os.Stat(filepath.Join(s.Build.Context, s.Build.Dockerfile)); err != nil || s.Build.Dockerfile != "deploy/Dockerfile" {
 			t.Errorf("%s is built of %s in %s", s.Name, s.Build.Dockerfile, s.Build.Context)
 		}
 		if s.StopGracePeriod == nil || duration(t, s.StopGracePeriod.String()) <= duration(t, env["CHATD_DRAIN"]) {
@@ -75,7 +77,7 @@ func TestComposeHasThreeNodesThatDrainInTime(t *testing.T) {
 		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || s.Ulimits["nofile"].Single < 100_000 {
 			t.Errorf("%s: read-only %t, drops %v, files %v", s.Name, s.ReadOnly, s.CapDrop, s.Ulimits["nofile"])
 		}
-		checkMemory(t, env["GOMEMLIMIT"], int64(s.Deploy.Resources.Limits.MemoryBytes))
+		checkMemory(t, env["GOMEMLIMIT"], int64(s.MemLimit))
 		if len(s.Ports) > 0 {
 			t.Errorf("%s is reached past the proxy", s.Name)
 		}
@@ -139,5 +141,26 @@ func TestComposeNodesRun(t *testing.T) {
 	}
 	if strings.Contains(d.Logged(), chatdtest.Password) {
 		t.Error("a password is in the log")
+	}
+}
+
+// A service that takes all of the machine takes the others with it.
+func TestComposeBoundsEachService(t *testing.T) {
+	project := compose(t)
+	for _, name := range project.ServiceNames() {
+		if s := project.Services[name]; s.MemLimit < 256<<20 || s.MemLimit > 4<<30 || s.PidsLimit < 32 || s.PidsLimit > 4096 {
+			t.Errorf("%s: memory %d, processes %d", name, s.MemLimit, s.PidsLimit)
+		}
+	}
+	env := environment(nodes(project)[0])
+	kept := regexp.MustCompile(`keepalive_timeout (\S+);`).FindStringSubmatch(read(t, "nginx.conf"))
+	if kept == nil || duration(t, kept[1]) >= duration(t, env["CHATD_DRAIN_DELAY"]) {
+		t.Errorf("the proxy keeps connections for %v, a node serves on for %s", kept, env["CHATD_DRAIN_DELAY"])
+	}
+	for _, s := range nodes(project) {
+		stop := duration(t, s.StopGracePeriod.String())
+		if took := duration(t, env["CHATD_DRAIN"]) + duration(t, env["CHATD_DRAIN_DELAY"]); stop < took+5*time.Second {
+			t.Errorf("%s takes %v to end and is killed after %v", s.Name, took, stop)
+		}
 	}
 }

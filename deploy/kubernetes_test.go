@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
@@ -22,6 +23,7 @@ type manifests struct {
 	deployment appsv1.Deployment
 	service    corev1.Service
 	budget     policyv1.PodDisruptionBudget
+	network    networkingv1.NetworkPolicy
 }
 
 func kubernetes(t *testing.T) manifests {
@@ -33,9 +35,10 @@ func kubernetes(t *testing.T) manifests {
 			t.Fatal(err)
 		}
 		into, known := map[metav1.TypeMeta]any{
-			{Kind: "Deployment", APIVersion: "apps/v1"}:            &m.deployment,
-			{Kind: "Service", APIVersion: "v1"}:                    &m.service,
-			{Kind: "PodDisruptionBudget", APIVersion: "policy/v1"}: &m.budget,
+			{Kind: "Deployment", APIVersion: "apps/v1"}:                 &m.deployment,
+			{Kind: "Service", APIVersion: "v1"}:                         &m.service,
+			{Kind: "PodDisruptionBudget", APIVersion: "policy/v1"}:      &m.budget,
+			{Kind: "NetworkPolicy", APIVersion: "networking.k8s.io/v1"}: &m.network,
 		}[kind]
 		if !known {
 			t.Fatalf("an object that is not checked: %+v", kind)
@@ -44,7 +47,7 @@ func kubernetes(t *testing.T) manifests {
 			t.Fatalf("%s: %v", kind.Kind, err)
 		}
 	}
-	if m.deployment.Name == "" || m.service.Name == "" || m.budget.Name == "" {
+	if m.deployment.Name == "" || m.service.Name == "" || m.budget.Name == "" || m.network.Name == "" {
 		t.Fatal("an object is missing")
 	}
 	return m
@@ -68,6 +71,7 @@ func TestKubernetesSelectorsFindThePods(t *testing.T) {
 		"Deployment":          m.deployment.Spec.Selector.MatchLabels,
 		"Service":             m.service.Spec.Selector,
 		"PodDisruptionBudget": m.budget.Spec.Selector.MatchLabels,
+		"NetworkPolicy":       m.network.Spec.PodSelector.MatchLabels,
 		"spread":              m.pod().TopologySpreadConstraints[0].LabelSelector.MatchLabels,
 	} {
 		if len(selector) == 0 {
@@ -120,7 +124,12 @@ func TestKubernetesPortsAndProbesAreTheNodes(t *testing.T) {
 func TestKubernetesLeavesTimeToDrain(t *testing.T) {
 	m := kubernetes(t)
 	grace := time.Duration(*m.pod().TerminationGracePeriodSeconds) * time.Second
-	pause := time.Duration(m.container().Lifecycle.PreStop.Sleep.Seconds) * time.Second
+	pause := duration(t, m.env()["CHATD_DRAIN_DELAY"])
+	// By then the pod is red, and no endpoint of the Service any more.
+	probe := m.container().ReadinessProbe
+	if noticed := time.Duration(probe.PeriodSeconds+probe.TimeoutSeconds) * time.Second; pause < noticed {
+		t.Errorf("serves on for %v, which is noticed within %v", pause, noticed)
+	}
 	if drain := duration(t, m.env()["CHATD_DRAIN"]); grace < pause+drain+5*time.Second {
 		t.Errorf("waits %v, drains for %v and is killed after %v", pause, drain, grace)
 	}
@@ -141,6 +150,7 @@ func TestKubernetesGivesNoMoreThanIsNeeded(t *testing.T) {
 		"has no capabilities":          len(c.SecurityContext.Capabilities.Drop) == 1 && c.SecurityContext.Capabilities.Drop[0] == "ALL",
 		"asks for what it needs":       !c.Resources.Requests.Cpu().IsZero() && !c.Resources.Requests.Memory().IsZero(),
 		"has a limit on its memory":    !c.Resources.Limits.Memory().IsZero(),
+		"has a limit on its files":     !c.Resources.Limits.StorageEphemeral().IsZero(),
 	} {
 		if !ok {
 			t.Errorf("not so: it %s", what)
@@ -161,5 +171,57 @@ func TestKubernetesGivesNoMoreThanIsNeeded(t *testing.T) {
 	}
 	if pod.Volumes[0].Name != c.VolumeMounts[0].Name {
 		t.Errorf("%s is mounted, %s is there", c.VolumeMounts[0].Name, pod.Volumes[0].Name)
+	}
+}
+
+// Who is in a trusted network says where clients come from: it is the Ingress's alone,
+// which nobody knows but who deploys it. Other pods do not reach the nodes.
+func TestKubernetesTrustsAndReachesNoMoreThanIsNeeded(t *testing.T) {
+	m := kubernetes(t)
+	for _, v := range m.container().Env {
+		if v.Name != "CHATD_TRUSTED_PROXIES" {
+			continue
+		}
+		if v.Value != "" || v.ValueFrom == nil || v.ValueFrom.SecretKeyRef == nil || v.ValueFrom.SecretKeyRef.Key != "trusted-proxies" {
+			t.Errorf("trusts %q, %+v", v.Value, v.ValueFrom)
+		}
+	}
+	if !strings.Contains(read(t, "kubernetes.yaml"), "--from-literal=trusted-proxies=") {
+		t.Error("nothing says how to name the trusted proxies")
+	}
+	spec := m.network.Spec
+	if !slices.Equal(spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}) {
+		t.Errorf("the policy is for %v", spec.PolicyTypes)
+	}
+	reached := make(map[string]string)
+	for _, rule := range spec.Ingress {
+		for _, from := range rule.From {
+			if from.NamespaceSelector == nil || len(from.NamespaceSelector.MatchLabels) == 0 {
+				t.Errorf("from anywhere: %+v", from)
+				continue
+			}
+			for _, port := range rule.Ports {
+				reached[port.Port.String()] = from.NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"]
+			}
+		}
+		if len(rule.From) == 0 || len(rule.Ports) == 0 {
+			t.Errorf("a rule for all: %+v", rule)
+		}
+	}
+	if diff := cmp.Diff(map[string]string{"http": "ingress-nginx", "metrics": "monitoring"}, reached); diff != "" {
+		t.Errorf("namespaces by port (-want +got):\n%s", diff)
+	}
+	var out []string
+	for _, rule := range spec.Egress {
+		for _, port := range rule.Ports {
+			out = append(out, port.Port.String())
+		}
+		if len(rule.Ports) == 0 {
+			t.Errorf("a rule for all: %+v", rule)
+		}
+	}
+	slices.Sort(out)
+	if diff := cmp.Diff([]string{"53", "53", "5432", "6379"}, out); diff != "" {
+		t.Errorf("ports that are reached (-want +got):\n%s", diff)
 	}
 }

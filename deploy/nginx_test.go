@@ -31,6 +31,7 @@ func startNginx(t *testing.T, s setup) *proxy {
 		"worker_connections 32768;", "worker_connections 256;",
 		"timeout 75s", "timeout "+s.timeout,
 	)
+	conf = replace(t, conf, s.edits...)
 	path := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)

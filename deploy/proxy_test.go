@@ -44,6 +44,7 @@ type setup struct {
 	nodes     [3]string // host:port
 	timeout   string    // how long nothing may come from a node
 	cert, key string    // files
+	edits     []string  // of the configuration besides, in pairs
 	roots     *x509.CertPool
 }
 

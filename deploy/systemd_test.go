@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,17 @@ func settings(unit string) map[string][]string {
 		found[m[1]] = append(found[m[1]], m[2])
 	}
 	return found
+}
+
+// unitBytes reads a size as systemd does.
+func unitBytes(t *testing.T, size string) int64 {
+	t.Helper()
+	unit := map[byte]int64{'M': 1 << 20, 'G': 1 << 30}[size[len(size)-1]]
+	n, err := strconv.ParseInt(size[:len(size)-1], 10, 64)
+	if err != nil || unit == 0 {
+		t.Fatalf("a size of %q", size)
+	}
+	return n * unit
 }
 
 func TestTheUnitIsOneForSystemd(t *testing.T) {
@@ -59,6 +72,18 @@ func TestTheUnitFitsChatdCluster(t *testing.T) {
 	stop := duration(t, s["TimeoutStopSec"][0]+"s")
 	if drain := duration(t, env["CHATD_DRAIN"]); stop < drain+5*time.Second {
 		t.Errorf("drains for %v and is killed after %v", drain, stop)
+	}
+	for key, want := range map[string]string{
+		"Restart": "always", "RestartPreventExitStatus": "2", "LimitNOFILE": "200000", "MemorySwapMax": "0", "TasksMax": "512",
+	} {
+		if !slices.Equal(s[key], []string{want}) {
+			t.Errorf("%s=%s, want %s", key, s[key], want)
+		}
+	}
+	high, most := unitBytes(t, s["MemoryHigh"][0]), unitBytes(t, s["MemoryMax"][0])
+	checkMemory(t, env["GOMEMLIMIT"], most)
+	if high <= most/2 || high >= most {
+		t.Errorf("the kernel takes memory back from %d bytes on, of %d", high, most)
 	}
 	loaded := make(map[string]bool)
 	for _, line := range s["LoadCredential"] {

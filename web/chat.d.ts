@@ -52,6 +52,10 @@ export interface Page {
  * end of the one before, and when that was refused. A token is used for as long as
  * it holds, also to connect again.
  *
+ * One that is refused although it is new is followed by the next one, which is used
+ * a second or two after it was given, as clocks may differ; if that is refused too, the
+ * Chat ends.
+ *
  * It throws a ChatError of kind "unauthenticated" to say that there will be no
  * other token, which ends the Chat, as forbidden, invalid and not_found do; after
  * any other error it is asked again later.
@@ -68,7 +72,7 @@ export interface Options {
   token: string | TokenSource;
   /** Channels to be in from the start, beside everyone's and the user's own. */
   channels?: Iterable<string>;
-  /** Ids to resume from: `since` of an earlier Chat in the same `channels`. */
+  /** Ids to resume from: `since` of an earlier Chat in the same `channels`, both in its order. */
   since?: Iterable<string>;
   /** The first wait before it connects again is up to so many ms (500), each further one up to twice as many as the one before, but not more than maxDelay (30,000). */
   minDelay?: number;
@@ -83,7 +87,7 @@ export type State = "connecting" | "open" | "waiting" | "closed";
 
 /** What a Chat tells of, in order. */
 export interface ChatEventMap {
-  /** A socket is open. resumed: true: nothing was missed since the one before; false: a gap comes next; undefined: there was none before. */
+  /** A socket is open, and in all channels. resumed: true: nothing was missed since the one before; false: a gap comes next; undefined: there was none before. */
   open: CustomEvent<{ user: User; session: string; resumed?: boolean }>;
   /** Each message of a channel comes once, and in the channel's order. */
   message: CustomEvent<Message>;
@@ -133,7 +137,11 @@ export class ChatError extends Error {
  * A connection to the service. When it is lost it is made again, with growing waits,
  * and goes on where it was. It ends by close(), or with an error when there is no
  * use in going on: unauthenticated, disconnected, replaced, forbidden (a channel or
- * the page's origin), invalid (a channel's name), not_found (no service there).
+ * the page's origin), invalid (a channel's name), not_found (no service there),
+ * too_large (the token is longer than a proxy on the way takes).
+ *
+ * Channels that have no room in the address of the handshake, of 2 KiB, are joined
+ * behind it, about 15 a second.
  *
  * Promises are rejected with a ChatError, or with the reason of a signal that was
  * aborted. Whoever aborts what was sent already cannot know whether it is carried

@@ -36,6 +36,19 @@ const bodyLimit = 32 << 20;
 /** What may wait, in messages and characters, for those before it to be fetched. */
 const heldMessages = 10_000;
 const heldSize = 8 << 20;
+/** How long the address of a handshake may be with channels in it: nginx takes 8 KiB of a request line, others less. */
+const addressLimit = 2048;
+/**
+ * The channels that it has no room for are joined behind the welcome, so many at once
+ * and the others so many ms apart: services take 20 commands a second after 40.
+ * After a refusal it waits until all of these 40 are there again, then longer.
+ */
+const joinsAtOnce = 16;
+const joinEvery = second / 15;
+const refusedWait = 2 * second;
+const longestRefusedWait = 8 * second;
+/** A token is fresh for so long: a service whose clock is behind may refuse it. */
+const freshFor = 5 * second;
 /** What a source of tokens is not asked again after. */
 const hopeless = ["unauthenticated", "forbidden", "invalid", "not_found"];
 /** What a token needs to be to go by subprotocol (RFC 9110, section 5.6.2). */
@@ -93,6 +106,7 @@ export class Chat extends EventTarget {
   #held = { count: 0, size: 0 }; // of all channels
   #token; // the last one from the source, until it was refused or is due
   #due = Infinity; // when the next one has to be asked for, as Date.now() has it
+  #got = 0; // when it came, likewise
   #asking; // the promise of the source's answer
   #refused = false; // with the token before
   #allowed = false; // channels were looked at since the last connection
@@ -136,7 +150,8 @@ export class Chat extends EventTarget {
   }
 
   get since() {
-    return this.#channels.size ? [...this.#channels.values()].map(({ last, gap }) => gap?.after ?? last) : [...this.#first.since];
+    if (!this.#channels.size) return [...this.#first.since];
+    return [...this.#channels.values()].map(({ last, gap }) => gap?.after ?? last).filter(Boolean);
   }
 
   // What can be asked of the service.
@@ -221,10 +236,12 @@ export class Chat extends EventTarget {
     } catch (error) {
       return { error, final: hopeless.includes(error.kind), wait: seconds(error.retryAfter) };
     }
-    const target = this.#route("ws/chat", { channel: this.channels, since: this.#last() });
+    const { asked, unjoined } = this.#address();
+    const target = new URL(asked);
     target.protocol = target.protocol.replace("http", "ws");
     const connection = new Connection(this.#WebSocket, target, ["chat.v1", `bearer.${token}`],
       (event) => this.#receive(connection, event));
+    connection.unjoined = unjoined;
     const close = () => connection.end(closedError());
     signal.addEventListener("abort", close);
     const error = await connection.ended;
@@ -233,7 +250,22 @@ export class Chat extends EventTarget {
     clearTimeout(this.#refreshing);
     clearTimeout(this.#silence);
     if (signal.aborted) return { error };
-    return connection.opened ? { ...this.#whyEnded(error), lived: connection.lived } : this.#whyRefused(token, error);
+    return connection.opened ? { ...this.#whyEnded(error), lived: connection.lived } : this.#whyRefused(asked, token, error);
+  }
+
+  /**
+   * Where to connect to, with as many channels as there is room for, and the others.
+   * Ids are one for each channel, in order; of others nobody knows whose they are,
+   * and these go there all.
+   */
+  #address() {
+    const { channels } = this;
+    const since = this.#last();
+    const paired = since.length === channels.length + 2;
+    const at = (n) => this.#route("ws/chat", { channel: channels.slice(0, n), since: paired ? since.slice(0, n + 2) : since });
+    let n = channels.length;
+    while (n > 0 && (paired || !since.length) && at(n).href.length > addressLimit) n--;
+    return { asked: at(n), unjoined: channels.slice(n).map((channel, i) => ({ channel, since: paired ? since[n + 2 + i] : undefined })) };
   }
 
   #whyEnded(error) {
@@ -247,36 +279,35 @@ export class Chat extends EventTarget {
       case 4005:
         return { error, wait: tooFastWait };
     }
-    return { error, final: error.kind === "unauthenticated" };
+    return { error, final: error.kind === "unauthenticated" || error.refused === true };
   }
 
   /**
    * A browser does not tell how the handshake was answered. The same address asked
    * without one is 426 when all is well, and channels can be asked for one by one.
    */
-  async #whyRefused(token, error) {
-    const ask = (path, query) => request(this.#fetch, "GET", this.#route(path, query), { token, among: this.#requests }).catch((refusal) => refusal);
-    const refusal = await ask("ws/chat");
+  async #whyRefused(asked, token, error) {
+    const ask = (url) => request(this.#fetch, "GET", url, { token, among: this.#requests }).catch((refusal) => refusal);
+    const refusal = await ask(asked);
     switch (refusal.code) {
-      case 401: {
-        const final = this.#refused || typeof this.#source === "string";
-        this.#refused = true;
-        if (this.#token === token) this.#token = undefined;
-        return { error: refusal, final };
-      }
-      case 403:
-      case 404:
-      case 405:
-        return { error: refusal, final: true };
+      case 401:
+        return this.#whyUnauthenticated(token, refusal);
       case 400:
+        if (!refusal.explained) return { error: refusal, final: true }; // by something on the way
+        break;
       case 426:
         break;
+      case 408:
+      case 425:
+      case 429:
+        return { error: refusal, wait: seconds(refusal.retryAfter) };
       default:
-        if (refusal.code === 429 || refusal.code >= 500) return { error: refusal, wait: seconds(refusal.retryAfter) };
+        if (refusal.code >= 500) return { error: refusal, wait: seconds(refusal.retryAfter) };
+        if (refusal.code >= 400) return { error: refusal, final: true };
         return { error: refusal.kind === "network" ? refusal : error };
     }
     for (const channel of this.#allowed ? [] : this.channels) {
-      const { kind, code, message } = await ask("messages", { channel, limit: 1 });
+      const { kind, code, message } = await ask(this.#route("messages", { channel, limit: 1 }));
       if (code === 400 || code === 403) {
         return { error: new ChatError(kind, `channel ${channel}: ${message}`, { code }), final: true };
       }
@@ -285,11 +316,28 @@ export class Chat extends EventTarget {
     return { error };
   }
 
+  /**
+   * A token is refused. The next one has its chance a moment after it was made: where
+   * clocks differ it may hold only then.
+   */
+  async #whyUnauthenticated(token, error) {
+    if (this.#token === token) this.#token = undefined;
+    if (this.#refused || typeof this.#source === "string") return { error, final: true };
+    this.#refused = true;
+    try {
+      await this.#credential();
+    } catch (failure) {
+      return { error: failure, final: hopeless.includes(failure.kind), wait: seconds(failure.retryAfter) };
+    }
+    return { error, wait: aMoment() };
+  }
+
   /** Commands that were sent and not answered on a connection that has ended. */
   #lose(error) {
     let blamed = [1002, 1003, 1007, 1009].includes(error.code); // the oldest of them
     for (const command of [...this.#commands.values()].filter(({ sent }) => sent)) {
-      if (blamed) {
+      command.rejoin = undefined;
+      if (blamed || command.own) {
         command.fail(error);
       } else if (command.body.type === "broadcast") {
         command.fail(new ChatError("unconfirmed", "the connection ended before the answer came: the message may have been stored", { cause: error }));
@@ -359,6 +407,7 @@ export class Chat extends EventTarget {
       throw new ChatError("unauthenticated", "what the token source gave cannot be sent as a token");
     }
     this.#token = token;
+    this.#got = Date.now();
     this.#due = Infinity; // until the service says how long it holds
     return token;
   }
@@ -395,7 +444,7 @@ export class Chat extends EventTarget {
 
   // Commands and their answers.
 
-  #command(body, signal) {
+  #command(body, signal, own) {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       this.#notClosed();
@@ -408,6 +457,8 @@ export class Chat extends EventTarget {
         body: { ...body, ref },
         sent: false,
         aborted: false,
+        own, // of joinRest: called when the answer comes, which may be told later
+        rejoin: undefined, // the channel of before that it joins
         done: (ack) => { settled(); resolve(ack); },
         fail: (error) => { settled(); reject(error); },
       };
@@ -425,10 +476,46 @@ export class Chat extends EventTarget {
   #send(command) {
     if (!this.#connection || this.#connection.signal.aborted || command.sent) return;
     const { type, channel } = command.body;
+    const late = type === "join" || type === "leave" ? this.#connection.take(channel) : undefined;
+    if (late && type === "leave") return this.#leaveUnjoined(command);
     const again = type === "join" && this.#willBeIn(channel); // what came already is not to come again
-    this.#connection.send(again ? { ...command.body, since: undefined } : command.body);
+    if (late) this.#connection.send({ ...command.body, since: late.since });
+    else this.#connection.send(again ? { ...command.body, since: undefined } : command.body);
+    command.rejoin = late;
     command.sent = true;
     this.#listen();
+  }
+
+  /** Leaves a channel that this connection has not joined yet. */
+  #leaveUnjoined(command) {
+    const connection = this.#connection;
+    this.#release(connection, command.body.channel);
+    this.#channels.delete(command.body.channel);
+    command.done({});
+    connection.unanswered--;
+    if (connection.greeting && !connection.unanswered) this.#greet(connection);
+  }
+
+  /** Joins the channels that the address had no room for. */
+  async #joinRest(connection) {
+    let burst = joinsAtOnce, most = joinsAtOnce, every = joinEvery, wait = refusedWait;
+    while (this.#connection === connection && connection.unanswered) {
+      const answers = [];
+      while (this.#connection === connection && connection.unjoined.length && answers.length < most) {
+        if (burst > 0) burst--;
+        else await sleep(every, connection.signal);
+        const [next] = connection.unjoined;
+        if (this.#connection !== connection || !next) break;
+        answers.push(new Promise((resolve) => {
+          this.#command({ type: "join", channel: next.channel }, undefined, resolve).catch(resolve);
+        }));
+      }
+      const refused = (await Promise.all(answers)).some(({ code }) => code === "rate_limited");
+      if (!refused && answers.length) continue;
+      // Or a caller's own join is under way.
+      await sleep(refused ? wait * (1 + Math.random() / 5) : every, connection.signal);
+      if (refused) [burst, most, every, wait] = [0, Math.ceil(most / 2), Math.min(2 * every, second), Math.min(2 * wait, longestRefusedWait)];
+    }
   }
 
   /** Whether a channel is joined once all that was sent is carried out. */
@@ -461,12 +548,15 @@ export class Chat extends EventTarget {
     const command = this.#commands.get(event.ref);
     if (!command?.sent) return;
     if (event.type === "error") {
+      if (command.rejoin) this.#notRejoined(command.rejoin, event);
       command.fail(new ChatError(text(event.code, "an error without a code"), String(event.message)));
       return;
     }
     const { type, channel, since } = command.body;
     if (type === "broadcast") text(event.id, "an answer without an id");
-    if (type === "join" && !this.#channels.has(channel)) {
+    if (command.rejoin) {
+      this.#rejoined(command.rejoin, event);
+    } else if (type === "join" && !this.#channels.has(channel)) {
       this.#channels.set(channel, { last: text(event.since, "an answer without the id it starts from") });
       if (since !== undefined && event.recovered !== true) this.#gaps(this.#connection, [{ channel, after: since, until: event.since }]);
     }
@@ -477,6 +567,32 @@ export class Chat extends EventTarget {
     command.done(event);
   }
 
+  /** What came of the channel before follows the id that was given. */
+  #rejoined({ channel, since }, event) {
+    const known = this.#channels.get(channel);
+    const until = text(event.since, "an answer without the id it starts from");
+    if (!known) return;
+    if (since === undefined) {
+      known.last ??= until;
+    } else if (unrecovered(since, event)) {
+      this.#release(this.#connection, channel);
+      const after = known.last;
+      known.last = until;
+      this.#gaps(this.#connection, [{ channel, after, until }]);
+    }
+  }
+
+  /** As a handshake would be refused that had room for the channel. */
+  #notRejoined(late, { code, message }) {
+    if (code === "rate_limited") {
+      this.#connection.unjoined.push(late);
+      return;
+    }
+    const error = new ChatError(text(code, "an error without a code"), `channel ${late.channel}: ${message}`);
+    error.refused = code !== "unavailable";
+    this.#connection.end(error);
+  }
+
   // Events.
 
   #receive(connection, event) {
@@ -484,10 +600,34 @@ export class Chat extends EventTarget {
       if (event.type === "message") throw nonsense("a message before the welcome");
       return;
     }
+    if (event.type === "welcome") this.#welcome(connection, event);
+    else this.#receiveBehindWelcome(connection, event);
+    this.#listen();
+  }
+
+  /**
+   * Until the channels are joined that the address had no room for, it is not known
+   * whether all that was missed follows: what is to be told waits for that, within bounds.
+   */
+  #receiveBehindWelcome(connection, event) {
+    const command = event.type === "ack" || event.type === "error" ? this.#commands.get(event.ref) : undefined;
+    command?.own?.(event);
+    if (command?.rejoin && event.type === "ack") {
+      connection.unanswered--;
+      connection.missed ||= command.rejoin.since !== undefined && unrecovered(command.rejoin.since, event);
+    }
+    const { greeting } = connection;
+    if (greeting && event.type !== "error" && (event.type !== "ack" || ["join", "leave"].includes(command?.body.type))) {
+      greeting.held.push(event);
+      greeting.size += event.content?.length ?? 0;
+    } else {
+      this.#take(event);
+    }
+    if (greeting && (!connection.unanswered || greeting.held.length > heldMessages || greeting.size > heldSize)) this.#greet(connection);
+  }
+
+  #take(event) {
     switch (event.type) {
-      case "welcome":
-        this.#welcome(connection, event);
-        break;
       case "message":
         this.#message(toMessage(event));
         break;
@@ -502,13 +642,14 @@ export class Chat extends EventTarget {
         this.#answered(event);
         break;
     }
-    this.#listen();
   }
 
   #welcome(connection, { user, role, session, expires_in: expiresIn, since, recovered }) {
     const own = `@${text(user, "a welcome without a user")}`;
     text(role, "a welcome without a role");
-    const names = ["", own, ...this.channels.filter((name) => name !== own)];
+    const late = connection.unjoined = connection.unjoined.filter(({ channel }) => channel !== own);
+    const joined = this.channels.slice(0, this.channels.length - late.length);
+    const names = ["", own, ...joined.filter((name) => name !== own)];
     if (this.#connection || !Array.isArray(since) || since.length !== names.length) throw nonsense("a welcome that makes no sense");
     since.forEach((id) => text(id, "a welcome without ids"));
     if (this.#user && this.#user.username !== user) throw new ChatError("unauthenticated", "the token is another user's");
@@ -518,22 +659,44 @@ export class Chat extends EventTarget {
     names.forEach((channel, i) => {
       const gap = this.#channels.get(channel)?.gap; // that the connection before did not fill
       if (asked.length && recovered !== true && !asked.includes(since[i])) {
-        lost.push({ channel, after: gap?.after ?? (asked.length === names.length ? asked[i] : undefined), until: since[i] });
+        lost.push({ channel, after: gap?.after ?? (asked.length === names.length + late.length ? asked[i] : undefined), until: since[i] });
       } else if (gap) {
         lost.push({ channel, ...gap, told: true });
       }
     });
-    this.#channels = new Map(names.map((name, i) => [name, { last: since[i] }]));
+    for (const { channel } of late) {
+      const gap = this.#channels.get(channel)?.gap;
+      if (gap) lost.push({ channel, ...gap, told: true });
+    }
+    this.#channels = new Map([
+      ...names.map((name, i) => [name, { last: since[i] }]),
+      ...late.map(({ channel, since }) => [channel, { last: since }]),
+    ]);
     this.#held = { count: 0, size: 0 };
     this.#user = { username: user, role };
     this.#connection = connection;
-    this.#state = "open";
     this.#refused = this.#allowed = false;
     connection.welcomed();
+    connection.unanswered = late.length;
+    connection.greeting = { session, lost, resuming: asked.length > 0, held: [], size: 0 };
     this.#schedule(expiresIn);
     for (const command of this.#commands.values()) this.#send(command);
-    this.#tell("open", { user: this.user, session, resumed: asked.length ? lost.every(({ told }) => told) : undefined });
+    if (connection.unanswered) this.#joinRest(connection);
+    else if (connection.greeting) this.#greet(connection);
+  }
+
+  /** Tells that the chat is open, and what came meanwhile. */
+  #greet(connection) {
+    const { session, lost, resuming, held } = connection.greeting;
+    connection.greeting = undefined;
+    this.#state = "open";
+    const resumed = resuming ? !connection.missed && lost.every(({ told }) => told) : undefined;
+    this.#tell("open", { user: this.user, session, resumed });
     this.#gaps(connection, lost);
+    for (const event of held) {
+      if (this.#connection !== connection) return;
+      this.#take(event);
+    }
   }
 
   #message(message) {
@@ -648,15 +811,19 @@ export class Chat extends EventTarget {
   // HTTP.
 
   async #call(method, path, query, signal) {
-    for (let again = typeof this.#source === "function"; ; again = false) {
+    for (let pause = 0, again = typeof this.#source === "function"; ;) {
       signal?.throwIfAborted();
       const token = await abortable(this.#credential(), signal);
+      if (pause) await abortable(sleep(pause, this.#closing.signal), signal);
+      signal?.throwIfAborted();
       this.#notClosed();
+      const fresh = Date.now() - this.#got < freshFor;
       try {
         return await request(this.#fetch, method, this.#route(path, query), { token, signal, among: this.#requests });
       } catch (error) {
         if (!again || error.kind !== "unauthenticated") throw error;
         if (this.#token === token) this.#token = undefined;
+        if (fresh) [pause, again] = [aMoment(), false]; // as in #whyUnauthenticated, and once
       }
     }
   }
@@ -675,6 +842,11 @@ export class Chat extends EventTarget {
 /** One WebSocket, until its end, which is told once. */
 class Connection {
   opened = false; // the handshake was answered with 101
+  // Of the Chat: channels that the address had no room for.
+  unjoined = []; // those whose join is to be sent, with the ids to go on from
+  unanswered = 0; // those that are neither joined nor left
+  missed = false; // one could not go on
+  greeting; // what is told once all are joined
   ended; // promise of a ChatError
   #socket;
   #timer;
@@ -719,6 +891,12 @@ class Connection {
   get lived() { return this.#since ? Date.now() - this.#since : 0; }
 
   send(command) { this.#socket.send(JSON.stringify(command)); }
+
+  /** Takes a channel out of those that are to be joined. */
+  take(channel) {
+    const i = this.unjoined.findIndex((late) => late.channel === channel);
+    return i < 0 ? undefined : this.unjoined.splice(i, 1)[0];
+  }
 
   end(error) {
     if (this.#gone.signal.aborted) return;
@@ -808,11 +986,18 @@ async function readJSON(response) {
 /** What an answer that is an error (RFC 9457) says. */
 function refusal(what, response, problem) {
   const { status } = response;
-  const kinds = { 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "not_found", 413: "too_large", 429: "rate_limited" };
+  const kinds = {
+    401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "not_found", 408: "unavailable", 425: "unavailable",
+    413: "too_large", 414: "too_large", 431: "too_large", 429: "rate_limited",
+  };
   const kind = kinds[status] ?? (status < 500 ? "invalid" : "unavailable");
-  const detail = typeof problem?.detail === "string" ? problem.detail.slice(0, 500) : `${what} was answered with ${status}`;
+  const explained = typeof problem?.detail === "string";
+  const why = status === 414 || status === 431 ? ": the address or the token is longer than a proxy on the way takes" : "";
+  const detail = explained ? problem.detail.slice(0, 500) : `${what} was answered with ${status}${why}`;
   const retryAfter = Number.parseInt(response.headers.get("Retry-After"), 10);
-  return new ChatError(kind, detail, { code: status, retryAfter: retryAfter >= 0 ? retryAfter : undefined });
+  const error = new ChatError(kind, detail, { code: status, retryAfter: retryAfter >= 0 ? retryAfter : undefined });
+  Object.defineProperty(error, "explained", { value: explained }); // by the service, not by something on the way
+  return error;
 }
 
 /** An event in a frame. */
@@ -866,6 +1051,11 @@ const nonsense = (what) => new ChatError("protocol", what);
 const closedError = () => new ChatError("closed", "this chat was closed");
 /** What a service asks to wait, in ms; an hour is the most. */
 const seconds = (n = 0) => Math.min(n, 3600) * second;
+
+/** Whether the answer to a join says that not all behind an id came. */
+const unrecovered = (since, event) => event.recovered !== true && event.since !== since;
+/** 1 to 2 s. */
+const aMoment = () => second * (1 + Math.random());
 
 /** Different strings of an option. */
 function list(values, option) {

@@ -43,6 +43,7 @@ type config struct {
 	logLevel       slog.Level
 	logFormat      string
 	drain          time.Duration
+	drainDelay     time.Duration
 	storage        Storage
 	version        bool
 
@@ -87,6 +88,8 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"write logs as `text|json`")
 	cli.Var(flags, &c.drain, "drain", defaultDrain.String(), cli.ParsePositive,
 		"the `duration` that SIGTERM has to send everybody away")
+	cli.Var(flags, &c.drainDelay, "drain-delay", "0s", parseDelay,
+		"after SIGTERM serve as before for this `duration`, with /readyz red, so that a balancer that asks it sends nobody here by the time that -drain begins")
 	// Whatever is wrong with these two is found later: package flag would repeat
 	// them in its errors, and there may be a password in them.
 	flags.StringVar(&c.storage.Registry, "registry", InMemory,

@@ -42,6 +42,7 @@ func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
 		"log-level":       "WARN",
 		"log-format":      "json",
 		"drain":           "30s",
+		"drain-delay":     "3s",
 		"registry":        "redis://:password@localhost",
 		"history":         "postgres://localhost/chat",
 		"history-count":   "5000",
@@ -68,7 +69,7 @@ func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
 		debugAddr: "localhost:6060",
 		logLevel:  slog.LevelWarn,
 		logFormat: "json",
-		drain:     30 * time.Second,
+		drain:     30 * time.Second, drainDelay: 3 * time.Second,
 		storage: Storage{
 			Registry: "redis://:password@localhost", History: "postgres://localhost/chat",
 			Count: 5000, Age: 48 * time.Hour,

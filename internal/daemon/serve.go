@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -82,11 +83,15 @@ func closeBackend(b Backend, signals <-chan os.Signal) error {
 type server struct {
 	log         *slog.Logger
 	drain       time.Duration
+	leaving     leaving
 	service     *chat.Service
 	parts       *assembly
 	checks      []Check
 	main, debug *http.Server
 	failed      chan error // the first of the listeners to
+
+	listeners []*lastCall // of main
+	accepting sync.WaitGroup
 }
 
 func newServer(cfg *config, parts *assembly, backend Backend, args []string, log *slog.Logger) (*server, error) {
@@ -119,7 +124,8 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 	if cfg.page {
 		public = web.Handler(service)
 	}
-	s.main = hardened(accessLog(routes(public, s.ready), log, client), log)
+	s.leaving.delay = cfg.drainDelay
+	s.main = hardened(s.leaving.around(accessLog(routes(public, s.ready), log, client)), log)
 	s.main.TLSConfig = parts.tls
 	debug := http.NewServeMux()
 	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, args))
@@ -186,10 +192,13 @@ func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err 
 	}
 	for _, l := range listeners {
 		bound.main = append(bound.main, l.Addr())
+		last := &lastCall{Listener: l}
+		s.listeners = append(s.listeners, last)
+		l = last
 		if s.parts.tls != nil {
-			go s.serve(func() error { return s.main.ServeTLS(l, "", "") })
+			s.accepting.Go(func() { s.serve(func() error { return s.main.ServeTLS(l, "", "") }) })
 		} else {
-			go s.serve(func() error { return s.main.Serve(l) })
+			s.accepting.Go(func() { s.serve(func() error { return s.main.Serve(l) }) })
 		}
 	}
 	for _, l := range debug {
@@ -225,7 +234,7 @@ func (n notReady) Unwrap() error { return n.err }
 // ready says why no new clients should come, or nil. All parts are asked at once;
 // that one does not answer in time is an answer.
 func (s *server) ready(r *http.Request) error {
-	if s.service.Draining() {
+	if s.leaving.begun.Load() || s.service.Draining() {
 		return errDraining
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readyWithin)
@@ -273,7 +282,7 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 
 // stop drains, unless a second signal is faster.
 func (s *server) stop(ctx context.Context, signals <-chan os.Signal) error {
-	ctx, cancel := context.WithTimeout(ctx, s.drain)
+	ctx, cancel := context.WithTimeout(ctx, s.leaving.delay+s.drain)
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- s.shutDown(ctx) }()
@@ -295,17 +304,19 @@ func (s *server) stop(ctx context.Context, signals <-chan os.Signal) error {
 	}
 }
 
-// shutDown ends the sockets first, while HTTP still answers: 503 to who comes
+// shutDown waits for those who send clients here to look elsewhere. Then it ends the sockets first, while HTTP still answers: 503 to who comes
 // now, and red to who asks whether it should. HTTP has the last tenth of the time
 // for itself. Whatever is left when time is up is cut off, and that is an error.
 func (s *server) shutDown(ctx context.Context) error {
+	s.leaving.pause(ctx)
 	sockets, cancel := context.WithTimeout(ctx, s.drain-s.drain/10)
 	defer cancel()
-	err := errors.Join(
-		s.service.Shutdown(sockets),
-		s.main.Shutdown(ctx),
-		s.debug.Shutdown(ctx),
-	)
+	err := s.service.Shutdown(sockets)
+	for _, l := range s.listeners {
+		l.end()
+	}
+	s.accepting.Wait() // main knows all that were accepted
+	err = errors.Join(err, s.main.Shutdown(ctx), s.debug.Shutdown(ctx))
 	if err != nil {
 		s.main.Close()
 		s.debug.Close()

@@ -243,3 +243,49 @@ test("the token is in no address, and the password in the body alone", async (t)
   assert.equal((await rejection(ana.chat.messages())).code, 503);
   assert.ok(asked.length >= 5 && !asked.some((url) => /sesame|hunter2/.test(url)), `${asked}`);
 });
+
+test("a fresh token that is refused has another chance a moment later, once", async (t) => {
+  // The provider's clock is ahead of the service's: a token holds from a second on.
+  const made = new Map();
+  const service = await scripted(t, {
+    upgrade(request) {
+      const name = request.headers["sec-websocket-protocol"].match(/bearer\.(\w+)/)[1];
+      return Date.now() - made.get(name) < 800 ? [401] : undefined;
+    },
+    answer(request, response) {
+      response.writeHead(Date.now() - made.get(request.headers.authorization.slice("Bearer ".length)) < 800 ? 401 : 426).end();
+    },
+    socket(socket) { socket.send(welcome()); },
+  });
+  const source = counting((n) => { made.set(`t${n}`, Date.now()); return `t${n}`; });
+  const ana = open(t, service.url, { token: source });
+  await ana.nth("open");
+  assert.equal(source.asked, 2);
+  assert.deepEqual(ana.of("waiting").map(({ error, delay }) => [error.code, delay >= 1000 && delay <= 2500]), [[401, true]]);
+
+  const never = await scripted(t, { upgrade: () => [401], answer(request, response) { response.writeHead(401).end(); } });
+  const other = counting((n) => `t${n}`);
+  const { error } = await open(t, never.url, { token: other }).nth("close");
+  assert.deepEqual([error.kind, error.code, other.asked], ["unauthenticated", 401, 2]);
+});
+
+test("a request whose fresh token is refused is made again a moment later, once", async (t) => {
+  const made = [];
+  const refuse = { always: false };
+  const service = await scripted(t, {
+    socket(socket) { socket.send(welcome()); },
+    answer(request, response) {
+      const n = Number(request.headers.authorization.slice("Bearer t".length));
+      if (refuse.always || Date.now() - made[n] < 800) response.writeHead(401).end();
+      else response.end(JSON.stringify({ messages: [], more: false }));
+    },
+  });
+  const source = counting((n) => { made[n] = Date.now(); return `t${n}`; });
+  const ana = open(t, service.url, { token: source });
+  await ana.nth("open");
+  assert.deepEqual((await ana.chat.messages()).messages, []);
+  assert.equal(source.asked, 2);
+  refuse.always = true;
+  const { code } = await rejection(ana.chat.messages());
+  assert.deepEqual([code, source.asked], [401, 3]);
+});
