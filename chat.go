@@ -38,7 +38,7 @@ type Service struct {
 	login   LoginProvider // nil: no /login
 	handler http.Handler
 
-	logins loginLimits
+	logins *loginLimits
 	posts  *throttle.Limiter // by user, of those who are no admins; or nil
 
 	counts   counters

@@ -22,12 +22,17 @@ const (
 )
 
 func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
+	query, err := readQuery(r, "channel", "after", "before", "limit")
+	if err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
 	who, err := s.authenticate(r)
 	if err != nil {
 		s.refuseRequest(w, r, err)
 		return
 	}
-	q, err := parseHistoryQuery(r.URL.Query())
+	q, err := parseHistoryQuery(query)
 	if err == nil {
 		err = s.mayJoin(r.Context(), who.User, q.channel)
 	}
@@ -259,6 +264,10 @@ func fitting(msgs iter.Seq2[int, Message], limit int) (n int) {
 }
 
 func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
+	if _, err := readQuery(r); err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
 	who, err := s.authenticate(r)
 	if err != nil {
 		s.refuseRequest(w, r, err)

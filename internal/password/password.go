@@ -57,16 +57,16 @@ type user struct {
 // (empty, over [MaxLen] bytes, or with a NUL, which bcrypt would take for the
 // end) is refused at once, also whoever it is for.
 //
-// Checks wait for their turn until ctx ends; the error then wraps ctx's.
-// [ErrBusy] comes at once when too many wait already.
+// Checks wait for their turn until ctx ends; the error then wraps ctx's. [ErrBusy]
+// comes when too many wait, most of all of the network or the user that [From] names.
 func (u *Users) Check(ctx context.Context, name, password string) (role string, ok bool, err error) {
 	if !possible(password) {
 		return "", false, nil
 	}
-	if err := turns.acquire(ctx); err != nil {
+	if err := enter(ctx, name); err != nil {
 		return "", false, err
 	}
-	defer turns.release()
+	defer turns.Leave()
 
 	highest := u.cost
 	if highest == 0 {
@@ -96,10 +96,10 @@ func Hash(password string) (string, error) {
 	if !possible(password) {
 		return "", ErrPassword
 	}
-	if err := turns.acquire(context.Background()); err != nil {
+	if err := enter(context.Background(), ""); err != nil {
 		return "", err
 	}
-	defer turns.release()
+	defer turns.Leave()
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), DefaultCost)
 	if err != nil {
 		return "", fmt.Errorf("hashing a password: %w", err)
