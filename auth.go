@@ -100,6 +100,7 @@ type tokenConfig struct {
 	rules  token.Rules
 	ttl    time.Duration
 	client *http.Client
+	log    *slog.Logger
 
 	issues  bool // tokens are made
 	fetches bool // keys are fetched
@@ -108,6 +109,7 @@ type tokenConfig struct {
 func newTokenConfig(base tokenConfig, opts []TokenOption) (tokenConfig, error) {
 	base.rules.Role = defaultRoleClaim
 	base.ttl = DefaultTokenTTL
+	base.log = slog.Default()
 	for _, opt := range opts {
 		if opt == nil {
 			return tokenConfig{}, fmt.Errorf("%w: nil TokenOption", ErrInvalid)
@@ -189,6 +191,21 @@ func WithHTTPClient(client *http.Client) TokenOption {
 	}
 }
 
+// WithJWKSLogger sets who is told when the keys of a [JWKS] cannot be fetched any more,
+// at Warn, and when they can again, at Info. The default is [slog.Default].
+func WithJWKSLogger(l *slog.Logger) TokenOption {
+	return func(c *tokenConfig) error {
+		if !c.fetches {
+			return fmt.Errorf("%w: WithJWKSLogger: nothing is fetched here", ErrInvalid)
+		}
+		if l == nil {
+			return fmt.Errorf("%w: WithJWKSLogger: nil", ErrInvalid)
+		}
+		c.log = l
+		return nil
+	}
+}
+
 // authenticate is what all tokens go through: read strictly, its claims held
 // against the rules, its signature checked. Claims come first because they are
 // cheap: an old token must not make us ask anybody for an old key.
@@ -260,10 +277,10 @@ func (h *HS256) Format(f fmt.State, _ rune) { io.WriteString(f, "HS256(REDACTED)
 
 // Authenticate implements [Authenticator]. A token holds when it is one of
 // RFC 7519 in compact form, at most 8 KiB, signed with HS256 and this secret,
-// and its claims say so: "sub" a valid user name, "exp" ahead, "nbf" not, a role
-// of 1 to 128 printable bytes or none (a [RoleUser]'s), "iss" and "aud" as
-// configured. There is no tolerance for clocks that differ; "iat" is not
-// compared (RFC 7519 section 4.1.6). Every error wraps [ErrUnauthenticated].
+// and its claims say so: "sub" a valid user name, "exp" ahead, "nbf" by no more than 30
+// seconds, since its issuer's clock may be ahead of this one, a role of 1 to 128
+// printable bytes or none (a [RoleUser]'s), "iss" and "aud" as configured. "exp" has no
+// tolerance for clocks that differ; "iat" is not compared (RFC 7519 section 4.1.6). Every error wraps [ErrUnauthenticated].
 func (h *HS256) Authenticate(_ context.Context, s string) (Identity, error) {
 	return h.config.authenticate(s, func(t *token.JWS) error {
 		return t.Verify(jwa.HS256, h.secret)
@@ -336,7 +353,7 @@ func NewJWKS(ctx context.Context, url string, opts ...TokenOption) (*JWKS, error
 	if err != nil {
 		return nil, err
 	}
-	keys, err := keyset.Open(ctx, url, config.client)
+	keys, err := keyset.Open(ctx, url, config.client, config.log)
 	switch {
 	case errors.Is(err, keyset.ErrAddress):
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -355,9 +372,10 @@ func NewJWKS(ctx context.Context, url string, opts ...TokenOption) (*JWKS, error
 // for them until ctx ends: so a rotation is noticed without delay, but made-up
 // keys cannot turn us against the provider, since after a few fetches there is
 // one in ten seconds. Keys that the provider takes back are refused after five
-// minutes at the latest. While the provider cannot be reached, known keys go on,
-// and the error for an unknown one wraps [ErrUnavailable], not
-// [ErrUnauthenticated]: the token may be good.
+// minutes at the latest. While the provider cannot be reached, or answers without a key
+// that a token can be checked with, known keys go on, and the error for an unknown one
+// wraps [ErrUnavailable], not [ErrUnauthenticated]: the token may be good. It is asked
+// again after ten seconds, then less and less often.
 func (j *JWKS) Authenticate(ctx context.Context, s string) (Identity, error) {
 	return j.config.authenticate(s, func(t *token.JWS) error {
 		return j.keys.Verify(ctx, t)
