@@ -398,7 +398,9 @@ type Users struct {
 // Without a role it is [RoleUser]. Blank lines and lines that begin with # are
 // skipped; lines are at most 1,024 bytes and may end in CRLF. Names are as
 // [ValidUsername] says, without a colon, and come once; hashes are $2a$, $2b$ or
-// $2y$ with a cost of 4 to 16. The error wraps [ErrInvalid] or the reader's, and
+// $2y$ with a cost of 4 to 16. One of a password over 72 bytes cannot be told from
+// others: htpasswd cuts the password off, and here it is refused when it is used, with an
+// error that says so. [HashPassword] makes no such hash. The error wraps [ErrInvalid] or the reader's, and
 // names the line and what is wrong with it, but quotes nothing.
 func ParseUsers(r io.Reader) (*Users, error) {
 	u := new(Users)
@@ -421,7 +423,8 @@ func (u *Users) Load(r io.Reader) error {
 
 // Verify returns the user with this name and password. The error wraps
 // [ErrUnauthenticated] when there is none, with the same text and after the same
-// work whether or not there is such a user; it is [ErrBusy] when too many checks
+// work whether or not there is such a user; the text also says of a password over 72
+// bytes that nobody's has so many. It is [ErrBusy] when too many checks
 // wait already, and wraps [ErrUnavailable] and ctx's error when ctx ends first.
 // All checks of the process together run on half of the cores at the most.
 func (u *Users) Verify(ctx context.Context, username, secret string) (User, error) {
@@ -435,6 +438,8 @@ func (u *Users) Verify(ctx context.Context, username, secret string) (User, erro
 		return User{}, ErrBusy
 	case err != nil:
 		return User{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case !ok && secret != "" && password.Possible(secret) != nil: // for any user
+		return User{}, fmt.Errorf("%w: wrong user name or password: %w", ErrUnauthenticated, password.Possible(secret))
 	case !ok:
 		return User{}, fmt.Errorf("%w: wrong user name or password", ErrUnauthenticated)
 	case role == "":

@@ -187,7 +187,11 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, ErrUnauthenticated):
 		try.failed()
 		s.counts.refusedLogins.Add(1)
-		s.refuseRequest(w, r, wrapf(ErrUnauthenticated, "wrong username or password"))
+		detail := "wrong username or password"
+		if errors.Is(err, password.ErrPassword) { // the same for every user
+			detail += ": " + password.Possible(credentials.Password).Error()
+		}
+		s.refuseRequest(w, r, wrapf(ErrUnauthenticated, "%s", detail))
 		return
 	case err != nil:
 		try.neither()

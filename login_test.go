@@ -191,3 +191,33 @@ func TestAPageLocksNobodyOut(t *testing.T) {
 		}
 	})
 }
+
+// An entry of htpasswd is of the first 72 bytes of a longer password, and looks like any
+// other. Who logs in with the longer one is told why that does not work.
+func TestAPasswordOver72BytesIsToldSo(t *testing.T) {
+	long := strings.Repeat("x", 80)
+	hash, err := bcrypt.GenerateFromPassword([]byte(long[:72]), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serveLoginOf(t, "long:"+string(hash)+"\n", byTestAddr)
+	const want = "a password has 1 to 72 bytes, none of them NUL: this one has 80 bytes"
+	var answers []string
+	for _, user := range []string{"long", "ana", "nobody"} {
+		resp, body := s.request("POST", "/login", "", `{"username":"`+user+`","password":"`+long+`"}`)
+		wantProblem(t, resp, body, 401)
+		if !strings.Contains(body, want) || strings.Contains(body, long) {
+			t.Errorf("%s: %s, want %q in it", user, body, want)
+		}
+		answers = append(answers, body)
+	}
+	if answers[0] != answers[1] || answers[1] != answers[2] {
+		t.Errorf("the answers tell who has an account: %q", answers)
+	}
+	if resp := s.tryLogin("long", long[:72], ""); resp.StatusCode != 200 {
+		t.Errorf("with 72 bytes: %d, want 200", resp.StatusCode)
+	}
+	if _, err := chat.HashPassword(long); !strings.Contains(fmt.Sprint(err), want) {
+		t.Errorf("hashing it: %v, want %q", err, want)
+	}
+}
