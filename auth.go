@@ -421,6 +421,14 @@ func (u *Users) Load(r io.Reader) error {
 	return nil
 }
 
+// Len is how many users there are.
+func (u *Users) Len() int {
+	if users := u.current.Load(); users != nil {
+		return users.Len()
+	}
+	return 0
+}
+
 // Verify returns the user with this name and password. The error wraps
 // [ErrUnauthenticated] when there is none, with the same text and after the same
 // work whether or not there is such a user; the text also says of a password over 72

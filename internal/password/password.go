@@ -49,6 +49,9 @@ type user struct {
 	role string
 }
 
+// Len is how many users there are.
+func (u *Users) Len() int { return len(u.byName) }
+
 // Check reports whether password is that of the user of this name, and if so the
 // user's role ("" where the file gives none).
 //
