@@ -39,7 +39,7 @@ type Service struct {
 	login   LoginProvider // nil: no /login
 	handler http.Handler
 
-	logins   loginLimits
+	logins   *loginLimits
 	accounts *account.Table  // what is counted by user
 	hasty    *account.Tokens // of users who connect too often
 
@@ -49,13 +49,13 @@ type Service struct {
 	roster     *roster.Roster[*socket]
 	expiries   *expiry.Queue[*socket]
 	sockets    *wsconn.Server
-	opening    *admission.Gate  // of the sockets that are being opened
-	reads      *sharedReads     // of what sockets missed
-	pageReads  *admission.Turns // of the history, one step each
-	joinReads  *admission.Turns // likewise, for what commands missed
-	pages      *admission.Turns // of the history that are being sent
-	reading    *throttle.Meter  // of history, in bytes by user
-	readingAll *throttle.Meter  // likewise, of all pages as one
+	opening    *admission.Gate // of the sockets that are being opened
+	reads      *sharedReads    // of what sockets missed
+	pageReads  *admission.Gate // of the history, one step each
+	joinReads  *admission.Gate // likewise, for what commands missed
+	pages      *admission.Gate // of the history that are being sent
+	reading    *throttle.Meter // of history, in bytes by user
+	readingAll *throttle.Meter // likewise, of all pages as one
 }
 
 // New makes a service that takes tokens from auth. When auth is a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -393,6 +394,12 @@ func FuzzTokenExtraction(f *testing.F) {
 		w := httptest.NewRecorder()
 		service.ServeHTTP(w, r)
 
+		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil || len(r.URL.Query()["token"]) > 1 {
+			if w.Code != http.StatusBadRequest {
+				t.Errorf("status %d for the query %q", w.Code, r.URL.RawQuery)
+			}
+			return
+		}
 		some := strings.Contains(header+protocols+r.URL.Query().Get("token"), "GOOD") || strings.Contains(place(header+protocols)+r.URL.Query().Get("token"), good)
 		if w.Code == http.StatusOK && !some {
 			t.Errorf("let in with %q, %q, %q", header, protocols, query)

@@ -55,11 +55,11 @@ const (
 // too many waiting.
 var errReading = errors.New("too much of the history is being read")
 
-func newReadTurns(inAll, waiting, waitingOf int) *admission.Turns {
-	return admission.NewTurns(admission.TurnLimits{
+func newReadTurns(inAll, waiting, waitingOf int) *admission.Gate {
+	return admission.New(admission.Limits{
 		Inside: inAll, InsideOf: readsOfUser,
 		Waiting: waiting, WaitingOf: waitingOf, Wait: readsWait,
-	})
+	}, nil)
 }
 
 // historyQuery asks for messages of a channel behind a place, the zero Place for
@@ -111,7 +111,7 @@ type historyReader struct {
 }
 
 // inTurn has one reading of the history done in the user's turn.
-func (s *Service) inTurn(ctx context.Context, turns *admission.Turns, user string, read func(context.Context) error) error {
+func (s *Service) inTurn(ctx context.Context, turns *admission.Gate, user string, read func(context.Context) error) error {
 	if err := turns.Enter(ctx, user); err != nil {
 		return errors.Join(errReading, err)
 	}

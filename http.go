@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -124,6 +125,12 @@ func (s *Service) route(m methods) http.Handler {
 			problem.Write(w, http.StatusMethodNotAllowed, r.Method+" is not for this address")
 			return
 		}
+		if r.Method == http.MethodPost {
+			if err := s.checkPage(r); err != nil {
+				s.refuseRequest(w, r, err)
+				return
+			}
+		}
 		serve(w, r)
 	})
 }
@@ -144,6 +151,10 @@ func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
 func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err error) {
 	if !s.originAllowed(r) {
 		return wrapf(ErrForbidden, "pages of this origin may not connect")
+	}
+	query, err := readQuery(r)
+	if err != nil {
+		return err
 	}
 	notUpgrade, token := wsconn.Check(r), bearerToken(r)
 	if notUpgrade != nil && token == "" {
@@ -175,7 +186,7 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 			mine.Unconnect(time.Now())
 		}
 	}()
-	channels, resume, err := s.requestedChannels(r, who.User)
+	channels, resume, err := s.requestedChannels(r.Context(), query, who.User)
 	if err != nil {
 		return err
 	}
@@ -218,8 +229,7 @@ func after(first, last func()) func() {
 
 // requestedChannels reads ?channel= and ?since=. An id that names no place in one
 // of the socket's channels is one that is not known any more.
-func (s *Service) requestedChannels(r *http.Request, u User) (channels []string, resume resumption, err error) {
-	query := r.URL.Query()
+func (s *Service) requestedChannels(ctx context.Context, query url.Values, u User) (channels []string, resume resumption, err error) {
 	for _, channel := range query["channel"] {
 		if channel == "" || channel == OwnChannel(u.Name) || slices.Contains(channels, channel) {
 			continue
@@ -227,7 +237,7 @@ func (s *Service) requestedChannels(r *http.Request, u User) (channels []string,
 		if len(channels) == s.cfg.channelsPerSocket {
 			return nil, resume, wrapf(ErrInvalid, "a socket joins at most %d channels", s.cfg.channelsPerSocket)
 		}
-		if err := s.mayJoin(r.Context(), u, channel); err != nil {
+		if err := s.mayJoin(ctx, u, channel); err != nil {
 			return nil, resume, err
 		}
 		channels = append(channels, strings.Clone(channel)) // it would keep the whole request
@@ -253,11 +263,15 @@ func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
 		Connections int    `json:"connections"`
 		Since       string `json:"since"`
 	}
-	if _, err := s.authenticateAdmin(r); err != nil {
+	query, err := readQuery(r, "channel")
+	if err == nil {
+		_, err = s.authenticateAdmin(r)
+	}
+	if err != nil {
 		s.refuseRequest(w, r, err)
 		return
 	}
-	list, err := s.Connected(r.Context(), r.URL.Query().Get("channel"))
+	list, err := s.Connected(r.Context(), query.Get("channel"))
 	if err != nil {
 		s.refuseRequest(w, r, err)
 		return
@@ -273,7 +287,11 @@ func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) serveDisconnect(w http.ResponseWriter, r *http.Request) {
-	if _, err := s.authenticateAdmin(r); err != nil {
+	_, err := readQuery(r)
+	if err == nil {
+		_, err = s.authenticateAdmin(r)
+	}
+	if err != nil {
 		s.refuseRequest(w, r, err)
 		return
 	}
@@ -319,37 +337,6 @@ func bearerToken(r *http.Request) string {
 		}
 	}
 	return r.URL.Query().Get("token")
-}
-
-// originAllowed reports whether the page that sends r may: its origin is the
-// service's own, or an allowed one, or r is of no page.
-func (s *Service) originAllowed(r *http.Request) bool {
-	origins := r.Header.Values("Origin")
-	if len(origins) == 0 {
-		return true
-	}
-	u, err := url.Parse(strings.ToLower(origins[0]))
-	if len(origins) > 1 {
-		return false // RFC 6454, section 7.3: a browser sends one
-	}
-	if err == nil && u.Host != "" && withoutDefaultPort(u.Host, u.Scheme) == withoutDefaultPort(strings.ToLower(r.Host), u.Scheme) {
-		return true
-	}
-	for _, allowed := range s.cfg.origins {
-		scheme, domain, wild := strings.Cut(allowed, "://*.")
-		switch {
-		case allowed == "*", err == nil && allowed == u.Scheme+"://"+withoutDefaultPort(u.Host, u.Scheme):
-			return true
-		case wild && err == nil && scheme == u.Scheme && strings.HasSuffix(u.Host, "."+domain):
-			return true
-		}
-	}
-	return false
-}
-
-func withoutDefaultPort(host, scheme string) string {
-	port := map[string]string{"http": ":80", "https": ":443"}[scheme]
-	return strings.TrimSuffix(host, port)
 }
 
 func remoteHost(r *http.Request) string {

@@ -25,20 +25,25 @@ const (
 	pagesWait      = 2 * time.Second
 )
 
-func newPageTurns() *admission.Turns {
-	return admission.NewTurns(admission.TurnLimits{
+func newPageTurns() *admission.Gate {
+	return admission.New(admission.Limits{
 		Inside: pagesInAll, InsideOf: pagesOfUser,
 		Waiting: pagesWaiting, WaitingOf: pagesWaitingOf, Wait: pagesWait,
-	})
+	}, nil)
 }
 
 func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
+	query, err := readQuery(r, "channel", "after", "before", "limit")
+	if err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
 	who, err := s.authenticate(r)
 	if err != nil {
 		s.refuseRequest(w, r, err)
 		return
 	}
-	q, err := parseHistoryQuery(r.URL.Query())
+	q, err := parseHistoryQuery(query)
 	if err == nil {
 		err = s.mayJoin(r.Context(), who.User, q.channel)
 	}
@@ -148,6 +153,10 @@ func level(err error) slog.Level {
 }
 
 func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
+	if _, err := readQuery(r); err != nil {
+		s.refuseRequest(w, r, err)
+		return
+	}
 	who, err := s.authenticate(r)
 	if err != nil {
 		s.refuseRequest(w, r, err)

@@ -95,17 +95,36 @@ func ParseID(id string) (channel string, p Place, err error) {
 
 // ValidUsername reports whether name can be a user's: 1 to 128 bytes of
 // printable UTF-8 with no space at either end ("ana", "ana@example.com",
-// "auth0|123").
+// "auth0|123"). It has to show: marks alone are no name, and letters that look like
+// nothing or like a space are nowhere in one. "." and ".." are none, since a URL's path
+// goes on without them.
 func ValidUsername(name string) bool {
 	if len(name) < 1 || len(name) > 128 || !utf8.ValidString(name) || strings.TrimSpace(name) != name {
 		return false
 	}
+	if name == "." || name == ".." {
+		return false
+	}
+	shows := false
 	for _, r := range name {
-		if !unicode.IsPrint(r) {
+		if !unicode.IsPrint(r) || blank(r) {
 			return false
 		}
+		shows = shows || r != ' ' && !unicode.IsMark(r)
 	}
-	return true
+	return shows
+}
+
+// blank reports whether a rune that Go takes for a printable letter or symbol looks
+// like nothing or like a space: the fillers of Hangul, the empty Braille pattern, blank
+// hieroglyphs, an invisible note. Marks are not among them: they change what is before
+// them, as an emoji's variation selector does.
+func blank(r rune) bool {
+	switch r {
+	case '\u2800', '\U00013441', '\U00013442', '\U0001D159':
+		return true
+	}
+	return r > unicode.MaxLatin1 && !unicode.IsMark(r) && unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
 }
 
 // ValidChannel reports whether name can be a channel's: 1 to 128 of

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/reto10/chat/internal/account"
@@ -81,8 +79,9 @@ type config struct {
 	policy     Policy
 	logger     *slog.Logger
 	sparing    *sparinglog.Handler // of the logger
-	origins    []string
+	origins    allowedOrigins
 	clientAddr func(*http.Request) string
+	scheme     func(*http.Request) string
 
 	presence       PresenceAudience
 	presenceWindow time.Duration
@@ -109,6 +108,7 @@ func newConfig(opts []Option) (*config, error) {
 		policy:            DefaultPolicy{},
 		logger:            slog.Default(),
 		clientAddr:        remoteHost,
+		scheme:            func(*http.Request) string { return "" },
 		presenceWindow:    DefaultPresenceWindow,
 		presenceLimit:     DefaultPresenceLimit,
 		readLimit:         DefaultReadLimit,
@@ -219,21 +219,16 @@ func WithLogger(l *slog.Logger) Option {
 
 // WithOrigins allows browser pages of other origins than the service's own to
 // open sockets and to call the HTTP routes (CORS): "https://app.example.com",
-// "https://*.example.com" for any subdomain, or "*" for everyone's pages.
-// Requests without an Origin, which no browser page sends, are always allowed. By
-// default it is the service's own host alone. Given again it adds.
+// "https://*.example.com" for any subdomain, or "*" for everyone's pages. A host that
+// is not ASCII is written as browsers send it, as xn--…. Requests without an Origin,
+// which no browser page sends, are always allowed. By default it is the service's own
+// host alone. Given again it adds. An origin that no browser would send is an error.
 func WithOrigins(origins ...string) Option {
 	return func(c *config) error {
 		for _, o := range origins {
-			u, err := url.Parse(o)
-			if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil ||
-				strings.Contains(strings.TrimPrefix(u.Host, "*."), "*") || u.Host == "*.") {
-				return fmt.Errorf("WithOrigins: %q is not of the form https://host[:port]", o)
+			if err := c.origins.add(o); err != nil {
+				return fmt.Errorf("WithOrigins: %q: %w", o, err)
 			}
-			if o = strings.ToLower(o); o != "*" {
-				o = strings.ToLower(u.Scheme) + "://" + withoutDefaultPort(strings.ToLower(u.Host), strings.ToLower(u.Scheme))
-			}
-			c.origins = append(c.origins, o)
 		}
 		return nil
 	}
@@ -248,6 +243,21 @@ func WithClientAddr(fn func(*http.Request) string) Option {
 			return errors.New("WithClientAddr: nil")
 		}
 		c.clientAddr = fn
+		return nil
+	}
+}
+
+// WithRequestScheme says how a request came to a proxy that TLS ends at, "https" or
+// "http", and "" where that is not known: often it is in X-Forwarded-Proto. A page that
+// came over http is not of the origin of a service that is reached over https, and may
+// not connect. It is not asked about requests that came to this program over TLS. By
+// default it is not known, and pages of the service's host may connect either way.
+func WithRequestScheme(fn func(*http.Request) string) Option {
+	return func(c *config) error {
+		if fn == nil {
+			return errors.New("WithRequestScheme: nil")
+		}
+		c.scheme = fn
 		return nil
 	}
 }

@@ -97,6 +97,9 @@ func askEverything(t *testing.T, c *contract) {
 		{request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"admin","password":"x","more":1}`}, 400, true},
 		{request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"admin","password":null}`}, 400, true},
 		{request{method: "POST", path: "/login", kind: formType, body: "username=admin&password=x&more=1"}, 400, false},
+		{request{method: "POST", path: "/login?a;b", kind: jsonType, body: `{"username":"admin","password":"correct horse"}`}, 400, false},
+		{request{method: "POST", path: "/login", kind: "text/plain", body: `{"username":"admin","password":"correct horse"}`}, 415, true},
+		{request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"admin","password":"correct horse"}`, header: http.Header{"Origin": {badPage}}}, 403, false},
 		{request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"admin","password":` + bulk + `}`}, 413, false},
 		{request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"admin","password":"wrong"}`, header: http.Header{"Origin": {goodPage}}}, 401, false},
 
@@ -142,6 +145,8 @@ func askEverything(t *testing.T, c *contract) {
 		{request{method: "GET", path: "/messages?limit=few", token: user}, 400, true},
 		{request{method: "GET", path: "/messages?channel=dev&after=" + second, token: user}, 400, false},
 		{request{method: "GET", path: "/messages?before=&after=", token: user}, 400, false},
+		{request{method: "GET", path: "/messages?limit=1;x", token: user}, 400, false},
+		{request{method: "GET", path: "/messages?limit=1&limit=2", token: user}, 400, false},
 		{request{method: "GET", path: "/messages"}, 401, true},
 		{request{method: "GET", path: "/messages?channel=@admin", token: user}, 403, false},
 
@@ -150,6 +155,7 @@ func askEverything(t *testing.T, c *contract) {
 		{request{method: "POST", path: "/messages", token: admin, kind: jsonType, body: `{"content":"x","channel":"no/name"}`}, 400, true},
 		{request{method: "POST", path: "/messages", token: admin, kind: jsonType, body: `{"content":"x","more":1}`}, 400, true},
 		{request{method: "POST", path: "/messages", token: admin, kind: jsonType, body: `"x"`}, 400, true},
+		{request{method: "POST", path: "/messages", token: admin, kind: jsonType, body: `{"content":"x"}`, header: http.Header{"Origin": {badPage}}}, 403, false},
 		{request{method: "POST", path: "/messages", kind: jsonType, body: `{"content":"x"}`}, 401, true},
 		{request{method: "POST", path: "/messages", token: user, kind: jsonType, body: `{"content":"x"}`}, 403, false},
 		{request{method: "POST", path: "/messages", token: admin, kind: jsonType, body: `{"content":` + bulk + `}`}, 413, true},

@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,14 +48,24 @@ func randomPassword() string {
 	return strings.ToLower(rand.Text()[:16])
 }
 
-// loadUsers replaces users by those of a file, or on an error nothing.
+// loadUsers replaces users by those of a file, or on an error nothing. A file without
+// a user is one: it lets nobody in, and is what a program that writes it anew leaves for
+// a moment.
 func loadUsers(users *chat.Users, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("reading users: %w", err)
 	}
 	defer f.Close()
-	if err := users.Load(f); err != nil {
+	var text bytes.Buffer
+	loaded, err := chat.ParseUsers(io.TeeReader(f, &text))
+	if err == nil && loaded.Len() == 0 {
+		err = errors.New("there is no user in it")
+	}
+	if err == nil {
+		err = users.Load(&text)
+	}
+	if err != nil {
 		return fmt.Errorf("reading users from %s: %w", path, err)
 	}
 	return nil

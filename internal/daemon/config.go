@@ -79,7 +79,7 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 	flags.BoolVar(&c.pings, "pings", false,
 		"have heartbeats answered by clients rather than by their kernels, in whose place a proxy's may be; on with -plaintext unless it is -pings=false")
 	cli.Var(flags, &c.trustedProxies, "trusted-proxies", "", parsePrefixes,
-		"believe X-Forwarded-For when it comes from these comma-separated `networks` (CIDR) or addresses")
+		"believe X-Forwarded-For and X-Forwarded-Proto when they come from these comma-separated `networks` (CIDR) or addresses")
 	cli.Var(flags, &c.debugAddr, "debug-addr", "", parseAddr,
 		"serve /debug/vars over HTTP on `host:port`; not for strangers")
 	cli.Var(flags, &c.logLevel, "log-level", "info", parseLevel,

@@ -3,12 +3,15 @@ package daemon
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestRedactShowsWhatIsKnownToBeNoSecret(t *testing.T) {
@@ -133,4 +136,30 @@ func TestBrokenHandshakesAreForDebugging(t *testing.T) {
 		!strings.Contains(got, "oops") || strings.Count(got, "\n") != 1 {
 		t.Errorf("logged: %s", got)
 	}
+}
+
+// Strangers can have a line written for each request and each connection at debug
+// level: not more than the disk can take.
+func TestWhatStrangersCauseToBeLoggedIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := newLogger(&out, slog.LevelDebug, "text")
+		h := accessLog(http.NotFoundHandler(), log, clientAddr(nil))
+		server := serverLog(log)
+		for i := range 5000 {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", fmt.Sprintf("/login?%d", i), nil))
+			server.Printf("http: TLS handshake error from 192.0.2.1:%d: EOF", i)
+		}
+		log.Info("draining")
+		<-time.After(time.Second)
+		synctest.Wait()
+		if n := strings.Count(out.String(), "\n"); n > 2*debugASecond+3 {
+			t.Errorf("%d lines", n)
+		}
+		for _, want := range []string{"line=request count=4800", "line=\"serving connections\" count=4800", "msg=draining"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("no %s is logged", want)
+			}
+		}
+	})
 }

@@ -100,6 +100,7 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 		chat.WithLogger(log),
 		chat.WithOrigins(cfg.origins...),
 		chat.WithClientAddr(client),
+		chat.WithRequestScheme(requestScheme(cfg.trustedProxies)),
 		chat.WithHeartbeat(cfg.heartbeat),
 	}, backend.Options...)
 	if cfg.pings {

@@ -15,8 +15,8 @@ import (
 
 func TestKeysTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		turns := admission.NewTurns(admission.TurnLimits{Inside: 1, InsideOf: 1, Waiting: 100, WaitingOf: 100, Wait: wait})
-		if err := turns.Enter(t.Context(), "first"); err != nil {
+		g := admission.New(admission.Limits{Inside: 1, InsideOf: 1, Waiting: 100, WaitingOf: 100, Wait: wait}, nil)
+		if err := g.Enter(t.Context(), "first"); err != nil {
 			t.Fatal(err)
 		}
 		var mu sync.Mutex
@@ -24,17 +24,17 @@ func TestKeysTakeTurns(t *testing.T) {
 		var waiting sync.WaitGroup
 		for _, key := range []string{"ana", "ana", "ana", "ana", "bob", "eve", "eve"} {
 			waiting.Go(func() {
-				if err := turns.Enter(t.Context(), key); err != nil {
+				if err := g.Enter(t.Context(), key); err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
 				order = append(order, key)
 				mu.Unlock()
-				turns.Leave(key)
+				g.Leave(key)
 			})
 			synctest.Wait()
 		}
-		turns.Leave("first")
+		g.Leave("first")
 		waiting.Wait()
 		if diff := cmp.Diff([]string{"ana", "bob", "eve", "ana", "eve", "ana", "ana"}, order); diff != "" {
 			t.Errorf("entered (-want +got):\n%s", diff)
@@ -44,11 +44,11 @@ func TestKeysTakeTurns(t *testing.T) {
 
 func TestOneKeyHasNoMoreThanItsShareInside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		turns := admission.NewTurns(admission.TurnLimits{Inside: 3, InsideOf: 2, Waiting: 3, WaitingOf: 2, Wait: wait})
+		g := admission.New(admission.Limits{Inside: 3, InsideOf: 2, Waiting: 3, WaitingOf: 2, Wait: wait}, nil)
 		var waiting sync.WaitGroup
 		enter := func(key string) string {
 			done := make(chan error, 1)
-			waiting.Go(func() { done <- turns.Enter(t.Context(), key) })
+			waiting.Go(func() { done <- g.Enter(t.Context(), key) })
 			synctest.Wait()
 			select {
 			case err := <-done:
@@ -67,9 +67,9 @@ func TestOneKeyHasNoMoreThanItsShareInside(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			waiting.Wait() // until those that wait give up
-			turns.Leave("ana")
-			turns.Leave("ana")
-			turns.Leave("bob")
+			g.Leave("ana")
+			g.Leave("ana")
+			g.Leave("bob")
 		}
 	})
 }
@@ -88,8 +88,8 @@ func TestWhoWaitsForATurnInVainIsToldWhy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				turns := admission.NewTurns(admission.TurnLimits{Inside: 1, InsideOf: 1, Waiting: 9, WaitingOf: 9, Wait: wait})
-				if err := turns.Enter(t.Context(), "ana"); err != nil {
+				g := admission.New(admission.Limits{Inside: 1, InsideOf: 1, Waiting: 9, WaitingOf: 9, Wait: wait}, nil)
+				if err := g.Enter(t.Context(), "ana"); err != nil {
 					t.Fatal(err)
 				}
 				ctx, leave := context.WithCancelCause(t.Context())
@@ -98,7 +98,7 @@ func TestWhoWaitsForATurnInVainIsToldWhy(t *testing.T) {
 					time.AfterFunc(tt.leaves, func() { leave(gone) })
 				}
 				began := time.Now()
-				err := turns.Enter(ctx, tt.key)
+				err := g.Enter(ctx, tt.key)
 				if errors.Is(err, context.Canceled) {
 					err = context.Cause(ctx)
 				}
@@ -108,8 +108,8 @@ func TestWhoWaitsForATurnInVainIsToldWhy(t *testing.T) {
 				if diff := cmp.Diff(tt.after, time.Since(began)); diff != "" {
 					t.Errorf("waited (-want +got):\n%s", diff)
 				}
-				turns.Leave("ana")
-				if err := turns.Enter(t.Context(), tt.key); err != nil {
+				g.Leave("ana")
+				if err := g.Enter(t.Context(), tt.key); err != nil {
 					t.Errorf("then: %v", err)
 				}
 			})
@@ -119,7 +119,7 @@ func TestWhoWaitsForATurnInVainIsToldWhy(t *testing.T) {
 
 // No turn is lost between those that give up and those that come.
 func TestTurnsAreNotLost(t *testing.T) {
-	turns := admission.NewTurns(admission.TurnLimits{Inside: 3, InsideOf: 2, Waiting: 1000, WaitingOf: 1000, Wait: time.Minute})
+	g := admission.New(admission.Limits{Inside: 3, InsideOf: 2, Waiting: 1000, WaitingOf: 1000, Wait: time.Minute}, nil)
 	var mu sync.Mutex
 	inside, most := map[string]int{}, 0
 	var all sync.WaitGroup
@@ -132,7 +132,7 @@ func TestTurnsAreNotLost(t *testing.T) {
 					cancel()
 					ctx, cancel = t.Context(), func() {}
 				}
-				if err := turns.Enter(ctx, key); err == nil {
+				if err := g.Enter(ctx, key); err == nil {
 					mu.Lock()
 					inside[key]++
 					most = max(most, inside["a"]+inside["b"]+inside["c"]+inside["d"])
@@ -141,7 +141,7 @@ func TestTurnsAreNotLost(t *testing.T) {
 					}
 					inside[key]--
 					mu.Unlock()
-					turns.Leave(key)
+					g.Leave(key)
 				} else if n%3 == 2 {
 					t.Error(err)
 				}
@@ -154,7 +154,7 @@ func TestTurnsAreNotLost(t *testing.T) {
 		t.Errorf("%d were inside at once", most)
 	}
 	for _, key := range []string{"x", "y", "z"} {
-		if err := turns.Enter(t.Context(), key); err != nil {
+		if err := g.Enter(t.Context(), key); err != nil {
 			t.Error(err)
 		}
 	}
@@ -170,4 +170,38 @@ func outcomeOf(err error) string {
 		return "too many"
 	}
 	return err.Error()
+}
+
+// One key does not fill the gate: others enter while many of it wait before them.
+func TestOneKeyDoesNotFillTheGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admission.New(admission.Limits{Inside: 4, InsideOf: 2, Waiting: 100, WaitingOf: 100, Wait: wait}, nil)
+		var mu sync.Mutex
+		var order []string
+		var all sync.WaitGroup
+		for _, key := range []string{"ana", "ana", "ana", "ana", "bob", "eve", "eve", "ana"} {
+			all.Go(func() {
+				if err := g.Enter(t.Context(), key); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, key)
+			})
+			synctest.Wait()
+		}
+		leave := func(key string) {
+			g.Leave(key)
+			synctest.Wait()
+		}
+		leave("bob") // lets in eve: ana has enough
+		leave("ana")
+		leave("ana")
+		leave("ana")
+		all.Wait()
+		want := []string{"ana", "ana", "bob", "eve", "eve", "ana", "ana", "ana"}
+		if diff := cmp.Diff(want, order); diff != "" {
+			t.Errorf("entered (-want +got):\n%s", diff)
+		}
+	})
 }
