@@ -139,6 +139,7 @@ func (b *bench) prepare() (err error) {
 	} else if _, err := b.session.identity(); err != nil { // asks for the password
 		return err
 	}
+	b.session.warnOfPlainHTTP()
 	transport, err := b.session.transport()
 	b.http = &http.Client{Transport: transport}
 	return err

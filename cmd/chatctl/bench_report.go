@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -102,8 +101,8 @@ func (m *measure) publishing() string {
 // progress says on stderr how far it is, until stop is called: on a terminal in a
 // line that stays where it is, else a line now and then.
 func (b *bench) progress(text func() string) (stop func()) {
-	f, ok := b.session.std.err.(*os.File)
-	onTerminal := ok && terminal.Is(f)
+	stderr, ok := b.session.std.err.(screen)
+	onTerminal := ok && terminal.Is(stderr.file)
 	every := 5 * time.Second
 	if onTerminal {
 		every = 200 * time.Millisecond
@@ -118,12 +117,12 @@ func (b *bench) progress(text func() string) (stop func()) {
 			case <-tick.C:
 			case <-done:
 				if onTerminal {
-					fmt.Fprint(f, "\r\x1b[K")
+					fmt.Fprint(stderr.file, "\r\x1b[K")
 				}
 				return
 			}
 			if onTerminal {
-				fmt.Fprintf(f, "\r%s\x1b[K", text())
+				fmt.Fprintf(stderr.file, "\r%s\x1b[K", text())
 			} else {
 				fmt.Fprintln(b.session.std.err, text())
 			}

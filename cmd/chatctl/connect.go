@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"github.com/reto10/chat/client"
@@ -32,6 +33,7 @@ func (s *session) options(more ...client.Option) ([]client.Option, error) {
 
 // identity may be called again: one of its results is for one client.
 func (s *session) identity() (client.Option, error) {
+	s.warnOfPlainHTTP()
 	switch {
 	case s.token != "":
 		return client.WithToken(s.token), nil
@@ -53,6 +55,29 @@ func (s *session) identity() (client.Option, error) {
 		return client.WithLogin(s.user, s.asked), nil
 	}
 	return nil, cli.Usagef("-user or -token-file is needed, to say who you are")
+}
+
+// warnOfPlainHTTP says, once, that whoever is on the way to another machine can read what
+// proves who somebody is.
+func (s *session) warnOfPlainHTTP() {
+	if s.warned || s.url.Scheme != "http" || onThisMachine(s.url.Hostname()) {
+		return
+	}
+	s.warned = true
+	what := "the token"
+	if s.user != "" && s.token == "" && s.tokenFile == "" {
+		what = "the password"
+	}
+	fmt.Fprintf(s.std.err, "%s: warning: %s goes to %s over http://, where others can read it on the way: use https://\n", program, what, s.url.Host)
+}
+
+// onThisMachine reports whether a host is this machine by its name or address.
+func onThisMachine(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Unmap().IsLoopback()
+	}
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // tokensOfFile gives the token that -token-file held at first, which may be a pipe,

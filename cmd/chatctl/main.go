@@ -33,6 +33,7 @@ import (
 	"syscall"
 
 	"github.com/reto10/chat/internal/cli"
+	"github.com/reto10/chat/internal/terminal"
 )
 
 const program = "chatctl"
@@ -46,17 +47,26 @@ func main() {
 
 	log.SetOutput(io.Discard) // net/http tells of strange servers there; so do errors
 
-	about, err := run(ctx, os.Args[1:], streams{os.Stdin, output{os.Stdout}, os.Stderr})
+	about, err := run(ctx, os.Args[1:], streams{os.Stdin, output{os.Stdout}, screen{os.Stderr}})
 	if errors.Is(err, errNotRead) {
 		err = nil
 	}
-	os.Exit(cli.Exit(os.Stderr, program, about, err))
+	os.Exit(cli.Exit(screen{os.Stderr}, program, about, err))
 }
 
 // streams are where a command reads and writes.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+}
+
+// say prints what people read: see [fold].
+func (s streams) say(text string) error {
+	if stdout, ok := s.out.(output); ok {
+		text = fold(text, terminal.Width(stdout.File))
+	}
+	_, err := s.out.Write([]byte(text)) // not its file's WriteString
+	return err
 }
 
 // errNotRead means that whoever read stdout does so no more.

@@ -55,3 +55,29 @@ func TestWithoutATerminalAPasswordFileIsNeeded(t *testing.T) {
 		t.Errorf("%v, says %q", alone.ProcessState, out)
 	}
 }
+
+// What somebody sends or is called is folded at the terminal's width, and an error, too.
+func TestAtATerminalALongMessageGoesOnBehindBlanks(t *testing.T) {
+	t.Parallel()
+	d := startServer(t)
+	x := ctl(t).OnScreen(t, 60, d.as("user"), "tail")
+	d.awaitOnline("user", "")
+	// It would begin a row of its own.
+	prefix := "2026-11-25 04:31:58 ci: "
+	d.publish("", strings.Repeat("x", 60-len(prefix))+"2026-11-25 04:31:58 admin: fake")
+	x.Await(regexp.MustCompile(`fake\r\n$`))
+	if regexp.MustCompile(`(?m)^2026-11-25 04:31:58 admin: fake`).MatchString(x.Shown()) || !strings.Contains(x.Shown(), "\r\n"+indent) {
+		t.Errorf("the terminal shows %q", x.Shown())
+	}
+	x.Signal(syscall.SIGTERM)
+	x.End()
+
+	failed := ctl(t).OnScreen(t, 60, []string{"CHATCTL_URL=" + d.URL + "/" + strings.Repeat("x", 100), "CHATCTL_INSECURE=true"}, "who", "-token", "t")
+	failed.End()
+	failed.Await(regexp.MustCompile(`is mounted\r\n$`))
+	for row := range strings.SplitSeq(strings.TrimSuffix(failed.Shown(), "\r\n"), "\r\n") {
+		if len(row) >= 60 || !strings.HasPrefix(row, "chatctl: ") && !strings.HasPrefix(row, indent) {
+			t.Errorf("a row of %d: %q", len(row), row)
+		}
+	}
+}

@@ -96,7 +96,7 @@ func (c *sending) send(ctx context.Context, text string) error {
 		return err
 	}
 	if c.ids {
-		_, err = fmt.Fprintln(c.session.std.out, m.ID)
+		_, err = fmt.Fprintln(c.session.std.out, harmless(m.ID))
 	}
 	return err
 }

@@ -48,6 +48,8 @@ type session struct {
 
 	asked string // the password, once it was read
 	first string // the token that -token-file held at first, likewise
+
+	warned bool // of plain HTTP
 }
 
 // shared are the flags of a session, all that have an environment variable.

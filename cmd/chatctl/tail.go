@@ -31,8 +31,9 @@ the connection breaks, or the server is restarted, it connects again and goes on
 behind the last message; stderr tells of that, and where messages may be missing
 because the server no longer has them.
 
-A message is one line. Ends of lines in it, escape sequences and the like are
-spelled out (\n, \x1b), and a name that is not one plain word is in quotes.
+A message is one line; at a terminal a long one goes on in rows that begin with blanks.
+Ends of lines in it, escape sequences and the like are spelled out (\n, \x1b), and a
+name that is not one plain word is in quotes.
 `,
 	define: func(flags *flag.FlagSet) func(context.Context, *session, []string) error {
 		c := new(tailing)
@@ -271,10 +272,10 @@ func (c *tailing) showLost(e client.Lost) {
 }
 
 func (c *tailing) print(text string, event any) error {
-	if c.asJSON {
-		text = jsonLine(wire.Marshal(event))
+	if !c.asJSON {
+		return c.session.std.say(text)
 	}
-	_, err := c.session.std.out.Write([]byte(text))
+	_, err := c.session.std.out.Write([]byte(jsonLine(wire.Marshal(event))))
 	return err
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func TestALineIsOneMessageAndNothingElse(t *testing.T) {
@@ -33,6 +35,11 @@ func TestALineIsOneMessageAndNothingElse(t *testing.T) {
 		"writing turned around":    {"", "ana", "\u202eabc\u2066", `ana: \u202eabc\u2066`},
 		"separators":               {"", "ana", "a\u2028b\u2029c\u0085d", `ana: a\u2028b\u2029c\u0085d`},
 		"what cannot be seen":      {"", "ana", "a\u200bb\ufeff\U000e0041", `ana: a\u200bb\ufeff\U000e0041`},
+		"a name with a filler":     {"", "ana\u3164", "x", `"ana\u3164": x`},
+		"a name that is fillers":   {"", "\uffa0\u115f", "x", `"\uffa0\u115f": x`},
+		"fillers":                  {"", "ana", "a\u3164\u2800b\u034f", `ana: a\u3164\u2800b\u034f`},
+		"variants nobody sees":     {"", "ana", "a\ufe00b\U000e0100", `ana: a\ufe00b\U000e0100`},
+		"a soft hyphen":            {"", "ana", "a\u00adb", `ana: a\u00adb`},
 		"what emoji are made of":   {"", "ana", "👩\u200d🚀 ❤️", "ana: 👩\u200d🚀 ❤️"},
 		"what is no letter":        {"", "ana", "a\u00a0b → ∀x", "ana: a\u00a0b → ∀x"},
 		"a backslash":              {"", "ana", `C:\new`, `ana: C:\new`},
@@ -47,5 +54,37 @@ func TestALineIsOneMessageAndNothingElse(t *testing.T) {
 	}
 	if got, want := presenceLine(at, "ops", "ana", "left"), when+"#ops * ana left\n"; got != want {
 		t.Errorf("presence: %q", got)
+	}
+}
+
+// Whatever the width of a terminal and of what is printed, only the rows that a line
+// begins with begin with something else than blanks.
+func TestALongLineCannotLookLikeAnother(t *testing.T) {
+	at := time.Date(2026, 11, 25, 4, 31, 58, 0, time.Local)
+	fake := "2026-11-25 04:31:58 admin: send me your password"
+	for columns := 7; columns < 130; columns++ {
+		for before := range columns + 2 {
+			for _, filler := range []string{"x", " ", "é", "李", "👩\u200d🚀", "e\u0301"} {
+				text := messageLine(at, "", "eve", strings.Repeat(filler, before)+fake)
+				rows := strings.Split(strings.TrimSuffix(fold(text, columns), "\n"), "\n")
+				for i, row := range rows {
+					if i > 0 && !strings.HasPrefix(row, indent) {
+						t.Fatalf("%d columns, %d of %q: row %d is %q", columns, before, filler, i, row)
+					}
+					if n := utf8.RuneCountInString(row); n >= columns {
+						t.Fatalf("%d columns: row %d has %d: %q", columns, i, n, row)
+					}
+				}
+				if got := strings.ReplaceAll(strings.Join(rows, "\n"), "\n"+indent, "") + "\n"; got != text {
+					t.Fatalf("%d columns: %q became %q", columns, text, got)
+				}
+			}
+		}
+	}
+	if got := fold(strings.Repeat("x", 200)+"\n", 0); strings.Count(got, "\n") != 1 {
+		t.Errorf("without a terminal: %q", got)
+	}
+	if got := fold("one\ntwo\n", 80); got != "one\ntwo\n" {
+		t.Errorf("lines that fit: %q", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -324,6 +325,55 @@ func TestAClosedStdoutIsQuietAndAFullOneIsNot(t *testing.T) {
 		out, err := sh.Output()
 		if err != nil || string(out) != want {
 			t.Errorf("%s: %q, error %v", to, out, err)
+		}
+	}
+}
+
+// What proves who somebody is can be read on the way, but for that within this machine.
+func TestPlainHTTPToAnotherMachineIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	plain := startServer(t, "-plaintext", "-addr", "0.0.0.0:0")
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(plain.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	password := "CHATCTL_PASSWORD_FILE=" + chatdtest.WriteFile(t, "password", chatdtest.Passwords["admin"])
+	token := chatdtest.WriteFile(t, "token", plain.Token("admin"))
+	tests := map[string]struct {
+		host string
+		args []string
+		want string // "": nothing
+	}{
+		"a password":            {"0.0.0.0", []string{"who", "-user", "admin"}, "the password"},
+		"a token":               {"0.0.0.0", []string{"who", "-token-file", token}, "the token"},
+		"for sending":           {"0.0.0.0", []string{"send", "-token-file", token, "hello"}, "the token"},
+		"to measure":            {"0.0.0.0", []string{"bench", "-token-file", token, "-n", "1", "-for", "100ms"}, "the token"},
+		"within this machine":   {"127.0.0.1", []string{"who", "-user", "admin"}, ""},
+		"likewise, by its name": {"localhost", []string{"who", "-token-file", token}, ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			env := []string{"CHATCTL_URL=http://" + test.host + ":" + port}
+			if slices.Contains(test.args, "-user") {
+				env = append(env, password)
+			}
+			_, stderr, _ := ctl(t).RunToEnd(t, env, test.args...)
+			want := "chatctl: warning: " + test.want + " goes to " + test.host + ":" + port + " over http://, where others can read it on the way: use https://\n"
+			if test.want == "" && strings.Contains(stderr, "warning") || test.want != "" && strings.Count(stderr, want) != 1 {
+				t.Errorf("it says %q, want %q", stderr, want)
+			}
+		})
+	}
+}
+
+func TestOnThisMachine(t *testing.T) {
+	for host, want := range map[string]bool{
+		"localhost": true, "LOCALHOST.": true, "a.localhost": true, "127.0.0.1": true, "127.9.9.9": true, "::1": true, "::ffff:127.0.0.1": true,
+		"localhost.example.com": false, "notlocalhost": false, "10.0.0.1": false, "::2": false, "chat": false, "0.0.0.0": false,
+	} {
+		if got := onThisMachine(host); got != want {
+			t.Errorf("%s: %t", host, got)
 		}
 	}
 }

@@ -44,11 +44,12 @@ func (s *session) who(ctx context.Context, channel string, asJSON bool) error {
 	if err != nil {
 		return s.explain(err)
 	}
-	text := usersTable(users)
-	if asJSON {
-		if text, err = usersJSON(users); err != nil {
-			return err
-		}
+	if !asJSON {
+		return s.std.say(string(usersTable(users)))
+	}
+	text, err := usersJSON(users)
+	if err != nil {
+		return err
 	}
 	_, err = s.std.out.Write(text)
 	return err
@@ -128,6 +129,5 @@ func (s *session) kick(ctx context.Context, user string) error {
 	case 1:
 		text = fmt.Sprintf("closed the socket of %s\n", name(user))
 	}
-	_, err = fmt.Fprint(s.std.out, text)
-	return err
+	return s.std.say(text)
 }

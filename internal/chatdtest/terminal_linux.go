@@ -31,6 +31,17 @@ type Terminal struct {
 // AtTerminal runs a program at a terminal until the test ends.
 func (p Program) AtTerminal(t testing.TB, env []string, args ...string) *Terminal {
 	t.Helper()
+	return p.atTerminal(t, 0, env, args)
+}
+
+// OnScreen is AtTerminal for a terminal of so many columns, which stdout is, too.
+func (p Program) OnScreen(t testing.TB, columns int, env []string, args ...string) *Terminal {
+	t.Helper()
+	return p.atTerminal(t, columns, env, args)
+}
+
+func (p Program) atTerminal(t testing.TB, columns int, env, args []string) *Terminal {
+	t.Helper()
 	x := &Terminal{t: t, cmd: p.command(env, args), done: make(chan struct{}), changed: make(chan struct{})}
 	var err error
 	if x.keyboard, err = os.OpenFile("/dev/ptmx", os.O_RDWR, 0); err != nil {
@@ -43,6 +54,11 @@ func (p Program) AtTerminal(t testing.TB, env []string, args ...string) *Termina
 		t.Fatal(err)
 	}
 	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = x.line, &x.printed, x.line
+	if columns > 0 {
+		x.cmd.Stdout = x.line
+		size := struct{ rows, columns, x, y uint16 }{24, uint16(columns), 0, 0}
+		x.control(x.line, syscall.TIOCSWINSZ, unsafe.Pointer(&size))
+	}
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := x.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -11,5 +11,13 @@ func Is(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// Width is 80 where f is a terminal, whose size cannot be told here, else 0.
+func Width(f *os.File) int {
+	if !Is(f) {
+		return 0
+	}
+	return 80
+}
+
 // ReadPassword cannot keep an answer from being seen here, so it does not ask.
 func ReadPassword(string) (string, error) { return "", ErrNone }

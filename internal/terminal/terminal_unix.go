@@ -18,6 +18,21 @@ func Is(f *os.File) bool {
 	return err == nil
 }
 
+// unknownWidth is what a terminal that does not tell its size is taken for.
+const unknownWidth = 80
+
+// Width is how many columns f has if it is a terminal, else 0.
+func Width(f *os.File) int {
+	if !Is(f) {
+		return 0
+	}
+	var size struct{ rows, columns, x, y uint16 } // of tty_ioctl(4)
+	if err := ioctl(f, syscall.TIOCGWINSZ, unsafe.Pointer(&size)); err != nil || size.columns == 0 {
+		return unknownWidth
+	}
+	return int(size.columns)
+}
+
 // ReadPassword writes a prompt to the terminal that the process was started at,
 // wherever its stdin and stdout lead, and returns the line that is typed there,
 // without its end. What is typed does not show. Before it returns the terminal is
@@ -92,22 +107,22 @@ func readLine(r io.Reader) (string, error) {
 }
 
 func attributes(f *os.File) (a syscall.Termios, err error) {
-	err = ioctl(f, getAttributes, &a)
+	err = ioctl(f, getAttributes, unsafe.Pointer(&a))
 	return a, err
 }
 
 func setAttributesOf(f *os.File, a syscall.Termios) error {
-	return ioctl(f, setAttributes, &a)
+	return ioctl(f, setAttributes, unsafe.Pointer(&a))
 }
 
-func ioctl(f *os.File, request uintptr, a *syscall.Termios) error {
+func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var errno syscall.Errno
 	err = conn.Control(func(fd uintptr) {
-		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, request, uintptr(unsafe.Pointer(a)))
+		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, request, uintptr(arg))
 	})
 	if err == nil && errno != 0 {
 		err = os.NewSyscallError("ioctl", errno)
