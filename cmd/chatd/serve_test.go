@@ -397,7 +397,7 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 	short := write(t, "secret", "far too short")
 	cert, key := certificate(t, "one")
 	_, otherKey := certificate(t, "two")
-	users := write(t, "users", "ana:$2y$05$"+strings.Repeat("x", 53)+"\n# fine so far\nbob:plain-password\n")
+	users := write(t, "users", "ana:$2y$05$"+strings.Repeat("a", 53)+"\n# fine so far\nbob:plain-password\n")
 
 	tests := map[string]struct {
 		env  []string
