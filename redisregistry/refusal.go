@@ -98,10 +98,11 @@ func explain(err error, prefix string) error {
 			return &refusal{advice, err, r.lasts}
 		}
 	}
-	return explainTLS(err)
+	return err
 }
 
-// explainTLS is explain of errors that come before anything was said to Redis.
+// explainTLS is explain of a Ping that found no common TLS. Other calls may be of a
+// history elsewhere, whose certificate is not that of Redis.
 func explainTLS(err error) error {
 	var untrusted *tls.CertificateVerificationError
 	var plain tls.RecordHeaderError
@@ -127,7 +128,7 @@ func Ping(ctx context.Context, client redis.UniversalClient) error {
 // the other protocol hangs up or says nothing, and so does one that is full.
 func explainSilence(err error, client redis.UniversalClient) error {
 	var known *refusal
-	if err == nil || errors.As(err, &known) {
+	if err = explainTLS(err); err == nil || errors.As(err, &known) {
 		return err
 	}
 	var slow net.Error
