@@ -5,6 +5,7 @@ import (
 	"flag"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ func process(env map[string]string, args ...string) Process {
 	return Process{
 		Args:      args,
 		LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+		Notify:    func(chan<- os.Signal, ...os.Signal) {},
 	}
 }
 

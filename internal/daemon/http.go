@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -160,6 +161,37 @@ func redact(query string) string {
 	}
 	return strings.Join(pairs, "&")
 }
+
+// oneAtATime has requests wait for each other: figures are gathered from the whole
+// process, and asking for them in parallel must not take it over. Answers are sent
+// from memory, so that nobody waits for a peer that does not read.
+func oneAtATime(h http.Handler) http.Handler {
+	turn := make(chan struct{}, 1)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case turn <- struct{}{}:
+		case <-r.Context().Done():
+			return
+		}
+		a := answer{ResponseWriter: w}
+		func() {
+			defer func() { <-turn }() // also after a panic
+			h.ServeHTTP(&a, r)
+		}()
+		w.WriteHeader(cmp.Or(a.status, http.StatusOK))
+		_, _ = w.Write(a.body.Bytes()) // an error is the peer's end
+	})
+}
+
+// answer is one that is kept in memory, but for its headers.
+type answer struct {
+	http.ResponseWriter
+	status int
+	body   bytes.Buffer
+}
+
+func (a *answer) WriteHeader(status int)      { a.status = cmp.Or(a.status, status) }
+func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) }
 
 // debugVars answers as [expvar.Handler] does, with the service's counters as
 // "chat" among the variables, and with the command line that it is given.

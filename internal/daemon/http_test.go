@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -132,5 +134,33 @@ func TestBrokenHandshakesAreForDebugging(t *testing.T) {
 	if got := out.String(); strings.Contains(got, "handshake") || !strings.Contains(got, "level=WARN") ||
 		!strings.Contains(got, "oops") || strings.Count(got, "\n") != 1 {
 		t.Errorf("logged: %s", got)
+	}
+}
+
+func TestFiguresAreGatheredForOneRequestAtATime(t *testing.T) {
+	var atOnce, most atomic.Int32
+	srv := httptest.NewServer(oneAtATime(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		most.Store(max(most.Load(), atOnce.Add(1)))
+		defer atOnce.Add(-1)
+		io.WriteString(w, strings.Repeat("x", 100_000))
+	})))
+	defer srv.Close()
+	var asking sync.WaitGroup
+	for range 8 {
+		asking.Go(func() {
+			for range 20 {
+				resp, err := srv.Client().Get(srv.URL)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+		})
+	}
+	asking.Wait()
+	if most.Load() != 1 {
+		t.Errorf("%d at once", most.Load())
 	}
 }

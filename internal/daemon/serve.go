@@ -15,22 +15,19 @@ import (
 	"github.com/reto10/chat/web"
 )
 
-// readyWithin bounds a backend's answer to whether it is ready.
-const readyWithin = 2 * time.Second
-
-var (
-	errSecondSignal = errors.New("stopped at once by a second signal")
-	errDraining     = notReady{reason: "draining"}
-)
+// errSecondSignal ends the program without waiting for anybody.
+var errSecondSignal = errors.New("stopped at once by a second signal")
 
 // serve runs the server that cfg describes, until ctx ends or a signal comes.
 func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err error) {
+	surviveClosedStderr(proc)
 	log := newLogger(proc.Stderr, cfg.logLevel, cfg.logFormat)
 	parts, err := assemble(cfg, log)
 	if err != nil {
 		return err
 	}
 	signals := make(chan os.Signal, 4)
+	end := &ending{signals: signals, log: log}
 	var backend Backend
 	if prog.Open != nil {
 		if backend, err = prog.Open(ctx, cfg.storage, log); err != nil {
@@ -41,7 +38,7 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 				if errors.Is(err, errSecondSignal) {
 					return // at once is at once
 				}
-				if bad := closeBackend(backend, signals); err == nil {
+				if bad := closeBackend(backend, end); err == nil {
 					err = bad
 				}
 			}()
@@ -58,20 +55,19 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 		return err
 	}
 	s.announce(prog, proc, cfg, bound)
-	return s.run(ctx, signals)
+	return s.run(ctx, end)
 }
 
-// closeBackend closes what may have to wait for others, unless a second signal is
-// faster.
-func closeBackend(b Backend, signals <-chan os.Signal) error {
+// closeBackend closes what may have to wait for others, unless a signal insists.
+func closeBackend(b Backend, end *ending) error {
 	closed := make(chan error, 1)
 	go func() { closed <- b.Close() }()
 	for {
 		select {
 		case err := <-closed:
 			return err
-		case sig := <-signals:
-			if sig != syscall.SIGHUP {
+		case sig := <-end.signals:
+			if end.insists(sig) {
 				return errSecondSignal
 			}
 		}
@@ -84,7 +80,7 @@ type server struct {
 	drain       time.Duration
 	service     *chat.Service
 	parts       *assembly
-	checks      []Check
+	ready       *readiness
 	main, debug *http.Server
 	failed      chan error // the first of the listeners to
 }
@@ -112,21 +108,21 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 		drain:   cfg.drain,
 		service: service,
 		parts:   parts,
-		checks:  backend.Checks,
+		ready:   newReadiness(backend.Checks, service.Draining, log),
 		failed:  make(chan error, 1),
 	}
 	var public http.Handler = service
 	if cfg.page {
 		public = web.Handler(service)
 	}
-	s.main = hardened(accessLog(routes(public, s.ready), log, client), log)
+	s.main = hardened(accessLog(routes(public, s.ready.of), log, client), log)
 	s.main.TLSConfig = parts.tls
 	debug := http.NewServeMux()
 	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, args))
 	if backend.Debug != nil {
 		backend.Debug(service, debug)
 	}
-	s.debug = hardened(debug, log)
+	s.debug = hardened(oneAtATime(debug), log)
 	return s, nil
 }
 
@@ -207,72 +203,31 @@ func (s *server) serve(fn func() error) {
 	}
 }
 
-// notReady is why no new clients should come.
-type notReady struct {
-	reason string // for anybody
-	err    error  // for the log
-}
-
-func (n notReady) Error() string {
-	if n.err == nil {
-		return n.reason
-	}
-	return n.reason + ": " + n.err.Error()
-}
-
-func (n notReady) Unwrap() error { return n.err }
-
-// ready says why no new clients should come, or nil. All parts are asked at once;
-// that one does not answer in time is an answer.
-func (s *server) ready(r *http.Request) error {
-	if s.service.Draining() {
-		return errDraining
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), readyWithin)
-	defer cancel()
-	answers := make([]chan error, len(s.checks))
-	for i, c := range s.checks {
-		answers[i] = make(chan error, 1)
-		go func() { answers[i] <- c.Ask(ctx) }()
-	}
-	for i, c := range s.checks {
-		var err error
-		select {
-		case err = <-answers[i]:
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		if err != nil {
-			err = notReady{c.Part, err}
-			s.log.Warn("not ready", "err", err)
-			return err
-		}
-	}
-	return nil
-}
-
 // run waits for what ends the server, and ends it.
-func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
+func (s *server) run(ctx context.Context, end *ending) error {
 	for {
 		select {
-		case sig := <-signals:
+		case sig := <-end.signals:
 			if sig == syscall.SIGHUP {
 				s.parts.readAgain(s.log)
 				continue
 			}
+			end.begin(sig)
 			s.log.Info("draining", "signal", sig.String(), "limit", s.drain)
 		case <-ctx.Done():
+			end.begin(nil)
 			s.log.Info("draining", "limit", s.drain)
 		case err := <-s.failed:
 			s.stopAtOnce()
 			return err
 		}
-		return s.stop(context.WithoutCancel(ctx), signals)
+		return s.stop(context.WithoutCancel(ctx), end)
 	}
 }
 
-// stop drains, unless a second signal is faster.
-func (s *server) stop(ctx context.Context, signals <-chan os.Signal) error {
+// stop drains, unless a signal insists.
+func (s *server) stop(ctx context.Context, end *ending) error {
+	defer s.ready.stop()
 	ctx, cancel := context.WithTimeout(ctx, s.drain)
 	defer cancel()
 	drained := make(chan error, 1)
@@ -284,8 +239,8 @@ func (s *server) stop(ctx context.Context, signals <-chan os.Signal) error {
 				s.log.Info("drained")
 			}
 			return err
-		case sig := <-signals:
-			if sig == syscall.SIGHUP {
+		case sig := <-end.signals:
+			if !end.insists(sig) {
 				continue
 			}
 			cancel()
@@ -316,6 +271,7 @@ func (s *server) shutDown(ctx context.Context) error {
 
 // stopAtOnce ends everything without a word to anybody.
 func (s *server) stopAtOnce() {
+	s.ready.stop()
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	s.service.Shutdown(over)
