@@ -59,7 +59,7 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"serve the certificate chain in this PEM `file`, read again on SIGHUP; without one, a self-signed certificate is made at start")
 	flags.StringVar(&c.tlsKey, "tls-key", "",
 		"the PEM `file` with the key to -tls-cert, read again on SIGHUP")
-	cli.Var(flags, &c.acmeDomains, "acme-domain", "", parseList,
+	cli.Var(flags, &c.acmeDomains, "acme-domain", "", parseDomains,
 		"get a certificate for these comma-separated `domains` from Let's Encrypt; port 443 of each has to lead to -addr")
 	flags.StringVar(&c.acmeCache, "acme-cache", "",
 		"keep what -acme-domain got in this `directory`, which others cannot read; without it, in chatd-acme in the user's cache directory")
@@ -155,7 +155,7 @@ func (c *config) validate() error {
 		{"acme-domain", "tls-key"},
 	} {
 		if c.has(pair[0]) && c.has(pair[1]) {
-			return cli.Usagef("%s and %s exclude each other", c.given[pair[0]], c.given[pair[1]])
+			return cli.Usagef("%s and %s exclude each other", c.name(pair[0]), c.name(pair[1]))
 		}
 	}
 	for _, pair := range [][2]string{
@@ -164,7 +164,7 @@ func (c *config) validate() error {
 		{"acme-cache", "acme-domain"},
 	} {
 		if c.has(pair[0]) && !c.has(pair[1]) {
-			return cli.Usagef("%s needs -%s", c.given[pair[0]], pair[1])
+			return cli.Usagef("%s needs -%s", c.name(pair[0]), pair[1])
 		}
 	}
 	return nil
@@ -188,12 +188,48 @@ func (c *config) has(name string) bool {
 	panic("daemon: has: " + name)
 }
 
+// name is how a person set a flag: "-users", or "CHATD_USERS (-users)".
+func (c *config) name(flagName string) string {
+	name := "-" + flagName
+	if by := c.given[flagName]; by != "" && by != name {
+		return by + " (" + name + ")"
+	}
+	return name
+}
+
+// mistake is an error about what a flag names, such as a file that cannot be read:
+// starting again does not help before somebody changes it.
+func (c *config) mistake(flagName string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return cli.Usagef("%s: %w", c.name(flagName), err)
+}
+
 func parseAddr(s string) (string, error) {
-	_, _, err := net.SplitHostPort(s)
+	_, port, err := net.SplitHostPort(s)
 	if err != nil {
 		return "", errors.New("not host:port")
 	}
+	if _, err := net.LookupPort("tcp", port); port == "" || err != nil {
+		return "", fmt.Errorf("%q is no port", port)
+	}
 	return s, nil
+}
+
+// parseDomains reads names that a certificate can be got for.
+func parseDomains(s string) ([]string, error) {
+	domains, _ := parseList(s)
+	if len(domains) == 0 {
+		return nil, errors.New("no domain")
+	}
+	for _, domain := range domains {
+		_, err := netip.ParseAddr(domain)
+		if err == nil || strings.ContainsAny(domain, "/:*@?# ") || !strings.Contains(strings.Trim(domain, "."), ".") {
+			return nil, fmt.Errorf("%q is no domain such as chat.example.com", domain)
+		}
+	}
+	return domains, nil
 }
 
 // parseList takes a list apart at its commas; blanks around and empty ones do not

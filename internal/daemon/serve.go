@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -101,7 +102,7 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 	}
 	service, err := chat.New(parts.auth, opts...)
 	if err != nil {
-		return nil, err
+		return nil, cfg.byFlag(err)
 	}
 	s := &server{
 		log:     log,
@@ -124,6 +125,20 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 	}
 	s.debug = hardened(oneAtATime(debug), log)
 	return s, nil
+}
+
+// byFlag is an error of [chat.New], about the flag where it is about its option:
+// who starts a program knows its flags and not the options that they become.
+func (c *config) byFlag(err error) error {
+	for option, flagName := range map[string]string{
+		"WithOrigins":   "origins",
+		"WithHeartbeat": "heartbeat",
+	} {
+		if why, ok := strings.CutPrefix(err.Error(), "chat: "+option+": "); ok {
+			return c.mistake(flagName, errors.New(why))
+		}
+	}
+	return err
 }
 
 // watched are the signals that mean something. SIGHUP is one when there is
@@ -165,7 +180,7 @@ type addresses struct {
 func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err error) {
 	listeners, err := listen(ctx, cfg.addr)
 	if err != nil {
-		return addresses{}, err
+		return addresses{}, fmt.Errorf("%s: %w", cfg.name("addr"), err)
 	}
 	var debug []net.Listener
 	if cfg.debugAddr != "" {
@@ -175,7 +190,7 @@ func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err 
 			for _, l := range listeners {
 				l.Close()
 			}
-			return addresses{}, fmt.Errorf("debug address: %w", err)
+			return addresses{}, fmt.Errorf("%s: %w", cfg.name("debug-addr"), err)
 		}
 		debug = append(debug, l)
 		bound.debug = l.Addr()

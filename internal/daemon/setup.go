@@ -63,7 +63,7 @@ func (a *assembly) setUpUsers(cfg *config) (users *chat.Users, err error) {
 	users = new(chat.Users)
 	read := func() error { return loadUsers(users, cfg.usersFile) }
 	a.reload = append(a.reload, reload{"users", read})
-	return users, read()
+	return users, cfg.mistake("users", read())
 }
 
 func (a *assembly) newSigner(cfg *config) (*chat.HS256, error) {
@@ -79,11 +79,11 @@ func (a *assembly) newSigner(cfg *config) (*chat.HS256, error) {
 	}
 	secret, open, err := readSecret(cfg.secretFile)
 	if err != nil {
-		return nil, err
+		return nil, cfg.mistake("secret-file", err)
 	}
 	signer, err := chat.NewHS256(secret, ttl)
 	if err != nil {
-		return nil, fmt.Errorf("using the secret in %s: %w", cfg.secretFile, err)
+		return nil, cfg.mistake("secret-file", fmt.Errorf("using the secret in %s: %w", cfg.secretFile, err))
 	}
 	if open {
 		a.warn("everybody on this machine can read the secret", "file", cfg.secretFile)
@@ -101,7 +101,7 @@ func (a *assembly) setUpTLS(cfg *config, log *slog.Logger) error {
 		}
 		var err error
 		a.tls, err = acmeConfig(cfg.acmeDomains, cfg.acmeCache, log)
-		return err
+		return cfg.mistake("acme-cache", err)
 	case cfg.tlsCert != "":
 		pair := &keyPair{certFile: cfg.tlsCert, keyFile: cfg.tlsKey}
 		read := func() error {
@@ -114,7 +114,7 @@ func (a *assembly) setUpTLS(cfg *config, log *slog.Logger) error {
 			return nil
 		}
 		if err := read(); err != nil {
-			return err
+			return cfg.mistake("tls-cert", err)
 		}
 		a.tls = tlsConfig(pair.get)
 		a.reload = append(a.reload, reload{"certificate", read})
@@ -123,7 +123,7 @@ func (a *assembly) setUpTLS(cfg *config, log *slog.Logger) error {
 		host, _, _ := net.SplitHostPort(cfg.addr)
 		cert, err := selfSigned(host, time.Now())
 		if err != nil {
-			return err
+			return cfg.mistake("addr", err)
 		}
 		if cfg.usersFile != "" {
 			a.warn("serving a certificate made at start: nobody has reason to trust it",
