@@ -3,6 +3,7 @@ package chat
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net"
@@ -343,8 +344,8 @@ func answer(w http.ResponseWriter, status int, body any) {
 }
 
 func refuseBody(w http.ResponseWriter, err error) {
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		problem.Write(w, http.StatusRequestEntityTooLarge, "the body is over 64 KiB")
+	if limit, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		problem.Write(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is over %d KiB", limit.Limit>>10))
 		return
 	}
 	problem.Write(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())

@@ -23,6 +23,10 @@ const (
 	userWider    = 20 // for a user from all networks
 
 	throttleKeys = 100_000 // that a limiter remembers
+
+	// maxLogin bounds the body of a login, which anybody may send: a name and a
+	// password, or a token in its place.
+	maxLogin = 8 << 10
 )
 
 // loginLimits bounds tries to log in.
@@ -88,7 +92,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		Username string `json:"username"`
 		Password string `json:"password"`
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	r.Body = http.MaxBytesReader(w, r.Body, maxLogin)
 	if mediaType(r) == "application/x-www-form-urlencoded" {
 		if err := r.ParseForm(); err != nil {
 			refuseBody(w, err)

@@ -140,6 +140,15 @@ func AtLeast(least time.Duration) func(string) (time.Duration, error) {
 	}
 }
 
+// ParseLimit reads a number above zero, or zero for no limit.
+func ParseLimit(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return 0, errors.New("not a number, or 0 for no limit")
+	}
+	return n, nil
+}
+
 // ParseCount reads a number above zero.
 func ParseCount(s string) (int, error) {
 	n, err := strconv.Atoi(s)

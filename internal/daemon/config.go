@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 const (
 	defaultAddr  = "localhost:8443"
 	defaultDrain = 10 * time.Second
+	defaultHSTS  = "8760h" // a year
 
 	envPrefix = "CHATD_"
 )
@@ -39,6 +41,9 @@ type config struct {
 	heartbeat      time.Duration
 	pings          bool
 	trustedProxies []netip.Prefix
+	perAddress     int
+	waiting        int
+	hsts           time.Duration
 	debugAddr      string
 	logLevel       slog.Level
 	logFormat      string
@@ -79,6 +84,12 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"have heartbeats answered by clients rather than by their kernels, in whose place a proxy's may be; on with -plaintext unless it is -pings=false")
 	cli.Var(flags, &c.trustedProxies, "trusted-proxies", "", parsePrefixes,
 		"believe X-Forwarded-For when it comes from these comma-separated `networks` (CIDR) or addresses")
+	cli.Var(flags, &c.perAddress, "connections-per-address", strconv.Itoa(defaultPerAddress), cli.ParseLimit,
+		"let an IPv4 address, or a /64 of IPv6, have this `number` of connections that are no sockets; 0 is no limit, and for -trusted-proxies there is none")
+	cli.Var(flags, &c.waiting, "waiting-connections", strconv.Itoa(defaultWaiting), cli.ParseLimit,
+		"let this `number` of connections in all wait for their clients without being sockets; 0, or more, is a quarter of the open files")
+	cli.Var(flags, &c.hsts, "hsts", defaultHSTS, parseHSTS,
+		"tell browsers to come by https only for this `duration` (Strict-Transport-Security), with a certificate that was given or got; 0s says nothing")
 	cli.Var(flags, &c.debugAddr, "debug-addr", "", parseAddr,
 		"serve /debug/vars over HTTP on `host:port`; not for strangers")
 	cli.Var(flags, &c.logLevel, "log-level", "info", parseLevel,
@@ -151,6 +162,7 @@ func (c *config) validate() error {
 		{"plaintext", "tls-cert"},
 		{"plaintext", "tls-key"},
 		{"plaintext", "acme-domain"},
+		{"plaintext", "hsts"},
 		{"acme-domain", "tls-cert"},
 		{"acme-domain", "tls-key"},
 	} {
@@ -176,6 +188,8 @@ func (c *config) has(name string) bool {
 	switch name {
 	case "plaintext":
 		return c.plaintext
+	case "hsts":
+		return c.given["hsts"] != "" && c.hsts > 0
 	case "tls-cert":
 		return c.tlsCert != ""
 	case "tls-key":
@@ -215,6 +229,15 @@ func parseAddr(s string) (string, error) {
 		return "", fmt.Errorf("%q is no port", port)
 	}
 	return s, nil
+}
+
+// parseHSTS reads a duration in whole seconds, as the header has it.
+func parseHSTS(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 || d%time.Second != 0 {
+		return 0, errors.New("not a duration in seconds such as 8760h, or 0s")
+	}
+	return d, nil
 }
 
 // parseDomains reads names that a certificate can be got for.

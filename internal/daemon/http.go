@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,10 +30,10 @@ const (
 	writeTimeout  = 60 * time.Second
 	idleTimeout   = 2 * time.Minute
 
-	// maxHeader leaves room for as many channels as a socket may join, each with the
-	// id to resume from, and for a token far longer than one may be, which is to
-	// be a 401 and not a 431.
-	maxHeader = 64 << 10
+	// maxHeader leaves room for the longest token, 8 KiB, beside an address of 8 KiB,
+	// which is as much as proxies take. What strangers send before they say who they
+	// are takes up to ten times its size in memory: net/http adds 4 KiB of its own.
+	maxHeader = 16 << 10
 )
 
 // hardened is an HTTP server that strangers cannot hold up.
@@ -76,6 +79,30 @@ func routes(service http.Handler, ready func(*http.Request) error) http.Handler 
 			service.ServeHTTP(w, r)
 		}
 	})
+}
+
+// strictTransport has browsers come back by https only, for a time (RFC 6797).
+// Addresses and this machine's own names are left out: certificates for them are
+// made by hand and for a while, and a browser that has been told so would refuse
+// whatever else is served there.
+func strictTransport(next http.Handler, maxAge time.Duration) http.Handler {
+	value := "max-age=" + strconv.FormatInt(int64(maxAge/time.Second), 10)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := strings.ToLower(strings.TrimSuffix(hostname(r.Host), "."))
+		_, notAddress := netip.ParseAddr(host)
+		if notAddress != nil && strings.Contains(host, ".") && !strings.HasSuffix(host, ".localhost") {
+			w.Header().Set("Strict-Transport-Security", value)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// hostname is a Host header without its port.
+func hostname(hostPort string) string {
+	if host, _, err := net.SplitHostPort(hostPort); err == nil {
+		return host
+	}
+	return strings.Trim(hostPort, "[]")
 }
 
 func answerOK(w http.ResponseWriter) {
@@ -194,8 +221,9 @@ func (a *answer) WriteHeader(status int)      { a.status = cmp.Or(a.status, stat
 func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) }
 
 // debugVars answers as [expvar.Handler] does, with the service's counters as
-// "chat" among the variables, and with the command line that it is given.
-func debugVars(stats func() any, args []string) http.Handler {
+// "chat" among the variables, with the connections that were refused or cut for
+// being too many, and with the command line that it is given.
+func debugVars(stats func() any, refused func() uint64, args []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		chat, err := json.Marshal(stats())
@@ -208,7 +236,7 @@ func debugVars(stats func() any, args []string) http.Handler {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprintf(w, "{\n%q: %s,\n%q: %s", "chat", chat, "cmdline", cmdline)
+		fmt.Fprintf(w, "{\n%q: %s,\n%q: %d,\n%q: %s", "chat", chat, "refused_connections", refused(), "cmdline", cmdline)
 		expvar.Do(func(kv expvar.KeyValue) {
 			if kv.Key != "cmdline" { // that would have the passwords
 				fmt.Fprintf(w, ",\n%q: %s", kv.Key, kv.Value)

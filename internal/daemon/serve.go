@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/internal/connlimit"
 	"github.com/reto10/chat/web"
 )
 
@@ -81,14 +82,19 @@ type server struct {
 	drain       time.Duration
 	service     *chat.Service
 	parts       *assembly
+	warnings    []Warning // of the parts and of the backend
 	ready       *readiness
 	main, debug *http.Server
+	limiter     *connlimit.Limiter // of main
+	capacity    capacity
 	failed      chan error // the first of the listeners to
 }
 
 func newServer(cfg *config, parts *assembly, backend Backend, args []string, log *slog.Logger) (*server, error) {
 	client := clientAddr(cfg.trustedProxies)
+	capacity := capacityWithin(openFiles(), cfg.waiting)
 	opts := append([]chat.Option{
+		chat.WithMaxSockets(capacity.sockets),
 		chat.WithLogger(log),
 		chat.WithOrigins(cfg.origins...),
 		chat.WithClientAddr(client),
@@ -105,21 +111,28 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 		return nil, cfg.byFlag(err)
 	}
 	s := &server{
-		log:     log,
-		drain:   cfg.drain,
-		service: service,
-		parts:   parts,
-		ready:   newReadiness(backend.Checks, service.Draining, log),
-		failed:  make(chan error, 1),
+		log:      log,
+		drain:    cfg.drain,
+		service:  service,
+		parts:    parts,
+		warnings: append(parts.warnings, backend.Warnings...),
+		ready:    newReadiness(backend.Checks, service.Draining, log),
+		failed:   make(chan error, 1),
 	}
 	var public http.Handler = service
 	if cfg.page {
 		public = web.Handler(service)
 	}
-	s.main = hardened(accessLog(routes(public, s.ready.of), log, client), log)
+	h := accessLog(routes(public, s.ready.of), log, client)
+	if parts.tls != nil && !parts.ownCert && cfg.hsts > 0 {
+		h = strictTransport(h, cfg.hsts)
+	}
+	s.main = hardened(h, log)
+	s.capacity, s.limiter = capacity, cfg.limiter(capacity)
+	s.limiter.Watch(s.main)
 	s.main.TLSConfig = parts.tls
 	debug := http.NewServeMux()
-	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, args))
+	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, s.limiter.Refused, args))
 	if backend.Debug != nil {
 		backend.Debug(service, debug)
 	}
@@ -161,8 +174,12 @@ func (s *server) announce(prog Program, proc Process, cfg *config, bound address
 	if bound.debug != nil {
 		fmt.Fprintf(proc.Stderr, "debug vars on http://%s/debug/vars\n", bound.debug)
 	}
-	for _, w := range s.parts.warnings {
-		s.log.Warn(w.msg, w.args...)
+	for _, w := range s.warnings {
+		s.log.Warn(w.Msg, w.Args...)
+	}
+	if s.capacity.sockets < chat.DefaultMaxSockets {
+		s.log.Info("the limit of open files bounds the sockets",
+			"sockets", s.capacity.sockets, "waiting_connections", s.capacity.waiting, "open_files", openFiles())
 	}
 	for _, also := range bound.main[1:] {
 		s.log.Info("listening too", "addr", also)
@@ -197,6 +214,7 @@ func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err 
 	}
 	for _, l := range listeners {
 		bound.main = append(bound.main, l.Addr())
+		l = s.limiter.Listener(l)
 		if s.parts.tls != nil {
 			go s.serve(func() error { return s.main.ServeTLS(l, "", "") })
 		} else {
