@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -371,6 +372,8 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 			level, wait = slog.LevelDebug, retryBusy()
 		case errors.Is(err, roster.ErrFull), errors.Is(err, roster.ErrDraining):
 			level = slog.LevelDebug // not a failure, and there may be very many
+		case r.Context().Err() != nil && errors.Is(err, context.Canceled):
+			level = slog.LevelDebug // the client has gone
 		}
 		s.cfg.logger.Log(r.Context(), level, "a request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		setRetryAfter(w, wait)

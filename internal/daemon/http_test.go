@@ -130,8 +130,9 @@ func TestBrokenHandshakesAreForDebugging(t *testing.T) {
 	var out bytes.Buffer
 	log := serverLog(newLogger(&out, slog.LevelInfo, "text"))
 	log.Print("http: TLS handshake error from 192.0.2.1:1234: EOF")
+	log.Print("http: URL query contains semicolon, which is no longer a supported separator")
 	log.Print("http: panic serving 192.0.2.1:1234: oops\ngoroutine 1")
-	if got := out.String(); strings.Contains(got, "handshake") || !strings.Contains(got, "level=WARN") ||
+	if got := out.String(); strings.Contains(got, "handshake") || strings.Contains(got, "semicolon") || !strings.Contains(got, "level=WARN") ||
 		!strings.Contains(got, "oops") || strings.Count(got, "\n") != 1 {
 		t.Errorf("logged: %s", got)
 	}

@@ -17,7 +17,7 @@ func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 }
 
 // serverLog is where an [http.Server] writes what goes wrong between requests.
-// Handshakes that strangers broke off are of interest at debug level only.
+// What any stranger can have it write is of interest at debug level only.
 func serverLog(to *slog.Logger) *log.Logger {
 	return log.New(serverLogWriter{to}, "", 0)
 }
@@ -26,8 +26,10 @@ type serverLogWriter struct{ to *slog.Logger }
 
 func (w serverLogWriter) Write(line []byte) (int, error) {
 	level := slog.LevelWarn
-	if bytes.HasPrefix(line, []byte("http: TLS handshake error")) {
-		level = slog.LevelDebug
+	for _, prefix := range []string{"http: TLS handshake error", "http: URL query contains semicolon"} {
+		if bytes.HasPrefix(line, []byte(prefix)) {
+			level = slog.LevelDebug
+		}
 	}
 	w.to.Log(context.Background(), level, string(bytes.TrimSpace(line)))
 	return len(line), nil

@@ -122,9 +122,14 @@ func acmeConfig(domains []string, dir string, log *slog.Logger) (c *tls.Config, 
 		Cache:      autocert.DirCache(dir),
 		HostPolicy: autocert.HostWhitelist(domains...),
 	}
+	var quiet atomic.Int64 // until when, Unix nanoseconds
 	c = tlsConfig(func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cert, err := manager.GetCertificate(hello)
 		if err != nil && slices.Contains(domains, hello.ServerName) { // not for each who scans us
+			now := time.Now()
+			if until := quiet.Load(); now.UnixNano() < until || !quiet.CompareAndSwap(until, now.Add(time.Minute).UnixNano()) {
+				return cert, err // nor for each handshake while it does not work
+			}
 			log.Warn("getting a certificate", "domain", hello.ServerName, "err", err)
 		}
 		return cert, err
