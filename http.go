@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net"
@@ -364,8 +365,8 @@ func answerJSON(w http.ResponseWriter, status int) {
 }
 
 func refuseBody(w http.ResponseWriter, err error) {
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		problem.Write(w, http.StatusRequestEntityTooLarge, "the body is over 64 KiB")
+	if limit, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		problem.Write(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is over %d KiB", limit.Limit>>10))
 		return
 	}
 	problem.Write(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
@@ -393,6 +394,8 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 			level, wait = slog.LevelDebug, retryBusy()
 		case errors.Is(err, roster.ErrFull), errors.Is(err, roster.ErrDraining):
 			level = slog.LevelDebug // not a failure, and there may be very many
+		case r.Context().Err() != nil && errors.Is(err, context.Canceled):
+			level = slog.LevelDebug // the client has gone
 		}
 		s.cfg.logger.Log(r.Context(), level, "a request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		setRetryAfter(w, wait)

@@ -32,6 +32,10 @@ const (
 	successUserWider    = 20 // of a user from all networks
 
 	throttleKeys = 100_000 // that a limiter remembers
+
+	// maxLogin bounds the body of a login, which anybody may send: a name and a
+	// password, or a token in its place.
+	maxLogin = 8 << 10
 )
 
 // wideNetworks are networks around the one that a client is counted by: a flood may
@@ -145,7 +149,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		s.refuseRequest(w, r, err)
 		return
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	r.Body = http.MaxBytesReader(w, r.Body, maxLogin)
 	// A page of any origin may have a browser post other types without being asked.
 	switch mediaType(r) {
 	case "application/x-www-form-urlencoded":

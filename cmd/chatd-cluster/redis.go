@@ -123,6 +123,9 @@ func (s *settings) newRegistry(client redis.UniversalClient, where daemon.Storag
 		opts = append(opts, redisregistry.WithCount(where.Count))
 	}
 	if where.Age > 0 {
+		if where.Age < time.Millisecond {
+			return nil, daemon.UsageError("-history-age %v: Redis keeps messages for a millisecond at least", where.Age)
+		}
 		opts = append(opts, redisregistry.WithAge(where.Age))
 	}
 	return redisregistry.New(client, opts...)

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"net"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/internal/daemon"
 )
 
 func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
@@ -39,13 +42,12 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 		"no file":                  {[]string{"-history", "sqlite:"}, nil, 2, "needs a file"},
 		"not a flag":               {[]string{"registry", "redis://:hunter2@localhost"}, nil, 2, `unexpected argument "registry"`},
 		"no flag at all":           {[]string{"redis://:hunter2@localhost"}, nil, 2, `unexpected argument "redis:REDACTED"`},
-		"no lease":                 {[]string{"-lease", "soon"}, nil, 2, "-lease"},
 
 		"nobody there":        {[]string{"-registry", "redis://:hunter2@127.0.0.1:1"}, nil, 1, "connecting to -registry redis://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
 		"no cluster there":    {[]string{"-registry", "redis+cluster://:hunter2@127.0.0.1:1?addr=127.0.0.1:2"}, nil, 1, "connecting to -registry redis+cluster://127.0.0.1:1: "},
 		"no sentinel there":   {[]string{"-registry", "redis+sentinel://:hunter2@127.0.0.1:1?master_name=chat"}, nil, 1, "connecting to -registry redis+sentinel://127.0.0.1:1: "},
 		"no database there":   {nil, []string{"CHATD_HISTORY=postgres://chat:hunter2@127.0.0.1:1/chat"}, 1, "opening -history postgres://127.0.0.1:1: "},
-		"no directory for it": {[]string{"-history", "sqlite:" + nowhere}, nil, 1, "opening -history sqlite:" + nowhere + ": "},
+		"no directory for it": {[]string{"-history", "sqlite:" + nowhere}, nil, 2, "opening -history sqlite:" + nowhere + ": "},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -65,12 +67,53 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 	}
 }
 
-func TestALeaseThatIsNoneIsRefused(t *testing.T) {
+// The flags of chatd are tested with it.
+func TestAMistakeInAnyFlagOfItsOwnEndsWith2AndNamesIt(t *testing.T) {
 	t.Parallel()
 	redis := chatdtest.StartRedis(t)
-	_, stderr, code := program(t).RunToEnd(t, nil, "-addr", "127.0.0.1:0", "-registry", redis.RedisURL(), "-lease", "10ms")
-	if code != 2 || !strings.Contains(stderr, "WithLease: 10ms") || strings.Count(stderr, "\n") != 1 {
-		t.Errorf("exit code %d, stderr %q", code, stderr)
+	registry, dir := []string{"-registry", redis.RedisURL()}, t.TempDir()
+	type mistake struct {
+		value, want string
+		args        []string // besides
+	}
+	mistakes := map[string][]mistake{
+		"registry":      {{"redis:x", "not a URL", nil}, {"nats://localhost", "neither memory nor the URL of a Redis", nil}, {"redis://localhost?colour=red", "colour", nil}},
+		"history":       {{"sqlite:" + dir, dir, nil}, {"postgres://localhost/chat?sslmode=perhaps", "sslmode", nil}, {"postgres://localhost/chat?pool_size=x&connect_timeout=y", "connect_timeout", nil}, {"redis", "in -registry", nil}},
+		"history-age":   {{"10ms", "for a second at least", []string{"-history", "sqlite:" + dir + "/history.db"}}, {"10us", "for a millisecond at least", registry}},
+		"redis-prefix":  {{"{chat}:", "brace", registry}, {"a{b", "brace", nil}},
+		"lease":         {{"10ms", "less than 1s", registry}, {"soon", "not a duration", nil}, {"-15s", "not more than zero", nil}},
+		"redis-durable": {{"perhaps", "parse error", nil}},
+	}
+	listed := regexp.MustCompile(`(?m)^  -([a-z-]+)`)
+	var plain bytes.Buffer
+	daemon.Main(t.Context(), daemon.Program{Name: "chatd"}, daemon.Process{Args: []string{"-help"}, Stdout: &plain})
+	help, _, _ := program(t).RunToEnd(t, nil, "-help")
+	for _, m := range listed.FindAllStringSubmatch(help, -1) {
+		if !slices.Contains(listed.FindAllString(plain.String(), -1), m[0]) && len(mistakes[m[1]]) == 0 {
+			t.Errorf("no mistake in -%s is tested", m[1])
+		}
+	}
+	for name, list := range mistakes {
+		for _, m := range list {
+			variable := "CHATD_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+			for how, set := range map[string]struct{ env, args []string }{
+				"flag":     {nil, []string{"-" + name + "=" + m.value}},
+				"variable": {[]string{variable + "=" + m.value}, nil},
+			} {
+				t.Run(name+" "+m.value+" by "+how, func(t *testing.T) {
+					t.Parallel()
+					args := append(slices.Concat([]string{"-addr", "127.0.0.1:0"}, m.args), set.args...)
+					stdout, stderr, code := program(t).RunToEnd(t, set.env, args...)
+					if code != 2 || stdout != "" || strings.Count(stderr, "\n") != 1 ||
+						!strings.Contains(stderr, "-"+name) || !strings.Contains(stderr, m.want) {
+						t.Errorf("exit code %d, stderr %q, want 2 and one line with -%s and %q", code, stderr, name, m.want)
+					}
+					if regexp.MustCompile(`\bWith[A-Z]`).MatchString(stderr) {
+						t.Errorf("a Go option is named: %s", stderr)
+					}
+				})
+			}
+		}
 	}
 }
 

@@ -71,27 +71,22 @@ func loadUsers(users *chat.Users, path string) error {
 	return nil
 }
 
-// readSecret returns the key in a file, less one newline at its end, and whether
-// everybody on the machine can read it.
-func readSecret(path string) (secret []byte, open bool, err error) {
+// readSecret returns the key in a file, less one newline at its end.
+func readSecret(path string) (secret []byte, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, false, fmt.Errorf("reading the secret: %w", err)
+		return nil, fmt.Errorf("reading the secret: %w", err)
 	}
 	defer f.Close()
 	secret, err = io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
-		return nil, false, fmt.Errorf("reading the secret: %w", err)
+		return nil, fmt.Errorf("reading the secret: %w", err)
 	}
 	if len(secret) > maxSecret {
-		return nil, false, fmt.Errorf("reading the secret from %s: over %d bytes", path, maxSecret)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, false, fmt.Errorf("reading the secret: %w", err)
+		return nil, fmt.Errorf("reading the secret from %s: over %d bytes", path, maxSecret)
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(secret), "\n"), "\r")
-	return []byte(text), info.Mode().Perm()&0o007 != 0, nil
+	return []byte(text), nil
 }
 
 // inventSecret makes a key that ends with this process.

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,8 +133,9 @@ func TestBrokenHandshakesAreForDebugging(t *testing.T) {
 	var out bytes.Buffer
 	log := serverLog(newLogger(&out, slog.LevelInfo, "text"))
 	log.Print("http: TLS handshake error from 192.0.2.1:1234: EOF")
+	log.Print("http: URL query contains semicolon, which is no longer a supported separator")
 	log.Print("http: panic serving 192.0.2.1:1234: oops\ngoroutine 1")
-	if got := out.String(); strings.Contains(got, "handshake") || !strings.Contains(got, "level=WARN") ||
+	if got := out.String(); strings.Contains(got, "handshake") || strings.Contains(got, "semicolon") || !strings.Contains(got, "level=WARN") ||
 		!strings.Contains(got, "oops") || strings.Count(got, "\n") != 1 {
 		t.Errorf("logged: %s", got)
 	}
@@ -162,4 +165,32 @@ func TestWhatStrangersCauseToBeLoggedIsBounded(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestFiguresAreGatheredForOneRequestAtATime(t *testing.T) {
+	var atOnce, most atomic.Int32
+	srv := httptest.NewServer(oneAtATime(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		most.Store(max(most.Load(), atOnce.Add(1)))
+		defer atOnce.Add(-1)
+		io.WriteString(w, strings.Repeat("x", 100_000))
+	})))
+	defer srv.Close()
+	var asking sync.WaitGroup
+	for range 8 {
+		asking.Go(func() {
+			for range 20 {
+				resp, err := srv.Client().Get(srv.URL)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+		})
+	}
+	asking.Wait()
+	if most.Load() != 1 {
+		t.Errorf("%d at once", most.Load())
+	}
 }

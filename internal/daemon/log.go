@@ -28,7 +28,7 @@ func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 }
 
 // serverLog is where an [http.Server] writes what goes wrong between requests.
-// Handshakes that strangers broke off are of interest at debug level only. The message
+// What any stranger can have it write is of interest at debug level only. The message
 // is always the same, so that what is left out of too many is of all of them.
 func serverLog(to *slog.Logger) *log.Logger {
 	return log.New(serverLogWriter{to}, "", 0)
@@ -38,8 +38,10 @@ type serverLogWriter struct{ to *slog.Logger }
 
 func (w serverLogWriter) Write(line []byte) (int, error) {
 	level := slog.LevelWarn
-	if bytes.HasPrefix(line, []byte("http: TLS handshake error")) {
-		level = slog.LevelDebug
+	for _, prefix := range []string{"http: TLS handshake error", "http: URL query contains semicolon"} {
+		if bytes.HasPrefix(line, []byte(prefix)) {
+			level = slog.LevelDebug
+		}
 	}
 	w.to.Log(context.Background(), level, "serving connections", "said", string(bytes.TrimSpace(line)))
 	return len(line), nil
