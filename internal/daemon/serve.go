@@ -92,6 +92,7 @@ type server struct {
 
 	listeners []*lastCall // of main
 	accepting sync.WaitGroup
+	requests  requests // that main answers
 }
 
 func newServer(cfg *config, parts *assembly, backend Backend, args []string, log *slog.Logger) (*server, error) {
@@ -126,6 +127,7 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 	}
 	s.leaving.delay = cfg.drainDelay
 	s.main = hardened(s.leaving.around(accessLog(routes(public, s.ready), log, client)), log)
+	s.requests.watch(s.main)
 	s.main.TLSConfig = parts.tls
 	debug := http.NewServeMux()
 	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, args))
@@ -316,6 +318,7 @@ func (s *server) shutDown(ctx context.Context) error {
 		l.end()
 	}
 	s.accepting.Wait() // main knows all that were accepted
+	s.requests.finish(ctx)
 	err = errors.Join(err, s.main.Shutdown(ctx), s.debug.Shutdown(ctx))
 	if err != nil {
 		s.main.Close()
