@@ -10,7 +10,7 @@ FUZZTIME  ?= 10s
 SEED      ?= 1
 LENGTH    ?= 1m
 
-.PHONY: help run test lint fuzz bench bench-quick microbench chaos cover deps needs
+.PHONY: help run test lint fuzz bench bench-quick microbench chaos abuse cover deps needs
 
 help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ microbench: ## run the benchmarks of single functions (BENCH=regexp)
 
 chaos: needs ## break a cluster of real processes under traffic; at even seeds data is lost (SEED=1 LENGTH=1m ARGS='-history redis')
 	@cd internal/chaos && go run ./cmd/chaos -seed $(SEED) -length $(LENGTH) $(ARGS)
+
+abuse: ## attack a chatd on loopback and print what others experience (ARGS='-attack login -for 5s')
+	@go run ./test/abuse $(ARGS)
 
 cover: needs ## show how much of each package the tests reach, and of all
 	@scripts/cover

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
@@ -100,6 +99,7 @@ type tokenConfig struct {
 	rules  token.Rules
 	ttl    time.Duration
 	client *http.Client
+	log    *slog.Logger
 
 	issues  bool // tokens are made
 	fetches bool // keys are fetched
@@ -108,6 +108,7 @@ type tokenConfig struct {
 func newTokenConfig(base tokenConfig, opts []TokenOption) (tokenConfig, error) {
 	base.rules.Role = defaultRoleClaim
 	base.ttl = DefaultTokenTTL
+	base.log = slog.Default()
 	for _, opt := range opts {
 		if opt == nil {
 			return tokenConfig{}, fmt.Errorf("%w: nil TokenOption", ErrInvalid)
@@ -189,6 +190,21 @@ func WithHTTPClient(client *http.Client) TokenOption {
 	}
 }
 
+// WithJWKSLogger sets who is told when the keys of a [JWKS] cannot be fetched any more,
+// at Warn, and when they can again, at Info. The default is [slog.Default].
+func WithJWKSLogger(l *slog.Logger) TokenOption {
+	return func(c *tokenConfig) error {
+		if !c.fetches {
+			return fmt.Errorf("%w: WithJWKSLogger: nothing is fetched here", ErrInvalid)
+		}
+		if l == nil {
+			return fmt.Errorf("%w: WithJWKSLogger: nil", ErrInvalid)
+		}
+		c.log = l
+		return nil
+	}
+}
+
 // authenticate is what all tokens go through: read strictly, its claims held
 // against the rules, its signature checked. Claims come first because they are
 // cheap: an old token must not make us ask anybody for an old key.
@@ -260,10 +276,10 @@ func (h *HS256) Format(f fmt.State, _ rune) { io.WriteString(f, "HS256(REDACTED)
 
 // Authenticate implements [Authenticator]. A token holds when it is one of
 // RFC 7519 in compact form, at most 8 KiB, signed with HS256 and this secret,
-// and its claims say so: "sub" a valid user name, "exp" ahead, "nbf" not, a role
-// of 1 to 128 printable bytes or none (a [RoleUser]'s), "iss" and "aud" as
-// configured. There is no tolerance for clocks that differ; "iat" is not
-// compared (RFC 7519 section 4.1.6). Every error wraps [ErrUnauthenticated].
+// and its claims say so: "sub" a valid user name, "exp" ahead, "nbf" by no more than 30
+// seconds, since its issuer's clock may be ahead of this one, a role of 1 to 128
+// printable bytes or none (a [RoleUser]'s), "iss" and "aud" as configured. "exp" has no
+// tolerance for clocks that differ; "iat" is not compared (RFC 7519 section 4.1.6). Every error wraps [ErrUnauthenticated].
 func (h *HS256) Authenticate(_ context.Context, s string) (Identity, error) {
 	return h.config.authenticate(s, func(t *token.JWS) error {
 		return t.Verify(jwa.HS256, h.secret)
@@ -336,7 +352,7 @@ func NewJWKS(ctx context.Context, url string, opts ...TokenOption) (*JWKS, error
 	if err != nil {
 		return nil, err
 	}
-	keys, err := keyset.Open(ctx, url, config.client)
+	keys, err := keyset.Open(ctx, url, config.client, config.log)
 	switch {
 	case errors.Is(err, keyset.ErrAddress):
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -355,122 +371,12 @@ func NewJWKS(ctx context.Context, url string, opts ...TokenOption) (*JWKS, error
 // for them until ctx ends: so a rotation is noticed without delay, but made-up
 // keys cannot turn us against the provider, since after a few fetches there is
 // one in ten seconds. Keys that the provider takes back are refused after five
-// minutes at the latest. While the provider cannot be reached, known keys go on,
-// and the error for an unknown one wraps [ErrUnavailable], not
-// [ErrUnauthenticated]: the token may be good.
+// minutes at the latest. While the provider cannot be reached, or answers without a key
+// that a token can be checked with, known keys go on, and the error for an unknown one
+// wraps [ErrUnavailable], not [ErrUnauthenticated]: the token may be good. It is asked
+// again after ten seconds, then less and less often.
 func (j *JWKS) Authenticate(ctx context.Context, s string) (Identity, error) {
 	return j.config.authenticate(s, func(t *token.JWS) error {
 		return j.keys.Verify(ctx, t)
 	})
-}
-
-// Users are people with passwords, read from a file. It is safe for concurrent
-// use, also while it is loaded anew. The zero Users knows nobody.
-type Users struct {
-	current atomic.Pointer[password.Users]
-}
-
-// ParseUsers reads users, one a line, as "htpasswd -B" writes them, with an
-// optional role:
-//
-//	# name:bcrypt-hash[:role]
-//	ana:$2y$10$…:admin
-//	bob:$2y$10$…
-//
-// Without a role it is [RoleUser]. Blank lines and lines that begin with # are
-// skipped; lines are at most 1,024 bytes and may end in CRLF. Names are as
-// [ValidUsername] says, without a colon, and come once; hashes are $2a$, $2b$ or
-// $2y$ with a cost of 4 to 16. The error wraps [ErrInvalid] or the reader's, and
-// names the line and what is wrong with it, but quotes nothing.
-func ParseUsers(r io.Reader) (*Users, error) {
-	u := new(Users)
-	if err := u.Load(r); err != nil {
-		return nil, err
-	}
-	return u, nil
-}
-
-// Load replaces all users by those that it reads, as [ParseUsers] does. On an
-// error everything stays as it was.
-func (u *Users) Load(r io.Reader) error {
-	users, err := password.Parse(r, ValidUsername)
-	if err != nil {
-		return fmt.Errorf("%w: users: %w", ErrInvalid, err)
-	}
-	u.current.Store(users)
-	return nil
-}
-
-// Verify returns the user with this name and password. The error wraps
-// [ErrUnauthenticated] when there is none, with the same text and after the same
-// work whether or not there is such a user; it is [ErrBusy] when too many checks
-// wait already, and wraps [ErrUnavailable] and ctx's error when ctx ends first.
-// All checks of the process together run on half of the cores at the most.
-func (u *Users) Verify(ctx context.Context, username, secret string) (User, error) {
-	users := u.current.Load()
-	if users == nil {
-		users = new(password.Users)
-	}
-	role, ok, err := users.Check(ctx, username, secret)
-	switch {
-	case errors.Is(err, password.ErrBusy):
-		return User{}, ErrBusy
-	case err != nil:
-		return User{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	case !ok:
-		return User{}, fmt.Errorf("%w: wrong user name or password", ErrUnauthenticated)
-	case role == "":
-		role = RoleUser
-	}
-	return User{Name: username, Role: role}, nil
-}
-
-// HashPassword returns the bcrypt hash of password for a users file, with cost
-// [DefaultBcryptCost]. The error wraps [ErrInvalid] when the password is empty,
-// over 72 bytes (bcrypt would ignore the rest) or has a NUL in it, and is
-// [ErrBusy] when too many wait for their turn.
-func HashPassword(secret string) (string, error) {
-	hash, err := password.Hash(secret)
-	switch {
-	case errors.Is(err, password.ErrPassword):
-		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
-	case errors.Is(err, password.ErrBusy):
-		return "", ErrBusy
-	case err != nil:
-		return "", fmt.Errorf("chat: %w", err)
-	}
-	return hash, nil
-}
-
-// PasswordLogin is [Users] who get their tokens from an [HS256]: an
-// [Authenticator] and a [LoginProvider]. A user who is no longer in the file
-// gets no new token; the last one holds until it expires. It is safe for concurrent
-// use.
-type PasswordLogin struct {
-	users  *Users
-	signer *HS256
-}
-
-var (
-	_ Authenticator = (*PasswordLogin)(nil)
-	_ LoginProvider = (*PasswordLogin)(nil)
-)
-
-// NewPasswordLogin joins the two, neither of them nil.
-func NewPasswordLogin(users *Users, signer *HS256) *PasswordLogin {
-	return &PasswordLogin{users, signer}
-}
-
-// Authenticate implements [Authenticator], see [HS256.Authenticate].
-func (p *PasswordLogin) Authenticate(ctx context.Context, token string) (Identity, error) {
-	return p.signer.Authenticate(ctx, token)
-}
-
-// Login implements [LoginProvider]. The errors are those of [Users.Verify].
-func (p *PasswordLogin) Login(ctx context.Context, username, password string) (Token, error) {
-	user, err := p.users.Verify(ctx, username, password)
-	if err != nil {
-		return Token{}, err
-	}
-	return p.signer.Issue(user)
 }

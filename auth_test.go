@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -120,6 +121,8 @@ func TestTokenOptionsAreChecked(t *testing.T) {
 		{"role claim taken", hs256(secret, chat.WithRoleClaim("sub")), "WithRoleClaim"},
 		{"no time to live", hs256(secret, chat.WithTokenTTL(0)), "WithTokenTTL"},
 		{"client for a secret", hs256(secret, chat.WithHTTPClient(http.DefaultClient)), "WithHTTPClient"},
+		{"logger for a secret", hs256(secret, chat.WithJWKSLogger(slog.Default())), "WithJWKSLogger"},
+		{"no logger", jwks("https://localhost", chat.WithJWKSLogger(nil)), "WithJWKSLogger"},
 		{"no client", jwks("https://localhost", chat.WithHTTPClient(nil)), "WithHTTPClient"},
 		{"life of others' tokens", jwks("https://localhost", chat.WithTokenTTL(time.Hour)), "WithTokenTTL"},
 		{"keys over plain http", jwks("http://id.example.com/jwks"), "http://id.example.com/jwks"},
@@ -226,6 +229,39 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
+// Eight clients connect with tokens that their provider has just signed, by a clock that
+// is ahead.
+func TestAProvidersClockMayBeAhead(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"keys":[%s]}`, jwkOf(t, "e", key.Public()))
+	}))
+	defer provider.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	auth, err := chat.NewJWKS(ctx, provider.URL, chat.WithHTTPClient(provider.Client()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serveAuth(t, l, (&net.Dialer{}).DialContext, newHS256(t), auth)
+	for ahead, want := range map[time.Duration]int{0: 101, time.Second / 2: 101, 10 * time.Second: 101, 2 * time.Minute: 401} {
+		for i := range 8 {
+			nbf := float64(time.Now().Add(ahead).UnixMilli()) / 1000
+			token := signES256(t, key, `{"alg":"ES256","kid":"e"}`, fmt.Sprintf(`{"sub":"ana%d","nbf":%.3f,"iat":%.3f,"exp":%.3f}`, i, nbf, nbf, nbf+300))
+			if resp, body := s.requestRaw(t, "/ws/chat", token, nil); resp.StatusCode != want {
+				t.Errorf("%v ahead, client %d: %d %s, want %d", ahead, i, resp.StatusCode, body, want)
+			}
+		}
+	}
+}
+
 func TestPasswordLogin(t *testing.T) {
 	hash := func(secret string) string {
 		hash, err := bcrypt.GenerateFromPassword([]byte(secret), bcrypt.MinCost)
@@ -317,7 +353,7 @@ func TestUsersLoadWhileOthersLogIn(t *testing.T) {
 }
 
 func TestMoreLoginsThanCanWaitAreTurnedAway(t *testing.T) {
-	users, err := chat.ParseUsers(strings.NewReader("ana:$2y$10$" + strings.Repeat("b", 53)))
+	users, err := chat.ParseUsers(strings.NewReader("ana:$2y$10$" + strings.Repeat("a", 53)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +399,7 @@ func TestHashPassword(t *testing.T) {
 }
 
 func FuzzParseUsers(f *testing.F) {
-	hash := "$2y$05$" + strings.Repeat("b", 53)
+	hash := "$2y$05$" + strings.Repeat("a", 53)
 	f.Add("ana:" + hash + ":admin\r\n# c\n\nbob:" + hash)
 	f.Add("ana:" + hash + "\nana:" + hash)
 	f.Add("\ufeffana:::")

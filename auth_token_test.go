@@ -55,6 +55,16 @@ func TestTokensThatHold(t *testing.T) {
 			want:   chat.Identity{User: chat.User{Name: "ana", Role: "user"}, Expires: hour},
 		},
 		{
+			name:   "used at once, its issuer's clock ahead of ours",
+			claims: `{"sub":"ana","exp":946688400,"iat":946684800.5,"nbf":946684800.5}`,
+			want:   chat.Identity{User: chat.User{Name: "ana", Role: "user"}, Expires: hour},
+		},
+		{
+			name:   "its issuer's clock ahead as far as it may",
+			claims: `{"sub":"ana","exp":946688400,"nbf":946684830}`,
+			want:   chat.Identity{User: chat.User{Name: "ana", Role: "user"}, Expires: hour},
+		},
+		{
 			name:   "issuer and audience unasked for",
 			claims: `{"sub":"ana","exp":946688400,"iss":"x","aud":["y"]}`,
 			want:   chat.Identity{User: chat.User{Name: "ana", Role: "user"}, Expires: hour},
@@ -180,7 +190,7 @@ func TestTokensThatDoNotHold(t *testing.T) {
 		{"no exp", claims(`{"sub":"ana"}`), "token has no expiry"},
 		{"exp a string", claims(`{"sub":"ana","exp":"946688400"}`), date},
 		{"exp null", claims(`{"sub":"ana","exp":null}`), date},
-		{"not valid yet", claims(`{"sub":"ana","exp":946688400,"nbf":946684801}`), "token is not valid yet"},
+		{"not valid yet", claims(`{"sub":"ana","exp":946688400,"nbf":946684831}`), "token is not valid yet"},
 		{"nbf a string", claims(`{"sub":"ana","exp":946688400,"nbf":"1"}`), date},
 		{"iat a string", claims(`{"sub":"ana","exp":946688400,"iat":"1"}`), date},
 		{"no sub", claims(`{"exp":946688400}`), user},

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/reto10/chat/internal/account"
 	"github.com/reto10/chat/internal/admission"
 	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/fanout"
@@ -38,17 +39,23 @@ type Service struct {
 	login   LoginProvider // nil: no /login
 	handler http.Handler
 
-	logins loginLimits
-	posts  *throttle.Limiter // by user, of those who are no admins; or nil
+	logins   *loginLimits
+	accounts *account.Table  // what is counted by user
+	hasty    *account.Tokens // of users who connect too often
 
-	counts   counters
-	window   *presence.Window
-	told     map[[2]string]bool // channel and user: this node announced the join to all
-	roster   *roster.Roster[*socket]
-	expiries *expiry.Queue[*socket]
-	sockets  *wsconn.Server
-	opening  *admission.Gate // of the sockets that are being opened
-	reads    *sharedReads    // of what sockets missed
+	counts     counters
+	window     *presence.Window
+	told       map[[2]string]bool // channel and user: this node announced the join to all
+	roster     *roster.Roster[*socket]
+	expiries   *expiry.Queue[*socket]
+	sockets    *wsconn.Server
+	opening    *admission.Gate // of the sockets that are being opened
+	reads      *sharedReads    // of what sockets missed
+	pageReads  *admission.Gate // of the history, one step each
+	joinReads  *admission.Gate // likewise, for what commands missed
+	pages      *admission.Gate // of the history that are being sent
+	reading    *throttle.Meter // of history, in bytes by user
+	readingAll *throttle.Meter // likewise, of all pages as one
 }
 
 // New makes a service that takes tokens from auth. When auth is a
@@ -66,6 +73,10 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		auth:   auth,
 		logins: newLoginLimits(),
 		told:   make(map[[2]string]bool),
+		accounts: account.New(account.Limits{
+			Sockets: cfg.socketsHere(), Connect: cfg.connectRate, Idle: throttleKeys,
+		}),
+		hasty: account.NewTokens(),
 		sockets: &wsconn.Server{
 			Subprotocol: subprotocol,
 			ReadLimit:   int64(cfg.readLimit),
@@ -84,16 +95,19 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 	}
 	s.opening = admission.New(admission.Limits{
 		Inside:    cfg.opening,
+		InsideOf:  max(1, min(cfg.socketsPerUser, cfg.opening/openingShare)),
 		Waiting:   waitingPlaces * cfg.opening,
 		WaitingOf: cfg.socketsPerUser,
 		Wait:      openingWait,
 	}, s.roster.Stopped())
 	s.reads = newSharedReads(cfg.history)
+	s.pageReads = newReadTurns(readsInAll, readsWaiting, pagesOfUser)
+	s.joinReads = newReadTurns(cfg.opening, waitingPlaces*cfg.opening, cfg.socketsPerUser)
+	s.pages = newPageTurns()
+	s.reading = throttle.NewMeter(userReadRate, userReadBurst)
+	s.readingAll = throttle.NewMeter(readRate, readBurst)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
-	if limit := cfg.commandRate; limit.perSecond > 0 {
-		s.posts = throttle.NewLimiter(limit.burst, time.Duration(float64(time.Second)/limit.perSecond), throttleKeys)
-	}
 	if r, ok := cfg.registry.(HistoryReader); ok {
 		if err := r.ReadHistory(cfg.history); err != nil {
 			return nil, fmt.Errorf("chat: the registry and the history do not fit: %w", err)
@@ -187,12 +201,14 @@ func (s *Service) identify(ctx context.Context, token string) (Identity, error) 
 		return Identity{}, s.unavailable(portAuthenticator, "checking a token", errors.New("the Authenticator does not say until when it holds"))
 	case !ValidUsername(who.User.Name):
 		return Identity{}, wrapf(ErrUnauthenticated, "the token names no valid user")
-	case !who.Expires.After(time.Now()):
+	case !who.Expires.Round(0).After(time.Now()):
 		return Identity{}, wrapf(ErrUnauthenticated, "the token has expired")
 	}
 	if who.User.Role == "" {
 		who.User.Role = RoleUser
 	}
+	// By the wall clock from here on: the other one stands still in a suspended machine.
+	who.Expires = who.Expires.Round(0)
 	return who, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/reto10/chat/internal/account"
 	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/wire"
 )
@@ -16,10 +17,15 @@ func (c *socket) Handle(text []byte) {
 	s := c.service
 	s.counts.commands.Add(1)
 	defer c.recover()
+	now := time.Now()
+	if c.tokenExpired(now) {
+		c.Expire() // before the queue of those whose token ends says so
+		return
+	}
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	if !c.commands {
-		err := c.admit()
+		err := c.admit(now)
 		if err == nil {
 			_, err = s.publish(ctx, c.User(), "", string(text))
 		}
@@ -32,7 +38,7 @@ func (c *socket) Handle(text []byte) {
 	if err != nil {
 		err = wrapf(ErrInvalid, "%v", err)
 	}
-	if limited := c.admit(); limited != nil {
+	if limited := c.admit(now); limited != nil {
 		err = limited
 	}
 	if err != nil {
@@ -63,27 +69,38 @@ func (c *socket) recover() {
 	}
 }
 
-// admit takes a command's token from the bucket. Who goes on without one is told
-// so, and in the end closed.
-func (c *socket) admit() error {
-	limit := c.service.cfg.commandRate
-	if c.User().Admin() {
-		limit = c.service.cfg.adminCommandRate
-	}
-	if limit.perSecond == 0 {
+// admit takes a command's token from the bucket that all sockets of the user share. A
+// command without one is refused, and in the end the socket is closed.
+func (c *socket) admit(now time.Time) error {
+	wait, strikes, ok := c.account.Command(now, c.service.commandRate(c.User()))
+	if ok {
 		return nil
 	}
-	now := time.Now()
-	if c.bucket.Full(now, limit.perSecond, limit.burst) {
-		c.strikes = 0
-	}
-	if c.bucket.Take(now, limit.perSecond, limit.burst) {
-		return nil
-	}
-	if c.strikes++; c.strikes > maxStrikes {
+	if strikes > maxStrikes {
 		c.Close(CloseTooFast, "commands too fast")
 	}
-	return wrapf(errTooFast, "commands too fast, wait")
+	return commandsTooFast(wait)
+}
+
+// countCommand is admit for a request over HTTP.
+func (s *Service) countCommand(u User) error {
+	a := s.accounts.Hold(u.Name)
+	defer a.Release()
+	if wait, _, ok := a.Command(time.Now(), s.commandRate(u)); !ok {
+		return commandsTooFast(wait)
+	}
+	return nil
+}
+
+func (s *Service) commandRate(u User) account.Rate {
+	if u.Admin() {
+		return s.cfg.adminCommandRate
+	}
+	return s.cfg.commandRate
+}
+
+func commandsTooFast(wait time.Duration) error {
+	return &later{wrapf(errTooFast, "commands too fast, wait"), wait}
 }
 
 // channelOf is the channel that a message is for: everyone's when none is given.
@@ -170,7 +187,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Place) error {
 	if since != nil {
 		recovered := since.Epoch == start.Epoch && since.Seq >= from.Seq
 		if recovered && since.Seq > start.Seq {
-			_, err := c.after(ctx, channel, *since, 1)
+			_, err := c.afterInTurn(ctx, channel, *since, Limit{Count: 1})
 			if err != nil && !errors.Is(err, ErrGone) {
 				return unavailable("reading what a socket missed", err)
 			}
@@ -194,7 +211,7 @@ func (c *socket) joinReplaying(cmd wire.Command, since Place) error {
 	out := c.conn.Out()
 	out.Cork()
 	defer out.Uncork()
-	start, recovered, err := c.catchUp(channel, since)
+	start, recovered, err := c.catchUp(channel, since, c.afterInTurn)
 	if err != nil {
 		return unavailable("joining a channel", err)
 	}
@@ -258,7 +275,7 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 		}
 	}
 	c.who.Store(&who)
-	c.service.expiries.Set(c, time.Until(who.Expires))
+	c.service.expiries.Set(c, who.Expires)
 	if changed {
 		if err := c.rejoin(); err != nil {
 			c.fail("joining channels in another role", err)
@@ -302,7 +319,7 @@ func (c *socket) refuse(ref wire.Ref, err error) {
 	kind, text := explain(err)
 	c.service.counts.refusedCommands.add(kind.code)
 	if kind.err == ErrUnavailable {
-		c.service.cfg.logger.Warn("a command failed", "session", c.Session(), "user", c.User().Name, "error", err)
+		c.service.cfg.logger.Log(context.Background(), level(err), "a command failed", "session", c.Session(), "user", c.User().Name, "error", err)
 	}
 	c.tell(wire.Error{Type: wire.TypeError, Ref: ref, Code: kind.code, Message: text})
 }

@@ -50,7 +50,7 @@ func TestOrderWhateverSocketsDo(t *testing.T) {
 				}
 			}
 			s := serve(t, chat.WithRegistry(f), chat.WithHistory(f), chat.WithPresenceWindow(10*time.Millisecond),
-				chat.WithBacklog(8*chat.DefaultContentLimit), chat.WithSocketsPerUser(100), chat.WithCommandRate(0, 0))
+				chat.WithBacklog(8*chat.DefaultContentLimit), chat.WithSocketsPerUser(100), chat.WithCommandRate(0, 0), chat.WithConnectRate(0, 0))
 			(&engine{s: s, t: t}).run(f)
 		})
 	}
@@ -132,7 +132,7 @@ func (e *engine) compare(users []*user, history chat.History) {
 		}
 		all, known := kept[channel]
 		if !known {
-			if all, err = history.After(context.Background(), channel, chat.Place{}, 1<<20); err != nil {
+			if all, err = history.After(context.Background(), channel, chat.Place{}, chat.Limit{Count: 1 << 20}); err != nil {
 				return chat.Message{}, err
 			}
 			kept[channel] = all

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/reto10/chat"
@@ -20,6 +21,7 @@ type user struct {
 	name  string
 	rng   *rand.Rand
 	slow  bool // reads nothing for a while, once
+	late  bool // it did: its socket may be cut before the close frame has come
 	peer  *rawPeer
 	at    map[string]chat.Place // by channel they are in: the last message's
 	left  map[string]chat.Place // by channel they left: the last before that
@@ -228,6 +230,8 @@ func (u *user) readNothing() error {
 	if !inTime(func() bool { return !open() }) {
 		return fmt.Errorf("still open with %d unread messages of %d bytes", engineMostSlow, len(text))
 	}
+	u.late = true
+	defer func() { u.late = false }()
 	for last.Place.Seq > u.at[own].Seq { // on this socket or the next
 		if err := u.read(1); err != nil {
 			return err
@@ -288,6 +292,12 @@ func (u *user) untilClosed() error {
 // step takes one frame.
 func (u *user) step() (closed bool, err error) {
 	f, err := u.peer.next()
+	if u.late && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+		u.late = false
+		u.closed[chat.CloseTooSlow].Add(1) // a slow machine: not all was read within the time for closing
+		_ = u.peer.Close()
+		return true, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("reading: %w", err)
 	}

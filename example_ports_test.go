@@ -213,7 +213,7 @@ func ExampleHistoryReader() {
 
 	must(service.Broadcast(ctx, chat.Message{Content: "one"}))
 	must(service.Broadcast(ctx, chat.Message{Content: "two"}))
-	for _, m := range must((*registry.history).After(ctx, "", chat.Place{}, 10)) {
+	for _, m := range must((*registry.history).After(ctx, "", chat.Place{}, chat.Limit{Count: 10})) {
 		fmt.Println(m.Place.Seq, m.Content)
 	}
 	// Output:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -72,7 +73,7 @@ func (f *faulty) Broadcast(ctx context.Context, m chat.Message) error {
 	return f.MemoryRegistry.Broadcast(ctx, m)
 }
 
-func (f *faulty) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (f *faulty) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	if f.after != nil {
 		if err := f.after(ctx); err != nil {
 			return nil, err
@@ -326,7 +327,7 @@ func TestNothingIsStoredThatCannotBeHandedOn(t *testing.T) {
 	if _, err := service.Broadcast(t.Context(), chat.Message{Content: "hello"}); !errors.Is(err, chat.ErrUnavailable) {
 		t.Errorf("Broadcast: %v, want %v", err, chat.ErrUnavailable)
 	}
-	stored, err := history.After(t.Context(), "", chat.Place{}, 10)
+	stored, err := history.After(t.Context(), "", chat.Place{}, chat.Limit{Count: 10})
 	if err != nil || len(stored) > 0 {
 		t.Errorf("stored %v, %v, want nothing", stored, err)
 	}
@@ -393,6 +394,12 @@ func FuzzTokenExtraction(f *testing.F) {
 		w := httptest.NewRecorder()
 		service.ServeHTTP(w, r)
 
+		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil || len(r.URL.Query()["token"]) > 1 {
+			if w.Code != http.StatusBadRequest {
+				t.Errorf("status %d for the query %q", w.Code, r.URL.RawQuery)
+			}
+			return
+		}
 		some := strings.Contains(header+protocols+r.URL.Query().Get("token"), "GOOD") || strings.Contains(place(header+protocols)+r.URL.Query().Get("token"), good)
 		if w.Code == http.StatusOK && !some {
 			t.Errorf("let in with %q, %q, %q", header, protocols, query)

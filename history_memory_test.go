@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +32,7 @@ func append1(t testing.TB, h chat.History, channel, content string) chat.Place {
 // contents is what a history has after a place, or "gone".
 func contents(t testing.TB, h chat.History, channel string, p chat.Place, limit int) []string {
 	t.Helper()
-	msgs, err := h.After(t.Context(), channel, p, limit)
+	msgs, err := h.After(t.Context(), channel, p, chat.Limit{Count: limit})
 	if errors.Is(err, chat.ErrGone) {
 		return []string{"gone"}
 	}
@@ -116,7 +118,7 @@ func TestMemoryHistoryStoresAMessageAsItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.Place = got.Place
-	back, err := h.After(t.Context(), "@ana", chat.Place{}, 1)
+	back, err := h.After(t.Context(), "@ana", chat.Place{}, chat.Limit{Count: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,6 +212,160 @@ func TestMemoryHistoryKeepsSoManyBytes(t *testing.T) {
 	wantContents(t, h, "c0", first, "gone")
 }
 
+// One channel, or a few, do not push out what others keep.
+func TestMemoryHistoryEvictsFromTheLargestChannel(t *testing.T) {
+	const limit = 1 << 20
+	h := chat.NewMemoryHistory(chat.MemoryLimits{Bytes: limit})
+	append1(t, h, "", "to everyone")
+	append1(t, h, "@ana", "to ana")
+	for i := range 20 {
+		append1(t, h, "small", fmt.Sprint(i))
+	}
+	for i := range 300 {
+		append1(t, h, fmt.Sprint("large", i%3), strings.Repeat("x", 32<<10))
+	}
+	wantContents(t, h, "", chat.Place{}, "to everyone")
+	wantContents(t, h, "@ana", chat.Place{}, "to ana")
+	if n := len(contents(t, h, "small", chat.Place{}, 100)); n != 20 {
+		t.Errorf("the small channel keeps %d messages, want its 20", n)
+	}
+	for i := range 3 {
+		if n := len(contents(t, h, fmt.Sprint("large", i), chat.Place{}, 100)); n < 9 || n > 11 {
+			t.Errorf("large%d keeps %d messages, want a third of what fits", i, n)
+		}
+	}
+	// The large ones make room for the small one, and never it for them.
+	for range 500 {
+		append1(t, h, "small", strings.Repeat("y", 100))
+	}
+	if n := len(contents(t, h, "small", chat.Place{}, 1000)); n < 500 {
+		t.Errorf("the small channel keeps %d messages, want more than 500", n)
+	}
+}
+
+// What was just stored stays, however large it is and however little the others keep.
+func TestMemoryHistoryKeepsWhatIsNew(t *testing.T) {
+	h := chat.NewMemoryHistory(chat.MemoryLimits{Bytes: 10_000})
+	for i := range 50 {
+		channel := fmt.Sprint("c", i)
+		p := append1(t, h, channel, strings.Repeat("x", 200*i))
+		if got := contents(t, h, channel, chat.Place{Epoch: p.Epoch}, 1); len(got) != 1 || got[0] == "gone" {
+			t.Errorf("%d bytes are gone when they are stored", 200*i)
+		}
+	}
+}
+
+// The order of eviction is that of a plain search, whatever happens.
+func TestMemoryHistoryKeepsWhatAModelKeeps(t *testing.T) {
+	const limit, overhead = 20_000, 256
+	rng := rand.New(rand.NewPCG(1, 2))
+	h := chat.NewMemoryHistory(chat.MemoryLimits{Bytes: limit, Count: 12})
+	type entry struct{ content, channel string }
+	var all []entry // oldest first
+	size := func(channel string) (bytes, count int) {
+		for _, e := range all {
+			if e.channel == channel || channel == "all" {
+				bytes += len(e.content) + overhead + len("ana")
+				count++
+			}
+		}
+		return bytes, count
+	}
+	remove := func(channel string) {
+		i := slices.IndexFunc(all, func(e entry) bool { return e.channel == channel })
+		all = slices.Delete(all, i, i+1)
+	}
+	for n := range 3000 {
+		channel := fmt.Sprint("c", rng.IntN(1+rng.IntN(20)))
+		content := fmt.Sprint(n, strings.Repeat("x", rng.IntN(1+rng.IntN(3000))))
+		append1(t, h, channel, content)
+		all = append(all, entry{content, channel})
+		if _, count := size(channel); count > 12 {
+			remove(channel)
+		}
+		for bytes, count := size("all"); bytes > limit && count > 1; bytes, count = size("all") {
+			largest, most := "", 0
+			for _, e := range all[:len(all)-1] { // the newest stays
+				if bytes, count := size(e.channel); bytes > most && (e.channel != channel || count > 1) {
+					largest, most = e.channel, bytes
+				}
+			}
+			remove(largest)
+		}
+		if n%20 > 0 {
+			continue
+		}
+		for i := range 20 {
+			want := []string{}
+			for _, e := range all {
+				if e.channel == fmt.Sprint("c", i) {
+					want = append(want, e.content)
+				}
+			}
+			if diff := cmp.Diff(want, contents(t, h, fmt.Sprint("c", i), chat.Place{}, 100)); diff != "" {
+				t.Fatalf("after %d messages c%d (-want +got):\n%s", n+1, i, diff)
+			}
+		}
+	}
+}
+
+// Whoever makes channels without end pushes out none that is in use while there are
+// others, and never everyone's.
+func TestNewChannelsPushOutThoseThatAreNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const channels = 100_000 // what it remembers
+		h := chat.NewMemoryHistory(chat.MemoryLimits{Age: time.Hour, Bytes: 1 << 30})
+		for i := range channels - 3 {
+			append1(t, h, fmt.Sprint("old", i), "old")
+		}
+		<-time.After(2 * time.Hour)
+		everyone := append1(t, h, "", "to everyone")
+		ana := append1(t, h, "@ana", "to ana")
+		news := append1(t, h, "news", "1")
+		before := map[string]chat.Place{}
+		for i := range 100 { // users who never got anything
+			channel := fmt.Sprint("@user", i)
+			before[channel], _ = h.Last(t.Context(), channel)
+		}
+		for i := range channels - 3 {
+			append1(t, h, fmt.Sprint("spam", i), "spam")
+		}
+		for channel, p := range map[string]chat.Place{"": everyone, "@ana": ana, "news": news} {
+			if last, err := h.Last(t.Context(), channel); err != nil || last != p {
+				t.Errorf("%q is at %v, %v, was at %v", channel, last, err, p)
+			}
+			if got := contents(t, h, channel, chat.Place{}, 10); len(got) != 1 {
+				t.Errorf("%q keeps %q", channel, got)
+			}
+		}
+		news = append1(t, h, "news", "2") // is used
+		for i := range 10 * channels / 8 {
+			append1(t, h, fmt.Sprint("more", i), "spam")
+			if i%50_000 == 0 {
+				news = append1(t, h, "news", fmt.Sprint(i))
+			}
+		}
+		for channel, p := range map[string]chat.Place{"": everyone, "news": news} {
+			if last, err := h.Last(t.Context(), channel); err != nil || last != p {
+				t.Errorf("%q is at %v, %v, was at %v", channel, last, err, p)
+			}
+		}
+		if last, _ := h.Last(t.Context(), "@ana"); last == ana {
+			t.Error("a channel that nobody uses is remembered for ever")
+		}
+		// Of the users' channels @ana alone was forgotten.
+		changed := 0
+		for channel, p := range before {
+			if last, _ := h.Last(t.Context(), channel); last != p {
+				changed++
+			}
+		}
+		if changed > 3 {
+			t.Errorf("%d of %d users' channels have another epoch", changed, len(before))
+		}
+	})
+}
+
 func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 	h := chat.NewMemoryHistory(chat.MemoryLimits{Count: 200})
 	const writers, each, channels = 8, 500, 3
@@ -243,7 +399,7 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 			channel := fmt.Sprint("c", c)
 			var at chat.Place
 			for ctx.Err() == nil {
-				msgs, err := h.After(context.Background(), channel, at, 7)
+				msgs, err := h.After(context.Background(), channel, at, chat.Limit{Count: 7})
 				if errors.Is(err, chat.ErrGone) {
 					at = chat.Place{}
 					continue
@@ -269,7 +425,7 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 		if err != nil || last.Seq != uint64(len(places)) {
 			t.Errorf("%s: Last = %v, %v, want %d places without a hole", channel, last, err, len(places))
 		}
-		msgs, err := h.After(t.Context(), channel, chat.Place{}, 1000)
+		msgs, err := h.After(t.Context(), channel, chat.Place{}, chat.Limit{Count: 1000})
 		if err != nil || len(msgs) != 200 {
 			t.Errorf("%s: keeps %d, %v, want 200", channel, len(msgs), err)
 		}

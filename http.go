@@ -1,8 +1,10 @@
 package chat
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net"
@@ -124,6 +126,12 @@ func (s *Service) route(m methods) http.Handler {
 			problem.Write(w, http.StatusMethodNotAllowed, r.Method+" is not for this address")
 			return
 		}
+		if r.Method == http.MethodPost {
+			if err := s.checkPage(r); err != nil {
+				s.refuseRequest(w, r, err)
+				return
+			}
+		}
 		serve(w, r)
 	})
 }
@@ -141,58 +149,88 @@ func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
 
 // acceptSocket takes the connection over, or says why not while it can still be
 // answered.
-func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) error {
+func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err error) {
 	if !s.originAllowed(r) {
 		return wrapf(ErrForbidden, "pages of this origin may not connect")
 	}
-	notUpgrade := wsconn.Check(r)
-	if notUpgrade != nil && bearerToken(r) == "" {
+	query, err := readQuery(r)
+	if err != nil {
+		return err
+	}
+	notUpgrade, token := wsconn.Check(r), bearerToken(r)
+	if notUpgrade != nil && token == "" {
 		return notUpgrade
+	}
+	if wait := s.hasty.Wait(token, time.Now()); wait > 0 {
+		return &later{errTooOften, wait} // it need not be checked again
 	}
 	who, err := s.authenticate(r)
 	if err != nil {
 		return err
 	}
+	mine := s.accounts.Hold(who.User.Name)
+	release := mine.Release
+	defer func() { release() }() // also after a panic, as of a middleware's Hijack
+	who.User.Name = mine.Name()  // all sockets of the user share it
 	if notUpgrade != nil {
+		// A page asks so why its handshake was refused, which it is not told.
+		if err := s.wouldRefuse(mine); err != nil {
+			return err
+		}
 		return notUpgrade
 	}
-	channels, resume, err := s.requestedChannels(r, who.User)
+	if err := s.countHandshake(mine, token); err != nil {
+		return err
+	}
+	defer func() {
+		if errors.Is(err, ErrUnavailable) {
+			mine.Unconnect(time.Now())
+		}
+	}()
+	channels, resume, err := s.requestedChannels(r.Context(), query, who.User)
 	if err != nil {
 		return err
 	}
 	if err := s.roster.Room(); err != nil {
 		return unavailable("accepting a socket", err) // waiting is of no use
 	}
+	if wait, ok := mine.Open(time.Now()); !ok {
+		return tooManySockets(wait)
+	}
+	release = after(release, mine.Closed)
 	leave, err := s.enter(r.Context(), who.User.Name)
 	if err != nil {
 		return err
 	}
-	release := leave
-	defer func() { release() }() // also after a panic, as of a middleware's Hijack
+	release = after(release, leave)
 	// Reserved behind the gate: who waits takes no place from others.
 	if err := s.roster.Reserve(); err != nil {
 		return unavailable("accepting a socket", err)
 	}
-	release = func() {
-		leave()
-		s.roster.Release()
-	}
+	release = after(release, s.roster.Release)
 	header := w.Header()
 	conn, err := s.sockets.Accept(w, r)
 	if err != nil {
 		return err
 	}
-	c := newSocket(s, conn, who)
-	c.turnAway = s.refuseLate(conn, header)
-	release = func() {} // the socket owns both now
+	c := newSocket(s, conn, who, mine)
+	c.turnAway = s.refuseLate(conn, header, mine)
+	release = func() {} // the socket owns all of it now
 	c.start(channels, resume, leave)
 	return nil
 }
 
+// after returns what does the last first.
+func after(first, last func()) func() {
+	return func() {
+		last()
+		first()
+	}
+}
+
 // requestedChannels reads ?channel= and ?since=. An id that names no place in one
 // of the socket's channels is one that is not known any more.
-func (s *Service) requestedChannels(r *http.Request, u User) (channels []string, resume resumption, err error) {
-	query := r.URL.Query()
+func (s *Service) requestedChannels(ctx context.Context, query url.Values, u User) (channels []string, resume resumption, err error) {
 	for _, channel := range query["channel"] {
 		if channel == "" || channel == OwnChannel(u.Name) || slices.Contains(channels, channel) {
 			continue
@@ -200,7 +238,7 @@ func (s *Service) requestedChannels(r *http.Request, u User) (channels []string,
 		if len(channels) == s.cfg.channelsPerSocket {
 			return nil, resume, wrapf(ErrInvalid, "a socket joins at most %d channels", s.cfg.channelsPerSocket)
 		}
-		if err := s.mayJoin(r.Context(), u, channel); err != nil {
+		if err := s.mayJoin(ctx, u, channel); err != nil {
 			return nil, resume, err
 		}
 		channels = append(channels, strings.Clone(channel)) // it would keep the whole request
@@ -226,11 +264,15 @@ func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
 		Connections int    `json:"connections"`
 		Since       string `json:"since"`
 	}
-	if _, err := s.authenticateAdmin(r); err != nil {
+	query, err := readQuery(r, "channel")
+	if err == nil {
+		_, err = s.authenticateAdmin(r)
+	}
+	if err != nil {
 		s.refuseRequest(w, r, err)
 		return
 	}
-	list, err := s.Connected(r.Context(), r.URL.Query().Get("channel"))
+	list, err := s.Connected(r.Context(), query.Get("channel"))
 	if err != nil {
 		s.refuseRequest(w, r, err)
 		return
@@ -246,7 +288,11 @@ func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) serveDisconnect(w http.ResponseWriter, r *http.Request) {
-	if _, err := s.authenticateAdmin(r); err != nil {
+	_, err := readQuery(r)
+	if err == nil {
+		_, err = s.authenticateAdmin(r)
+	}
+	if err != nil {
 		s.refuseRequest(w, r, err)
 		return
 	}
@@ -294,37 +340,6 @@ func bearerToken(r *http.Request) string {
 	return r.URL.Query().Get("token")
 }
 
-// originAllowed reports whether the page that sends r may: its origin is the
-// service's own, or an allowed one, or r is of no page.
-func (s *Service) originAllowed(r *http.Request) bool {
-	origins := r.Header.Values("Origin")
-	if len(origins) == 0 {
-		return true
-	}
-	u, err := url.Parse(strings.ToLower(origins[0]))
-	if len(origins) > 1 {
-		return false // RFC 6454, section 7.3: a browser sends one
-	}
-	if err == nil && u.Host != "" && withoutDefaultPort(u.Host, u.Scheme) == withoutDefaultPort(strings.ToLower(r.Host), u.Scheme) {
-		return true
-	}
-	for _, allowed := range s.cfg.origins {
-		scheme, domain, wild := strings.Cut(allowed, "://*.")
-		switch {
-		case allowed == "*", err == nil && allowed == u.Scheme+"://"+withoutDefaultPort(u.Host, u.Scheme):
-			return true
-		case wild && err == nil && scheme == u.Scheme && strings.HasSuffix(u.Host, "."+domain):
-			return true
-		}
-	}
-	return false
-}
-
-func withoutDefaultPort(host, scheme string) string {
-	port := map[string]string{"http": ":80", "https": ":443"}[scheme]
-	return strings.TrimSuffix(host, port)
-}
-
 func remoteHost(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -334,17 +349,24 @@ func remoteHost(r *http.Request) string {
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
+	answerJSON(w, status)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(body) // an error is the client's end
+}
+
+// answerJSON begins an answer whose body is JSON.
+func answerJSON(w http.ResponseWriter, status int) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // an error is the client's end
 }
 
 func refuseBody(w http.ResponseWriter, err error) {
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		problem.Write(w, http.StatusRequestEntityTooLarge, "the body is over 64 KiB")
+	if limit, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		problem.Write(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is over %d KiB", limit.Limit>>10))
 		return
 	}
 	problem.Write(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
@@ -361,20 +383,32 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 	}
 	kind, detail := explain(err)
 	switch kind.status {
+	case http.StatusTooManyRequests:
+		setRetryAfter(w, waitAfter(err))
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	case http.StatusServiceUnavailable:
 		level, wait := slog.LevelWarn, retryLater
 		switch {
-		case errors.Is(err, errBusy):
+		case errors.Is(err, errBusy), errors.Is(err, errReading):
 			level, wait = slog.LevelDebug, retryBusy()
 		case errors.Is(err, roster.ErrFull), errors.Is(err, roster.ErrDraining):
 			level = slog.LevelDebug // not a failure, and there may be very many
+		case r.Context().Err() != nil && errors.Is(err, context.Canceled):
+			level = slog.LevelDebug // the client has gone
 		}
 		s.cfg.logger.Log(r.Context(), level, "a request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		setRetryAfter(w, wait)
 	}
 	problem.Write(w, kind.status, detail)
+}
+
+// waitAfter is how long a client should wait that was refused with err.
+func waitAfter(err error) time.Duration {
+	if passes, ok := errors.AsType[*later](err); ok {
+		return passes.wait
+	}
+	return retryLater
 }
 
 func setRetryAfter(w http.ResponseWriter, wait time.Duration) {

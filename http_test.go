@@ -24,16 +24,28 @@ import (
 // their names and "-pw".
 func serveLogin(t testing.TB, opts ...chat.Option) *server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return serveLoginOn(t, l, (&net.Dialer{}).DialContext, opts...)
+	return serveLoginOf(t, "", opts...)
 }
 
 func serveLoginOn(t testing.TB, l net.Listener, dial dialFunc, opts ...chat.Option) *server {
 	t.Helper()
+	return serveUsers(t, l, dial, "", opts...)
+}
+
+// serveLoginOf has more users: lines of a users file.
+func serveLoginOf(t testing.TB, lines string, opts ...chat.Option) *server {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveUsers(t, l, (&net.Dialer{}).DialContext, lines, opts...)
+}
+
+func serveUsers(t testing.TB, l net.Listener, dial dialFunc, lines string, opts ...chat.Option) *server {
+	t.Helper()
 	var file strings.Builder
+	file.WriteString(lines)
 	for _, name := range []string{"admin", "ana"} {
 		hash, err := bcrypt.GenerateFromPassword([]byte(name+"-pw"), bcrypt.MinCost)
 		if err != nil {

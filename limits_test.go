@@ -2,6 +2,7 @@ package chat_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -48,12 +49,7 @@ func TestFramesThatAreNotTextCloseTheSocket(t *testing.T) {
 func TestSocketsOfOneUserAreBounded(t *testing.T) {
 	s := serve(t, chat.WithSocketsPerUser(2))
 	first, _ := s.dial("ana"), s.dial("ana")
-	conn, _, err := s.tryDial(s.token("ana"), dialOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.CloseNow()
-	(&client{t: t, conn: conn}).wantClose(4004)
+	(<-s.dialling("ana")).wantRefusedWith(t, http.StatusTooManyRequests)
 	s.dial("bob")
 	first.hangUp()
 	eventually(t, "room for another", func() bool { return s.Stats().Sockets == 2 })
@@ -254,6 +250,7 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 		"WithChannelsPerSocket": chat.WithChannelsPerSocket(-1),
 		"WithCommandRate":       chat.WithCommandRate(-1, 1),
 		"WithAdminCommandRate":  chat.WithAdminCommandRate(1, 0),
+		"WithConnectRate":       chat.WithConnectRate(1, 0),
 		"WithBacklog":           chat.WithBacklog(1),
 		"WithStallTimeout":      chat.WithStallTimeout(-time.Second),
 		"WithHeartbeat":         chat.WithHeartbeat(0),

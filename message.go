@@ -38,8 +38,11 @@ var (
 	// ErrGone: a history no longer keeps what followed a place, or never knew it.
 	ErrGone = errors.New("chat: no longer kept")
 
-	// errTooFast is told to sockets alone.
-	errTooFast = errors.New("chat: too fast")
+	// These are for clients, not for callers from Go.
+
+	errTooFast  = errors.New("chat: too fast")         // commands
+	errTooOften = errors.New("chat: too often")        // handshakes
+	errTooMany  = errors.New("chat: too many sockets") // of a user
 )
 
 // User is who a token says somebody is. The zero User is nobody.
@@ -92,17 +95,36 @@ func ParseID(id string) (channel string, p Place, err error) {
 
 // ValidUsername reports whether name can be a user's: 1 to 128 bytes of
 // printable UTF-8 with no space at either end ("ana", "ana@example.com",
-// "auth0|123").
+// "auth0|123"). It has to show: marks alone are no name, and letters that look like
+// nothing or like a space are nowhere in one. "." and ".." are none, since a URL's path
+// goes on without them.
 func ValidUsername(name string) bool {
 	if len(name) < 1 || len(name) > 128 || !utf8.ValidString(name) || strings.TrimSpace(name) != name {
 		return false
 	}
+	if name == "." || name == ".." {
+		return false
+	}
+	shows := false
 	for _, r := range name {
-		if !unicode.IsPrint(r) {
+		if !unicode.IsPrint(r) || blank(r) {
 			return false
 		}
+		shows = shows || r != ' ' && !unicode.IsMark(r)
 	}
-	return true
+	return shows
+}
+
+// blank reports whether a rune that Go takes for a printable letter or symbol looks
+// like nothing or like a space: the fillers of Hangul, the empty Braille pattern, blank
+// hieroglyphs, an invisible note. Marks are not among them: they change what is before
+// them, as an emoji's variation selector does.
+func blank(r rune) bool {
+	switch r {
+	case '\u2800', '\U00013441', '\U00013442', '\U0001D159':
+		return true
+	}
+	return r > unicode.MaxLatin1 && !unicode.IsMark(r) && unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
 }
 
 // ValidChannel reports whether name can be a channel's: 1 to 128 of
@@ -190,6 +212,14 @@ func unavailable(doing string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, doing, err)
 }
 
+// later is an error that passes: what failed may be tried again after the wait.
+type later struct {
+	error
+	wait time.Duration
+}
+
+func (l *later) Unwrap() error { return l.error }
+
 // kind is how an error is told to clients.
 type kind struct {
 	err    error
@@ -204,6 +234,8 @@ var kinds = []kind{
 	{ErrInvalid, http.StatusBadRequest, wire.CodeInvalid, "not valid"},
 	{ErrTooLarge, http.StatusRequestEntityTooLarge, wire.CodeTooLarge, "too large"},
 	{errTooFast, http.StatusTooManyRequests, wire.CodeRateLimited, "too fast"},
+	{errTooOften, http.StatusTooManyRequests, wire.CodeRateLimited, "this user connects too often, wait"},
+	{errTooMany, http.StatusTooManyRequests, wire.CodeRateLimited, "too many sockets for this user"},
 	{ErrNotJoined, http.StatusConflict, wire.CodeNotJoined, "channel not joined"},
 }
 

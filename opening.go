@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/reto10/chat/internal/account"
 	"github.com/reto10/chat/internal/admission"
 	"github.com/reto10/chat/internal/problem"
 	"github.com/reto10/chat/internal/roster"
@@ -29,6 +30,10 @@ const (
 	slowAfter = time.Second
 )
 
+// openingShare is the part of the sockets that are being opened that one user's may
+// be: one in so many.
+const openingShare = 8
+
 // errBusy is why a handshake is refused that has waited for its turn in vain, or that
 // found too many waiting.
 var errBusy = errors.New("too many sockets are being opened")
@@ -38,7 +43,7 @@ var errBusy = errors.New("too many sockets are being opened")
 func (s *Service) enter(ctx context.Context, user string) (leave func(), err error) {
 	switch err := s.opening.Enter(ctx, user); {
 	case err == nil:
-		return sync.OnceFunc(s.opening.Leave), nil
+		return sync.OnceFunc(func() { s.opening.Leave(user) }), nil
 	case errors.Is(err, admission.ErrStopped):
 		return nil, unavailable("opening a socket", roster.ErrDraining)
 	default: // too many wait, it took too long, or the client has gone
@@ -52,20 +57,66 @@ func retryBusy() time.Duration {
 	return time.Second + rand.N(retryLater-time.Second)
 }
 
-// refuseLate returns what answers a handshake with 503 whose connection is taken over
-// already, as long as nothing was sent. header is what goes out with every answer.
-func (s *Service) refuseLate(conn *wsconn.Conn, header http.Header) func() bool {
-	return func() bool {
+// socketsHere is how many sockets of a user one node has at the most, in whatever state.
+// Where the oldest is replaced it takes a while to go.
+func (c *config) socketsHere() int {
+	if !c.replaceOldest {
+		return c.socketsPerUser
+	}
+	return c.socketsPerUser + max(c.socketsPerUser, 8)
+}
+
+// countHandshake counts a handshake of a user, or says that there were too many.
+func (s *Service) countHandshake(of *account.Account, token string) error {
+	now := time.Now()
+	wait, ok := of.Connect(now)
+	if ok {
+		return nil
+	}
+	s.hasty.Refuse(token, now, wait)
+	return &later{errTooOften, wait}
+}
+
+// wouldRefuse is why a handshake of the user's would be refused now. It counts none.
+func (s *Service) wouldRefuse(of *account.Account) error {
+	now := time.Now()
+	if wait := of.ConnectWait(now); wait > 0 {
+		return &later{errTooOften, wait}
+	}
+	if wait, full := of.Full(now); full {
+		return tooManySockets(wait)
+	}
+	return nil
+}
+
+// tooManySockets refuses a socket of a user who has as many as may be. Where it is not
+// known how long that is so, wait is 0: sockets whose peers are gone are noticed in time.
+func tooManySockets(wait time.Duration) error {
+	if wait <= 0 {
+		wait = retryLater
+	}
+	return &later{errTooMany, wait}
+}
+
+// refuseLate returns what answers a handshake with an error whose connection is taken
+// over already, as long as nothing was sent. header is what goes out with every answer.
+func (s *Service) refuseLate(conn *wsconn.Conn, header http.Header, of *account.Account) func(error) bool {
+	return func(err error) bool {
 		a := answered{header: header.Clone()}
-		setRetryAfter(&a, retryBusy())
-		_, detail := explain(ErrUnavailable)
-		problem.Write(&a, http.StatusServiceUnavailable, detail)
+		kind, detail := explain(err)
+		if kind.err == ErrUnavailable {
+			of.Unconnect(time.Now())
+			setRetryAfter(&a, retryBusy())
+		} else {
+			setRetryAfter(&a, waitAfter(err))
+		}
+		problem.Write(&a, kind.status, detail)
 		late := conn.Refuse(&http.Response{
 			StatusCode: a.status, Header: a.header,
 			Body: io.NopCloser(&a.body), ContentLength: int64(a.body.Len()),
 		})
 		if late {
-			s.counts.refused.add("unavailable")
+			s.counts.refused.add(whyRefused(err))
 		}
 		return late
 	}
@@ -86,7 +137,7 @@ func (a *answered) Write(p []byte) (int, error) { return a.body.Write(p) }
 type historyRead struct {
 	channel string
 	after   Place
-	limit   int
+	limit   Limit
 }
 
 // sharedReads has sockets that missed the same messages share the reading of them.
@@ -106,7 +157,7 @@ func newSharedReads(h History) *sharedReads {
 }
 
 // after is the history's After. The messages are shared: the caller changes none.
-func (r *sharedReads) after(ctx context.Context, channel string, p Place, limit int) ([]Message, error) {
+func (r *sharedReads) after(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error) {
 	if r.shared == nil || strings.HasPrefix(channel, "@") { // a user has few sockets
 
 		return r.history.After(ctx, channel, p, limit)

@@ -73,8 +73,14 @@ func (d dialled) wantWelcome(t *testing.T) {
 // wantRefusal checks an answer of 503.
 func (d dialled) wantRefusal(t *testing.T) {
 	t.Helper()
-	if d.err == nil || d.resp == nil || d.resp.StatusCode != http.StatusServiceUnavailable {
-		t.Fatalf("answer %v, %v, want 503", d.resp, d.err)
+	d.wantRefusedWith(t, http.StatusServiceUnavailable)
+}
+
+// wantRefusedWith checks an answer that says when to retry.
+func (d dialled) wantRefusedWith(t *testing.T, status int) {
+	t.Helper()
+	if d.err == nil || d.resp == nil || d.resp.StatusCode != status {
+		t.Fatalf("answer %v, %v, want %d", d.resp, d.err, status)
 	}
 	if after, err := strconv.Atoi(d.resp.Header.Get("Retry-After")); err != nil || after < 1 || after > 5 {
 		t.Errorf("Retry-After %q, want 1 to 5", d.resp.Header.Get("Retry-After"))
@@ -213,7 +219,7 @@ type countingHistory struct {
 	reads map[string]int // by channel
 }
 
-func (h *countingHistory) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *countingHistory) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	h.mu.Lock()
 	h.reads[channel]++
 	h.mu.Unlock()
@@ -374,9 +380,9 @@ func TestThoseWhoWaitTakeNoPlaces(t *testing.T) {
 		if n := s.Stats().Sockets; n != 1 {
 			t.Errorf("%d sockets hold a place, want the one that is being opened", n)
 		}
-		for _, one := range many[3:] { // one is being opened, two wait
+		for _, one := range many[2:] { // one is being opened, one waits
 			d := <-one
-			d.wantRefusal(t)
+			d.wantRefusedWith(t, http.StatusTooManyRequests)
 			if d.after != 0 {
 				t.Errorf("it was refused after %v, want at once", d.after)
 			}
@@ -385,12 +391,12 @@ func TestThoseWhoWaitTakeNoPlaces(t *testing.T) {
 		synctest.Wait()
 		close(h.let)
 		(<-other).wantWelcome(t)
-		for _, one := range many[:3] {
+		for _, one := range many[:2] {
 			if d := <-one; d.err != nil {
 				t.Error(d.err)
 			}
 		}
-		want := noneOf(handshakeReasons, map[string]uint64{"busy": 17})
+		want := noneOf(handshakeReasons, map[string]uint64{"too_many": 18})
 		if diff := cmp.Diff(want, s.Stats().RefusedBy); diff != "" {
 			t.Errorf("RefusedBy (-want +got):\n%s", diff)
 		}

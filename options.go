@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
+	"github.com/reto10/chat/internal/account"
 	"github.com/reto10/chat/internal/sparinglog"
 )
 
@@ -26,6 +25,8 @@ const (
 	DefaultChannelsPerSocket = 128              // WithChannelsPerSocket
 	DefaultCommandRate       = 20               // WithCommandRate
 	DefaultCommandBurst      = 40               // WithCommandRate
+	DefaultConnectRate       = 1                // WithConnectRate
+	DefaultConnectBurst      = 64               // WithConnectRate
 	DefaultBacklog           = 1 << 20          // WithBacklog
 	DefaultStallTimeout      = 30 * time.Second // WithStallTimeout
 	DefaultHeartbeat         = 25 * time.Second // WithHeartbeat
@@ -71,11 +72,6 @@ func (DefaultPolicy) Publish(_ context.Context, u User, _ string) error {
 	return nil
 }
 
-type rate struct {
-	perSecond float64 // 0: no limit
-	burst     int
-}
-
 type config struct {
 	registry   Registry
 	history    History
@@ -83,8 +79,9 @@ type config struct {
 	policy     Policy
 	logger     *slog.Logger
 	sparing    *sparinglog.Handler // of the logger
-	origins    []string
+	origins    allowedOrigins
 	clientAddr func(*http.Request) string
+	scheme     func(*http.Request) string
 
 	presence       PresenceAudience
 	presenceWindow time.Duration
@@ -97,8 +94,9 @@ type config struct {
 	socketsPerUser    int
 	replaceOldest     bool
 	channelsPerSocket int
-	commandRate       rate
-	adminCommandRate  rate
+	commandRate       account.Rate
+	adminCommandRate  account.Rate
+	connectRate       account.Rate // a burst of 0: both follow from socketsPerUser
 	backlog           int
 	stall             time.Duration
 	heartbeat         time.Duration
@@ -110,6 +108,7 @@ func newConfig(opts []Option) (*config, error) {
 		policy:            DefaultPolicy{},
 		logger:            slog.Default(),
 		clientAddr:        remoteHost,
+		scheme:            func(*http.Request) string { return "" },
 		presenceWindow:    DefaultPresenceWindow,
 		presenceLimit:     DefaultPresenceLimit,
 		readLimit:         DefaultReadLimit,
@@ -118,7 +117,8 @@ func newConfig(opts []Option) (*config, error) {
 		opening:           DefaultOpening,
 		socketsPerUser:    DefaultSocketsPerUser,
 		channelsPerSocket: DefaultChannelsPerSocket,
-		commandRate:       rate{DefaultCommandRate, DefaultCommandBurst},
+		commandRate:       account.Rate{PerSecond: DefaultCommandRate, Burst: DefaultCommandBurst},
+		connectRate:       account.Rate{PerSecond: DefaultConnectRate},
 		backlog:           DefaultBacklog,
 		stall:             DefaultStallTimeout,
 		heartbeat:         DefaultHeartbeat,
@@ -136,6 +136,11 @@ func newConfig(opts []Option) (*config, error) {
 	}
 	if c.backlog < 8*c.contentLimit { // JSON can make six bytes of one
 		return nil, fmt.Errorf("chat: WithBacklog(%d) is less than 8 times WithContentLimit(%d)", c.backlog, c.contentLimit)
+	}
+	if c.connectRate.PerSecond > 0 && c.connectRate.Burst == 0 {
+		// All sockets of a user may reconnect some times in a row, as after failures.
+		c.connectRate.PerSecond = max(DefaultConnectRate, float64(c.socketsPerUser)*DefaultConnectRate/DefaultSocketsPerUser)
+		c.connectRate.Burst = max(DefaultConnectBurst, c.socketsPerUser*(DefaultConnectBurst/DefaultSocketsPerUser))
 	}
 	c.sparing = sparinglog.NewHandler(c.logger.Handler(), warningsASecond)
 	c.logger = slog.New(c.sparing)
@@ -214,21 +219,16 @@ func WithLogger(l *slog.Logger) Option {
 
 // WithOrigins allows browser pages of other origins than the service's own to
 // open sockets and to call the HTTP routes (CORS): "https://app.example.com",
-// "https://*.example.com" for any subdomain, or "*" for everyone's pages.
-// Requests without an Origin, which no browser page sends, are always allowed. By
-// default it is the service's own host alone. Given again it adds.
+// "https://*.example.com" for any subdomain, or "*" for everyone's pages. A host that
+// is not ASCII is written as browsers send it, as xn--…. Requests without an Origin,
+// which no browser page sends, are always allowed. By default it is the service's own
+// host alone. Given again it adds. An origin that no browser would send is an error.
 func WithOrigins(origins ...string) Option {
 	return func(c *config) error {
 		for _, o := range origins {
-			u, err := url.Parse(o)
-			if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil ||
-				strings.Contains(strings.TrimPrefix(u.Host, "*."), "*") || u.Host == "*.") {
-				return fmt.Errorf("WithOrigins: %q is not of the form https://host[:port]", o)
+			if err := c.origins.add(o); err != nil {
+				return fmt.Errorf("WithOrigins: %q: %w", o, err)
 			}
-			if o = strings.ToLower(o); o != "*" {
-				o = strings.ToLower(u.Scheme) + "://" + withoutDefaultPort(strings.ToLower(u.Host), strings.ToLower(u.Scheme))
-			}
-			c.origins = append(c.origins, o)
 		}
 		return nil
 	}
@@ -243,6 +243,21 @@ func WithClientAddr(fn func(*http.Request) string) Option {
 			return errors.New("WithClientAddr: nil")
 		}
 		c.clientAddr = fn
+		return nil
+	}
+}
+
+// WithRequestScheme says how a request came to a proxy that TLS ends at, "https" or
+// "http", and "" where that is not known: often it is in X-Forwarded-Proto. A page that
+// came over http is not of the origin of a service that is reached over https, and may
+// not connect. It is not asked about requests that came to this program over TLS. By
+// default it is not known, and pages of the service's host may connect either way.
+func WithRequestScheme(fn func(*http.Request) string) Option {
+	return func(c *config) error {
+		if fn == nil {
+			return errors.New("WithRequestScheme: nil")
+		}
+		c.scheme = fn
 		return nil
 	}
 }
@@ -294,22 +309,25 @@ func WithMaxSockets(n int) Option {
 // WithOpening bounds the sockets of this process that are being opened at once:
 // from the upgrade until the socket has what it missed, or for a second after its
 // welcome where its peer reads slowly. Others wait for their turn before the upgrade,
-// for ten seconds at the most; then they are answered 503. At most 24 times as many
-// wait, and of one user as many as [WithSocketsPerUser] allows; any more are answered
-// 503 at once. So the clients of a node that died do not ask the registry and the
+// for ten seconds at the most; then they are answered 503. One user's sockets take an
+// eighth of these at the most. At most 24 times as many wait, and of one user as many
+// as [WithSocketsPerUser] allows; any more are answered 503 at once. So the clients of a node that died do not ask the registry and the
 // history for everything at once. The default is [DefaultOpening].
 func WithOpening(n int) Option {
 	return func(c *config) error { return positive(&c.opening, "WithOpening", n) }
 }
 
-// WithSocketsPerUser bounds the sockets of one user on all nodes. One more is
-// closed with 4004. The default is [DefaultSocketsPerUser].
+// WithSocketsPerUser bounds the sockets of one user on all nodes, those that are being
+// opened or closed included. One more is answered 429 before the upgrade, with
+// Retry-After. The default is [DefaultSocketsPerUser].
 func WithSocketsPerUser(n int) Option {
 	return func(c *config) error { return positive(&c.socketsPerUser, "WithSocketsPerUser", n) }
 }
 
-// WithReplaceOldest closes a user's oldest socket, not the new one, when there
-// are too many. By default the new one is closed.
+// WithReplaceOldest closes a user's oldest socket with 4004 when there are too many,
+// and takes the new one. By default the new one is refused. One node has twice as many
+// of a user, or 8 more if that is more, while the oldest are being closed; any more are
+// answered 429.
 func WithReplaceOldest() Option {
 	return func(c *config) error {
 		c.replaceOldest = true
@@ -323,12 +341,22 @@ func WithChannelsPerSocket(n int) Option {
 	return func(c *config) error { return positive(&c.channelsPerSocket, "WithChannelsPerSocket", n) }
 }
 
-// WithCommandRate bounds the commands of a socket whose user is no admin: so many
-// a second, after a burst. One more is refused with "rate_limited"; who goes on
-// regardless is closed with 4005. 0 a second is no limit. POST /messages of a user is
-// bounded likewise. The defaults are [DefaultCommandRate] and [DefaultCommandBurst].
+// WithCommandRate bounds the commands of a user who is no admin, on all sockets of this
+// node together, and POST /messages with them: so many a second, after a burst. It holds
+// across reconnects. One more command is refused with "rate_limited", and a socket whose
+// user goes on regardless is closed with 4005; one more POST is answered 429. 0 a second
+// is no limit. The defaults are [DefaultCommandRate] and [DefaultCommandBurst].
 func WithCommandRate(perSecond float64, burst int) Option {
 	return func(c *config) error { return setRate(&c.commandRate, "WithCommandRate", perSecond, burst) }
+}
+
+// WithConnectRate bounds how often one user connects to this node: so many handshakes a
+// second, after a burst. One more is answered 429 before the upgrade, with Retry-After.
+// Handshakes that are answered 503 do not count. 0 a second is no limit. The defaults,
+// [DefaultConnectRate] and [DefaultConnectBurst], let all sockets of a user reconnect
+// four times in a row; they grow with [WithSocketsPerUser].
+func WithConnectRate(perSecond float64, burst int) Option {
+	return func(c *config) error { return setRate(&c.connectRate, "WithConnectRate", perSecond, burst) }
 }
 
 // WithAdminCommandRate is WithCommandRate for admins, who have no limit by default.
@@ -343,8 +371,8 @@ func WithBacklog(bytes int) Option {
 	return func(c *config) error { return positive(&c.backlog, "WithBacklog", bytes) }
 }
 
-// WithStallTimeout bounds how long a peer may take to read 64 KiB of its backlog;
-// then it is cut off. The default is [DefaultStallTimeout].
+// WithStallTimeout bounds how long a peer may take to read 64 KiB of its backlog, or of
+// a page of the history; then it is cut off. The default is [DefaultStallTimeout].
 func WithStallTimeout(d time.Duration) Option {
 	return func(c *config) error { return positive(&c.stall, "WithStallTimeout", d) }
 }
@@ -375,10 +403,10 @@ func positive[T int | time.Duration](to *T, option string, v T) error {
 	return nil
 }
 
-func setRate(to *rate, option string, perSecond float64, burst int) error {
+func setRate(to *account.Rate, option string, perSecond float64, burst int) error {
 	if perSecond != 0 && (!(perSecond > 0) || burst < 1) {
 		return fmt.Errorf("%s: %v a second with bursts of %d", option, perSecond, burst)
 	}
-	*to = rate{perSecond, burst}
+	*to = account.Rate{PerSecond: perSecond, Burst: burst}
 	return nil
 }

@@ -54,21 +54,18 @@ func (c *socket) readAhead(ctx context.Context, from map[string]Place) readAhead
 				if c.gone() {
 					return
 				}
-				limit := replayPage
+				limit := replayLimit
 				mu.Lock()
 				if full {
-					limit = 1 // only whether it is kept, for the welcome
+					limit = Limit{Count: 1} // only whether it is kept, for the welcome
 				}
 				mu.Unlock()
 				msgs, err := c.after(ctx, at.channel, at.after, limit)
 				page := &firstPage{err: err}
-				size := 0
-				for _, m := range msgs {
-					size += len(m.Content)
-				}
+				size := contentBytes(msgs)
 				mu.Lock()
 				switch {
-				case limit == 1 || err != nil: // what comes with an error is not sent
+				case limit.Count == 1 || err != nil: // what comes with an error is not sent
 				case kept+size > keptAhead:
 					full = true
 				default:
@@ -88,15 +85,15 @@ func (c *socket) readAhead(ctx context.Context, from map[string]Place) readAhead
 // readBefore answers as the history's After does, from what was read ahead; ok is false
 // when it has to be read. Of a page that is not whole it has the error alone. A page is
 // given away once: who asks for one message only wants to know whether it is kept.
-func (c *socket) readBefore(at resumePoint, limit int) (msgs []Message, err error, ok bool) {
+func (c *socket) readBefore(at resumePoint, limit Limit) (msgs []Message, err error, ok bool) {
 	page := c.ahead[at]
-	if page == nil || limit > 1 && !page.whole {
+	if page == nil || limit.Count > 1 && !page.whole {
 		return nil, nil, false
 	}
-	if limit > 1 {
+	if limit.Count > 1 {
 		c.dropPage(at)
 	}
-	return page.msgs[:min(limit, len(page.msgs))], page.err, true
+	return page.msgs[:min(limit.Count, len(page.msgs))], page.err, true
 }
 
 // dropPage is called when the page's channel is done with.

@@ -24,7 +24,7 @@ func newReadingHistory() *readingHistory {
 	return &readingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{})}
 }
 
-func (h *readingHistory) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *readingHistory) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	if h.read != nil {
 		h.read(channel)
 	}

@@ -136,11 +136,14 @@ type channelHistory struct {
 	channel  string
 }
 
-// fillPage is how many missing messages are read at once.
-const fillPage = 256
+// fillCount and fillBytes bound the missing messages that are read at once, see [Limit].
+const (
+	fillCount = 256
+	fillBytes = 256 << 10
+)
 
 func (h channelHistory) After(ctx context.Context, p sequence.Place) ([]sequence.Item[fanout.Frame], error) {
-	msgs, err := h.registry.history.After(ctx, h.channel, Place(p), fillPage)
+	msgs, err := h.registry.history.After(ctx, h.channel, Place(p), Limit{fillCount, fillBytes})
 	if errors.Is(err, ErrGone) {
 		return nil, errors.Join(err, sequence.ErrGone)
 	}

@@ -339,7 +339,7 @@ func (h *renewable) Append(ctx context.Context, m chat.Message) (chat.Message, e
 	return h.now.Load().Append(ctx, m)
 }
 
-func (h *renewable) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *renewable) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	return h.now.Load().After(ctx, channel, p, limit)
 }
 

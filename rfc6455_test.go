@@ -17,6 +17,7 @@ import (
 const rfcLimit = 100_000
 
 var rfcOptions = []chat.Option{
+	chat.WithConnectRate(0, 0), // a connection for each case
 	chat.WithReadLimit(rfcLimit), chat.WithContentLimit(rfcLimit),
 	chat.WithPresence(chat.PresenceToNobody),
 }

@@ -5,15 +5,16 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/reto10/chat/internal/account"
 	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/lazyctx"
-	"github.com/reto10/chat/internal/throttle"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
 )
@@ -31,15 +32,16 @@ const (
 	CloseTokenExpired CloseCode = 4001 // log in again
 	CloseDisconnected CloseCode = 4002 // by an admin: do not reconnect by yourself
 	CloseTooSlow      CloseCode = 4003 // the backlog passed its limit: reconnect and resume
-	CloseTooMany      CloseCode = 4004 // replaced, or too many sockets: do not reconnect by yourself
+	CloseTooMany      CloseCode = 4004 // replaced by a newer socket: do not reconnect by yourself
 	CloseTooFast      CloseCode = 4005 // commands or frames too fast: wait, then reconnect
 )
 
+// replayLimit bounds the missed messages that are read at once.
+var replayLimit = Limit{Count: 100, Bytes: readBytes}
+
 const (
-	// replayPage is how many missed messages are read at once.
-	replayPage = 100
-	// replayBytes is about how much of it is sent before the peer has to have
-	// read what came before: it must not count as a backlog.
+	// replayBytes is about how much of what was missed is sent before the peer has to
+	// have read what came before: it does not count towards the limit of the backlog.
 	replayBytes = 32 << 10
 	// maxStrikes is how many commands in a row are refused as too fast before
 	// the socket is closed. The row ends when the bucket is full again.
@@ -58,14 +60,14 @@ type socket struct {
 	expiry   expiry.Slot // when the token ends
 	part     int         // of the roster
 
-	filter    filter         // of what the registry delivers
-	connected bool           // to the registry
-	replaying sync.WaitGroup // what was missed when it connected: joining and leaving wait for it
-	turnAway  func() bool    // answers the handshake with 503; nil: it is answered
+	account *account.Account // its user's, which it holds
+
+	filter    filter           // of what the registry delivers
+	connected bool             // to the registry
+	replaying sync.WaitGroup   // what was missed when it connected: joining and leaving wait for it
+	turnAway  func(error) bool // answers the handshake with an error; nil: it is answered
 
 	// Owned by who starts the socket, then by the goroutine that reads.
-	bucket        throttle.Bucket
-	strikes       int
 	own           Place          // see subscription.from, of the user's own channel
 	subscriptions []subscription // beside everyone's channel and its own
 	ahead         readAhead      // what was read of all of these before it is sent
@@ -79,10 +81,11 @@ type subscription struct {
 	from Place
 }
 
-func newSocket(s *Service, conn *wsconn.Conn, who Identity) *socket {
+func newSocket(s *Service, conn *wsconn.Conn, who Identity, of *account.Account) *socket {
 	c := &socket{
 		service:  s,
 		conn:     conn,
+		account:  of,
 		since:    time.Now().UTC(),
 		commands: strings.EqualFold(conn.Subprotocol(), subprotocol),
 	}
@@ -121,6 +124,9 @@ func (c *socket) Close(code CloseCode, reason string) { c.conn.Out().Close(int(c
 func (c *socket) Slot() *expiry.Slot { return &c.expiry }
 func (c *socket) Expire()            { c.Close(CloseTokenExpired, "the token expired") }
 
+// tokenExpired reports whether the token has expired, by the wall clock.
+func (c *socket) tokenExpired(now time.Time) bool { return !c.who.Load().Expires.After(now) }
+
 // Beat and Kill are for the roster.
 func (c *socket) Beat() { c.conn.Beat() }
 func (c *socket) Kill() { c.conn.Out().Kill() }
@@ -136,7 +142,7 @@ type resumption struct {
 // of being opened.
 func (c *socket) start(channels []string, resume resumption, leave func()) {
 	c.part = c.service.roster.Add(c)
-	c.service.expiries.Set(c, time.Until(c.who.Load().Expires))
+	c.service.expiries.Set(c, c.who.Load().Expires)
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
 	defer func() {
 		if leave != nil { // nothing is sent by a goroutine
@@ -180,6 +186,8 @@ func (c *socket) gone() bool {
 func (c *socket) Ended(cause error) {
 	s := c.service
 	defer s.roster.Release()
+	defer c.account.Release()
+	defer c.account.Closed()
 	defer c.recover()
 	c.replaying.Wait()
 	if c.connected {
@@ -216,8 +224,8 @@ func (c *socket) connect() bool {
 	}
 	if n > s.cfg.socketsPerUser {
 		if !s.cfg.replaceOldest {
-			s.counts.accepted.Add(1)
-			c.Close(CloseTooMany, "too many sockets for this user")
+			c.account.Crowded(time.Now())
+			c.refuseOpening(tooManySockets(0))
 		} else if _, err := s.cfg.registry.Close(ctx, c.User().Name, s.cfg.socketsPerUser, CloseTooMany, "replaced by a newer socket"); err != nil {
 			s.counts.failed(portRegistry, err)
 			c.fail("replacing a user's oldest socket", err)
@@ -230,9 +238,19 @@ func (c *socket) connect() bool {
 // not answered.
 func (c *socket) fail(doing string, err error) {
 	if !c.conn.Out().Closing() {
-		c.service.cfg.logger.Warn(doing, "session", c.Session(), "error", err)
+		c.service.cfg.logger.Log(context.Background(), level(err), doing, "session", c.Session(), "error", err)
 	}
-	if c.turnAway == nil || !c.turnAway() {
+	c.refuseOpening(ErrUnavailable)
+}
+
+// refuseOpening answers the handshake with an error, or closes the socket where it is
+// answered already.
+func (c *socket) refuseOpening(err error) {
+	switch {
+	case c.turnAway != nil && c.turnAway(err):
+	case errors.Is(err, errTooMany):
+		c.Close(CloseTooMany, "too many sockets for this user")
+	default:
 		c.Close(CloseGoingAway, "unavailable, try again later")
 	}
 }
@@ -264,7 +282,7 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 		start, asked := resume.from[channel]
 		if asked {
 			// What followed is sent behind the welcome, if all of it is kept.
-			_, err := c.after(ctx, channel, start, 1)
+			_, err := c.after(ctx, channel, start, Limit{Count: 1})
 			if err == nil {
 				missed = append(missed, channel)
 				c.begins(channel, start)
@@ -315,7 +333,7 @@ func (c *socket) renewed(ctx context.Context, channel string, start Place) (Plac
 // catchUpAll sends what was missed, then what was broadcast meanwhile.
 func (c *socket) catchUpAll(missed []string, resume resumption) {
 	for _, channel := range missed {
-		_, ok, err := c.catchUp(channel, resume.from[channel])
+		_, ok, err := c.catchUp(channel, resume.from[channel], c.after)
 		c.dropPage(resumePoint{channel, resume.from[channel]}) // unless it was sent
 		if err != nil {
 			c.fail("sending what a socket missed", err)
@@ -380,7 +398,12 @@ func (c *socket) join(ctx context.Context, channel string) (Place, error) {
 	return start, err
 }
 
-func (c *socket) after(ctx context.Context, channel string, p Place, limit int) ([]Message, error) {
+// reader is the history's After for a socket. The messages may be shared: the caller
+// changes none.
+type reader func(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error)
+
+// after is the reader of a socket that is being opened, which had to wait for that.
+func (c *socket) after(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error) {
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
@@ -392,14 +415,27 @@ func (c *socket) after(ctx context.Context, channel string, p Place, limit int) 
 	return msgs, err
 }
 
+// afterInTurn is the reader of commands: a user's sockets wait for each other, and for
+// the user's turn among others.
+func (c *socket) afterInTurn(ctx context.Context, channel string, p Place, limit Limit) (msgs []Message, err error) {
+	if c.service.cfg.noHistory {
+		return nil, ErrGone
+	}
+	err = c.service.inTurn(ctx, c.service.joinReads, c.User().Name, func(ctx context.Context) (err error) {
+		msgs, err = c.service.reads.after(ctx, channel, p, limit)
+		return err
+	})
+	return msgs, err
+}
+
 // catchUp sends what followed a place, as fast as the peer reads, and joins the
 // channel where that ends. It reports false when the history no longer keeps all
 // of it; the channel is joined all the same. After an error the socket is closed,
 // unless nothing was sent: a client that asked again would get it twice.
-func (c *socket) catchUp(channel string, since Place) (start Place, recovered bool, err error) {
+func (c *socket) catchUp(channel string, since Place, read reader) (start Place, recovered bool, err error) {
 	// Most of it is sent before joining: what is broadcast while a slow peer reads
 	// it need not wait in the backlog.
-	from, all, err := c.replay(channel, since, nil)
+	from, all, err := c.replay(channel, since, nil, read)
 	if err != nil {
 		return c.failedCatchingUp(from != since, err)
 	}
@@ -425,7 +461,7 @@ func (c *socket) catchUp(channel string, since Place) (start Place, recovered bo
 	case !all:
 		return start, false, nil
 	}
-	if _, recovered, err = c.replay(channel, from, &start); err != nil {
+	if _, recovered, err = c.replay(channel, from, &start, read); err != nil {
 		return c.failedCatchingUp(true, err) // it is joined, too
 	}
 	return start, recovered, nil
@@ -441,13 +477,13 @@ func (c *socket) failedCatchingUp(begun bool, err error) (Place, bool, error) {
 
 // replay sends what followed a place, up to last or to the end, and returns the
 // place of the last message sent. It reports false when some of it is gone.
-func (c *socket) replay(channel string, from Place, last *Place) (to Place, kept bool, err error) {
+func (c *socket) replay(channel string, from Place, last *Place, read reader) (to Place, kept bool, err error) {
 	for last == nil || from.Seq < last.Seq {
-		if c.conn.Out().Closing() {
+		if !c.awaitReading() {
 			return from, true, fanout.ErrClosed
 		}
 		ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
-		msgs, err := c.after(ctx, channel, from, replayPage)
+		msgs, err := read(ctx, channel, from, replayLimit)
 		cancel()
 		if errors.Is(err, ErrGone) {
 			return from, false, nil
@@ -455,37 +491,61 @@ func (c *socket) replay(channel string, from Place, last *Place) (to Place, kept
 		if err != nil {
 			return from, true, err
 		}
+		c.service.reading.Use(c.User().Name, contentBytes(msgs))
 		if len(msgs) == 0 {
 			if last != nil {
 				return from, true, errors.New("the history does not have what was delivered")
 			}
 			return from, true, nil
 		}
-		var frames []byte
-		for i, m := range msgs {
-			if last != nil && m.Place.Seq > last.Seq {
-				msgs = msgs[:i]
-				break
-			}
-			frames = append(frames, messageFrame(m).Bytes...)
-			if len(frames) >= replayBytes {
-				if err := c.conn.Out().Pace(frames); err != nil {
-					return from, true, err
-				}
-				frames = nil
-			}
+		if i := slices.IndexFunc(msgs, func(m Message) bool { return last != nil && m.Place.Seq > last.Seq }); i >= 0 {
+			msgs = msgs[:i]
 		}
-		if len(frames) > 0 {
-			if err := c.conn.Out().Pace(frames); err != nil {
-				return from, true, err
-			}
+		if err := c.pace(msgs); err != nil {
+			return from, true, err
 		}
 		from = msgs[len(msgs)-1].Place
-		if last == nil && len(msgs) < replayPage {
+		if last == nil && replayLimit.isShort(len(msgs), contentBytes(msgs)) {
 			break // as far as it went; who joins is told where that is
 		}
 	}
 	return from, true, nil
+}
+
+// awaitReading waits until more of the history may be read for the user. It reports
+// false when the socket is closing.
+func (c *socket) awaitReading() bool {
+	for !c.conn.Out().Closing() {
+		delay := c.service.reading.Delay(c.User().Name)
+		if delay == 0 {
+			return true
+		}
+		<-time.After(min(delay, time.Second)) // and look whether it is closing
+	}
+	return false
+}
+
+// pace sends missed messages as fast as the peer reads. What waits for that counts as
+// backlog.
+func (c *socket) pace(msgs []Message) error {
+	waiting := int64(contentBytes(msgs))
+	backlog := &c.service.sockets.Totals.Backlog
+	backlog.Add(waiting)
+	defer func() { backlog.Add(-waiting) }()
+	var frames []byte
+	for i, m := range msgs {
+		frames = append(frames, messageFrame(m).Bytes...)
+		waiting -= int64(len(m.Content))
+		backlog.Add(-int64(len(m.Content))) // as a frame it counts where it waits
+		if len(frames) < replayBytes && i < len(msgs)-1 {
+			continue
+		}
+		if err := c.conn.Out().Pace(frames); err != nil {
+			return err
+		}
+		frames = nil
+	}
+	return nil
 }
 
 func secondsUntil(t time.Time) int64 {

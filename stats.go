@@ -19,7 +19,7 @@ import (
 type Stats struct {
 	Sockets         int    `json:"sockets"`          // live now
 	Users           int    `json:"users"`            // who have sockets here now
-	BacklogBytes    int64  `json:"backlog_bytes"`    // waiting now for sockets that read slowly, or read ahead for them
+	BacklogBytes    int64  `json:"backlog_bytes"`    // waiting now for sockets and pages of the history that are read slowly, or read ahead for sockets
 	Accepted        uint64 `json:"accepted"`         // sockets
 	Refused         uint64 `json:"refused"`          // handshakes answered with an error
 	SlowClosed      uint64 `json:"slow_closed"`      // sockets closed because of their backlog
@@ -33,7 +33,8 @@ type Stats struct {
 
 	// Refused by why: "busy" (it waited for its turn in vain, or too many waited),
 	// "draining", "forbidden", "full", "invalid" (no handshake, or a query that makes no
-	// sense), "unauthenticated", "unavailable".
+	// sense), "too_many" (sockets of a user), "too_often" (a user's handshakes),
+	// "unauthenticated", "unavailable".
 	RefusedBy map[string]uint64 `json:"refused_by"`
 	// RefusedCommands by the error's code: "forbidden", "invalid", "not_joined",
 	// "rate_limited", "too_large", "unavailable".
@@ -128,7 +129,8 @@ type counters struct {
 
 // init says what is counted by reason.
 func (c *counters) init() {
-	c.refused.init("busy", "draining", "forbidden", "full", "invalid", "unauthenticated", "unavailable")
+	c.refused.init("busy", "draining", "forbidden", "full", "invalid",
+		"too_many", "too_often", "unauthenticated", "unavailable")
 	c.refusedCommands.init(wire.CodeForbidden, wire.CodeInvalid, wire.CodeNotJoined,
 		wire.CodeRateLimited, wire.CodeTooLarge, wire.CodeUnavailable)
 }
@@ -163,6 +165,10 @@ func whyRefused(err error) string {
 		return "draining"
 	case errors.Is(err, roster.ErrFull):
 		return "full"
+	case errors.Is(err, errTooMany):
+		return "too_many"
+	case errors.Is(err, errTooOften):
+		return "too_often"
 	case errors.Is(err, ErrUnauthenticated):
 		return "unauthenticated"
 	case errors.Is(err, ErrForbidden):

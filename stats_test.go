@@ -27,7 +27,7 @@ func noneOf(reasons []string, but map[string]uint64) map[string]uint64 {
 }
 
 var (
-	handshakeReasons = []string{"busy", "draining", "forbidden", "full", "invalid", "unauthenticated", "unavailable"}
+	handshakeReasons = []string{"busy", "draining", "forbidden", "full", "invalid", "too_many", "too_often", "unauthenticated", "unavailable"}
 	commandReasons   = []string{"forbidden", "invalid", "not_joined", "rate_limited", "too_large", "unavailable"}
 	noPortErrors     = map[string]chat.PortErrors{"authenticator": {}, "history": {}, "policy": {}, "registry": {}}
 )
@@ -154,7 +154,7 @@ type (
 
 func (r registryOf) Connected(context.Context, string) ([]chat.Presence, error) { return nil, r.err }
 
-func (h historyOf) After(context.Context, string, chat.Place, int) ([]chat.Message, error) {
+func (h historyOf) After(context.Context, string, chat.Place, chat.Limit) ([]chat.Message, error) {
 	return nil, h.err
 }
 

@@ -110,6 +110,8 @@ var broken = []struct {
 	{"hole", "PlacesAreContiguousUnderConcurrency", history(func(h chat.History) chat.History { return &hides{h, 100} })},
 	{"stored-twice", "PlacesAreContiguousWhenCallersGiveUp", history(func(h chat.History) chat.History { return &storesTwice{h} })},
 	{"one-too-many", "AfterReadsBack", history(func(h chat.History) chat.History { return &oneMore{h} })},
+	{"any-bytes", "AfterEndsWhereTheBytesDo", history(func(h chat.History) chat.History { return &anyBytes{h} })},
+	{"nothing-over-the-bytes", "AfterEndsWhereTheBytesDo", history(func(h chat.History) chat.History { return &neverOver{h} })},
 	{"nothing-is-gone", "AfterOfWhatIsUnknownIsGone", history(func(h chat.History) chat.History { return &neverGone{h} })},
 	{"empty-without-epoch", "LastOfAnEmptyChannel", history(func(h chat.History) chat.History { return &noEpoch{h} })},
 	{"shortens", "MessagesComeBackAsTheyWere", history(func(h chat.History) chat.History { return &shortens{h} })},
@@ -480,7 +482,7 @@ type hides struct {
 	seq uint64
 }
 
-func (h *hides) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *hides) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	return slices.DeleteFunc(msgs, func(m chat.Message) bool { return m.Place.Seq == h.seq }), err
 }
@@ -498,14 +500,36 @@ func (h *storesTwice) Append(ctx context.Context, m chat.Message) (chat.Message,
 
 type oneMore struct{ chat.History }
 
-func (h *oneMore) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
-	return h.History.After(ctx, channel, p, limit+1)
+func (h *oneMore) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+	limit.Count++
+	return h.History.After(ctx, channel, p, limit)
+}
+
+// anyBytes knows no bound of bytes.
+type anyBytes struct{ chat.History }
+
+func (h *anyBytes) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+	return h.History.After(ctx, channel, p, chat.Limit{Count: limit.Count})
+}
+
+// neverOver leaves out the message that reaches the bound of bytes, also the first.
+type neverOver struct{ chat.History }
+
+func (h *neverOver) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+	msgs, err := h.History.After(ctx, channel, p, limit)
+	bytes := 0
+	for i, m := range msgs {
+		if bytes += len(m.Content); limit.Bytes > 0 && bytes > limit.Bytes {
+			return msgs[:i], err
+		}
+	}
+	return msgs, err
 }
 
 // neverGone answers with what it has when it does not have what was asked.
 type neverGone struct{ chat.History }
 
-func (h *neverGone) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *neverGone) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if errors.Is(err, chat.ErrGone) {
 		return h.History.After(ctx, channel, chat.Place{}, limit)
@@ -516,7 +540,7 @@ func (h *neverGone) After(ctx context.Context, channel string, p chat.Place, lim
 // goneWithNothing does not say what is behind a hole.
 type goneWithNothing struct{ chat.History }
 
-func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if err != nil {
 		return nil, err
@@ -527,7 +551,7 @@ func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Plac
 // beginsAgain goes on with the oldest where it should with what is behind a hole.
 type beginsAgain struct{ chat.History }
 
-func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if errors.Is(err, chat.ErrGone) {
 		msgs, _ = h.History.After(ctx, channel, chat.Place{}, limit)
@@ -538,7 +562,7 @@ func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Place, l
 // skips goes on behind a hole as if there were none.
 type skips struct{ chat.History }
 
-func (h *skips) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *skips) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if len(msgs) > 0 {
 		err = nil
@@ -552,7 +576,7 @@ type trustsTimes struct {
 	age time.Duration
 }
 
-func (h *trustsTimes) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *trustsTimes) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	return slices.DeleteFunc(msgs, func(m chat.Message) bool { return time.Since(m.Time) > h.age }), err
 }

@@ -320,7 +320,7 @@ func (d *delivery) compare() {
 	kept := make(map[string]string)
 	for channel := range d.newest {
 		for p := (chat.Place{}); ; {
-			page, err := d.hosts[0].node.History.After(context.Background(), channel, p, 500)
+			page, err := d.hosts[0].node.History.After(context.Background(), channel, p, chat.Limit{Count: 500})
 			if err != nil && !errors.Is(err, chat.ErrGone) {
 				d.Errorf("After in %q: %v", channel, err)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +30,7 @@ func TestHistory(t *testing.T, open func(t *testing.T) []chat.History) {
 		{"PlacesAreContiguousUnderConcurrency", testPlacesRace},
 		{"PlacesAreContiguousWhenCallersGiveUp", testPlacesGivenUp},
 		{"AfterReadsBack", testAfter},
+		{"AfterEndsWhereTheBytesDo", testAfterBytes},
 		{"AfterOfWhatIsUnknownIsGone", testAfterUnknown},
 		{"LastOfAnEmptyChannel", testLastEmpty},
 		{"MessagesComeBackAsTheyWere", testRoundTrip},
@@ -71,7 +73,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 			if _, open := <-progress; !open {
 				return
 			}
-			msgs, err := a.at(n).After(context.Background(), "c", at, 50)
+			msgs, err := a.at(n).After(context.Background(), "c", at, chat.Limit{Count: 50})
 			switch {
 			case errors.Is(err, chat.ErrGone):
 				a.wantFollow(chat.Place{}, msgs)
@@ -97,7 +99,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 	}
 
 	eventually(t, func() string {
-		if _, err := a.at(0).After(t.Context(), "c", first, 1); !errors.Is(err, chat.ErrGone) {
+		if _, err := a.at(0).After(t.Context(), "c", first, chat.Limit{Count: 1}); !errors.Is(err, chat.ErrGone) {
 			return fmt.Sprintf("of %d messages where %d are to be kept, the second is still there (%v)", written, count, err)
 		}
 		return ""
@@ -143,7 +145,7 @@ func (a archive) lookAtKept(kept []chat.Message, count int, last chat.Place) (fo
 		{"the newest", last, false},
 		{"one in between", kept[len(kept)-count/2].Place, false},
 	} {
-		msgs, err := a.at(0).After(a.Context(), "c", tt.p, 1)
+		msgs, err := a.at(0).After(a.Context(), "c", tt.p, chat.Limit{Count: 1})
 		if tt.gone && !errors.Is(err, chat.ErrGone) || !tt.gone && err != nil {
 			found = append(found, fmt.Sprintf("after %s, %v: %d messages, %v", tt.name, tt.p, len(msgs), err))
 		}
@@ -185,7 +187,7 @@ func (a archive) append(node int, channel, content string) chat.Place {
 
 func (a archive) after(node int, channel string, p chat.Place, limit int) []chat.Message {
 	a.Helper()
-	msgs, err := a.at(node).After(a.Context(), channel, p, limit)
+	msgs, err := a.at(node).After(a.Context(), channel, p, chat.Limit{Count: limit})
 	if err != nil {
 		a.Errorf("After %v of %q: %v", p, channel, err)
 	}
@@ -374,7 +376,7 @@ func testPlacesGivenUp(a archive) {
 	}
 }
 
-// "After returns up to limit messages of the channel that follow p, oldest first
+// "After returns messages of the channel within a limit, which follow p, oldest first
 // and without a hole; none when p is the newest. The zero Place asks for the oldest
 // that are kept."
 func testAfter(a archive) {
@@ -415,6 +417,67 @@ func testAfter(a archive) {
 	}
 }
 
+// "No message follows those whose contents reach Bytes together"; "it returns the first
+// message that there is, whatever its size"; "a history may end sooner", but "an answer
+// that is short does not mean that nothing follows".
+func testAfterBytes(a archive) {
+	tests := []struct {
+		name  string
+		sizes []int
+		limit chat.Limit
+		most  int // how many may come at once, from the first on
+	}{
+		{"no bound", []int{10, 10, 10}, chat.Limit{Count: 10}, 3},
+		{"more than all", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 1 << 30}, 3},
+		{"just all", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 30}, 3},
+		{"a little more than two", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 21}, 3},
+		{"just two", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 20}, 2},
+		{"a little more than one", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 11}, 2},
+		{"less than one", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 1}, 1},
+		{"the count before the bytes", []int{10, 10, 10}, chat.Limit{Count: 1, Bytes: 25}, 1},
+		{"a large one first", []int{30000, 10, 10}, chat.Limit{Count: 10, Bytes: 100}, 1},
+		{"a large one behind", []int{10, 30000, 10}, chat.Limit{Count: 10, Bytes: 100}, 2},
+		{"large ones", []int{30000, 30000, 30000, 30000, 30000}, chat.Limit{Count: 1000, Bytes: 64 << 10}, 3},
+		{"many small ones", slices.Repeat([]int{10}, 300), chat.Limit{Count: 1000, Bytes: 2000}, 200},
+		{"large ones behind many small ones", append(slices.Repeat([]int{1}, 100), slices.Repeat([]int{30000}, 10)...), chat.Limit{Count: 1000, Bytes: 40000}, 102},
+	}
+	for i, tt := range tests {
+		channel := fmt.Sprint("c", i)
+		for n, size := range tt.sizes {
+			a.append(n, channel, strings.Repeat("x", size))
+		}
+		for node := range a.nodes {
+			var at chat.Place
+			var got []int
+			for {
+				msgs, err := a.at(node).After(a.Context(), channel, at, tt.limit)
+				if err != nil {
+					a.Fatalf("%s: After %v: %v", tt.name, at, err)
+				}
+				if len(msgs) == 0 {
+					break
+				}
+				a.wantFollow(at, msgs)
+				bytes := 0
+				for i, m := range msgs {
+					if i > 0 && tt.limit.Bytes > 0 && bytes >= tt.limit.Bytes {
+						a.Errorf("%s: after %v a message follows %d bytes", tt.name, at, bytes)
+					}
+					bytes += len(m.Content)
+					got = append(got, len(m.Content))
+				}
+				if at == (chat.Place{}) && len(msgs) > tt.most || len(msgs) > tt.limit.Count {
+					a.Errorf("%s: after %v are %d messages, want %d at most", tt.name, at, len(msgs), min(tt.most, tt.limit.Count))
+				}
+				at = msgs[len(msgs)-1].Place
+			}
+			if diff := cmp.Diff(tt.sizes, got); diff != "" {
+				a.Errorf("%s: sizes of what came (-want +got):\n%s", tt.name, diff)
+			}
+		}
+	}
+}
+
 // "When p is unknown, the error wraps ErrGone and comes with the oldest that are kept."
 func testAfterUnknown(a archive) {
 	for _, channel := range []string{"empty", "c"} {
@@ -435,7 +498,7 @@ func testAfterUnknown(a archive) {
 			"something that is no epoch": {Epoch: "'; --", Seq: 1},
 		} {
 			for _, limit := range []int{0, 10} {
-				msgs, err := a.at(1).After(a.Context(), channel, p, limit)
+				msgs, err := a.at(1).After(a.Context(), channel, p, chat.Limit{Count: limit})
 				if !errors.Is(err, chat.ErrGone) {
 					a.Errorf("%s of %q, %v, limit %d: %d messages, %v, want ErrGone", name, channel, p, limit, len(msgs), err)
 				}

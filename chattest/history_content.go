@@ -96,7 +96,7 @@ func testHistoryContexts(a archive) {
 	first := a.append(0, "c", "1")
 	for name, call := range map[string]func(){
 		"Append": func() { _, _ = a.at(0).Append(over, chat.Message{Channel: "c", Content: "perhaps", Time: time.Now()}) },
-		"After":  func() { _, _ = a.at(0).After(over, "c", first, 10) },
+		"After":  func() { _, _ = a.at(0).After(over, "c", first, chat.Limit{Count: 10}) },
 		"Last":   func() { _, _ = a.at(0).Last(over, "c") },
 	} {
 		done := make(chan struct{})

@@ -128,7 +128,7 @@ func testAfterHoles(s sieve) {
 		for _, limit := range []int{0, 1, 2, 100} {
 			check := func(at chat.Place, want []int, wantGone bool) {
 				s.Helper()
-				msgs, err := s.at(0).After(s.Context(), p.channel, at, limit)
+				msgs, err := s.at(0).After(s.Context(), p.channel, at, chat.Limit{Count: limit})
 				if gone := errors.Is(err, chat.ErrGone); gone != wantGone || err != nil && !gone {
 					s.Errorf("%s, after %v, limit %d: %v, want ErrGone: %v", p.channel, at, limit, err, wantGone)
 				}

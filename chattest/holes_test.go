@@ -43,7 +43,7 @@ func (s *sparse) Last(_ context.Context, channel string) (chat.Place, error) {
 	return chat.Place{Epoch: sparseEpoch, Seq: s.last[channel]}, nil
 }
 
-func (s *sparse) After(_ context.Context, channel string, p chat.Place, limit int) (msgs []chat.Message, err error) {
+func (s *sparse) After(_ context.Context, channel string, p chat.Place, limit chat.Limit) (msgs []chat.Message, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kept, last := s.kept[channel], s.last[channel]
@@ -57,14 +57,19 @@ func (s *sparse) After(_ context.Context, channel string, p chat.Place, limit in
 	if unknown {
 		from = 0
 	}
+	bytes := 0
 	for _, seq := range slices.Sorted(maps.Keys(kept)) {
-		if seq <= from || len(msgs) >= limit {
+		if seq <= from {
 			continue
+		}
+		if len(msgs) >= limit.Count || limit.Bytes > 0 && bytes >= limit.Bytes {
+			break
 		}
 		if len(msgs) > 0 && msgs[len(msgs)-1].Place.Seq+1 != seq {
 			break
 		}
 		msgs = append(msgs, kept[seq])
+		bytes += len(kept[seq].Content)
 	}
 	return msgs, err
 }

@@ -16,7 +16,7 @@ import (
 func TestWhoIsConnectedAndDisconnecting(t *testing.T) {
 	s := serve(t)
 	begin := time.Now()
-	names := []string{"a/b?c", "ana", "bob", ".."}
+	names := []string{"a/b?c", "ana", "bob", "..."}
 	ended := map[string]*feed{}
 	for _, name := range names {
 		ended[name] = follow(t, s.dial(name, client.WithChannels("of-"+name[:1])))
@@ -34,7 +34,7 @@ func TestWhoIsConnectedAndDisconnecting(t *testing.T) {
 		got[i].Since = time.Time{}
 	}
 	if diff := cmp.Diff([]client.Online{
-		{Username: "..", Role: "user", Connections: 1}, {Username: "a/b?c", Role: "user", Connections: 1},
+		{Username: "...", Role: "user", Connections: 1}, {Username: "a/b?c", Role: "user", Connections: 1},
 		{Username: "ana", Role: "user", Connections: 2}, {Username: "bob", Role: "user", Connections: 1},
 	}, got); diff != "" {
 		t.Errorf("connected (-want +got):\n%s", diff)
@@ -42,7 +42,7 @@ func TestWhoIsConnectedAndDisconnecting(t *testing.T) {
 	if got, err := a.Connected(t.Context(), "of-b"); err != nil || len(got) != 1 || got[0].Username != "bob" {
 		t.Errorf("in a channel: %+v, %v", got, err)
 	}
-	for _, name := range []string{"a/b?c", ".."} {
+	for _, name := range []string{"a/b?c", "..."} {
 		if n, err := a.Disconnect(t.Context(), name); n != 1 || err != nil {
 			t.Errorf("disconnecting %q: %d, %v", name, n, err)
 		}

@@ -32,7 +32,7 @@
 //
 // A connection that ends, or is silent for too long, is made again after a wait with
 // jitter. The client ends by itself only where trying again makes no sense: an admin
-// disconnected the user ([ErrDisconnected]), there are too many sockets of theirs
+// disconnected the user ([ErrDisconnected]), a newer socket of theirs replaced it
 // ([ErrReplaced]), the token no longer holds and there is no other
 // ([ErrUnauthenticated]), or the server answers the handshake with 400, 403, 404 and
 // the like, as for a channel that the user may not join any more ([ErrForbidden]).

@@ -24,8 +24,9 @@ var (
 	// ErrTooLarge: the content is over the server's limit (413, code "too_large",
 	// close code 1009), or the request line or a header is over a proxy's (414, 431).
 	ErrTooLarge = errors.New("client: too large")
-	// ErrRateLimited: too many commands or tries; wait before the next (429, code
-	// "rate_limited", close code 4005).
+	// ErrRateLimited: too many commands or tries, or the user connects too often or has
+	// too many sockets; wait before the next (429, code "rate_limited", close code
+	// 4005). A [Client] that has connected once waits and retries.
 	ErrRateLimited = errors.New("client: rate limited")
 	// ErrNotJoined: the channel to leave is not joined (code "not_joined").
 	ErrNotJoined = errors.New("client: channel not joined")
@@ -39,8 +40,8 @@ var (
 	ErrUnconfirmed = errors.New("client: unconfirmed")
 	// ErrDisconnected: an admin disconnected the user (close code 4002).
 	ErrDisconnected = errors.New("client: disconnected by an admin")
-	// ErrReplaced: the user has too many sockets, or a newer one took this one's
-	// place (close code 4004).
+	// ErrReplaced: the user has too many sockets, and this one was closed for that
+	// (close code 4004). A handshake that is one too many is ErrRateLimited.
 	ErrReplaced = errors.New("client: replaced, or too many sockets of this user")
 	// ErrClosed: [Client.Close] was called.
 	ErrClosed = errors.New("client: closed")

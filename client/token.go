@@ -67,7 +67,7 @@ type credentials struct {
 	// mu guards what follows.
 	mu      sync.Mutex
 	token   string    // "" when another is needed
-	expires time.Time // zero when that is not known
+	expires time.Time // by the wall clock; zero when that is not known
 	got     time.Time // when the source gave it
 }
 
@@ -170,7 +170,8 @@ func (k *credentials) lives(token string, left time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if token == k.token {
-		k.expires = time.Now().Add(left)
+		// By the wall clock: the other one stands still while the machine sleeps.
+		k.expires = time.Now().Round(0).Add(left)
 	}
 }
 

@@ -49,6 +49,14 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 			load.wait(5)
 			for i, node := range nodes {
 				node.Signal(syscall.SIGTERM)
+				// For a while it is red, and serves all the same.
+				chatdtest.Eventually(t, "readyz to be red", func() bool {
+					status, body := node.Request(http.MethodGet, "/readyz", "", "")
+					return status == http.StatusServiceUnavailable && strings.Contains(body, "draining")
+				})
+				if status, body := node.Request(http.MethodGet, "/messages?limit=1", load.token, ""); status != http.StatusOK {
+					t.Errorf("a node that leaves answers %d %s", status, body)
+				}
 				if code := node.ExitCode(); code != 0 {
 					t.Errorf("exit code %d\n%s", code, node.Logged())
 				}

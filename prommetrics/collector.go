@@ -68,7 +68,7 @@ func New(service *chat.Service, opts ...Option) (*Collector, error) {
 		service:         service,
 		sockets:         desc("sockets", "Live WebSockets."),
 		users:           desc("users", "Users who have WebSockets on this process."),
-		backlog:         desc("backlog_bytes", "Bytes that wait for WebSockets that read slowly."),
+		backlog:         desc("backlog_bytes", "Bytes that wait for clients that read slowly: WebSockets, and pages of the history."),
 		accepted:        desc("accepted_sockets_total", "WebSockets that were accepted."),
 		refused:         desc("refused_handshakes_total", "WebSocket handshakes that were answered with an error, by why.", labelReason),
 		slow:            desc("slow_closed_sockets_total", "WebSockets that were closed because of their backlog."),

@@ -83,6 +83,9 @@ func (r *Registry) tryIdle(ctx context.Context) {
 func (r *Registry) stayConnected(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	if err := r.ping(ctx); err != nil {
+		return err
+	}
 	if err := r.findSharding(ctx); err != nil {
 		return err
 	}
@@ -130,11 +133,19 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 	}
 }
 
+// ping looks whether Redis answers at all: what keeps it from that shows best here.
+func (r *Registry) ping(ctx context.Context) error {
+	_, err := bounded(ctx, r.server, func(ctx context.Context) (none struct{}, err error) {
+		return none, r.client.Ping(ctx).Err()
+	})
+	return explainSilence(err, r.client)
+}
+
 // start brings a new listener to where messages get through and nothing is missed.
 func (r *Registry) start(ctx context.Context, l *listener) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeouts*r.cfg.timeout, errors.New("no answer to subscriptions"))
 	defer cancel()
-	if err := r.checkEviction(ctx); err != nil {
+	if err := r.checkServers(ctx); err != nil {
 		return err
 	}
 	if err := r.subs.wait(ctx); err != nil {
@@ -153,11 +164,27 @@ func (r *Registry) start(ctx context.Context, l *listener) error {
 	if err := r.alignEvents(ctx); err != nil {
 		return err
 	}
-	select {
-	case <-r.ledger.recheck():
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("telling Redis who is here: %w", context.Cause(ctx))
+	return r.awaitReport(ctx)
+}
+
+// awaitReport waits until Redis was told who is here. What keeps it from that is what
+// Check says meanwhile.
+func (r *Registry) awaitReport(ctx context.Context) error {
+	told := r.ledger.recheck()
+	for {
+		select {
+		case <-told:
+			return nil
+		case <-r.ledger.failed:
+			if err := r.ledger.failure(); err != nil {
+				r.down.Store(&outage{err})
+			}
+		case <-ctx.Done():
+			if err := r.ledger.failure(); err != nil {
+				return err
+			}
+			return fmt.Errorf("telling Redis who is here: %w", context.Cause(ctx))
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ func TestSocketsOfADeadNodeAreNotTooMany(t *testing.T) {
 
 	// Those of nodes that live are as many as may be.
 	for _, n := range []*chatNode{a, b} {
-		n.dial(t, "ana", chat.RoleUser, "").wantClosed(4004)
+		n.wantTooMany(t, "ana")
 	}
 	for _, c := range clients {
 		select {

@@ -15,7 +15,11 @@
 // Keys with one hash tag are used together, and all keys begin with the prefix. The
 // client's credentials have to allow scripts, strings, hashes, sets, sorted sets,
 // streams and pub/sub, and the commands DEL, EXISTS, PEXPIRE, PING, TIME and, for the
-// History here, INFO.
+// History here, INFO:
+//
+//	ACL SETUSER chat on >password ~chat:* &chat:* +@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +info
+//
+// What Redis refuses is in the error of [Registry.Check], with what to change about it.
 //
 // # Messages
 //

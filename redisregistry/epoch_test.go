@@ -304,7 +304,7 @@ func TestAPermissionThatIsRevokedLeavesNoHole(t *testing.T) {
 			last := a.publish("news", "3", "4")
 
 			// Everything from the first to the last in one reading: no hole.
-			msgs, err := a.History().After(t.Context(), "news", chat.Place{Epoch: place.Epoch, Seq: place.Seq - 2}, 100)
+			msgs, err := a.History().After(t.Context(), "news", chat.Place{Epoch: place.Epoch, Seq: place.Seq - 2}, chat.Limit{Count: 100})
 			if err != nil {
 				t.Fatal(err)
 			}

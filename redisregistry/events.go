@@ -104,7 +104,9 @@ func (r *Registry) readEvents(ctx context.Context) (int, error) {
 		return r.client.XRangeN(ctx, r.server.keys.events(), "("+r.log.position, "+", eventsAtOnce).Result()
 	})
 	if err != nil {
-		r.cfg.logger.Warn("reading who came and went", "error", err)
+		if ctx.Err() == nil { // else the registry shuts down
+			r.cfg.logger.Warn("reading who came and went", "error", err)
+		}
 		return 0, err
 	}
 	watch := r.watch.Load()

@@ -67,13 +67,25 @@ type body struct {
 	Time    int64  `json:"t"` // Unix, in ms
 }
 
+// encode is the body as JSON, without the escapes that only HTML needs: they would make
+// six bytes of one.
+func (b body) encode() (string, error) {
+	var text strings.Builder
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(b); err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(text.String(), "\n"), nil
+}
+
 // Append implements [chat.History].
 func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
 	r := h.registry
 	if err := r.ready(); err != nil {
 		return chat.Message{}, err
 	}
-	text, err := json.Marshal(body{m.Sender, m.Content, m.Time.UnixMilli()})
+	text, err := body{m.Sender, m.Content, m.Time.UnixMilli()}.encode()
 	if err != nil {
 		return chat.Message{}, fmt.Errorf("redisregistry: encoding a message: %w", err)
 	}
@@ -94,11 +106,11 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 }
 
 // After implements [chat.History].
-func (h *History) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *History) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	r := h.registry
 	k := r.server.keys
 	reply, err := h.of(channel).after.run(ctx, []string{k.places(channel), k.stream(channel)},
-		append(h.common(channel), p.Epoch, strconv.FormatUint(p.Seq, 10), max(limit, 1), r.cfg.age.Milliseconds())...)
+		append(h.common(channel), p.Epoch, strconv.FormatUint(p.Seq, 10), max(limit.Count, 1), r.cfg.age.Milliseconds(), max(limit.Bytes, 0))...)
 	var found []string
 	if err == nil {
 		found, err = texts(reply)
@@ -111,7 +123,7 @@ func (h *History) After(ctx context.Context, channel string, p chat.Place, limit
 	}
 	era, gone, found := found[0], found[1] != "", found[2:]
 	msgs := make([]chat.Message, 0, len(found)/2)
-	for i := 0; i+1 < len(found) && len(msgs) < limit; i += 2 {
+	for i := 0; i+1 < len(found) && len(msgs) < limit.Count; i += 2 {
 		m, err := decode(channel, era, found[i], found[i+1])
 		if err != nil {
 			return nil, fmt.Errorf("redisregistry: reading the history: %w", err)
@@ -151,7 +163,7 @@ func (h *History) begin(ctx context.Context) error {
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("looking which run of Redis this is (its user needs the commands that package redisregistry names, INFO among them): %w", err)
+		return fmt.Errorf("asking which run of Redis this is (INFO): %w", err)
 	}
 	return nil
 }
@@ -192,11 +204,11 @@ func decode(channel, era, seq, text string) (chat.Message, error) {
 // encode is a message as it is published: its position and its body. The publish
 // script puts the same together.
 func encode(m chat.Message) (string, error) {
-	text, err := json.Marshal(body{m.Sender, m.Content, m.Time.UnixMilli()})
+	text, err := body{m.Sender, m.Content, m.Time.UnixMilli()}.encode()
 	if err != nil {
 		return "", fmt.Errorf("encoding a message: %w", err)
 	}
-	return m.Place.Epoch + " " + strconv.FormatUint(m.Place.Seq, 10) + " " + string(text), nil
+	return m.Place.Epoch + " " + strconv.FormatUint(m.Place.Seq, 10) + " " + text, nil
 }
 
 // decodePublished reads what encode, or the publish script, wrote.

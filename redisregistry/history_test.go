@@ -1,12 +1,14 @@
 package redisregistry_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,7 +25,7 @@ import (
 func contents(t testing.TB, h chat.History, channel string, p chat.Place, limit int) []string {
 	t.Helper()
 	list := []string{}
-	msgs, err := h.After(t.Context(), channel, p, limit)
+	msgs, err := h.After(t.Context(), channel, p, chat.Limit{Count: limit})
 	switch {
 	case errors.Is(err, chat.ErrGone):
 		list = append(list, "gone")
@@ -99,7 +101,7 @@ func TestHistoryKeepsAMessageAsItIs(t *testing.T) {
 				t.Fatal(err)
 			}
 			want.Place = got.Place
-			back, err := n.History().After(t.Context(), channel, chat.Place{Epoch: got.Place.Epoch, Seq: got.Place.Seq - 1}, 1)
+			back, err := n.History().After(t.Context(), channel, chat.Place{Epoch: got.Place.Epoch, Seq: got.Place.Seq - 1}, chat.Limit{Count: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +118,7 @@ func TestHistoryForgetsWithAge(t *testing.T) {
 	first := n.publish("busy", "1")
 	eventually(t, "the old ones to go", func() bool {
 		n.publish("busy", "x")
-		_, err := n.History().After(t.Context(), "busy", chat.Place{Epoch: first.Place.Epoch}, 1)
+		_, err := n.History().After(t.Context(), "busy", chat.Place{Epoch: first.Place.Epoch}, chat.Limit{Count: 1})
 		return errors.Is(err, chat.ErrGone)
 	})
 	eventually(t, "the quiet channel's to go", func() bool { return len(contents(t, n.History(), "quiet", chat.Place{}, 1)) == 0 })
@@ -222,6 +224,108 @@ func TestTooManyChannelsBeginAnEpoch(t *testing.T) {
 		t.Errorf("the channel goes on with %v", p)
 	}
 	wantContents(t, n.History(), "news", chat.Place{}, "4")
+}
+
+// Who may publish to any name makes others begin an epoch, but not everyone's channel,
+// nor those of users.
+func TestTooManyChannelsOfAnyNameLeaveOthersAlone(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	n := start(t, clientOf(s))
+	admin := s.Client()
+	defer admin.Close()
+	for _, channel := range []string{"", "@ana"} {
+		before := n.publish(channel, "1").Place
+		all, err := admin.Keys(t.Context(), "chat:{*}:places").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range all {
+			if in, err := admin.HExists(t.Context(), key, ":"+channel).Result(); err != nil {
+				t.Fatal(err)
+			} else if !in {
+				continue
+			}
+			fields := make([]any, 0, 200_000)
+			for i := range 100_000 {
+				fields = append(fields, fmt.Sprint(":gone", i), 1)
+			}
+			if err := admin.HSet(t.Context(), key, fields...).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 2000 {
+			n.publish(fmt.Sprint("any", i), "x")
+		}
+		wantContents(t, n.History(), channel, before)
+		if p := n.publish(channel, "2").Place; p.Epoch != before.Epoch || p.Seq != 2 {
+			t.Errorf("%q goes on with %v behind %v", channel, p, before)
+		}
+	}
+}
+
+// No more of a channel is loaded into Redis' script than comes back.
+func TestReadingALongChannelReadsALittleOfIt(t *testing.T) {
+	s := redistest.Start(t)
+	n := start(t, clientOf(s))
+	other := s.Client()
+	defer other.Close()
+	var places []chat.Place
+	for range 300 {
+		places = append(places, n.publish("news", strings.Repeat("x", 32<<10)).Place)
+	}
+	for i := range 300 {
+		n.publish("short", fmt.Sprint(i))
+	}
+	tests := []struct {
+		name, channel string
+		after         chat.Place
+		limit         chat.Limit
+		read, came    int // messages
+	}{
+		{"from the beginning", "news", chat.Place{}, chat.Limit{Count: 1000, Bytes: 64 << 10}, 4, 2},
+		{"from somewhere", "news", places[100], chat.Limit{Count: 1000, Bytes: 64 << 10}, 4, 2},
+		{"from what is not known", "news", chat.Place{Epoch: "another", Seq: 1}, chat.Limit{Count: 1000, Bytes: 64 << 10}, 4, 2},
+		{"one", "news", places[5], chat.Limit{Count: 1, Bytes: 64 << 10}, 1, 1},
+		{"less than one", "news", places[5], chat.Limit{Count: 1000, Bytes: 1}, 1, 1},
+		{"many", "news", places[5], chat.Limit{Count: 1000, Bytes: 1 << 20}, 40, 32},
+		{"short ones", "short", chat.Place{}, chat.Limit{Count: 100, Bytes: 64 << 10}, 100, 100},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			monitor, err := net.Dial("tcp", s.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer monitor.Close()
+			lines := bufio.NewScanner(monitor)
+			if _, err := io.WriteString(monitor, "MONITOR\r\n"); err != nil || !lines.Scan() {
+				t.Fatal(err, lines.Err())
+			}
+			msgs, err := n.History().After(t.Context(), tt.channel, tt.after, tt.limit)
+			if err != nil && !errors.Is(err, chat.ErrGone) {
+				t.Fatal(err)
+			}
+			if err := other.Echo(t.Context(), "the end").Err(); err != nil {
+				t.Fatal(err)
+			}
+			read := 0
+			for lines.Scan() {
+				line := lines.Text()
+				if strings.Contains(line, "the end") {
+					break
+				}
+				if _, count, ok := strings.Cut(line, `"COUNT" "`); ok && strings.Contains(line, `"XRANGE"`) {
+					var n int
+					_, _ = fmt.Sscan(strings.TrimRight(count, "\"\r"), &n)
+					read += n
+				}
+			}
+			if read < len(msgs) || read > tt.read || len(msgs) != tt.came {
+				t.Errorf("%d messages came, %d were read, want %d and at most %d", len(msgs), read, tt.came, tt.read)
+			}
+		})
+	}
 }
 
 // Also when Redis forgets the scripts that they run.

@@ -7,18 +7,31 @@ import (
 	"strings"
 )
 
-// buckets are what channels are spread over. All keys of one have the same hash
+// buckets are what channels are spread over: those of any name, users' channels over as
+// many others, and everyone's has one for itself. All keys of one have the same hash
 // tag, so that a Redis Cluster keeps them on one node and a script may use them
-// together.
-const buckets = 256
+// together. A bucket whose channels are too many begins a new era, which those who may
+// publish to any name can bring about: it is not that of everyone's channel.
+const (
+	spread   = 256
+	everyone = 2 * spread // the bucket of everyone's channel
+	buckets  = everyone + 1
+)
 
 // presenceTag is the hash tag of all that is about who is connected.
 const presenceTag = "presence"
 
 func bucketOf(channel string) int {
+	if channel == "" {
+		return everyone
+	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(channel)) // never fails
-	return int(h.Sum32() % buckets)
+	bucket := int(h.Sum32() % spread)
+	if strings.HasPrefix(channel, "@") {
+		bucket += spread
+	}
+	return bucket
 }
 
 func bucketTag(channel string) string { return strconv.Itoa(bucketOf(channel)) }

@@ -132,5 +132,6 @@ func (l *lane) send(batch []*call) {
 		if redis.HasErrorPrefix(c.err, "NOSCRIPT") {
 			c.reply, c.err = l.server.eval(ctx, l.script, c.keys, c.args...)
 		}
+		c.err = explain(c.err, l.server.keys.prefix)
 	}
 }

@@ -25,6 +25,9 @@ type ledger struct {
 	told  atomic.Int64 // when Redis took a report last: uptime
 	asked atomic.Bool  // another node asks whether this one is there
 
+	failing atomic.Pointer[outage] // why the last report failed; nil: it did not
+	failed  chan struct{}          // has something when a report failed
+
 	mu      sync.Mutex // guards what follows, each entry, and what members say of it
 	entries map[seat]*entry
 	queue   []*entry      // changed, first come first told
@@ -74,6 +77,7 @@ func newLedger(r *Registry) *ledger {
 		registry: r,
 		wake:     make(chan struct{}, 1),
 		hurry:    make(chan struct{}, 1),
+		failed:   make(chan struct{}, 1),
 		entries:  make(map[seat]*entry),
 		ended:    make(chan struct{}),
 	}
@@ -241,6 +245,9 @@ func (l *ledger) run(ctx context.Context) {
 		pause := retryAtFirst
 		for {
 			more, err := l.tell(ctx)
+			if err == nil {
+				l.failing.Store(nil)
+			}
 			if err == nil && !more {
 				break
 			}
@@ -248,6 +255,8 @@ func (l *ledger) run(ctx context.Context) {
 				pause = retryAtFirst
 				continue
 			}
+			l.failing.Store(&outage{err})
+			signal(l.failed)
 			l.registry.cfg.logger.Debug("Redis cannot be told who is here", "error", err)
 			select {
 			case <-ctx.Done():
@@ -319,6 +328,14 @@ func (l *ledger) tell(ctx context.Context) (more bool, err error) {
 		return false, fmt.Errorf("telling Redis who is here: it says %q", reply.status)
 	}
 	return true, nil
+}
+
+// failure is why the last report failed, nil when it did not.
+func (l *ledger) failure() error {
+	if why := l.failing.Load(); why != nil {
+		return why.cause
+	}
+	return nil
 }
 
 // prepare does what comes before a lease: the history is asked for its name, and

@@ -176,7 +176,7 @@ func (l *listener) ask(ctx context.Context, k *link) {
 			err = inParts(ctx, end, unsubscribe)
 		}
 		if err != nil {
-			l.fail(fmt.Errorf("subscribing: %w", err))
+			l.fail(fmt.Errorf("subscribing: %w", explain(err, l.registry.cfg.prefix)))
 			return
 		}
 	}
@@ -201,7 +201,7 @@ func (l *listener) receive(ctx context.Context, k *link) {
 	for ctx.Err() == nil {
 		v, err := k.pubsub.ReceiveTimeout(ctx, 0)
 		if err != nil {
-			l.fail(fmt.Errorf("listening: %w", err))
+			l.fail(fmt.Errorf("listening: %w", explain(err, l.registry.cfg.prefix)))
 			return
 		}
 		k.heard.Store(int64(uptime()))

@@ -35,7 +35,7 @@ func (r *Registry) refuse(reason *atomic.Pointer[outage], err error) {
 
 // refused is why the registry is not ready although Redis answers, or nil.
 func (r *Registry) refused() error {
-	for _, reason := range []*atomic.Pointer[outage]{&r.evicts, &r.differs} {
+	for _, reason := range []*atomic.Pointer[outage]{&r.unfit, &r.differs} {
 		if why := reason.Load(); why != nil {
 			return why.cause
 		}
@@ -43,30 +43,43 @@ func (r *Registry) refused() error {
 	return nil
 }
 
-// checkEviction refuses a Redis that would drop keys when it is full: positions
-// would be given twice, and users who are there would leave. A Redis that does not
-// say is taken for one that does not.
-func (r *Registry) checkEviction(ctx context.Context) error {
+// checkServers refuses a Redis that is too old, and one that would drop keys when it
+// is full: positions would be given twice, and users who are there would leave. A
+// Redis that does not say is used.
+func (r *Registry) checkServers(ctx context.Context) error {
 	_, err := bounded(ctx, r.server, func(ctx context.Context) (none struct{}, err error) {
 		check := func(ctx context.Context, client *redis.Client) error {
-			return evicts(ctx, client, client.Options().Addr)
+			return unfit(ctx, client, client.Options().Addr)
 		}
 		switch c := r.client.(type) {
 		case *redis.ClusterClient:
 			return none, c.ForEachMaster(ctx, check)
 		default:
-			return none, evicts(ctx, c, "")
+			return none, unfit(ctx, c, "")
 		}
 	})
 	if err != nil && !errors.Is(err, ErrMisconfigured) {
 		return nil // it does not answer, as others will find out
 	}
-	r.refuse(&r.evicts, err)
+	r.refuse(&r.unfit, err)
 	return err
 }
 
-func evicts(ctx context.Context, client redis.Cmdable, addr string) error {
-	info, err := client.Info(ctx, "memory").Result()
+// oldestMajor and oldestMinor are the oldest version of Redis that will do: it has ZMSCORE.
+const oldestMajor, oldestMinor = 6, 2
+
+// tooOld reports whether a version is older than that. One that cannot be read is not.
+func tooOld(version string) bool {
+	var major, minor int
+	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n != 2 {
+		return false
+	}
+	return major < oldestMajor || major == oldestMajor && minor < oldestMinor
+}
+
+// unfit says why a server will not do, whatever it answers later.
+func unfit(ctx context.Context, client redis.Cmdable, addr string) error {
+	info, err := client.Info(ctx).Result() // before Redis 7 it takes one section, or all
 	if err != nil {
 		return nil // not allowed, perhaps
 	}
@@ -75,13 +88,16 @@ func evicts(ctx context.Context, client redis.Cmdable, addr string) error {
 		name, value, _ := strings.Cut(lines.Text(), ":")
 		values[name] = strings.TrimSpace(value)
 	}
-	limit, policy := values["maxmemory"], values["maxmemory_policy"]
-	if limit == "" || limit == "0" || policy == "" || policy == "noeviction" {
-		return nil
-	}
 	where := "Redis"
 	if addr != "" {
 		where += " at " + addr
+	}
+	if version := values["redis_version"]; tooOld(version) {
+		return misconfigured(fmt.Sprintf("redisregistry: %s is version %s: it has to be %d.%d or later", where, version, oldestMajor, oldestMinor))
+	}
+	limit, policy := values["maxmemory"], values["maxmemory_policy"]
+	if limit == "" || limit == "0" || policy == "" || policy == "noeviction" {
+		return nil
 	}
 	return misconfigured(fmt.Sprintf("redisregistry: %s has maxmemory-policy %s and maxmemory %s: it would drop messages and users when it is full; set maxmemory-policy noeviction", where, policy, limit))
 }

@@ -38,7 +38,7 @@ type Registry struct {
 	connected atomic.Bool // to a Redis that answers
 	sharded   atomic.Bool // pub/sub, known once connected
 	down      atomic.Pointer[outage]
-	evicts    atomic.Pointer[outage] // Redis does
+	unfit     atomic.Pointer[outage] // Redis is too old, or evicts
 	differs   atomic.Pointer[outage] // the history, from that of other nodes
 	chosen    atomic.Bool            // ReadHistory was called
 	since     atomic.Int64           // connected, with a lease that did not run out: uptime
@@ -152,13 +152,18 @@ func (r *Registry) FanOut() chat.Histogram { return r.memory.FanOut() }
 
 // Check says whether messages get through: whether a probe that this node published
 // came back to it within the last seconds, and whether Redis took anything within a
-// lease, which a full one does not. It returns at once.
+// lease, which a full one does not. Its error holds what Redis said last. It returns
+// at once.
 func (r *Registry) Check(context.Context) error {
 	if err := r.ready(); err != nil {
 		return err
 	}
 	if quiet := uptime() - time.Duration(r.ledger.told.Load()); quiet > r.cfg.lease {
-		return fmt.Errorf("redisregistry: Redis has taken nothing for %v", quiet.Truncate(time.Second))
+		err := fmt.Errorf("redisregistry: Redis has taken nothing for %v", quiet.Truncate(time.Second))
+		if cause := r.ledger.failure(); cause != nil {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
+		return err
 	}
 	return nil
 }
@@ -171,7 +176,7 @@ func (r *Registry) ready() error {
 	if r.connected.Load() {
 		return nil
 	}
-	return fmt.Errorf("redisregistry: Redis is not reachable: %w", r.down.Load().cause)
+	return fmt.Errorf("redisregistry: Redis cannot be used: %w", r.down.Load().cause)
 }
 
 // Shutdown has this node's users leave, and ends the registry. Call it after

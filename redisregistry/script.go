@@ -116,6 +116,7 @@ func within[T any](ctx context.Context, s *server, room chan struct{}, fn func(c
 	go func() {
 		defer s.calls.Done()
 		v, err := fn(ctx)
+		err = explain(err, s.keys.prefix)
 		if room != nil {
 			<-room // not before: the connection is in use, also past ctx
 		}

@@ -59,7 +59,7 @@ func newEpoch() string { return strings.ToLower(rand.Text()[:16]) }
 func (h *History) BeginEpoch(ctx context.Context) error {
 	err := h.begin(ctx, func(v view) (shared, string) { return v.shared, "BeginEpoch was called" })
 	if err != nil {
-		return fmt.Errorf("sqlhistory: beginning an epoch: %w", err)
+		return fmt.Errorf("sqlhistory: beginning an epoch: %w", explain(err))
 	}
 	return nil
 }

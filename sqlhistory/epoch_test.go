@@ -51,7 +51,7 @@ func testSlowEpochAtOpening(t *testing.T, d database) {
 	go func() {
 		h, err := d.tryOpen(t.Context(), opts...)
 		if err == nil {
-			_, err = h.After(t.Context(), "c", before, 10)
+			_, err = h.After(t.Context(), "c", before, chat.Limit{Count: 10})
 			err = errors.Join(err, h.Close())
 		}
 		opened <- err

@@ -73,9 +73,9 @@ func ExampleHistory_BeginEpoch() {
 	if err := history.BeginEpoch(ctx); err != nil {
 		log.Fatal(err)
 	}
-	_, err = history.After(ctx, "", known.Place, 10)
+	_, err = history.After(ctx, "", known.Place, chat.Limit{Count: 10})
 	fmt.Println("gone:", errors.Is(err, chat.ErrGone))
-	kept, err := history.After(ctx, "", chat.Place{}, 10)
+	kept, err := history.After(ctx, "", chat.Place{}, chat.Limit{Count: 10})
 	fmt.Println("kept:", kept[0].Content, err)
 	// Output:
 	// gone: true

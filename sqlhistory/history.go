@@ -81,13 +81,13 @@ func New(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) (*History, 
 // open makes a history on a pool, which stays the caller's when that fails.
 func open(ctx context.Context, db *sql.DB, d dialect, cfg config) (*History, error) {
 	if err := d.check(ctx, db); err != nil {
-		return nil, fmt.Errorf("sqlhistory: looking at the database: %w", err)
+		return nil, fmt.Errorf("sqlhistory: looking at the database: %w", explain(err))
 	}
 	if err := migrate(ctx, db, d); err != nil {
-		return nil, fmt.Errorf("sqlhistory: preparing the tables: %w", err)
+		return nil, fmt.Errorf("sqlhistory: preparing the tables: %w", explain(err))
 	}
 	if err := d.prepare(ctx, db); err != nil {
-		return nil, fmt.Errorf("sqlhistory: looking at the database: %w", err)
+		return nil, fmt.Errorf("sqlhistory: looking at the database: %w", explain(err))
 	}
 	h := &History{db: db, dialect: d, cfg: cfg, due: make(chan string, 64), closed: make(chan struct{})}
 	h.life, h.stop = context.WithCancel(context.Background())
@@ -96,7 +96,7 @@ func open(ctx context.Context, db *sql.DB, d dialect, cfg config) (*History, err
 		h.end()
 		h.stop()
 		h.background.Wait()
-		return nil, fmt.Errorf("sqlhistory: %w", err)
+		return nil, fmt.Errorf("sqlhistory: %w", explain(err))
 	}
 	h.background.Go(func() { h.sweepOn(h.life) })
 	if _, remote := d.(*postgres); remote {
@@ -150,7 +150,7 @@ func (h *History) Identity(ctx context.Context) (name string, err error) {
 	defer cancel()
 	if err := h.db.QueryRowContext(ctx, "SELECT identity FROM chat_history").Scan(&name); err != nil {
 		h.suspect(err)
-		return "", fmt.Errorf("sqlhistory: reading the identity: %w", err)
+		return "", fmt.Errorf("sqlhistory: reading the identity: %w", explain(err))
 	}
 	return name, nil
 }
@@ -172,18 +172,18 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 	m.Place = chat.Place{}
 	m, err := h.writer.append(ctx, m)
 	if err != nil {
-		return chat.Message{}, fmt.Errorf("sqlhistory: storing a message: %w", err)
+		return chat.Message{}, fmt.Errorf("sqlhistory: storing a message: %w", explain(err))
 	}
 	return m, nil
 }
 
 // After implements [chat.History].
-func (h *History) After(ctx context.Context, channel string, p chat.Place, limit int) ([]chat.Message, error) {
+func (h *History) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
-	c, msgs, err := h.read(ctx, channel, p, max(limit, 1))
+	c, msgs, err := h.read(ctx, channel, p, chat.Limit{Count: max(limit.Count, 1), Bytes: limit.Bytes})
 	if err != nil {
-		return nil, fmt.Errorf("sqlhistory: reading messages: %w", err)
+		return nil, fmt.Errorf("sqlhistory: reading messages: %w", explain(err))
 	}
 	if p != (chat.Place{}) && !c.follows(p, msgs) {
 		err = fmt.Errorf("sqlhistory: %w: what is behind %s", chat.ErrGone, chat.FormatID(channel, p))
@@ -194,7 +194,7 @@ func (h *History) After(ctx context.Context, channel string, p chat.Place, limit
 			break
 		}
 	}
-	return msgs[:min(len(msgs), max(limit, 0))], err
+	return msgs[:min(len(msgs), max(limit.Count, 0))], err
 }
 
 // Last implements [chat.History].
@@ -208,7 +208,7 @@ func (h *History) Last(ctx context.Context, channel string) (chat.Place, error) 
 		return s, err
 	})
 	if err != nil {
-		return chat.Place{}, fmt.Errorf("sqlhistory: reading where a channel is: %w", err)
+		return chat.Place{}, fmt.Errorf("sqlhistory: reading where a channel is: %w", explain(err))
 	}
 	return p, nil
 }
@@ -222,7 +222,7 @@ func (h *History) epoch(ctx context.Context) (epoch string, err error) {
 		return s, err
 	})
 	if err != nil {
-		return "", fmt.Errorf("sqlhistory: reading the epoch: %w", err)
+		return "", fmt.Errorf("sqlhistory: reading the epoch: %w", explain(err))
 	}
 	return epoch, nil
 }
@@ -272,13 +272,18 @@ func (c channelState) follows(p chat.Place, msgs []chat.Message) bool {
 	return msgs[0].Place.Seq == p.Seq+1
 }
 
-// read gets up to limit messages that follow p and are not too old, and the channel as
-// it was at that moment. Where p is not known they are the oldest.
-func (h *History) read(ctx context.Context, channel string, p chat.Place, limit int) (c channelState, msgs []chat.Message, err error) {
+// read gets messages that follow p and are not too old, within a limit, and the channel
+// as it was at that moment. Where p is not known they are the oldest.
+func (h *History) read(ctx context.Context, channel string, p chat.Place, limit chat.Limit) (c channelState, msgs []chat.Message, err error) {
 	err = h.ask(ctx, func() (s sighting, err error) {
 		c, msgs = channelState{}, nil
+		bytes := 0
+		most := int64(limit.Bytes)
+		if most <= 0 {
+			most = math.MaxInt64
+		}
 		rows, err := h.db.QueryContext(ctx, h.dialect.after(),
-			channel, p.Epoch, int64(min(p.Seq, math.MaxInt64)), h.cfg.age.Milliseconds(), int64(limit))
+			channel, p.Epoch, int64(min(p.Seq, math.MaxInt64)), h.cfg.age.Milliseconds(), int64(limit.Count), most)
 		if err != nil {
 			return s, err
 		}
@@ -298,6 +303,9 @@ func (h *History) read(ctx context.Context, channel string, p chat.Place, limit 
 					Channel: channel, Sender: sender.String, Content: content.String,
 					Time: time.UnixMilli(ms.Int64).UTC(),
 				})
+				if bytes += len(content.String); int64(bytes) >= most {
+					break // SQLite reads a row when it is asked for the next one
+				}
 			}
 		}
 		return s, rows.Err()

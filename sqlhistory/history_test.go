@@ -2,11 +2,13 @@ package sqlhistory_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -118,7 +120,7 @@ func wantAfter(t testing.TB, h chat.History, channel string, p chat.Place, want 
 
 func after(t testing.TB, h chat.History, channel string, p chat.Place) []string {
 	t.Helper()
-	msgs, err := h.After(t.Context(), channel, p, 1000)
+	msgs, err := h.After(t.Context(), channel, p, chat.Limit{Count: 1000})
 	if errors.Is(err, chat.ErrGone) {
 		return []string{"gone"}
 	}
@@ -172,6 +174,7 @@ func TestBoth(t *testing.T) {
 		{"EpochBeginsWhenItIsOpenedHoweverLongItTakes", testSlowEpochAtOpening},
 		{"DatabaseThatWentBack", testWentBack},
 		{"PagedOverHTTP", testHTTP},
+		{"ReadingALongChannelReadsALittleOfIt", testReadsLittle},
 		{"PublisherThatGoesAwayIsHeard", testPublisherGoesAway},
 	}
 	server := startPostgres(t)
@@ -230,6 +233,46 @@ func TestBoth(t *testing.T) {
 				t.Run(tt.name, func(t *testing.T) { tt.run(t, fresh(t)) })
 			}
 		})
+	}
+}
+
+// testReadsLittle counts what this process allocates: a driver that reads on, or throws
+// away what it has read, shows there.
+func testReadsLittle(t *testing.T, d database) {
+	const messages, size = 500, 32 << 10
+	h := d.open(t)
+	var storing sync.WaitGroup
+	for w := range 10 {
+		storing.Go(func() {
+			for i := range messages / 10 {
+				text := fmt.Sprint(w, " ", i, " ")
+				for len(text) < size { // nothing that compresses well
+					text += rand.Text()
+				}
+				if _, err := h.Append(t.Context(), message("c", text[:size])); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	storing.Wait()
+	last, err := h.Last(t.Context(), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range map[string]chat.Place{
+		"the beginning": {}, "one in between": {Epoch: last.Epoch, Seq: 100}, "one that is not known": {Epoch: "another", Seq: 1},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		msgs, err := h.After(t.Context(), "c", p, chat.Limit{Count: messages, Bytes: 2 * size})
+		runtime.ReadMemStats(&after)
+		if err != nil && !errors.Is(err, chat.ErrGone) || len(msgs) != 2 {
+			t.Errorf("after %s are %d messages, %v, want 2", name, len(msgs), err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > messages*size/4 {
+			t.Errorf("after %s: %d KiB were allocated for two messages of 32", name, n>>10)
+		}
 	}
 }
 

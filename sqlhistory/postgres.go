@@ -34,7 +34,7 @@ func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, er
 		return nil, fmt.Errorf("sqlhistory: %w", err) // without the password
 	}
 	if err := suitPooler(ctx, server); err != nil {
-		return nil, fmt.Errorf("sqlhistory: connecting: %w", err)
+		return nil, fmt.Errorf("sqlhistory: connecting: %w", explain(err))
 	}
 	db := stdlib.OpenDB(*server)
 	db.SetMaxOpenConns(maxConns)
@@ -63,7 +63,7 @@ func (h *History) suspect(err error) {
 }
 
 // errStandby is that a server stores nothing.
-var errStandby = errors.New("the server is read-only, as a standby is")
+var errStandby = errors.New("the server is read-only, as a standby is: " + toPrimary)
 
 // code is the SQLSTATE of a server's error, "" of others.
 func code(err error) string {
@@ -264,13 +264,19 @@ func (*postgres) room(ctx context.Context, db *sql.DB) error {
 
 func (d *postgres) after() string { return d.queries.after }
 
+// The driver reads all rows of an answer, wanted or not, so that the statement bounds
+// them. The length of a content does not take reading it.
 const afterPostgres = `SELECT %[1]s, h.epoch, c.epoch, c.last, c.began, m.seq, m.ms, m.sender, m.content
 	FROM chat_history h LEFT JOIN chat_channels c ON c.name = $1 LEFT JOIN LATERAL (
-		SELECT seq, ms, sender, content FROM chat_messages
-		WHERE channel = c.id
-			AND seq > greatest(c.gone, CASE WHEN c.epoch = $2 AND $3 <= c.last THEN $3 ELSE 0 END)
-			AND COALESCE(stored, ms) >= (SELECT %[2]s) - $4
-		ORDER BY seq LIMIT $5
+		SELECT seq, ms, sender, content FROM (
+			SELECT seq, ms, sender, content, sum(octet_length(content)) OVER (
+				ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+			FROM chat_messages
+			WHERE channel = c.id
+				AND seq > greatest(c.gone, CASE WHEN c.epoch = $2 AND $3 <= c.last THEN $3 ELSE 0 END)
+				AND COALESCE(stored, ms) >= (SELECT %[2]s) - $4
+			ORDER BY seq LIMIT $5
+		) w WHERE before IS NULL OR before < $6
 	) m ON true
 	ORDER BY m.seq`
 

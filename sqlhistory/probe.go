@@ -53,10 +53,10 @@ func (h *History) Check(ctx context.Context) error {
 	}
 	if err := h.dialect.writable(ctx, h.db); err != nil {
 		h.suspect(err)
-		return fmt.Errorf("sqlhistory: looking whether it can be written to: %w", err)
+		return fmt.Errorf("sqlhistory: looking whether it can be written to: %w", explain(err))
 	}
 	if err := h.room(ctx); err != nil {
-		return fmt.Errorf("sqlhistory: looking whether there is room: %w", err)
+		return fmt.Errorf("sqlhistory: looking whether there is room: %w", explain(err))
 	}
 	return nil
 }

@@ -297,7 +297,7 @@ func TestSQLiteFileReplacedWhileItIsOpen(t *testing.T) {
 			if m, err := h.Append(t.Context(), message("c", "3")); err == nil || !strings.Contains(err.Error(), "replaced") {
 				t.Errorf("stored at %v, %v", m.Place, err)
 			}
-			if msgs, err := h.After(t.Context(), "c", places[0], 10); err == nil || errors.Is(err, chat.ErrGone) {
+			if msgs, err := h.After(t.Context(), "c", places[0], chat.Limit{Count: 10}); err == nil || errors.Is(err, chat.ErrGone) {
 				t.Errorf("read %d messages, %v", len(msgs), err)
 			}
 			if err := h.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "start them again") {

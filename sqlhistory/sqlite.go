@@ -51,13 +51,13 @@ func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, err
 	name := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: query.Encode()}
 	db, err := sql.Open("sqlite", name.String())
 	if err != nil {
-		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, err)
+		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, explain(err))
 	}
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
 	if err := connectFirst(ctx, db, cfg.timeout); err != nil {
 		db.Close()
-		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, err)
+		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, explain(err))
 	}
 	h, err := open(ctx, db, d, cfg)
 	if err != nil {
@@ -109,9 +109,8 @@ func connectFirst(ctx context.Context, db *sql.DB, timeout time.Duration) error 
 
 // isBusy reports whether an error is that another connection has a lock.
 func isBusy(err error) bool {
-	const busy = 5 // SQLITE_BUSY, in the lowest byte
 	var refused *driversqlite.Error
-	return errors.As(err, &refused) && refused.Code()&0xff == busy
+	return errors.As(err, &refused) && refused.Code()&0xff == sqliteBusy
 }
 
 // sqlite is the dialect of SQLite.
@@ -238,7 +237,7 @@ func (d *sqlite) after() string {
 		LEFT JOIN chat_messages m ON m.channel = c.id
 			AND m.seq > max(c.gone, CASE WHEN c.epoch = $2 AND $3 <= c.last THEN $3 ELSE 0 END)
 			AND COALESCE(m.stored, m.ms) >= ` + d.now() + ` - $4
-		WHERE h.one = 1 ORDER BY m.seq LIMIT $5`
+		WHERE h.one = 1 AND $6 > 0 ORDER BY m.seq LIMIT $5`
 }
 
 // room fills some pages, and lets the ones of before go: they are what a message can

@@ -239,7 +239,7 @@ func wantAcked(t *testing.T, h chat.History, channel string, acked map[uint64]st
 	stored := make(map[uint64]string)
 	var at chat.Place
 	for {
-		msgs, err := h.After(t.Context(), channel, at, 500)
+		msgs, err := h.After(t.Context(), channel, at, chat.Limit{Count: 500})
 		if err != nil {
 			t.Fatal(err)
 		}

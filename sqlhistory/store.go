@@ -25,8 +25,9 @@ type dialect interface {
 	// look reads the shared row, and the database around it.
 	look(ctx context.Context, q queryer) (view, error)
 	// after is the query behind History.After. Its parameters are a channel's name, an
-	// epoch, a place in it, an age in milliseconds and a limit. Its columns are those
-	// of a sighting, the epoch of channels to come, those of channelState, and of the
+	// epoch, a place in it, an age in milliseconds, a number of messages and one of
+	// bytes: no message follows those whose contents reach that, unless the database
+	// reads each row when it is asked for it. Its columns are those of a sighting, the epoch of channels to come, those of channelState, and of the
 	// messages behind the place, or of all where the place is not in the epoch.
 	after() string
 	// writable reports why nothing can be stored, as far as that can be told.

@@ -56,7 +56,7 @@ func untilStored(t *testing.T, h chat.History, content string) (p chat.Place) {
 func untilRead(t *testing.T, h chat.History, p chat.Place) (msgs []chat.Message, err error) {
 	t.Helper()
 	eventually(t, "the server to be found again", func() bool {
-		msgs, err = h.After(t.Context(), "c", p, 100)
+		msgs, err = h.After(t.Context(), "c", p, chat.Limit{Count: 100})
 		return err == nil || errors.Is(err, chat.ErrGone)
 	})
 	return msgs, err
@@ -213,7 +213,7 @@ func wentBack(t *testing.T, server *pgtest.Server, renewed bool, happens func(*t
 			if p.Epoch != last.Epoch {
 				continue
 			}
-			if msgs, err := h.After(t.Context(), "c", p, 100); !errors.Is(err, chat.ErrGone) {
+			if msgs, err := h.After(t.Context(), "c", p, chat.Limit{Count: 100}); !errors.Is(err, chat.ErrGone) {
 				t.Errorf("after %v are %d messages, %v, want ErrGone", p, len(msgs), err)
 			}
 		}
@@ -294,7 +294,7 @@ func TestPostgresStandbyIsNotRead(t *testing.T) {
 	try(t, server.TakeOver)
 	var said error
 	eventually(t, "the standby to be met", func() bool {
-		_, said = h.After(t.Context(), "c", places[0], 10)
+		_, said = h.After(t.Context(), "c", places[0], chat.Limit{Count: 10})
 		return said != nil && strings.Contains(said.Error(), "standby") || said == nil || errors.Is(said, chat.ErrGone)
 	})
 	if said == nil || !strings.Contains(said.Error(), "standby") {

@@ -108,7 +108,7 @@ export interface ChatEventMap {
 /**
  * - unauthenticated: the token does not hold, and there is no other
  * - disconnected: by an admin
- * - replaced: too many sockets of this user
+ * - replaced: by a newer socket of this user
  * - forbidden, invalid, too_large, rate_limited, not_joined, unavailable: as the
  *   service answered, or closed the socket
  * - not_found: the service has no such route

@@ -924,7 +924,7 @@ function ending(code) {
     4001: ["unauthenticated", "the token has expired or does not hold"],
     4002: ["disconnected", "disconnected by an admin"],
     4003: ["unavailable", "too slow, or messages are gone"],
-    4004: ["replaced", "too many sockets of this user"],
+    4004: ["replaced", "replaced by a newer socket of this user"],
     4005: ["rate_limited", "commands came too fast"],
   }[code] ?? ["network", "the connection was lost"];
   return new ChatError(kind, message, { code });

@@ -124,7 +124,9 @@ func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Cache-Control", "no-cache")
 		h.Set("Content-Type", f.contentType)
 		h.Set("ETag", f.etag)
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.body))
+		// Files are small and always sent whole: a Range of a thousand parts would
+		// make an answer far larger than the file.
+		http.ServeContent(w, conditional(r), "", time.Time{}, bytes.NewReader(f.body))
 	case http.MethodOptions:
 		h.Set("Allow", allow)
 		w.WriteHeader(http.StatusNoContent)
@@ -132,4 +134,13 @@ func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Allow", allow)
 		problem.Write(w, http.StatusMethodNotAllowed, r.Method+" is not for this address")
 	}
+}
+
+// conditional is a request with those headers of r that choose between the file and
+// "not modified" (RFC 9110, section 13.1).
+func conditional(r *http.Request) *http.Request {
+	return &http.Request{Method: r.Method, Header: http.Header{
+		"If-Match":      r.Header["If-Match"],
+		"If-None-Match": r.Header["If-None-Match"],
+	}}
 }

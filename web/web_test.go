@@ -143,3 +143,43 @@ func TestHeadersAllowNothingFromElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// A file is sent whole or not at all, whatever parts of it somebody asks for: a
+// thousand of them would cost a thousand headers, and a buffer for each.
+func TestRangesAreIgnored(t *testing.T) {
+	want, err := os.ReadFile("page.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	etag := ask(web.Handler(nil), "GET", "/page.js", nil).Header.Get("ETag")
+	for name, test := range map[string]struct {
+		header http.Header
+		status int
+	}{
+		"one":           {http.Header{"Range": {"bytes=0-9"}}, http.StatusOK},
+		"many":          {http.Header{"Range": {"bytes=" + strings.Repeat("0-0,", 1000) + "0-0"}}, http.StatusOK},
+		"beyond":        {http.Header{"Range": {"bytes=999999999-"}}, http.StatusOK},
+		"nonsense":      {http.Header{"Range": {"bytes=x"}}, http.StatusOK},
+		"if it is this": {http.Header{"Range": {"bytes=0-9"}, "If-Range": {etag}}, http.StatusOK},
+		"not modified":  {http.Header{"Range": {"bytes=0-9"}, "If-None-Match": {etag}}, http.StatusNotModified},
+		"among many": {http.Header{"If-None-Match": {strings.Repeat(`"no", `, 1000) + etag}},
+			http.StatusNotModified},
+		"another wanted": {http.Header{"If-Match": {`"another"`}}, http.StatusPreconditionFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, method := range []string{"GET", "HEAD"} {
+				resp := ask(web.Handler(nil), method, "/page.js", test.header)
+				got := body(t, resp)
+				if resp.StatusCode != test.status {
+					t.Errorf("%s: status %d, want %d", method, resp.StatusCode, test.status)
+				}
+				if whole := method == "GET" && test.status == http.StatusOK; whole != (got == string(want)) || !whole && got != "" {
+					t.Errorf("%s: %d bytes of %d", method, len(got), len(want))
+				}
+				if resp.Header.Get("Content-Range") != "" || resp.Header.Get("Content-Type") == "multipart/byteranges" {
+					t.Errorf("%s: headers %v", method, resp.Header)
+				}
+			}
+		})
+	}
+}

@@ -179,7 +179,7 @@ func (b *bench) dial(ctx context.Context, user chat.User, opts ...client.Option)
 	}
 	opts = append(opts, identity, client.WithHTTPClient(b.http))
 	c, err := client.Dial(ctx, b.session.url.String(), opts...)
-	if errors.Is(err, client.ErrReplaced) && b.signer == nil {
+	if (errors.Is(err, client.ErrReplaced) || errors.Is(err, client.ErrRateLimited)) && b.signer == nil {
 		return nil, explained{"the server allows this user no more sockets, 16 unless it was told otherwise: with -secret-file each is of a user of its own", err}
 	}
 	return c, err

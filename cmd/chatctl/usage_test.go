@@ -38,7 +38,7 @@ func TestWhatMakesNoSenseIsOneLineAndExitCode2(t *testing.T) {
 		"a password of nobody":  {nil, []string{"who", "-password-file", "x"}, `-password-file needs -user (chatctl help who lists the flags)`},
 		"no user's name":        {nil, []string{"who", "-user", " ana"}, `-user: " ana" cannot be a user's name (chatctl help who lists the flags)`},
 		"two ways to trust":     {[]string{"CHATCTL_INSECURE=true"}, []string{"who", "-ca", "x"}, `CHATCTL_INSECURE and -ca exclude each other (chatctl help who lists the flags)`},
-		"insecure or not":       {[]string{"CHATCTL_INSECURE=perhaps"}, []string{"who"}, `invalid value "perhaps" for CHATCTL_INSECURE: parse error (chatctl help who lists the flags)`},
+		"insecure or not":       {[]string{"CHATCTL_INSECURE=perhaps"}, []string{"who"}, `invalid value "perhaps" for CHATCTL_INSECURE (-insecure): parse error (chatctl help who lists the flags)`},
 		"an address of no kind": {nil, []string{"who", "-url", "localhost:8443"}, `-url is not https:// or http:// and a host (chatctl help who lists the flags)`},
 		"an address of nothing": {[]string{"CHATCTL_URL=https://"}, []string{"who"}, `CHATCTL_URL is without a host (chatctl help who lists the flags)`},
 		"an address with more":  {nil, []string{"who", "-url", "https://localhost/?a=b"}, `-url is with more than a path behind the host (chatctl help who lists the flags)`},

@@ -67,6 +67,9 @@ func (s *settings) open(ctx context.Context, where daemon.Storage, log *slog.Log
 		closers = append(closers, history.Close)
 		b.Options = append(b.Options, chat.WithHistory(history))
 		b.Checks = append(b.Checks, daemon.Check{Part: "history", Ask: history.Check})
+		if file, ok := strings.CutPrefix(where.History, sqlite+":"); ok {
+			b.Warnings = daemon.File{What: "the history", Path: file, Secret: true}.Warnings()
+		}
 	}
 	if where.Registry != daemon.InMemory {
 		registry, closeRegistry, err := s.openRedis(ctx, where, log)

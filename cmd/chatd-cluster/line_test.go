@@ -9,7 +9,8 @@ import (
 
 // line is a way to a server that a test can break, for one of the nodes alone.
 type line struct {
-	addr string // to go by
+	addr   string       // to go by
+	passed atomic.Int64 // how often something went by, either way
 
 	mu    sync.Mutex // guards what follows
 	dead  bool       // who connects is turned away
@@ -19,6 +20,7 @@ type line struct {
 
 // link is a connection by way of a line.
 type link struct {
+	way       *line
 	near, far net.Conn
 	mute      atomic.Bool   // what comes goes no further
 	ended     chan struct{} // closed when it is cut
@@ -44,7 +46,7 @@ func to(t *testing.T, addr string) *line {
 				near.Close()
 				continue
 			}
-			k := &link{near: near, far: far, ended: make(chan struct{})}
+			k := &link{way: w, near: near, far: far, ended: make(chan struct{})}
 			w.keep(k)
 			serving.Go(func() { k.copy(far, near) })
 			serving.Go(func() { k.copy(near, far) })
@@ -75,6 +77,7 @@ func (k *link) copy(to, from net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
+		k.way.passed.Add(1)
 		if k.mute.Load() {
 			<-k.ended // nobody hears that either
 			return

@@ -11,10 +11,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"os"
 	"os/signal"
+	"strings"
+	"time"
 
+	"github.com/reto10/chat/internal/cli"
 	"github.com/reto10/chat/internal/daemon"
 	"github.com/reto10/chat/redisregistry"
 )
@@ -26,9 +30,9 @@ func main() {
 		Registries: []string{"redis://…", "rediss://…", "redis+cluster://…", "redis+sentinel://…"},
 		Histories:  []string{"redis", "sqlite:FILE", "postgres://…"},
 		Flags: func(flags *flag.FlagSet) {
-			flags.StringVar(&s.prefix, "redis-prefix", redisregistry.DefaultPrefix,
+			cli.Var(flags, &s.prefix, "redis-prefix", redisregistry.DefaultPrefix, parsePrefix,
 				"begin the names of keys in Redis with this `text`; chats that share a Redis and nothing else need different ones")
-			flags.DurationVar(&s.lease, "lease", redisregistry.DefaultLease,
+			cli.Var(flags, &s.lease, "lease", redisregistry.DefaultLease.String(), cli.AtLeast(time.Second),
 				"the `duration` after which the users of a node that has died leave; the same on all nodes")
 			flags.BoolVar(&s.durable, "redis-durable", false,
 				"Redis never misses what it has acknowledged (appendfsync always, no replica that takes over, no older copy put in its place): its restart is no loss")
@@ -43,4 +47,11 @@ func main() {
 		Stderr:    os.Stderr,
 		Notify:    signal.Notify,
 	}))
+}
+
+func parsePrefix(s string) (string, error) {
+	if s == "" || strings.ContainsAny(s, "{}") {
+		return "", errors.New("empty, or with a brace, which Redis Cluster gives a meaning")
+	}
+	return s, nil
 }

@@ -26,7 +26,10 @@ func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slo
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := client.Ping(ctx).Err(); err != nil {
+	var answer redis.Error
+	if err := redisregistry.Ping(ctx, client); err != nil && (!errors.As(err, &answer) || errors.Is(err, redisregistry.ErrMisconfigured)) {
+		// It is not there, or waiting changes nothing. What is loading its data may be
+		// ready in time.
 		_ = client.Close() // nothing was begun
 		return nil, nil, fmt.Errorf("connecting to -registry %s: %w", shown(where.Registry), err)
 	}
@@ -120,6 +123,9 @@ func (s *settings) newRegistry(client redis.UniversalClient, where daemon.Storag
 		opts = append(opts, redisregistry.WithCount(where.Count))
 	}
 	if where.Age > 0 {
+		if where.Age < time.Millisecond {
+			return nil, daemon.UsageError("-history-age %v: Redis keeps messages for a millisecond at least", where.Age)
+		}
 		opts = append(opts, redisregistry.WithAge(where.Age))
 	}
 	return redisregistry.New(client, opts...)

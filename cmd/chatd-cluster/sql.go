@@ -2,9 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"slices"
 	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/reto10/chat/internal/daemon"
 	"github.com/reto10/chat/sqlhistory"
@@ -22,6 +29,9 @@ func openSQL(ctx context.Context, where daemon.Storage, log *slog.Logger) (histo
 		opts = append(opts, sqlhistory.WithCount(where.Count))
 	}
 	if where.Age > 0 {
+		if where.Age < time.Second && slices.Contains(sqlKinds, daemon.Kind(where.History)) {
+			return nil, daemon.UsageError("-history-age %v: a database keeps messages for a second at least", where.Age)
+		}
 		opts = append(opts, sqlhistory.WithAge(where.Age))
 	}
 	switch daemon.Kind(where.History) {
@@ -37,8 +47,21 @@ func openSQL(ctx context.Context, where daemon.Storage, log *slog.Logger) (histo
 		}
 		history, err = sqlhistory.OpenPostgres(ctx, where.History, opts...)
 	}
-	if err != nil {
+	_, unreadable := errors.AsType[*pgconn.ParseConfigError](err)
+	switch {
+	case err == nil:
+		return history, nil
+	case unreadable, errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), isDirectory(where.History):
+		// Starting again does not help before somebody changes it.
+		return nil, daemon.UsageError("opening -history %s: %w", shown(where.History), err)
+	default:
 		return nil, fmt.Errorf("opening -history %s: %w", shown(where.History), err)
 	}
-	return history, nil
+}
+
+// isDirectory reports whether a history in a file names a directory.
+func isDirectory(where string) bool {
+	file, ok := strings.CutPrefix(where, sqlite+":")
+	info, err := os.Stat(file)
+	return ok && err == nil && info.IsDir()
 }

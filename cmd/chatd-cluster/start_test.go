@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"net"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/internal/daemon"
 )
 
 func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
@@ -37,13 +42,12 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 		"no file":                  {[]string{"-history", "sqlite:"}, nil, 2, "needs a file"},
 		"not a flag":               {[]string{"registry", "redis://:hunter2@localhost"}, nil, 2, `unexpected argument "registry"`},
 		"no flag at all":           {[]string{"redis://:hunter2@localhost"}, nil, 2, `unexpected argument "redis:REDACTED"`},
-		"no lease":                 {[]string{"-lease", "soon"}, nil, 2, "-lease"},
 
 		"nobody there":        {[]string{"-registry", "redis://:hunter2@127.0.0.1:1"}, nil, 1, "connecting to -registry redis://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
 		"no cluster there":    {[]string{"-registry", "redis+cluster://:hunter2@127.0.0.1:1?addr=127.0.0.1:2"}, nil, 1, "connecting to -registry redis+cluster://127.0.0.1:1: "},
 		"no sentinel there":   {[]string{"-registry", "redis+sentinel://:hunter2@127.0.0.1:1?master_name=chat"}, nil, 1, "connecting to -registry redis+sentinel://127.0.0.1:1: "},
 		"no database there":   {nil, []string{"CHATD_HISTORY=postgres://chat:hunter2@127.0.0.1:1/chat"}, 1, "opening -history postgres://127.0.0.1:1: "},
-		"no directory for it": {[]string{"-history", "sqlite:" + nowhere}, nil, 1, "opening -history sqlite:" + nowhere + ": "},
+		"no directory for it": {[]string{"-history", "sqlite:" + nowhere}, nil, 2, "opening -history sqlite:" + nowhere + ": "},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -63,25 +67,53 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 	}
 }
 
-func TestALeaseThatIsNoneIsRefused(t *testing.T) {
+// The flags of chatd are tested with it.
+func TestAMistakeInAnyFlagOfItsOwnEndsWith2AndNamesIt(t *testing.T) {
 	t.Parallel()
 	redis := chatdtest.StartRedis(t)
-	_, stderr, code := program(t).RunToEnd(t, nil, "-addr", "127.0.0.1:0", "-registry", redis.RedisURL(), "-lease", "10ms")
-	if code != 2 || !strings.Contains(stderr, "WithLease: 10ms") || strings.Count(stderr, "\n") != 1 {
-		t.Errorf("exit code %d, stderr %q", code, stderr)
+	registry, dir := []string{"-registry", redis.RedisURL()}, t.TempDir()
+	type mistake struct {
+		value, want string
+		args        []string // besides
 	}
-}
-
-func TestARedisThatWillNotDoIsGivenUp(t *testing.T) {
-	t.Parallel()
-	redis := chatdtest.StartRedis(t, "--rename-command", "SUBSCRIBE", "", "--rename-command", "SSUBSCRIBE", "")
-	_, stderr, code := program(t).RunToEnd(t, nil, "-addr", "127.0.0.1:0", "-registry", redis.RedisURL())
-	lines := strings.Split(strings.TrimSpace(stderr), "\n") // the registry warns, too
-	if last := lines[len(lines)-1]; code != 1 || !strings.HasPrefix(last, "chatd-cluster: waiting for -registry redis://"+redis.Addr+": ") {
-		t.Errorf("exit code %d, stderr:\n%s", code, stderr)
+	mistakes := map[string][]mistake{
+		"registry":      {{"redis:x", "not a URL", nil}, {"nats://localhost", "neither memory nor the URL of a Redis", nil}, {"redis://localhost?colour=red", "colour", nil}},
+		"history":       {{"sqlite:" + dir, dir, nil}, {"postgres://localhost/chat?sslmode=perhaps", "sslmode", nil}, {"postgres://localhost/chat?pool_size=x&connect_timeout=y", "connect_timeout", nil}, {"redis", "in -registry", nil}},
+		"history-age":   {{"10ms", "for a second at least", []string{"-history", "sqlite:" + dir + "/history.db"}}, {"10us", "for a millisecond at least", registry}},
+		"redis-prefix":  {{"{chat}:", "brace", registry}, {"a{b", "brace", nil}},
+		"lease":         {{"10ms", "less than 1s", registry}, {"soon", "not a duration", nil}, {"-15s", "not more than zero", nil}},
+		"redis-durable": {{"perhaps", "parse error", nil}},
 	}
-	if strings.Contains(stderr, chatdtest.Password) || strings.Contains(stderr, "panic") {
-		t.Errorf("says too much:\n%s", stderr)
+	listed := regexp.MustCompile(`(?m)^  -([a-z-]+)`)
+	var plain bytes.Buffer
+	daemon.Main(t.Context(), daemon.Program{Name: "chatd"}, daemon.Process{Args: []string{"-help"}, Stdout: &plain})
+	help, _, _ := program(t).RunToEnd(t, nil, "-help")
+	for _, m := range listed.FindAllStringSubmatch(help, -1) {
+		if !slices.Contains(listed.FindAllString(plain.String(), -1), m[0]) && len(mistakes[m[1]]) == 0 {
+			t.Errorf("no mistake in -%s is tested", m[1])
+		}
+	}
+	for name, list := range mistakes {
+		for _, m := range list {
+			variable := "CHATD_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+			for how, set := range map[string]struct{ env, args []string }{
+				"flag":     {nil, []string{"-" + name + "=" + m.value}},
+				"variable": {[]string{variable + "=" + m.value}, nil},
+			} {
+				t.Run(name+" "+m.value+" by "+how, func(t *testing.T) {
+					t.Parallel()
+					args := append(slices.Concat([]string{"-addr", "127.0.0.1:0"}, m.args), set.args...)
+					stdout, stderr, code := program(t).RunToEnd(t, set.env, args...)
+					if code != 2 || stdout != "" || strings.Count(stderr, "\n") != 1 ||
+						!strings.Contains(stderr, "-"+name) || !strings.Contains(stderr, m.want) {
+						t.Errorf("exit code %d, stderr %q, want 2 and one line with -%s and %q", code, stderr, name, m.want)
+					}
+					if regexp.MustCompile(`\bWith[A-Z]`).MatchString(stderr) {
+						t.Errorf("a Go option is named: %s", stderr)
+					}
+				})
+			}
+		}
 	}
 }
 
@@ -128,6 +160,86 @@ func TestARedisThatEvictsIsRefusedInOneLine(t *testing.T) {
 	_, stderr, code := program(t).RunToEnd(t, []string{"CHATD_REGISTRY=" + redis.RedisURL()}, "-plaintext", "-addr", "127.0.0.1:0",
 		"-users", chatdtest.WriteFile(t, "users", chatdtest.Users), "-secret-file", chatdtest.WriteFile(t, "secret", chatdtest.Secret))
 	wantLastLine(t, stderr, code, "set maxmemory-policy noeviction", "allkeys-lru")
+}
+
+// TestARedisThatRefusesIsNamedAtStart starts the program with servers that refuse it.
+func TestARedisThatRefusesIsNamedAtStart(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		args    []string // of the server
+		command string   // for it
+		want    []string // in the last line: what to change, and what Redis said
+	}{
+		"full":                {nil, "CONFIG SET maxmemory 1", []string{"raise its maxmemory", "OOM"}},
+		"a replica":           {[]string{"--replicaof", "127.0.0.1", "1"}, "", []string{"connect to its primary", "READONLY"}},
+		"a missing command":   {nil, "ACL SETUSER default -evalsha", []string{"lacks a permission", "evalsha", "ACL SETUSER"}},
+		"missing keys":        {nil, "ACL SETUSER default resetkeys ~other:*", []string{"lacks a permission", "~test:*"}},
+		"missing pub/sub":     {nil, "ACL SETUSER default resetchannels &other:*", []string{"lacks a permission", "&test:*"}},
+		"a missing SUBSCRIBE": {[]string{"--rename-command", "SUBSCRIBE", ""}, "", []string{"rename-command", "unknown command 'subscribe'"}},
+		"clients":             {nil, "CONFIG SET maxclients 1", []string{"maxclients"}},
+	}
+	for name, tt := range tests {
+		for _, history := range []string{"redis", "postgres"} {
+			t.Run(name+" "+history, func(t *testing.T) {
+				t.Parallel()
+				env := []string{}
+				if history == "postgres" {
+					if name != "full" && name != "a missing command" {
+						return // there is no difference
+					}
+					env = append(env, "CHATD_HISTORY="+chatdtest.StartPostgres(t).PostgresURL())
+				}
+				redis := chatdtest.StartRedis(t, tt.args...)
+				if tt.command != "" {
+					if err := redis.Ask(tt.command, "+OK"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if name == "clients" { // one that stays
+					conn, err := net.Dial("tcp", redis.Addr)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+				}
+				env = append(env, "CHATD_REGISTRY="+redis.RedisURL())
+				_, stderr, code := program(t).RunToEnd(t, env, "-plaintext", "-addr", "127.0.0.1:0", "-redis-prefix", "test:",
+					"-users", chatdtest.WriteFile(t, "users", chatdtest.Users), "-secret-file", chatdtest.WriteFile(t, "secret", chatdtest.Secret))
+				wantLastLine(t, stderr, code, append(tt.want, "-registry redis://"+redis.Addr+": ")...)
+				if strings.Contains(stderr, chatdtest.Password) || strings.Contains(stderr, "not connected yet") {
+					t.Errorf("stderr:\n%s", stderr)
+				}
+			})
+		}
+	}
+}
+
+// TestReadinessNamesTheCause takes what it needs from a node that runs.
+func TestReadinessNamesTheCause(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ command, want string }{
+		"full":         {"CONFIG SET maxmemory 1", `not ready.*raise its maxmemory.*OOM`},
+		"a replica":    {"REPLICAOF 127.0.0.1 1", `not ready.*connect to its primary.*READONLY`},
+		"a permission": {"ACL SETUSER default -evalsha", `not ready.*lacks a permission.*evalsha`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			redis := chatdtest.StartRedis(t)
+			d := program(t).Start(t, []string{"CHATD_REGISTRY=" + redis.RedisURL()}, "-plaintext", "-lease", "1s")
+			if err := redis.Ask(tt.command, "+OK"); err != nil {
+				t.Fatal(err)
+			}
+			log := regexp.MustCompile(tt.want)
+			chatdtest.Eventually(t, "the log to name the cause", func() bool {
+				_, _ = d.Request("GET", "/readyz", "", "")
+				return log.MatchString(d.Logged())
+			})
+			if strings.Contains(d.Logged(), chatdtest.Password) {
+				t.Error("the password is in the log")
+			}
+		})
+	}
 }
 
 func TestNodesWithDifferentHistoriesDoNotServe(t *testing.T) {

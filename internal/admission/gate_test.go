@@ -3,8 +3,12 @@ package admission_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,11 +42,11 @@ func TestThoseBeyondTheBoundEnterInTheOrderInWhichTheyCame(t *testing.T) {
 				mu.Lock()
 				order = append(order, i)
 				mu.Unlock()
-				g.Leave()
+				g.Leave("ana")
 			})
 			synctest.Wait()
 		}
-		g.Leave()
+		g.Leave("ana")
 		waiting.Wait()
 		if !slices.IsSorted(order) || len(order) != 20 {
 			t.Errorf("entered in the order %v", order)
@@ -90,7 +94,7 @@ func TestWhoFindsNoRoomIsToldWhy(t *testing.T) {
 				if diff := cmp.Diff(tt.after, time.Since(began)); diff != "" {
 					t.Errorf("waited (-want +got):\n%s", diff)
 				}
-				g.Leave()
+				g.Leave("ana")
 			})
 		})
 	}
@@ -131,7 +135,179 @@ func TestTooManyWhoWaitAreRefusedAtOnce(t *testing.T) {
 				t.Errorf("refused at once (-want +got):\n%s", diff)
 			}
 			waiting.Wait()
-			g.Leave()
+			g.Leave("first")
 		}
 	})
+}
+
+// waitInLine has one more wait, and reports what came of it on the channel.
+func waitInLine(t *testing.T, g *admission.Gate, key string, path ...string) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- g.Enter(t.Context(), key, path...) }()
+	synctest.Wait()
+	return done
+}
+
+func TestBranchesEnterByTurns(t *testing.T) {
+	type who struct{ name, path string }
+	tests := []struct {
+		name string
+		come []who // in this order, while somebody is inside
+		want []string
+	}{
+		{"a flood delays itself",
+			[]who{{"a1", "a"}, {"a2", "a"}, {"a3", "a"}, {"a4", "a"}, {"b1", "b"}, {"c1", "c"}, {"b2", "b"}},
+			[]string{"a1", "b1", "c1", "a2", "b2", "a3", "a4"}},
+		{"many small branches of a wide one share its turns",
+			[]who{{"a1", "w/1"}, {"a2", "w/2"}, {"a3", "w/3"}, {"a4", "w/1"}, {"b1", "v/1"}, {"b2", "v/1"}},
+			[]string{"a1", "b1", "a2", "b2", "a3", "a4"}},
+		{"of one branch the first that came",
+			[]who{{"a1", "a"}, {"a2", "a"}, {"a3", "a"}},
+			[]string{"a1", "a2", "a3"}},
+		{"paths of several lengths",
+			[]who{{"a1", "a/x/y"}, {"a2", "a/x/y"}, {"b1", "b"}, {"b2", "b"}, {"c1", "c/z"}},
+			[]string{"a1", "b1", "c1", "a2", "b2"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := admission.New(admission.Limits{Inside: 1, Waiting: 100, WaitingOf: 100}, nil)
+				if err := g.Enter(t.Context(), ""); err != nil {
+					t.Fatal(err)
+				}
+				entered := make(chan string)
+				for _, w := range tt.come {
+					go func() {
+						if err := g.Enter(t.Context(), "", strings.Split(w.path, "/")...); err != nil {
+							t.Errorf("%s: %v", w.name, err)
+						}
+						entered <- w.name
+					}()
+					synctest.Wait()
+				}
+				var got []string
+				for range tt.come {
+					g.Leave("")
+					got = append(got, <-entered)
+				}
+				g.Leave("")
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("order (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestAFloodMakesRoomForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admission.New(admission.Limits{Inside: 1, Waiting: 4, WaitingOf: 100, GiveWay: true}, nil)
+		if err := g.Enter(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		refused := func(done <-chan error) bool {
+			synctest.Wait()
+			select {
+			case err := <-done:
+				return errors.Is(err, admission.ErrBusy)
+			default:
+				return false
+			}
+		}
+		var flood []<-chan error
+		for i := range 5 { // of one wide branch, each of a small one of its own
+			flood = append(flood, waitInLine(t, g, "", "w", fmt.Sprint(i)))
+		}
+		if !refused(flood[4]) {
+			t.Error("one more of the flood waits, in place of another of it")
+		}
+		ana := waitInLine(t, g, "", "v", "1")
+		bob := waitInLine(t, g, "", "u", "1")
+		eva := waitInLine(t, g, "", "t", "1")
+		if refused(ana) || refused(bob) || refused(eva) {
+			t.Error("refused, though nobody else of their branch waits")
+		}
+		var left []bool
+		for _, f := range flood[:4] {
+			left = append(left, !refused(f))
+		}
+		if n := len(slices.DeleteFunc(left, func(waits bool) bool { return !waits })); n != 1 {
+			t.Errorf("%d of the flood still wait, want 1", n)
+		}
+		if !refused(waitInLine(t, g, "", "s", "1")) {
+			t.Error("waits, though no branch has more than one place")
+		}
+		for range 4 {
+			g.Leave("")
+		}
+		for name, done := range map[string]<-chan error{"ana": ana, "bob": bob, "eva": eva} {
+			if err := <-done; err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		g.Leave("")
+	})
+}
+
+// One that gives up takes no turn and no place with it.
+func TestWhoGivesUpLosesNoTurnOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admission.New(admission.Limits{Inside: 1, Waiting: 2, WaitingOf: 100}, nil)
+		if err := g.Enter(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		gone := make(chan error, 1)
+		go func() { gone <- g.Enter(ctx, "ana", "a") }()
+		synctest.Wait()
+		second := waitInLine(t, g, "ana", "a")
+		leave()
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Errorf("who gave up: %v", err)
+		}
+		other := waitInLine(t, g, "bob", "b")
+		g.Leave("")
+		if err := <-second; err != nil {
+			t.Error(err)
+		}
+		g.Leave("ana")
+		if err := <-other; err != nil {
+			t.Error(err)
+		}
+		g.Leave("bob")
+		if err := g.Enter(t.Context(), "eva"); err != nil {
+			t.Errorf("with nobody inside: %v", err)
+		}
+	})
+}
+
+func TestManyEnterAndGiveUpAtOnce(t *testing.T) {
+	g := admission.New(admission.Limits{Inside: 2, Waiting: 16, WaitingOf: 8, GiveWay: true}, nil)
+	var inside atomic.Int32
+	var all sync.WaitGroup
+	for i := range 64 {
+		all.Go(func() {
+			for j := range 50 {
+				ctx, cancel := context.WithCancel(t.Context())
+				if j%3 == 0 {
+					go cancel()
+				}
+				if err := g.Enter(ctx, fmt.Sprint(i%4), fmt.Sprint(i%7), fmt.Sprint(i%3)); err == nil {
+					if now := inside.Add(1); now > 2 {
+						t.Errorf("%d inside", now)
+					}
+					runtime.Gosched()
+					inside.Add(-1)
+					g.Leave(fmt.Sprint(i % 4))
+				}
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	for range 2 { // all the room is there again
+		if err := g.Enter(t.Context(), ""); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package apitest
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -50,6 +51,8 @@ func TestHTTP(t *testing.T) {
 	t.Run("without a login", func(t *testing.T) { askWithoutLogin(t, c) })
 	t.Run("logins fail", func(t *testing.T) { guessPasswords(t, c) })
 	t.Run("logins are too many", func(t *testing.T) { crowdLogin(t, c) })
+	t.Run("pages are too many", func(t *testing.T) { crowdHistory(t, c) })
+	t.Run("connecting too often", func(t *testing.T) { connectTooOften(t, c) })
 	t.Run("draining", func(t *testing.T) { askWhileDraining(t, c) })
 	t.Run("without Redis", func(t *testing.T) { askWithoutRedis(t, c) })
 	for _, missing := range c.unseen() {
@@ -94,6 +97,9 @@ func askEverything(t *testing.T, c *contract) {
 		{request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"admin","password":"x","more":1}`}, 400, true},
 		{request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"admin","password":null}`}, 400, true},
 		{request{method: "POST", path: "/login", kind: formType, body: "username=admin&password=x&more=1"}, 400, false},
+		{request{method: "POST", path: "/login?a;b", kind: jsonType, body: `{"username":"admin","password":"correct horse"}`}, 400, false},
+		{request{method: "POST", path: "/login", kind: "text/plain", body: `{"username":"admin","password":"correct horse"}`}, 415, true},
+		{request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"admin","password":"correct horse"}`, header: http.Header{"Origin": {badPage}}}, 403, false},
 		{request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"admin","password":` + bulk + `}`}, 413, false},
 		{request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"admin","password":"wrong"}`, header: http.Header{"Origin": {goodPage}}}, 401, false},
 
@@ -139,6 +145,8 @@ func askEverything(t *testing.T, c *contract) {
 		{request{method: "GET", path: "/messages?limit=few", token: user}, 400, true},
 		{request{method: "GET", path: "/messages?channel=dev&after=" + second, token: user}, 400, false},
 		{request{method: "GET", path: "/messages?before=&after=", token: user}, 400, false},
+		{request{method: "GET", path: "/messages?limit=1;x", token: user}, 400, false},
+		{request{method: "GET", path: "/messages?limit=1&limit=2", token: user}, 400, false},
 		{request{method: "GET", path: "/messages"}, 401, true},
 		{request{method: "GET", path: "/messages?channel=@admin", token: user}, 403, false},
 
@@ -147,6 +155,7 @@ func askEverything(t *testing.T, c *contract) {
 		{request{method: "POST", path: "/messages", token: admin, kind: jsonType, body: `{"content":"x","channel":"no/name"}`}, 400, true},
 		{request{method: "POST", path: "/messages", token: admin, kind: jsonType, body: `{"content":"x","more":1}`}, 400, true},
 		{request{method: "POST", path: "/messages", token: admin, kind: jsonType, body: `"x"`}, 400, true},
+		{request{method: "POST", path: "/messages", token: admin, kind: jsonType, body: `{"content":"x"}`, header: http.Header{"Origin": {badPage}}}, 403, false},
 		{request{method: "POST", path: "/messages", kind: jsonType, body: `{"content":"x"}`}, 401, true},
 		{request{method: "POST", path: "/messages", token: user, kind: jsonType, body: `{"content":"x"}`}, 403, false},
 		{request{method: "POST", path: "/messages", token: admin, kind: jsonType, body: `{"content":` + bulk + `}`}, 413, true},
@@ -224,6 +233,18 @@ func embedded(t *testing.T, opts ...chat.Option) (*chatdtest.Process, *chat.HS25
 	return &chatdtest.Process{URL: server.URL, HTTP: server.Client()}, signer
 }
 
+// connectTooOften opens sockets, or tries to, more often than a user may.
+func connectTooOften(t *testing.T, c *contract) {
+	d, signer := embedded(t, chat.WithConnectRate(0.001, 1))
+	token, err := signer.Issue(chat.User{Name: "ana"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := request{method: "GET", path: "/ws/chat?channel=no+name", token: token.AccessToken, header: handshake()}
+	c.want(t, d, open, 400)
+	c.want(t, d, open, 429)
+}
+
 func guessPasswords(t *testing.T, c *contract) {
 	d := chatd.Start(t, nil)
 	guess := request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"user","password":"guess"}`}
@@ -261,6 +282,43 @@ func crowdLogin(t *testing.T, c *contract) {
 	c.want(t, d, request{method: "POST", path: "/login", kind: formType, body: "username=admin&password=x"}, 503)
 	d.Kill()
 	tries.Wait()
+}
+
+// hangingHistory does not answer as long as it is asked.
+type hangingHistory struct {
+	chat.History
+	asked chan struct{}
+}
+
+func (h *hangingHistory) After(ctx context.Context, _ string, _ chat.Place, _ chat.Limit) ([]chat.Message, error) {
+	h.asked <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// crowdHistory asks for more pages at once than a user may be sent.
+func crowdHistory(t *testing.T, c *contract) {
+	h := &hangingHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan struct{}, 100)}
+	d, signer := embedded(t, chat.WithHistory(h), chat.WithLogger(slog.New(slog.DiscardHandler)))
+	token, err := signer.Issue(chat.User{Name: "ana", Role: chat.RoleUser})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := request{method: "GET", path: "/messages", token: token.AccessToken}
+	ctx, giveUp := context.WithCancel(t.Context())
+	var pages sync.WaitGroup
+	for range 40 { // 4 are being sent, 28 wait
+		pages.Go(func() {
+			if resp, err := d.HTTP.Do(page.build(t, d.URL).WithContext(ctx)); err == nil {
+				resp.Body.Close()
+			}
+		})
+	}
+	<-h.asked
+	<-h.asked
+	c.want(t, d, page, 429)
+	giveUp()
+	pages.Wait()
 }
 
 func askWhileDraining(t *testing.T, c *contract) {

@@ -182,7 +182,18 @@ func end(t *testing.T, e *events) {
 	for range chat.DefaultSocketsPerUser {
 		p = e.connect(t, d, "text", admin, "")
 	}
-	e.dial(t, d, "text", admin, "").closed(4004)
+	if status, answer := d.Request("GET", "/ws/chat", admin, ""); status != http.StatusTooManyRequests {
+		t.Errorf("one socket too many: %d %s, want 429", status, answer)
+	}
+
+	replacing, signer := embedded(t, chat.WithSocketsPerUser(1), chat.WithReplaceOldest())
+	token, err := signer.Issue(chat.User{Name: "ana"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldest := e.connect(t, replacing, "text", token.AccessToken, "")
+	e.connect(t, replacing, "text", token.AccessToken, "")
+	oldest.closed(4004)
 
 	breakRules(t, e, d, user)
 	d.Signal(syscall.SIGTERM)

@@ -162,6 +162,7 @@ func (c *cluster) newNode(name, program, secret, users string) (*node, error) {
 		"-addr", n.address, "-debug-addr", n.debug, "-plaintext",
 		"-secret-file", secret, "-users", users, "-drain", drain.String(),
 		"-history-count", "100000", // nothing is dropped that a run publishes
+		"-connections-per-address", "0", // all clients come from this machine
 	}
 	if c.config.Skew > 0 {
 		// A node that compared messages with its own clock would drop them all.

@@ -45,7 +45,7 @@ func (env Environment) Fill(flags *flag.FlagSet, lookup func(string) (string, bo
 			return
 		}
 		if bad := flags.Set(f.Name, text); bad != nil {
-			err = Usagef("invalid value %q for %s: %w", text, name, bad)
+			err = Usagef("invalid value %q for %s (-%s): %w", text, name, f.Name, bad)
 		}
 		given[f.Name] = name
 	})
@@ -127,6 +127,26 @@ func ParsePositive(s string) (time.Duration, error) {
 		return 0, errors.New("not more than zero")
 	}
 	return d, nil
+}
+
+// AtLeast is [ParsePositive] for a duration with a least value.
+func AtLeast(least time.Duration) func(string) (time.Duration, error) {
+	return func(s string) (time.Duration, error) {
+		d, err := ParsePositive(s)
+		if err == nil && d < least {
+			err = fmt.Errorf("less than %v", least)
+		}
+		return d, err
+	}
+}
+
+// ParseLimit reads a number above zero, or zero for no limit.
+func ParseLimit(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return 0, errors.New("not a number, or 0 for no limit")
+	}
+	return n, nil
 }
 
 // ParseCount reads a number above zero.

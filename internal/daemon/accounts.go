@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,40 +48,45 @@ func randomPassword() string {
 	return strings.ToLower(rand.Text()[:16])
 }
 
-// loadUsers replaces users by those of a file, or on an error nothing.
+// loadUsers replaces users by those of a file, or on an error nothing. A file without
+// a user is one: it lets nobody in, and is what a program that writes it anew leaves for
+// a moment.
 func loadUsers(users *chat.Users, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("reading users: %w", err)
 	}
 	defer f.Close()
-	if err := users.Load(f); err != nil {
+	var text bytes.Buffer
+	loaded, err := chat.ParseUsers(io.TeeReader(f, &text))
+	if err == nil && loaded.Len() == 0 {
+		err = errors.New("there is no user in it")
+	}
+	if err == nil {
+		err = users.Load(&text)
+	}
+	if err != nil {
 		return fmt.Errorf("reading users from %s: %w", path, err)
 	}
 	return nil
 }
 
-// readSecret returns the key in a file, less one newline at its end, and whether
-// everybody on the machine can read it.
-func readSecret(path string) (secret []byte, open bool, err error) {
+// readSecret returns the key in a file, less one newline at its end.
+func readSecret(path string) (secret []byte, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, false, fmt.Errorf("reading the secret: %w", err)
+		return nil, fmt.Errorf("reading the secret: %w", err)
 	}
 	defer f.Close()
 	secret, err = io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
-		return nil, false, fmt.Errorf("reading the secret: %w", err)
+		return nil, fmt.Errorf("reading the secret: %w", err)
 	}
 	if len(secret) > maxSecret {
-		return nil, false, fmt.Errorf("reading the secret from %s: over %d bytes", path, maxSecret)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, false, fmt.Errorf("reading the secret: %w", err)
+		return nil, fmt.Errorf("reading the secret from %s: over %d bytes", path, maxSecret)
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(secret), "\n"), "\r")
-	return []byte(text), info.Mode().Perm()&0o007 != 0, nil
+	return []byte(text), nil
 }
 
 // inventSecret makes a key that ends with this process.

@@ -33,6 +33,19 @@ func clientAddr(trusted []netip.Prefix) func(*http.Request) string {
 	}
 }
 
+// requestScheme says how a request came to a proxy in the trusted networks, by the
+// first value of its X-Forwarded-Proto; "" where no such proxy says so.
+func requestScheme(trusted []netip.Prefix) func(*http.Request) string {
+	return func(r *http.Request) string {
+		addr, ok := parseHop(r.RemoteAddr)
+		if !ok || !isTrusted(trusted, addr) {
+			return ""
+		}
+		first, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",")
+		return strings.TrimSpace(first)
+	}
+}
+
 func isTrusted(trusted []netip.Prefix, addr netip.Addr) bool {
 	return slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

@@ -41,3 +41,28 @@ func TestClientAddr(t *testing.T) {
 		})
 	}
 }
+
+func TestRequestScheme(t *testing.T) {
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	tests := map[string]struct {
+		trusted   []netip.Prefix
+		peer      string
+		forwarded []string
+		want      string
+	}{
+		"a proxy's":           {proxies, "10.0.0.1:1234", []string{"https"}, "https"},
+		"of two proxies":      {proxies, "10.0.0.1:1234", []string{"https, http"}, "https"},
+		"a proxy says none":   {proxies, "10.0.0.1:1234", nil, ""},
+		"a stranger's header": {proxies, "192.0.2.1:1234", []string{"https"}, ""},
+		"nobody is trusted":   {nil, "10.0.0.1:1234", []string{"https"}, ""},
+		"no address at all":   {proxies, "pipe", []string{"https"}, ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := &http.Request{RemoteAddr: test.peer, Header: http.Header{"X-Forwarded-Proto": test.forwarded}}
+			if got := requestScheme(test.trusted)(r); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 const (
 	defaultAddr  = "localhost:8443"
 	defaultDrain = 10 * time.Second
+	defaultHSTS  = "8760h" // a year
 
 	envPrefix = "CHATD_"
 )
@@ -39,6 +41,9 @@ type config struct {
 	heartbeat      time.Duration
 	pings          bool
 	trustedProxies []netip.Prefix
+	perAddress     int
+	waiting        int
+	hsts           time.Duration
 	debugAddr      string
 	logLevel       slog.Level
 	logFormat      string
@@ -60,7 +65,7 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"serve the certificate chain in this PEM `file`, read again on SIGHUP; without one, a self-signed certificate is made at start")
 	flags.StringVar(&c.tlsKey, "tls-key", "",
 		"the PEM `file` with the key to -tls-cert, read again on SIGHUP")
-	cli.Var(flags, &c.acmeDomains, "acme-domain", "", parseList,
+	cli.Var(flags, &c.acmeDomains, "acme-domain", "", parseDomains,
 		"get a certificate for these comma-separated `domains` from Let's Encrypt; port 443 of each has to lead to -addr")
 	flags.StringVar(&c.acmeCache, "acme-cache", "",
 		"keep what -acme-domain got in this `directory`, which others cannot read; without it, in chatd-acme in the user's cache directory")
@@ -79,7 +84,13 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 	flags.BoolVar(&c.pings, "pings", false,
 		"have heartbeats answered by clients rather than by their kernels, in whose place a proxy's may be; on with -plaintext unless it is -pings=false")
 	cli.Var(flags, &c.trustedProxies, "trusted-proxies", "", parsePrefixes,
-		"believe X-Forwarded-For when it comes from these comma-separated `networks` (CIDR) or addresses")
+		"believe X-Forwarded-For and X-Forwarded-Proto when they come from these comma-separated `networks` (CIDR) or addresses")
+	cli.Var(flags, &c.perAddress, "connections-per-address", strconv.Itoa(defaultPerAddress), cli.ParseLimit,
+		"let an IPv4 address, or a /64 of IPv6, have this `number` of connections that are no sockets; 0 is no limit, and for -trusted-proxies there is none")
+	cli.Var(flags, &c.waiting, "waiting-connections", strconv.Itoa(defaultWaiting), cli.ParseLimit,
+		"let this `number` of connections in all wait for their clients without being sockets; 0, or more, is a quarter of the open files")
+	cli.Var(flags, &c.hsts, "hsts", defaultHSTS, parseHSTS,
+		"tell browsers to come by https only for this `duration` (Strict-Transport-Security), with a certificate that was given or got; 0s says nothing")
 	cli.Var(flags, &c.debugAddr, "debug-addr", "", parseAddr,
 		"serve /debug/vars over HTTP on `host:port`; not for strangers")
 	cli.Var(flags, &c.logLevel, "log-level", "info", parseLevel,
@@ -154,11 +165,12 @@ func (c *config) validate() error {
 		{"plaintext", "tls-cert"},
 		{"plaintext", "tls-key"},
 		{"plaintext", "acme-domain"},
+		{"plaintext", "hsts"},
 		{"acme-domain", "tls-cert"},
 		{"acme-domain", "tls-key"},
 	} {
 		if c.has(pair[0]) && c.has(pair[1]) {
-			return cli.Usagef("%s and %s exclude each other", c.given[pair[0]], c.given[pair[1]])
+			return cli.Usagef("%s and %s exclude each other", c.name(pair[0]), c.name(pair[1]))
 		}
 	}
 	for _, pair := range [][2]string{
@@ -167,7 +179,7 @@ func (c *config) validate() error {
 		{"acme-cache", "acme-domain"},
 	} {
 		if c.has(pair[0]) && !c.has(pair[1]) {
-			return cli.Usagef("%s needs -%s", c.given[pair[0]], pair[1])
+			return cli.Usagef("%s needs -%s", c.name(pair[0]), pair[1])
 		}
 	}
 	return nil
@@ -179,6 +191,8 @@ func (c *config) has(name string) bool {
 	switch name {
 	case "plaintext":
 		return c.plaintext
+	case "hsts":
+		return c.given["hsts"] != "" && c.hsts > 0
 	case "tls-cert":
 		return c.tlsCert != ""
 	case "tls-key":
@@ -191,12 +205,57 @@ func (c *config) has(name string) bool {
 	panic("daemon: has: " + name)
 }
 
+// name is how a person set a flag: "-users", or "CHATD_USERS (-users)".
+func (c *config) name(flagName string) string {
+	name := "-" + flagName
+	if by := c.given[flagName]; by != "" && by != name {
+		return by + " (" + name + ")"
+	}
+	return name
+}
+
+// mistake is an error about what a flag names, such as a file that cannot be read:
+// starting again does not help before somebody changes it.
+func (c *config) mistake(flagName string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return cli.Usagef("%s: %w", c.name(flagName), err)
+}
+
 func parseAddr(s string) (string, error) {
-	_, _, err := net.SplitHostPort(s)
+	_, port, err := net.SplitHostPort(s)
 	if err != nil {
 		return "", errors.New("not host:port")
 	}
+	if _, err := net.LookupPort("tcp", port); port == "" || err != nil {
+		return "", fmt.Errorf("%q is no port", port)
+	}
 	return s, nil
+}
+
+// parseHSTS reads a duration in whole seconds, as the header has it.
+func parseHSTS(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 || d%time.Second != 0 {
+		return 0, errors.New("not a duration in seconds such as 8760h, or 0s")
+	}
+	return d, nil
+}
+
+// parseDomains reads names that a certificate can be got for.
+func parseDomains(s string) ([]string, error) {
+	domains, _ := parseList(s)
+	if len(domains) == 0 {
+		return nil, errors.New("no domain")
+	}
+	for _, domain := range domains {
+		_, err := netip.ParseAddr(domain)
+		if err == nil || strings.ContainsAny(domain, "/:*@?# ") || !strings.Contains(strings.Trim(domain, "."), ".") {
+			return nil, fmt.Errorf("%q is no domain such as chat.example.com", domain)
+		}
+	}
+	return domains, nil
 }
 
 // parseList takes a list apart at its commas; blanks around and empty ones do not

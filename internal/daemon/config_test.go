@@ -5,6 +5,7 @@ import (
 	"flag"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ func process(env map[string]string, args ...string) Process {
 	return Process{
 		Args:      args,
 		LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+		Notify:    func(chan<- os.Signal, ...os.Signal) {},
 	}
 }
 
@@ -39,14 +41,18 @@ func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
 		"pings":           "true",
 		"trusted-proxies": "10.1.2.3/8, 192.0.2.1,2001:db8::/32",
 		"debug-addr":      "localhost:6060",
-		"log-level":       "WARN",
-		"log-format":      "json",
-		"drain":           "30s",
-		"drain-delay":     "3s",
-		"registry":        "redis://:password@localhost",
-		"history":         "postgres://localhost/chat",
-		"history-count":   "5000",
-		"history-age":     "48h",
+		"hsts":            "24h",
+
+		"connections-per-address": "0",
+		"waiting-connections":     "100",
+		"log-level":               "WARN",
+		"log-format":              "json",
+		"drain":                   "30s",
+		"drain-delay":             "3s",
+		"registry":                "redis://:password@localhost",
+		"history":                 "postgres://localhost/chat",
+		"history-count":           "5000",
+		"history-age":             "48h",
 	}
 	want := &config{
 		addr:        "example.com:99",
@@ -66,6 +72,8 @@ func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
 			netip.MustParsePrefix("192.0.2.1/32"),
 			netip.MustParsePrefix("2001:db8::/32"),
 		},
+		waiting:   100,
+		hsts:      24 * time.Hour,
 		debugAddr: "localhost:6060",
 		logLevel:  slog.LevelWarn,
 		logFormat: "json",
@@ -109,15 +117,18 @@ func TestWithoutSettingsTheDefaultsHold(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &config{
-		addr:      "localhost:8443",
-		tokenTTL:  15 * time.Minute,
-		heartbeat: 25 * time.Second,
-		page:      true,
-		logLevel:  slog.LevelInfo,
-		logFormat: "text",
-		drain:     10 * time.Second,
-		storage:   Storage{Registry: "memory"},
-		given:     map[string]string{},
+		addr:       "localhost:8443",
+		perAddress: 512,
+		waiting:    2048,
+		hsts:       365 * 24 * time.Hour,
+		tokenTTL:   15 * time.Minute,
+		heartbeat:  25 * time.Second,
+		page:       true,
+		logLevel:   slog.LevelInfo,
+		logFormat:  "text",
+		drain:      10 * time.Second,
+		storage:    Storage{Registry: "memory"},
+		given:      map[string]string{},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(config{})); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)

@@ -48,6 +48,8 @@ type Backend struct {
 	Checks  []Check                             // of /readyz
 	Debug   func(*chat.Service, *http.ServeMux) // adds to the debug address
 	Close   func() error                        // called when the service has shut down
+
+	Warnings []Warning // to be logged once the server runs
 }
 
 // Check asks a part of the server, such as "registry", whether it works. An error

@@ -15,8 +15,9 @@ func printHelp(w io.Writer, name string, flags *flag.FlagSet) {
   %[1]s hash [flags]   read a password, print a line for -users
 
 Without flags it is a server to try things on: what it is not given it makes
-at start, and prints. SIGTERM sends everybody away and ends it, a second one
-ends it at once. SIGHUP has it read its files again.
+at start, and prints. SIGTERM sends everybody away and ends it; SIGINT, or a
+SIGTERM over two seconds later, ends it at once. SIGHUP has it read its files
+again.
 
 Flags, each with the environment variable that stands in where it is not given:
 

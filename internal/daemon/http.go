@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -8,10 +9,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,10 +30,10 @@ const (
 	writeTimeout  = 60 * time.Second
 	idleTimeout   = 2 * time.Minute
 
-	// maxHeader leaves room for as many channels as a socket may join, each with the
-	// id to resume from, and for a token far longer than one may be, which is to
-	// be a 401 and not a 431.
-	maxHeader = 64 << 10
+	// maxHeader leaves room for the longest token, 8 KiB, beside an address of 8 KiB,
+	// which is as much as proxies take. What strangers send before they say who they
+	// are takes up to ten times its size in memory: net/http adds 4 KiB of its own.
+	maxHeader = 16 << 10
 )
 
 // hardened is an HTTP server that strangers cannot hold up.
@@ -75,6 +79,30 @@ func routes(service http.Handler, ready func(*http.Request) error) http.Handler 
 			service.ServeHTTP(w, r)
 		}
 	})
+}
+
+// strictTransport has browsers come back by https only, for a time (RFC 6797).
+// Addresses and this machine's own names are left out: certificates for them are
+// made by hand and for a while, and a browser that has been told so would refuse
+// whatever else is served there.
+func strictTransport(next http.Handler, maxAge time.Duration) http.Handler {
+	value := "max-age=" + strconv.FormatInt(int64(maxAge/time.Second), 10)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := strings.ToLower(strings.TrimSuffix(hostname(r.Host), "."))
+		_, notAddress := netip.ParseAddr(host)
+		if notAddress != nil && strings.Contains(host, ".") && !strings.HasSuffix(host, ".localhost") {
+			w.Header().Set("Strict-Transport-Security", value)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// hostname is a Host header without its port.
+func hostname(hostPort string) string {
+	if host, _, err := net.SplitHostPort(hostPort); err == nil {
+		return host
+	}
+	return strings.Trim(hostPort, "[]")
 }
 
 func answerOK(w http.ResponseWriter) {
@@ -161,9 +189,41 @@ func redact(query string) string {
 	return strings.Join(pairs, "&")
 }
 
+// oneAtATime has requests wait for each other: figures are gathered from the whole
+// process, and asking for them in parallel must not take it over. Answers are sent
+// from memory, so that nobody waits for a peer that does not read.
+func oneAtATime(h http.Handler) http.Handler {
+	turn := make(chan struct{}, 1)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case turn <- struct{}{}:
+		case <-r.Context().Done():
+			return
+		}
+		a := answer{ResponseWriter: w}
+		func() {
+			defer func() { <-turn }() // also after a panic
+			h.ServeHTTP(&a, r)
+		}()
+		w.WriteHeader(cmp.Or(a.status, http.StatusOK))
+		_, _ = w.Write(a.body.Bytes()) // an error is the peer's end
+	})
+}
+
+// answer is one that is kept in memory, but for its headers.
+type answer struct {
+	http.ResponseWriter
+	status int
+	body   bytes.Buffer
+}
+
+func (a *answer) WriteHeader(status int)      { a.status = cmp.Or(a.status, status) }
+func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) }
+
 // debugVars answers as [expvar.Handler] does, with the service's counters as
-// "chat" among the variables, and with the command line that it is given.
-func debugVars(stats func() any, args []string) http.Handler {
+// "chat" among the variables, with the connections that were refused or cut for
+// being too many, and with the command line that it is given.
+func debugVars(stats func() any, refused func() uint64, args []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		chat, err := json.Marshal(stats())
@@ -176,7 +236,7 @@ func debugVars(stats func() any, args []string) http.Handler {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprintf(w, "{\n%q: %s,\n%q: %s", "chat", chat, "cmdline", cmdline)
+		fmt.Fprintf(w, "{\n%q: %s,\n%q: %d,\n%q: %s", "chat", chat, "refused_connections", refused(), "cmdline", cmdline)
 		expvar.Do(func(kv expvar.KeyValue) {
 			if kv.Key != "cmdline" { // that would have the passwords
 				fmt.Fprintf(w, ",\n%q: %s", kv.Key, kv.Value)

@@ -3,12 +3,17 @@ package daemon
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestRedactShowsWhatIsKnownToBeNoSecret(t *testing.T) {
@@ -128,9 +133,64 @@ func TestBrokenHandshakesAreForDebugging(t *testing.T) {
 	var out bytes.Buffer
 	log := serverLog(newLogger(&out, slog.LevelInfo, "text"))
 	log.Print("http: TLS handshake error from 192.0.2.1:1234: EOF")
+	log.Print("http: URL query contains semicolon, which is no longer a supported separator")
 	log.Print("http: panic serving 192.0.2.1:1234: oops\ngoroutine 1")
-	if got := out.String(); strings.Contains(got, "handshake") || !strings.Contains(got, "level=WARN") ||
+	if got := out.String(); strings.Contains(got, "handshake") || strings.Contains(got, "semicolon") || !strings.Contains(got, "level=WARN") ||
 		!strings.Contains(got, "oops") || strings.Count(got, "\n") != 1 {
 		t.Errorf("logged: %s", got)
+	}
+}
+
+// Strangers can have a line written for each request and each connection at debug
+// level: not more than the disk can take.
+func TestWhatStrangersCauseToBeLoggedIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := newLogger(&out, slog.LevelDebug, "text")
+		h := accessLog(http.NotFoundHandler(), log, clientAddr(nil))
+		server := serverLog(log)
+		for i := range 5000 {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", fmt.Sprintf("/login?%d", i), nil))
+			server.Printf("http: TLS handshake error from 192.0.2.1:%d: EOF", i)
+		}
+		log.Info("draining")
+		<-time.After(time.Second)
+		synctest.Wait()
+		if n := strings.Count(out.String(), "\n"); n > 2*debugASecond+3 {
+			t.Errorf("%d lines", n)
+		}
+		for _, want := range []string{"line=request count=4800", "line=\"serving connections\" count=4800", "msg=draining"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("no %s is logged", want)
+			}
+		}
+	})
+}
+
+func TestFiguresAreGatheredForOneRequestAtATime(t *testing.T) {
+	var atOnce, most atomic.Int32
+	srv := httptest.NewServer(oneAtATime(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		most.Store(max(most.Load(), atOnce.Add(1)))
+		defer atOnce.Add(-1)
+		io.WriteString(w, strings.Repeat("x", 100_000))
+	})))
+	defer srv.Close()
+	var asking sync.WaitGroup
+	for range 8 {
+		asking.Go(func() {
+			for range 20 {
+				resp, err := srv.Client().Get(srv.URL)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+		})
+	}
+	asking.Wait()
+	if most.Load() != 1 {
+		t.Errorf("%d at once", most.Load())
 	}
 }

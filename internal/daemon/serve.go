@@ -8,30 +8,29 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/internal/connlimit"
 	"github.com/reto10/chat/web"
 )
 
-// readyWithin bounds a backend's answer to whether it is ready.
-const readyWithin = 2 * time.Second
-
-var (
-	errSecondSignal = errors.New("stopped at once by a second signal")
-	errDraining     = notReady{reason: "draining"}
-)
+// errSecondSignal ends the program without waiting for anybody.
+var errSecondSignal = errors.New("stopped at once by a second signal")
 
 // serve runs the server that cfg describes, until ctx ends or a signal comes.
 func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err error) {
+	surviveClosedStderr(proc)
 	log := newLogger(proc.Stderr, cfg.logLevel, cfg.logFormat)
 	parts, err := assemble(cfg, log)
 	if err != nil {
 		return err
 	}
 	signals := make(chan os.Signal, 4)
+	end := &ending{signals: signals, log: log}
 	var backend Backend
 	if prog.Open != nil {
 		if backend, err = prog.Open(ctx, cfg.storage, log); err != nil {
@@ -42,7 +41,7 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 				if errors.Is(err, errSecondSignal) {
 					return // at once is at once
 				}
-				if bad := closeBackend(backend, signals); err == nil {
+				if bad := closeBackend(backend, end); err == nil {
 					err = bad
 				}
 			}()
@@ -59,20 +58,19 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 		return err
 	}
 	s.announce(prog, proc, cfg, bound)
-	return s.run(ctx, signals)
+	return s.run(ctx, end)
 }
 
-// closeBackend closes what may have to wait for others, unless a second signal is
-// faster.
-func closeBackend(b Backend, signals <-chan os.Signal) error {
+// closeBackend closes what may have to wait for others, unless a signal insists.
+func closeBackend(b Backend, end *ending) error {
 	closed := make(chan error, 1)
 	go func() { closed <- b.Close() }()
 	for {
 		select {
 		case err := <-closed:
 			return err
-		case sig := <-signals:
-			if sig != syscall.SIGHUP {
+		case sig := <-end.signals:
+			if end.insists(sig) {
 				return errSecondSignal
 			}
 		}
@@ -86,8 +84,11 @@ type server struct {
 	leaving     leaving
 	service     *chat.Service
 	parts       *assembly
-	checks      []Check
+	warnings    []Warning // of the parts and of the backend
+	ready       *readiness
 	main, debug *http.Server
+	limiter     *connlimit.Limiter // of main
+	capacity    capacity
 	failed      chan error // the first of the listeners to
 
 	listeners []*lastCall // of main
@@ -97,10 +98,13 @@ type server struct {
 
 func newServer(cfg *config, parts *assembly, backend Backend, args []string, log *slog.Logger) (*server, error) {
 	client := clientAddr(cfg.trustedProxies)
+	capacity := capacityWithin(openFiles(), cfg.waiting)
 	opts := append([]chat.Option{
+		chat.WithMaxSockets(capacity.sockets),
 		chat.WithLogger(log),
 		chat.WithOrigins(cfg.origins...),
 		chat.WithClientAddr(client),
+		chat.WithRequestScheme(requestScheme(cfg.trustedProxies)),
 		chat.WithHeartbeat(cfg.heartbeat),
 	}, backend.Options...)
 	if cfg.pings {
@@ -111,31 +115,52 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 	}
 	service, err := chat.New(parts.auth, opts...)
 	if err != nil {
-		return nil, err
+		return nil, cfg.byFlag(err)
 	}
 	s := &server{
-		log:     log,
-		drain:   cfg.drain,
-		service: service,
-		parts:   parts,
-		checks:  backend.Checks,
-		failed:  make(chan error, 1),
+		log:      log,
+		drain:    cfg.drain,
+		service:  service,
+		parts:    parts,
+		warnings: append(parts.warnings, backend.Warnings...),
+		failed:   make(chan error, 1),
 	}
 	var public http.Handler = service
 	if cfg.page {
 		public = web.Handler(service)
 	}
 	s.leaving.delay = cfg.drainDelay
-	s.main = hardened(s.leaving.around(accessLog(routes(public, s.ready), log, client)), log)
-	s.requests.watch(s.main)
+	s.ready = newReadiness(backend.Checks, func() bool { return s.leaving.begun.Load() || service.Draining() }, log)
+	h := s.leaving.around(accessLog(routes(public, s.ready.of), log, client))
+	if parts.tls != nil && !parts.ownCert && cfg.hsts > 0 {
+		h = strictTransport(h, cfg.hsts)
+	}
+	s.main = hardened(h, log)
+	s.capacity, s.limiter = capacity, cfg.limiter(capacity)
+	s.limiter.Watch(s.main)
+	s.requests.watch(s.main) // beside the limiter
 	s.main.TLSConfig = parts.tls
 	debug := http.NewServeMux()
-	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, args))
+	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, s.limiter.Refused, args))
 	if backend.Debug != nil {
 		backend.Debug(service, debug)
 	}
-	s.debug = hardened(debug, log)
+	s.debug = hardened(oneAtATime(debug), log)
 	return s, nil
+}
+
+// byFlag is an error of [chat.New], about the flag where it is about its option:
+// who starts a program knows its flags and not the options that they become.
+func (c *config) byFlag(err error) error {
+	for option, flagName := range map[string]string{
+		"WithOrigins":   "origins",
+		"WithHeartbeat": "heartbeat",
+	} {
+		if why, ok := strings.CutPrefix(err.Error(), "chat: "+option+": "); ok {
+			return c.mistake(flagName, errors.New(why))
+		}
+	}
+	return err
 }
 
 // watched are the signals that mean something. SIGHUP is one when there is
@@ -158,8 +183,12 @@ func (s *server) announce(prog Program, proc Process, cfg *config, bound address
 	if bound.debug != nil {
 		fmt.Fprintf(proc.Stderr, "debug vars on http://%s/debug/vars\n", bound.debug)
 	}
-	for _, w := range s.parts.warnings {
-		s.log.Warn(w.msg, w.args...)
+	for _, w := range s.warnings {
+		s.log.Warn(w.Msg, w.Args...)
+	}
+	if s.capacity.sockets < chat.DefaultMaxSockets {
+		s.log.Info("the limit of open files bounds the sockets",
+			"sockets", s.capacity.sockets, "waiting_connections", s.capacity.waiting, "open_files", openFiles())
 	}
 	for _, also := range bound.main[1:] {
 		s.log.Info("listening too", "addr", also)
@@ -177,7 +206,7 @@ type addresses struct {
 func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err error) {
 	listeners, err := listen(ctx, cfg.addr)
 	if err != nil {
-		return addresses{}, err
+		return addresses{}, fmt.Errorf("%s: %w", cfg.name("addr"), err)
 	}
 	var debug []net.Listener
 	if cfg.debugAddr != "" {
@@ -187,7 +216,7 @@ func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err 
 			for _, l := range listeners {
 				l.Close()
 			}
-			return addresses{}, fmt.Errorf("debug address: %w", err)
+			return addresses{}, fmt.Errorf("%s: %w", cfg.name("debug-addr"), err)
 		}
 		debug = append(debug, l)
 		bound.debug = l.Addr()
@@ -196,7 +225,7 @@ func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err 
 		bound.main = append(bound.main, l.Addr())
 		last := &lastCall{Listener: l}
 		s.listeners = append(s.listeners, last)
-		l = last
+		l = s.limiter.Listener(last)
 		if s.parts.tls != nil {
 			s.accepting.Go(func() { s.serve(func() error { return s.main.ServeTLS(l, "", "") }) })
 		} else {
@@ -218,72 +247,31 @@ func (s *server) serve(fn func() error) {
 	}
 }
 
-// notReady is why no new clients should come.
-type notReady struct {
-	reason string // for anybody
-	err    error  // for the log
-}
-
-func (n notReady) Error() string {
-	if n.err == nil {
-		return n.reason
-	}
-	return n.reason + ": " + n.err.Error()
-}
-
-func (n notReady) Unwrap() error { return n.err }
-
-// ready says why no new clients should come, or nil. All parts are asked at once;
-// that one does not answer in time is an answer.
-func (s *server) ready(r *http.Request) error {
-	if s.leaving.begun.Load() || s.service.Draining() {
-		return errDraining
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), readyWithin)
-	defer cancel()
-	answers := make([]chan error, len(s.checks))
-	for i, c := range s.checks {
-		answers[i] = make(chan error, 1)
-		go func() { answers[i] <- c.Ask(ctx) }()
-	}
-	for i, c := range s.checks {
-		var err error
-		select {
-		case err = <-answers[i]:
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		if err != nil {
-			err = notReady{c.Part, err}
-			s.log.Warn("not ready", "err", err)
-			return err
-		}
-	}
-	return nil
-}
-
 // run waits for what ends the server, and ends it.
-func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
+func (s *server) run(ctx context.Context, end *ending) error {
 	for {
 		select {
-		case sig := <-signals:
+		case sig := <-end.signals:
 			if sig == syscall.SIGHUP {
 				s.parts.readAgain(s.log)
 				continue
 			}
+			end.begin(sig)
 			s.log.Info("draining", "signal", sig.String(), "limit", s.drain)
 		case <-ctx.Done():
+			end.begin(nil)
 			s.log.Info("draining", "limit", s.drain)
 		case err := <-s.failed:
 			s.stopAtOnce()
 			return err
 		}
-		return s.stop(context.WithoutCancel(ctx), signals)
+		return s.stop(context.WithoutCancel(ctx), end)
 	}
 }
 
-// stop drains, unless a second signal is faster.
-func (s *server) stop(ctx context.Context, signals <-chan os.Signal) error {
+// stop drains, unless a signal insists.
+func (s *server) stop(ctx context.Context, end *ending) error {
+	defer s.ready.stop()
 	ctx, cancel := context.WithTimeout(ctx, s.leaving.delay+s.drain)
 	defer cancel()
 	drained := make(chan error, 1)
@@ -295,8 +283,8 @@ func (s *server) stop(ctx context.Context, signals <-chan os.Signal) error {
 				s.log.Info("drained")
 			}
 			return err
-		case sig := <-signals:
-			if sig == syscall.SIGHUP {
+		case sig := <-end.signals:
+			if !end.insists(sig) {
 				continue
 			}
 			cancel()
@@ -314,10 +302,7 @@ func (s *server) shutDown(ctx context.Context) error {
 	sockets, cancel := context.WithTimeout(ctx, s.drain-s.drain/10)
 	defer cancel()
 	err := s.service.Shutdown(sockets)
-	for _, l := range s.listeners {
-		l.end()
-	}
-	s.accepting.Wait() // main knows all that were accepted
+	s.endListeners(ctx)
 	s.requests.finish(ctx)
 	err = errors.Join(err, s.main.Shutdown(ctx), s.debug.Shutdown(ctx))
 	if err != nil {
@@ -328,8 +313,29 @@ func (s *server) shutDown(ctx context.Context) error {
 	return nil
 }
 
+// endListeners accepts what waits, and returns when main knows of it. A limiter that is
+// full may keep main from accepting: that is not waited for.
+func (s *server) endListeners(ctx context.Context) {
+	for _, l := range s.listeners {
+		l.end()
+	}
+	accepted := make(chan struct{})
+	go func() { // ended by main's Shutdown at the latest
+		defer close(accepted)
+		s.accepting.Wait()
+	}()
+	timer := time.NewTimer(firstRequestTime)
+	defer timer.Stop()
+	select {
+	case <-accepted:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
 // stopAtOnce ends everything without a word to anybody.
 func (s *server) stopAtOnce() {
+	s.ready.stop()
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	s.service.Shutdown(over)

@@ -17,24 +17,35 @@ type assembly struct {
 	accounts []account   // made at start, nil when there is a file
 	ownCert  bool        // made at start too
 	reload   []reload
-	warnings []warning
+	warnings []Warning
 }
 
-// warning is to be logged once the server runs: one that does not start says one
+// Warning is to be logged once the server runs: one that does not start says one
 // thing only, which is why.
-type warning struct {
-	msg  string
-	args []any
+type Warning struct {
+	Msg  string
+	Args []any // as of [slog.Logger.Warn]
 }
 
 func (a *assembly) warn(msg string, args ...any) {
-	a.warnings = append(a.warnings, warning{msg, args})
+	a.warnings = append(a.warnings, Warning{msg, args})
 }
 
 // reload is something to be read again on SIGHUP. On an error it stays as it was.
 type reload struct {
 	what string
 	read func() error
+	file File // whose permissions are looked at each time
+}
+
+// add reads something for the first time, and keeps it for SIGHUP.
+func (a *assembly) add(r reload) error {
+	a.reload = append(a.reload, r)
+	if err := r.read(); err != nil {
+		return err
+	}
+	a.warnings = append(a.warnings, r.file.Warnings()...)
+	return nil
 }
 
 // assemble reads the files of a configuration and makes what it leaves out.
@@ -62,8 +73,8 @@ func (a *assembly) setUpUsers(cfg *config) (users *chat.Users, err error) {
 	}
 	users = new(chat.Users)
 	read := func() error { return loadUsers(users, cfg.usersFile) }
-	a.reload = append(a.reload, reload{"users", read})
-	return users, read()
+	err = a.add(reload{"users", read, File{What: "the users file", Path: cfg.usersFile}})
+	return users, cfg.mistake("users", err)
 }
 
 func (a *assembly) newSigner(cfg *config) (*chat.HS256, error) {
@@ -77,17 +88,15 @@ func (a *assembly) newSigner(cfg *config) (*chat.HS256, error) {
 		}
 		return chat.NewHS256(inventSecret(), ttl)
 	}
-	secret, open, err := readSecret(cfg.secretFile)
+	secret, err := readSecret(cfg.secretFile)
 	if err != nil {
-		return nil, err
+		return nil, cfg.mistake("secret-file", err)
 	}
 	signer, err := chat.NewHS256(secret, ttl)
 	if err != nil {
-		return nil, fmt.Errorf("using the secret in %s: %w", cfg.secretFile, err)
+		return nil, cfg.mistake("secret-file", fmt.Errorf("using the secret in %s: %w", cfg.secretFile, err))
 	}
-	if open {
-		a.warn("everybody on this machine can read the secret", "file", cfg.secretFile)
-	}
+	a.warnings = append(a.warnings, File{"the secret", cfg.secretFile, true}.Warnings()...)
 	return signer, nil
 }
 
@@ -100,8 +109,13 @@ func (a *assembly) setUpTLS(cfg *config, log *slog.Logger) error {
 			a.warn("listening on localhost only: to give a certificate, Let's Encrypt has to get here", "instead", "-addr :443")
 		}
 		var err error
-		a.tls, err = acmeConfig(cfg.acmeDomains, cfg.acmeCache, log)
-		return err
+		var cache string
+		a.tls, cache, err = acmeConfig(cfg.acmeDomains, cfg.acmeCache, log)
+		if err != nil {
+			return cfg.mistake("acme-cache", err)
+		}
+		a.warnings = append(a.warnings, File{What: "the directory of certificates and keys", Path: cache}.Warnings()...)
+		return nil
 	case cfg.tlsCert != "":
 		pair := &keyPair{certFile: cfg.tlsCert, keyFile: cfg.tlsKey}
 		read := func() error {
@@ -113,17 +127,16 @@ func (a *assembly) setUpTLS(cfg *config, log *slog.Logger) error {
 			}
 			return nil
 		}
-		if err := read(); err != nil {
-			return err
+		if err := a.add(reload{"certificate", read, File{"the TLS key", cfg.tlsKey, true}}); err != nil {
+			return cfg.mistake("tls-cert", err)
 		}
 		a.tls = tlsConfig(pair.get)
-		a.reload = append(a.reload, reload{"certificate", read})
 		return nil
 	default:
 		host, _, _ := net.SplitHostPort(cfg.addr)
 		cert, err := selfSigned(host, time.Now())
 		if err != nil {
-			return err
+			return cfg.mistake("addr", err)
 		}
 		if cfg.usersFile != "" {
 			a.warn("serving a certificate made at start: nobody has reason to trust it",
@@ -143,5 +156,8 @@ func (a *assembly) readAgain(log *slog.Logger) {
 			continue
 		}
 		log.Info("read again", "what", r.what)
+		for _, w := range r.file.Warnings() {
+			log.Warn(w.Msg, w.Args...)
+		}
 	}
 }

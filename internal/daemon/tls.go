@@ -105,30 +105,35 @@ func (p *keyPair) expired(now time.Time) bool {
 
 // acmeConfig gets and renews certificates for domains as clients ask for them
 // (RFC 8555), proving who we are in the TLS handshake (RFC 8737), so that no
-// second port is needed. An empty dir stands for the usual place.
-func acmeConfig(domains []string, dir string, log *slog.Logger) (*tls.Config, error) {
+// second port is needed. An empty dir stands for the usual place, which is returned.
+func acmeConfig(domains []string, dir string, log *slog.Logger) (c *tls.Config, cache string, err error) {
 	if dir == "" {
-		cache, err := os.UserCacheDir()
+		caches, err := os.UserCacheDir()
 		if err != nil {
-			return nil, fmt.Errorf("finding a place for certificates: %w (-acme-cache names one)", err)
+			return nil, "", fmt.Errorf("finding a place for certificates: %w (-acme-cache names one)", err)
 		}
-		dir = filepath.Join(cache, "chatd-acme")
+		dir = filepath.Join(caches, "chatd-acme")
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making a place for certificates: %w", err)
+		return nil, "", fmt.Errorf("making a place for certificates: %w", err)
 	}
 	manager := &autocert.Manager{
 		Prompt:     autocert.AcceptTOS,
 		Cache:      autocert.DirCache(dir),
 		HostPolicy: autocert.HostWhitelist(domains...),
 	}
-	c := tlsConfig(func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	var quiet atomic.Int64 // until when, Unix nanoseconds
+	c = tlsConfig(func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cert, err := manager.GetCertificate(hello)
 		if err != nil && slices.Contains(domains, hello.ServerName) { // not for each who scans us
+			now := time.Now()
+			if until := quiet.Load(); now.UnixNano() < until || !quiet.CompareAndSwap(until, now.Add(time.Minute).UnixNano()) {
+				return cert, err // nor for each handshake while it does not work
+			}
 			log.Warn("getting a certificate", "domain", hello.ServerName, "err", err)
 		}
 		return cert, err
 	})
 	c.NextProtos = append(c.NextProtos, acme.ALPNProto)
-	return c, nil
+	return c, dir, nil
 }

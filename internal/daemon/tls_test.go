@@ -116,7 +116,7 @@ func TestACMEServesItsDomainsFromTheCache(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "made", "when", "needed")
 	var out bytes.Buffer
-	server, err := acmeConfig([]string{"chat.example.com"}, dir, newLogger(&out, slog.LevelInfo, "text"))
+	server, _, err := acmeConfig([]string{"chat.example.com"}, dir, newLogger(&out, slog.LevelInfo, "text"))
 	if err != nil {
 		t.Fatal(err)
 	}

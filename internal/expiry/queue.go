@@ -4,12 +4,15 @@ package expiry
 
 import (
 	"container/heap"
+	"math"
 	"sync"
 	"time"
 )
 
-// forever is longer than any process lives, and does not overflow when added to.
-const forever = time.Duration(1 << 62)
+// look is the longest that the timer waits. Times are those of the wall clock, and
+// timers run by another, which stands still while the machine is suspended: items whose
+// time was up meanwhile are told this long after it goes on, at the latest.
+const look = time.Second
 
 // Item is what has a time.
 type Item interface {
@@ -22,37 +25,46 @@ type Item interface {
 
 // Slot is an item's place in a queue. The zero Slot is in none.
 type Slot struct {
-	at    time.Duration // since the queue's beginning
-	place int           // in the heap, plus one
+	at    int64 // Unix nanoseconds
+	place int   // in the heap, plus one
 }
 
 // Queue is a set of items ordered by their times. Its methods are safe for
 // concurrent use. It needs no closing: without items it has no timer running.
 type Queue[T Item] struct {
-	begin time.Time
-
 	mu    sync.Mutex // guards what follows, and the slots
 	heap  slots[T]
 	timer *time.Timer // nil before the first item
 }
 
 // New makes an empty queue.
-func New[T Item]() *Queue[T] { return &Queue[T]{begin: time.Now()} }
+func New[T Item]() *Queue[T] { return new(Queue[T]) }
 
-// Set has t expire in d, also if another time was set before.
-func (q *Queue[T]) Set(t T, d time.Duration) {
+// Set has t expire at a time, by the wall clock, also if another time was set before.
+func (q *Queue[T]) Set(t T, at time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := t.Slot()
-	s.at = time.Since(q.begin) + min(d, forever)
+	s.at = nanoseconds(at)
 	if s.place == 0 {
 		heap.Push(&q.heap, t)
 	} else {
 		heap.Fix(&q.heap, s.place-1)
 	}
 	if s.place == 1 {
-		q.arm()
+		q.arm(time.Now().UnixNano())
 	}
+}
+
+// nanoseconds is a time in Unix nanoseconds, or the nearest that these can say.
+func nanoseconds(t time.Time) int64 {
+	switch s := t.Unix(); {
+	case s > math.MaxInt64/int64(time.Second)-1:
+		return math.MaxInt64
+	case s < math.MinInt64/int64(time.Second)+1:
+		return math.MinInt64
+	}
+	return t.UnixNano()
 }
 
 // Remove takes t out, if it is in the queue.
@@ -65,17 +77,20 @@ func (q *Queue[T]) Remove(t T) {
 	}
 	heap.Remove(&q.heap, place-1)
 	if place == 1 {
-		q.arm()
+		q.arm(time.Now().UnixNano())
 	}
 }
 
-// arm sets the timer for the first item. Under mu.
-func (q *Queue[T]) arm() {
+// arm sets the timer for the first item, or for the next look. Requires q.mu.
+func (q *Queue[T]) arm(now int64) {
 	if len(q.heap) == 0 {
 		q.timer.Stop()
 		return
 	}
-	wait := q.heap[0].Slot().at - time.Since(q.begin)
+	wait := look
+	if at := q.heap[0].Slot().at; at < now+int64(look) {
+		wait = time.Duration(max(at, now) - now)
+	}
 	if q.timer == nil {
 		q.timer = time.AfterFunc(wait, q.expire)
 		return
@@ -93,11 +108,11 @@ func (q *Queue[T]) expire() {
 func (q *Queue[T]) due() (all []T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	now := time.Since(q.begin)
+	now := time.Now().UnixNano()
 	for len(q.heap) > 0 && q.heap[0].Slot().at <= now {
 		all = append(all, heap.Pop(&q.heap).(T))
 	}
-	q.arm()
+	q.arm(now)
 	return all
 }
 

@@ -1,7 +1,6 @@
 package expiry_test
 
 import (
-	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -27,6 +26,9 @@ type thing struct {
 func (t *thing) Slot() *expiry.Slot { return &t.slot }
 func (t *thing) Expire()            { t.log.note(t.name) }
 
+// in is the time in so long.
+func in(d time.Duration) time.Time { return time.Now().Add(d) }
+
 type log struct {
 	mu    sync.Mutex
 	begin time.Time
@@ -46,43 +48,43 @@ func TestThingsExpireAtTheirTimes(t *testing.T) {
 		want []string
 	}{
 		{"in the order of their times", func(q *expiry.Queue[*thing], a, b, c *thing) {
-			q.Set(a, 3*time.Second)
-			q.Set(b, time.Second)
-			q.Set(c, 2*time.Second)
+			q.Set(a, in(3*time.Second))
+			q.Set(b, in(time.Second))
+			q.Set(c, in(2*time.Second))
 		}, []string{"1s b", "2s c", "3s a"}},
 		{"those whose time is past at once", func(q *expiry.Queue[*thing], a, b, c *thing) {
-			q.Set(a, -time.Second)
-			q.Set(b, 0)
+			q.Set(a, in(-time.Second))
+			q.Set(b, in(0))
 		}, []string{"0s a", "0s b"}},
 		{"also beside one that lives for ever", func(q *expiry.Queue[*thing], a, b, c *thing) {
-			q.Set(a, math.MaxInt64)
-			q.Set(b, time.Second)
+			q.Set(a, time.Unix(1<<60, 0))
+			q.Set(b, in(time.Second))
 			q.Remove(a)
-			q.Set(c, 2*time.Second)
-			q.Set(a, math.MaxInt64)
+			q.Set(c, in(2*time.Second))
+			q.Set(a, time.Unix(1<<60, 0))
 		}, []string{"1s b", "2s c"}},
 		{"later when that is set", func(q *expiry.Queue[*thing], a, b, c *thing) {
-			q.Set(a, time.Second)
-			q.Set(b, 2*time.Second)
-			q.Set(a, 3*time.Second)
+			q.Set(a, in(time.Second))
+			q.Set(b, in(2*time.Second))
+			q.Set(a, in(3*time.Second))
 		}, []string{"2s b", "3s a"}},
 		{"sooner when that is set", func(q *expiry.Queue[*thing], a, b, c *thing) {
-			q.Set(a, 2*time.Second)
-			q.Set(b, 3*time.Second)
-			q.Set(b, time.Second)
+			q.Set(a, in(2*time.Second))
+			q.Set(b, in(3*time.Second))
+			q.Set(b, in(time.Second))
 		}, []string{"1s b", "2s a"}},
 		{"not once they are removed", func(q *expiry.Queue[*thing], a, b, c *thing) {
-			q.Set(a, time.Second)
-			q.Set(b, 2*time.Second)
+			q.Set(a, in(time.Second))
+			q.Set(b, in(2*time.Second))
 			q.Remove(a)
 			q.Remove(a)
 			q.Remove(c)
 		}, []string{"2s b"}},
 		{"again when set again", func(q *expiry.Queue[*thing], a, b, c *thing) {
-			q.Set(a, time.Second)
+			q.Set(a, in(time.Second))
 			<-time.After(2 * time.Second)
 			q.Remove(a)
-			q.Set(a, time.Second)
+			q.Set(a, in(time.Second))
 		}, []string{"1s a", "3s a"}},
 	}
 	for _, tt := range tests {
@@ -115,15 +117,15 @@ func TestVeryManyExpireInOrder(t *testing.T) {
 			d := time.Duration(i+1) * time.Second
 			want = append(want, d.String()+" "+d.String())
 			kept := &thing{name: d.String(), log: l}
-			q.Set(kept, time.Duration(r.IntN(1000))*time.Second)
-			q.Set(kept, d)
+			q.Set(kept, in(time.Duration(r.IntN(1000))*time.Second))
+			q.Set(kept, in(d))
 			other := &thing{name: "removed", log: l}
-			q.Set(other, time.Duration(r.IntN(1000))*time.Second)
+			q.Set(other, in(time.Duration(r.IntN(1000))*time.Second))
 			defer q.Remove(other) // those still in at the end
 			if i%2 == 0 {
 				q.Remove(other)
 			} else {
-				q.Set(other, time.Hour)
+				q.Set(other, in(time.Hour))
 			}
 		}
 		<-time.After(1000 * time.Second)

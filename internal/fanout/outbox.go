@@ -107,8 +107,7 @@ func (o *Outbox) Instead(b []byte) bool {
 		return false
 	}
 	o.first = nil
-	o.dropHeld()
-	o.closing = true
+	o.shut()
 	o.push(b)
 	return true
 }
@@ -140,10 +139,24 @@ func (o *Outbox) Ahead(frame []byte) {
 		return
 	}
 	if wire.IsClose(frame) {
-		o.closing = true
-		o.dropHeld()
+		o.shut()
 	}
 	o.push(frame)
+}
+
+// shut begins the closing: nothing follows what is pushed next, and what a cork
+// holds is not sent any more. A write that waits for the peer since before has as long
+// as one that begins now, not the time of a stall. Requires o.mu.
+func (o *Outbox) shut() {
+	o.closing = true
+	o.dropHeld()
+	if o.draining {
+		_ = o.conn.SetWriteDeadline(time.Now().Add(o.limits.Closing))
+	}
+	if o.room != nil {
+		close(o.room) // Pace sends nothing any more
+		o.room = nil
+	}
 }
 
 // Close queues the close frame. What a cork holds is not sent any more.
@@ -315,7 +328,6 @@ func (o *Outbox) tooMuch() bool {
 // What the peer has got the beginning of goes before that.
 func (o *Outbox) giveUp() {
 	o.totals.Slow.Add(1)
-	o.dropHeld()
 	keep := 0
 	if o.begun {
 		keep = 1
@@ -325,7 +337,7 @@ func (o *Outbox) giveUp() {
 	}
 	clear(o.queue[keep:])
 	o.queue = o.queue[:keep]
-	o.closing = true
+	o.shut()
 	o.push(o.limits.Slow)
 }
 
@@ -420,8 +432,9 @@ func (o *Outbox) drain() {
 		if o.closing {
 			patience = o.limits.Closing
 		}
-		o.mu.Unlock()
+		// With the lock: shut may set an earlier one from here on.
 		_ = o.conn.SetWriteDeadline(time.Now().Add(patience))
+		o.mu.Unlock()
 		_, err := taken.WriteTo(o.conn)
 		o.mu.Lock()
 		if o.dead {

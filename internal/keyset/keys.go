@@ -37,7 +37,8 @@ type key struct {
 }
 
 // parseKeys reads a key set and keeps the keys that check tokens. Others, of
-// other kinds or for other uses, may stand beside them.
+// other kinds or for other uses, may stand beside them. A set without one that checks
+// tokens is an error: no provider means that, and it would end every token.
 func parseKeys(body []byte) (*keys, error) {
 	set, err := jwk.Parse(body, jwk.WithIgnoreParseError(true))
 	if err != nil {
@@ -54,6 +55,9 @@ func parseKeys(body []byte) (*keys, error) {
 			continue
 		}
 		found.list = append(found.list, key{candidate.KeyID(), algorithm, public})
+	}
+	if len(found.list) == 0 {
+		return nil, fmt.Errorf("no key among %d that a token can be checked with", set.Len())
 	}
 	return found, nil
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"sync"
@@ -23,8 +24,17 @@ import (
 
 const (
 	// Refresh is how often the keys are fetched anew: a key that the provider
-	// takes back is refused after this long at the latest.
+	// takes back is refused after this long at the latest, once the provider
+	// publishes another.
 	Refresh = 5 * time.Minute
+
+	// RetryFirst is when a fetch that failed is repeated; the time doubles with each
+	// that fails, up to Refresh.
+	RetryFirst = 10 * time.Second
+
+	// look is how often it is looked whether a fetch is due, by the wall clock: timers
+	// stand still while the machine is suspended.
+	look = time.Second
 
 	// A token with an unknown key makes for a fetch at once, as long as that
 	// happens seldom: this many times, then once each so long.
@@ -43,6 +53,7 @@ var (
 type Set struct {
 	url     string
 	client  *http.Client
+	log     *slog.Logger
 	keys    atomic.Pointer[keys]
 	wanted  chan struct{} // has one when waiting is set and not yet seen to
 	stopped chan struct{} // closed when keep ends
@@ -62,11 +73,12 @@ type fetching struct {
 // Open fetches the keys at address and keeps them fresh in one goroutine until
 // ctx ends. The address has to be https, or http on a loopback host, and so has
 // whatever it redirects to: who can change the keys on their way can sign
-// tokens. A nil client is a plain one over [http.DefaultTransport].
+// tokens. A nil client is a plain one over [http.DefaultTransport]. Later, the log is
+// told when the keys cannot be fetched any more, and when they can again.
 //
 // The error names the address: it is not one to use ([ErrAddress]), cannot be
 // reached within [Timeout], or holds no key that a token can be checked with.
-func Open(ctx context.Context, address string, client *http.Client) (*Set, error) {
+func Open(ctx context.Context, address string, client *http.Client, log *slog.Logger) (*Set, error) {
 	parsed, err := url.Parse(address)
 	if err != nil { // whose text would quote a password in it
 		return nil, fmt.Errorf("key set: %w: no URL", ErrAddress)
@@ -77,15 +89,13 @@ func Open(ctx context.Context, address string, client *http.Client) (*Set, error
 	s := &Set{
 		url:     address,
 		client:  guarded(client),
+		log:     log,
 		wanted:  make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 	}
 	found, err := s.fetch(ctx)
 	if err != nil {
 		return nil, err
-	}
-	if len(found.list) == 0 {
-		return nil, fmt.Errorf("key set %s: no key in it that a token can be checked with", parsed.Redacted())
 	}
 	s.keys.Store(found)
 	go s.keep(ctx)
@@ -146,17 +156,24 @@ func (s *Set) refetch(ctx context.Context) error {
 }
 
 // keep fetches the keys at intervals and when somebody waits for them. When a
-// fetch fails the keys stay as they are.
+// fetch fails the keys stay as they are, and it is repeated soon.
 func (s *Set) keep(ctx context.Context) {
 	defer close(s.stopped)
-	ticker := time.NewTicker(Refresh)
+	ticker := time.NewTicker(look)
 	defer ticker.Stop()
+	now := func() time.Time { return time.Now().Round(0) }
+	due := now().Add(Refresh)
+	failed := 0 // in a row
 	for {
 		var f *fetching
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			// The other case is a clock that was set back.
+			if left := due.Sub(now()); left > 0 && left <= Refresh {
+				continue
+			}
 		case <-s.wanted:
 			s.mu.Lock()
 			f = s.waiting
@@ -176,5 +193,46 @@ func (s *Set) keep(ctx context.Context) {
 			f.err = err
 			close(f.done)
 		}
+		if ctx.Err() != nil {
+			return
+		}
+		before := failed
+		failed = s.report(err, failed)
+		switch {
+		case f == nil, (before > 0) != (failed > 0):
+			due = now().Add(pause(failed))
+		default: // asked for in between, and nothing has changed
+			failed = before
+		}
 	}
+}
+
+// report logs the first fetch of a row that failed, and the first one after it that
+// did not. It returns how many failed in a row.
+func (s *Set) report(err error, failed int) int {
+	switch {
+	case err == nil && failed > 0:
+		s.log.Info("the keys that tokens are checked with could be fetched again", "url", redacted(s.url), "failed", failed)
+	case err != nil && failed == 0:
+		s.log.Warn("the keys that tokens are checked with could not be fetched, those from before are used", "error", err)
+	}
+	if err == nil {
+		return 0
+	}
+	return failed + 1
+}
+
+// pause is the time to the next fetch, after so many in a row that failed.
+func pause(failed int) time.Duration {
+	d := RetryFirst
+	for range failed - 1 {
+		if d >= Refresh {
+			break
+		}
+		d *= 2
+	}
+	if failed == 0 || d > Refresh {
+		return Refresh
+	}
+	return d
 }

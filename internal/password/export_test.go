@@ -6,11 +6,15 @@ import (
 	"strings"
 )
 
-// WaitPerSlot is how many may wait for each check allowed at once.
-const WaitPerSlot = waitPerSlot
+// WaitPerSlot is how many may wait for each check allowed at once, WaitOfUser how many
+// of them for one user.
+const (
+	WaitPerSlot = waitPerSlot
+	WaitOfUser  = waitOfUser
+)
 
 // Slots is how many checks the process allows at once.
-func Slots() int { return cap(turns.inside) }
+func Slots() int { return turns.Room() }
 
 // SetSlots allows so many checks at once until undo is called.
 func SetSlots(n int) (undo func()) {

@@ -85,7 +85,9 @@ func parseLine(line string, valid func(string) bool) (name string, u user, err e
 }
 
 // parseHash returns the cost of a hash of the form $2y$10$ and 53 characters.
-// The variants 2a, 2b and 2y are one algorithm; 2x marks hashes of a buggy one.
+// The variants 2a, 2b and 2y are one algorithm; 2x marks hashes of a buggy one. The last
+// character stands for 4 bits of the checksum; where its other 2 are set no password has
+// this hash.
 func parseHash(hash string) (cost int, err error) {
 	parts := strings.Split(hash, "$")
 	if len(parts) != 4 || parts[0] != "" || len(parts[2]) != 2 || len(parts[3]) != saltAndSum ||
@@ -97,10 +99,13 @@ func parseHash(hash string) (cost int, err error) {
 	if err != nil || cost < bcrypt.MinCost || cost > MaxCost {
 		return 0, fmt.Errorf("bcrypt cost not within %d to %d", bcrypt.MinCost, MaxCost)
 	}
+	if strings.IndexByte(alphabet, parts[3][saltAndSum-1])%4 != 0 {
+		return 0, errors.New("a bcrypt hash that no password has: its last character is wrong")
+	}
 	return cost, nil
 }
 
-// notBase64 reports whether r is outside bcrypt's own base64 alphabet.
-func notBase64(r rune) bool {
-	return !(r == '.' || r == '/' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z')
-}
+// alphabet is bcrypt's own for base64, in the order of what its characters stand for.
+const alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+func notBase64(r rune) bool { return !strings.ContainsRune(alphabet, r) }

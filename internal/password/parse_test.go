@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	sum   = strings.Repeat("b", 53)
+	sum   = strings.Repeat("a", 53)
 	cheap = "$2y$05$" + sum
 )
 
@@ -49,10 +49,18 @@ func TestParseSaysWhatIsWrongAndWhere(t *testing.T) {
 		{"plain password", "ana:secreto", "line 1: " + hashHint},
 		{"MD5 of htpasswd", "ana:$apr1$kQ0f1Uq9$3Zc1b0b0b0b0b0b0b0b0b0", "line 1: " + hashHint},
 		{"short hash", "ana:" + cheap[:59], "line 1: " + hashHint},
-		{"long hash", "ana:" + cheap + "b", "line 1: " + hashHint},
+		{"long hash", "ana:" + cheap + "a", "line 1: " + hashHint},
 		{"variant of a buggy crypt", "ana:$2x$05$" + sum, "line 1: " + hashHint},
 		{"not base64", "ana:" + cheap[:59] + "=", "line 1: " + hashHint},
 		{"swapped fields", cheap + ":ana", "line 1: " + hashHint},
+		{"hash with another last character", "ana:" + cheap[:59] + "b", "line 1: a bcrypt hash that no password has: its last character is wrong"},
+		{"hash of another password cut off and put together", "ana:" + cheap[:58] + "a/", "line 1: a bcrypt hash that no password has: its last character is wrong"},
+		{"salt cut off", "ana:$2y$05$" + sum[:52], "line 1: " + hashHint},
+		{"SHA-512 of crypt", "ana:$6$abcdefgh$" + strings.Repeat("a", 86), "line 1: " + hashHint},
+		{"SHA-1 of htpasswd", "ana:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "line 1: " + hashHint},
+		{"argon2", "ana:$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA", "line 1: " + hashHint},
+		{"DES of crypt", "ana:abJnggxhB/yWI", "line 1: " + hashHint},
+		{"locked by usermod -L", "ana:!" + cheap, "line 1: " + hashHint},
 		{"cost too low", "ana:$2y$03$" + sum, "line 1: bcrypt cost not within 4 to 16"},
 		{"cost too high", "ana:$2y$17$" + sum, "line 1: bcrypt cost not within 4 to 16"},
 		{"cost no number", "ana:$2y$-5$" + sum, "line 1: bcrypt cost not within 4 to 16"},

@@ -49,6 +49,9 @@ type user struct {
 	role string
 }
 
+// Len is how many users there are.
+func (u *Users) Len() int { return len(u.byName) }
+
 // Check reports whether password is that of the user of this name, and if so the
 // user's role ("" where the file gives none).
 //
@@ -57,16 +60,17 @@ type user struct {
 // (empty, over [MaxLen] bytes, or with a NUL, which bcrypt would take for the
 // end) is refused at once, also whoever it is for.
 //
-// Checks wait for their turn until ctx ends; the error then wraps ctx's.
-// [ErrBusy] comes at once when too many wait already.
+// Checks wait for their turn until ctx ends; the error then wraps ctx's. [ErrBusy]
+// comes when too many wait, most of all of the network or the user that [From] names.
 func (u *Users) Check(ctx context.Context, name, password string) (role string, ok bool, err error) {
-	if !possible(password) {
+	if Possible(password) != nil {
 		return "", false, nil
 	}
-	if err := turns.acquire(ctx); err != nil {
+	leave, err := enter(ctx, name)
+	if err != nil {
 		return "", false, err
 	}
-	defer turns.release()
+	defer leave()
 
 	highest := u.cost
 	if highest == 0 {
@@ -90,16 +94,17 @@ func (u *Users) Check(ctx context.Context, name, password string) (role string, 
 }
 
 // Hash returns the bcrypt hash of password at [DefaultCost], salted anew each
-// time. It takes its turn among the checks: the error is [ErrPassword], [ErrBusy]
+// time. It takes its turn among the checks: the error is that of [Possible], [ErrBusy]
 // or that of the system's randomness.
 func Hash(password string) (string, error) {
-	if !possible(password) {
-		return "", ErrPassword
-	}
-	if err := turns.acquire(context.Background()); err != nil {
+	if err := Possible(password); err != nil {
 		return "", err
 	}
-	defer turns.release()
+	leave, err := enter(context.Background(), "")
+	if err != nil {
+		return "", err
+	}
+	defer leave()
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), DefaultCost)
 	if err != nil {
 		return "", fmt.Errorf("hashing a password: %w", err)
@@ -112,7 +117,15 @@ func burn(cost int, password string) {
 	_ = compare(fmt.Appendf(nil, "$2a$%02d$%s", cost, strings.Repeat("a", saltAndSum)), []byte(password))
 }
 
-// possible reports whether anybody can have this password.
-func possible(password string) bool {
-	return len(password) >= 1 && len(password) <= MaxLen && !strings.Contains(password, "\x00")
+// Possible says why nobody can have this password, with its length and not with
+// itself; the error wraps [ErrPassword]. A file can have the hash of the first 72 bytes
+// of a longer one, as htpasswd makes it: that does not show.
+func Possible(password string) error {
+	switch {
+	case len(password) > MaxLen:
+		return fmt.Errorf("%w: this one has %d bytes", ErrPassword, len(password))
+	case password == "", strings.Contains(password, "\x00"):
+		return ErrPassword
+	}
+	return nil
 }

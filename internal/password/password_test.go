@@ -60,7 +60,7 @@ func TestHashesOfCryptWork(t *testing.T) {
 
 func TestEveryCheckDoesTheSameWork(t *testing.T) {
 	line := func(name string, cost int) string {
-		return fmt.Sprintf("%s:$2y$%02d$%s\n", name, cost, strings.Repeat("b", 53))
+		return fmt.Sprintf("%s:$2y$%02d$%s\n", name, cost, strings.Repeat("a", 53))
 	}
 	tests := []struct {
 		name  string
@@ -112,7 +112,7 @@ func TestImpossiblePasswordsCostNothingForAnybody(t *testing.T) {
 		t.Error("compared")
 		return nil
 	})()
-	users := parse(t, "ana:$2y$05$"+strings.Repeat("b", 53))
+	users := parse(t, "ana:$2y$05$"+strings.Repeat("a", 53))
 	for _, name := range []string{"ana", "nobody"} {
 		for _, secret := range []string{"", strings.Repeat("x", 73), "a\x00b"} {
 			if _, ok, err := users.Check(t.Context(), name, secret); ok || err != nil {
@@ -153,7 +153,7 @@ func TestChecksAreBounded(t *testing.T) {
 			inside.Add(-1)
 			return nil
 		})()
-		users := parse(t, "ana:$2y$05$"+strings.Repeat("b", 53))
+		users := parse(t, "ana:$2y$05$"+strings.Repeat("a", 53))
 		check := func(ctx context.Context) error {
 			_, _, err := users.Check(ctx, "ana", "guess")
 			return err
@@ -236,4 +236,74 @@ func hash(t *testing.T, secret string) []byte {
 		t.Fatal(err)
 	}
 	return bytes.TrimSpace(hash)
+}
+
+// A network that floods, or a user who is tried from everywhere, waits for itself.
+func TestAFloodOfChecksDelaysOnlyItself(t *testing.T) {
+	tests := []struct {
+		name  string
+		flood func(i int) (user string, networks []string)
+		waits int // of the flood, at the most
+	}{
+		{"from one network, of many users",
+			func(i int) (string, []string) { return fmt.Sprint("user", i), []string{"wide", "one"} }, password.WaitPerSlot},
+		{"from many networks of a wide one",
+			func(i int) (string, []string) { return "eva", []string{"wide", fmt.Sprint(i)} }, password.WaitOfUser},
+		{"from many networks of a wide one, of many users",
+			func(i int) (string, []string) { return fmt.Sprint("user", i), []string{"wide", fmt.Sprint(i)} }, password.WaitPerSlot},
+		{"of one user from everywhere",
+			func(i int) (string, []string) { return "eva", []string{fmt.Sprint(i), "one"} }, password.WaitOfUser},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				defer password.SetSlots(1)() // of this bubble
+				next := make(chan struct{})
+				defer password.SetCompare(func(_, _ []byte) error { <-next; return nil })()
+				users := parse(t, "ana:$2y$05$"+strings.Repeat("a", 53))
+				check := func(user string, networks []string) <-chan error {
+					done := make(chan error, 1)
+					go func() {
+						_, _, err := users.Check(password.From(t.Context(), networks), user, "guess")
+						done <- err
+					}()
+					synctest.Wait()
+					return done
+				}
+				var flood []<-chan error
+				for i := range 100 {
+					flood = append(flood, check(test.flood(i)))
+				}
+				waits := 0
+				for _, f := range flood[1:] {
+					if len(f) == 0 {
+						waits++
+					}
+				}
+				if waits != test.waits {
+					t.Errorf("%d of the flood wait, want %d", waits, test.waits)
+				}
+				ana := check("ana", []string{"hers", "hers"})
+				for range 2 * password.WaitOfUser {
+					if len(ana) > 0 {
+						break
+					}
+					next <- struct{}{}
+					synctest.Wait()
+				}
+				if len(ana) == 0 {
+					t.Fatal("another user from elsewhere waits for the flood")
+				}
+				if err := <-ana; err != nil {
+					t.Errorf("another user from elsewhere: %v", err)
+				}
+				close(next)
+				for _, f := range flood {
+					if err := <-f; err != nil && !errors.Is(err, password.ErrBusy) {
+						t.Error(err)
+					}
+				}
+			})
+		})
+	}
 }

@@ -12,9 +12,9 @@ import (
 // window is the time over which lines are counted.
 const window = time.Second
 
-// Handler passes warnings with the same message on to another Handler, but no more
-// than so many a second; then it tells how many it left out. Records of other levels
-// all pass. It is safe for concurrent use.
+// Handler passes records of one level with the same message on to another Handler, but
+// no more than so many a second; then it tells how many it left out. Records of other
+// levels all pass. It is safe for concurrent use.
 type Handler struct {
 	slog.Handler
 	state *state
@@ -22,6 +22,7 @@ type Handler struct {
 
 // state is what a Handler shares with those made of it.
 type state struct {
+	level  slog.Level
 	most   int
 	origin slog.Handler
 
@@ -39,12 +40,17 @@ type counting struct {
 // NewHandler makes a Handler that passes at most so many warnings of a message on
 // to h each second. The caller closes it.
 func NewHandler(h slog.Handler, most int) *Handler {
-	return &Handler{h, &state{most: most, origin: h, windows: make(map[string]*counting)}}
+	return NewLevelHandler(h, slog.LevelWarn, most)
+}
+
+// NewLevelHandler is NewHandler for records of that level alone.
+func NewLevelHandler(h slog.Handler, level slog.Level, most int) *Handler {
+	return &Handler{h, &state{level: level, most: most, origin: h, windows: make(map[string]*counting)}}
 }
 
 // Handle implements [slog.Handler].
 func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level == slog.LevelWarn && !h.state.pass(r.Message) {
+	if r.Level == h.state.level && !h.state.pass(r.Message) {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)
@@ -111,10 +117,14 @@ func (s *state) end(message string, c *counting) {
 
 func (s *state) tell(message string, left int) {
 	ctx := context.Background()
-	if left == 0 || !s.origin.Enabled(ctx, slog.LevelWarn) {
+	if left == 0 || !s.origin.Enabled(ctx, s.level) {
 		return
 	}
-	r := slog.NewRecord(time.Now(), slog.LevelWarn, "warnings were left out, there were too many", 0)
-	r.AddAttrs(slog.String("warning", message), slog.Int("count", left), slog.Duration("within", window))
+	text, name := "warnings were left out, there were too many", "warning"
+	if s.level != slog.LevelWarn {
+		text, name = "lines were left out, there were too many", "line"
+	}
+	r := slog.NewRecord(time.Now(), s.level, text, 0)
+	r.AddAttrs(slog.String(name, message), slog.Int("count", left), slog.Duration("within", window))
 	_ = s.origin.Handle(ctx, r)
 }

@@ -35,6 +35,27 @@ func (b *Bucket) Take(now time.Time, rate float64, burst int) bool {
 	return ok
 }
 
+// Try is Take that says, where there is no token, how long until there is one.
+func (b *Bucket) Try(now time.Time, rate float64, burst int) (wait time.Duration, ok bool) {
+	return b.take(now.UnixNano(), interval(rate), burst)
+}
+
+// Wait is how long until there is a token, 0 when there is one. It takes none.
+func (b *Bucket) Wait(now time.Time, rate float64, burst int) time.Duration {
+	look := *b
+	wait, _ := look.Try(now, rate, burst)
+	return wait
+}
+
+// Give puts one token back.
+func (b *Bucket) Give(now time.Time, rate float64, burst int) {
+	b.give(now.UnixNano(), interval(rate), burst)
+}
+
+// FullAt is when the bucket is full again, in Unix nanoseconds: now or earlier for
+// one that is. It is for comparing buckets whose owners use them no more.
+func (b *Bucket) FullAt() int64 { return b.full }
+
 // Full reports whether the bucket has refilled to its burst.
 func (b *Bucket) Full(now time.Time, rate float64, burst int) bool {
 	nanos := now.UnixNano()

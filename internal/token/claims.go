@@ -27,8 +27,13 @@ type Claims struct {
 // maxDate is the last second of the year 9999, the last that RFC 3339 can write.
 const maxDate = 253402300799
 
-// Claims reads the token's claims and holds them against the rules and the time,
-// without tolerance: "exp" is required and must lie ahead, "nbf" must not, "iat"
+// Leeway is how far "nbf" may lie ahead (RFC 7519 section 4.1.5): the clock of who
+// signed the token may be ahead of ours, and it is used at once. "exp" has none: it
+// says until when a token may be used at the longest.
+const Leeway = 30 * time.Second
+
+// Claims reads the token's claims and holds them against the rules and the time:
+// "exp" is required and must lie ahead, "nbf" by no more than [Leeway], "iat"
 // must be a date but may be any (RFC 7519 section 4.1.6 gives it no say), "sub"
 // must be a string, the role, if present, one that is not empty. Names are told
 // apart by case; of one that comes twice the last counts (RFC 7519 section 4).
@@ -56,7 +61,7 @@ func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
 		return Claims{}, ErrNoExpiry
 	case !expires.After(now):
 		return Claims{}, ErrExpired
-	case notBefore.After(now):
+	case notBefore.After(now.Add(Leeway)):
 		return Claims{}, ErrNotYet
 	case claims.Subject == "":
 		return Claims{}, ErrSubject

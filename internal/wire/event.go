@@ -145,6 +145,9 @@ func digits(b []byte, n int) {
 	}
 }
 
+// AppendMessage appends a message as JSON, as a frame has it.
+func AppendMessage(b []byte, m Message) []byte { return m.appendTo(b) }
+
 // Marshal is event as JSON.
 func Marshal(event any) []byte { return encode(event, bytes.Clone) }
 

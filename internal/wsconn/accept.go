@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -74,9 +76,26 @@ func Check(r *http.Request) *Refusal {
 // nothing was answered yet then.
 //
 // w may be wrapped by middleware that offers Unwrap and nothing else. Headers
-// set on it go out with the answer.
+// set on it go out with the answer. Middleware is told the status, 101, by
+// WriteHeader, as what logs requests needs; net/http sends the answer then, at once,
+// and Refuse comes too late.
 func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	header := w.Header() // before the connection is ours: w may be middleware that panics
+	subprotocol := negotiate(r.Header, s.Subprotocol)
+	told := isWrapped(w)
+	if told {
+		for name := range ours {
+			header.Del(name)
+		}
+		header["Date"] = nil // as without middleware
+		header.Set("Upgrade", "websocket")
+		header.Set("Connection", "Upgrade")
+		header.Set("Sec-WebSocket-Accept", accept(r.Header.Get("Sec-WebSocket-Key")))
+		if subprotocol != "" {
+			header.Set("Sec-WebSocket-Protocol", subprotocol)
+		}
+		w.WriteHeader(http.StatusSwitchingProtocols)
+	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("accepting a WebSocket: %w", err)
@@ -94,18 +113,49 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 		c.early = bytes.Clone(early)
 	}
 
-	c.subprotocol = negotiate(r.Header, s.Subprotocol)
-	c.out.First(c.answer(header, r.Header.Get("Sec-WebSocket-Key")))
+	c.subprotocol = subprotocol
+	if !told {
+		c.out.First(c.answer(header, r.Header.Get("Sec-WebSocket-Key")))
+	}
 	return c, nil
 }
 
-// Refuse answers the handshake with an error after all, and ends the connection. It
-// reports false when the handshake was answered already, with what came first.
+// isWrapped reports whether there is middleware between w and a ResponseWriter of
+// net/http's server that can be taken over. Without that nothing may be written: the
+// caller has to answer with an error still.
+func isWrapped(w http.ResponseWriter) bool {
+	wrapped := false
+	for {
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w, wrapped = u.Unwrap(), true
+	}
+	_, ok := w.(http.Hijacker)
+	t := reflect.TypeOf(w)
+	return wrapped && ok && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "net/http"
+}
+
+// accept is the header that answers a key (RFC 6455, section 4.2.2).
+func accept(key string) string {
+	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	sum := sha1.Sum([]byte(strings.TrimSpace(key) + guid))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// errRefused is why a connection ends that Refuse has answered.
+var errRefused = errors.New("wsconn: the handshake is refused")
+
+// Refuse answers the handshake with an error after all; Serve, which is called behind
+// it, ends the connection then. It reports false when the handshake was answered
+// already, with what came first.
 func (c *Conn) Refuse(resp *http.Response) bool {
 	var b bytes.Buffer
 	resp.Proto, resp.ProtoMajor, resp.ProtoMinor, resp.Close = "HTTP/1.1", 1, 1, true
 	_ = resp.Write(&b) // to memory
-	return c.out.Instead(b.Bytes())
+	c.refused = c.out.Instead(b.Bytes())
+	return c.refused
 }
 
 // negotiate is the server's subprotocol as the client wrote it, "" when it was
@@ -124,12 +174,10 @@ func negotiate(h http.Header, spoken string) string {
 // answer is the handshake's (RFC 6455, section 4.2.2), for the outbox to send
 // with what comes first. It carries what the middleware has set, too.
 func (c *Conn) answer(extra http.Header, key string) []byte {
-	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-	sum := sha1.Sum([]byte(strings.TrimSpace(key) + guid))
 	var b bytes.Buffer
 	b.Grow(256)
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
-	b.Write(base64.StdEncoding.AppendEncode(b.AvailableBuffer(), sum[:]))
+	b.WriteString(accept(key))
 	b.WriteString("\r\n")
 	if c.subprotocol != "" {
 		b.WriteString("Sec-WebSocket-Protocol: " + c.subprotocol + "\r\n")

@@ -49,6 +49,7 @@ type Conn struct {
 	raw         syscall.RawConn // of the socket below, nil where there is none
 	handler     Handler
 	subprotocol string
+	refused     bool // by Refuse, before Serve
 	parked      atomic.Bool
 	heard       atomic.Bool // bytes came since the last beat
 
@@ -78,6 +79,13 @@ func (c *Conn) Gone() bool { return c.raw != nil && hungUp(c.raw) }
 // once and returns at once.
 func (c *Conn) Serve(h Handler) {
 	c.handler = h
+	if c.refused {
+		go func() {
+			c.finish(errRefused)
+			h.Ended(errRefused)
+		}()
+		return
+	}
 	if len(c.early) == 0 && c.park() {
 		return
 	}

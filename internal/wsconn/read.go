@@ -80,6 +80,8 @@ func (c *Conn) finish(cause error) {
 		c.out.Kill() // nobody is there to send it to
 	}
 	<-c.out.Idle()
+	// Over TLS CloseWrite waits for a peer that does not read, 5 s by itself.
+	defer time.AfterFunc(2*lingerTime, c.out.Kill).Stop()
 	if half, ok := c.conn.(interface{ CloseWrite() error }); ok && !gone(cause) {
 		_ = half.CloseWrite() // over TLS the last record, which Kill leaves out
 	}

@@ -2,7 +2,8 @@
 -- message that is missing.
 -- KEYS: positions of the bucket, stream of the channel
 -- ARGV, behind those of every script: era and seq ('' and 0 for the oldest kept), how
---       many at the most, age in ms
+--       many at the most, age in ms, how many bytes: nothing follows the bodies that
+--       reach that together; 0 is no bound
 -- Returns the era, '1' when the position is unknown or the message right behind it
 -- is not kept, '' otherwise, then seq and body of each message.
 local behind, known = tonumber(ARGV[5]), ARGV[4] == '' and ARGV[5] == '0'
@@ -22,9 +23,9 @@ end
 local function seq(entry) return tonumber(string.match(entry[1], '^%d+')) end
 local function old(entry) return tonumber(entry[2][2]) <= oldest end
 
-local entries = range(behind + 1, ARGV[6])
-if entries[1] and old(entries[1]) then
-	local low, high = seq(entries[1]) + 1, last + 1 -- the first that is not lies there
+local first = range(behind + 1, 1)[1]
+if first and old(first) then
+	local low, high = seq(first) + 1, last + 1 -- the first that is not lies there
 	while low < high do
 		local middle = math.floor((low + high) / 2)
 		local entry = range(middle, 1)[1]
@@ -34,22 +35,41 @@ if entries[1] and old(entries[1]) then
 			high = middle
 		end
 	end
-	entries = {}
+	first = nil
 	if low <= last then
-		entries = range(low, ARGV[6])
+		first = range(low, 1)[1]
 	end
 end
-if not known and not gone and not (entries[1] and seq(entries[1]) == behind + 1) then
+if not known and not gone and not (first and seq(first) == behind + 1) then
 	gone = true
 end
 local found = {era, gone and '1' or ''}
-local before
-for _, entry in ipairs(entries) do
-	if before and seq(entry) ~= before + 1 or old(entry) then
-		break
+local left, bytes, most = tonumber(ARGV[6]), 0, tonumber(ARGV[8])
+if most == 0 then
+	most = math.huge
+end
+-- They are read a few at a time, as many as may fit if they are like those before:
+-- everybody else waits for this script.
+local entries, before = first and {first} or {}, nil
+while #entries > 0 do
+	for _, entry in ipairs(entries) do
+		if left == 0 or bytes >= most or before and seq(entry) ~= before + 1 or old(entry) then
+			return found
+		end
+		before = seq(entry)
+		found[#found + 1] = string.match(entry[1], '^%d+')
+		found[#found + 1] = entry[2][4]
+		left = left - 1
+		bytes = bytes + #entry[2][4]
 	end
-	before = seq(entry)
-	found[#found + 1] = string.match(entry[1], '^%d+')
-	found[#found + 1] = entry[2][4]
+	local fit = 128
+	if most < math.huge then
+		fit = math.ceil((most - bytes) / bytes * (#found / 2 - 1))
+	end
+	local count = math.min(left, fit, 4 * #entries, 128)
+	if count < 1 or before == last then
+		return found
+	end
+	entries = range(before + 1, count)
 end
 return found

@@ -154,9 +154,13 @@ describe("a chat", () => {
   test("is one too many after sixteen", async (t) => {
     const crowd = Array.from({ length: 16 }, () => open(t, service.url, { token: token("many") }));
     await Promise.all(crowd.map((one) => one.nth("open")));
-    const { error } = await open(t, service.url, { token: token("many") }).nth("close");
-    assert.equal(error.kind, "replaced");
-    assert.equal(error.code, 4004);
+    const late = open(t, service.url, { token: token("many") });
+    const { error, delay } = await late.nth("waiting");
+    assert.deepEqual([error.kind, error.code], ["rate_limited", 429]);
+    assert.ok(delay >= error.retryAfter * 1000 && error.retryAfter >= 1, `${delay}`);
+    crowd[0].chat.close();
+    late.chat.reconnect();
+    await late.until("a connection", () => late.chat.state === "open" || (late.chat.reconnect(), false));
   });
 
   test("does without CustomEvent, which Node 18 has not", async (t) => {

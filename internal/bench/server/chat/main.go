@@ -24,7 +24,7 @@ func newChat(_ string, s peer.Settings) (peer.Peer, error) {
 	}
 	opts := []chat.Option{
 		chat.WithLogger(slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError}))),
-		chat.WithCommandRate(0, 0),
+		chat.WithCommandRate(0, 0), chat.WithConnectRate(0, 0),
 	}
 	if s.Backlog > 0 {
 		opts = append(opts, chat.WithBacklog(s.Backlog), chat.WithContentLimit(s.Backlog/8))

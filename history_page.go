@@ -1,0 +1,322 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/reto10/chat/internal/admission"
+	"github.com/reto10/chat/internal/lazyctx"
+)
+
+const (
+	// defaultPage and maxPage are how many messages GET /messages answers with at
+	// the most, pageBytes after how much content a page ends early.
+	defaultPage = 100
+	maxPage     = 1000
+	pageBytes   = 1 << 20
+)
+
+const (
+	// readCount and readBytes bound what is read of the history at once, see [Limit].
+	readCount = 128
+	readBytes = 64 << 10
+
+	// readsInAll is how many readings for pages are under way at once. They are few: each
+	// takes about a millisecond, and what is published waits behind those that a backend
+	// has begun. For what join commands missed it is [WithOpening], as for sockets that
+	// resume.
+	readsInAll = 4
+	// readsOfUser is how many of these are a user's, of pages and of joins.
+	readsOfUser = 2
+	// readsWaiting is how many others wait for their turn, of one user as many as there
+	// may be pages or sockets. readsWait is how long: of the time that a command may
+	// take, some is left for the reading.
+	readsWaiting = 1024
+	readsWait    = 3 * time.Second
+)
+
+const (
+	// userReadRate is how much of the history is read for a user, in bytes of content a
+	// second, after userReadBurst, for all their pages and sockets together. What is
+	// beyond that waits.
+	userReadRate  = 8 << 20
+	userReadBurst = 32 << 20
+	// readRate and readBurst are likewise, for the pages of all users together: reading,
+	// encoding and sending more would leave publishing too little of a small machine.
+	readRate  = 128 << 20
+	readBurst = 128 << 20
+)
+
+// errReading is that a reading of the history has waited for its turn in vain, or found
+// too many waiting.
+var errReading = errors.New("too much of the history is being read")
+
+func newReadTurns(inAll, waiting, waitingOf int) *admission.Gate {
+	return admission.New(admission.Limits{
+		Inside: inAll, InsideOf: readsOfUser,
+		Waiting: waiting, WaitingOf: waitingOf, Wait: readsWait,
+	}, nil)
+}
+
+// historyQuery asks for messages of a channel behind a place, the zero Place for
+// the oldest, or backward for those before one, for the newest.
+type historyQuery struct {
+	channel  string
+	place    Place
+	backward bool
+	limit    int
+}
+
+func parseHistoryQuery(values url.Values) (q historyQuery, err error) {
+	q.channel = values.Get("channel")
+	q.backward = values.Has("before")
+	name := "after"
+	if q.backward {
+		name = "before"
+		if values.Has("after") {
+			return q, wrapf(ErrInvalid, "after and before exclude each other")
+		}
+	}
+	if id := values.Get(name); id != "" {
+		of, place, err := ParseID(id)
+		if err != nil {
+			return q, err
+		}
+		if values.Has("channel") && of != q.channel {
+			return q, wrapf(ErrInvalid, "%s is an id of another channel", name)
+		}
+		q.channel, q.place = of, place
+	}
+	q.limit = defaultPage
+	if text := values.Get("limit"); text != "" {
+		q.limit, err = strconv.Atoi(text)
+		if err != nil || q.limit < 1 {
+			return q, wrapf(ErrInvalid, "limit is not a positive number")
+		}
+	}
+	q.limit = min(q.limit, maxPage)
+	return q, nil
+}
+
+// historyReader reads a channel for a user. All that one reads at once is a step, and
+// waits for the user's turn.
+type historyReader struct {
+	service *Service
+	user    string
+	channel string
+}
+
+// inTurn has one reading of the history done in the user's turn.
+func (s *Service) inTurn(ctx context.Context, turns *admission.Gate, user string, read func(context.Context) error) error {
+	if err := turns.Enter(ctx, user); err != nil {
+		return errors.Join(errReading, err)
+	}
+	defer turns.Leave(user)
+	ctx, cancel := lazyctx.WithTimeout(ctx, portTimeout)
+	defer cancel()
+	err := read(ctx)
+	s.counts.failed(portHistory, err)
+	return err
+}
+
+// after is the history's After, as fast as the user may read.
+func (r historyReader) after(ctx context.Context, p Place, limit Limit) (msgs []Message, err error) {
+	s := r.service
+	if delay := max(s.reading.Delay(r.user), s.readingAll.Delay("")); delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	defer func() {
+		bytes := contentBytes(msgs)
+		s.reading.Use(r.user, bytes)
+		s.readingAll.Use("", bytes)
+	}()
+	err = r.service.inTurn(ctx, r.service.pageReads, r.user, func(ctx context.Context) (err error) {
+		msgs, err = r.service.cfg.history.After(ctx, r.channel, p, limit)
+		return err
+	})
+	return msgs, err
+}
+
+// last is the history's Last.
+func (r historyReader) last(ctx context.Context) (p Place, err error) {
+	err = r.service.inTurn(ctx, r.service.pageReads, r.user, func(ctx context.Context) (err error) {
+		p, err = r.service.cfg.history.Last(ctx, r.channel)
+		return err
+	})
+	return p, err
+}
+
+// keptAfter is the place of the first message that is kept behind p, the zero Place
+// for none. Where p is not known it is that of the oldest.
+func (r historyReader) keptAfter(ctx context.Context, p Place) (Place, error) {
+	msgs, err := r.after(ctx, p, Limit{Count: 1})
+	if errors.Is(err, ErrGone) {
+		err = nil
+	}
+	if err != nil || len(msgs) == 0 {
+		return Place{}, err
+	}
+	return msgs[0].Place, nil
+}
+
+// errDropped is that messages of a page are no longer kept that were when it began.
+var errDropped = errors.New("the history dropped messages while they were read")
+
+// historyPage is what of a channel goes out in one answer, oldest first and without a
+// hole in it. It is read in steps while it is sent.
+type historyPage struct {
+	reader historyReader
+	step   []Message // read, and to be sent next
+	last   Place     // of the last one read
+	left   int       // messages that may follow the step
+	bytes  int       // content that may follow the step; of a page read backward any
+
+	// A page that is read backward is known before it is sent: left come for certain.
+	backward bool
+	complete bool // the step is the last one: more and gap hold
+	more     bool // there is more in the direction that was asked for
+	// gap says that messages are no longer kept: right before the page or, reading
+	// backward, between the page and what it was to end at.
+	gap bool
+}
+
+// openForward reads the first step of the page behind a place.
+func (p *historyPage) openForward(ctx context.Context, q historyQuery) error {
+	p.last, p.left, p.bytes = q.place, q.limit, pageBytes
+	limit := p.limit()
+	msgs, err := p.reader.after(ctx, p.last, limit)
+	if errors.Is(err, ErrGone) {
+		p.gap, err = true, nil
+	}
+	if err != nil {
+		return err
+	}
+	return p.take(ctx, msgs, limit)
+}
+
+// limit is what the next step may have.
+func (p *historyPage) limit() Limit {
+	limit := Limit{Count: min(p.left, readCount), Bytes: readBytes}
+	if !p.backward {
+		limit.Bytes = min(p.bytes, readBytes)
+	}
+	return limit
+}
+
+// next reads the next step, which may turn out to be empty. What was read before is
+// sent.
+func (p *historyPage) next(ctx context.Context) error {
+	limit := p.limit()
+	msgs, err := p.reader.after(ctx, p.last, limit)
+	switch gone := errors.Is(err, ErrGone); {
+	case err != nil && !gone:
+		return err
+	case p.backward && (gone || len(msgs) == 0):
+		return fmt.Errorf("%w: what follows %s", errDropped, FormatID(p.reader.channel, p.last))
+	case gone || len(msgs) == 0: // the page ends before a hole, or where the channel does
+		p.step, p.complete, p.more = nil, true, gone
+		return nil
+	}
+	return p.take(ctx, msgs, limit)
+}
+
+// take makes messages that were read within a limit the step, and finds out whether it
+// is the last one.
+func (p *historyPage) take(ctx context.Context, msgs []Message, limit Limit) error {
+	msgs = msgs[:min(len(msgs), p.left)]
+	bytes := contentBytes(msgs)
+	p.step = msgs
+	p.left -= len(msgs)
+	p.bytes -= bytes
+	if len(msgs) > 0 {
+		p.last = msgs[len(msgs)-1].Place
+	}
+	full := p.left == 0 || p.bytes <= 0 && !p.backward
+	switch {
+	case p.backward:
+		p.complete = p.left == 0
+		return nil
+	case len(msgs) == 0:
+		p.complete = true // nothing is kept
+		return nil
+	case !full && !limit.isShort(len(msgs), bytes):
+		return nil
+	}
+	// They may end here, or before a hole: the next page says so then.
+	last, err := p.reader.last(ctx)
+	if err != nil {
+		return err
+	}
+	p.more = last != p.last
+	p.complete = full || !p.more
+	return nil
+}
+
+// openBackward finds out which messages the page before a place has, and reads the
+// first step of it.
+func (p *historyPage) openBackward(ctx context.Context, q historyQuery) error {
+	for tries := 3; ; tries-- {
+		*p = historyPage{reader: p.reader, backward: true}
+		run, err := p.findRun(ctx, q)
+		if err != nil {
+			return err
+		}
+		p.last, p.left = Place{Epoch: run.epoch, Seq: run.first - 1}, len(run.sizes)
+		switch {
+		case p.left == 0:
+			p.complete = true
+			return nil
+		case run.messages != nil:
+			return p.take(ctx, run.messages, p.limit())
+		}
+		// The oldest may have been dropped since it was looked at.
+		if err := p.next(ctx); !errors.Is(err, errDropped) || tries == 1 {
+			return err
+		}
+	}
+}
+
+// findRun is the messages of the page before a place. It says what the page's end has
+// to say, too.
+func (p *historyPage) findRun(ctx context.Context, q historyQuery) (run messageRun, err error) {
+	end := q.place // of the message behind the page
+	if end == (Place{}) {
+		last, err := p.reader.last(ctx)
+		if err != nil {
+			return run, err
+		}
+		end = Place{Epoch: last.Epoch, Seq: last.Seq + 1}
+	}
+	if end.Seq <= 1 {
+		return run, nil // nothing was ever before it
+	}
+	run, newest, more, err := p.reader.runBefore(ctx, end, q.limit)
+	if err != nil {
+		return run, err
+	}
+	if len(run.sizes) == 0 {
+		p.gap = true
+		run, more, err = p.reader.runBeforeHole(ctx, end, newest, q.limit)
+		if err != nil || len(run.sizes) == 0 {
+			return run, err
+		}
+	}
+	p.more = more
+	if !p.more && run.first > 1 {
+		p.gap = true
+		oldest, err := p.reader.keptAfter(ctx, Place{Epoch: run.epoch})
+		if err != nil {
+			return run, err
+		}
+		p.more = oldest.Epoch == run.epoch && oldest.Seq < run.first
+	}
+	return run, nil
+}

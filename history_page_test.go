@@ -1,0 +1,431 @@
+package chat_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat"
+	"github.com/reto10/chat/internal/pipenet"
+)
+
+// office serves over pipes, which hold nothing: what a client does not read waits.
+type office struct {
+	*server
+	listener *pipenet.Listener
+}
+
+func serveOffice(t *testing.T, opts ...chat.Option) office {
+	l := pipenet.Listen()
+	return office{serveOn(t, l, l.Dial, append(opts, chat.WithPresence(chat.PresenceToNobody))...), l}
+}
+
+// ask sends a request for a page and reads nothing.
+func (o office) ask(user, query string) net.Conn {
+	o.t.Helper()
+	conn, err := o.listener.Dial(context.Background(), "", "")
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.t.Cleanup(func() { conn.Close() })
+	go fmt.Fprintf(conn, "GET /messages?%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", query, o.token(user))
+	return conn
+}
+
+// answerOn reads the answer to ask.
+func answerOn(conn net.Conn) (resp *http.Response, body string, err error) {
+	if resp, err = http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+		return nil, "", err
+	}
+	b, err := io.ReadAll(resp.Body)
+	return resp, string(b), err
+}
+
+const long = 32 << 10 // bytes of a message's content
+
+func (o office) publishLong(channel string, n int) (ids []string) {
+	for range n {
+		ids = append(ids, o.publish(channel, strings.Repeat("x", long))...)
+	}
+	return ids
+}
+
+func TestAPageForASlowReaderHoldsOneStepAndCountsIt(t *testing.T) {
+	for _, query := range []string{"limit=1000", "limit=1000&before="} {
+		t.Run(query, func(t *testing.T) {
+			h := newReadingHistory()
+			o := serveOffice(t, chat.WithHistory(h))
+			o.publishLong("", 100)
+			const readers = 4
+			var conns []net.Conn
+			for range readers {
+				conns = append(conns, o.ask("slow", query))
+			}
+			eventually(t, "what waits to be counted", func() bool { return o.Stats().BacklogBytes >= readers*long })
+			h.liveAtMost(t, readers*3)
+			if most := int64(readers * (64<<10 + long)); o.Stats().BacklogBytes > most {
+				t.Errorf("%d bytes are said to wait, want %d at most", o.Stats().BacklogBytes, most)
+			}
+			// A page has 1 MiB, and read backward it is looked at before.
+			if most := int64(readers * 2 * 36); h.returned.Load() > most {
+				t.Errorf("%d messages were read, want %d at most", h.returned.Load(), most)
+			}
+			for _, conn := range conns {
+				resp, body, err := answerOn(conn)
+				if err != nil || resp.StatusCode != 200 || len(body) < 1<<20 || len(body) > 1<<20+40*200 {
+					t.Errorf("%v, %d bytes, %v", resp, len(body), err)
+				}
+			}
+			eventually(t, "nothing to wait", func() bool { return o.Stats().BacklogBytes == 0 })
+			h.liveAtMost(t, 0)
+		})
+	}
+}
+
+func TestAPageIsJSONWithoutTheEscapesOfHTML(t *testing.T) {
+	s := serve(t)
+	contents := []string{"plain", "<b>&amp;</b>", "\u2028\u2029", "\"quoted\" \\ \n\t\r\x01\x7f", "é 世界 🎉", strings.Repeat("<", long)}
+	s.publish("news", contents...)
+	for _, query := range []string{"channel=news", "channel=news&before="} {
+		_, body := s.request("GET", "/messages?"+query, s.token("ana"), "")
+		type message struct {
+			ID      string `json:"id"`
+			Channel string `json:"channel"`
+			Sender  string `json:"sender"`
+			Content string `json:"content"`
+			Time    string `json:"time"`
+		}
+		var page struct {
+			Messages []message `json:"messages"`
+			More     bool      `json:"more"`
+		}
+		if err := json.Unmarshal([]byte(body), &page); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, m := range page.Messages {
+			got = append(got, m.Content)
+		}
+		if diff := cmp.Diff(contents, got); diff != "" {
+			t.Errorf("contents (-want +got):\n%s", diff)
+		}
+		var want bytes.Buffer
+		enc := json.NewEncoder(&want)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(page); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want.String(), body); diff != "" {
+			t.Errorf("a page (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// A client must not take a part of a page for all of it.
+func TestAPageThatCannotBeReadToItsEndBreaksOff(t *testing.T) {
+	for _, query := range []string{"limit=1000", "limit=1000&before="} {
+		t.Run(query, func(t *testing.T) {
+			f := newFaulty(chat.MemoryLimits{})
+			s := serve(t, f.options()...)
+			for range 40 {
+				s.publish("", strings.Repeat("x", long))
+			}
+			reads := 0
+			f.after = func(context.Context) error { reads++; return nil }
+			s.request("GET", "/messages?"+query, s.token("ana"), "") // all of it
+			all, failures := reads, s.Stats().PortErrors["history"].Others
+			for fails := 1; fails <= all; fails++ {
+				reads = 0
+				f.after = func(context.Context) error {
+					if reads++; reads == fails {
+						return errors.New("the disk is gone")
+					}
+					return nil
+				}
+				req, err := http.NewRequest("GET", s.url+"/messages?"+query, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Authorization", "Bearer "+s.token("ana"))
+				resp, err := s.http.Do(req)
+				if err != nil {
+					continue // nothing of it was sent yet
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				switch {
+				case resp.StatusCode == 503 && resp.Header.Get("Retry-After") != "":
+				case resp.StatusCode == 503 || err == nil:
+					t.Errorf("reading %d fails: %d, %d bytes, Retry-After %q", fails, resp.StatusCode, len(body), resp.Header.Get("Retry-After"))
+				case fails == 1:
+					t.Errorf("the first reading fails: %d, want 503", resp.StatusCode)
+				}
+			}
+			if n := s.Stats().PortErrors["history"].Others - failures; n != uint64(all) {
+				t.Errorf("%d failures of the history are counted, want %d", n, all)
+			}
+			if n := s.Stats().BacklogBytes; n != 0 {
+				t.Errorf("%d bytes still wait", n)
+			}
+		})
+	}
+}
+
+func TestAReaderThatTakesTooLongForAStepIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serveOffice(t, chat.WithStallTimeout(10*time.Second))
+		o.publishLong("", 40)
+		stalled, steady := o.ask("ana", "limit=1000"), o.ask("bob", "limit=1000")
+		// As slow as it may be, which takes longer than a step may for the whole page.
+		began := time.Now()
+		var got int
+		buf := make([]byte, 32<<10)
+		for got < 1<<20 {
+			n, err := steady.Read(buf)
+			if err != nil {
+				t.Fatalf("after %d bytes: %v", got, err)
+			}
+			got += n
+			<-time.After(time.Second)
+		}
+		if took := time.Since(began); took < 20*time.Second {
+			t.Fatalf("it took %v, which says nothing", took)
+		}
+		if n := o.Stats().BacklogBytes; n != 0 {
+			t.Errorf("%d bytes still wait for the reader that stalled", n)
+		}
+		if _, body, err := answerOn(stalled); err == nil {
+			t.Errorf("the reader that stalled got a page of %d bytes", len(body))
+		}
+	})
+}
+
+func TestPagesOfOneUserAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serveOffice(t, chat.WithStallTimeout(time.Minute))
+		o.publishLong("", 40)
+		for range 4 {
+			o.ask("ana", "limit=1000")
+		}
+		synctest.Wait()
+		began := time.Now()
+		var asking sync.WaitGroup
+		for i := range 40 { // 28 wait, the others do not even that
+			conn := o.ask("ana", "limit=1")
+			synctest.Wait()
+			asking.Go(func() {
+				resp, body, err := answerOn(conn)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				wantProblem(t, resp, body, 429)
+				if resp.Header.Get("Retry-After") == "" {
+					t.Error("a 429 without Retry-After")
+				}
+				if waited := time.Since(began); i < 28 && waited < 2*time.Second || i >= 28 && waited > 0 {
+					t.Errorf("number %d waited %v", i, waited)
+				}
+			})
+		}
+		if resp, body, err := answerOn(o.ask("bob", "limit=1000")); err != nil || resp.StatusCode != 200 {
+			t.Errorf("another user got %v %.100s, %v", resp, body, err)
+		}
+		asking.Wait()
+	})
+}
+
+// hangingHistory does not answer until it is let go, and counts who asks.
+type hangingHistory struct {
+	*chat.MemoryHistory
+	asking, most atomic.Int64
+	goOn         chan struct{} // nil: it answers
+}
+
+func (h *hangingHistory) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+	if n := h.asking.Add(1); n > h.most.Load() {
+		h.most.Store(n)
+	}
+	defer h.asking.Add(-1)
+	if h.goOn != nil {
+		select {
+		case <-h.goOn:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return h.MemoryHistory.After(ctx, channel, p, limit)
+}
+
+func TestReadingsOfAllPagesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{}), goOn: make(chan struct{})}
+		var log bytes.Buffer
+		o := serveOffice(t, chat.WithHistory(h), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		o.publish("", "1")
+		var inside []net.Conn
+		for _, user := range []string{"ana", "ana", "ana", "bob", "bob"} {
+			inside = append(inside, o.ask(user, ""))
+			synctest.Wait()
+		}
+		if n := h.asking.Load(); n != 4 {
+			t.Errorf("%d readings are under way, want 4, two of each user", n)
+		}
+		// One more does not wait for the history, but for its turn.
+		began := time.Now()
+		resp, body, err := answerOn(o.ask("eve", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantProblem(t, resp, body, 503)
+		if waited := time.Since(began); resp.Header.Get("Retry-After") == "" || waited != 3*time.Second {
+			t.Errorf("a 503 after %v, Retry-After %q", waited, resp.Header.Get("Retry-After"))
+		}
+		close(h.goOn)
+		for i, conn := range inside {
+			// The third of ana's had waited as long as eve's.
+			if resp, body, err := answerOn(conn); err != nil || resp.StatusCode != 200 && i != 2 {
+				t.Errorf("number %d got %v %s, %v", i, resp, body, err)
+			}
+		}
+		if n := h.most.Load(); n != 4 {
+			t.Errorf("%d readings were under way at once, want 4", n)
+		}
+		if log.Len() > 0 {
+			t.Errorf("it is logged as a failure:\n%s", &log)
+		}
+	})
+}
+
+func TestReadersThatReadNothingTakeNoTurnFromOthers(t *testing.T) {
+	o := serveOffice(t)
+	o.publishLong("", 40)
+	for i := range 100 {
+		o.ask(fmt.Sprint("slow", i), "limit=1000")
+	}
+	eventually(t, "all to be read for", func() bool { return o.Stats().BacklogBytes >= 100*long })
+	if resp, body, err := answerOn(o.ask("ana", "limit=1000")); err != nil || resp.StatusCode != 200 {
+		t.Errorf("got %v %.100s, %v", resp, body, err)
+	}
+}
+
+func TestWhatIsReadForAUserIsBoundedByTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serveOffice(t)
+		o.publishLong("", 40)
+		read := func(user string, pages int) time.Duration {
+			began := time.Now()
+			for range pages {
+				if resp, _, err := answerOn(o.ask(user, "limit=1000")); err != nil || resp.StatusCode != 200 {
+					t.Fatalf("%v, %v", resp, err)
+				}
+			}
+			return time.Since(began)
+		}
+		if took := read("ana", 32); took > 0 {
+			t.Errorf("the burst took %v", took)
+		}
+		if took := read("ana", 80); took < 9*time.Second || took > 11*time.Second {
+			t.Errorf("80 MiB more took %v, want ten seconds", took)
+		}
+		if took := read("bob", 32); took > 0 {
+			t.Errorf("another user waited %v", took)
+		}
+	})
+}
+
+func TestJoinsOfOneUserThatReadTheHistoryWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{})}
+		var log bytes.Buffer
+		s := servePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		ids := s.publish("news", "1", "2", "3", "4", "5", "6", "7") // each reads something else
+		var sockets []*client
+		for range 5 {
+			sockets = append(sockets, s.dial("ana"))
+		}
+		other := s.dial("bob")
+		h.goOn = make(chan struct{})
+		h.most.Store(0)
+		for i, c := range append(sockets, other) {
+			c.send(fmt.Sprintf(`{"type":"join","channel":"news","since":%q}`, ids[i]))
+		}
+		synctest.Wait()
+		if n := h.asking.Load(); n != 3 {
+			t.Errorf("%d readings are under way, want two of ana's and one of bob's", n)
+		}
+		<-time.After(4 * time.Second)
+		close(h.goOn)
+		codes := map[string]int{}
+		for _, c := range append(sockets, other) {
+			for {
+				e, err := c.read()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.Type == "ack" || e.Type == "error" {
+					codes[e.Type+e.Code]++
+					break
+				}
+			}
+		}
+		if diff := cmp.Diff(map[string]int{"ack": 3, "errorunavailable": 3}, codes); diff != "" {
+			t.Errorf("answers (-want +got):\n%s", diff)
+		}
+		if log.Len() > 0 {
+			t.Errorf("it is logged as a failure:\n%s", &log)
+		}
+	})
+}
+
+func TestWhatASlowSocketMissedIsReadInStepsAndCounted(t *testing.T) {
+	const missed = 100
+	resume := func(s *server, id string) *client { return s.dial("slow", "since", id) }
+	join := func(s *server, id string) *client {
+		c := s.dial("slow")
+		c.send(fmt.Sprintf(`{"type":"join","channel":"news","since":%q}`, id))
+		return c
+	}
+	for name, tt := range map[string]struct {
+		channel string
+		begin   func(*server, string) *client
+	}{"resuming": {"", resume}, "joining": {"news", join}} {
+		t.Run(name, func(t *testing.T) {
+			h := newReadingHistory()
+			s := servePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+			id := s.publish(tt.channel, "before")[0]
+			for range missed {
+				s.publish(tt.channel, strings.Repeat("x", long))
+			}
+			c := tt.begin(s, id)
+			eventually(t, "what waits to be counted", func() bool { return s.Stats().BacklogBytes >= 2*long })
+			h.liveAtMost(t, 3)
+			if n := s.Stats().BacklogBytes; n > 3*(long+200) {
+				t.Errorf("%d bytes wait, want no more than a step", n)
+			}
+			if got := len(c.restUntil(missed)); got != missed {
+				t.Errorf("got %d messages, want %d", got, missed)
+			}
+			if name == "joining" {
+				c.want("ack")
+			}
+			eventually(t, "no backlog", func() bool { return s.Stats().BacklogBytes == 0 })
+			h.liveAtMost(t, 0)
+		})
+	}
+}

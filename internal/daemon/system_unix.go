@@ -1,0 +1,29 @@
+//go:build unix
+
+package daemon
+
+import (
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// otherOwner reports whether a file belongs to somebody who is neither root nor the
+// user of this process, and to whom.
+func otherOwner(info fs.FileInfo) (uid int, other bool) {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	uid = int(stat.Uid)
+	return uid, uid != 0 && uid != os.Geteuid()
+}
+
+// openFiles is how many files this process may have open; 0 when that is unknown.
+func openFiles() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<30 {
+		return 0
+	}
+	return int(limit.Cur)
+}
