@@ -55,6 +55,9 @@ func New(address string, opts ...Option) (*API, error) {
 		cfg.source = TokenSourceFunc(a.login)
 	}
 	a.credentials = newCredentials(cfg.source, cfg.fixed)
+	if plainHTTP(cfg.base) {
+		cfg.logger.Warn("tokens and passwords can be read on the way: the URL begins with http://", "url", cfg.base)
+	}
 	return a, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -93,6 +94,20 @@ func parseBase(address string) (string, error) {
 		return "", errors.New("client: the URL is to be where the service is mounted, without a query or fragment")
 	}
 	return strings.TrimRight(u.String(), "/"), nil
+}
+
+// plainHTTP reports whether what goes to a service can be read on the way: it is neither
+// https nor this machine.
+func plainHTTP(base string) bool {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" {
+		return false
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return !addr.Unmap().IsLoopback()
+	}
+	return host != "localhost" && !strings.HasSuffix(host, ".localhost")
 }
 
 // WithLogin has the client log in with a name and password (POST /login), at first
@@ -191,7 +206,7 @@ func WithBackoff(least, most time.Duration) Option {
 }
 
 // WithLogger logs what the client does by itself: connections and their ends at
-// level Info, what is odd at Warn. Never a token or a password, nor any content. By
+// level Info, what is odd at Warn, such as an http:// URL of another machine. Never a token or a password, nor any content. By
 // default nothing is logged.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {

@@ -100,3 +100,19 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 	defer l.mu.Unlock()
 	return l.w.Write(p)
 }
+
+func TestPlainHTTPIsLogged(t *testing.T) {
+	for url, want := range map[string]bool{
+		"http://chat.example.com": true, "http://10.0.0.1:8080/chat": true, "http://localhost.example.com": true,
+		"https://chat.example.com": false, "http://localhost:8080": false, "http://127.0.0.1": false, "http://[::1]:8080": false,
+	} {
+		var logged bytes.Buffer
+		_, err := client.New(url, client.WithLogin("ana", "hunter2"), client.WithLogger(slog.New(slog.NewTextHandler(&logged, nil))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(logged.String(), "level=WARN"); got != want || strings.Contains(logged.String(), "hunter2") {
+			t.Errorf("%s: logged %q", url, &logged)
+		}
+	}
+}

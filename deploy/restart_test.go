@@ -15,6 +15,7 @@ import (
 
 	"nhooyr.io/websocket"
 
+	"github.com/reto10/chat"
 	"github.com/reto10/chat/internal/chatdtest"
 )
 
@@ -49,6 +50,14 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 			load.wait(5)
 			for i, node := range nodes {
 				node.Signal(syscall.SIGTERM)
+				// For a while it is red, and serves all the same.
+				chatdtest.Eventually(t, "readyz to be red", func() bool {
+					status, body := node.Request(http.MethodGet, "/readyz", "", "")
+					return status == http.StatusServiceUnavailable && strings.Contains(body, "draining")
+				})
+				if status, body := node.Request(http.MethodGet, "/messages?limit=1", load.token, ""); status != http.StatusOK {
+					t.Errorf("a node that leaves answers %d %s", status, body)
+				}
 				if code := node.ExitCode(); code != 0 {
 					t.Errorf("exit code %d\n%s", code, node.Logged())
 				}
@@ -72,10 +81,11 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 
 // traffic is what clients of a proxy do all the time.
 type traffic struct {
-	p     *proxy
-	token string
-	stop  context.CancelFunc
-	doing sync.WaitGroup
+	p      *proxy
+	token  string // an admin's
+	signer *chat.HS256
+	stop   context.CancelFunc
+	doing  sync.WaitGroup
 
 	mu     sync.Mutex
 	done   map[string]int // by kind
@@ -86,7 +96,11 @@ type traffic struct {
 // newTraffic begins with everything at once, each kind from an address of its own.
 func newTraffic(t *testing.T, p *proxy, s setup, token string) *traffic {
 	ctx, stop := context.WithCancel(t.Context())
-	l := &traffic{p: p, token: token, stop: stop, done: make(map[string]int)}
+	signer, err := chat.NewHS256([]byte(chatdtest.Secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &traffic{p: p, token: token, signer: signer, stop: stop, done: make(map[string]int)}
 	t.Cleanup(l.end)
 	login := url.Values{"username": {"user"}, "password": {chatdtest.Passwords["user"]}}.Encode()
 	kinds := map[string]struct {
@@ -109,7 +123,7 @@ func newTraffic(t *testing.T, p *proxy, s setup, token string) *traffic {
 		"history": {20 * time.Millisecond, func(client *http.Client, _ int) error {
 			return l.request(client, http.MethodGet, "/messages?limit=1", "", http.StatusOK)
 		}},
-		"socket": {50 * time.Millisecond, func(client *http.Client, _ int) error { return l.socket(client) }},
+		"socket": {50 * time.Millisecond, func(client *http.Client, i int) error { return l.socket(client, i) }},
 	}
 	n := 0
 	for name, kind := range kinds {
@@ -162,13 +176,17 @@ func (l *traffic) request(client *http.Client, method, path, body string, want i
 	return err
 }
 
-// socket opens one, waits for its welcome and closes it.
-func (l *traffic) socket(client *http.Client) error {
+// socket opens one of a user who has no other, waits for its welcome and closes it.
+func (l *traffic) socket(client *http.Client, i int) error {
+	token, err := l.signer.Issue(chat.User{Name: fmt.Sprint("user-", i), Role: chat.RoleUser})
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), chatdtest.Patience)
 	defer cancel()
 	conn, resp, err := websocket.Dial(ctx, l.p.url+"/ws/chat", &websocket.DialOptions{
 		HTTPClient: client, Subprotocols: []string{"chat.v1"},
-		HTTPHeader: http.Header{"Authorization": {"Bearer " + l.token}},
+		HTTPHeader: http.Header{"Authorization": {"Bearer " + token.AccessToken}},
 	})
 	if err != nil {
 		if resp != nil {

@@ -93,6 +93,7 @@ type server struct {
 
 	listeners []*lastCall // of main
 	accepting sync.WaitGroup
+	requests  requests // that main answers
 }
 
 func newServer(cfg *config, parts *assembly, backend Backend, args []string, log *slog.Logger) (*server, error) {
@@ -122,7 +123,6 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 		service:  service,
 		parts:    parts,
 		warnings: append(parts.warnings, backend.Warnings...),
-		ready:    newReadiness(backend.Checks, service.Draining, log),
 		failed:   make(chan error, 1),
 	}
 	var public http.Handler = service
@@ -130,6 +130,7 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 		public = web.Handler(service)
 	}
 	s.leaving.delay = cfg.drainDelay
+	s.ready = newReadiness(backend.Checks, func() bool { return s.leaving.begun.Load() || service.Draining() }, log)
 	h := s.leaving.around(accessLog(routes(public, s.ready.of), log, client))
 	if parts.tls != nil && !parts.ownCert && cfg.hsts > 0 {
 		h = strictTransport(h, cfg.hsts)
@@ -137,6 +138,7 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 	s.main = hardened(h, log)
 	s.capacity, s.limiter = capacity, cfg.limiter(capacity)
 	s.limiter.Watch(s.main)
+	s.requests.watch(s.main) // beside the limiter
 	s.main.TLSConfig = parts.tls
 	debug := http.NewServeMux()
 	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, s.limiter.Refused, args))
@@ -221,9 +223,9 @@ func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err 
 	}
 	for _, l := range listeners {
 		bound.main = append(bound.main, l.Addr())
-		last := &lastCall{Listener: s.limiter.Listener(l)}
+		last := &lastCall{Listener: l}
 		s.listeners = append(s.listeners, last)
-		l = last
+		l = s.limiter.Listener(last)
 		if s.parts.tls != nil {
 			s.accepting.Go(func() { s.serve(func() error { return s.main.ServeTLS(l, "", "") }) })
 		} else {
@@ -300,10 +302,8 @@ func (s *server) shutDown(ctx context.Context) error {
 	sockets, cancel := context.WithTimeout(ctx, s.drain-s.drain/10)
 	defer cancel()
 	err := s.service.Shutdown(sockets)
-	for _, l := range s.listeners {
-		l.end()
-	}
-	s.accepting.Wait() // main knows all that were accepted
+	s.endListeners(ctx)
+	s.requests.finish(ctx)
 	err = errors.Join(err, s.main.Shutdown(ctx), s.debug.Shutdown(ctx))
 	if err != nil {
 		s.main.Close()
@@ -311,6 +311,26 @@ func (s *server) shutDown(ctx context.Context) error {
 		return fmt.Errorf("not drained within %v: %w", s.drain, err)
 	}
 	return nil
+}
+
+// endListeners accepts what waits, and returns when main knows of it. A limiter that is
+// full may keep main from accepting: that is not waited for.
+func (s *server) endListeners(ctx context.Context) {
+	for _, l := range s.listeners {
+		l.end()
+	}
+	accepted := make(chan struct{})
+	go func() { // ended by main's Shutdown at the latest
+		defer close(accepted)
+		s.accepting.Wait()
+	}()
+	timer := time.NewTimer(firstRequestTime)
+	defer timer.Stop()
+	select {
+	case <-accepted:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // stopAtOnce ends everything without a word to anybody.
