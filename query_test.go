@@ -95,7 +95,7 @@ func FuzzQuery(f *testing.F) {
 		f.Fatal(err)
 	}
 	history := chat.NewMemoryHistory(chat.MemoryLimits{})
-	service := newService(f, chat.WithHistory(history))
+	service := newService(f, chat.WithHistory(history), chat.WithConnectRate(0, 0))
 	for _, channel := range []string{"", "ops", "@ana"} {
 		if _, err := service.Broadcast(f.Context(), chat.Message{Channel: channel, Content: "in " + channel}); err != nil {
 			f.Fatal(err)

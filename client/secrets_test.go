@@ -81,7 +81,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 		if err == nil || again == nil || ended == nil || !strings.Contains(said.String(), "no connection") {
 			t.Errorf("there is nothing to look at: %s", said.String())
 		}
-		for _, hidden := range append(tokens, "correct horse", "the content", "Bearer", "password") {
+		for _, hidden := range append(tokens, "correct horse", "the content", "Bearer", `"password`) {
 			if strings.Contains(said.String(), hidden) {
 				t.Errorf("%q is in:\n%s", hidden, said.String())
 			}
