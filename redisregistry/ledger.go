@@ -330,14 +330,6 @@ func (l *ledger) tell(ctx context.Context) (more bool, err error) {
 	return true, nil
 }
 
-// failure is why the last report failed, nil when it did not.
-func (l *ledger) failure() error {
-	if why := l.failing.Load(); why != nil {
-		return why.cause
-	}
-	return nil
-}
-
 // prepare does what comes before a lease: the history is asked for its name, and
 // what was ordered while this node held none is carried out, so that it does not
 // tell of sockets that had to be closed. The returned channel is for settled.

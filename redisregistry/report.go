@@ -121,3 +121,11 @@ func (l *ledger) putBack(rep *report) {
 		l.change(e)
 	}
 }
+
+// failure is why the last report failed, nil when it did not.
+func (l *ledger) failure() error {
+	if why := l.failing.Load(); why != nil {
+		return why.cause
+	}
+	return nil
+}

@@ -21,7 +21,7 @@ func TestAMistakeInAnyFlagEndsWith2AndNamesIt(t *testing.T) {
 	missing := filepath.Join(dir, "missing")
 	cert, key := certificate(t, "one")
 	_, otherKey := certificate(t, "two")
-	none := write(t, "empty", "")
+	none, users := write(t, "empty", ""), write(t, "users", chatdtest.Users)
 	type mistake struct {
 		value, want string
 		args        []string // besides
@@ -84,6 +84,9 @@ func TestAMistakeInAnyFlagEndsWith2AndNamesIt(t *testing.T) {
 					if name == "debug-addr" {
 						args = args[2:]
 					}
+					if name != "users" { // none are made then, which takes time
+						args = append(args, "-users", users)
+					}
 					stdout, stderr, code := runToEnd(t, set.env, "", append(args, set.args...)...)
 					if code != 2 {
 						t.Errorf("exit code %d, want 2", code)
@@ -110,7 +113,7 @@ func wantOneLine(t *testing.T, program, stdout, stderr, want string) {
 // What somebody else has to change, or what passes, is worth another try.
 func TestWhatPassesEndsWith1(t *testing.T) {
 	t.Parallel()
-	taken := startAlone(t, nil)
+	taken := start(t, nil)
 	port := strings.TrimPrefix(taken.URL, "https://")
 	for name, test := range map[string]struct {
 		args []string

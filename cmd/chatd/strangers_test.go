@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/reto10/chat/internal/chatdtest"
 )
 
 // hold opens a connection from one of this machine's addresses and sends the
@@ -35,7 +33,7 @@ func (d *process) hold(from string) net.Conn {
 // What strangers hold is bounded by address, and everybody else gets in.
 func TestAStrangersConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
-	d := startAlone(t, nil, "-addr", "127.0.0.1:0", "-plaintext", "-users", write(t, "users", chatdtest.Users),
+	d := start(t, nil, "-addr", "127.0.0.1:0", "-plaintext",
 		"-connections-per-address", "20", "-waiting-connections", "50", "-debug-addr", "127.0.0.1:0")
 	token := d.tokenWith("admin", "correct horse")
 	for range 10 { // sockets do not count
@@ -71,7 +69,7 @@ func TestAStrangersConnectionsAreBounded(t *testing.T) {
 // Behind a proxy all clients have its address.
 func TestAProxysConnectionsAreNotBounded(t *testing.T) {
 	t.Parallel()
-	d := startAlone(t, nil, "-addr", "127.0.0.1:0", "-plaintext", "-trusted-proxies", "127.0.0.2", "-connections-per-address", "5")
+	d := start(t, nil, "-addr", "127.0.0.1:0", "-plaintext", "-trusted-proxies", "127.0.0.2", "-connections-per-address", "5")
 	var conns []net.Conn
 	for range 20 {
 		conns = append(conns, d.hold("127.0.0.2"))

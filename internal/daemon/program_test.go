@@ -160,10 +160,3 @@ func TestABackendThatDoesNotOpenEndsTheProgram(t *testing.T) {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
 }
-
-// authenticator knows nobody.
-type authenticator struct{}
-
-func (authenticator) Authenticate(context.Context, string) (chat.Identity, error) {
-	return chat.Identity{}, chat.ErrUnauthenticated
-}
