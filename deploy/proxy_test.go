@@ -213,8 +213,10 @@ func TestThroughAProxy(t *testing.T) {
 			for _, d := range []*chatdtest.Process{one, two} { // both get some
 				d.Await(regexp.MustCompile("status=101"))
 			}
-			if conn, status := p.dial(t, tickets["header"], admin, "https://elsewhere.example.com"); conn != nil || status != http.StatusForbidden {
-				t.Errorf("a page of another origin: status %d", status)
+			for _, origin := range []string{"https://elsewhere.example.com", strings.Replace(p.url, "https", "http", 1)} {
+				if conn, status := p.dial(t, tickets["header"], admin, origin); conn != nil || status != http.StatusForbidden {
+					t.Errorf("a page of %s: status %d", origin, status)
+				}
 			}
 			for how, by := range tickets {
 				if conn, status := p.dial(t, by, admin+"x", p.url); conn != nil || status != http.StatusUnauthorized {

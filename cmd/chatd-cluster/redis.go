@@ -22,9 +22,13 @@ var redisKinds = []string{"redis", "rediss", "redis+cluster", "rediss+cluster", 
 // messages get through.
 func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slog.Logger) (*redisregistry.Registry, func() error, error) {
 	redis.SetLogger(redisLog{log})
-	client, err := redisClient(where.Registry)
+	client, sentinels, err := redisClient(where.Registry)
 	if err != nil {
 		return nil, nil, err
+	}
+	if err := askSentinels(ctx, sentinels); err != nil {
+		_ = client.Close() // nothing was begun
+		return nil, nil, fmt.Errorf("connecting to -registry %s: %w", shown(where.Registry), err)
 	}
 	var answer redis.Error
 	if err := redisregistry.Ping(ctx, client); err != nil && (!errors.As(err, &answer) || errors.Is(err, redisregistry.ErrMisconfigured)) {
@@ -68,11 +72,12 @@ func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slo
 }
 
 // redisClient makes a client of a URL as go-redis reads it: more addresses of a
-// Cluster or of Sentinels are &addr=host:port, Sentinels' master is &master_name=.
-func redisClient(where string) (redis.UniversalClient, error) {
+// Cluster or of Sentinels are &addr=host:port, Sentinels' master is &master_name=. Where
+// there are Sentinels it returns how they are reached, too.
+func redisClient(where string) (redis.UniversalClient, *redis.FailoverOptions, error) {
 	u, err := parseURL("registry", where)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	bad := func(err error) error {
 		if u.Query().Has("password") {
@@ -86,28 +91,67 @@ func redisClient(where string) (redis.UniversalClient, error) {
 	case "cluster":
 		opts, err := redis.ParseClusterURL(u.String())
 		if err != nil {
-			return nil, bad(err)
+			return nil, nil, bad(err)
 		}
 		opts.ContextTimeoutEnabled = true
-		return redis.NewClusterClient(opts), nil
+		return redis.NewClusterClient(opts), nil, nil
 	case "sentinel":
 		opts, err := redis.ParseFailoverURL(u.String())
 		if err != nil {
-			return nil, bad(err)
+			return nil, nil, bad(err)
 		}
 		if opts.MasterName == "" {
-			return nil, daemon.UsageError("-registry %s: needs ?master_name=, which is what the Sentinels call it", shown(where))
+			return nil, nil, daemon.UsageError("-registry %s: needs ?master_name=, which is what the Sentinels call it", shown(where))
 		}
 		opts.ContextTimeoutEnabled = true
-		return redis.NewFailoverClient(opts), nil
+		return redis.NewFailoverClient(opts), opts, nil
 	default:
 		opts, err := redis.ParseURL(u.String())
 		if err != nil {
-			return nil, bad(err)
+			return nil, nil, bad(err)
 		}
 		opts.ContextTimeoutEnabled = true
-		return redis.NewClient(opts), nil
+		return redis.NewClient(opts), nil, nil
 	}
+}
+
+// askSentinels looks whether a Sentinel names the master; nil options have none. The
+// client itself asks them for so long that what they said is lost when time is up.
+func askSentinels(ctx context.Context, opts *redis.FailoverOptions) (err error) {
+	if opts == nil {
+		return nil
+	}
+	for _, addr := range opts.SentinelAddrs {
+		if err = askSentinel(ctx, opts, addr); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// sentinelWithin bounds the answer of one Sentinel.
+const sentinelWithin = 2 * time.Second
+
+func askSentinel(ctx context.Context, opts *redis.FailoverOptions, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, sentinelWithin)
+	defer cancel()
+	client := redis.NewSentinelClient(&redis.Options{
+		Addr: addr, Username: opts.SentinelUsername, Password: opts.SentinelPassword, TLSConfig: opts.TLSConfig,
+		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+	})
+	defer client.Close()
+	_, err := client.GetMasterAddrByName(ctx, opts.MasterName).Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return fmt.Errorf("the Sentinel at %s watches no master called %q: correct ?master_name=", addr, opts.MasterName)
+	case redis.HasErrorPrefix(err, "NOAUTH"), redis.HasErrorPrefix(err, "WRONGPASS"):
+		return fmt.Errorf("the Sentinel at %s needs another user and password, which stand before the @: %w", addr, err)
+	case redis.HasErrorPrefix(err, "unknown command"): // it repeats arguments, of which one may be a password
+		return fmt.Errorf("what listens at %s is no Sentinel: redis:// is for one Redis", addr)
+	case err != nil:
+		return fmt.Errorf("asking the Sentinel at %s for the master: %w", addr, err)
+	}
+	return nil
 }
 
 func (s *settings) newRegistry(client redis.UniversalClient, where daemon.Storage, log *slog.Logger) (*redisregistry.Registry, error) {

@@ -45,7 +45,7 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 
 		"nobody there":        {[]string{"-registry", "redis://:hunter2@127.0.0.1:1"}, nil, 1, "connecting to -registry redis://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
 		"no cluster there":    {[]string{"-registry", "redis+cluster://:hunter2@127.0.0.1:1?addr=127.0.0.1:2"}, nil, 1, "connecting to -registry redis+cluster://127.0.0.1:1: "},
-		"no sentinel there":   {[]string{"-registry", "redis+sentinel://:hunter2@127.0.0.1:1?master_name=chat"}, nil, 1, "connecting to -registry redis+sentinel://127.0.0.1:1: "},
+		"no sentinel there":   {[]string{"-registry", "redis+sentinel://:hunter2@127.0.0.1:1?master_name=chat"}, nil, 1, "connecting to -registry redis+sentinel://127.0.0.1:1: asking the Sentinel at 127.0.0.1:1 for the master: dial tcp 127.0.0.1:1: connect: connection refused"},
 		"no database there":   {nil, []string{"CHATD_HISTORY=postgres://chat:hunter2@127.0.0.1:1/chat"}, 1, "opening -history postgres://127.0.0.1:1: "},
 		"no directory for it": {[]string{"-history", "sqlite:" + nowhere}, nil, 2, "opening -history sqlite:" + nowhere + ": "},
 	}
@@ -211,6 +211,28 @@ func TestARedisThatRefusesIsNamedAtStart(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestASentinelThatDoesNotNameTheMasterIsNamed asks Sentinels for what they do not tell.
+func TestASentinelThatDoesNotNameTheMasterIsNamed(t *testing.T) {
+	t.Parallel()
+	redis := chatdtest.StartRedis(t)
+	sentinel := chatdtest.StartSentinel(t, redis)
+	for name, tt := range map[string]struct{ url, want string }{
+		"another name":    {"redis+sentinel://" + sentinel.Addr + "?master_name=chap&password=" + chatdtest.Password, `watches no master called "chap"`},
+		"no Sentinel":     {"redis+sentinel://:" + chatdtest.Password + "@" + redis.Addr + "?master_name=chat", "no Sentinel"},
+		"Redis, locked":   {"redis+sentinel://" + redis.Addr + "?master_name=chat", "no Sentinel"},
+		"a wrong place":   {"redis+sentinel://:" + chatdtest.Password + "@" + sentinel.Addr + "?master_name=chat", "Redis needs a password"}, // it is the Sentinel's there
+		"a wrong address": {"redis+sentinel://127.0.0.1:1?addr=127.0.0.1:2&master_name=chat", "connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, stderr, code := program(t).RunToEnd(t, []string{"CHATD_REGISTRY=" + tt.url}, "-plaintext", "-addr", "127.0.0.1:0")
+			wantLastLine(t, stderr, code, "-registry redis+sentinel://", tt.want)
+			if strings.Contains(stderr, chatdtest.Password) {
+				t.Errorf("the password is in %q", stderr)
+			}
+		})
 	}
 }
 

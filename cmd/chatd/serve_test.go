@@ -226,7 +226,7 @@ func TestOrigins(t *testing.T) {
 func TestATokenFarTooLongIsStillUnauthorized(t *testing.T) {
 	t.Parallel()
 	d := start(t, nil)
-	long := strings.Repeat("x", 12<<10)
+	long := strings.Repeat("x", 20<<10)
 	for name, header := range map[string]http.Header{
 		"header":      {"Authorization": {"Bearer " + long}},
 		"subprotocol": {"Sec-Websocket-Protocol": {"chat.v1, bearer." + long}},

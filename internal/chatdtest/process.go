@@ -286,6 +286,9 @@ func (d *Process) Request(method, path, token, body string) (status int, answer 
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	resp, err := d.HTTP.Do(req)
 	if err != nil {
 		d.t.Fatal(err)

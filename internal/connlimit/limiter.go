@@ -21,8 +21,8 @@ import (
 )
 
 // Grace is how long a connection may wait, at least, before another takes its
-// place: longer than peers in good faith need for a step.
-const Grace = time.Second
+// place: longer than peers in good faith need for a step, on slow lines, too.
+const Grace = 2 * time.Second
 
 // Limits are what a [Limiter] bounds.
 type Limits struct {

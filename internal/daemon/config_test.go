@@ -118,8 +118,8 @@ func TestWithoutSettingsTheDefaultsHold(t *testing.T) {
 	}
 	want := &config{
 		addr:       "localhost:8443",
-		perAddress: 512,
-		waiting:    2048,
+		perAddress: 256,
+		waiting:    1024,
 		hsts:       365 * 24 * time.Hour,
 		tokenTTL:   15 * time.Minute,
 		heartbeat:  25 * time.Second,

@@ -30,10 +30,11 @@ const (
 	writeTimeout  = 60 * time.Second
 	idleTimeout   = 2 * time.Minute
 
-	// maxHeader leaves room for the longest token, 8 KiB, beside an address of 8 KiB,
-	// which is as much as proxies take. What strangers send before they say who they
-	// are takes up to ten times its size in memory: net/http adds 4 KiB of its own.
-	maxHeader = 16 << 10
+	// maxHeader leaves room for as many channels as a socket may join, by the longest
+	// names, each with the id to resume from, and for a token longer than one may be,
+	// which is to be a 401 and not a 431. What strangers send before they say
+	// who they are takes up to ten times its size in memory; net/http adds 4 KiB.
+	maxHeader = 40 << 10
 )
 
 // hardened is an HTTP server that strangers cannot hold up.

@@ -10,10 +10,10 @@ import (
 const (
 	// defaultPerAddress leaves room for a large network behind one address, whose
 	// browsers keep some connections open each: sockets do not count.
-	defaultPerAddress = 512
+	defaultPerAddress = 256
 	// defaultWaiting is for a node whose clients all come back at once. What each
 	// may hold before it says who it is was measured: docs/operating.md.
-	defaultWaiting = 2048
+	defaultWaiting = 1024
 	// ownFiles are for what is no client: pools of Redis and of a database, files,
 	// listeners, the debug address.
 	ownFiles = 128
