@@ -56,7 +56,7 @@ func New(address string, opts ...Option) (*API, error) {
 	}
 	a.credentials = newCredentials(cfg.source, cfg.fixed)
 	if plainHTTP(cfg.base) {
-		cfg.logger.Warn("tokens and passwords can be read on the way: the URL begins with http://", "url", cfg.base)
+		cfg.logger.Warn("credentials can be read on the way: the URL begins with http://", "url", cfg.base)
 	}
 	return a, nil
 }
