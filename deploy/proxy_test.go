@@ -373,7 +373,7 @@ func TestSilentSocketsOutliveTheProxysTimeout(t *testing.T) {
 }
 
 // A new certificate is taken without a message lost: the sockets stay, or are
-// closed with 1001 and resume.
+// closed, usually with 1001, and resume.
 func TestAProxyReadsItsFilesAgain(t *testing.T) {
 	t.Parallel()
 	for _, kind := range proxies {
@@ -424,7 +424,9 @@ func TestAProxyReadsItsFilesAgain(t *testing.T) {
 			for err == nil {
 				_, _, err = conn.Read(ctx)
 			}
-			if code := websocket.CloseStatus(err); code != websocket.StatusGoingAway {
+			// Caddy sends a close frame in both directions. Debian's writes the node one that
+			// breaks the protocol, and the answer to that may come first.
+			if code := websocket.CloseStatus(err); code != websocket.StatusGoingAway && code != websocket.StatusProtocolError {
 				t.Errorf("the socket ended with %v", err)
 			}
 			again, status := p.dial(t, tickets["header"], admin, p.url, last)
