@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/reto10/chat/internal/admission"
@@ -25,16 +26,21 @@ const (
 	readCount = 128
 	readBytes = 64 << 10
 
-	// readsInAll is how many readings for pages are under way at once. They are few: each
-	// takes about a millisecond, and what is published waits behind those that a backend
-	// has begun. For what join commands missed it is [WithOpening], as for sockets that
-	// resume.
-	readsInAll = 4
+	// readTurns is how many readings for pages are under way at once, of a user one. They
+	// are few: each takes about a millisecond, and what is published waits behind those
+	// that a backend has begun. One that takes longer than slowRead lets another begin
+	// while it goes on: what it waits for, as a row that is locked, keeps nobody else.
+	readTurns = 4
+	slowRead  = 250 * time.Millisecond
+	// readsInAll is how many readings for pages are under way at once, those included
+	// that are slow or wait for one of the readTurns. For what join commands missed it is
+	// [WithOpening], as for sockets that resume.
+	readsInAll = 64
 	// readsOfUser is how many of these are a user's, of pages and of joins.
 	readsOfUser = 2
-	// readsWaiting is how many others wait for their turn, of one user as many as there
-	// may be pages or sockets. readsWait is how long: of the time that a command may
-	// take, some is left for the reading.
+	// readsWaiting is how many others wait to be among these, of one user as many as
+	// there may be pages or sockets. readsWait is how long: of the time that a command
+	// may take, some is left for the reading.
 	readsWaiting = 1024
 	readsWait    = 3 * time.Second
 )
@@ -55,10 +61,18 @@ const (
 // too many waiting.
 var errReading = errors.New("too much of the history is being read")
 
-func newReadTurns(inAll, waiting, waitingOf int) *admission.Gate {
+func newReads(inAll, waiting, waitingOf int) *admission.Gate {
 	return admission.New(admission.Limits{
 		Inside: inAll, InsideOf: readsOfUser,
 		Waiting: waiting, WaitingOf: waitingOf, Wait: readsWait,
+	}, nil)
+}
+
+// newReadTurns has those that are in before wait without an end: slowRead bounds it.
+func newReadTurns() *admission.Gate {
+	return admission.New(admission.Limits{
+		Inside: readTurns, InsideOf: 1,
+		Waiting: readsInAll, WaitingOf: readsOfUser,
 	}, nil)
 }
 
@@ -116,6 +130,26 @@ func (s *Service) inTurn(ctx context.Context, turns *admission.Gate, user string
 		return errors.Join(errReading, err)
 	}
 	defer turns.Leave(user)
+	return s.readHistory(ctx, read)
+}
+
+// inPageTurn does the same for a page. The turn ends when the reading does, or is slow.
+func (s *Service) inPageTurn(ctx context.Context, user string, read func(context.Context) error) error {
+	if err := s.pageReads.Enter(ctx, user); err != nil {
+		return errors.Join(errReading, err)
+	}
+	defer s.pageReads.Leave(user)
+	if err := s.readTurns.Enter(ctx, user); err != nil {
+		return errors.Join(errReading, err)
+	}
+	leave := sync.OnceFunc(func() { s.readTurns.Leave(user) })
+	defer leave()
+	defer time.AfterFunc(slowRead, leave).Stop()
+	return s.readHistory(ctx, read)
+}
+
+// readHistory has one reading of the history done in the time that a port has.
+func (s *Service) readHistory(ctx context.Context, read func(context.Context) error) error {
 	ctx, cancel := lazyctx.WithTimeout(ctx, portTimeout)
 	defer cancel()
 	err := read(ctx)
@@ -138,7 +172,7 @@ func (r historyReader) after(ctx context.Context, p Place, limit Limit) (msgs []
 		s.reading.Use(r.user, bytes)
 		s.readingAll.Use("", bytes)
 	}()
-	err = r.service.inTurn(ctx, r.service.pageReads, r.user, func(ctx context.Context) (err error) {
+	err = r.service.inPageTurn(ctx, r.user, func(ctx context.Context) (err error) {
 		msgs, err = r.service.cfg.history.After(ctx, r.channel, p, limit)
 		return err
 	})
@@ -147,7 +181,7 @@ func (r historyReader) after(ctx context.Context, p Place, limit Limit) (msgs []
 
 // last is the history's Last.
 func (r historyReader) last(ctx context.Context) (p Place, err error) {
-	err = r.service.inTurn(ctx, r.service.pageReads, r.user, func(ctx context.Context) (err error) {
+	err = r.service.inPageTurn(ctx, r.user, func(ctx context.Context) (err error) {
 		p, err = r.service.cfg.history.Last(ctx, r.channel)
 		return err
 	})
