@@ -55,6 +55,9 @@ const (
 	// encoding and sending more would leave publishing too little of a small machine.
 	readRate  = 128 << 20
 	readBurst = 128 << 20
+	// readCost is what a reading counts as at the least: one that finds nothing is a
+	// question to a backend, too.
+	readCost = 4 << 10
 )
 
 // errReading is that a reading of the history has waited for its turn in vain, or found
@@ -159,33 +162,40 @@ func (s *Service) readHistory(ctx context.Context, read func(context.Context) er
 
 // after is the history's After, as fast as the user may read.
 func (r historyReader) after(ctx context.Context, p Place, limit Limit) (msgs []Message, err error) {
+	err = r.read(ctx, func(ctx context.Context) (bytes int, err error) {
+		msgs, err = r.service.cfg.history.After(ctx, r.channel, p, limit)
+		return contentBytes(msgs), err
+	})
+	return msgs, err
+}
+
+// last is the history's Last, likewise.
+func (r historyReader) last(ctx context.Context) (p Place, err error) {
+	err = r.read(ctx, func(ctx context.Context) (_ int, err error) {
+		p, err = r.service.cfg.history.Last(ctx, r.channel)
+		return 0, err
+	})
+	return p, err
+}
+
+// read has one reading done, which returns how much content it read, when the user may
+// read more, and in the user's turn.
+func (r historyReader) read(ctx context.Context, read func(context.Context) (int, error)) error {
 	s := r.service
 	if delay := max(s.reading.Delay(r.user), s.readingAll.Delay("")); delay > 0 {
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
-	defer func() {
-		bytes := contentBytes(msgs)
+	return s.inPageTurn(ctx, r.user, func(ctx context.Context) error {
+		bytes, err := read(ctx)
+		bytes = max(bytes, readCost)
 		s.reading.Use(r.user, bytes)
 		s.readingAll.Use("", bytes)
-	}()
-	err = r.service.inPageTurn(ctx, r.user, func(ctx context.Context) (err error) {
-		msgs, err = r.service.cfg.history.After(ctx, r.channel, p, limit)
 		return err
 	})
-	return msgs, err
-}
-
-// last is the history's Last.
-func (r historyReader) last(ctx context.Context) (p Place, err error) {
-	err = r.service.inPageTurn(ctx, r.user, func(ctx context.Context) (err error) {
-		p, err = r.service.cfg.history.Last(ctx, r.channel)
-		return err
-	})
-	return p, err
 }
 
 // keptAfter is the place of the first message that is kept behind p, the zero Place

@@ -412,16 +412,42 @@ func TestWhatIsReadForAUserIsBoundedByTime(t *testing.T) {
 			}
 			return time.Since(began)
 		}
-		if took := read("ana", 32); took > 0 {
+		// A page is 1 MiB and one more question, which counts as 4 KiB.
+		if took := read("ana", 31); took > 0 {
 			t.Errorf("the burst took %v", took)
 		}
 		if took := read("ana", 80); took < 9*time.Second || took > 11*time.Second {
 			t.Errorf("80 MiB more took %v, want ten seconds", took)
 		}
-		if took := read("bob", 32); took > 0 {
+		if took := read("bob", 31); took > 0 {
 			t.Errorf("another user waited %v", took)
 		}
 	})
+}
+
+func TestReadingsThatFindLittleAreBoundedByTimeToo(t *testing.T) {
+	// 32 MiB at once are 8,192 readings of 4 KiB.
+	for query, pages := range map[string]int{
+		"channel=empty":                8200, // a reading each
+		"channel=news&limit=1":         4100, // two
+		"channel=news&limit=1&before=": 4100, // two
+	} {
+		t.Run(query, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := serveOffice(t)
+				o.publish("news", "1", "2")
+				began := time.Now()
+				for range pages {
+					if resp, body, err := answerOn(o.ask("ana", query)); err != nil || resp.StatusCode != 200 {
+						t.Fatalf("%v %s, %v", resp, body, err)
+					}
+				}
+				if time.Since(began) == 0 {
+					t.Errorf("%d pages took no time", pages)
+				}
+			})
+		})
+	}
 }
 
 func TestJoinsOfOneUserThatReadTheHistoryWaitForEachOther(t *testing.T) {
