@@ -410,8 +410,17 @@ func (c *socket) after(ctx context.Context, channel string, p Place, limit Limit
 	if msgs, err, ok := c.readBefore(resumePoint{channel, p}, limit); ok {
 		return msgs, err
 	}
-	msgs, err := c.service.reads.after(ctx, channel, p, limit)
+	msgs, err := c.read(ctx, channel, p, limit)
 	c.service.counts.failed(portHistory, err)
+	return msgs, err
+}
+
+// read reads the history and charges the user for it, whether or not it is sent.
+func (c *socket) read(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error) {
+	msgs, cost, err := c.service.reads.after(ctx, channel, p, limit)
+	if cost > 0 {
+		c.service.reading.Use(c.User().Name, cost)
+	}
 	return msgs, err
 }
 
@@ -422,7 +431,7 @@ func (c *socket) afterInTurn(ctx context.Context, channel string, p Place, limit
 		return nil, ErrGone
 	}
 	err = c.service.inTurn(ctx, c.service.joinReads, c.User().Name, func(ctx context.Context) (err error) {
-		msgs, err = c.service.reads.after(ctx, channel, p, limit)
+		msgs, err = c.read(ctx, channel, p, limit)
 		return err
 	})
 	return msgs, err
@@ -491,7 +500,6 @@ func (c *socket) replay(channel string, from Place, last *Place, read reader) (t
 		if err != nil {
 			return from, true, err
 		}
-		c.service.reading.Use(c.User().Name, contentBytes(msgs))
 		if len(msgs) == 0 {
 			if last != nil {
 				return from, true, errors.New("the history does not have what was delivered")
