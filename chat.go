@@ -106,7 +106,7 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 	s.readTurns = newReadTurns()
 	s.joinReads = newReads(cfg.opening, waitingPlaces*cfg.opening, cfg.socketsPerUser)
 	s.pages = newPageTurns()
-	s.reading = throttle.NewMeter(userReadRate, userReadBurst)
+	s.reading = newUserReading(cfg.socketsPerUser)
 	s.readingAll = throttle.NewMeter(readRate, readBurst)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)

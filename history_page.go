@@ -11,6 +11,7 @@ import (
 
 	"github.com/reto10/chat/internal/admission"
 	"github.com/reto10/chat/internal/lazyctx"
+	"github.com/reto10/chat/internal/throttle"
 )
 
 const (
@@ -48,7 +49,7 @@ const (
 const (
 	// userReadRate is how much of the history is read for a user, in bytes of content a
 	// second, after userReadBurst, for all their pages and sockets together. What is
-	// beyond that waits.
+	// beyond that waits. It is for DefaultSocketsPerUser, see newUserReading.
 	userReadRate  = 8 << 20
 	userReadBurst = 32 << 20
 	// readRate and readBurst are likewise, for the pages of all users together: reading,
@@ -69,6 +70,13 @@ func newReads(inAll, waiting, waitingOf int) *admission.Gate {
 		Inside: inAll, InsideOf: readsOfUser,
 		Waiting: waiting, WaitingOf: waitingOf, Wait: readsWait,
 	}, nil)
+}
+
+// newUserReading grows with the sockets that a user may have, as [WithConnectRate] does:
+// all of them may miss something at the same time.
+func newUserReading(sockets int) *throttle.Meter {
+	per := func(n int) int { return max(n, sockets*(n/DefaultSocketsPerUser)) }
+	return throttle.NewMeter(per(userReadRate), per(userReadBurst))
 }
 
 // newReadTurns has those that are in before wait without an end: slowRead bounds it.

@@ -425,6 +425,57 @@ func TestWhatIsReadForAUserIsBoundedByTime(t *testing.T) {
 	})
 }
 
+func TestWhatIsReadForAUserGrowsWithTheirSockets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serveOffice(t, chat.WithSocketsPerUser(32))
+		o.publishLong("", 40)
+		began := time.Now()
+		for range 62 { // twice the burst that 16 sockets have
+			if resp, _, err := answerOn(o.ask("ana", "limit=1000")); err != nil || resp.StatusCode != 200 {
+				t.Fatalf("%v, %v", resp, err)
+			}
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("the burst took %v", took)
+		}
+	})
+}
+
+func TestReadingsForSocketsThatReadSlowlyAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{})}
+		s := servePipes(t, chat.WithHistory(h), chat.WithOpening(2), chat.WithPresence(chat.PresenceToNobody))
+		var ids []string
+		for range 60 {
+			ids = append(ids, s.publish("", strings.Repeat("x", long))...)
+		}
+		var sockets []*client
+		for i := range 6 {
+			sockets = append(sockets, s.dial(fmt.Sprint("user", i), "since", ids[i]))
+			<-time.After(2 * time.Second) // it gives its turn of being opened to the next
+		}
+		h.goOn = make(chan struct{})
+		h.most.Store(0)
+		var reading sync.WaitGroup
+		for i, c := range sockets {
+			reading.Go(func() {
+				if got := len(c.restUntil(59 - i)); got != 59-i {
+					t.Errorf("got %d messages, want %d", got, 59-i)
+				}
+			})
+		}
+		synctest.Wait()
+		if n := h.asking.Load(); n != 2 {
+			t.Errorf("%d readings are under way, want 2", n)
+		}
+		close(h.goOn)
+		reading.Wait()
+		if n := h.most.Load(); n > 2 {
+			t.Errorf("%d readings were under way at once, want 2", n)
+		}
+	})
+}
+
 func TestReadingsThatFindLittleAreBoundedByTimeToo(t *testing.T) {
 	// 32 MiB at once are 8,192 readings of 4 KiB.
 	for query, pages := range map[string]int{
