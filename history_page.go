@@ -363,12 +363,17 @@ func (p *historyPage) findRun(ctx context.Context, q historyQuery) (run messageR
 	}
 	p.more = more
 	if !p.more && run.first > 1 {
-		p.gap = true
 		oldest, err := p.reader.keptAfter(ctx, Place{Epoch: run.epoch})
 		if err != nil {
 			return run, err
 		}
 		p.more = oldest.Epoch == run.epoch && oldest.Seq < run.first
+		if !p.more && run.messages == nil {
+			// These are the next to be dropped: only what is kept until then is sent.
+			p.more = true
+			return p.reader.newestOf(ctx, run)
+		}
+		p.gap = true
 	}
 	return run, nil
 }

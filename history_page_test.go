@@ -425,6 +425,17 @@ func TestWhatIsReadForAUserIsBoundedByTime(t *testing.T) {
 	})
 }
 
+func TestAPageOfWhatIsDroppedNextIsSentWhole(t *testing.T) {
+	o := serveOffice(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 20})))
+	o.publishLong("", 25)
+	conn := o.ask("slow", "limit=1000&before=")
+	eventually(t, "the page to begin", func() bool { return o.Stats().BacklogBytes >= long })
+	o.publishLong("", 25)
+	if resp, body, err := answerOn(conn); err != nil || resp.StatusCode != 200 || !strings.Contains(body, `"more":true`) {
+		t.Errorf("%v, %d bytes, %v", resp, len(body), err)
+	}
+}
+
 func TestWhatIsReadForAUserGrowsWithTheirSockets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := serveOffice(t, chat.WithSocketsPerUser(32))
