@@ -52,6 +52,7 @@ type Service struct {
 	opening    *admission.Gate // of the sockets that are being opened
 	reads      *sharedReads    // of what sockets missed
 	pageReads  *admission.Gate // of the history, one step each
+	readTurns  *admission.Gate // of these, for those that are not slow
 	joinReads  *admission.Gate // likewise, for what commands missed
 	pages      *admission.Gate // of the history that are being sent
 	reading    *throttle.Meter // of history, in bytes by user
@@ -101,10 +102,11 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		Wait:      openingWait,
 	}, s.roster.Stopped())
 	s.reads = newSharedReads(cfg.history)
-	s.pageReads = newReadTurns(readsInAll, readsWaiting, pagesOfUser)
-	s.joinReads = newReadTurns(cfg.opening, waitingPlaces*cfg.opening, cfg.socketsPerUser)
+	s.pageReads = newReads(readsInAll, readsWaiting, pagesOfUser)
+	s.readTurns = newReadTurns()
+	s.joinReads = newReads(cfg.opening, waitingPlaces*cfg.opening, cfg.socketsPerUser)
 	s.pages = newPageTurns()
-	s.reading = throttle.NewMeter(userReadRate, userReadBurst)
+	s.reading = newUserReading(cfg.socketsPerUser)
 	s.readingAll = throttle.NewMeter(readRate, readBurst)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)

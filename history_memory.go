@@ -42,6 +42,11 @@ type MemoryLimits struct {
 // process. After a restart its epoch is another one, so that a client's old ids
 // are known to be gone. Its methods are safe for concurrent use.
 //
+// A message's age is over when that time has passed, also while the machine was suspended.
+// A clock that is set forward counts as that, so a machine whose clock is wrong when it
+// starts should set it before the service runs: what is kept may be lost otherwise. A clock
+// that is set back changes nothing.
+//
 // It remembers 100,000 channels. For one more it forgets the channel, other than
 // everyone's, that keeps no message and was used least lately, or, when all keep some,
 // the one that was used least lately.
@@ -72,7 +77,7 @@ type memoryChannel struct {
 
 type memoryEntry struct {
 	message Message
-	stored  time.Time // by the wall clock: the other one stands still in a suspended machine
+	stored  time.Time // by both clocks, see isOld
 	nth     uint64    // rising, and unlike stored never the same
 	channel *memoryChannel
 }
@@ -210,7 +215,7 @@ func (h *MemoryHistory) use(c *memoryChannel) {
 
 // keep adds a message to a channel.
 func (h *MemoryHistory) keep(c *memoryChannel, m Message) {
-	entry := &memoryEntry{message: m, stored: time.Now().Round(0), channel: c}
+	entry := &memoryEntry{message: m, stored: time.Now(), channel: c}
 	if newest := h.order.Back(); newest != nil {
 		entry.nth = newest.Value.(*memoryEntry).nth + 1
 	}
@@ -248,14 +253,22 @@ func (h *MemoryHistory) weigh(c *memoryChannel, bytes int) {
 // expire drops what is too old. A message's age counts from Append, not from its
 // Time: messages are in the order of the one and only nearly in that of the other.
 func (h *MemoryHistory) expire() {
-	oldest := time.Now().Round(0).Add(-h.limits.Age)
+	now := time.Now()
 	for e := h.order.Front(); e != nil; e = h.order.Front() {
 		entry := e.Value.(*memoryEntry)
-		if !entry.stored.Before(oldest) {
+		if !h.isOld(now, entry.stored) {
 			return
 		}
 		h.drop(entry.channel)
 	}
+}
+
+// isOld reports whether a message's age is over by one of the clocks. The monotonic one
+// is never set, so that a wall clock that is set back keeps nothing longer; but it stands
+// still while the machine is suspended. A wall clock that is set forward cannot be told
+// from that: messages end earlier.
+func (h *MemoryHistory) isOld(now, stored time.Time) bool {
+	return now.Sub(stored) > h.limits.Age || now.Round(0).Sub(stored.Round(0)) > h.limits.Age
 }
 
 // victim is the channel whose oldest message goes for the sake of others: the one that

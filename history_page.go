@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/reto10/chat/internal/admission"
 	"github.com/reto10/chat/internal/lazyctx"
+	"github.com/reto10/chat/internal/throttle"
 )
 
 const (
@@ -25,16 +27,21 @@ const (
 	readCount = 128
 	readBytes = 64 << 10
 
-	// readsInAll is how many readings for pages are under way at once. They are few: each
-	// takes about a millisecond, and what is published waits behind those that a backend
-	// has begun. For what join commands missed it is [WithOpening], as for sockets that
-	// resume.
-	readsInAll = 4
+	// readTurns is how many readings for pages are under way at once, of a user one. They
+	// are few: each takes about a millisecond, and what is published waits behind those
+	// that a backend has begun. One that takes longer than slowRead lets another begin
+	// while it goes on: what it waits for, as a row that is locked, keeps nobody else.
+	readTurns = 4
+	slowRead  = 250 * time.Millisecond
+	// readsInAll is how many readings for pages are under way at once, those included
+	// that are slow or wait for one of the readTurns. For what join commands missed it is
+	// [WithOpening], as for sockets that resume.
+	readsInAll = 64
 	// readsOfUser is how many of these are a user's, of pages and of joins.
 	readsOfUser = 2
-	// readsWaiting is how many others wait for their turn, of one user as many as there
-	// may be pages or sockets. readsWait is how long: of the time that a command may
-	// take, some is left for the reading.
+	// readsWaiting is how many others wait to be among these, of one user as many as
+	// there may be pages or sockets. readsWait is how long: of the time that a command
+	// may take, some is left for the reading.
 	readsWaiting = 1024
 	readsWait    = 3 * time.Second
 )
@@ -42,23 +49,41 @@ const (
 const (
 	// userReadRate is how much of the history is read for a user, in bytes of content a
 	// second, after userReadBurst, for all their pages and sockets together. What is
-	// beyond that waits.
+	// beyond that waits. It is for DefaultSocketsPerUser, see newUserReading.
 	userReadRate  = 8 << 20
 	userReadBurst = 32 << 20
 	// readRate and readBurst are likewise, for the pages of all users together: reading,
 	// encoding and sending more would leave publishing too little of a small machine.
 	readRate  = 128 << 20
 	readBurst = 128 << 20
+	// readCost is what a reading counts as at the least: one that finds nothing is a
+	// question to a backend, too.
+	readCost = 4 << 10
 )
 
 // errReading is that a reading of the history has waited for its turn in vain, or found
 // too many waiting.
 var errReading = errors.New("too much of the history is being read")
 
-func newReadTurns(inAll, waiting, waitingOf int) *admission.Gate {
+func newReads(inAll, waiting, waitingOf int) *admission.Gate {
 	return admission.New(admission.Limits{
 		Inside: inAll, InsideOf: readsOfUser,
 		Waiting: waiting, WaitingOf: waitingOf, Wait: readsWait,
+	}, nil)
+}
+
+// newUserReading grows with the sockets that a user may have, as [WithConnectRate] does:
+// all of them may miss something at the same time.
+func newUserReading(sockets int) *throttle.Meter {
+	per := func(n int) int { return max(n, sockets*(n/DefaultSocketsPerUser)) }
+	return throttle.NewMeter(per(userReadRate), per(userReadBurst))
+}
+
+// newReadTurns has those that are in before wait without an end: slowRead bounds it.
+func newReadTurns() *admission.Gate {
+	return admission.New(admission.Limits{
+		Inside: readTurns, InsideOf: 1,
+		Waiting: readsInAll, WaitingOf: readsOfUser,
 	}, nil)
 }
 
@@ -116,6 +141,26 @@ func (s *Service) inTurn(ctx context.Context, turns *admission.Gate, user string
 		return errors.Join(errReading, err)
 	}
 	defer turns.Leave(user)
+	return s.readHistory(ctx, read)
+}
+
+// inPageTurn does the same for a page. The turn ends when the reading does, or is slow.
+func (s *Service) inPageTurn(ctx context.Context, user string, read func(context.Context) error) error {
+	if err := s.pageReads.Enter(ctx, user); err != nil {
+		return errors.Join(errReading, err)
+	}
+	defer s.pageReads.Leave(user)
+	if err := s.readTurns.Enter(ctx, user); err != nil {
+		return errors.Join(errReading, err)
+	}
+	leave := sync.OnceFunc(func() { s.readTurns.Leave(user) })
+	defer leave()
+	defer time.AfterFunc(slowRead, leave).Stop()
+	return s.readHistory(ctx, read)
+}
+
+// readHistory has one reading of the history done in the time that a port has.
+func (s *Service) readHistory(ctx context.Context, read func(context.Context) error) error {
 	ctx, cancel := lazyctx.WithTimeout(ctx, portTimeout)
 	defer cancel()
 	err := read(ctx)
@@ -125,33 +170,40 @@ func (s *Service) inTurn(ctx context.Context, turns *admission.Gate, user string
 
 // after is the history's After, as fast as the user may read.
 func (r historyReader) after(ctx context.Context, p Place, limit Limit) (msgs []Message, err error) {
+	err = r.read(ctx, func(ctx context.Context) (bytes int, err error) {
+		msgs, err = r.service.cfg.history.After(ctx, r.channel, p, limit)
+		return contentBytes(msgs), err
+	})
+	return msgs, err
+}
+
+// last is the history's Last, likewise.
+func (r historyReader) last(ctx context.Context) (p Place, err error) {
+	err = r.read(ctx, func(ctx context.Context) (_ int, err error) {
+		p, err = r.service.cfg.history.Last(ctx, r.channel)
+		return 0, err
+	})
+	return p, err
+}
+
+// read has one reading done, which returns how much content it read, when the user may
+// read more, and in the user's turn.
+func (r historyReader) read(ctx context.Context, read func(context.Context) (int, error)) error {
 	s := r.service
 	if delay := max(s.reading.Delay(r.user), s.readingAll.Delay("")); delay > 0 {
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
-	defer func() {
-		bytes := contentBytes(msgs)
+	return s.inPageTurn(ctx, r.user, func(ctx context.Context) error {
+		bytes, err := read(ctx)
+		bytes = max(bytes, readCost)
 		s.reading.Use(r.user, bytes)
 		s.readingAll.Use("", bytes)
-	}()
-	err = r.service.inTurn(ctx, r.service.pageReads, r.user, func(ctx context.Context) (err error) {
-		msgs, err = r.service.cfg.history.After(ctx, r.channel, p, limit)
 		return err
 	})
-	return msgs, err
-}
-
-// last is the history's Last.
-func (r historyReader) last(ctx context.Context) (p Place, err error) {
-	err = r.service.inTurn(ctx, r.service.pageReads, r.user, func(ctx context.Context) (err error) {
-		p, err = r.service.cfg.history.Last(ctx, r.channel)
-		return err
-	})
-	return p, err
 }
 
 // keptAfter is the place of the first message that is kept behind p, the zero Place
@@ -311,12 +363,17 @@ func (p *historyPage) findRun(ctx context.Context, q historyQuery) (run messageR
 	}
 	p.more = more
 	if !p.more && run.first > 1 {
-		p.gap = true
 		oldest, err := p.reader.keptAfter(ctx, Place{Epoch: run.epoch})
 		if err != nil {
 			return run, err
 		}
 		p.more = oldest.Epoch == run.epoch && oldest.Seq < run.first
+		if !p.more && run.messages == nil {
+			// These are the next to be dropped: only what is kept until then is sent.
+			p.more = true
+			return p.reader.newestOf(ctx, run)
+		}
+		p.gap = true
 	}
 	return run, nil
 }

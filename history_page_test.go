@@ -278,17 +278,53 @@ func TestReadingsOfAllPagesAreBounded(t *testing.T) {
 		var log bytes.Buffer
 		o := serveOffice(t, chat.WithHistory(h), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 		o.publish("", "1")
+		// Each user has two readings, and of these one that began just now.
 		var inside []net.Conn
-		for _, user := range []string{"ana", "ana", "ana", "bob", "bob"} {
-			inside = append(inside, o.ask(user, ""))
+		for i := range 33 {
+			user := fmt.Sprint("user", i)
+			for range 2 {
+				inside = append(inside, o.ask(user, ""))
+				synctest.Wait()
+			}
+			if i == 4 {
+				if n := h.asking.Load(); n != 4 {
+					t.Errorf("%d readings began at once, want 4, one of each user", n)
+				}
+			}
+		}
+		<-time.After(2500 * time.Millisecond) // nine rounds of four and the first
+		if n := h.asking.Load(); n < 40 {
+			t.Errorf("%d readings are under way: those that are slow keep the others from beginning", n)
+		}
+		close(h.goOn)
+		for i, conn := range inside {
+			resp, body, err := answerOn(conn)
+			if err != nil || resp.StatusCode != 200 {
+				t.Errorf("number %d got %v %s, %v", i, resp, body, err)
+			}
+		}
+		if n := h.most.Load(); n > 64 {
+			t.Errorf("%d readings were under way at once, want 64 at the most", n)
+		}
+		if log.Len() > 0 {
+			t.Errorf("it is logged as a failure:\n%s", &log)
+		}
+	})
+}
+
+func TestReadingsOfAUserThatAreSlowMakeTheUserWaitAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{}), goOn: make(chan struct{})}
+		var log bytes.Buffer
+		o := serveOffice(t, chat.WithHistory(h), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		o.publish("", "1")
+		var asked []net.Conn
+		for range 3 {
+			asked = append(asked, o.ask("ana", ""))
 			synctest.Wait()
 		}
-		if n := h.asking.Load(); n != 4 {
-			t.Errorf("%d readings are under way, want 4, two of each user", n)
-		}
-		// One more does not wait for the history, but for its turn.
 		began := time.Now()
-		resp, body, err := answerOn(o.ask("eve", ""))
+		resp, body, err := answerOn(asked[2])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -296,19 +332,58 @@ func TestReadingsOfAllPagesAreBounded(t *testing.T) {
 		if waited := time.Since(began); resp.Header.Get("Retry-After") == "" || waited != 3*time.Second {
 			t.Errorf("a 503 after %v, Retry-After %q", waited, resp.Header.Get("Retry-After"))
 		}
-		close(h.goOn)
-		for i, conn := range inside {
-			// The third of ana's had waited as long as eve's.
-			if resp, body, err := answerOn(conn); err != nil || resp.StatusCode != 200 && i != 2 {
-				t.Errorf("number %d got %v %s, %v", i, resp, body, err)
-			}
+		if n := h.asking.Load(); n != 2 {
+			t.Errorf("%d readings of a user are under way, want 2", n)
 		}
-		if n := h.most.Load(); n != 4 {
-			t.Errorf("%d readings were under way at once, want 4", n)
+		close(h.goOn)
+		for _, conn := range asked[:2] {
+			if resp, body, err := answerOn(conn); err != nil || resp.StatusCode != 200 {
+				t.Errorf("got %v %s, %v", resp, body, err)
+			}
 		}
 		if log.Len() > 0 {
 			t.Errorf("it is logged as a failure:\n%s", &log)
 		}
+	})
+}
+
+// slowChannel answers for one channel as a database does in which somebody holds a row.
+type slowChannel struct{ *chat.MemoryHistory }
+
+func (h slowChannel) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+	if channel == "slow" {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.MemoryHistory.After(ctx, channel, p, limit)
+}
+
+func TestAChannelThatIsReadSlowlyTakesNoPagesFromOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serveOffice(t, chat.WithHistory(slowChannel{chat.NewMemoryHistory(chat.MemoryLimits{})}))
+		o.publish("news", "1")
+		ctx, stop := context.WithCancel(t.Context())
+		var attacking sync.WaitGroup
+		for _, user := range []string{"eve", "mallory"} {
+			for range 4 {
+				attacking.Go(func() {
+					for ctx.Err() == nil {
+						_, _, _ = answerOn(o.ask(user, "channel=slow"))
+					}
+				})
+			}
+		}
+		synctest.Wait()
+		for i := range 40 {
+			began := time.Now()
+			resp, body, err := answerOn(o.ask("ana", "channel=news"))
+			if err != nil || resp.StatusCode != 200 {
+				t.Errorf("page %d after %v: %v %s, %v", i, time.Since(began), resp, body, err)
+			}
+			<-time.After(100 * time.Millisecond)
+		}
+		stop()
+		attacking.Wait()
 	})
 }
 
@@ -337,16 +412,104 @@ func TestWhatIsReadForAUserIsBoundedByTime(t *testing.T) {
 			}
 			return time.Since(began)
 		}
-		if took := read("ana", 32); took > 0 {
+		// A page is 1 MiB and one more question, which counts as 4 KiB.
+		if took := read("ana", 31); took > 0 {
 			t.Errorf("the burst took %v", took)
 		}
 		if took := read("ana", 80); took < 9*time.Second || took > 11*time.Second {
 			t.Errorf("80 MiB more took %v, want ten seconds", took)
 		}
-		if took := read("bob", 32); took > 0 {
+		if took := read("bob", 31); took > 0 {
 			t.Errorf("another user waited %v", took)
 		}
 	})
+}
+
+func TestAPageOfWhatIsDroppedNextIsSentWhole(t *testing.T) {
+	o := serveOffice(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 20})))
+	o.publishLong("", 25)
+	conn := o.ask("slow", "limit=1000&before=")
+	eventually(t, "the page to begin", func() bool { return o.Stats().BacklogBytes >= long })
+	o.publishLong("", 25)
+	if resp, body, err := answerOn(conn); err != nil || resp.StatusCode != 200 || !strings.Contains(body, `"more":true`) {
+		t.Errorf("%v, %d bytes, %v", resp, len(body), err)
+	}
+}
+
+func TestWhatIsReadForAUserGrowsWithTheirSockets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serveOffice(t, chat.WithSocketsPerUser(32))
+		o.publishLong("", 40)
+		began := time.Now()
+		for range 62 { // twice the burst that 16 sockets have
+			if resp, _, err := answerOn(o.ask("ana", "limit=1000")); err != nil || resp.StatusCode != 200 {
+				t.Fatalf("%v, %v", resp, err)
+			}
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("the burst took %v", took)
+		}
+	})
+}
+
+func TestReadingsForSocketsThatReadSlowlyAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{})}
+		s := servePipes(t, chat.WithHistory(h), chat.WithOpening(2), chat.WithPresence(chat.PresenceToNobody))
+		var ids []string
+		for range 60 {
+			ids = append(ids, s.publish("", strings.Repeat("x", long))...)
+		}
+		var sockets []*client
+		for i := range 6 {
+			sockets = append(sockets, s.dial(fmt.Sprint("user", i), "since", ids[i]))
+			<-time.After(2 * time.Second) // it gives its turn of being opened to the next
+		}
+		h.goOn = make(chan struct{})
+		h.most.Store(0)
+		var reading sync.WaitGroup
+		for i, c := range sockets {
+			reading.Go(func() {
+				if got := len(c.restUntil(59 - i)); got != 59-i {
+					t.Errorf("got %d messages, want %d", got, 59-i)
+				}
+			})
+		}
+		synctest.Wait()
+		if n := h.asking.Load(); n != 2 {
+			t.Errorf("%d readings are under way, want 2", n)
+		}
+		close(h.goOn)
+		reading.Wait()
+		if n := h.most.Load(); n > 2 {
+			t.Errorf("%d readings were under way at once, want 2", n)
+		}
+	})
+}
+
+func TestReadingsThatFindLittleAreBoundedByTimeToo(t *testing.T) {
+	// 32 MiB at once are 8,192 readings of 4 KiB.
+	for query, pages := range map[string]int{
+		"channel=empty":                8200, // a reading each
+		"channel=news&limit=1":         4100, // two
+		"channel=news&limit=1&before=": 4100, // two
+	} {
+		t.Run(query, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := serveOffice(t)
+				o.publish("news", "1", "2")
+				began := time.Now()
+				for range pages {
+					if resp, body, err := answerOn(o.ask("ana", query)); err != nil || resp.StatusCode != 200 {
+						t.Fatalf("%v %s, %v", resp, body, err)
+					}
+				}
+				if time.Since(began) == 0 {
+					t.Errorf("%d pages took no time", pages)
+				}
+			})
+		})
+	}
 }
 
 func TestJoinsOfOneUserThatReadTheHistoryWaitForEachOther(t *testing.T) {

@@ -179,6 +179,19 @@ func (r historyReader) keeps(ctx context.Context, p Place) (bool, error) {
 	return kept == p, err
 }
 
+// newestOf is the newest part of a run that is kept in memory until it is sent.
+func (r historyReader) newestOf(ctx context.Context, run messageRun) (messageRun, error) {
+	n, bytes := 0, 0
+	for _, size := range slices.Backward(run.sizes) {
+		if n > 0 && bytes+size > readBytes {
+			break
+		}
+		n++
+		bytes += size
+	}
+	return r.between(ctx, run.epoch, run.end()-1-uint64(n), run.end())
+}
+
 // contentBytes is how much content messages have.
 func contentBytes(msgs []Message) (bytes int) {
 	for _, m := range msgs {

@@ -144,7 +144,7 @@ func (s *Service) sendPage(w http.ResponseWriter, r *http.Request, page *history
 // level is the level at which an error is logged: Debug when it is no failure and there
 // may be very many.
 func level(err error) slog.Level {
-	for _, of := range []error{errBusy, errReading, errClient} {
+	for _, of := range []error{errBusy, errReading, errClient, errDropped} {
 		if errors.Is(err, of) {
 			return slog.LevelDebug
 		}

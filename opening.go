@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/reto10/chat/internal/account"
@@ -143,24 +144,39 @@ type historyRead struct {
 // sharedReads has sockets that missed the same messages share the reading of them.
 type sharedReads struct {
 	history History
-	shared  *sharedread.Group[historyRead, []Message] // nil: the history is at hand
+	shared  *sharedread.Group[historyRead, *sharedMessages] // nil: the history is at hand
+}
+
+// sharedMessages is what a reading answered to all who share it.
+type sharedMessages struct {
+	msgs    []Message
+	charged atomic.Bool // one of them has been charged for it
 }
 
 func newSharedReads(h History) *sharedReads {
 	r := &sharedReads{history: h}
 	if _, ok := h.(*MemoryHistory); !ok {
-		r.shared = sharedread.New(portTimeout, func(ctx context.Context, read historyRead) ([]Message, error) {
-			return h.After(ctx, read.channel, read.after, read.limit)
+		r.shared = sharedread.New(portTimeout, func(ctx context.Context, read historyRead) (*sharedMessages, error) {
+			msgs, err := h.After(ctx, read.channel, read.after, read.limit)
+			return &sharedMessages{msgs: msgs}, err
 		})
 	}
 	return r
 }
 
-// after is the history's After. The messages are shared: the caller changes none.
-func (r *sharedReads) after(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error) {
+// after is the history's After. The messages are shared: the caller changes none. cost is
+// what the reading counts as, in bytes: 0 when it counts for another who shares it.
+func (r *sharedReads) after(ctx context.Context, channel string, p Place, limit Limit) (msgs []Message, cost int, err error) {
 	if r.shared == nil || strings.HasPrefix(channel, "@") { // a user has few sockets
-
-		return r.history.After(ctx, channel, p, limit)
+		msgs, err = r.history.After(ctx, channel, p, limit)
+		return msgs, max(contentBytes(msgs), readCost), err
 	}
-	return r.shared.Do(ctx, historyRead{channel, p, limit})
+	answer, err := r.shared.Do(ctx, historyRead{channel, p, limit})
+	if answer == nil { // the caller gave up
+		return nil, readCost, err
+	}
+	if answer.charged.CompareAndSwap(false, true) {
+		cost = max(contentBytes(answer.msgs), readCost)
+	}
+	return answer.msgs, cost, err
 }

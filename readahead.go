@@ -45,7 +45,9 @@ func (c *socket) readAhead(ctx context.Context, from map[string]Place) readAhead
 	close(points)
 	var mu sync.Mutex // guards pages, kept and full
 	pages := make(readAhead, len(from))
-	kept, full := 0, false
+	kept := 0
+	// Who has to wait for more has it read when it is sent.
+	full := c.service.reading.Delay(c.User().Name) > 0
 	var reading sync.WaitGroup
 	for range min(len(from), readsAtOnce) {
 		reading.Go(func() {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unsafe"
 
 	"github.com/reto10/chat"
@@ -93,4 +95,30 @@ func TestWhatIsReadAheadForASlowReaderIsBounded(t *testing.T) {
 	}
 	h.liveAtMost(t, 0)
 	eventually(t, "no backlog", func() bool { return s.Stats().BacklogBytes == 0 })
+}
+
+func TestWhatIsReadForAHandshakeCountsThoughItIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serveOffice(t, chat.WithHistory(newReadingHistory()))
+		var query []string
+		for i := range 100 {
+			channel := fmt.Sprint("c", i)
+			id := o.publish(channel, "before")[0]
+			o.publishLong(channel, 1)
+			query = append(query, "channel", channel, "since", id)
+		}
+		for range 12 { // 3 MiB each, of which little is sent
+			o.dial("ana", query...).conn.CloseNow()
+			synctest.Wait()
+		}
+		for user, waits := range map[string]bool{"ana": true, "bob": false} {
+			began := time.Now()
+			if resp, body, err := answerOn(o.ask(user, "channel=c1")); err != nil || resp.StatusCode != 200 {
+				t.Errorf("%v %.100s, %v", resp, body, err)
+			}
+			if took := time.Since(began); took > 0 != waits {
+				t.Errorf("a page of %s took %v", user, took)
+			}
+		}
+	})
 }

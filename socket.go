@@ -165,11 +165,20 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 	theirs := leave
 	leave = nil
 	c.replaying.Go(func() {
+		var slow atomic.Bool // the turn is another's: readings wait for their own
 		defer theirs()
-		defer time.AfterFunc(slowAfter, theirs).Stop()
+		defer time.AfterFunc(slowAfter, func() { slow.Store(true); theirs() }).Stop()
 		defer c.recover()
 		defer c.dropAhead()
-		c.catchUpAll(missed, resume)
+		c.catchUpAll(missed, resume, func(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error) {
+			if !slow.Load() {
+				return c.after(ctx, channel, p, limit)
+			}
+			if msgs, err, ok := c.readBefore(resumePoint{channel, p}, limit); ok {
+				return msgs, err
+			}
+			return c.afterInTurn(ctx, channel, p, limit)
+		})
 	})
 }
 
@@ -331,9 +340,9 @@ func (c *socket) renewed(ctx context.Context, channel string, start Place) (Plac
 }
 
 // catchUpAll sends what was missed, then what was broadcast meanwhile.
-func (c *socket) catchUpAll(missed []string, resume resumption) {
+func (c *socket) catchUpAll(missed []string, resume resumption, read reader) {
 	for _, channel := range missed {
-		_, ok, err := c.catchUp(channel, resume.from[channel], c.after)
+		_, ok, err := c.catchUp(channel, resume.from[channel], read)
 		c.dropPage(resumePoint{channel, resume.from[channel]}) // unless it was sent
 		if err != nil {
 			c.fail("sending what a socket missed", err)
@@ -410,19 +419,29 @@ func (c *socket) after(ctx context.Context, channel string, p Place, limit Limit
 	if msgs, err, ok := c.readBefore(resumePoint{channel, p}, limit); ok {
 		return msgs, err
 	}
-	msgs, err := c.service.reads.after(ctx, channel, p, limit)
+	msgs, err := c.read(ctx, channel, p, limit)
 	c.service.counts.failed(portHistory, err)
 	return msgs, err
 }
 
-// afterInTurn is the reader of commands: a user's sockets wait for each other, and for
+// read reads the history and charges the user for it, whether or not it is sent.
+func (c *socket) read(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error) {
+	msgs, cost, err := c.service.reads.after(ctx, channel, p, limit)
+	if cost > 0 {
+		c.service.reading.Use(c.User().Name, cost)
+	}
+	return msgs, err
+}
+
+// afterInTurn is the reader of commands, and of sockets that read slowly what they
+// missed: a user's sockets wait for each other, and for
 // the user's turn among others.
 func (c *socket) afterInTurn(ctx context.Context, channel string, p Place, limit Limit) (msgs []Message, err error) {
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
 	err = c.service.inTurn(ctx, c.service.joinReads, c.User().Name, func(ctx context.Context) (err error) {
-		msgs, err = c.service.reads.after(ctx, channel, p, limit)
+		msgs, err = c.read(ctx, channel, p, limit)
 		return err
 	})
 	return msgs, err
@@ -491,7 +510,6 @@ func (c *socket) replay(channel string, from Place, last *Place, read reader) (t
 		if err != nil {
 			return from, true, err
 		}
-		c.service.reading.Use(c.User().Name, contentBytes(msgs))
 		if len(msgs) == 0 {
 			if last != nil {
 				return from, true, errors.New("the history does not have what was delivered")

@@ -38,8 +38,8 @@ var clockOffset = func() int64 {
 	return sign * seconds
 }()
 
-// JumpClock sets the clock forward, as in a machine that was suspended. What reads the
-// clock at that moment may see the time before or after.
+// JumpClock sets the clock forward, as in a machine that was suspended, or back. What
+// reads the clock at that moment may see the time before or after.
 func JumpClock(seconds int64) { clockOffset += seconds }
 `
 
