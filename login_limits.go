@@ -2,6 +2,7 @@ package chat
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"time"
@@ -25,6 +26,10 @@ const (
 
 	networkWider = 4 // for all users from a network
 
+	// The reserve of a network, for first tries of users. That of a wide one is as large
+	// as what it has without.
+	networkReserve, networkReturns = 200, time.Second
+
 	// For a user from all networks: 1,200 an hour, and 800 of first tries.
 	userBurst, userEvery     = 200, 3 * time.Second
 	userReserve, userReturns = 400, 4500 * time.Millisecond
@@ -33,9 +38,14 @@ const (
 	// First tries of a user from a wide network.
 	firstBurst, firstEvery = 3, 30 * time.Minute
 
-	successWider        = 10 // logins that succeed, of a user from a network
-	successNetworkWider = 40 // of all users from a network
-	successUserWider    = 20 // of a user from all networks
+	// Logins that succeed. All users of a network have no limit: each proves a password,
+	// and the checks of networks take turns.
+	successWider     = 10 // of a user from a network
+	successUserWider = 20 // of a user from all networks
+
+	// spread is by how much those who share a budget are told to wait longer, at random,
+	// so that they do not all retry at once.
+	spread = 10 * time.Second
 
 	throttleKeys = 100_000 // that a limiter remembers
 	seenFor      = 7 * 24 * time.Hour
@@ -82,7 +92,7 @@ type loginLimits struct {
 		network, user         budget
 		wide                  map[string]budget // by the end of a network: "/48"
 	}
-	success struct{ both, network, user *throttle.Limiter }
+	success struct{ both, user *throttle.Limiter }
 	seen    *throttle.Seen // users by the narrow networks from which they logged in
 }
 
@@ -98,12 +108,15 @@ func newLoginLimits() *loginLimits {
 		all:     throttle.NewLimiter(userBurst, userEvery, throttleKeys),
 		reserve: throttle.NewLimiter(userReserve, userReturns, throttleKeys),
 	}
-	l.failure.network = budget{all: limiter(networkWider)}
+	l.failure.network = budget{
+		all:     limiter(networkWider),
+		reserve: throttle.NewLimiter(networkReserve, networkReturns, throttleKeys),
+	}
 	l.failure.wide = make(map[string]budget)
 	for _, w := range wideNetworks {
-		l.failure.wide[fmt.Sprintf("/%d", max(w.bits4, w.bits6))] = budget{all: limiter(w.wider)}
+		l.failure.wide[fmt.Sprintf("/%d", max(w.bits4, w.bits6))] = budget{all: limiter(w.wider), reserve: limiter(w.wider)}
 	}
-	l.success.both, l.success.network, l.success.user = limiter(successWider), limiter(successNetworkWider), limiter(successUserWider)
+	l.success.both, l.success.user = limiter(successWider), limiter(successUserWider)
 	return l
 }
 
@@ -138,8 +151,7 @@ func (l *loginLimits) take(user string, networks []string) (try *loginTry, wait 
 	}
 	if !take(&try.failure, l.failure.both, both) ||
 		!take(&try.success, l.success.both, both) ||
-		!take(&try.success, l.success.user, user) ||
-		!take(&try.success, l.success.network, from) {
+		!take(&try.success, l.success.user, user) {
 		return try, wait, false
 	}
 	if l.seen.Has(user, from) {
@@ -154,10 +166,10 @@ func (l *loginLimits) take(user string, networks []string) (try *loginTry, wait 
 			return true
 		}
 		after := wait
-		if first && b.reserve != nil && take(&try.failure, b.reserve, key) {
+		if first && take(&try.failure, b.reserve, key) {
 			return true
 		}
-		wait = after
+		wait = after + rand.N(spread)
 		return false
 	}
 	if !shared(l.failure.user, user) || !shared(l.failure.network, from) {

@@ -1,14 +1,17 @@
 package chat_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/reto10/chat"
 	"github.com/reto10/chat/internal/pipenet"
 )
 
@@ -108,6 +111,98 @@ func TestGuessesAtAUserFromEverywhereAreBounded(t *testing.T) {
 		}
 		if most := 600 + 2000; checked > most {
 			t.Errorf("%d guesses in an hour, want %d at the most", checked, most)
+		}
+	})
+}
+
+// Many people may be behind one address.
+func TestOneBehindAnAddressStopsNobodyElseThere(t *testing.T) {
+	const addr = "192.0.2.1"
+	names := make([]string, 50)
+	for i := range names {
+		names[i] = fmt.Sprint("eva", i)
+	}
+	attacks := map[string]struct {
+		user func(i int) string
+		also string // logs in there for the first time
+	}{
+		"at one user":                       {func(int) string { return "eva" }, "bob"},
+		"at 50 users":                       {func(i int) string { return names[i%len(names)] }, "bob"},
+		"at users without end":              {func(i int) string { return fmt.Sprint("eva", i) }, ""},
+		"at 50 users, and right of its own": {func(i int) string { return append(names, "mallory", "mallory")[i%52] }, "bob"},
+	}
+	for name, attack := range attacks {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := pipenet.Listen()
+				s := serveInstantLogin(t, l)
+				logsInSoon(t, s, "ana", addr, 0)
+				end := attackLogins(t, s, func(i int) (string, string, string) {
+					user := attack.user(i)
+					if user == "mallory" {
+						return user, "mallory-pw", addr
+					}
+					return user, "wrong", addr
+				})
+				for range 10 {
+					<-time.After(20 * time.Second)
+					logsInSoon(t, s, "ana", addr, 0)
+				}
+				if attack.also != "" {
+					logsInSoon(t, s, attack.also, addr, 0)
+				}
+				end()
+			})
+		})
+	}
+}
+
+// slowLogin checks one password after the other, 50 ms each.
+type slowLogin struct {
+	instantLogin
+	turn chan struct{}
+}
+
+func (l slowLogin) Login(ctx context.Context, name, password string) (chat.Token, error) {
+	l.turn <- struct{}{}
+	defer func() { <-l.turn }()
+	<-time.After(50 * time.Millisecond)
+	return l.instantLogin.Login(ctx, name, password)
+}
+
+func TestACrowdBehindAnAddressLogsInAsFastAsPasswordsAreChecked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signer, err := chat.NewHS256(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := pipenet.Listen()
+		s := serveAuth(t, l, l.Dial, signer, slowLogin{instantLogin{signer}, make(chan struct{}, 1)}, byTestAddr)
+		const users = 1500
+		began := time.Now()
+		var crowd sync.WaitGroup
+		for i := range users {
+			crowd.Go(func() { logsInSoon(t, s, fmt.Sprint("user", i), "192.0.2.1", time.Hour) })
+		}
+		crowd.Wait()
+		if took, alone := time.Since(began), users*50*time.Millisecond; took > 2*alone {
+			t.Errorf("took %v, of which the checks are %v", took, alone)
+		}
+	})
+}
+
+func TestThoseWhoShareABudgetAreToldToRetryAtSeveralTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pipenet.Listen()
+		s := serveInstantLogin(t, l)
+		after := make(map[string]bool)
+		for i := range 340 {
+			if resp := s.tryLogin(fmt.Sprint("user", i), "wrong", "192.0.2.1"); resp.StatusCode == 429 {
+				after[resp.Header.Get("Retry-After")] = true
+			}
+		}
+		if len(after) < 5 {
+			t.Errorf("Retry-After of 100 refused tries: %v, want at least 5 different ones", after)
 		}
 	})
 }
