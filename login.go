@@ -72,7 +72,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, http.StatusTooManyRequests, "too many tries, wait")
 		return
 	}
-	token, err := s.login.Login(password.From(r.Context(), networks), credentials.Username, credentials.Password)
+	token, err := s.login.Login(password.From(r.Context(), try.standing, networks), credentials.Username, credentials.Password)
 	switch {
 	case errors.Is(err, ErrUnauthenticated):
 		try.failed()
@@ -82,6 +82,10 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 			detail += ": " + password.Possible(credentials.Password).Error()
 		}
 		s.refuseRequest(w, r, wrapf(ErrUnauthenticated, "%s", detail))
+		return
+	case errors.Is(err, ErrBusy):
+		try.busy()
+		s.refuseRequest(w, r, s.unavailable(portAuthenticator, "logging in", err))
 		return
 	case err != nil:
 		try.neither()

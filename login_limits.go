@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/reto10/chat/internal/password"
 	"github.com/reto10/chat/internal/throttle"
 )
 
@@ -46,6 +47,8 @@ const (
 	// spread is by how much those who share a budget are told to wait longer, at random,
 	// so that they do not all retry at once.
 	spread = 10 * time.Second
+
+	busyCosts = 4 // tries that end busy, for one that failed of a network
 
 	throttleKeys = 100_000 // that a limiter remembers
 	seenFor      = 7 * 24 * time.Hour
@@ -93,14 +96,15 @@ type loginLimits struct {
 		wide                  map[string]budget // by the end of a network: "/48"
 	}
 	success struct{ both, user *throttle.Limiter }
-	seen    *throttle.Seen // users by the narrow networks from which they logged in
+	// Where logins succeeded lately: users by the narrow networks, and the widest ones.
+	seen, networks *throttle.Seen
 }
 
 func newLoginLimits() *loginLimits {
 	limiter := func(wider int) *throttle.Limiter {
 		return throttle.NewLimiter(wider*loginBurst, loginEvery/time.Duration(wider), throttleKeys)
 	}
-	l := &loginLimits{seen: throttle.NewSeen(throttleKeys, seenFor)}
+	l := &loginLimits{seen: throttle.NewSeen(throttleKeys, seenFor), networks: throttle.NewSeen(throttleKeys, seenFor)}
 	l.failure.both = limiter(1)
 	l.failure.bothWide = throttle.NewLimiter(userOfWideWider*loginBurst, loginEvery, throttleKeys)
 	l.failure.first = throttle.NewLimiter(firstBurst, firstEvery, throttleKeys)
@@ -129,7 +133,9 @@ type counted struct {
 // loginTry is a try to log in, counted as one that fails and as one that succeeds.
 type loginTry struct {
 	failure, success []counted
+	ofNetworks       int    // the index of the first of failure that is counted by a network alone, 0 for none
 	seen             func() // notes that the user logged in from here
+	standing         password.Standing
 }
 
 // take counts a try before it is made, so that concurrent ones count, too. The caller
@@ -137,7 +143,13 @@ type loginTry struct {
 func (l *loginLimits) take(user string, networks []string) (try *loginTry, wait time.Duration, ok bool) {
 	from, widest := networks[len(networks)-1], networks[0]
 	both, bothWide := user+"\n"+from, user+"\n"+widest
-	try = &loginTry{seen: func() { l.seen.Add(user, from) }}
+	try = &loginTry{
+		standing: password.Stranger,
+		seen: func() {
+			l.seen.Add(user, from)
+			l.networks.Add(widest, "")
+		},
+	}
 	defer func() {
 		if !ok {
 			try.neither()
@@ -145,7 +157,7 @@ func (l *loginLimits) take(user string, networks []string) (try *loginTry, wait 
 	}()
 	take := func(list *[]counted, limiter *throttle.Limiter, key string) bool {
 		if wait, ok = limiter.Take(key); ok {
-			*list = append(*list, counted{limiter, key})
+			*list = append(*list, counted{limiter: limiter, key: key})
 		}
 		return ok
 	}
@@ -155,7 +167,11 @@ func (l *loginLimits) take(user string, networks []string) (try *loginTry, wait 
 		return try, wait, false
 	}
 	if l.seen.Has(user, from) {
+		try.standing = password.KnownUser
 		return try, 0, true
+	}
+	if l.networks.Has(widest, "") {
+		try.standing = password.KnownNetwork
 	}
 	if !take(&try.failure, l.failure.bothWide, bothWide) {
 		return try, wait, false
@@ -172,7 +188,11 @@ func (l *loginLimits) take(user string, networks []string) (try *loginTry, wait 
 		wait = after + rand.N(spread)
 		return false
 	}
-	if !shared(l.failure.user, user) || !shared(l.failure.network, from) {
+	if !shared(l.failure.user, user) {
+		return try, wait, false
+	}
+	try.ofNetworks = len(try.failure)
+	if !shared(l.failure.network, from) {
 		return try, wait, false
 	}
 	for _, wide := range networks[:len(networks)-1] {
@@ -194,3 +214,13 @@ func (t *loginTry) succeeded() { giveBack(t.failure); t.seen() }
 
 // neither is for a try about which nothing was found out.
 func (t *loginTry) neither() { giveBack(t.failure); giveBack(t.success) }
+
+// busy is for a try that was not checked because too many wait. Each costs its networks
+// the chance of one in busyCosts of a failure, so that those that keep waiting for places
+// in their hundreds end.
+func (t *loginTry) busy() {
+	if n := t.ofNetworks; n > 0 && rand.IntN(busyCosts) == 0 {
+		t.failure = t.failure[:n]
+	}
+	t.neither()
+}

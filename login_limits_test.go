@@ -206,3 +206,36 @@ func TestThoseWhoShareABudgetAreToldToRetryAtSeveralTimes(t *testing.T) {
 		}
 	})
 }
+
+// busyLogin has too many wait for every user but ana.
+type busyLogin struct{ instantLogin }
+
+func (l busyLogin) Login(ctx context.Context, name, password string) (chat.Token, error) {
+	if name != "ana" {
+		return chat.Token{}, chat.ErrBusy
+	}
+	return l.instantLogin.Login(ctx, name, password)
+}
+
+func TestTriesThatEndBusyCountALittleForTheirNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signer, err := chat.NewHS256(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := pipenet.Listen()
+		s := serveAuth(t, l, l.Dial, signer, busyLogin{instantLogin{signer}}, byTestAddr)
+		logsInSoon(t, s, "ana", "192.0.2.1", 0)
+		answers := make(map[int]int)
+		for i := range 3000 {
+			answers[s.tryLogin(fmt.Sprint("user", i), "wrong", "192.0.2.1").StatusCode]++
+		}
+		if busy := answers[503]; busy < 500 || busy > 2000 || answers[429] != 3000-busy {
+			t.Errorf("answers %v, want about 960 times 503, then 429", answers)
+		}
+		logsInSoon(t, s, "ana", "192.0.2.1", 0)
+		if status := s.tryLogin("bob", "bob-pw", "203.0.113.1").StatusCode; status != 503 {
+			t.Errorf("from elsewhere: %d, want 503", status)
+		}
+	})
+}
