@@ -390,7 +390,7 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 	case http.StatusServiceUnavailable:
 		level, wait := slog.LevelWarn, retryLater
 		switch {
-		case errors.Is(err, errBusy), errors.Is(err, errReading):
+		case errors.Is(err, errBusy), errors.Is(err, errReading), errors.Is(err, ErrBusy):
 			level, wait = slog.LevelDebug, retryBusy()
 		case errors.Is(err, roster.ErrFull), errors.Is(err, roster.ErrDraining):
 			level = slog.LevelDebug // not a failure, and there may be very many

@@ -101,13 +101,13 @@ func TestAFloodOfLoginsKeepsNobodyElseOut(t *testing.T) {
 func TestWiderNetworksAreCountedToo(t *testing.T) {
 	tests := map[string]struct {
 		addr func(i int) string // a narrow network for each i
-		want int                // tries until the wide one is refused
+		want int                // first tries of users until the wide one is refused
 		next string             // an address beside it
 	}{
-		"IPv6 /56":     {func(i int) string { return fmt.Sprintf("2001:db8:0:1%02x::1", i) }, 160, "2001:db8:0:200::1"},
-		"IPv6 /48":     {func(i int) string { return fmt.Sprintf("2001:db8:1:%x00::1", i%256) }, 640, "2001:db8:2::1"},
-		"IPv4 /24":     {func(i int) string { return fmt.Sprintf("192.0.2.%d", i%256) }, 320, "192.0.3.1"},
-		"IPv4 in IPv6": {func(i int) string { return fmt.Sprintf("::ffff:192.0.2.%d", i%256) }, 320, "192.0.3.1"},
+		"IPv6 /56":     {func(i int) string { return fmt.Sprintf("2001:db8:0:1%02x::1", i%256) }, 320, "2001:db8:0:200::1"},
+		"IPv6 /48":     {func(i int) string { return fmt.Sprintf("2001:db8:1:%x00::1", i%256) }, 1280, "2001:db8:2::1"},
+		"IPv4 /24":     {func(i int) string { return fmt.Sprintf("192.0.2.%d", i%256) }, 640, "192.0.3.1"},
+		"IPv4 in IPv6": {func(i int) string { return fmt.Sprintf("::ffff:192.0.2.%d", i%256) }, 640, "192.0.3.1"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

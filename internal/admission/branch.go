@@ -1,6 +1,9 @@
 package admission
 
-import "container/list"
+import (
+	"container/list"
+	"math/rand/v2"
+)
 
 // waiter waits in front of a Gate.
 type waiter struct {
@@ -75,16 +78,15 @@ func (b *branch) first(may func(*waiter) bool) *waiter {
 }
 
 // givesWay is who has to make room for one more at the end of path: the newest of the
-// largest branch. It is nil where that has not at least two more than path's own.
+// largest branch. It is nil where path's own branches are there already and no other has
+// at least two more. A branch of which nobody waits yet always gets room.
 func (b *branch) givesWay(path []string) *waiter {
 	if len(path) == 0 || b.branches.Len() == 0 {
 		return nil
 	}
 	own := b.byName[path[0]]
-	if own == nil {
-		own = &branch{}
-	}
-	if largest := b.largest(); largest.waiting > own.waiting+1 {
+	largest := b.largest()
+	if own == nil || largest.waiting > own.waiting+1 {
 		return largest.newest()
 	}
 	return own.givesWay(path[1:])
@@ -98,11 +100,18 @@ func (b *branch) newest() *waiter {
 	return b.waiters.Back().Value.(*waiter)
 }
 
-// largest is the branch in which most wait. There is one.
+// largest is the branch in which most wait, one of these at random. There is one.
 func (b *branch) largest() (most *branch) {
+	equal := 0
 	for e := b.branches.Front(); e != nil; e = e.Next() {
-		if c := e.Value.(*branch); most == nil || c.waiting > most.waiting {
-			most = c
+		c := e.Value.(*branch)
+		switch {
+		case most == nil || c.waiting > most.waiting:
+			most, equal = c, 1
+		case c.waiting == most.waiting:
+			if equal++; rand.IntN(equal) == 0 {
+				most = c
+			}
 		}
 	}
 	return most

@@ -29,8 +29,9 @@ type Limits struct {
 	Wait      time.Duration // for each; 0 is no limit
 
 	// GiveWay makes room where Waiting is reached: the newest waiter of the branch
-	// that has the most is refused in favour of one of a branch that has at least
-	// two fewer. So a flood refuses itself.
+	// that has the most is refused in favour of one of a branch that has none, or at
+	// least two fewer. So a flood refuses itself. Of branches that have the same, one
+	// gives way at random.
 	GiveWay bool
 }
 

@@ -218,9 +218,6 @@ func TestAFloodMakesRoomForOthers(t *testing.T) {
 		for i := range 5 { // of one wide branch, each of a small one of its own
 			flood = append(flood, waitInLine(t, g, "", "w", fmt.Sprint(i)))
 		}
-		if !refused(flood[4]) {
-			t.Error("one more of the flood waits, in place of another of it")
-		}
 		ana := waitInLine(t, g, "", "v", "1")
 		bob := waitInLine(t, g, "", "u", "1")
 		eva := waitInLine(t, g, "", "t", "1")
@@ -228,14 +225,11 @@ func TestAFloodMakesRoomForOthers(t *testing.T) {
 			t.Error("refused, though nobody else of their branch waits")
 		}
 		var left []bool
-		for _, f := range flood[:4] {
+		for _, f := range flood {
 			left = append(left, !refused(f))
 		}
 		if n := len(slices.DeleteFunc(left, func(waits bool) bool { return !waits })); n != 1 {
 			t.Errorf("%d of the flood still wait, want 1", n)
-		}
-		if !refused(waitInLine(t, g, "", "s", "1")) {
-			t.Error("waits, though no branch has more than one place")
 		}
 		for range 4 {
 			g.Leave("")
@@ -245,6 +239,51 @@ func TestAFloodMakesRoomForOthers(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
+		g.Leave("")
+	})
+}
+
+// Where each of those who wait is the only one of its branch, a newcomer has the same
+// chance as they have.
+func TestANewcomerIsLetWaitAmongEquals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admission.New(admission.Limits{Inside: 1, Waiting: 32, WaitingOf: 16, GiveWay: true}, nil)
+		if err := g.Enter(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		refused := make(map[int]bool)
+		for i := range 82 { // networks
+			all.Go(func() {
+				if err := g.Enter(ctx, fmt.Sprint(i), fmt.Sprint("net", i), fmt.Sprint(i)); errors.Is(err, admission.ErrBusy) {
+					mu.Lock()
+					refused[i] = true
+					mu.Unlock()
+				}
+			})
+			synctest.Wait()
+			mu.Lock()
+			if refused[i] {
+				t.Errorf("newcomer %d is refused at once", i)
+			}
+			mu.Unlock()
+		}
+		if len(refused) != 50 {
+			t.Errorf("%d are refused, want 50", len(refused))
+		}
+		first := 0
+		for i := range 32 {
+			if !refused[i] {
+				first++
+			}
+		}
+		if first == 0 {
+			t.Error("all that came first gave way")
+		}
+		leave()
+		all.Wait()
 		g.Leave("")
 	})
 }

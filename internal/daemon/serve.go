@@ -97,7 +97,7 @@ type server struct {
 }
 
 func newServer(cfg *config, parts *assembly, backend Backend, args []string, log *slog.Logger) (*server, error) {
-	client := clientAddr(cfg.trustedProxies)
+	client := warnOfProxies(clientAddr(cfg.trustedProxies), cfg.trustedProxies, log)
 	capacity := capacityWithin(openFiles(), cfg.waiting)
 	opts := append([]chat.Option{
 		chat.WithMaxSockets(capacity.sockets),

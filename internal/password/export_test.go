@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// WaitPerSlot is how many may wait for each check allowed at once, WaitOfUser how many
-// of them for one user.
+// MaxWaiting is how many may wait, WaitOfUser how many of them for one user, for each
+// check allowed at once.
 const (
-	WaitPerSlot = waitPerSlot
-	WaitOfUser  = waitOfUser
+	MaxWaiting = maxWaiting
+	WaitOfUser = waitOfUser
 )
 
 // Slots is how many checks the process allows at once.

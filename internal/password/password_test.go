@@ -159,7 +159,7 @@ func TestChecksAreBounded(t *testing.T) {
 			return err
 		}
 
-		const queue = slots * password.WaitPerSlot
+		const queue = password.MaxWaiting
 		ended := make(chan error, slots+queue)
 		for range slots + queue - 1 {
 			go func() { ended <- check(t.Context()) }()
@@ -240,17 +240,18 @@ func hash(t *testing.T, secret string) []byte {
 
 // A network that floods, or a user who is tried from everywhere, waits for itself.
 func TestAFloodOfChecksDelaysOnlyItself(t *testing.T) {
+	const flood = 100
 	tests := []struct {
 		name  string
 		flood func(i int) (user string, networks []string)
 		waits int // of the flood, at the most
 	}{
 		{"from one network, of many users",
-			func(i int) (string, []string) { return fmt.Sprint("user", i), []string{"wide", "one"} }, password.WaitPerSlot},
+			func(i int) (string, []string) { return fmt.Sprint("user", i), []string{"wide", "one"} }, flood - 1},
 		{"from many networks of a wide one",
 			func(i int) (string, []string) { return "eva", []string{"wide", fmt.Sprint(i)} }, password.WaitOfUser},
 		{"from many networks of a wide one, of many users",
-			func(i int) (string, []string) { return fmt.Sprint("user", i), []string{"wide", fmt.Sprint(i)} }, password.WaitPerSlot},
+			func(i int) (string, []string) { return fmt.Sprint("user", i), []string{"wide", fmt.Sprint(i)} }, flood - 1},
 		{"of one user from everywhere",
 			func(i int) (string, []string) { return "eva", []string{fmt.Sprint(i), "one"} }, password.WaitOfUser},
 	}
@@ -264,18 +265,18 @@ func TestAFloodOfChecksDelaysOnlyItself(t *testing.T) {
 				check := func(user string, networks []string) <-chan error {
 					done := make(chan error, 1)
 					go func() {
-						_, _, err := users.Check(password.From(t.Context(), networks), user, "guess")
+						_, _, err := users.Check(password.From(t.Context(), password.Stranger, networks), user, "guess")
 						done <- err
 					}()
 					synctest.Wait()
 					return done
 				}
-				var flood []<-chan error
-				for i := range 100 {
-					flood = append(flood, check(test.flood(i)))
+				var floods []<-chan error
+				for i := range flood {
+					floods = append(floods, check(test.flood(i)))
 				}
 				waits := 0
-				for _, f := range flood[1:] {
+				for _, f := range floods[1:] {
 					if len(f) == 0 {
 						waits++
 					}
@@ -296,6 +297,56 @@ func TestAFloodOfChecksDelaysOnlyItself(t *testing.T) {
 				}
 				if err := <-ana; err != nil {
 					t.Errorf("another user from elsewhere: %v", err)
+				}
+				close(next)
+				for _, f := range floods {
+					if err := <-f; err != nil && !errors.Is(err, password.ErrBusy) {
+						t.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A flood of more networks than may wait leaves those who logged in lately their turns.
+func TestThoseWhoAreKnownHaveTurnsOfTheirOwn(t *testing.T) {
+	for _, standing := range []password.Standing{password.KnownUser, password.KnownNetwork, password.Stranger} {
+		t.Run(string(standing), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				defer password.SetSlots(1)() // of this bubble
+				next := make(chan struct{})
+				defer password.SetCompare(func(_, _ []byte) error { <-next; return nil })()
+				users := parse(t, "ana:$2y$05$"+strings.Repeat("a", 53))
+				check := func(standing password.Standing, user, network string) <-chan error {
+					done := make(chan error, 1)
+					go func() {
+						_, _, err := users.Check(password.From(t.Context(), standing, []string{network}), user, "guess")
+						done <- err
+					}()
+					return done
+				}
+				var flood []<-chan error
+				for i := range password.MaxWaiting + 100 {
+					flood = append(flood, check(password.Stranger, fmt.Sprint(i), fmt.Sprint("net", i)))
+				}
+				synctest.Wait()
+				ana := check(standing, "ana", "hers")
+				synctest.Wait()
+				if len(ana) > 0 {
+					t.Fatalf("refused at once: %v", <-ana)
+				}
+				if standing != password.Stranger {
+					for range 3 {
+						next <- struct{}{}
+						synctest.Wait()
+					}
+					if len(ana) == 0 {
+						t.Fatal("waits for the flood")
+					}
+					if err := <-ana; err != nil {
+						t.Error(err)
+					}
 				}
 				close(next)
 				for _, f := range flood {

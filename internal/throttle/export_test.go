@@ -6,3 +6,10 @@ func (m *Meter) Keys() int {
 	defer m.mu.Unlock()
 	return len(m.full)
 }
+
+// Owners is how many owners s remembers.
+func (s *Seen) Owners() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.now) + len(s.before)
+}
