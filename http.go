@@ -364,8 +364,11 @@ func answerJSON(w http.ResponseWriter, status int) {
 	w.WriteHeader(status)
 }
 
-func refuseBody(w http.ResponseWriter, err error) {
+func refuseBody(w http.ResponseWriter, r *http.Request, err error) {
 	if limit, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close") // http.MaxBytesReader cannot, through middleware's writer
+		}
 		problem.Write(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is over %d KiB", limit.Limit>>10))
 		return
 	}
@@ -376,7 +379,7 @@ func refuseBody(w http.ResponseWriter, err error) {
 func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err error) {
 	if refused, ok := errors.AsType[*wsconn.Refusal](err); ok {
 		for name, values := range refused.Header {
-			w.Header()[name] = values
+			w.Header()[name] = append(w.Header()[name], values...) // middleware may have the connection close
 		}
 		problem.Write(w, refused.Status, refused.Detail)
 		return

@@ -167,7 +167,7 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		Channel *string `json:"channel"`
 	}
 	if err := wire.DecodeStrict(http.MaxBytesReader(w, r.Body, maxBody), &body); err != nil {
-		refuseBody(w, err)
+		refuseBody(w, r, err)
 		return
 	}
 	if err := s.countCommand(who.User); err != nil {

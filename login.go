@@ -40,7 +40,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 	switch mediaType(r) {
 	case "application/x-www-form-urlencoded":
 		if err := r.ParseForm(); err != nil {
-			refuseBody(w, err)
+			refuseBody(w, r, err)
 			return
 		}
 		for name, values := range r.PostForm {
@@ -52,7 +52,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		credentials.Username, credentials.Password = r.PostForm.Get("username"), r.PostForm.Get("password")
 	case "application/json":
 		if err := wire.DecodeStrict(r.Body, &credentials); err != nil {
-			refuseBody(w, err)
+			refuseBody(w, r, err)
 			return
 		}
 	default:

@@ -40,9 +40,10 @@ var (
 	ErrUnconfirmed = errors.New("client: unconfirmed")
 	// ErrDisconnected: an admin disconnected the user (close code 4002).
 	ErrDisconnected = errors.New("client: disconnected by an admin")
-	// ErrReplaced: the user has too many sockets, and this one was closed for that
-	// (close code 4004). A handshake that is one too many is ErrRateLimited.
-	ErrReplaced = errors.New("client: replaced, or too many sockets of this user")
+	// ErrReplaced: replaced by a newer socket of this user (close code 4004); rarely, one
+	// too many that was found late. A handshake that is one too many is ErrRateLimited
+	// (429).
+	ErrReplaced = errors.New("client: replaced by a newer socket of this user")
 	// ErrClosed: [Client.Close] was called.
 	ErrClosed = errors.New("client: closed")
 	// ErrBehind: the consumer of [Client.Events] is so far behind that what comes is

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -156,6 +157,14 @@ func TestComposeBoundsEachService(t *testing.T) {
 	kept := regexp.MustCompile(`keepalive_timeout (\S+);`).FindStringSubmatch(read(t, "nginx.conf"))
 	if kept == nil || duration(t, kept[1]) >= duration(t, env["CHATD_DRAIN_DELAY"]) {
 		t.Errorf("the proxy keeps connections for %v, a node serves on for %s", kept, env["CHATD_DRAIN_DELAY"])
+	}
+	workers := regexp.MustCompile(`(?m)^worker_processes (\d+);`).FindStringSubmatch(read(t, "nginx.conf"))
+	if workers == nil {
+		t.Fatal("as many workers of the proxy as the machine has cores")
+	}
+	n, _ := strconv.Atoi(workers[1])
+	if proxy := project.Services["proxy"]; 2*(n+1) > int(proxy.PidsLimit) || types.UnitBytes(2*n*(14<<20)) > proxy.MemLimit/4 {
+		t.Errorf("%d workers of the proxy in %d bytes, %d processes", n, proxy.MemLimit, proxy.PidsLimit)
 	}
 	for _, s := range nodes(project) {
 		stop := duration(t, s.StopGracePeriod.String())

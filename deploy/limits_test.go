@@ -51,6 +51,7 @@ func TestNginxBoundsWhatOneAddressAsks(t *testing.T) {
 			}
 			resp := ask(client)
 			if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" ||
+				resp.Header.Get("Strict-Transport-Security") == "" ||
 				resp.Header.Get("Content-Type") != "application/problem+json" {
 				t.Errorf("after %d: status %d, %v", c.burst+1, resp.StatusCode, resp.Header)
 			}

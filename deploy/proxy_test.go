@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"nhooyr.io/websocket"
 
 	"github.com/reto10/chat"
@@ -226,6 +227,18 @@ func TestThroughAProxy(t *testing.T) {
 			p.broadcast(t, admin, "to all nodes")
 			for _, conn := range sockets {
 				next(t, conn, "to all nodes")
+			}
+
+			for _, path := range []string{"/", "/messages", "/nothing"} {
+				resp, err := p.client.Get(p.url + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				got := resp.Header.Values("Strict-Transport-Security")
+				if diff := cmp.Diff([]string{"max-age=31536000"}, got); diff != "" {
+					t.Errorf("%s: Strict-Transport-Security (-want +got):\n%s", path, diff)
+				}
 			}
 
 			// What is too long is the node's to refuse, as all else.

@@ -147,7 +147,7 @@ func (s *session) explanation(err error) string {
 	case errors.Is(err, client.ErrDisconnected):
 		return "disconnected by an admin"
 	case errors.Is(err, client.ErrReplaced):
-		return "this user has too many connections, or a newer one took this one's place"
+		return "replaced by a newer socket of this user"
 	case errors.Is(err, client.ErrUnauthenticated):
 		return "the token does not hold, and there is no other"
 	case errors.Is(err, client.ErrUnconfirmed):

@@ -43,6 +43,7 @@ func TestAMistakeInAnyFlagEndsWith2AndNamesIt(t *testing.T) {
 		"pings":                   {{"perhaps", "parse error", nil}},
 		"trusted-proxies":         {{"10.0.0.0/8,proxy", `"proxy"`, nil}, {"10.0.0.0/33", `"10.0.0.0/33"`, nil}},
 		"hsts":                    {{"soon", "not a duration", nil}, {"-1h", "not a duration", nil}, {"1500ms", "in seconds", nil}, {"1h", "exclude each other", []string{"-plaintext"}}},
+		"drain-delay":             {{"-1s", "not a duration", nil}},
 		"debug-addr":              {{"6060", "not host:port", nil}, {"localhost:x", `"x" is no port`, nil}},
 		"log-level":               {{"loud", "not debug, info, warn or error", nil}},
 		"log-format":              {{"xml", "not text or json", nil}},

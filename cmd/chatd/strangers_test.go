@@ -83,3 +83,38 @@ func TestAProxysConnectionsAreNotBounded(t *testing.T) {
 		resp.Body.Close()
 	}
 }
+
+// The rest of a body that is too long is not waited for.
+func TestABodyThatIsTooLongEndsTheConnection(t *testing.T) {
+	t.Parallel()
+	d := start(t, nil, "-addr", "127.0.0.1:0", "-plaintext")
+	token := d.tokenWith("admin", "correct horse")
+	for name, header := range map[string]http.Header{
+		"alone":          {},
+		"and an upgrade": {"Connection": {"Upgrade"}, "Upgrade": {"x"}},
+	} {
+		for path, kind := range map[string]string{
+			"/messages": "application/json",
+			"/login":    "application/x-www-form-urlencoded",
+		} {
+			t.Run(path+" "+name, func(t *testing.T) {
+				req, err := http.NewRequestWithContext(within(t), http.MethodPost, d.URL+path,
+					strings.NewReader(`"`+strings.Repeat("x", 100<<10)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header = header.Clone()
+				req.Header.Set("Content-Type", kind)
+				req.Header.Set("Authorization", "Bearer "+token)
+				resp, err := d.HTTP.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusRequestEntityTooLarge || !resp.Close {
+					t.Errorf("status %d, closes %t", resp.StatusCode, resp.Close)
+				}
+			})
+		}
+	}
+}

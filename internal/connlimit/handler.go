@@ -1,8 +1,11 @@
 package connlimit
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
+	"time"
 )
 
 // handler notes when the server works for a connection rather than waiting for it.
@@ -18,10 +21,7 @@ func (l *Limiter) handler(next http.Handler) http.Handler {
 		if r.Body != http.NoBody {
 			r.Body = &body{r.Body, l, c}
 		}
-		if r.Header.Get("Upgrade") == "" { // a handler that takes over finds the server's own
-			w = &writer{w, l, c}
-		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(&writer{w, http.NewResponseController(w), l, c}, r)
 	})
 }
 
@@ -50,16 +50,16 @@ func (b *body) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// writer is a response's, during each write of which the connection waits. All
-// else that a ResponseWriter may be able to do is reached through Unwrap, by
-// [http.ResponseController].
+// writer is a response's, during each write of which the connection waits. It forwards
+// what [http.ResponseController] can do, and has no Unwrap: a WebSocket's handler would
+// send the 101 through it at once, rather than together with what comes first, and
+// could not refuse the handshake any more.
 type writer struct {
 	http.ResponseWriter
+	server  *http.ResponseController // of the ResponseWriter
 	limiter *Limiter
 	conn    *conn
 }
-
-func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *writer) Write(p []byte) (int, error) {
 	w.limiter.waitingAgain(w.conn)
@@ -67,9 +67,16 @@ func (w *writer) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// Flush sends what was written, during which the connection waits.
-func (w *writer) Flush() {
+// FlushError sends what was written, during which the connection waits.
+func (w *writer) FlushError() error {
 	w.limiter.waitingAgain(w.conn)
 	defer w.limiter.working(w.conn)
-	_ = http.NewResponseController(w.ResponseWriter).Flush() // as of http.Flusher, without an error
+	return w.server.Flush()
 }
+
+func (w *writer) Flush() { _ = w.FlushError() } // as of http.Flusher, without an error
+
+func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.server.Hijack() }
+func (w *writer) SetReadDeadline(t time.Time) error            { return w.server.SetReadDeadline(t) }
+func (w *writer) SetWriteDeadline(t time.Time) error           { return w.server.SetWriteDeadline(t) }
+func (w *writer) EnableFullDuplex() error                      { return w.server.EnableFullDuplex() }

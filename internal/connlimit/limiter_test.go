@@ -18,6 +18,7 @@ import (
 
 	"github.com/reto10/chat/internal/connlimit"
 	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/internal/wsconn"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -132,6 +133,15 @@ func (c *client) get(path string) int {
 	return c.send("GET " + path + " HTTP/1.1\r\nHost: x\r\n" + upgrade + "\r\n").answer()
 }
 
+// much asks for more than is read, and returns when the server is writing it.
+func (c *client) much(header string) {
+	c.t.Helper()
+	c.send("GET /much HTTP/1.1\r\nHost: x\r\n" + header + "\r\n")
+	if _, err := c.r.Peek(1); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 // afterGrace waits until all that wait have waited for long enough.
 func afterGrace() { <-time.After(connlimit.Grace + 200*time.Millisecond) }
 
@@ -196,7 +206,9 @@ func TestThoseThatHaveWaitedLongestMakeRoom(t *testing.T) {
 		"for the next request":    func(c *client) { c.get("/") },
 		"for the rest of one":     func(c *client) { c.send("GET / HTTP/1.1\r\nX: ") },
 		"for the rest of a body":  func(c *client) { c.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx") },
-		"to be read by its peer":  func(c *client) { c.send("GET /much HTTP/1.1\r\nHost: x\r\n\r\n") },
+		"to be read by its peer":  func(c *client) { c.much("") },
+		"to be read, upgrading":   func(c *client) { c.much("Upgrade: x\r\n") },
+		"to be read, as a socket": func(c *client) { c.much("Connection: Upgrade\r\nUpgrade: x\r\n") },
 		"for a body, and trickle": func(c *client) { c.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx").send("y") },
 	}
 	for name, wait := range waits {
@@ -326,12 +338,48 @@ func TestWhoCountsAsOneAddress(t *testing.T) {
 	}
 }
 
+// A WebSocket's handshake can be refused as long as nothing of its answer was sent.
+func TestAHandshakeCanBeRefusedLate(t *testing.T) {
+	limiter := connlimit.New(connlimit.Limits{PerAddress: 5, Waiting: 5})
+	sockets := &wsconn.Server{Heartbeat: time.Minute}
+	defer sockets.Close()
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := sockets.Accept(w, r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if !conn.Refuse(&http.Response{StatusCode: http.StatusTooManyRequests}) {
+			t.Error("it was answered already")
+		}
+		conn.Serve(ignored{})
+	}))
+	srv.Listener = limiter.Listener(srv.Listener)
+	limiter.Watch(srv.Config)
+	srv.Start()
+	defer srv.Close()
+	s := &server{t: t, addr: srv.Listener.Addr().String()}
+	c := s.connect("127.0.0.1").send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	if got := c.answer(); got != http.StatusTooManyRequests {
+		t.Errorf("status %d", got)
+	}
+	io.Copy(io.Discard, c) // until it is closed
+}
+
+// ignored is a socket of which nothing is expected.
+type ignored struct{}
+
+func (ignored) Handle([]byte) {}
+func (ignored) Ended(error)   {}
+
 func TestMiddlewareReachesTheServersOwnWriter(t *testing.T) {
 	limiter := connlimit.New(connlimit.Limits{PerAddress: 5, Waiting: 5})
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := http.NewResponseController(w)
 		io.WriteString(w, "first ")
-		if err := errors.Join(c.Flush(), c.SetWriteDeadline(time.Now().Add(patience)), c.EnableFullDuplex()); err != nil {
+		if err := errors.Join(c.Flush(), c.SetReadDeadline(time.Now().Add(patience)),
+			c.SetWriteDeadline(time.Now().Add(patience)), c.EnableFullDuplex()); err != nil {
 			t.Error(err)
 		}
 		if _, ok := w.(http.Flusher); !ok {

@@ -90,7 +90,7 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 	cli.Var(flags, &c.waiting, "waiting-connections", strconv.Itoa(defaultWaiting), cli.ParseLimit,
 		"let this `number` of connections in all wait for their clients without being sockets; 0, or more, is a quarter of the open files")
 	cli.Var(flags, &c.hsts, "hsts", defaultHSTS, parseHSTS,
-		"tell browsers to come by https only for this `duration` (Strict-Transport-Security), with a certificate that was given or got; 0s says nothing")
+		"tell browsers to come by https only for this `duration` (Strict-Transport-Security), with -tls-cert at port 443, or with -acme-domain; 0s has them forget it")
 	cli.Var(flags, &c.debugAddr, "debug-addr", "", parseAddr,
 		"serve /debug/vars over HTTP on `host:port`; not for strangers")
 	cli.Var(flags, &c.logLevel, "log-level", "info", parseLevel,

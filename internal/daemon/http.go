@@ -82,20 +82,32 @@ func routes(service http.Handler, ready func(*http.Request) error) http.Handler 
 	})
 }
 
-// strictTransport has browsers come back by https only, for a time (RFC 6797).
-// Addresses and this machine's own names are left out: certificates for them are
-// made by hand and for a while, and a browser that has been told so would refuse
-// whatever else is served there.
-func strictTransport(next http.Handler, maxAge time.Duration) http.Handler {
+// strictTransport has browsers come back by https only, for a time (RFC 6797), or, when
+// that is 0, forget that they were asked to. A browser applies it to all ports of the
+// host. So answers on a port other than 443 have it only with anyPort.
+// Addresses and names that mean something on one machine or network only are left out.
+func strictTransport(next http.Handler, maxAge time.Duration, anyPort bool) http.Handler {
 	value := "max-age=" + strconv.FormatInt(int64(maxAge/time.Second), 10)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := strings.ToLower(strings.TrimSuffix(hostname(r.Host), "."))
-		_, notAddress := netip.ParseAddr(host)
-		if notAddress != nil && strings.Contains(host, ".") && !strings.HasSuffix(host, ".localhost") {
+		port := ""
+		if _, p, err := net.SplitHostPort(r.Host); err == nil {
+			port = p
+		}
+		if (anyPort || port == "" || port == "443") && isPublicName(hostname(r.Host)) {
 			w.Header().Set("Strict-Transport-Security", value)
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// isPublicName reports whether host may be a name in the public DNS.
+func isPublicName(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") {
+		return false
+	}
+	return !slices.ContainsFunc([]string{".localhost", ".local", ".internal", ".home.arpa", ".test"},
+		func(local string) bool { return strings.HasSuffix("."+host, local) })
 }
 
 // hostname is a Host header without its port.

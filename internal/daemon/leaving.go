@@ -40,10 +40,11 @@ func (l *leaving) pause(ctx context.Context) {
 
 // around has each connection end with the answer that it is used for from then on. A
 // proxy that keeps connections would otherwise send a request over one just as the
-// server closes it, and could not know whether that was carried out.
+// server closes it, and could not know whether that was carried out. A handshake's 101
+// has a Connection of its own instead, and its refusal this one.
 func (l *leaving) around(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if l.begun.Load() && r.Header.Get("Upgrade") == "" {
+		if l.begun.Load() {
 			w.Header().Set("Connection", "close")
 		}
 		next.ServeHTTP(w, r)

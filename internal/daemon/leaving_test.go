@@ -1,25 +1,30 @@
 package daemon
 
 import (
+	"bufio"
 	"context"
+	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/reto10/chat"
 )
 
 func TestLeavingServesOnForTheDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := leaving{delay: 3 * time.Second}
-		ask := func(header http.Header) string {
+		ask := func() string {
 			answer := httptest.NewRecorder()
-			r := httptest.NewRequest(http.MethodGet, "/", nil)
-			r.Header = header
-			l.around(http.NotFoundHandler()).ServeHTTP(answer, r)
+			l.around(http.NotFoundHandler()).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/", nil))
 			return answer.Header().Get("Connection")
 		}
-		if got := ask(http.Header{}); got != "" {
+		if got := ask(); got != "" {
 			t.Errorf("before: Connection: %s", got)
 		}
 		began, over := time.Now(), make(chan time.Duration, 1)
@@ -28,11 +33,8 @@ func TestLeavingServesOnForTheDelay(t *testing.T) {
 			over <- time.Since(began)
 		}()
 		synctest.Wait()
-		if got := ask(http.Header{}); got != "close" {
+		if got := ask(); got != "close" {
 			t.Errorf("meanwhile: Connection: %s", got)
-		}
-		if got := ask(http.Header{"Upgrade": {"websocket"}}); got != "" {
-			t.Errorf("an upgrade: Connection: %s", got)
 		}
 		if took := <-over; took != 3*time.Second {
 			t.Errorf("it took %v", took)
@@ -44,6 +46,74 @@ func TestLeavingServesOnForTheDelay(t *testing.T) {
 			t.Errorf("behind the end of its context it took %v", took)
 		}
 	})
+}
+
+// A proxy keeps the connection of a handshake that was refused, too.
+func TestLeavingEndsTheConnectionsOfRefusedHandshakes(t *testing.T) {
+	signer, err := chat.NewHS256([]byte(strings.Repeat("s", chat.MinSecret)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := signer.Issue(chat.User{Name: "ana", Role: chat.RoleUser})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const socket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	authorized := "Authorization: Bearer " + token.AccessToken + "\r\n"
+	tests := map[string]struct {
+		path, header string
+		status       int
+		closes       bool
+		upgrades     bool
+	}{
+		"without a token":   {"/ws/chat", socket, http.StatusUnauthorized, true, false},
+		"no WebSocket":      {"/ws/chat", "Connection: Upgrade\r\nUpgrade: x\r\n" + authorized, http.StatusUpgradeRequired, true, false},
+		"elsewhere":         {"/messages", "Connection: Upgrade\r\nUpgrade: x\r\n" + authorized, http.StatusOK, true, false},
+		"one that is taken": {"/ws/chat", socket + authorized, http.StatusSwitchingProtocols, false, true},
+	}
+	for level, log := range map[string]*slog.Logger{
+		"quiet": slog.New(slog.DiscardHandler),
+		"debug": slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	} {
+		service, err := chat.New(signer, chat.WithLogger(slog.New(slog.DiscardHandler)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var l leaving
+		l.pause(t.Context())
+		srv := httptest.NewServer(l.around(accessLog(service, log, func(*http.Request) string { return "" })))
+		t.Cleanup(func() {
+			_ = service.Shutdown(context.Background())
+			srv.Close()
+		})
+		for name, tt := range tests {
+			t.Run(name+", "+level, func(t *testing.T) {
+				conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(conn, "GET "+tt.path+" HTTP/1.1\r\nHost: x\r\n"+tt.header+"\r\n")
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				connection := strings.ToLower(strings.Join(resp.Header.Values("Connection"), ", "))
+				closes, upgrades := strings.Contains(connection, "close") || resp.Close, strings.Contains(connection, "upgrade")
+				if resp.StatusCode != tt.status || closes != tt.closes || upgrades != tt.upgrades {
+					t.Errorf("status %d, Connection %q, want %d, closing %t, upgrade %t",
+						resp.StatusCode, connection, tt.status, tt.closes, tt.upgrades)
+				}
+				if !tt.closes {
+					return
+				}
+				_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+				if _, err := io.Copy(io.Discard, conn); err != nil {
+					t.Errorf("the connection is kept: %v", err)
+				}
+			})
+		}
+	}
 }
 
 func TestADelayMayBeNone(t *testing.T) {

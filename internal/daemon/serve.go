@@ -132,8 +132,8 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 	s.leaving.delay = cfg.drainDelay
 	s.ready = newReadiness(backend.Checks, func() bool { return s.leaving.begun.Load() || service.Draining() }, log)
 	h := s.leaving.around(accessLog(routes(public, s.ready.of), log, client))
-	if parts.tls != nil && !parts.ownCert && cfg.hsts > 0 {
-		h = strictTransport(h, cfg.hsts)
+	if parts.tls != nil && !parts.ownCert && (cfg.hsts > 0 || cfg.given["hsts"] != "") {
+		h = strictTransport(h, cfg.hsts, len(cfg.acmeDomains) > 0 || cfg.hsts == 0)
 	}
 	s.main = hardened(h, log)
 	s.capacity, s.limiter = capacity, cfg.limiter(capacity)
@@ -294,9 +294,11 @@ func (s *server) stop(ctx context.Context, end *ending) error {
 	}
 }
 
-// shutDown waits for those who send clients here to look elsewhere. Then it ends the sockets first, while HTTP still answers: 503 to who comes
-// now, and red to who asks whether it should. HTTP has the last tenth of the time
-// for itself. Whatever is left when time is up is cut off, and that is an error.
+// shutDown first serves on while balancers notice that the server leaves. Then it ends
+// the sockets, while HTTP still answers: new handshakes with 503, and /readyz with 503.
+// Then it ends the listeners, waits for the requests under way, and ends HTTP, for which
+// it keeps the last tenth of the time. It cuts what is left when time is up, and returns
+// an error.
 func (s *server) shutDown(ctx context.Context) error {
 	s.leaving.pause(ctx)
 	sockets, cancel := context.WithTimeout(ctx, s.drain-s.drain/10)
