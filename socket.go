@@ -43,9 +43,11 @@ const (
 	// replayBytes is about how much of what was missed is sent before the peer has to
 	// have read what came before: it does not count towards the limit of the backlog.
 	replayBytes = 32 << 10
-	// maxStrikes is how many commands in a row are refused as too fast before
-	// the socket is closed. The row ends when the bucket is full again.
+	// maxStrikes is how many commands of a socket in a row are refused as too fast
+	// before it is closed. The row ends when the user's bucket is full again, and
+	// strikeTime after the last refusal: clients that repeat a join pause for longer.
 	maxStrikes = 40
+	strikeTime = 5 * time.Second
 )
 
 // socket is a live connection: it takes commands from its peer and events from
@@ -71,6 +73,8 @@ type socket struct {
 	own           Place          // see subscription.from, of the user's own channel
 	subscriptions []subscription // beside everyone's channel and its own
 	ahead         readAhead      // what was read of all of these before it is sent
+	strikes       strikes
+	freeJoins     int // joins that take nothing from the user's bucket of commands
 }
 
 // subscription is a channel that a socket is in.
@@ -141,6 +145,7 @@ type resumption struct {
 // returns soon; what was missed is sent by a goroutine. leave ends the socket's turn
 // of being opened.
 func (c *socket) start(channels []string, resume resumption, leave func()) {
+	c.freeJoins = c.service.cfg.channelsPerSocket - len(channels)
 	c.part = c.service.roster.Add(c)
 	c.service.expiries.Set(c, c.who.Load().Expires)
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
