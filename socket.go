@@ -159,7 +159,7 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 	if c.gone() {
 		return
 	}
-	if c.connected = c.connect(); !c.connected || c.gone() {
+	if !c.connect() || c.gone() {
 		return
 	}
 	missed := c.welcome(channels, resume)
@@ -187,12 +187,14 @@ func (c *socket) gone() bool {
 	return c.conn.Out().Closing()
 }
 
-// Ended clears up when the connection has ended.
+// Ended clears up when the connection has ended, also after a panic of the registry.
 func (c *socket) Ended(cause error) {
 	s := c.service
 	defer s.roster.Release()
 	defer c.account.Release()
 	defer c.account.Closed()
+	defer s.roster.Remove(c, c.part)
+	defer s.expiries.Remove(c)
 	defer c.recover()
 	c.replaying.Wait()
 	if c.connected {
@@ -203,8 +205,6 @@ func (c *socket) Ended(cause error) {
 			s.cfg.logger.Warn("disconnecting a socket", "session", c.Session(), "error", err)
 		}
 	}
-	s.expiries.Remove(c)
-	s.roster.Remove(c, c.part)
 	s.cfg.logger.Debug("socket ended", "session", c.Session(), "user", c.User().Name, "cause", cause)
 }
 
@@ -219,6 +219,7 @@ func (c *socket) connect() bool {
 		c.fail("connecting a socket", err)
 		return false
 	}
+	c.connected = true // before anything below may panic
 	if r, ok := s.cfg.registry.(SocketCounter); ok && n > s.cfg.socketsPerUser && !s.cfg.replaceOldest {
 		// Some of them may be a dead node's: who is told "too many" does not return.
 		if n, err = r.CountSockets(ctx, c); err != nil {
