@@ -317,8 +317,9 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 	if len(resume.from) > 0 || resume.unknown {
 		welcome.Recovered = &recovered
 	}
-	c.service.counts.accepted.Add(1)
 	c.turnAway = nil
+	c.conn.Open()
+	c.service.counts.accepted.Add(1)
 	c.tell(welcome)
 	return missed
 }
