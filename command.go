@@ -38,7 +38,11 @@ func (c *socket) Handle(text []byte) {
 	if err != nil {
 		err = wrapf(ErrInvalid, "%v", err)
 	}
-	if limited := c.admit(now); limited != nil {
+	admit := c.admit
+	if err == nil && cmd.Type == wire.TypeJoin {
+		admit = c.admitJoin
+	}
+	if limited := admit(now); limited != nil {
 		err = limited
 	}
 	if err != nil {
@@ -69,17 +73,41 @@ func (c *socket) recover() {
 	}
 }
 
+// strikes counts the commands of one socket that were refused as too fast, in a row. It
+// is owned by the goroutine that reads the socket.
+type strikes struct {
+	row  int
+	last time.Time // when the last one was refused
+}
+
 // admit takes a command's token from the bucket that all sockets of the user share. A
-// command without one is refused, and in the end the socket is closed.
+// command without one is refused, and in the end the socket is closed. Only its own
+// refusals count for that: the bucket may be empty because of another socket.
 func (c *socket) admit(now time.Time) error {
-	wait, strikes, ok := c.account.Command(now, c.service.commandRate(c.User()))
+	wait, full, ok := c.account.Command(now, c.service.commandRate(c.User()))
+	if full || now.Sub(c.strikes.last) > strikeTime {
+		c.strikes.row = 0
+	}
 	if ok {
 		return nil
 	}
-	if strikes > maxStrikes {
+	c.strikes.row++
+	c.strikes.last = now
+	if c.strikes.row > maxStrikes {
 		c.Close(CloseTooFast, "commands too fast")
 	}
 	return commandsTooFast(wait)
+}
+
+// admitJoin is admit for a join. The handshake, which was counted, could have named as
+// many channels as a socket may have. Those that it did not name are joined free of
+// charge: clients join the rest after the welcome, with every socket of a user at once.
+func (c *socket) admitJoin(now time.Time) error {
+	if c.freeJoins > 0 {
+		c.freeJoins--
+		return nil
+	}
+	return c.admit(now)
 }
 
 // countCommand is admit for a request over HTTP.

@@ -217,6 +217,9 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 	c.turnAway = s.refuseLate(conn, header, mine)
 	release = func() {} // the socket owns all of it now
 	c.start(channels, resume, leave)
+	if conn.Lost() {
+		panic(http.ErrAbortHandler) // net/http closes the connection
+	}
 	return nil
 }
 

@@ -99,8 +99,8 @@ func TestChannelsOfOneSocketAreBounded(t *testing.T) {
 
 func TestCommandsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t)
-		c := s.dial("ana")
+		s := servePipes(t, chat.WithChannelsPerSocket(1))
+		c := s.dial("ana", "channel", "c") // no join is free
 		join := `{"type":"join","channel":"c","ref":5}`
 		for i := range chat.DefaultCommandBurst {
 			if got := c.answer(join); got.Type != "ack" {

@@ -433,10 +433,35 @@ type brokenHijack struct{ http.ResponseWriter }
 
 func (brokenHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) { panic(http.ErrAbortHandler) }
 
+// brokenUnwrapped is one that also leads to the connection, and is told the status first.
+type brokenUnwrapped struct{ brokenHijack }
+
+func (b brokenUnwrapped) Unwrap() http.ResponseWriter { return b.ResponseWriter }
+
+// brokenStatus panics when it is told of the upgrade.
+type brokenStatus struct{ unwrapOnly }
+
+func (b brokenStatus) WriteHeader(status int) {
+	if status == http.StatusSwitchingProtocols {
+		panic(http.ErrAbortHandler)
+	}
+	b.unwrapOnly.WriteHeader(status)
+}
+
 func TestAPanicOfMiddlewareTakesNoPlace(t *testing.T) {
+	for name, wrap := range map[string]func(http.ResponseWriter) http.ResponseWriter{
+		"taking the connection over":       func(w http.ResponseWriter) http.ResponseWriter { return brokenHijack{w} },
+		"taking it over behind the status": func(w http.ResponseWriter) http.ResponseWriter { return brokenUnwrapped{brokenHijack{w}} },
+		"when it is told the status":       func(w http.ResponseWriter) http.ResponseWriter { return brokenStatus{unwrapOnly{w}} },
+	} {
+		t.Run(name, func(t *testing.T) { testPanicTakesNoPlace(t, wrap) })
+	}
+}
+
+func testPanicTakesNoPlace(t *testing.T, wrap func(http.ResponseWriter) http.ResponseWriter) {
 	s := serve(t, chat.WithOpening(1), chat.WithMaxSockets(1))
 	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.ServeHTTP(brokenHijack{w}, r)
+		s.ServeHTTP(wrap(w), r)
 	}))
 	defer broken.Close()
 	header := http.Header{"Authorization": {"Bearer " + s.token("ana")}}
@@ -445,8 +470,6 @@ func TestAPanicOfMiddlewareTakesNoPlace(t *testing.T) {
 			t.Fatal("it was let in")
 		}
 	}
-	if n := s.Stats().Sockets; n != 0 {
-		t.Errorf("%d sockets hold a place, want none", n)
-	}
+	eventually(t, "their places to be free", func() bool { return s.Stats().Sockets == 0 })
 	s.dial("ana")
 }

@@ -343,9 +343,11 @@ func WithChannelsPerSocket(n int) Option {
 
 // WithCommandRate bounds the commands of a user who is no admin, on all sockets of this
 // node together, and POST /messages with them: so many a second, after a burst. It holds
-// across reconnects. One more command is refused with "rate_limited", and a socket whose
-// user goes on regardless is closed with 4005; one more POST is answered 429. 0 a second
-// is no limit. The defaults are [DefaultCommandRate] and [DefaultCommandBurst].
+// across reconnects. One more command is refused with "rate_limited", and a socket that
+// goes on regardless is closed with 4005; one more POST is answered 429. Of each socket's
+// joins as many are free as a handshake could have named channels, and did not, see
+// [WithChannelsPerSocket]. 0 a second is no limit. The defaults are
+// [DefaultCommandRate] and [DefaultCommandBurst].
 func WithCommandRate(perSecond float64, burst int) Option {
 	return func(c *config) error { return setRate(&c.commandRate, "WithCommandRate", perSecond, burst) }
 }

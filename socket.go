@@ -43,9 +43,11 @@ const (
 	// replayBytes is about how much of what was missed is sent before the peer has to
 	// have read what came before: it does not count towards the limit of the backlog.
 	replayBytes = 32 << 10
-	// maxStrikes is how many commands in a row are refused as too fast before
-	// the socket is closed. The row ends when the bucket is full again.
+	// maxStrikes is how many commands of a socket in a row are refused as too fast
+	// before it is closed. The row ends when the user's bucket is full again, and
+	// strikeTime after the last refusal: clients that repeat a join pause for longer.
 	maxStrikes = 40
+	strikeTime = 5 * time.Second
 )
 
 // socket is a live connection: it takes commands from its peer and events from
@@ -71,6 +73,8 @@ type socket struct {
 	own           Place          // see subscription.from, of the user's own channel
 	subscriptions []subscription // beside everyone's channel and its own
 	ahead         readAhead      // what was read of all of these before it is sent
+	strikes       strikes
+	freeJoins     int // joins that take nothing from the user's bucket of commands
 }
 
 // subscription is a channel that a socket is in.
@@ -141,6 +145,7 @@ type resumption struct {
 // returns soon; what was missed is sent by a goroutine. leave ends the socket's turn
 // of being opened.
 func (c *socket) start(channels []string, resume resumption, leave func()) {
+	c.freeJoins = c.service.cfg.channelsPerSocket - len(channels)
 	c.part = c.service.roster.Add(c)
 	c.service.expiries.Set(c, c.who.Load().Expires)
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
@@ -154,7 +159,7 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 	if c.gone() {
 		return
 	}
-	if c.connected = c.connect(); !c.connected || c.gone() {
+	if !c.connect() || c.gone() {
 		return
 	}
 	missed := c.welcome(channels, resume)
@@ -191,12 +196,14 @@ func (c *socket) gone() bool {
 	return c.conn.Out().Closing()
 }
 
-// Ended clears up when the connection has ended.
+// Ended clears up when the connection has ended, also after a panic of the registry.
 func (c *socket) Ended(cause error) {
 	s := c.service
 	defer s.roster.Release()
 	defer c.account.Release()
 	defer c.account.Closed()
+	defer s.roster.Remove(c, c.part)
+	defer s.expiries.Remove(c)
 	defer c.recover()
 	c.replaying.Wait()
 	if c.connected {
@@ -207,8 +214,6 @@ func (c *socket) Ended(cause error) {
 			s.cfg.logger.Warn("disconnecting a socket", "session", c.Session(), "error", err)
 		}
 	}
-	s.expiries.Remove(c)
-	s.roster.Remove(c, c.part)
 	s.cfg.logger.Debug("socket ended", "session", c.Session(), "user", c.User().Name, "cause", cause)
 }
 
@@ -223,6 +228,7 @@ func (c *socket) connect() bool {
 		c.fail("connecting a socket", err)
 		return false
 	}
+	c.connected = true // before anything below may panic
 	if r, ok := s.cfg.registry.(SocketCounter); ok && n > s.cfg.socketsPerUser && !s.cfg.replaceOldest {
 		// Some of them may be a dead node's: who is told "too many" does not return.
 		if n, err = r.CountSockets(ctx, c); err != nil {
@@ -320,8 +326,9 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 	if len(resume.from) > 0 || resume.unknown {
 		welcome.Recovered = &recovered
 	}
-	c.service.counts.accepted.Add(1)
 	c.turnAway = nil
+	c.conn.Open()
+	c.service.counts.accepted.Add(1)
 	c.tell(welcome)
 	return missed
 }

@@ -185,16 +185,98 @@ func TestCommandsAreCountedByUser(t *testing.T) {
 	}
 }
 
-// Refusals are counted by user, too: with a socket for each forty a client goes on.
-func TestRefusalsAreCountedAcrossSockets(t *testing.T) {
+// Refusals are counted by socket: a user's others, and what was asked over HTTP, close
+// none that sent little.
+func TestASocketIsClosedForItsOwnRefusalsOnly(t *testing.T) {
+	const leave = `{"type":"leave","channel":"x"}`
+	tests := []struct {
+		name string
+		busy func(t *testing.T, s *server) // empties the bucket, and is refused often
+	}{
+		{"another socket is refused", func(t *testing.T, s *server) {
+			other := s.dial("ana")
+			for range 40 + 40 {
+				other.answer(leave)
+			}
+			other.send(leave)
+			other.wantClose(4005)
+		}},
+		{"requests over HTTP are refused", func(t *testing.T, s *server) {
+			for i := range 100 {
+				resp, body := s.request("POST", "/messages", s.token("ana"), `{"content":"x"}`)
+				if i < 40 && resp.StatusCode != http.StatusCreated {
+					t.Fatalf("request %d: %s %s", i, resp.Status, body)
+				}
+				if i >= 40 {
+					wantTooMany(t, resp, body)
+				}
+			}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := servePipes(t, chat.WithPolicy(publishers{}), chat.WithCommandRate(0.001, 40), chat.WithPresence(chat.PresenceToNobody))
+				idle := s.dial("ana")
+				tt.busy(t, s)
+				for range 40 {
+					if got := idle.answer(leave); got.Code != "rate_limited" {
+						t.Fatalf("answer %+v, want rate_limited", got)
+					}
+				}
+				<-time.After(6 * time.Second) // ends the row
+				for range 40 {
+					if got := idle.answer(leave); got.Code != "rate_limited" {
+						t.Fatalf("answer %+v, want rate_limited", got)
+					}
+				}
+				idle.send(leave)
+				idle.wantClose(4005)
+			})
+		})
+	}
+}
+
+// Every tab of a user may join as many channels after its welcome as a handshake could
+// have named, and no more than that is free.
+func TestAllSocketsOfAUserMayJoinAllTheirChannelsAtOnce(t *testing.T) {
+	const sockets, channels = 16, 100
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t, chat.WithCommandRate(0.001, 1))
-		one, other := s.dial("ana"), s.dial("ana")
-		for range 1 + 40 {
-			one.answer(`{"type":"leave","channel":"x"}`)
+		s := servePipes(t, chat.WithCommandRate(0.001, 1), chat.WithSocketsPerUser(sockets),
+			chat.WithChannelsPerSocket(channels), chat.WithPresence(chat.PresenceToNobody))
+		var work sync.WaitGroup
+		for i := range sockets {
+			named := i % 2
+			var query []string
+			if named > 0 {
+				query = []string{"channel", "c0"}
+			}
+			c := s.dial("ana", query...)
+			work.Go(func() {
+				for n := named; n < channels; n++ {
+					c.send(fmt.Sprintf(`{"type":"join","channel":"c%d"}`, n))
+				}
+				for n := named; n < channels; n++ {
+					if e := c.next(); e.Type != "ack" {
+						t.Errorf("join %d: %+v, want an ack", n, e)
+						return
+					}
+				}
+			})
 		}
-		other.send(`{"type":"leave","channel":"x"}`)
-		other.wantClose(4005)
+		work.Wait()
+		if st := s.Stats(); st.Sockets != sockets {
+			t.Errorf("%d sockets, want %d", st.Sockets, sockets)
+		}
+		c := s.dial("bob")
+		var got []string
+		for range channels + 2 {
+			e := c.answer(`{"type":"join","channel":"c0"}`)
+			got = append(got, e.Type+e.Code)
+		}
+		if diff := cmp.Diff([]string{"ack", "ack", "errorrate_limited"}, got[channels-1:]); diff != "" {
+			t.Errorf("joins beyond what is free (-want +got):\n%s", diff)
+		}
 	})
 }
 

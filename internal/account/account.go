@@ -17,8 +17,6 @@ const (
 	// crowdTime is how long a user who has too many sockets on all nodes is refused
 	// without another look.
 	crowdTime = 2 * time.Second
-	// maxStrikes is what the count of refused commands stops at.
-	maxStrikes = 1 << 30
 )
 
 // Rate is how often something may happen: so often a second, after a burst.
@@ -65,7 +63,6 @@ type Account struct {
 
 	mu       sync.Mutex // guards what follows. The table reads it where nobody holds the account
 	sockets  int32
-	strikes  int32
 	commands throttle.Bucket
 	connects throttle.Bucket
 	crowded  int64 // until when the user has too many sockets on all nodes; Unix nanoseconds
@@ -242,19 +239,15 @@ func (a *Account) Sockets() int {
 	return int(a.sockets)
 }
 
-// Command counts a command. Where there were too many it says how long to wait, and
-// how many in a row were refused: the row ends when the bucket is full again.
-func (a *Account) Command(now time.Time, r Rate) (wait time.Duration, strikes int, ok bool) {
+// Command counts a command. Where there were too many it says how long to wait. full
+// tells that the bucket was full before: the user had sent nothing for a while.
+func (a *Account) Command(now time.Time, r Rate) (wait time.Duration, full, ok bool) {
 	if r.PerSecond == 0 {
-		return 0, 0, true
+		return 0, true, true
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.commands.Full(now, r.PerSecond, r.Burst) {
-		a.strikes = 0
-	}
-	if wait, ok = a.commands.Try(now, r.PerSecond, r.Burst); !ok {
-		a.strikes = min(a.strikes+1, maxStrikes)
-	}
-	return wait, int(a.strikes), ok
+	full = a.commands.Full(now, r.PerSecond, r.Burst)
+	wait, ok = a.commands.Try(now, r.PerSecond, r.Burst)
+	return wait, full, ok
 }

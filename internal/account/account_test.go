@@ -108,28 +108,29 @@ func TestSocketsAreBoundedByUser(t *testing.T) {
 	})
 }
 
-func TestRefusalsInARowAreCountedUntilTheBucketIsFull(t *testing.T) {
+func TestACommandIsToldWhetherTheBucketWasFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := account.New(limits)
 		one, other := table.Hold("ana"), table.Hold("ana")
 		defer one.Release()
 		defer other.Release()
-		var got []int
+		type answer struct{ Full, OK bool }
+		var got []answer
 		try := func(a *account.Account) {
-			_, strikes, _ := a.Command(time.Now(), rate)
-			got = append(got, strikes)
+			_, full, ok := a.Command(time.Now(), rate)
+			got = append(got, answer{full, ok})
 		}
 		for range 4 {
 			try(one)
 		}
-		try(one)
 		try(other)
 		<-time.After(time.Second) // two of four
-		try(one)
-		<-time.After(3 * time.Second)
 		try(other)
-		if diff := cmp.Diff([]int{0, 0, 0, 0, 1, 2, 2, 0}, got); diff != "" {
-			t.Errorf("strikes (-want +got):\n%s", diff)
+		<-time.After(3 * time.Second)
+		try(one)
+		want := []answer{{true, true}, {false, true}, {false, true}, {false, true}, {false, false}, {false, true}, {true, true}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("commands (-want +got):\n%s", diff)
 		}
 	})
 }

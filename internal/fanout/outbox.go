@@ -53,7 +53,7 @@ type Owner interface {
 // caller. What it does not take waits, by reference, for a goroutine that lives
 // only while there is a backlog.
 type Outbox struct {
-	conn   net.Conn
+	conn   net.Conn  // nil until Attach, guarded by mu till then
 	owner  Owner     // or nil
 	now    immediate // what can be written without waiting
 	limits *Limits
@@ -82,6 +82,26 @@ func NewOutbox(conn net.Conn, owner Owner, limits *Limits, totals *Totals) *Outb
 	return &Outbox{conn: conn, owner: owner, now: immediately(conn), limits: limits, totals: totals, corked: true}
 }
 
+// Detached makes an outbox whose connection comes later, by Attach. Until then what is
+// written waits.
+func Detached(owner Owner, limits *Limits, totals *Totals) *Outbox {
+	return &Outbox{owner: owner, limits: limits, totals: totals, corked: true}
+}
+
+// Attach gives a detached outbox its connection. It is called once.
+func (o *Outbox) Attach(conn net.Conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.conn, o.now = conn, immediately(conn)
+	switch {
+	case o.dead:
+		_ = transport(conn).Close()
+	case len(o.queue) > 0:
+		o.draining = true
+		go o.drain()
+	}
+}
+
 // First keeps bytes to be written with what comes first, in one piece, or when
 // Uncork finds nothing else. It is called before anything is sent.
 func (o *Outbox) First(b []byte) {
@@ -90,11 +110,11 @@ func (o *Outbox) First(b []byte) {
 	o.first = b
 }
 
-// Fresh reports whether what First keeps is still to be sent.
+// Fresh reports whether what First keeps is still to be sent, or the outbox detached.
 func (o *Outbox) Fresh() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.first) > 0
+	return len(o.first) > 0 || o.conn == nil
 }
 
 // Instead sends b in place of what First keeps, and nothing after it, as after a close
@@ -308,7 +328,7 @@ func (o *Outbox) push(b []byte) {
 	o.queue = append(o.queue, b)
 	o.count(len(b))
 	o.ahead += len(b)
-	if !o.draining {
+	if !o.draining && o.conn != nil {
 		o.draining = true
 		go o.drain()
 	}
@@ -407,7 +427,9 @@ func (o *Outbox) die() {
 	o.dropHeld()
 	o.queue = nil
 	o.done(o.ahead)
-	_ = transport(o.conn).Close()
+	if o.conn != nil {
+		_ = transport(o.conn).Close()
+	}
 	o.ending()
 	o.rest()
 }

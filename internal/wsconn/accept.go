@@ -6,6 +6,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"net"
 	"net/http"
 	"reflect"
 	"strings"
@@ -76,48 +79,90 @@ func Check(r *http.Request) *Refusal {
 // nothing was answered yet then.
 //
 // w may be wrapped by middleware that offers Unwrap and nothing else. Headers
-// set on it go out with the answer. Middleware is told the status, 101, by
-// WriteHeader, as what logs requests needs; net/http sends the answer then, at once,
-// and Refuse comes too late.
+// set on it go out with the answer. Middleware is told the status by WriteHeader, as
+// what logs requests needs. net/http sends the answer when the connection is taken over
+// behind that, so with middleware both wait for Open.
 func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	header := w.Header() // before the connection is ours: w may be middleware that panics
-	subprotocol := negotiate(r.Header, s.Subprotocol)
-	told := isWrapped(w)
-	if told {
-		for name := range ours {
-			header.Del(name)
-		}
-		header["Date"] = nil // as without middleware
-		header.Set("Upgrade", "websocket")
-		header.Set("Connection", "Upgrade")
-		header.Set("Sec-WebSocket-Accept", accept(r.Header.Get("Sec-WebSocket-Key")))
-		if subprotocol != "" {
-			header.Set("Sec-WebSocket-Protocol", subprotocol)
-		}
-		w.WriteHeader(http.StatusSwitchingProtocols)
+	c := &Conn{server: s, subprotocol: negotiate(r.Header, s.Subprotocol)}
+	c.heard.Store(true)
+	key := r.Header.Get("Sec-WebSocket-Key")
+	if isWrapped(w) {
+		c.out = fanout.Detached(c, &s.Limits, &s.Totals)
+		c.pending = &handshake{w, r.Context().Done(), key}
+		return c, nil
 	}
+	conn, early, err := hijack(w)
+	if err != nil {
+		return nil, err
+	}
+	c.own(conn, early)
+	c.out = fanout.NewOutbox(conn, c, &s.Limits, &s.Totals)
+	c.out.First(c.answer(header, key))
+	return c, nil
+}
+
+// handshake is one that is not answered yet, and whose connection is net/http's.
+type handshake struct {
+	w    http.ResponseWriter
+	left <-chan struct{} // closed when the client has gone
+	key  string
+}
+
+// Open answers the handshake, unless that was done. It is called by the goroutine of the
+// HTTP handler, before Serve, which calls it otherwise.
+func (c *Conn) Open() {
+	h := c.pending
+	if h == nil {
+		return
+	}
+	c.pending = nil
+	defer func() {
+		if c.conn == nil { // also after a panic of middleware
+			c.refused, c.lost = true, true
+			c.out.Kill()
+		}
+	}()
+	header := h.w.Header()
+	for name := range ours {
+		header.Del(name)
+	}
+	header["Date"] = nil // as without middleware
+	header.Set("Upgrade", "websocket")
+	header.Set("Connection", "Upgrade")
+	header.Set("Sec-WebSocket-Accept", accept(h.key))
+	if c.subprotocol != "" {
+		header.Set("Sec-WebSocket-Protocol", c.subprotocol)
+	}
+	h.w.WriteHeader(http.StatusSwitchingProtocols)
+	conn, early, err := hijack(h.w)
+	if err != nil {
+		return
+	}
+	c.own(conn, early)
+	c.out.Attach(conn)
+}
+
+// hijack takes a connection over, with what came behind the request.
+func hijack(w http.ResponseWriter) (conn net.Conn, early []byte, err error) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return nil, fmt.Errorf("accepting a WebSocket: %w", err)
+		return nil, nil, fmt.Errorf("accepting a WebSocket: %w", err)
 	}
 	_ = conn.SetDeadline(time.Time{})
+	if early, _ = buffered.Reader.Peek(buffered.Reader.Buffered()); len(early) > 0 {
+		return conn, bytes.Clone(early), nil
+	}
+	return conn, nil, nil
+}
 
-	c := &Conn{server: s, conn: conn}
+// own makes conn the connection's.
+func (c *Conn) own(conn net.Conn, early []byte) {
 	var acknowledged bool
+	c.conn, c.early = conn, early
 	c.raw, acknowledged = socketBelow(conn)
 	c.parks = c.raw != nil
-	c.quiet = acknowledged && !s.Pings
-	c.heard.Store(true)
-	c.out = fanout.NewOutbox(conn, c, &s.Limits, &s.Totals)
-	if early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()); len(early) > 0 {
-		c.early = bytes.Clone(early)
-	}
-
-	c.subprotocol = subprotocol
-	if !told {
-		c.out.First(c.answer(header, r.Header.Get("Sec-WebSocket-Key")))
-	}
-	return c, nil
+	c.quiet = acknowledged && !c.server.Pings
 }
 
 // isWrapped reports whether there is middleware between w and a ResponseWriter of
@@ -148,9 +193,23 @@ func accept(key string) string {
 var errRefused = errors.New("wsconn: the handshake is refused")
 
 // Refuse answers the handshake with an error after all; Serve, which is called behind
-// it, ends the connection then. It reports false when the handshake was answered
+// it, ends the connection then. Where the connection is net/http's still, that answers.
+// It is called by the goroutine of the HTTP handler. It reports false when the handshake was answered
 // already, with what came first.
 func (c *Conn) Refuse(resp *http.Response) bool {
+	if h := c.pending; h != nil {
+		if c.out.Closing() {
+			return false
+		}
+		c.pending, c.refused = nil, true
+		c.out.Kill()
+		header := h.w.Header()
+		clear(header)
+		maps.Copy(header, resp.Header)
+		h.w.WriteHeader(resp.StatusCode)
+		_, _ = io.Copy(h.w, resp.Body) // an error is the client's end
+		return true
+	}
 	var b bytes.Buffer
 	resp.Proto, resp.ProtoMajor, resp.ProtoMinor, resp.Close = "HTTP/1.1", 1, 1, true
 	_ = resp.Write(&b) // to memory

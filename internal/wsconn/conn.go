@@ -49,7 +49,9 @@ type Conn struct {
 	raw         syscall.RawConn // of the socket below, nil where there is none
 	handler     Handler
 	subprotocol string
-	refused     bool // by Refuse, before Serve
+	refused     bool       // by Refuse, or never taken over, before Serve
+	lost        bool       // middleware kept Open from taking it over
+	pending     *handshake // not answered yet, and the connection not ours; nil: it is
 	parked      atomic.Bool
 	heard       atomic.Bool // bytes came since the last beat
 
@@ -73,16 +75,38 @@ func (c *Conn) Subprotocol() string { return c.subprotocol }
 
 // Gone reports whether the peer has closed its end, as far as our kernel tells. It is
 // for who does something before Serve is called; from then on a reader notices.
-func (c *Conn) Gone() bool { return c.raw != nil && hungUp(c.raw) }
+func (c *Conn) Gone() bool {
+	if c.pending != nil {
+		select {
+		case <-c.pending.left:
+			return true
+		default:
+			return false
+		}
+	}
+	return c.raw != nil && hungUp(c.raw)
+}
+
+// Lost reports whether the connection could not be taken over after the handshake was
+// answered: the HTTP handler has to end it. It is called behind Serve.
+func (c *Conn) Lost() bool { return c.lost }
 
 // Serve has h called with what comes, until the connection ends. It is called
 // once and returns at once.
 func (c *Conn) Serve(h Handler) {
 	c.handler = h
+	defer c.serveOpened() // also when middleware panics
+	c.Open()
+}
+
+// serveOpened is Serve for a connection whose handshake is answered, or that is lost.
+func (c *Conn) serveOpened() {
 	if c.refused {
 		go func() {
-			c.finish(errRefused)
-			h.Ended(errRefused)
+			if c.conn != nil {
+				c.finish(errRefused)
+			}
+			c.handler.Ended(errRefused)
 		}()
 		return
 	}

@@ -125,6 +125,7 @@ func (s *server) accept(w http.ResponseWriter, r *http.Request) {
 		s.t.Errorf("Accept: %v", err)
 		return
 	}
+	conn.Open()
 	conn.Out().Uncork()
 	s.conns <- conn
 	conn.Serve(handler{s})

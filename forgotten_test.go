@@ -1,0 +1,65 @@
+package chat_test
+
+import (
+	"context"
+	"reflect"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"weak"
+
+	"github.com/reto10/chat"
+)
+
+// forgetful panics where a socket is connected, counted or disconnected. What it embeds
+// has done its work then.
+type forgetful struct {
+	*chat.MemoryRegistry
+	counting, disconnecting bool
+	last                    atomic.Pointer[weak.Pointer[byte]] // to the last socket
+	disconnected            atomic.Int32
+}
+
+func (r *forgetful) Connect(ctx context.Context, s chat.Socket) (int, error) {
+	p := weak.Make((*byte)(reflect.ValueOf(s).UnsafePointer()))
+	r.last.Store(&p)
+	n, err := r.MemoryRegistry.Connect(ctx, s)
+	if r.counting {
+		n = 1000
+	}
+	return n, err
+}
+
+func (r *forgetful) CountSockets(context.Context, chat.Socket) (int, error) {
+	panic("a bug of the embedder's")
+}
+
+func (r *forgetful) Disconnect(ctx context.Context, s chat.Socket) error {
+	err := r.MemoryRegistry.Disconnect(ctx, s)
+	r.disconnected.Add(1)
+	if r.disconnecting {
+		panic("a bug of the embedder's")
+	}
+	return err
+}
+
+// Whatever panics while a socket comes or goes, nothing keeps it.
+func TestNothingKeepsASocketWhoseRegistryPanicked(t *testing.T) {
+	for name, registry := range map[string]*forgetful{
+		"disconnecting": {MemoryRegistry: chat.NewMemoryRegistry(), disconnecting: true},
+		"counting":      {MemoryRegistry: chat.NewMemoryRegistry(), counting: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, chat.WithRegistry(registry))
+			d := <-s.dialling("ana")
+			if d.err == nil {
+				_ = d.conn.CloseNow()
+			}
+			eventually(t, "the socket to be disconnected", func() bool { return registry.disconnected.Load() == 1 && s.Stats().Sockets == 0 })
+			eventually(t, "the socket to be forgotten", func() bool {
+				runtime.GC()
+				return registry.last.Load().Value() == nil
+			})
+		})
+	}
+}
