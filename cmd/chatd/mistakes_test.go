@@ -48,7 +48,6 @@ func TestAMistakeInAnyFlagEndsWith2AndNamesIt(t *testing.T) {
 		"log-level":               {{"loud", "not debug, info, warn or error", nil}},
 		"log-format":              {{"xml", "not text or json", nil}},
 		"drain":                   {{"-1s", "not more than zero", nil}},
-		"drain-delay":             {{"-1s", "not a duration such as 3s, or 0s", nil}, {"3", "not a duration", nil}},
 		"connections-per-address": {{"-1", "not a number, or 0 for no limit", nil}, {"many", "not a number", nil}},
 		"waiting-connections":     {{"-1", "not a number, or 0 for no limit", nil}},
 		"registry":                {{"redis://localhost", "chatd-cluster has the rest", nil}},
