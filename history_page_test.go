@@ -254,17 +254,25 @@ func TestPagesOfOneUserAreBounded(t *testing.T) {
 type hangingHistory struct {
 	*chat.MemoryHistory
 	asking, most atomic.Int64
-	goOn         chan struct{} // nil: it answers
+	goOn         atomic.Pointer[chan struct{}] // nil: it answers
 }
+
+// hang has readings wait from now on, and letGo ends that.
+func (h *hangingHistory) hang() {
+	goOn := make(chan struct{})
+	h.goOn.Store(&goOn)
+}
+
+func (h *hangingHistory) letGo() { close(*h.goOn.Load()) }
 
 func (h *hangingHistory) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
 	if n := h.asking.Add(1); n > h.most.Load() {
 		h.most.Store(n)
 	}
 	defer h.asking.Add(-1)
-	if h.goOn != nil {
+	if goOn := h.goOn.Load(); goOn != nil {
 		select {
-		case <-h.goOn:
+		case <-*goOn:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -274,7 +282,8 @@ func (h *hangingHistory) After(ctx context.Context, channel string, p chat.Place
 
 func TestReadingsOfAllPagesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{}), goOn: make(chan struct{})}
+		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{})}
+		h.hang()
 		var log bytes.Buffer
 		o := serveOffice(t, chat.WithHistory(h), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 		o.publish("", "1")
@@ -296,7 +305,7 @@ func TestReadingsOfAllPagesAreBounded(t *testing.T) {
 		if n := h.asking.Load(); n < 40 {
 			t.Errorf("%d readings are under way: those that are slow keep the others from beginning", n)
 		}
-		close(h.goOn)
+		h.letGo()
 		for i, conn := range inside {
 			resp, body, err := answerOn(conn)
 			if err != nil || resp.StatusCode != 200 {
@@ -314,7 +323,8 @@ func TestReadingsOfAllPagesAreBounded(t *testing.T) {
 
 func TestReadingsOfAUserThatAreSlowMakeTheUserWaitAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{}), goOn: make(chan struct{})}
+		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{})}
+		h.hang()
 		var log bytes.Buffer
 		o := serveOffice(t, chat.WithHistory(h), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 		o.publish("", "1")
@@ -335,7 +345,7 @@ func TestReadingsOfAUserThatAreSlowMakeTheUserWaitAlone(t *testing.T) {
 		if n := h.asking.Load(); n != 2 {
 			t.Errorf("%d readings of a user are under way, want 2", n)
 		}
-		close(h.goOn)
+		h.letGo()
 		for _, conn := range asked[:2] {
 			if resp, body, err := answerOn(conn); err != nil || resp.StatusCode != 200 {
 				t.Errorf("got %v %s, %v", resp, body, err)
@@ -465,7 +475,7 @@ func TestReadingsForSocketsThatReadSlowlyAreBounded(t *testing.T) {
 			sockets = append(sockets, s.dial(fmt.Sprint("user", i), "since", ids[i]))
 			<-time.After(2 * time.Second) // it gives its turn of being opened to the next
 		}
-		h.goOn = make(chan struct{})
+		h.hang()
 		h.most.Store(0)
 		var reading sync.WaitGroup
 		for i, c := range sockets {
@@ -479,7 +489,7 @@ func TestReadingsForSocketsThatReadSlowlyAreBounded(t *testing.T) {
 		if n := h.asking.Load(); n != 2 {
 			t.Errorf("%d readings are under way, want 2", n)
 		}
-		close(h.goOn)
+		h.letGo()
 		reading.Wait()
 		if n := h.most.Load(); n > 2 {
 			t.Errorf("%d readings were under way at once, want 2", n)
@@ -523,7 +533,7 @@ func TestJoinsOfOneUserThatReadTheHistoryWaitForEachOther(t *testing.T) {
 			sockets = append(sockets, s.dial("ana"))
 		}
 		other := s.dial("bob")
-		h.goOn = make(chan struct{})
+		h.hang()
 		h.most.Store(0)
 		for i, c := range append(sockets, other) {
 			c.send(fmt.Sprintf(`{"type":"join","channel":"news","since":%q}`, ids[i]))
@@ -533,7 +543,7 @@ func TestJoinsOfOneUserThatReadTheHistoryWaitForEachOther(t *testing.T) {
 			t.Errorf("%d readings are under way, want two of ana's and one of bob's", n)
 		}
 		<-time.After(4 * time.Second)
-		close(h.goOn)
+		h.letGo()
 		codes := map[string]int{}
 		for _, c := range append(sockets, other) {
 			for {
