@@ -354,6 +354,11 @@ func TestThoseWhoAreKnownHaveTurnsOfTheirOwn(t *testing.T) {
 						t.Error(err)
 					}
 				}
+				if standing == password.Stranger { // her turn came at some time
+					if err := <-ana; err != nil && !errors.Is(err, password.ErrBusy) {
+						t.Error(err)
+					}
+				}
 			})
 		})
 	}
