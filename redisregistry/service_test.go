@@ -298,6 +298,11 @@ func TestTwoServicesAreOne(t *testing.T) {
 		t.Errorf("got %+v", e)
 	}
 
+	// Who comes and goes within a presence window is no news: ana's has passed when
+	// that of somebody who came later has.
+	b.dial(t, "eve", chat.RoleUser, "").next("welcome")
+	for admin.next("user_joined").Username != "eve" {
+	}
 	if n, err := a.service.Disconnect(t.Context(), "ana"); err != nil || n != 1 {
 		t.Errorf("closed %d of ana's, %v; want 1", n, err)
 	}
