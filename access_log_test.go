@@ -47,6 +47,20 @@ func (w chiHijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return w.ResponseWriter.(http.Hijacker).Hijack()
 }
 
+// behind serves a service behind middleware, nil for none, which reports on status what
+// it saw.
+func behind(wrap func(*chiWriter) http.ResponseWriter, service http.Handler, status chan<- int) http.Handler {
+	if wrap == nil {
+		return service
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		recorder := &chiWriter{ResponseWriter: w}
+		recorder.Header().Set("X-Request-Id", "1")
+		service.ServeHTTP(wrap(recorder), r)
+		status <- recorder.code
+	})
+}
+
 // What logs requests knows a WebSocket by the status 101.
 func TestMiddlewareSeesTheStatusOfAnUpgrade(t *testing.T) {
 	auth, err := chat.NewHS256([]byte(strings.Repeat("x", 32)))
@@ -73,16 +87,7 @@ func TestMiddlewareSeesTheStatusOfAnUpgrade(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				status := make(chan int, 1)
 				errorLog := new(strings.Builder)
-				srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if wrap == nil {
-						service.ServeHTTP(w, r)
-						return
-					}
-					recorder := &chiWriter{ResponseWriter: w}
-					recorder.Header().Set("X-Request-Id", "1")
-					service.ServeHTTP(wrap(recorder), r)
-					status <- recorder.code
-				}))
+				srv := httptest.NewUnstartedServer(behind(wrap, service, status))
 				srv.Config.ErrorLog = log.New(errorLog, "", 0)
 				srv.Config.SetKeepAlivesEnabled(keepAlives)
 				srv.Start()

@@ -87,7 +87,7 @@ func (c *socket) catchUp(channel string, since Place, read reader) (start Place,
 	}
 	known := all || from != since // otherwise it may be no place at all
 	if known {
-		// The history may be ahead of what is handed on: that will come live, too.
+		// The history may be ahead of what the registry has delivered: that still comes live.
 		c.filter.setReplayed(channel, from)
 	}
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)

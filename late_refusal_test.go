@@ -50,16 +50,7 @@ func TestALateRefusalIsAnAnswerBehindMiddlewareToo(t *testing.T) {
 				}
 				defer service.Shutdown(context.Background())
 				status := make(chan int, 1)
-				srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if wrap == nil {
-						service.ServeHTTP(w, r)
-						return
-					}
-					recorder := &chiWriter{ResponseWriter: w}
-					recorder.Header().Set("X-Request-Id", "1")
-					service.ServeHTTP(wrap(recorder), r)
-					status <- recorder.code
-				}))
+				srv := httptest.NewUnstartedServer(behind(wrap, service, status))
 				errorLog := new(strings.Builder)
 				srv.Config.ErrorLog = log.New(errorLog, "", 0)
 				srv.Start()

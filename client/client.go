@@ -65,7 +65,7 @@ type channel struct {
 // Dial connects to a service and returns when it has been welcomed and is in its
 // channels, or with the error of that first try. ctx bounds the try; the handshake
 // has 30 seconds at the most. From then on it is connected, or connecting again, until
-// [Client.Close] or until it makes no sense any more; then [Client.Events] says why,
+// [Client.Close] or until reconnecting cannot succeed; then [Client.Events] says why,
 // and so does every call.
 //
 // address is where the service is mounted, such as "https://localhost:8443" or
@@ -241,7 +241,7 @@ func (c *Client) run(ctx context.Context, s *session) {
 	}
 }
 
-// reconnect tries until there is a connection or it makes no sense any more. It
+// reconnect tries until there is a connection or reconnecting cannot succeed. It
 // returns neither when ctx ends.
 func (c *Client) reconnect(ctx context.Context, wait *backoff, lost *session, cause error) (*session, error) {
 	if tokenEnded(cause) {

@@ -15,7 +15,7 @@ const (
 	// tokenTime is how long a source may take for a token.
 	tokenTime = 30 * time.Second
 	// freshTime is how long a token counts as just obtained. A server whose clock is
-	// behind that of the tokens' issuer may refuse such a one.
+	// behind the clock of the issuer may refuse it.
 	freshTime = 5 * time.Second
 	// freshWait is the least wait before the next token is tried then; a random part of
 	// it is added.

@@ -57,7 +57,7 @@ func (s *session) identity() (client.Option, error) {
 	return nil, cli.Usagef("-user or -token-file is needed, to say who you are")
 }
 
-// warnOfPlainHTTP says, once, that whoever is on the way to another machine can read what
+// warnOfPlainHTTP says, once, that anybody between here and another machine can read what
 // proves who somebody is.
 func (s *session) warnOfPlainHTTP() {
 	if s.warned || s.url.Scheme != "http" || onThisMachine(s.url.Hostname()) {
