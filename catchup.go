@@ -36,10 +36,10 @@ func (c *socket) catchUpAll(missed []string, resume resumption, read reader) {
 
 // reader is the history's After for a socket. The messages may be shared: the caller
 // changes none.
-type reader func(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error)
+type reader func(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error)
 
 // after is the reader of a socket that is being opened, which had to wait for that.
-func (c *socket) after(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error) {
+func (c *socket) after(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error) {
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
@@ -52,7 +52,7 @@ func (c *socket) after(ctx context.Context, channel string, p Place, limit Limit
 }
 
 // read reads the history and charges the user for it, whether or not it is sent.
-func (c *socket) read(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error) {
+func (c *socket) read(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error) {
 	msgs, cost, err := c.service.reads.after(ctx, channel, p, limit)
 	if cost > 0 {
 		c.service.reading.Use(c.User().Name, cost)
@@ -63,7 +63,7 @@ func (c *socket) read(ctx context.Context, channel string, p Place, limit Limit)
 // afterInTurn is the reader of commands, and of sockets that read slowly what they
 // missed: a user's sockets wait for each other, and for
 // the user's turn among others.
-func (c *socket) afterInTurn(ctx context.Context, channel string, p Place, limit Limit) (msgs []Message, err error) {
+func (c *socket) afterInTurn(ctx context.Context, channel string, p Position, limit Limit) (msgs []Message, err error) {
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
@@ -78,7 +78,7 @@ func (c *socket) afterInTurn(ctx context.Context, channel string, p Place, limit
 // channel where that ends. It reports false when the history no longer keeps all
 // of it; the channel is joined all the same. After an error the socket is closed,
 // unless nothing was sent: a client that asked again would get it twice.
-func (c *socket) catchUp(channel string, since Place, read reader) (start Place, recovered bool, err error) {
+func (c *socket) catchUp(channel string, since Position, read reader) (start Position, recovered bool, err error) {
 	// Most of it is sent before joining: what is broadcast while a slow peer reads
 	// it need not wait in the backlog.
 	from, all, err := c.replay(channel, since, nil, read)
@@ -114,16 +114,16 @@ func (c *socket) catchUp(channel string, since Place, read reader) (start Place,
 }
 
 // failedCatchingUp is what catchUp returns after an error.
-func (c *socket) failedCatchingUp(begun bool, err error) (Place, bool, error) {
+func (c *socket) failedCatchingUp(begun bool, err error) (Position, bool, error) {
 	if begun {
 		c.fail("sending what a socket missed", err)
 	}
-	return Place{}, false, err
+	return Position{}, false, err
 }
 
 // replay sends what followed a place, up to last or to the end, and returns the
 // place of the last message sent. It reports false when some of it is gone.
-func (c *socket) replay(channel string, from Place, last *Place, read reader) (to Place, kept bool, err error) {
+func (c *socket) replay(channel string, from Position, last *Position, read reader) (to Position, kept bool, err error) {
 	for last == nil || from.Seq < last.Seq {
 		if !c.awaitReading() {
 			return from, true, fanout.ErrClosed
@@ -143,13 +143,13 @@ func (c *socket) replay(channel string, from Place, last *Place, read reader) (t
 			}
 			return from, true, nil
 		}
-		if i := slices.IndexFunc(msgs, func(m Message) bool { return last != nil && m.Place.Seq > last.Seq }); i >= 0 {
+		if i := slices.IndexFunc(msgs, func(m Message) bool { return last != nil && m.Position.Seq > last.Seq }); i >= 0 {
 			msgs = msgs[:i]
 		}
 		if err := c.pace(msgs); err != nil {
 			return from, true, err
 		}
-		from = msgs[len(msgs)-1].Place
+		from = msgs[len(msgs)-1].Position
 		if last == nil && replayLimit.isShort(len(msgs), contentBytes(msgs)) {
 			break // as far as it went; who joins is told where that is
 		}

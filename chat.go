@@ -130,7 +130,7 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 
 // Broadcast publishes a message from Go code: Channel, Sender and Content are the
 // caller's, what the policy says to users is not asked. It returns the message as
-// stored, with its Place and Time, when it is handed on to everyone connected. The
+// stored, with its Position and Time, when it is handed on to everyone connected. The
 // error wraps [ErrInvalid] for a name or a content that cannot be, [ErrTooLarge] for
 // content over the limit, or [ErrUnavailable]: then it may have been stored all the
 // same.
@@ -144,7 +144,7 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 			return Message{}, s.unavailable(portRegistry, "looking whether a message can be handed on", err)
 		}
 	}
-	m.Place = Place{}
+	m.Position = Position{}
 	m.Time = time.Now().UTC().Truncate(time.Millisecond)
 	m, err := s.cfg.history.Append(ctx, m)
 	if err != nil {
@@ -217,7 +217,7 @@ func (s *Service) identify(ctx context.Context, token string) (Identity, error) 
 // mayJoin says whether u may be in a channel and read its history.
 func (s *Service) mayJoin(ctx context.Context, u User, channel string) error {
 	switch {
-	case channel == "" || channel == OwnChannel(u.Name):
+	case channel == "" || channel == UserChannel(u.Name):
 		return nil
 	case !ValidChannel(channel):
 		return wrapf(ErrInvalid, "not a channel's name: %q", shorten(channel))

@@ -174,7 +174,7 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	of, since, err := ParseID(*cmd.Since)
 	switch {
 	case err != nil || of != channel:
-		return c.joinLive(cmd, from, &Place{}) // an id of nothing here: all may have been missed
+		return c.joinLive(cmd, from, &Position{}) // an id of nothing here: all may have been missed
 	case from != nil:
 		return c.joinLive(cmd, from, &since)
 	default:
@@ -190,7 +190,7 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 // recovered when all that follows it was sent on this socket. It is recovered, too,
 // when it lies ahead of that and the history knows it: a client that read on by
 // itself. What is live up to it is left out then.
-func (c *socket) joinLive(cmd wire.Command, from, since *Place) error {
+func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 	channel := *cmd.Channel
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
@@ -233,7 +233,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Place) error {
 
 // joinReplaying joins a channel that the socket is not in, and sends what followed
 // since before the ack.
-func (c *socket) joinReplaying(cmd wire.Command, since Place) error {
+func (c *socket) joinReplaying(cmd wire.Command, since Position) error {
 	channel := *cmd.Channel
 	// What is broadcast from now on comes after the ack.
 	out := c.conn.Out()
@@ -256,7 +256,7 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 	channel := *cmd.Channel
 	c.replaying.Wait()
 	switch {
-	case channel == "" || channel == OwnChannel(c.User().Name):
+	case channel == "" || channel == UserChannel(c.User().Name):
 		return wrapf(ErrInvalid, "one's own channel is never left")
 	case c.from(channel) == nil:
 		return wrapf(ErrNotJoined, "%q is not joined", shorten(channel))

@@ -55,7 +55,7 @@ func (r lateRegistry) Broadcast(ctx context.Context, m chat.Message) error {
 	return r.MemoryRegistry.Broadcast(ctx, m)
 }
 
-func (r lateRegistry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (r lateRegistry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	r.wait(rand.Int())
 	defer r.wait(rand.Int())
 	return r.MemoryRegistry.Join(ctx, s, channel)

@@ -42,7 +42,7 @@
 // # Channels
 //
 // A message goes to everyone connected or, if it names a channel, to those who
-// joined it. The channel "@ana" ([OwnChannel]) is joined by ana's sockets and by
+// joined it. The channel "@ana" ([UserChannel]) is joined by ana's sockets and by
 // nobody else's, so that a notification can be for one person.
 //
 // # The protocol in brief
@@ -62,7 +62,7 @@
 // # Order and delivery
 //
 // What [Service.Broadcast] returned without an error, or a client saw
-// acknowledged, is in the [History] and has its [Place] there. Then:
+// acknowledged, is in the [History] and has its [Position] there. Then:
 //
 //   - Within a channel every socket gets messages in the order of their places.
 //     There is no order between channels.

@@ -79,7 +79,7 @@ func (e *engine) run(history chat.History) {
 		}
 		u := &user{
 			engine: e, name: name, slow: i%3 == 1, rng: rand.New(rand.NewPCG(*engineSeed, uint64(100+i))),
-			at: map[string]chat.Place{}, left: map[string]chat.Place{}, acked: map[string]string{},
+			at: map[string]chat.Position{}, left: map[string]chat.Position{}, acked: map[string]string{},
 		}
 		users[i] = u
 		if i < engineRoamers {
@@ -132,12 +132,12 @@ func (e *engine) compare(users []*user, history chat.History) {
 		}
 		all, known := kept[channel]
 		if !known {
-			if all, err = history.After(context.Background(), channel, chat.Place{}, chat.Limit{Count: 1 << 20}); err != nil {
+			if all, err = history.After(context.Background(), channel, chat.Position{}, chat.Limit{Count: 1 << 20}); err != nil {
 				return chat.Message{}, err
 			}
 			kept[channel] = all
 		}
-		if place.Seq < 1 || place.Seq > uint64(len(all)) || all[place.Seq-1].Place != place {
+		if place.Seq < 1 || place.Seq > uint64(len(all)) || all[place.Seq-1].Position != place {
 			return chat.Message{}, errors.New("no such place")
 		}
 		return all[place.Seq-1], nil

@@ -23,14 +23,14 @@ type user struct {
 	slow  bool // reads nothing for a while, once
 	late  bool // it did: its socket may be cut before the close frame has come
 	peer  *rawPeer
-	at    map[string]chat.Place // by channel they are in: the last message's
-	left  map[string]chat.Place // by channel they left: the last before that
-	asked []asked               // of this socket, not answered yet, oldest first
-	pings []string              // likewise
-	sent  int                   // commands and pings, to tell them apart
-	saw   []event               // messages
-	acked map[string]string     // texts by id
-	ended map[string]bool       // channels whose last message came
+	at    map[string]chat.Position // by channel they are in: the last message's
+	left  map[string]chat.Position // by channel they left: the last before that
+	asked []asked                  // of this socket, not answered yet, oldest first
+	pings []string                 // likewise
+	sent  int                      // commands and pings, to tell them apart
+	saw   []event                  // messages
+	acked map[string]string        // texts by id
+	ended map[string]bool          // channels whose last message came
 }
 
 // asked is a command.
@@ -51,7 +51,7 @@ func (u *user) try(do func() error) {
 // connect opens a socket that goes on where the one before ended.
 func (u *user) connect() error {
 	var query, want []string
-	own := chat.OwnChannel(u.name)
+	own := chat.UserChannel(u.name)
 	channels := []string{"", own}
 	for channel := range u.at {
 		if channel != "" && channel != own {
@@ -104,7 +104,7 @@ func (u *user) catchUp() error {
 	}
 	var in []string
 	for channel := range u.at {
-		if channel != chat.OwnChannel(u.name) {
+		if channel != chat.UserChannel(u.name) {
 			in = append(in, channel)
 		}
 	}
@@ -216,7 +216,7 @@ func (u *user) readNothing() error {
 		return err
 	}
 	text := strings.Repeat("z", chat.DefaultContentLimit)
-	own := chat.OwnChannel(u.name) // nobody else has to read that
+	own := chat.UserChannel(u.name) // nobody else has to read that
 	var last chat.Message
 	open := func() bool { return u.s.Stats().SlowClosed == before && u.connected() }
 	for n := 0; n < engineMostSlow && open(); n++ {
@@ -232,7 +232,7 @@ func (u *user) readNothing() error {
 	}
 	u.late = true
 	defer func() { u.late = false }()
-	for last.Place.Seq > u.at[own].Seq { // on this socket or the next
+	for last.Position.Seq > u.at[own].Seq { // on this socket or the next
 		if err := u.read(1); err != nil {
 			return err
 		}

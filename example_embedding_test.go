@@ -105,7 +105,7 @@ func newJWKS(ctx context.Context, provider string) (*chat.JWKS, error) {
 // notify tells one person something, whether or not they are connected now.
 func notify(ctx context.Context, service *chat.Service, username, text string) error {
 	_, err := service.Broadcast(ctx, chat.Message{
-		Channel: chat.OwnChannel(username),
+		Channel: chat.UserChannel(username),
 		Sender:  "billing",
 		Content: text,
 	})

@@ -66,7 +66,7 @@ func (h audited) Append(ctx context.Context, m chat.Message) (chat.Message, erro
 // A History of one's own usually stands on another one.
 func ExampleHistory() {
 	history := audited{chat.NewMemoryHistory(chat.MemoryLimits{Count: 10}), func(m chat.Message) {
-		fmt.Printf("audit: %s published message %d of %q\n", m.Sender, m.Place.Seq, m.Channel)
+		fmt.Printf("audit: %s published message %d of %q\n", m.Sender, m.Position.Seq, m.Channel)
 	}}
 	signer := must(chat.NewHS256(secret))
 	service := must(chat.New(signer, chat.WithHistory(history)))
@@ -111,7 +111,7 @@ func ExampleHealthChecker() {
 	fmt.Println(errors.Is(err, chat.ErrUnavailable))
 	down.Store(false)
 	m := must(service.Broadcast(ctx, chat.Message{Content: "hello!"}))
-	fmt.Println("message", m.Place.Seq)
+	fmt.Println("message", m.Position.Seq)
 	// Output:
 	// true
 	// message 1
@@ -213,8 +213,8 @@ func ExampleHistoryReader() {
 
 	must(service.Broadcast(ctx, chat.Message{Content: "one"}))
 	must(service.Broadcast(ctx, chat.Message{Content: "two"}))
-	for _, m := range must((*registry.history).After(ctx, "", chat.Place{}, chat.Limit{Count: 10})) {
-		fmt.Println(m.Place.Seq, m.Content)
+	for _, m := range must((*registry.history).After(ctx, "", chat.Position{}, chat.Limit{Count: 10})) {
+		fmt.Println(m.Position.Seq, m.Content)
 	}
 	// Output:
 	// 1 one

@@ -146,7 +146,7 @@ func ExampleService_Broadcast() {
 	defer ana.close()
 
 	must(service.Broadcast(context.Background(), chat.Message{
-		Channel: chat.OwnChannel("ana"),
+		Channel: chat.UserChannel("ana"),
 		Sender:  "billing",
 		Content: "your invoice is ready",
 	}))

@@ -45,12 +45,12 @@ func (f *faulty) Connect(ctx context.Context, s chat.Socket) (int, error) {
 	return f.MemoryRegistry.Connect(ctx, s)
 }
 
-func (f *faulty) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (f *faulty) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	if f.join != nil {
 		f.join(channel)
 	}
 	if f.joining != nil {
-		return chat.Place{}, f.joining
+		return chat.Position{}, f.joining
 	}
 	p, err := f.MemoryRegistry.Join(ctx, s, channel)
 	if f.joined != nil {
@@ -73,7 +73,7 @@ func (f *faulty) Broadcast(ctx context.Context, m chat.Message) error {
 	return f.MemoryRegistry.Broadcast(ctx, m)
 }
 
-func (f *faulty) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (f *faulty) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	if f.after != nil {
 		if err := f.after(ctx); err != nil {
 			return nil, err
@@ -327,7 +327,7 @@ func TestNothingIsStoredThatCannotBeHandedOn(t *testing.T) {
 	if _, err := service.Broadcast(t.Context(), chat.Message{Content: "hello"}); !errors.Is(err, chat.ErrUnavailable) {
 		t.Errorf("Broadcast: %v, want %v", err, chat.ErrUnavailable)
 	}
-	stored, err := history.After(t.Context(), "", chat.Place{}, chat.Limit{Count: 10})
+	stored, err := history.After(t.Context(), "", chat.Position{}, chat.Limit{Count: 10})
 	if err != nil || len(stored) > 0 {
 		t.Errorf("stored %v, %v, want nothing", stored, err)
 	}

@@ -16,10 +16,10 @@ const keptFrame = 64
 // place in the stream, and drops what a replay has sent before. Both last for
 // moments; otherwise a delivery costs one atomic load. The zero value is ready to use.
 type filter struct {
-	active   atomic.Bool      // replayed or gate is not empty
-	mu       sync.Mutex       // guards what follows; held while frames go to the outbox, which never blocks
-	replayed map[string]Place // by channel: messages up to here are dropped
-	gate     *gate            // nil: every channel is open
+	active   atomic.Bool         // replayed or gate is not empty
+	mu       sync.Mutex          // guards what follows; held while frames go to the outbox, which never blocks
+	replayed map[string]Position // by channel: messages up to here are dropped
+	gate     *gate               // nil: every channel is open
 }
 
 // gate is a channel whose frames are kept: one at a time, for as long as one join
@@ -69,7 +69,7 @@ func (f *filter) has(m *Message) bool {
 	if !ok {
 		return false
 	}
-	if m.Place.Epoch == p.Epoch && m.Place.Seq <= p.Seq {
+	if m.Position.Epoch == p.Epoch && m.Position.Seq <= p.Seq {
 		return true
 	}
 	f.drop(m.Channel)
@@ -78,7 +78,7 @@ func (f *filter) has(m *Message) bool {
 
 // setReplayed has messages of a channel dropped up to a position, which the peer
 // has got in another way.
-func (f *filter) setReplayed(channel string, p Place) {
+func (f *filter) setReplayed(channel string, p Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.set(channel, p)
@@ -93,7 +93,7 @@ func (f *filter) forget(channel string) {
 
 // hold keeps what comes of a channel from now on. It returns the position up to
 // which the channel's messages are dropped, zero for none. resume or letGo ends it.
-func (f *filter) hold(channel string) (replayed Place) {
+func (f *filter) hold(channel string) (replayed Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.gate = &gate{channel: channel}
@@ -103,7 +103,7 @@ func (f *filter) hold(channel string) (replayed Place) {
 
 // resume sends the kept messages up to a position, an answer, and what was kept
 // behind them but the messages up to end. Without a hold it does nothing.
-func (f *filter) resume(out *fanout.Outbox, upTo Place, answer []byte, end Place) {
+func (f *filter) resume(out *fanout.Outbox, upTo Position, answer []byte, end Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := f.gate
@@ -114,7 +114,7 @@ func (f *filter) resume(out *fanout.Outbox, upTo Place, answer []byte, end Place
 	out.Release(g.reserved)
 	before := 0
 	for i, fr := range g.kept {
-		if m, ok := fr.Event.(*Message); ok && m.Place.Epoch == upTo.Epoch && m.Place.Seq <= upTo.Seq {
+		if m, ok := fr.Event.(*Message); ok && m.Position.Epoch == upTo.Epoch && m.Position.Seq <= upTo.Seq {
 			before = i + 1
 		}
 	}
@@ -150,16 +150,16 @@ func (f *filter) letGo(out *fanout.Outbox, send bool) {
 }
 
 // set requires f.mu, like drop and settle.
-func (f *filter) set(channel string, p Place) {
+func (f *filter) set(channel string, p Position) {
 	if f.replayed == nil {
-		f.replayed = make(map[string]Place)
+		f.replayed = make(map[string]Position)
 	}
 	f.replayed[channel] = p
 	f.settle()
 }
 
 func (f *filter) drop(channel string) {
-	maps.DeleteFunc(f.replayed, func(c string, _ Place) bool { return c == channel })
+	maps.DeleteFunc(f.replayed, func(c string, _ Position) bool { return c == channel })
 	if len(f.replayed) == 0 {
 		f.replayed = nil
 	}

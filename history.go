@@ -10,7 +10,7 @@ import "context"
 // "unavailable".
 type History interface {
 	// Append stores m as the next message of m.Channel and returns it with its
-	// Place, when it is kept as durably as this history keeps things. Places of
+	// Position, when it is kept as durably as this history keeps things. Places of
 	// a channel are contiguous within an epoch, also among concurrent calls.
 	// After an error the message may have been stored all the same.
 	Append(ctx context.Context, m Message) (Message, error)
@@ -18,7 +18,7 @@ type History interface {
 	// After returns messages of the channel within a limit, oldest first and without a
 	// hole between them:
 	//
-	//   - for the zero Place, the oldest that are kept;
+	//   - for the zero Position, the oldest that are kept;
 	//   - when the message right after p is kept, what follows p;
 	//   - when p is the newest, none;
 	//   - otherwise what follows p is lost, or p is unknown. The error then wraps
@@ -32,11 +32,11 @@ type History interface {
 	//
 	// After reads and holds no more than about what it returns: a channel may keep
 	// thousands of times that, and many clients ask at once. The slice is the caller's.
-	After(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error)
+	After(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error)
 
 	// Last returns the place of the channel's newest message or, when it had
 	// none yet, the place before the first, with its epoch.
-	Last(ctx context.Context, channel string) (Place, error)
+	Last(ctx context.Context, channel string) (Position, error)
 }
 
 // Limit bounds what [History].After returns, and with it what a history reads and

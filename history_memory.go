@@ -68,7 +68,7 @@ type MemoryHistory struct {
 // memoryChannel is a channel that had a message.
 type memoryChannel struct {
 	name    string
-	last    Place
+	last    Position
 	entries []*list.Element // of *memoryEntry, oldest first
 	bytes   int             // of these
 	index   int             // in the heap, -1 outside
@@ -111,7 +111,7 @@ func (h *MemoryHistory) Append(_ context.Context, m Message) (Message, error) {
 		c = h.open(m.Channel)
 	}
 	c.last.Seq++
-	m.Place = c.last
+	m.Position = c.last
 	h.keep(c, m)
 	if len(c.entries) > h.limits.Count {
 		h.drop(c)
@@ -124,7 +124,7 @@ func (h *MemoryHistory) Append(_ context.Context, m Message) (Message, error) {
 }
 
 // After implements [History].
-func (h *MemoryHistory) After(_ context.Context, channel string, p Place, limit Limit) ([]Message, error) {
+func (h *MemoryHistory) After(_ context.Context, channel string, p Position, limit Limit) ([]Message, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.expire()
@@ -136,7 +136,7 @@ func (h *MemoryHistory) After(_ context.Context, channel string, p Place, limit 
 	oldest := last.Seq + 1 - uint64(len(kept)) // place of kept[0]
 	var err error
 	switch {
-	case p == Place{}:
+	case p == Position{}:
 	case p.Epoch != last.Epoch || p.Seq > last.Seq || p.Seq+1 < oldest:
 		err = wrapf(ErrGone, "%s", FormatID(channel, p)) // all that is kept comes with it
 	default:
@@ -155,17 +155,17 @@ func (h *MemoryHistory) After(_ context.Context, channel string, p Place, limit 
 }
 
 // Last implements [History].
-func (h *MemoryHistory) Last(_ context.Context, channel string) (Place, error) {
+func (h *MemoryHistory) Last(_ context.Context, channel string) (Position, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.last(channel), nil
 }
 
-func (h *MemoryHistory) last(channel string) Place {
+func (h *MemoryHistory) last(channel string) Position {
 	if c := h.channels[channel]; c != nil {
 		return c.last
 	}
-	return Place{Epoch: h.epoch(channel)}
+	return Position{Epoch: h.epoch(channel)}
 }
 
 // group is which channels share an epoch with this one until their first message. Who
@@ -189,7 +189,7 @@ func (h *MemoryHistory) open(name string) *memoryChannel {
 	if len(h.channels) >= maxMemoryChannels {
 		h.forgetOne()
 	}
-	c := &memoryChannel{name: name, last: Place{Epoch: h.epoch(name)}, index: -1}
+	c := &memoryChannel{name: name, last: Position{Epoch: h.epoch(name)}, index: -1}
 	if name != "" {
 		c.used = h.empty.PushBack(c)
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // append1 appends a message to a channel and returns its place.
-func append1(t testing.TB, h chat.History, channel, content string) chat.Place {
+func append1(t testing.TB, h chat.History, channel, content string) chat.Position {
 	t.Helper()
 	m, err := h.Append(t.Context(), chat.Message{
 		Channel: channel, Sender: "ana", Content: content, Time: time.Now().UTC(),
@@ -26,11 +26,11 @@ func append1(t testing.TB, h chat.History, channel, content string) chat.Place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m.Place
+	return m.Position
 }
 
 // contents is what a history has after a place, or "gone".
-func contents(t testing.TB, h chat.History, channel string, p chat.Place, limit int) []string {
+func contents(t testing.TB, h chat.History, channel string, p chat.Position, limit int) []string {
 	t.Helper()
 	msgs, err := h.After(t.Context(), channel, p, chat.Limit{Count: limit})
 	if errors.Is(err, chat.ErrGone) {
@@ -42,15 +42,15 @@ func contents(t testing.TB, h chat.History, channel string, p chat.Place, limit 
 	list := []string{}
 	for i, m := range msgs {
 		list = append(list, m.Content)
-		if i > 0 && (m.Place.Epoch != p.Epoch || m.Place.Seq != p.Seq+1) {
-			t.Errorf("%v follows %v", m.Place, p)
+		if i > 0 && (m.Position.Epoch != p.Epoch || m.Position.Seq != p.Seq+1) {
+			t.Errorf("%v follows %v", m.Position, p)
 		}
-		p = m.Place
+		p = m.Position
 	}
 	return list
 }
 
-func wantContents(t testing.TB, h chat.History, channel string, p chat.Place, want ...string) {
+func wantContents(t testing.TB, h chat.History, channel string, p chat.Position, want ...string) {
 	t.Helper()
 	if want == nil {
 		want = []string{}
@@ -67,12 +67,12 @@ func TestMemoryHistoryReadsBackWhatFollows(t *testing.T) {
 		t.Fatalf("Last of an empty channel = %v, %v", start, err)
 	}
 	wantContents(t, h, "c", start)
-	wantContents(t, h, "c", chat.Place{})
+	wantContents(t, h, "c", chat.Position{})
 
-	var places []chat.Place
+	var places []chat.Position
 	for i := range 5 {
 		p := append1(t, h, "c", fmt.Sprint(i+1))
-		if want := (chat.Place{Epoch: start.Epoch, Seq: uint64(i + 1)}); p != want {
+		if want := (chat.Position{Epoch: start.Epoch, Seq: uint64(i + 1)}); p != want {
 			t.Errorf("place = %v, want %v", p, want)
 		}
 		places = append(places, p)
@@ -83,23 +83,23 @@ func TestMemoryHistoryReadsBackWhatFollows(t *testing.T) {
 	}
 	tests := []struct {
 		name  string
-		after chat.Place
+		after chat.Position
 		limit int
 		want  []string
 	}{
-		{"the zero place", chat.Place{}, 10, []string{"1", "2", "3", "4", "5"}},
-		{"the zero place, a page", chat.Place{}, 2, []string{"1", "2"}},
+		{"the zero place", chat.Position{}, 10, []string{"1", "2", "3", "4", "5"}},
+		{"the zero place, a page", chat.Position{}, 2, []string{"1", "2"}},
 		{"before the first", start, 10, []string{"1", "2", "3", "4", "5"}},
 		{"one in between", places[1], 10, []string{"3", "4", "5"}},
 		{"one in between, a page", places[1], 2, []string{"3", "4"}},
 		{"the last but one", places[3], 1, []string{"5"}},
 		{"the newest", places[4], 10, []string{}},
 		{"nothing asked for", places[1], 0, []string{}},
-		{"one to come", chat.Place{Epoch: start.Epoch, Seq: 6}, 10, []string{"gone"}},
-		{"far beyond", chat.Place{Epoch: start.Epoch, Seq: 1<<64 - 1}, 10, []string{"gone"}},
-		{"another epoch", chat.Place{Epoch: "another", Seq: 2}, 10, []string{"gone"}},
-		{"another epoch's beginning", chat.Place{Epoch: "another"}, 10, []string{"gone"}},
-		{"no epoch", chat.Place{Seq: 2}, 10, []string{"gone"}},
+		{"one to come", chat.Position{Epoch: start.Epoch, Seq: 6}, 10, []string{"gone"}},
+		{"far beyond", chat.Position{Epoch: start.Epoch, Seq: 1<<64 - 1}, 10, []string{"gone"}},
+		{"another epoch", chat.Position{Epoch: "another", Seq: 2}, 10, []string{"gone"}},
+		{"another epoch's beginning", chat.Position{Epoch: "another"}, 10, []string{"gone"}},
+		{"no epoch", chat.Position{Seq: 2}, 10, []string{"gone"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -117,8 +117,8 @@ func TestMemoryHistoryStoresAMessageAsItIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want.Place = got.Place
-	back, err := h.After(t.Context(), "@ana", chat.Place{}, chat.Limit{Count: 1})
+	want.Position = got.Position
+	back, err := h.After(t.Context(), "@ana", chat.Position{}, chat.Limit{Count: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,16 +136,16 @@ func TestEachMemoryHistoryHasItsEpoch(t *testing.T) {
 
 func TestMemoryHistoryKeepsSoManyOfEachChannel(t *testing.T) {
 	h := chat.NewMemoryHistory(chat.MemoryLimits{Count: 3})
-	var places []chat.Place
+	var places []chat.Position
 	for i := range 5 {
 		places = append(places, append1(t, h, "a", fmt.Sprint(i)))
 	}
 	first := append1(t, h, "b", "b0")
-	wantContents(t, h, "a", chat.Place{}, "2", "3", "4")
+	wantContents(t, h, "a", chat.Position{}, "2", "3", "4")
 	wantContents(t, h, "a", places[0], "gone")
 	wantContents(t, h, "a", places[1], "2", "3", "4")
 	wantContents(t, h, "a", places[4])
-	wantContents(t, h, "b", chat.Place{}, "b0")
+	wantContents(t, h, "b", chat.Position{}, "b0")
 	wantContents(t, h, "b", first)
 }
 
@@ -153,11 +153,11 @@ func TestMemoryHistoryKeepsOneWhenItMayKeepNoMore(t *testing.T) {
 	h := chat.NewMemoryHistory(chat.MemoryLimits{Count: 1, Bytes: 1})
 	for i := range 3 {
 		p := append1(t, h, "a", fmt.Sprint(i))
-		wantContents(t, h, "a", chat.Place{}, fmt.Sprint(i))
+		wantContents(t, h, "a", chat.Position{}, fmt.Sprint(i))
 		wantContents(t, h, "a", p)
 	}
 	append1(t, h, "b", "b")
-	wantContents(t, h, "a", chat.Place{}) // of all channels together
+	wantContents(t, h, "a", chat.Position{}) // of all channels together
 }
 
 func TestMemoryHistoryForgetsWithAge(t *testing.T) {
@@ -168,13 +168,13 @@ func TestMemoryHistoryForgetsWithAge(t *testing.T) {
 		second := append1(t, h, "a", "1")
 		append1(t, h, "b", "b0")
 		<-time.After(30 * time.Minute)
-		wantContents(t, h, "a", chat.Place{}, "0", "1") // just
+		wantContents(t, h, "a", chat.Position{}, "0", "1") // just
 		<-time.After(1)
-		wantContents(t, h, "a", chat.Place{}, "1")
+		wantContents(t, h, "a", chat.Position{}, "1")
 		wantContents(t, h, "a", first, "1")
 		<-time.After(time.Hour)
-		wantContents(t, h, "a", chat.Place{})
-		wantContents(t, h, "b", chat.Place{})
+		wantContents(t, h, "a", chat.Position{})
+		wantContents(t, h, "b", chat.Position{})
 		wantContents(t, h, "a", first, "gone")
 		wantContents(t, h, "a", second)
 		if last, _ := h.Last(t.Context(), "a"); last != second {
@@ -191,7 +191,7 @@ func TestMemoryHistoryKeepsSoManyBytes(t *testing.T) {
 	const limit = 100_000
 	h := chat.NewMemoryHistory(chat.MemoryLimits{Bytes: limit})
 	content := strings.Repeat("x", 1000)
-	var first chat.Place
+	var first chat.Position
 	for i := range 300 {
 		p := append1(t, h, fmt.Sprint("c", i%3), content)
 		if i == 0 {
@@ -200,7 +200,7 @@ func TestMemoryHistoryKeepsSoManyBytes(t *testing.T) {
 	}
 	kept := 0
 	for i := range 3 {
-		n := len(contents(t, h, fmt.Sprint("c", i), chat.Place{}, 1000))
+		n := len(contents(t, h, fmt.Sprint("c", i), chat.Position{}, 1000))
 		if n < 20 || n > 33 {
 			t.Errorf("channel %d keeps %d messages, want a third of what fits", i, n)
 		}
@@ -224,13 +224,13 @@ func TestMemoryHistoryEvictsFromTheLargestChannel(t *testing.T) {
 	for i := range 300 {
 		append1(t, h, fmt.Sprint("large", i%3), strings.Repeat("x", 32<<10))
 	}
-	wantContents(t, h, "", chat.Place{}, "to everyone")
-	wantContents(t, h, "@ana", chat.Place{}, "to ana")
-	if n := len(contents(t, h, "small", chat.Place{}, 100)); n != 20 {
+	wantContents(t, h, "", chat.Position{}, "to everyone")
+	wantContents(t, h, "@ana", chat.Position{}, "to ana")
+	if n := len(contents(t, h, "small", chat.Position{}, 100)); n != 20 {
 		t.Errorf("the small channel keeps %d messages, want its 20", n)
 	}
 	for i := range 3 {
-		if n := len(contents(t, h, fmt.Sprint("large", i), chat.Place{}, 100)); n < 9 || n > 11 {
+		if n := len(contents(t, h, fmt.Sprint("large", i), chat.Position{}, 100)); n < 9 || n > 11 {
 			t.Errorf("large%d keeps %d messages, want a third of what fits", i, n)
 		}
 	}
@@ -238,7 +238,7 @@ func TestMemoryHistoryEvictsFromTheLargestChannel(t *testing.T) {
 	for range 500 {
 		append1(t, h, "small", strings.Repeat("y", 100))
 	}
-	if n := len(contents(t, h, "small", chat.Place{}, 1000)); n < 500 {
+	if n := len(contents(t, h, "small", chat.Position{}, 1000)); n < 500 {
 		t.Errorf("the small channel keeps %d messages, want more than 500", n)
 	}
 }
@@ -249,7 +249,7 @@ func TestMemoryHistoryKeepsWhatIsNew(t *testing.T) {
 	for i := range 50 {
 		channel := fmt.Sprint("c", i)
 		p := append1(t, h, channel, strings.Repeat("x", 200*i))
-		if got := contents(t, h, channel, chat.Place{Epoch: p.Epoch}, 1); len(got) != 1 || got[0] == "gone" {
+		if got := contents(t, h, channel, chat.Position{Epoch: p.Epoch}, 1); len(got) != 1 || got[0] == "gone" {
 			t.Errorf("%d bytes are gone when they are stored", 200*i)
 		}
 	}
@@ -302,7 +302,7 @@ func TestMemoryHistoryKeepsWhatAModelKeeps(t *testing.T) {
 					want = append(want, e.content)
 				}
 			}
-			if diff := cmp.Diff(want, contents(t, h, fmt.Sprint("c", i), chat.Place{}, 100)); diff != "" {
+			if diff := cmp.Diff(want, contents(t, h, fmt.Sprint("c", i), chat.Position{}, 100)); diff != "" {
 				t.Fatalf("after %d messages c%d (-want +got):\n%s", n+1, i, diff)
 			}
 		}
@@ -322,7 +322,7 @@ func TestNewChannelsPushOutThoseThatAreNotUsed(t *testing.T) {
 		everyone := append1(t, h, "", "to everyone")
 		ana := append1(t, h, "@ana", "to ana")
 		news := append1(t, h, "news", "1")
-		before := map[string]chat.Place{}
+		before := map[string]chat.Position{}
 		for i := range 100 { // users who never got anything
 			channel := fmt.Sprint("@user", i)
 			before[channel], _ = h.Last(t.Context(), channel)
@@ -330,11 +330,11 @@ func TestNewChannelsPushOutThoseThatAreNotUsed(t *testing.T) {
 		for i := range channels - 3 {
 			append1(t, h, fmt.Sprint("spam", i), "spam")
 		}
-		for channel, p := range map[string]chat.Place{"": everyone, "@ana": ana, "news": news} {
+		for channel, p := range map[string]chat.Position{"": everyone, "@ana": ana, "news": news} {
 			if last, err := h.Last(t.Context(), channel); err != nil || last != p {
 				t.Errorf("%q is at %v, %v, was at %v", channel, last, err, p)
 			}
-			if got := contents(t, h, channel, chat.Place{}, 10); len(got) != 1 {
+			if got := contents(t, h, channel, chat.Position{}, 10); len(got) != 1 {
 				t.Errorf("%q keeps %q", channel, got)
 			}
 		}
@@ -345,7 +345,7 @@ func TestNewChannelsPushOutThoseThatAreNotUsed(t *testing.T) {
 				news = append1(t, h, "news", fmt.Sprint(i))
 			}
 		}
-		for channel, p := range map[string]chat.Place{"": everyone, "news": news} {
+		for channel, p := range map[string]chat.Position{"": everyone, "news": news} {
 			if last, err := h.Last(t.Context(), channel); err != nil || last != p {
 				t.Errorf("%q is at %v, %v, was at %v", channel, last, err, p)
 			}
@@ -372,7 +372,7 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 	ctx, done := context.WithCancel(t.Context())
 	var writing, reading sync.WaitGroup
 	var mu sync.Mutex
-	seen := make(map[string]map[chat.Place]string)
+	seen := make(map[string]map[chat.Position]string)
 	for w := range writers {
 		writing.Go(func() {
 			for i := range each {
@@ -384,12 +384,12 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 				}
 				mu.Lock()
 				if seen[channel] == nil {
-					seen[channel] = make(map[chat.Place]string)
+					seen[channel] = make(map[chat.Position]string)
 				}
-				if other, taken := seen[channel][m.Place]; taken {
-					t.Errorf("%v was given to %q and %q", m.Place, other, m.Content)
+				if other, taken := seen[channel][m.Position]; taken {
+					t.Errorf("%v was given to %q and %q", m.Position, other, m.Content)
 				}
-				seen[channel][m.Place] = m.Content
+				seen[channel][m.Position] = m.Content
 				mu.Unlock()
 			}
 		})
@@ -397,11 +397,11 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 	for c := range channels {
 		reading.Go(func() { // reads on, a few at a time, and begins again when it fell behind
 			channel := fmt.Sprint("c", c)
-			var at chat.Place
+			var at chat.Position
 			for ctx.Err() == nil {
 				msgs, err := h.After(context.Background(), channel, at, chat.Limit{Count: 7})
 				if errors.Is(err, chat.ErrGone) {
-					at = chat.Place{}
+					at = chat.Position{}
 					continue
 				}
 				if err != nil {
@@ -409,10 +409,10 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 					return
 				}
 				for _, m := range msgs {
-					if at != (chat.Place{}) && m.Place.Seq != at.Seq+1 {
-						t.Errorf("%v follows %v", m.Place, at)
+					if at != (chat.Position{}) && m.Position.Seq != at.Seq+1 {
+						t.Errorf("%v follows %v", m.Position, at)
 					}
-					at = m.Place
+					at = m.Position
 				}
 			}
 		})
@@ -425,13 +425,13 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 		if err != nil || last.Seq != uint64(len(places)) {
 			t.Errorf("%s: Last = %v, %v, want %d places without a hole", channel, last, err, len(places))
 		}
-		msgs, err := h.After(t.Context(), channel, chat.Place{}, chat.Limit{Count: 1000})
+		msgs, err := h.After(t.Context(), channel, chat.Position{}, chat.Limit{Count: 1000})
 		if err != nil || len(msgs) != 200 {
 			t.Errorf("%s: keeps %d, %v, want 200", channel, len(msgs), err)
 		}
 		for _, m := range msgs {
-			if places[m.Place] != m.Content {
-				t.Errorf("%s: %v holds %q, was given to %q", channel, m.Place, m.Content, places[m.Place])
+			if places[m.Position] != m.Content {
+				t.Errorf("%s: %v holds %q, was given to %q", channel, m.Position, m.Content, places[m.Position])
 			}
 		}
 	}
@@ -443,7 +443,7 @@ func TestAForgottenChannelBeginsAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := chat.NewMemoryHistory(chat.MemoryLimits{Age: time.Minute})
 		const channels = 100_000 // what it remembers
-		places := make(map[string]chat.Place, channels)
+		places := make(map[string]chat.Position, channels)
 		for i := range channels {
 			channel := fmt.Sprint("c", i)
 			places[channel] = append1(t, h, channel, "old")

@@ -87,11 +87,11 @@ func newReadTurns() *admission.Gate {
 	}, nil)
 }
 
-// historyQuery asks for messages of a channel behind a place, the zero Place for
+// historyQuery asks for messages of a channel behind a place, the zero Position for
 // the oldest, or backward for those before one, for the newest.
 type historyQuery struct {
 	channel  string
-	place    Place
+	place    Position
 	backward bool
 	limit    int
 }
@@ -169,7 +169,7 @@ func (s *Service) readHistory(ctx context.Context, read func(context.Context) er
 }
 
 // after is the history's After, as fast as the user may read.
-func (r historyReader) after(ctx context.Context, p Place, limit Limit) (msgs []Message, err error) {
+func (r historyReader) after(ctx context.Context, p Position, limit Limit) (msgs []Message, err error) {
 	err = r.read(ctx, func(ctx context.Context) (bytes int, err error) {
 		msgs, err = r.service.cfg.history.After(ctx, r.channel, p, limit)
 		return contentBytes(msgs), err
@@ -178,7 +178,7 @@ func (r historyReader) after(ctx context.Context, p Place, limit Limit) (msgs []
 }
 
 // last is the history's Last, likewise.
-func (r historyReader) last(ctx context.Context) (p Place, err error) {
+func (r historyReader) last(ctx context.Context) (p Position, err error) {
 	err = r.read(ctx, func(ctx context.Context) (_ int, err error) {
 		p, err = r.service.cfg.history.Last(ctx, r.channel)
 		return 0, err
@@ -206,17 +206,17 @@ func (r historyReader) read(ctx context.Context, read func(context.Context) (int
 	})
 }
 
-// keptAfter is the place of the first message that is kept behind p, the zero Place
+// keptAfter is the place of the first message that is kept behind p, the zero Position
 // for none. Where p is not known it is that of the oldest.
-func (r historyReader) keptAfter(ctx context.Context, p Place) (Place, error) {
+func (r historyReader) keptAfter(ctx context.Context, p Position) (Position, error) {
 	msgs, err := r.after(ctx, p, Limit{Count: 1})
 	if errors.Is(err, ErrGone) {
 		err = nil
 	}
 	if err != nil || len(msgs) == 0 {
-		return Place{}, err
+		return Position{}, err
 	}
-	return msgs[0].Place, nil
+	return msgs[0].Position, nil
 }
 
 // errDropped is that messages of a page are no longer kept that were when it began.
@@ -227,7 +227,7 @@ var errDropped = errors.New("the history dropped messages while they were read")
 type historyPage struct {
 	reader historyReader
 	step   []Message // read, and to be sent next
-	last   Place     // of the last one read
+	last   Position  // of the last one read
 	left   int       // messages that may follow the step
 	bytes  int       // content that may follow the step; of a page read backward any
 
@@ -289,7 +289,7 @@ func (p *historyPage) take(ctx context.Context, msgs []Message, limit Limit) err
 	p.left -= len(msgs)
 	p.bytes -= bytes
 	if len(msgs) > 0 {
-		p.last = msgs[len(msgs)-1].Place
+		p.last = msgs[len(msgs)-1].Position
 	}
 	full := p.left == 0 || p.bytes <= 0 && !p.backward
 	switch {
@@ -321,7 +321,7 @@ func (p *historyPage) openBackward(ctx context.Context, q historyQuery) error {
 		if err != nil {
 			return err
 		}
-		p.last, p.left = Place{Epoch: run.epoch, Seq: run.first - 1}, len(run.sizes)
+		p.last, p.left = Position{Epoch: run.epoch, Seq: run.first - 1}, len(run.sizes)
 		switch {
 		case p.left == 0:
 			p.complete = true
@@ -340,12 +340,12 @@ func (p *historyPage) openBackward(ctx context.Context, q historyQuery) error {
 // to say, too.
 func (p *historyPage) findRun(ctx context.Context, q historyQuery) (run messageRun, err error) {
 	end := q.place // of the message behind the page
-	if end == (Place{}) {
+	if end == (Position{}) {
 		last, err := p.reader.last(ctx)
 		if err != nil {
 			return run, err
 		}
-		end = Place{Epoch: last.Epoch, Seq: last.Seq + 1}
+		end = Position{Epoch: last.Epoch, Seq: last.Seq + 1}
 	}
 	if end.Seq <= 1 {
 		return run, nil // nothing was ever before it
@@ -363,7 +363,7 @@ func (p *historyPage) findRun(ctx context.Context, q historyQuery) (run messageR
 	}
 	p.more = more
 	if !p.more && run.first > 1 {
-		oldest, err := p.reader.keptAfter(ctx, Place{Epoch: run.epoch})
+		oldest, err := p.reader.keptAfter(ctx, Position{Epoch: run.epoch})
 		if err != nil {
 			return run, err
 		}

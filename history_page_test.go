@@ -265,7 +265,7 @@ func (h *hangingHistory) hang() {
 
 func (h *hangingHistory) letGo() { close(*h.goOn.Load()) }
 
-func (h *hangingHistory) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *hangingHistory) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	if n := h.asking.Add(1); n > h.most.Load() {
 		h.most.Store(n)
 	}
@@ -360,7 +360,7 @@ func TestReadingsOfAUserThatAreSlowMakeTheUserWaitAlone(t *testing.T) {
 // slowChannel answers for one channel as a database does in which somebody holds a row.
 type slowChannel struct{ *chat.MemoryHistory }
 
-func (h slowChannel) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h slowChannel) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	if channel == "slow" {
 		<-ctx.Done()
 		return nil, ctx.Err()

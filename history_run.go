@@ -23,7 +23,7 @@ func (r *messageRun) end() uint64 { return r.first + uint64(len(r.sizes)) }
 // add puts messages behind the run.
 func (r *messageRun) add(msgs []Message) {
 	if len(r.sizes) == 0 {
-		r.first = msgs[0].Place.Seq
+		r.first = msgs[0].Position.Seq
 	}
 	whole := len(r.messages) == len(r.sizes)
 	for _, m := range msgs {
@@ -59,25 +59,25 @@ func (r *messageRun) shed() {
 // between is the last run of what is kept between two sequence numbers, without those.
 func (r historyReader) between(ctx context.Context, epoch string, low, high uint64) (run messageRun, err error) {
 	run.epoch = epoch
-	at := Place{Epoch: epoch, Seq: low}
+	at := Position{Epoch: epoch, Seq: low}
 	for at.Seq+1 < high {
 		msgs, err := r.after(ctx, at, Limit{Count: int(min(high-1-at.Seq, readCount)), Bytes: readBytes})
 		hole := errors.Is(err, ErrGone)
 		if err != nil && !hole {
 			return run, err
 		}
-		behind := func(m Message) bool { return m.Place.Epoch != epoch || m.Place.Seq >= high }
+		behind := func(m Message) bool { return m.Position.Epoch != epoch || m.Position.Seq >= high }
 		if i := slices.IndexFunc(msgs, behind); i >= 0 {
 			msgs = msgs[:i]
 		}
-		if len(msgs) == 0 || msgs[0].Place.Seq <= at.Seq {
+		if len(msgs) == 0 || msgs[0].Position.Seq <= at.Seq {
 			return run, nil
 		}
 		if hole {
 			run = messageRun{epoch: epoch}
 		}
 		run.add(msgs)
-		at = msgs[len(msgs)-1].Place
+		at = msgs[len(msgs)-1].Position
 	}
 	return run, nil
 }
@@ -85,7 +85,7 @@ func (r historyReader) between(ctx context.Context, epoch string, low, high uint
 // runBefore is the last messages before end, as many as go onto a page, and whether the
 // one before them is kept, too. There are none when the one right before end is not
 // kept: then newest is the newest that was found before it, 0 for none.
-func (r historyReader) runBefore(ctx context.Context, end Place, limit int) (run messageRun, newest uint64, more bool, err error) {
+func (r historyReader) runBefore(ctx context.Context, end Position, limit int) (run messageRun, newest uint64, more bool, err error) {
 	run = messageRun{epoch: end.Epoch, first: end.Seq}
 	bytes := 0
 	// What is read from somewhere before end may be more than a page.
@@ -115,7 +115,7 @@ func (r historyReader) runBefore(ctx context.Context, end Place, limit int) (run
 		case n < len(chunk.sizes):
 			return run, 0, true, nil
 		case len(run.sizes) == limit || bytes >= pageBytes:
-			more, err = r.keeps(ctx, Place{Epoch: run.epoch, Seq: run.first - 1})
+			more, err = r.keeps(ctx, Position{Epoch: run.epoch, Seq: run.first - 1})
 			return run, 0, more, err
 		case len(chunk.sizes) < count:
 			return run, 0, false, nil // there is a hole before it
@@ -127,7 +127,7 @@ func (r historyReader) runBefore(ctx context.Context, end Place, limit int) (run
 
 // runBeforeHole is the last run of messages before a hole that ends at end, as runBefore
 // has it. newest is the newest that is known to be kept before end, 0 for none.
-func (r historyReader) runBeforeHole(ctx context.Context, end Place, newest uint64, limit int) (run messageRun, more bool, err error) {
+func (r historyReader) runBeforeHole(ctx context.Context, end Position, newest uint64, limit int) (run messageRun, more bool, err error) {
 	last, err := r.last(ctx)
 	if err != nil || last.Epoch != end.Epoch || end.Seq > last.Seq+1 {
 		return run, false, err // where end is nobody knows
@@ -137,15 +137,15 @@ func (r historyReader) runBeforeHole(ctx context.Context, end Place, newest uint
 			return run, false, err
 		}
 	}
-	run, _, more, err = r.runBefore(ctx, Place{Epoch: end.Epoch, Seq: newest + 1}, limit)
+	run, _, more, err = r.runBefore(ctx, Position{Epoch: end.Epoch, Seq: newest + 1}, limit)
 	return run, more, err
 }
 
 // newestBefore is the sequence number of the newest message that is kept before end, 0
 // for none. It is searched by halves: a hole may be as wide as a history.
-func (r historyReader) newestBefore(ctx context.Context, end Place) (uint64, error) {
+func (r historyReader) newestBefore(ctx context.Context, end Position) (uint64, error) {
 	behind := func(seq uint64) (uint64, error) { // 0: none before end
-		p, err := r.keptAfter(ctx, Place{Epoch: end.Epoch, Seq: seq})
+		p, err := r.keptAfter(ctx, Position{Epoch: end.Epoch, Seq: seq})
 		if p.Epoch != end.Epoch || p.Seq <= seq || p.Seq >= end.Seq {
 			return 0, err
 		}
@@ -171,11 +171,11 @@ func (r historyReader) newestBefore(ctx context.Context, end Place) (uint64, err
 }
 
 // keeps reports whether a message is kept.
-func (r historyReader) keeps(ctx context.Context, p Place) (bool, error) {
+func (r historyReader) keeps(ctx context.Context, p Position) (bool, error) {
 	if p.Seq == 0 {
 		return false, nil
 	}
-	kept, err := r.keptAfter(ctx, Place{Epoch: p.Epoch, Seq: p.Seq - 1})
+	kept, err := r.keptAfter(ctx, Position{Epoch: p.Epoch, Seq: p.Seq - 1})
 	return kept == p, err
 }
 

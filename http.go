@@ -235,7 +235,7 @@ func after(first, last func()) func() {
 // of the socket's channels is one that is not known any more.
 func (s *Service) requestedChannels(ctx context.Context, query url.Values, u User) (channels []string, resume resumption, err error) {
 	for _, channel := range query["channel"] {
-		if channel == "" || channel == OwnChannel(u.Name) || slices.Contains(channels, channel) {
+		if channel == "" || channel == UserChannel(u.Name) || slices.Contains(channels, channel) {
 			continue
 		}
 		if len(channels) == s.cfg.channelsPerSocket {
@@ -247,11 +247,11 @@ func (s *Service) requestedChannels(ctx context.Context, query url.Values, u Use
 		channels = append(channels, strings.Clone(channel)) // it would keep the whole request
 	}
 	if len(query["since"]) > 0 {
-		resume.from = make(map[string]Place)
+		resume.from = make(map[string]Position)
 	}
 	for _, id := range query["since"] {
 		channel, place, err := ParseID(id)
-		if err != nil || channel != "" && channel != OwnChannel(u.Name) && !slices.Contains(channels, channel) {
+		if err != nil || channel != "" && channel != UserChannel(u.Name) && !slices.Contains(channels, channel) {
 			resume.unknown = true
 			continue
 		}

@@ -217,10 +217,10 @@ type refusing struct {
 	fails func()
 }
 
-func (r *refusing) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (r *refusing) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	if r.fails != nil {
 		r.fails()
-		return chat.Place{}, errors.New("down")
+		return chat.Position{}, errors.New("down")
 	}
 	return r.faulty.Join(ctx, s, channel)
 }

@@ -54,43 +54,43 @@ type User struct {
 // Admin reports whether u may do what the protocol keeps for admins.
 func (u User) Admin() bool { return u.Role == RoleAdmin }
 
-// Place is where a message stands in its channel. Within an epoch the places of
+// Position is where a message stands in its channel. Within an epoch the places of
 // a channel count 1, 2, 3… without holes; a history that lost its memory starts
-// a new epoch, so that an old place is never taken for a new one. The zero Place
+// a new epoch, so that an old place is never taken for a new one. The zero Position
 // stands before everything.
-type Place struct {
+type Position struct {
 	Epoch string // at most 32 of A-Z a-z 0-9
 	Seq   uint64 // 0: before the first message of the epoch
 }
 
 // Message is one notification, as it was stored and as every socket sees it.
 type Message struct {
-	Place   Place     // given by the history
-	Channel string    // "" is everyone's channel, "@ana" is ana's own
-	Sender  string    // who published it
-	Content string    // UTF-8 without NUL
-	Time    time.Time // UTC, whole milliseconds
+	Position Position  // given by the history
+	Channel  string    // "" is everyone's channel, "@ana" is ana's own
+	Sender   string    // who published it
+	Content  string    // UTF-8 without NUL
+	Time     time.Time // UTC, whole milliseconds
 }
 
 // ID is the message's name on the wire: its channel and its place there, opaque
 // to clients. [ParseID] reads it back.
-func (m Message) ID() string { return FormatID(m.Channel, m.Place) }
+func (m Message) ID() string { return FormatID(m.Channel, m.Position) }
 
 // FormatID names a place in a channel as clients see it.
-func FormatID(channel string, p Place) string {
+func FormatID(channel string, p Position) string {
 	return wire.FormatID(channel, p.Epoch, p.Seq)
 }
 
 // ParseID reads what [FormatID] wrote. The error wraps [ErrInvalid].
-func ParseID(id string) (channel string, p Place, err error) {
+func ParseID(id string) (channel string, p Position, err error) {
 	channel, epoch, seq, err := wire.ParseID(id)
 	if err != nil {
-		return "", Place{}, wrapf(ErrInvalid, "message id %q: %v", shorten(id), err)
+		return "", Position{}, wrapf(ErrInvalid, "message id %q: %v", shorten(id), err)
 	}
 	if channel != "" && !ValidChannel(channel) {
-		return "", Place{}, wrapf(ErrInvalid, "message id %q names no valid channel", shorten(id))
+		return "", Position{}, wrapf(ErrInvalid, "message id %q names no valid channel", shorten(id))
 	}
-	return channel, Place{Epoch: epoch, Seq: seq}, nil
+	return channel, Position{Epoch: epoch, Seq: seq}, nil
 }
 
 // ValidUsername reports whether name can be a user's: 1 to 128 bytes of
@@ -148,9 +148,9 @@ func ValidChannel(name string) bool {
 	return true
 }
 
-// OwnChannel is the channel that only the user of that name reads. It is joined
+// UserChannel is the channel that only the user of that name reads. It is joined
 // for them when they connect.
-func OwnChannel(username string) string { return "@" + username }
+func UserChannel(username string) string { return "@" + username }
 
 // EventType is what an [Event] tells of.
 type EventType string

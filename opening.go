@@ -137,7 +137,7 @@ func (a *answered) Write(p []byte) (int, error) { return a.body.Write(p) }
 // historyRead is one reading of the history.
 type historyRead struct {
 	channel string
-	after   Place
+	after   Position
 	limit   Limit
 }
 
@@ -166,7 +166,7 @@ func newSharedReads(h History) *sharedReads {
 
 // after is the history's After. The messages are shared: the caller changes none. cost is
 // what the reading counts as, in bytes: 0 when it counts for another who shares it.
-func (r *sharedReads) after(ctx context.Context, channel string, p Place, limit Limit) (msgs []Message, cost int, err error) {
+func (r *sharedReads) after(ctx context.Context, channel string, p Position, limit Limit) (msgs []Message, cost int, err error) {
 	if r.shared == nil || strings.HasPrefix(channel, "@") { // a user has few sockets
 		msgs, err = r.history.After(ctx, channel, p, limit)
 		return msgs, max(contentBytes(msgs), readCost), err

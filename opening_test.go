@@ -219,7 +219,7 @@ type countingHistory struct {
 	reads map[string]int // by channel
 }
 
-func (h *countingHistory) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *countingHistory) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	h.mu.Lock()
 	h.reads[channel]++
 	h.mu.Unlock()

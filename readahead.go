@@ -22,7 +22,7 @@ type readAhead map[resumePoint]*firstPage
 // resumePoint is where a channel's first page begins.
 type resumePoint struct {
 	channel string
-	after   Place
+	after   Position
 }
 
 // firstPage is an answer of the history.
@@ -34,7 +34,7 @@ type firstPage struct {
 }
 
 // readAhead reads a page of each channel that the socket resumes.
-func (c *socket) readAhead(ctx context.Context, from map[string]Place) readAhead {
+func (c *socket) readAhead(ctx context.Context, from map[string]Position) readAhead {
 	if len(from) < 2 || c.service.reads.shared == nil || c.service.cfg.noHistory {
 		return nil // there is nothing to gain
 	}

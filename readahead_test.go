@@ -26,7 +26,7 @@ func newReadingHistory() *readingHistory {
 	return &readingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{})}
 }
 
-func (h *readingHistory) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *readingHistory) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	if h.read != nil {
 		h.read(channel)
 	}
@@ -56,7 +56,7 @@ func TestASocketThatRecoversNothingKeepsNothing(t *testing.T) {
 	for i := range 8 {
 		channel := fmt.Sprint("c", i)
 		s.publish(channel, strings.Repeat("x", 1000), "2")
-		query = append(query, "channel", channel, "since", chat.FormatID(channel, chat.Place{Epoch: "anepochof0ld", Seq: 1}))
+		query = append(query, "channel", channel, "since", chat.FormatID(channel, chat.Position{Epoch: "anepochof0ld", Seq: 1}))
 	}
 	c := s.dial("ana", query...)
 	if c.welcome.Recovered == nil || *c.welcome.Recovered {

@@ -31,7 +31,7 @@ type Registry interface {
 	// is a member if it was one before. "" is everyone's channel, which the service
 	// joins each socket to. A socket whose user's role has changed joins its
 	// channels again.
-	Join(ctx context.Context, s Socket, channel string) (Place, error)
+	Join(ctx context.Context, s Socket, channel string) (Position, error)
 
 	// Leave undoes Join. What is broadcast after it returns is not delivered.
 	Leave(ctx context.Context, s Socket, channel string) error

@@ -55,7 +55,7 @@ type memoryUser struct {
 
 	// own is where the user's own channel goes on, once it is known. It becomes a
 	// room when something is sent there: most users never get anything.
-	own   Place
+	own   Position
 	known bool
 }
 
@@ -138,7 +138,7 @@ func (r *MemoryRegistry) Disconnect(_ context.Context, s Socket) error {
 	m.rooms = nil
 	u := s.User()
 	m.user.members = slices.DeleteFunc(m.user.members, func(o *member) bool { return o == m })
-	r.leaveOwn(m, OwnChannel(u.Name))
+	r.leaveOwn(m, UserChannel(u.Name))
 	if len(m.user.members) == 0 {
 		delete(r.users, u.Name)
 		r.watch(PresenceChange{User: u, Size: len(r.users), JoinSize: m.user.joinSize})
@@ -147,13 +147,13 @@ func (r *MemoryRegistry) Disconnect(_ context.Context, s Socket) error {
 }
 
 // Join implements [Registry].
-func (r *MemoryRegistry) Join(ctx context.Context, s Socket, channel string) (Place, error) {
+func (r *MemoryRegistry) Join(ctx context.Context, s Socket, channel string) (Position, error) {
 	for {
 		m, room, fresh, err := r.enter(s, channel)
 		if err != nil {
-			return Place{}, err
+			return Position{}, err
 		}
-		var start Place
+		var start Position
 		var open bool
 		if room != nil {
 			start, open, err = r.joinRoom(ctx, m, room, fresh)
@@ -164,7 +164,7 @@ func (r *MemoryRegistry) Join(ctx context.Context, s Socket, channel string) (Pl
 			if fresh {
 				_ = r.Leave(ctx, s, channel)
 			}
-			return Place{}, err
+			return Position{}, err
 		}
 		if open {
 			return start, nil
@@ -200,16 +200,16 @@ func (r *MemoryRegistry) enter(s Socket, channel string) (m *member, room *memor
 
 // joinRoom has what follows the returned place delivered to m. It reports false
 // when the room is closed.
-func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRoom, fresh bool) (start Place, open bool, err error) {
+func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRoom, fresh bool) (start Position, open bool, err error) {
 	if !room.line.Begun() {
 		last, err := r.history.Last(ctx, room.channel)
 		if err != nil {
-			return Place{}, false, err
+			return Position{}, false, err
 		}
-		room.line.Begin(sequence.Place(last))
+		room.line.Begin(sequence.Position(last))
 	}
-	open = room.line.At(func(last sequence.Place) {
-		start = Place(last)
+	open = room.line.At(func(last sequence.Position) {
+		start = Position(last)
 		m.fan.Join(room.channel)
 	})
 	switch {
@@ -227,14 +227,14 @@ func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRo
 
 // joinOwn finds where m's user's own channel goes on. It reports false when that
 // is a room by now, or m has left.
-func (r *MemoryRegistry) joinOwn(ctx context.Context, m *member, channel string) (start Place, open bool, err error) {
+func (r *MemoryRegistry) joinOwn(ctx context.Context, m *member, channel string) (start Position, open bool, err error) {
 	read := false
 	for {
 		r.mu.Lock()
 		switch {
 		case r.rooms[channel] != nil || m.own == outside:
 			r.mu.Unlock()
-			return Place{}, false, nil
+			return Position{}, false, nil
 		case read && !m.user.known:
 			m.user.own, m.user.known = start, true
 		}
@@ -249,7 +249,7 @@ func (r *MemoryRegistry) joinOwn(ctx context.Context, m *member, channel string)
 		// the reading of the place and the use of it.
 		last, err := r.history.Last(ctx, channel)
 		if err != nil {
-			return Place{}, false, err
+			return Position{}, false, err
 		}
 		start, read = last, true
 	}
@@ -295,7 +295,7 @@ func (r *MemoryRegistry) Broadcast(ctx context.Context, m Message) error {
 			f = messageFrame(m)
 			f.Offered = offered
 		}
-		if room.line.Offer(sequence.Place(m.Place), f) {
+		if room.line.Offer(sequence.Position(m.Position), f) {
 			return nil
 		}
 	}
@@ -305,7 +305,7 @@ func (r *MemoryRegistry) Broadcast(ctx context.Context, m Message) error {
 // here miss up to there is read from it and delivered. They are closed with
 // [CloseTooSlow] when that is gone, or when last is of another epoch, so that they
 // resume. A registry that may have missed messages calls it; it returns at once.
-func (r *MemoryRegistry) CatchUp(channel string, last Place) {
+func (r *MemoryRegistry) CatchUp(channel string, last Position) {
 	r.mu.Lock()
 	room := r.rooms[channel]
 	if u := r.owner(channel); room == nil && u != nil && u.known && u.own != last {
@@ -313,7 +313,7 @@ func (r *MemoryRegistry) CatchUp(channel string, last Place) {
 	}
 	r.mu.Unlock()
 	if room != nil {
-		room.line.Expect(sequence.Place(last))
+		room.line.Expect(sequence.Position(last))
 	}
 }
 

@@ -33,7 +33,7 @@ func (r *receiver) Since() time.Time { return time.Now() }
 func (r *receiver) Deliver(e chat.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.got = append(r.got, e.Message.Place.Seq)
+	r.got = append(r.got, e.Message.Position.Seq)
 }
 
 func (r *receiver) Close(code chat.CloseCode, _ string) {
@@ -60,7 +60,7 @@ type pausedHistory struct {
 	goOn  chan struct{}
 }
 
-func (h *pausedHistory) Last(ctx context.Context, channel string) (chat.Place, error) {
+func (h *pausedHistory) Last(ctx context.Context, channel string) (chat.Position, error) {
 	p, err := h.MemoryHistory.Last(ctx, channel)
 	h.asked <- struct{}{}
 	<-h.goOn

@@ -38,9 +38,9 @@ func (r *MemoryRegistry) open(channel string) *memoryRoom {
 	}
 	if u := r.owner(channel); u != nil {
 		if u.known {
-			room.line.Begin(sequence.Place(u.own))
+			room.line.Begin(sequence.Position(u.own))
 		}
-		u.own, u.known = Place{}, false
+		u.own, u.known = Position{}, false
 		for _, m := range u.members {
 			if m.own == joined { // whoever is joining comes by itself
 				m.own = outside
@@ -107,7 +107,7 @@ func (r *MemoryRegistry) leaveOwn(m *member, channel string) {
 	if m.user.listens() {
 		return
 	}
-	m.user.own, m.user.known = Place{}, false
+	m.user.own, m.user.known = Position{}, false
 	if room := r.rooms[channel]; room != nil {
 		r.closeEmpty(room) // it was opened for m
 	}
@@ -142,14 +142,14 @@ const (
 	fillBytes = 256 << 10
 )
 
-func (h channelHistory) After(ctx context.Context, p sequence.Place) ([]sequence.Item[fanout.Frame], error) {
-	msgs, err := h.registry.history.After(ctx, h.channel, Place(p), Limit{fillCount, fillBytes})
+func (h channelHistory) After(ctx context.Context, p sequence.Position) ([]sequence.Item[fanout.Frame], error) {
+	msgs, err := h.registry.history.After(ctx, h.channel, Position(p), Limit{fillCount, fillBytes})
 	if errors.Is(err, ErrGone) {
 		return nil, errors.Join(err, sequence.ErrGone)
 	}
 	items := make([]sequence.Item[fanout.Frame], len(msgs))
 	for i, m := range msgs {
-		items[i] = sequence.Item[fanout.Frame]{Place: sequence.Place(m.Place), Value: messageFrame(m)}
+		items[i] = sequence.Item[fanout.Frame]{Position: sequence.Position(m.Position), Value: messageFrame(m)}
 	}
 	return items, err
 }

@@ -113,7 +113,7 @@ func TestResumeFromWhatIsNotKeptIsNotRecovered(t *testing.T) {
 	}
 }
 
-func placeOf(t *testing.T, id string, seq uint64) chat.Place {
+func placeOf(t *testing.T, id string, seq uint64) chat.Position {
 	t.Helper()
 	_, p, err := chat.ParseID(id)
 	if err != nil {
@@ -339,11 +339,11 @@ func (h *renewable) Append(ctx context.Context, m chat.Message) (chat.Message, e
 	return h.now.Load().Append(ctx, m)
 }
 
-func (h *renewable) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *renewable) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	return h.now.Load().After(ctx, channel, p, limit)
 }
 
-func (h *renewable) Last(ctx context.Context, channel string) (chat.Place, error) {
+func (h *renewable) Last(ctx context.Context, channel string) (chat.Position, error) {
 	return h.now.Load().Last(ctx, channel)
 }
 

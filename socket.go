@@ -63,7 +63,7 @@ type socket struct {
 	turnAway  func(error) bool // answers the handshake with an error; nil: it is answered
 
 	// Owned by who starts the socket, then by the goroutine that reads.
-	own           Place          // see subscription.from, of the user's own channel
+	own           Position       // see subscription.from, of the user's own channel
 	subscriptions []subscription // beside everyone's channel and its own
 	ahead         readAhead      // what was read of all of these before it is sent
 	strikes       strikes
@@ -75,7 +75,7 @@ type subscription struct {
 	channel string
 	// from is where the socket's stream of the channel begins: all that follows
 	// was sent on it, or a client said that it has it.
-	from Place
+	from Position
 }
 
 func newSocket(s *Service, conn *wsconn.Conn, who Identity, of *account.Account) *socket {
@@ -130,8 +130,8 @@ func (c *socket) Kill() { c.conn.Out().Kill() }
 
 // resumption is where a client that returns wants to go on.
 type resumption struct {
-	from    map[string]Place // by channel
-	unknown bool             // some id named no place
+	from    map[string]Position // by channel
+	unknown bool                // some id named no place
 }
 
 // start makes the socket known, says welcome and serves it from then on. It
@@ -168,7 +168,7 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 		defer time.AfterFunc(slowAfter, func() { slow.Store(true); theirs() }).Stop()
 		defer c.recover()
 		defer c.dropAhead()
-		c.catchUpAll(missed, resume, func(ctx context.Context, channel string, p Place, limit Limit) ([]Message, error) {
+		c.catchUpAll(missed, resume, func(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error) {
 			if !slow.Load() {
 				return c.after(ctx, channel, p, limit)
 			}
@@ -330,7 +330,7 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 // the registry delivers. Another epoch has begun, which the registry has not noticed
 // yet: it closes the socket when it does. Until then it must not seem as if nothing
 // was missed.
-func (c *socket) renewed(ctx context.Context, channel string, start Place) (Place, error) {
+func (c *socket) renewed(ctx context.Context, channel string, start Position) (Position, error) {
 	last, err := c.service.cfg.history.Last(ctx, channel)
 	c.service.counts.failed(portHistory, err)
 	if err != nil || last.Epoch == start.Epoch {
@@ -342,7 +342,7 @@ func (c *socket) renewed(ctx context.Context, channel string, start Place) (Plac
 // joined is all channels that the socket is in.
 func (c *socket) joined() []string {
 	channels := make([]string, 0, 2+len(c.subscriptions))
-	channels = append(channels, "", OwnChannel(c.User().Name))
+	channels = append(channels, "", UserChannel(c.User().Name))
 	for _, s := range c.subscriptions {
 		channels = append(channels, s.channel)
 	}
@@ -351,8 +351,8 @@ func (c *socket) joined() []string {
 
 // from is where the socket's stream of a channel begins, nil when it is not in the
 // channel. It is valid until subscriptions changes.
-func (c *socket) from(channel string) *Place {
-	if channel == OwnChannel(c.User().Name) {
+func (c *socket) from(channel string) *Position {
+	if channel == UserChannel(c.User().Name) {
 		return &c.own
 	}
 	for i := range c.subscriptions {
@@ -365,26 +365,26 @@ func (c *socket) from(channel string) *Place {
 
 // begins notes where the stream of a channel that the socket is in begins; of
 // everyone's channel nobody asks.
-func (c *socket) begins(channel string, p Place) {
+func (c *socket) begins(channel string, p Position) {
 	if from := c.from(channel); from != nil {
 		*from = kept(p)
 	}
 }
 
 // subscribe adds a channel and returns its from.
-func (c *socket) subscribe(channel string) *Place {
+func (c *socket) subscribe(channel string) *Position {
 	c.subscriptions = append(c.subscriptions, subscription{channel: channel})
 	return &c.subscriptions[len(c.subscriptions)-1].from
 }
 
 // kept is p for as long as a socket lives: its epoch may be a part of a whole request.
-func kept(p Place) Place {
+func kept(p Position) Position {
 	p.Epoch = strings.Clone(p.Epoch)
 	return p
 }
 
 // join makes the socket a member and returns the place that it starts from.
-func (c *socket) join(ctx context.Context, channel string) (Place, error) {
+func (c *socket) join(ctx context.Context, channel string) (Position, error) {
 	start, err := c.service.cfg.registry.Join(ctx, c, channel)
 	c.service.counts.failed(portRegistry, err)
 	return start, err

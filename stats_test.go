@@ -154,7 +154,7 @@ type (
 
 func (r registryOf) Connected(context.Context, string) ([]chat.Presence, error) { return nil, r.err }
 
-func (h historyOf) After(context.Context, string, chat.Place, chat.Limit) ([]chat.Message, error) {
+func (h historyOf) After(context.Context, string, chat.Position, chat.Limit) ([]chat.Message, error) {
 	return nil, h.err
 }
 
@@ -189,7 +189,7 @@ func TestStatsCountWhatPortsFailedAt(t *testing.T) {
 
 func TestThatNothingIsKeptIsNoError(t *testing.T) {
 	s := serve(t, chat.WithHistory(historyOf{chat.NewMemoryHistory(chat.MemoryLimits{}), chat.ErrGone}))
-	s.dial("ana", "since", chat.FormatID("", chat.Place{Epoch: "other", Seq: 1}))
+	s.dial("ana", "since", chat.FormatID("", chat.Position{Epoch: "other", Seq: 1}))
 	if diff := cmp.Diff(noPortErrors, s.Stats().PortErrors); diff != "" {
 		t.Errorf("PortErrors (-want +got):\n%s", diff)
 	}

@@ -219,7 +219,7 @@ func (n *naive) ReadHistory(h chat.History) error {
 func (*naive) Connect(context.Context, chat.Socket) (int, error) { return 1, nil }
 func (*naive) Disconnect(context.Context, chat.Socket) error     { return nil }
 
-func (n *naive) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (n *naive) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.members[channel] = append(n.members[channel], s)
@@ -267,7 +267,7 @@ func (r *joinsAll) Connect(ctx context.Context, s chat.Socket) (int, error) {
 // joinsBefore says one place too few.
 type joinsBefore struct{ *memory }
 
-func (r *joinsBefore) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (r *joinsBefore) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	p, err := r.memory.Join(ctx, s, channel)
 	p.Seq -= min(p.Seq, 1)
 	return p, err
@@ -276,7 +276,7 @@ func (r *joinsBefore) Join(ctx context.Context, s chat.Socket, channel string) (
 // saysMore tells a member of a place that is yet to come.
 type saysMore struct{ *memory }
 
-func (r *saysMore) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (r *saysMore) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	p, err := r.memory.Join(ctx, s, channel)
 	if p.Seq > 0 {
 		p.Seq++
@@ -295,9 +295,9 @@ func (r *saysLast) ReadHistory(h chat.History) error {
 	return r.memory.ReadHistory(h)
 }
 
-func (r *saysLast) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (r *saysLast) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	if _, err := r.memory.Join(ctx, s, channel); err != nil {
-		return chat.Place{}, err
+		return chat.Position{}, err
 	}
 	return r.history.Last(ctx, channel)
 }
@@ -313,7 +313,7 @@ func (r *readsThenJoins) ReadHistory(h chat.History) error {
 	return r.memory.ReadHistory(h)
 }
 
-func (r *readsThenJoins) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (r *readsThenJoins) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	p, err := r.history.Last(ctx, channel)
 	if err != nil {
 		return p, err
@@ -324,14 +324,14 @@ func (r *readsThenJoins) Join(ctx context.Context, s chat.Socket, channel string
 
 type ignoresContext struct{ *memory }
 
-func (r *ignoresContext) Join(_ context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (r *ignoresContext) Join(_ context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	return r.memory.Join(context.Background(), s, channel)
 }
 
 type noOwn struct{ *memory }
 
 func (r *noOwn) Broadcast(ctx context.Context, m chat.Message) error {
-	if who, err := r.Connected(ctx, ""); err == nil && strings.HasPrefix(m.Channel, "@") && m.Place.Seq == 1 && len(who) > 0 {
+	if who, err := r.Connected(ctx, ""); err == nil && strings.HasPrefix(m.Channel, "@") && m.Position.Seq == 1 && len(who) > 0 {
 		return nil
 	}
 	return r.memory.Broadcast(ctx, m)
@@ -459,7 +459,7 @@ func (r *flushesNothing) Flush(context.Context) error { return nil }
 type loses struct{ *memory }
 
 func (r *loses) Broadcast(ctx context.Context, m chat.Message) error {
-	if m.Channel == "" && m.Place.Seq >= 100 {
+	if m.Channel == "" && m.Position.Seq >= 100 {
 		return nil
 	}
 	return r.memory.Broadcast(ctx, m)
@@ -470,8 +470,8 @@ type placeTwice struct{ chat.History }
 
 func (h *placeTwice) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
 	m, err := h.History.Append(ctx, m)
-	if m.Place.Seq == 4 {
-		m.Place.Seq--
+	if m.Position.Seq == 4 {
+		m.Position.Seq--
 	}
 	return m, err
 }
@@ -482,9 +482,9 @@ type hides struct {
 	seq uint64
 }
 
-func (h *hides) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *hides) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
-	return slices.DeleteFunc(msgs, func(m chat.Message) bool { return m.Place.Seq == h.seq }), err
+	return slices.DeleteFunc(msgs, func(m chat.Message) bool { return m.Position.Seq == h.seq }), err
 }
 
 // storesTwice tries again what it cannot know to have failed.
@@ -500,7 +500,7 @@ func (h *storesTwice) Append(ctx context.Context, m chat.Message) (chat.Message,
 
 type oneMore struct{ chat.History }
 
-func (h *oneMore) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *oneMore) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	limit.Count++
 	return h.History.After(ctx, channel, p, limit)
 }
@@ -508,14 +508,14 @@ func (h *oneMore) After(ctx context.Context, channel string, p chat.Place, limit
 // anyBytes knows no bound of bytes.
 type anyBytes struct{ chat.History }
 
-func (h *anyBytes) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *anyBytes) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	return h.History.After(ctx, channel, p, chat.Limit{Count: limit.Count})
 }
 
 // neverOver leaves out the message that reaches the bound of bytes, also the first.
 type neverOver struct{ chat.History }
 
-func (h *neverOver) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *neverOver) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	bytes := 0
 	for i, m := range msgs {
@@ -529,10 +529,10 @@ func (h *neverOver) After(ctx context.Context, channel string, p chat.Place, lim
 // neverGone answers with what it has when it does not have what was asked.
 type neverGone struct{ chat.History }
 
-func (h *neverGone) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *neverGone) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if errors.Is(err, chat.ErrGone) {
-		return h.History.After(ctx, channel, chat.Place{}, limit)
+		return h.History.After(ctx, channel, chat.Position{}, limit)
 	}
 	return msgs, err
 }
@@ -540,7 +540,7 @@ func (h *neverGone) After(ctx context.Context, channel string, p chat.Place, lim
 // goneWithNothing does not say what is behind a hole.
 type goneWithNothing struct{ chat.History }
 
-func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if err != nil {
 		return nil, err
@@ -551,10 +551,10 @@ func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Plac
 // beginsAgain goes on with the oldest where it should with what is behind a hole.
 type beginsAgain struct{ chat.History }
 
-func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if errors.Is(err, chat.ErrGone) {
-		msgs, _ = h.History.After(ctx, channel, chat.Place{}, limit)
+		msgs, _ = h.History.After(ctx, channel, chat.Position{}, limit)
 	}
 	return msgs, err
 }
@@ -562,7 +562,7 @@ func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Place, l
 // skips goes on behind a hole as if there were none.
 type skips struct{ chat.History }
 
-func (h *skips) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *skips) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	if len(msgs) > 0 {
 		err = nil
@@ -576,14 +576,14 @@ type trustsTimes struct {
 	age time.Duration
 }
 
-func (h *trustsTimes) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *trustsTimes) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	msgs, err := h.History.After(ctx, channel, p, limit)
 	return slices.DeleteFunc(msgs, func(m chat.Message) bool { return time.Since(m.Time) > h.age }), err
 }
 
 type noEpoch struct{ chat.History }
 
-func (h *noEpoch) Last(ctx context.Context, channel string) (chat.Place, error) {
+func (h *noEpoch) Last(ctx context.Context, channel string) (chat.Position, error) {
 	p, err := h.History.Last(ctx, channel)
 	if p.Seq == 0 {
 		p.Epoch = ""

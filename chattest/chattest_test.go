@@ -105,7 +105,7 @@ func (n *clusterNode) Disconnect(ctx context.Context, s chat.Socket) error {
 	return errors.Join(n.MemoryRegistry.Disconnect(ctx, s), n.cluster.presence.Disconnect(ctx, silent{s}))
 }
 
-func (n *clusterNode) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (n *clusterNode) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	p, err := n.MemoryRegistry.Join(ctx, s, channel)
 	if err == nil && channel != "" && !strings.HasPrefix(channel, "@") {
 		_, err = n.cluster.presence.Join(ctx, silent{s}, channel)

@@ -92,11 +92,11 @@ type delivery struct {
 
 	received, answered, connections, slow atomic.Int64
 
-	mu     sync.Mutex            // guards what follows
-	count  int                   // messages published by publishers
-	acked  map[string]string     // contents by id, of messages that were acknowledged
-	newest map[string]chat.Place // by channel, of these
-	got    map[string]string     // contents by id, of messages that any socket got
+	mu     sync.Mutex               // guards what follows
+	count  int                      // messages published by publishers
+	acked  map[string]string        // contents by id, of messages that were acknowledged
+	newest map[string]chat.Position // by channel, of these
+	got    map[string]string        // contents by id, of messages that any socket got
 }
 
 // deliveryHost is a service on a node.
@@ -114,7 +114,7 @@ func newDelivery(t *testing.T, seed uint64, nodes []Node) *delivery {
 	t.Helper()
 	d := &delivery{
 		T: t, seed: seed, half: make(chan struct{}),
-		acked: make(map[string]string), newest: make(map[string]chat.Place), got: make(map[string]string),
+		acked: make(map[string]string), newest: make(map[string]chat.Position), got: make(map[string]string),
 	}
 	for _, node := range nodes {
 		service, err := chat.New(anyToken{},
@@ -174,7 +174,7 @@ func channelFor(rng *rand.Rand) string {
 	case n < 2:
 		return ""
 	case n < 4:
-		return chat.OwnChannel(fmt.Sprint("user", rng.IntN(deliveryClients)))
+		return chat.UserChannel(fmt.Sprint("user", rng.IntN(deliveryClients)))
 	default:
 		return deliveryChannels[n%len(deliveryChannels)]
 	}
@@ -196,23 +196,23 @@ func (d *delivery) publish(rng *rand.Rand) {
 	}
 }
 
-func (d *delivery) broadcast(h *deliveryHost, channel, content string) chat.Place {
+func (d *delivery) broadcast(h *deliveryHost, channel, content string) chat.Position {
 	m, err := h.service.Broadcast(d.Context(), chat.Message{Channel: channel, Sender: "eva", Content: content})
 	if err != nil {
 		d.Errorf("Broadcast: %v", err)
-		return chat.Place{}
+		return chat.Position{}
 	}
-	d.ack(m.ID(), channel, m.Place, content)
+	d.ack(m.ID(), channel, m.Position, content)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.count++; d.count == deliveryPublishers*deliveryMessages/2 {
 		close(d.half)
 	}
-	return m.Place
+	return m.Position
 }
 
 // ack notes that a message was acknowledged.
-func (d *delivery) ack(id, channel string, p chat.Place, content string) {
+func (d *delivery) ack(id, channel string, p chat.Position, content string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if old, twice := d.acked[id]; twice {
@@ -277,10 +277,10 @@ func (d *delivery) settle(clients []*deliveryClient) {
 // shutdownAll ends the services under traffic. Each socket gets first what was
 // acknowledged before on its node.
 func (d *delivery) shutdownAll(clients []*deliveryClient) {
-	before := make(map[*deliveryHost]map[string]chat.Place)
+	before := make(map[*deliveryHost]map[string]chat.Position)
 	channels := append([]string{""}, deliveryChannels...)
 	for _, h := range d.hosts {
-		before[h] = make(map[string]chat.Place)
+		before[h] = make(map[string]chat.Position)
 		for _, channel := range channels {
 			for range 3 {
 				before[h][channel] = d.broadcast(h, channel, "before the end")
@@ -319,7 +319,7 @@ func (d *delivery) compare() {
 	defer d.mu.Unlock()
 	kept := make(map[string]string)
 	for channel := range d.newest {
-		for p := (chat.Place{}); ; {
+		for p := (chat.Position{}); ; {
 			page, err := d.hosts[0].node.History.After(context.Background(), channel, p, chat.Limit{Count: 500})
 			if err != nil && !errors.Is(err, chat.ErrGone) {
 				d.Errorf("After in %q: %v", channel, err)
@@ -330,7 +330,7 @@ func (d *delivery) compare() {
 			for _, m := range page {
 				kept[m.ID()] = m.Content
 			}
-			p = page[len(page)-1].Place
+			p = page[len(page)-1].Position
 		}
 	}
 	for what, list := range map[string]map[string]string{"acknowledged": d.acked, "received": d.got} {

@@ -23,14 +23,14 @@ type deliveryClient struct {
 	*delivery
 	name   string
 	rng    *rand.Rand
-	conn   *deliveryConn           // nil before the first
-	known  map[string][]chat.Place // by channel, where it was, in that order
-	wanted []string                // channels to be in on the next connection
+	conn   *deliveryConn              // nil before the first
+	known  map[string][]chat.Position // by channel, where it was, in that order
+	wanted []string                   // channels to be in on the next connection
 	refs   int
 }
 
 func newDeliveryClient(d *delivery, name string, rng *rand.Rand) *deliveryClient {
-	return &deliveryClient{delivery: d, name: name, rng: rng, known: make(map[string][]chat.Place)}
+	return &deliveryClient{delivery: d, name: name, rng: rng, known: make(map[string][]chat.Position)}
 }
 
 // act does one thing after the other. The last connection stays open.
@@ -67,7 +67,7 @@ func (c *deliveryClient) act() {
 // anyChannel is one to join, the user's own now and then.
 func (c *deliveryClient) anyChannel() string {
 	if c.rng.IntN(6) == 0 {
-		return chat.OwnChannel(c.name)
+		return chat.UserChannel(c.name)
 	}
 	return deliveryChannels[c.rng.IntN(len(deliveryChannels))]
 }
@@ -80,7 +80,7 @@ func (c *deliveryClient) anyID(channel string) *given {
 	if err != nil {
 		c.Errorf("Last of %q: %v", channel, err)
 	}
-	at := func(p chat.Place) *given { return &given{chat.FormatID(channel, p), p, true} }
+	at := func(p chat.Position) *given { return &given{chat.FormatID(channel, p), p, true} }
 	switch n := c.rng.IntN(20); {
 	case n < 6 && len(known) > 0:
 		return at(known[len(known)-1])
@@ -91,15 +91,15 @@ func (c *deliveryClient) anyID(channel string) *given {
 		return at(stored)
 	case n < 18:
 		// In its epoch, and no place that there will be.
-		far := chat.Place{Epoch: stored.Epoch, Seq: stored.Seq + 1<<40}
+		far := chat.Position{Epoch: stored.Epoch, Seq: stored.Seq + 1<<40}
 		return &given{id: chat.FormatID(channel, far), place: far}
 	}
-	none := []string{"garbage", chat.FormatID(channel, chat.Place{Epoch: "0therepoch", Seq: 7}), chat.FormatID("elsewhere", stored)}
+	none := []string{"garbage", chat.FormatID(channel, chat.Position{Epoch: "0therepoch", Seq: 7}), chat.FormatID("elsewhere", stored)}
 	return &given{id: none[c.rng.IntN(len(none))]}
 }
 
 // places is where the client was in a channel.
-func (c *deliveryClient) places(channel string) []chat.Place {
+func (c *deliveryClient) places(channel string) []chat.Position {
 	if c.conn != nil {
 		c.conn.mu.Lock()
 		defer c.conn.mu.Unlock()
@@ -136,7 +136,7 @@ func (c *deliveryClient) ask(a *asked) {
 
 // askWhetherCaughtUp sends a command that is answered behind what was missed.
 func (c *deliveryClient) askWhetherCaughtUp() {
-	c.ask(&asked{typ: wire.TypeJoin, channel: chat.OwnChannel(c.name)})
+	c.ask(&asked{typ: wire.TypeJoin, channel: chat.UserChannel(c.name)})
 }
 
 // connect opens a socket on some node that takes it, with some of the channels and
@@ -150,7 +150,7 @@ func (c *deliveryClient) connect() bool {
 	}
 	query["channel"] = channels
 	since := make(map[string]given)
-	for _, channel := range append([]string{"", chat.OwnChannel(c.name)}, channels...) {
+	for _, channel := range append([]string{"", chat.UserChannel(c.name)}, channels...) {
 		if c.rng.IntN(4) == 0 {
 			continue
 		}
@@ -198,7 +198,7 @@ func (c *deliveryClient) dial(h *deliveryHost, query url.Values) (*deliveryConn,
 	c.connections.Add(1)
 	return &deliveryConn{
 		of: c, host: h, client: client, done: make(chan struct{}),
-		model: deliveryModel{own: chat.OwnChannel(c.name)},
+		model: deliveryModel{own: chat.UserChannel(c.name)},
 	}, nil
 }
 
@@ -239,7 +239,7 @@ func (c *deliveryClient) ended() bool {
 }
 
 // missing says what the socket has not got of the channels that it is in.
-func (c *deliveryClient) missing(want map[string]chat.Place) string {
+func (c *deliveryClient) missing(want map[string]chat.Position) string {
 	k := c.conn
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -401,6 +401,6 @@ func (k *deliveryConn) take(text []byte) error {
 }
 
 // remember notes where the client is in a channel. Under mu.
-func (k *deliveryConn) remember(channel string, p chat.Place) {
+func (k *deliveryConn) remember(channel string, p chat.Position) {
 	k.of.known[channel] = append(k.of.known[channel], p)
 }

@@ -19,21 +19,21 @@ type deliveryModel struct {
 
 // stream is a channel as one socket sees it.
 type stream struct {
-	from chat.Place // all behind it came, or the client said that it has it
-	at   chat.Place // up to here
+	from chat.Position // all behind it came, or the client said that it has it
+	at   chat.Position // up to here
 }
 
 // asked is a command that waits for its answer.
 type asked struct {
 	typ, ref, channel, content string
 	since                      *given // of a join
-	replayed                   chat.Place
+	replayed                   chat.Position
 }
 
 // given is an id that a client resumes from.
 type given struct {
 	id    string
-	place chat.Place
+	place chat.Position
 	// real: there is such a place. Otherwise it is an id of nothing, of another
 	// channel, of another epoch, or of a message that is far off.
 	real bool
@@ -84,7 +84,7 @@ func (m *deliveryModel) welcome(w wire.Welcome, channels []string, since map[str
 }
 
 // message checks that a message is the next of its channel.
-func (m *deliveryModel) message(e wire.Message) (chat.Place, error) {
+func (m *deliveryModel) message(e wire.Message) (chat.Position, error) {
 	channel, p, err := chat.ParseID(e.ID)
 	if err != nil || channel != e.Channel {
 		return p, fmt.Errorf("message %s of %q (%v)", e.ID, e.Channel, err)
@@ -102,8 +102,8 @@ func (m *deliveryModel) message(e wire.Message) (chat.Place, error) {
 	return p, fmt.Errorf("message %s of a channel that the socket is not in", e.ID)
 }
 
-func next(at *chat.Place, p chat.Place, what string) error {
-	if want := (chat.Place{Epoch: at.Epoch, Seq: at.Seq + 1}); p != want {
+func next(at *chat.Position, p chat.Position, what string) error {
+	if want := (chat.Position{Epoch: at.Epoch, Seq: at.Seq + 1}); p != want {
 		return fmt.Errorf("message %v %s, want %v", p, what, want)
 	}
 	*at = p
@@ -150,7 +150,7 @@ func (m *deliveryModel) ack(e wire.Ack) (*asked, error) {
 }
 
 // joined begins the stream of a channel that the socket was not in.
-func (m *deliveryModel) joined(a *asked, start chat.Place, recovered bool) error {
+func (m *deliveryModel) joined(a *asked, start chat.Position, recovered bool) error {
 	s := &stream{start, start}
 	m.in[a.channel] = s
 	if a.since == nil {
@@ -171,7 +171,7 @@ func (m *deliveryModel) joined(a *asked, start chat.Place, recovered bool) error
 
 // joinedAgain checks the answer to a join of a channel that the socket is in: it
 // stands between the message at its place and the next.
-func (s *stream) joinedAgain(a *asked, start chat.Place, recovered bool) error {
+func (s *stream) joinedAgain(a *asked, start chat.Position, recovered bool) error {
 	if a.since == nil {
 		if start != s.at {
 			return fmt.Errorf("joined %q again from %v, at %v", a.channel, start, s.at)

@@ -68,7 +68,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 		})
 	}
 	reading.Go(func() { // reads on, and begins again when it falls behind
-		var at chat.Place
+		var at chat.Position
 		for n := 0; ; n++ {
 			if _, open := <-progress; !open {
 				return
@@ -76,9 +76,9 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 			msgs, err := a.at(n).After(context.Background(), "c", at, chat.Limit{Count: 50})
 			switch {
 			case errors.Is(err, chat.ErrGone):
-				a.wantFollow(chat.Place{}, msgs)
-				if len(msgs) > 0 && msgs[0].Place.Seq <= at.Seq+1 {
-					t.Errorf("what is kept behind %v begins with %v", at, msgs[0].Place)
+				a.wantFollow(chat.Position{}, msgs)
+				if len(msgs) > 0 && msgs[0].Position.Seq <= at.Seq+1 {
+					t.Errorf("what is kept behind %v begins with %v", at, msgs[0].Position)
 				}
 			case err != nil:
 				t.Error(err)
@@ -86,7 +86,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 				a.wantFollow(at, msgs)
 			}
 			if len(msgs) > 0 {
-				at = msgs[len(msgs)-1].Place
+				at = msgs[len(msgs)-1].Position
 			}
 		}
 	})
@@ -106,9 +106,9 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 	})
 	// More may go while it is looked at: then what was found says nothing.
 	eventually(t, func() string {
-		kept := a.after(0, "c", chat.Place{}, written)
+		kept := a.after(0, "c", chat.Position{}, written)
 		found := a.lookAtKept(kept, count, last)
-		if again := a.after(0, "c", chat.Place{}, 1); len(kept) > 0 && len(again) > 0 && again[0].Place != kept[0].Place {
+		if again := a.after(0, "c", chat.Position{}, 1); len(kept) > 0 && len(again) > 0 && again[0].Position != kept[0].Position {
 			return "messages are still being forgotten"
 		}
 		for _, f := range found {
@@ -119,31 +119,31 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 	if got, err := a.at(0).Last(t.Context(), "c"); err != nil || got != last {
 		t.Errorf("Last = %v, %v, want %v", got, err, last)
 	}
-	if got := a.after(0, "other", chat.Place{}, 10); len(got) != 1 {
+	if got := a.after(0, "other", chat.Position{}, 10); len(got) != 1 {
 		t.Errorf("%d messages of another channel are kept, want its one", len(got))
 	}
 }
 
 // lookAtKept says what is wrong with what is kept where the newest count are to be,
 // and in reading it.
-func (a archive) lookAtKept(kept []chat.Message, count int, last chat.Place) (found []string) {
+func (a archive) lookAtKept(kept []chat.Message, count int, last chat.Position) (found []string) {
 	a.Helper()
-	a.wantFollow(chat.Place{}, kept)
-	if len(kept) < count || kept[len(kept)-1].Place != last {
+	a.wantFollow(chat.Position{}, kept)
+	if len(kept) < count || kept[len(kept)-1].Position != last {
 		return []string{fmt.Sprintf("%d messages are kept, want at least %d and %v to be the last", len(kept), count, last)}
 	}
-	oldest := kept[0].Place
+	oldest := kept[0].Position
 	for _, tt := range []struct {
 		name string
-		p    chat.Place
+		p    chat.Position
 		gone bool
 	}{
-		{"the beginning", chat.Place{Epoch: oldest.Epoch}, true},
-		{"what is gone", chat.Place{Epoch: oldest.Epoch, Seq: oldest.Seq - 2}, true},
-		{"the one before the oldest", chat.Place{Epoch: oldest.Epoch, Seq: oldest.Seq - 1}, false},
+		{"the beginning", chat.Position{Epoch: oldest.Epoch}, true},
+		{"what is gone", chat.Position{Epoch: oldest.Epoch, Seq: oldest.Seq - 2}, true},
+		{"the one before the oldest", chat.Position{Epoch: oldest.Epoch, Seq: oldest.Seq - 1}, false},
 		{"the oldest", oldest, false},
 		{"the newest", last, false},
-		{"one in between", kept[len(kept)-count/2].Place, false},
+		{"one in between", kept[len(kept)-count/2].Position, false},
 	} {
 		msgs, err := a.at(0).After(a.Context(), "c", tt.p, chat.Limit{Count: 1})
 		if tt.gone && !errors.Is(err, chat.ErrGone) || !tt.gone && err != nil {
@@ -151,7 +151,7 @@ func (a archive) lookAtKept(kept []chat.Message, count int, last chat.Place) (fo
 		}
 		if !tt.gone {
 			a.wantFollow(tt.p, msgs)
-		} else if len(msgs) != 1 || msgs[0].Place != oldest {
+		} else if len(msgs) != 1 || msgs[0].Position != oldest {
 			found = append(found, fmt.Sprintf("after %s, %v: %d messages, want the oldest that is kept", tt.name, tt.p, len(msgs)))
 		}
 	}
@@ -174,7 +174,7 @@ type archive struct {
 
 func (a archive) at(node int) chat.History { return a.nodes[node%len(a.nodes)] }
 
-func (a archive) append(node int, channel, content string) chat.Place {
+func (a archive) append(node int, channel, content string) chat.Position {
 	a.Helper()
 	m, err := a.at(node).Append(a.Context(), chat.Message{
 		Channel: channel, Sender: "ana", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond),
@@ -182,10 +182,10 @@ func (a archive) append(node int, channel, content string) chat.Place {
 	if err != nil {
 		a.Errorf("Append to %q: %v", channel, err)
 	}
-	return m.Place
+	return m.Position
 }
 
-func (a archive) after(node int, channel string, p chat.Place, limit int) []chat.Message {
+func (a archive) after(node int, channel string, p chat.Position, limit int) []chat.Message {
 	a.Helper()
 	msgs, err := a.at(node).After(a.Context(), channel, p, chat.Limit{Count: limit})
 	if err != nil {
@@ -194,7 +194,7 @@ func (a archive) after(node int, channel string, p chat.Place, limit int) []chat
 	return msgs
 }
 
-func (a archive) last(node int, channel string) chat.Place {
+func (a archive) last(node int, channel string) chat.Position {
 	a.Helper()
 	p, err := a.at(node).Last(a.Context(), channel)
 	if err != nil {
@@ -203,15 +203,15 @@ func (a archive) last(node int, channel string) chat.Place {
 	return p
 }
 
-// wantFollow checks that messages follow p, or one another behind the zero Place.
-func (a archive) wantFollow(p chat.Place, msgs []chat.Message) {
+// wantFollow checks that messages follow p, or one another behind the zero Position.
+func (a archive) wantFollow(p chat.Position, msgs []chat.Message) {
 	a.Helper()
 	for i, m := range msgs {
-		if (i > 0 || p != (chat.Place{})) && (m.Place.Epoch != p.Epoch || m.Place.Seq != p.Seq+1) {
-			a.Errorf("%v follows %v", m.Place, p)
+		if (i > 0 || p != (chat.Position{})) && (m.Position.Epoch != p.Epoch || m.Position.Seq != p.Seq+1) {
+			a.Errorf("%v follows %v", m.Position, p)
 			return
 		}
-		p = m.Place
+		p = m.Position
 	}
 }
 
@@ -219,7 +219,7 @@ func (a archive) wantFollow(p chat.Place, msgs []chat.Message) {
 func (a archive) all(node int, channel string, page int) []chat.Message {
 	a.Helper()
 	var list []chat.Message
-	var at chat.Place
+	var at chat.Position
 	for {
 		msgs := a.after(node, channel, at, page)
 		if len(msgs) > page {
@@ -230,11 +230,11 @@ func (a archive) all(node int, channel string, page int) []chat.Message {
 			return list
 		}
 		list = append(list, msgs...)
-		at = msgs[len(msgs)-1].Place
+		at = msgs[len(msgs)-1].Position
 	}
 }
 
-// "Append stores m as the next message of m.Channel and returns it with its Place."
+// "Append stores m as the next message of m.Channel and returns it with its Position."
 func testPlaces(a archive) {
 	var epoch string
 	for i := range 6 {
@@ -242,7 +242,7 @@ func testPlaces(a archive) {
 		if i == 0 {
 			epoch = p.Epoch
 		}
-		if want := (chat.Place{Epoch: epoch, Seq: uint64(i + 1)}); p != want || epoch == "" {
+		if want := (chat.Position{Epoch: epoch, Seq: uint64(i + 1)}); p != want || epoch == "" {
 			a.Errorf("place = %v, want %v with an epoch", p, want)
 		}
 		for node := range a.nodes {
@@ -252,7 +252,7 @@ func testPlaces(a archive) {
 		}
 		a.append(i, "other", "x")
 	}
-	if _, p, err := chat.ParseID(chat.FormatID("c", chat.Place{Epoch: epoch, Seq: 1})); err != nil || p.Epoch != epoch {
+	if _, p, err := chat.ParseID(chat.FormatID("c", chat.Position{Epoch: epoch, Seq: 1})); err != nil || p.Epoch != epoch {
 		a.Errorf("epoch %q cannot be a part of an id: %v", epoch, err)
 	}
 }
@@ -267,7 +267,7 @@ func testPlacesRace(a archive) {
 	}
 	var writing, reading sync.WaitGroup
 	var mu sync.Mutex // guards acked
-	acked := make(map[string]map[chat.Place]string)
+	acked := make(map[string]map[chat.Position]string)
 	for w := range writers {
 		writing.Go(func() {
 			for i := range each {
@@ -275,7 +275,7 @@ func testPlacesRace(a archive) {
 				p := a.append(w, channel, content)
 				mu.Lock()
 				if acked[channel] == nil {
-					acked[channel] = make(map[chat.Place]string)
+					acked[channel] = make(map[chat.Position]string)
 				}
 				if other, taken := acked[channel][p]; taken {
 					a.Errorf("%v was given to %q and %q", p, other, content)
@@ -289,7 +289,7 @@ func testPlacesRace(a archive) {
 	for c := range channels {
 		reading.Go(func() {
 			channel := fmt.Sprint("c", c)
-			var at chat.Place
+			var at chat.Position
 			for range progress[c] {
 				before := a.last(c, channel)
 				msgs := a.after(c+1, channel, at, 7)
@@ -302,10 +302,10 @@ func testPlacesRace(a archive) {
 					return
 				}
 				if len(msgs) > 0 {
-					if at == (chat.Place{}) && msgs[0].Place.Seq != 1 {
-						a.Errorf("the first is %v", msgs[0].Place)
+					if at == (chat.Position{}) && msgs[0].Position.Seq != 1 {
+						a.Errorf("the first is %v", msgs[0].Position)
 					}
-					at = msgs[len(msgs)-1].Place
+					at = msgs[len(msgs)-1].Position
 				}
 			}
 		})
@@ -324,8 +324,8 @@ func testPlacesRace(a archive) {
 			a.Errorf("%s: %d messages came back of %d", channel, len(msgs), len(places))
 		}
 		for _, m := range msgs {
-			if places[m.Place] != m.Content {
-				a.Errorf("%s: %v holds %q, was given to %q", channel, m.Place, m.Content, places[m.Place])
+			if places[m.Position] != m.Content {
+				a.Errorf("%s: %v holds %q, was given to %q", channel, m.Position, m.Content, places[m.Position])
 			}
 		}
 	}
@@ -338,7 +338,7 @@ func testPlacesGivenUp(a archive) {
 	const writers, each = 8, 60
 	var writing sync.WaitGroup
 	var mu sync.Mutex // guards acked
-	acked := make(map[string]chat.Place)
+	acked := make(map[string]chat.Position)
 	for w := range writers {
 		writing.Go(func() {
 			for i := range each {
@@ -351,7 +351,7 @@ func testPlacesGivenUp(a archive) {
 				cancel()
 				if err == nil {
 					mu.Lock()
-					acked[content] = m.Place
+					acked[content] = m.Position
 					mu.Unlock()
 				} else if i%2 == 0 {
 					a.Errorf("Append: %v", err)
@@ -361,13 +361,13 @@ func testPlacesGivenUp(a archive) {
 	}
 	writing.Wait()
 	a.append(0, "c", "the end") // whatever was begun before is decided behind it, or soon
-	a.wantFollow(chat.Place{Epoch: a.last(0, "c").Epoch}, a.all(0, "c", 100))
-	stored := make(map[string]chat.Place)
+	a.wantFollow(chat.Position{Epoch: a.last(0, "c").Epoch}, a.all(0, "c", 100))
+	stored := make(map[string]chat.Position)
 	for _, m := range a.all(1, "c", 1000) {
 		if other, twice := stored[m.Content]; twice {
-			a.Errorf("%q is stored at %v and %v", m.Content, other, m.Place)
+			a.Errorf("%q is stored at %v and %v", m.Content, other, m.Position)
 		}
-		stored[m.Content] = m.Place
+		stored[m.Content] = m.Position
 	}
 	for content, p := range acked {
 		if stored[content] != p {
@@ -377,23 +377,23 @@ func testPlacesGivenUp(a archive) {
 }
 
 // "After returns messages of the channel within a limit, which follow p, oldest first
-// and without a hole; none when p is the newest. The zero Place asks for the oldest
+// and without a hole; none when p is the newest. The zero Position asks for the oldest
 // that are kept."
 func testAfter(a archive) {
 	start := a.last(0, "c")
-	var p []chat.Place
+	var p []chat.Position
 	for i := range 5 {
 		p = append(p, a.append(i, "c", fmt.Sprint(i+1)))
 		a.append(i, "other", "x")
 	}
 	for _, tt := range []struct {
 		name  string
-		after chat.Place
+		after chat.Position
 		limit int
 		want  []string
 	}{
-		{"the zero place", chat.Place{}, 10, []string{"1", "2", "3", "4", "5"}},
-		{"the zero place, a page", chat.Place{}, 2, []string{"1", "2"}},
+		{"the zero place", chat.Position{}, 10, []string{"1", "2", "3", "4", "5"}},
+		{"the zero place, a page", chat.Position{}, 2, []string{"1", "2"}},
 		{"before the first", start, 10, []string{"1", "2", "3", "4", "5"}},
 		{"before the first, a page", start, 3, []string{"1", "2", "3"}},
 		{"one in between", p[1], 10, []string{"3", "4", "5"}},
@@ -402,7 +402,7 @@ func testAfter(a archive) {
 		{"the last but one", p[3], 1, []string{"5"}},
 		{"the newest", p[4], 10, []string{}},
 		{"nothing asked for", p[1], 0, []string{}},
-		{"nothing asked for of all", chat.Place{}, 0, []string{}},
+		{"nothing asked for of all", chat.Position{}, 0, []string{}},
 		{"very much asked for", p[2], 1 << 30, []string{"4", "5"}},
 	} {
 		for node := range a.nodes {
@@ -447,7 +447,7 @@ func testAfterBytes(a archive) {
 			a.append(n, channel, strings.Repeat("x", size))
 		}
 		for node := range a.nodes {
-			var at chat.Place
+			var at chat.Position
 			var got []int
 			for {
 				msgs, err := a.at(node).After(a.Context(), channel, at, tt.limit)
@@ -466,10 +466,10 @@ func testAfterBytes(a archive) {
 					bytes += len(m.Content)
 					got = append(got, len(m.Content))
 				}
-				if at == (chat.Place{}) && len(msgs) > tt.most || len(msgs) > tt.limit.Count {
+				if at == (chat.Position{}) && len(msgs) > tt.most || len(msgs) > tt.limit.Count {
 					a.Errorf("%s: after %v are %d messages, want %d at most", tt.name, at, len(msgs), min(tt.most, tt.limit.Count))
 				}
-				at = msgs[len(msgs)-1].Place
+				at = msgs[len(msgs)-1].Position
 			}
 			if diff := cmp.Diff(tt.sizes, got); diff != "" {
 				a.Errorf("%s: sizes of what came (-want +got):\n%s", tt.name, diff)
@@ -486,7 +486,7 @@ func testAfterUnknown(a archive) {
 			a.append(0, channel, "2")
 		}
 		last := a.last(0, channel)
-		for name, p := range map[string]chat.Place{
+		for name, p := range map[string]chat.Position{
 			"one to come":                {Epoch: last.Epoch, Seq: last.Seq + 1},
 			"far beyond":                 {Epoch: last.Epoch, Seq: 1<<64 - 1},
 			"beyond an int64":            {Epoch: last.Epoch, Seq: 1 << 63},
@@ -503,7 +503,7 @@ func testAfterUnknown(a archive) {
 					a.Errorf("%s of %q, %v, limit %d: %d messages, %v, want ErrGone", name, channel, p, limit, len(msgs), err)
 				}
 				want := min(limit, int(last.Seq))
-				if len(msgs) != want || want > 0 && msgs[0].Place.Seq != 1 {
+				if len(msgs) != want || want > 0 && msgs[0].Position.Seq != 1 {
 					a.Errorf("%s of %q, %v, limit %d: %v, want the oldest %d", name, channel, p, limit, msgs, want)
 				}
 			}
@@ -522,14 +522,14 @@ func testLastEmpty(a archive) {
 			if again := a.last(node, channel); again != start {
 				a.Errorf("Last = %v, then %v", start, again)
 			}
-			for _, p := range []chat.Place{start, {}} {
+			for _, p := range []chat.Position{start, {}} {
 				if msgs := a.after(node, channel, p, 10); len(msgs) != 0 {
 					a.Errorf("After %v of an empty channel: %v", p, msgs)
 				}
 			}
 		}
 		first := a.append(1, channel, "1")
-		if first != (chat.Place{Epoch: start.Epoch, Seq: 1}) {
+		if first != (chat.Position{Epoch: start.Epoch, Seq: 1}) {
 			a.Errorf("the first is at %v behind %v", first, start)
 		}
 		if msgs := a.after(0, channel, start, 10); len(msgs) != 1 {

@@ -23,8 +23,8 @@ func TestRetentionByAge(t *testing.T, open func(t *testing.T, age time.Duration)
 	const age, burst, pause = 2 * time.Second, 400, 100 * time.Millisecond
 	a := archive{t, open(t, age)}
 	var mu sync.Mutex // guards sent
-	sent := make(map[chat.Place]interval)
-	publish := func(node int, wrong time.Duration) chat.Place {
+	sent := make(map[chat.Position]interval)
+	publish := func(node int, wrong time.Duration) chat.Position {
 		began := time.Now()
 		m, err := a.at(node).Append(a.Context(), chat.Message{
 			Channel: "c", Content: fmt.Sprint(node), Time: began.Add(wrong).UTC().Truncate(time.Millisecond),
@@ -34,8 +34,8 @@ func TestRetentionByAge(t *testing.T, open func(t *testing.T, age time.Duration)
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		sent[m.Place] = interval{began, time.Now()}
-		return m.Place
+		sent[m.Position] = interval{began, time.Now()}
+		return m.Position
 	}
 	wrong := []time.Duration{0, time.Hour, -time.Hour} // of the nodes' clocks
 	first := publish(0, time.Hour)
@@ -72,11 +72,11 @@ func TestRetentionByAge(t *testing.T, open func(t *testing.T, age time.Duration)
 type interval struct{ began, ended time.Time }
 
 // checkAges reads a channel and compares it with what was sent.
-func (a archive) checkAges(node int, age time.Duration, sent map[chat.Place]interval) {
+func (a archive) checkAges(node int, age time.Duration, sent map[chat.Position]interval) {
 	a.Helper()
-	kept := make(map[chat.Place]bool)
+	kept := make(map[chat.Position]bool)
 	began := time.Now()
-	var at chat.Place
+	var at chat.Position
 	for {
 		pageBegan := time.Now()
 		msgs, err := a.at(node).After(a.Context(), "c", at, chat.Limit{Count: 100})
@@ -87,16 +87,16 @@ func (a archive) checkAges(node int, age time.Duration, sent map[chat.Place]inte
 			a.Errorf("After %v: %v", at, err)
 		}
 		for _, m := range msgs {
-			kept[m.Place] = true
-			if old := pageBegan.Sub(sent[m.Place].ended); old > age+agePatience {
-				a.Errorf("%v is still returned after %v", m.Place, old)
+			kept[m.Position] = true
+			if old := pageBegan.Sub(sent[m.Position].ended); old > age+agePatience {
+				a.Errorf("%v is still returned after %v", m.Position, old)
 				return
 			}
 		}
 		if len(msgs) == 0 {
 			break
 		}
-		at = msgs[len(msgs)-1].Place
+		at = msgs[len(msgs)-1].Position
 	}
 	for p, when := range sent {
 		if young := time.Since(when.began); young < age-agePatience && began.After(when.ended) && !kept[p] {

@@ -35,7 +35,7 @@ func testRoundTrip(a archive) {
 				a.Errorf("Append of %.40q to %q: %v", m.Content, channel, err)
 				continue
 			}
-			m.Place = stored.Place
+			m.Position = stored.Position
 			if diff := cmp.Diff(m, stored); diff != "" {
 				a.Errorf("as Append returns it (-want +got):\n%s", diff)
 			}
@@ -112,7 +112,7 @@ func testHistoryContexts(a archive) {
 	}
 	a.append(1, "c", "for sure")
 	got := a.all(0, "c", 10)
-	a.wantFollow(chat.Place{Epoch: first.Epoch}, got)
+	a.wantFollow(chat.Position{Epoch: first.Epoch}, got)
 	if got[len(got)-1].Content != "for sure" {
 		a.Errorf("the last of %v is not what was stored last", got)
 	}

@@ -126,7 +126,7 @@ func (p pattern) run(from, limit int) []int {
 func testAfterHoles(s sieve) {
 	for _, p := range s.patterns() {
 		for _, limit := range []int{0, 1, 2, 100} {
-			check := func(at chat.Place, want []int, wantGone bool) {
+			check := func(at chat.Position, want []int, wantGone bool) {
 				s.Helper()
 				msgs, err := s.at(0).After(s.Context(), p.channel, at, chat.Limit{Count: limit})
 				if gone := errors.Is(err, chat.ErrGone); gone != wantGone || err != nil && !gone {
@@ -134,8 +134,8 @@ func testAfterHoles(s sieve) {
 				}
 				got := []int{}
 				for _, m := range msgs {
-					got = append(got, int(m.Place.Seq))
-					if m.Place.Epoch != p.epoch || m.Content != fmt.Sprint(m.Place.Seq) || m.Channel != p.channel {
+					got = append(got, int(m.Position.Seq))
+					if m.Position.Epoch != p.epoch || m.Content != fmt.Sprint(m.Position.Seq) || m.Channel != p.channel {
 						s.Errorf("%s, after %v: message %+v", p.channel, at, m)
 					}
 				}
@@ -144,11 +144,11 @@ func testAfterHoles(s sieve) {
 				}
 			}
 			oldest := p.run(1, limit)
-			check(chat.Place{}, oldest, false)
-			check(chat.Place{Epoch: "another", Seq: 3}, oldest, true)
-			check(chat.Place{Epoch: p.epoch, Seq: uint64(p.count) + 1}, oldest, true)
+			check(chat.Position{}, oldest, false)
+			check(chat.Position{Epoch: "another", Seq: 3}, oldest, true)
+			check(chat.Position{Epoch: p.epoch, Seq: uint64(p.count) + 1}, oldest, true)
 			for seq := range p.count + 1 {
-				check(chat.Place{Epoch: p.epoch, Seq: uint64(seq)}, p.run(seq+1, limit), p.gone[seq+1])
+				check(chat.Position{Epoch: p.epoch, Seq: uint64(seq)}, p.run(seq+1, limit), p.gone[seq+1])
 			}
 		}
 	}
@@ -242,7 +242,7 @@ func (o office) forward(p pattern, limit int) {
 	o.Helper()
 	got, at := []int{}, 0
 	for more := true; more; {
-		page := o.page(url.Values{"after": {chat.FormatID(p.channel, chat.Place{Epoch: p.epoch, Seq: uint64(at)})}, "limit": {fmt.Sprint(limit)}})
+		page := o.page(url.Values{"after": {chat.FormatID(p.channel, chat.Position{Epoch: p.epoch, Seq: uint64(at)})}, "limit": {fmt.Sprint(limit)}})
 		if want := p.run(at+1, limit); !slices.Equal(page.seqs, want) {
 			o.Errorf("%s, after %d, limit %d: %v, want %v", p.channel, at, limit, page.seqs, want)
 			return
@@ -341,7 +341,7 @@ func read(ctx context.Context, c *wsconn.Client) (f frame, err error) {
 func testResumeOverAHole(s sieve) {
 	p := s.pattern("", 6, []uint64{4, 5})
 	o := s.office()
-	id := func(seq uint64) string { return chat.FormatID("", chat.Place{Epoch: p.epoch, Seq: seq}) }
+	id := func(seq uint64) string { return chat.FormatID("", chat.Position{Epoch: p.epoch, Seq: seq}) }
 	client, welcome := o.socket(id(1))
 	if welcome.Recovered == nil || !*welcome.Recovered {
 		s.Errorf("recovered: %v when the next message is kept", welcome.Recovered)

@@ -29,26 +29,26 @@ func (s *sparse) Append(_ context.Context, m chat.Message) (chat.Message, error)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last[m.Channel]++
-	m.Place = chat.Place{Epoch: sparseEpoch, Seq: s.last[m.Channel]}
+	m.Position = chat.Position{Epoch: sparseEpoch, Seq: s.last[m.Channel]}
 	if s.kept[m.Channel] == nil {
 		s.kept[m.Channel] = make(map[uint64]chat.Message)
 	}
-	s.kept[m.Channel][m.Place.Seq] = m
+	s.kept[m.Channel][m.Position.Seq] = m
 	return m, nil
 }
 
-func (s *sparse) Last(_ context.Context, channel string) (chat.Place, error) {
+func (s *sparse) Last(_ context.Context, channel string) (chat.Position, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return chat.Place{Epoch: sparseEpoch, Seq: s.last[channel]}, nil
+	return chat.Position{Epoch: sparseEpoch, Seq: s.last[channel]}, nil
 }
 
-func (s *sparse) After(_ context.Context, channel string, p chat.Place, limit chat.Limit) (msgs []chat.Message, err error) {
+func (s *sparse) After(_ context.Context, channel string, p chat.Position, limit chat.Limit) (msgs []chat.Message, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kept, last := s.kept[channel], s.last[channel]
 	unknown := p.Epoch != sparseEpoch || p.Seq > last
-	if p != (chat.Place{}) {
+	if p != (chat.Position{}) {
 		if _, next := kept[p.Seq+1]; unknown || !next && p.Seq < last {
 			err = fmt.Errorf("behind %v: %w", p, chat.ErrGone)
 		}
@@ -65,7 +65,7 @@ func (s *sparse) After(_ context.Context, channel string, p chat.Place, limit ch
 		if len(msgs) >= limit.Count || limit.Bytes > 0 && bytes >= limit.Bytes {
 			break
 		}
-		if len(msgs) > 0 && msgs[len(msgs)-1].Place.Seq+1 != seq {
+		if len(msgs) > 0 && msgs[len(msgs)-1].Position.Seq+1 != seq {
 			break
 		}
 		msgs = append(msgs, kept[seq])

@@ -130,7 +130,7 @@ func (s *stage) disconnect(c *socket) {
 	}
 }
 
-func (s *stage) join(c *socket, channel string) chat.Place {
+func (s *stage) join(c *socket, channel string) chat.Position {
 	s.Helper()
 	p, err := s.at(c.node).Registry.Join(s.Context(), c, channel)
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *stage) store(node int, channel, content string) chat.Message {
 	if s.stored[channel] == nil {
 		s.stored[channel] = make(map[uint64]chat.Message)
 	}
-	s.stored[channel][m.Place.Seq] = m
+	s.stored[channel][m.Position.Seq] = m
 	return m
 }
 
@@ -175,14 +175,14 @@ func (s *stage) handOn(node int, m chat.Message) {
 func (s *stage) publish(node int, channel, content string) chat.Message {
 	s.Helper()
 	m := s.store(node, channel, content)
-	if m.Place.Seq > 0 {
+	if m.Position.Seq > 0 {
 		s.handOn(node, m)
 	}
 	return m
 }
 
 // last is the place of a channel's newest message.
-func (s *stage) last(node int, channel string) chat.Place {
+func (s *stage) last(node int, channel string) chat.Position {
 	s.Helper()
 	p, err := s.at(node).History.Last(s.Context(), channel)
 	if err != nil {
@@ -204,7 +204,7 @@ func (s *stage) reaches(c *socket, channel string, seq uint64) bool {
 
 // wantThrough waits for all that follows from up to a place, and checks that
 // it came in order and once.
-func (s *stage) wantThrough(c *socket, channel string, from chat.Place, to uint64) {
+func (s *stage) wantThrough(c *socket, channel string, from chat.Position, to uint64) {
 	s.Helper()
 	if from.Seq < to && !s.reaches(c, channel, to) {
 		return
@@ -213,13 +213,13 @@ func (s *stage) wantThrough(c *socket, channel string, from chat.Place, to uint6
 }
 
 // wantContiguous checks that what came follows from, in order and once.
-func (s *stage) wantContiguous(c *socket, channel string, from chat.Place) {
+func (s *stage) wantContiguous(c *socket, channel string, from chat.Position) {
 	s.Helper()
 	got := c.messages(channel)
 	for i, m := range got {
-		want := chat.Place{Epoch: from.Epoch, Seq: from.Seq + uint64(i) + 1}
-		if m.Place != want {
-			s.Errorf("%s on node %d joined %q at %v: message %d is %v, want %v", c.User().Name, c.node, channel, from, i, m.Place, want)
+		want := chat.Position{Epoch: from.Epoch, Seq: from.Seq + uint64(i) + 1}
+		if m.Position != want {
+			s.Errorf("%s on node %d joined %q at %v: message %d is %v, want %v", c.User().Name, c.node, channel, from, i, m.Position, want)
 			return
 		}
 	}
@@ -231,7 +231,7 @@ func (s *stage) wantStored(c *socket, channel string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range c.messages(channel) {
-		if diff := cmp.Diff(s.stored[channel][m.Place.Seq], m); diff != "" {
+		if diff := cmp.Diff(s.stored[channel][m.Position.Seq], m); diff != "" {
 			s.Errorf("message %s (-stored +delivered):\n%s", m.ID(), diff)
 		}
 	}
@@ -252,7 +252,7 @@ func (s *stage) wantPlaces(c *socket, channel string, want ...uint64) {
 func places(msgs []chat.Message) []uint64 {
 	list := make([]uint64, len(msgs))
 	for i, m := range msgs {
-		list[i] = m.Place.Seq
+		list[i] = m.Position.Seq
 	}
 	return list
 }
@@ -273,7 +273,7 @@ func (s *stage) race(channels ...string) (stop func()) {
 			for i := 0; i < most && ctx.Err() == nil && !s.Failed(); i++ {
 				channel := channels[i%len(channels)]
 				m := s.publish(p, channel, fmt.Sprint(p, " ", i))
-				if m.Place.Seq == 0 || !s.reaches(witness, channel, m.Place.Seq) {
+				if m.Position.Seq == 0 || !s.reaches(witness, channel, m.Position.Seq) {
 					return
 				}
 			}

@@ -17,11 +17,11 @@ func testDeliversInOrder(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	channels := []string{"", "news", "@ana"}
 	var sockets []*socket
-	from := make(map[*socket]map[string]chat.Place)
+	from := make(map[*socket]map[string]chat.Position)
 	for i := range 6 {
 		c := s.connect(i, "ana")
 		sockets = append(sockets, c)
-		from[c] = make(map[string]chat.Place)
+		from[c] = make(map[string]chat.Position)
 		for _, channel := range channels {
 			from[c][channel] = s.join(c, channel)
 		}
@@ -164,7 +164,7 @@ func testJoinMissesNothing(t *testing.T, nodes []Node) {
 		end := s.connect(0, "ana")
 		from := s.join(end, channel)
 		for node := range nodes {
-			s.wantThrough(end, channel, from, s.publish(node, channel, "the end").Place.Seq)
+			s.wantThrough(end, channel, from, s.publish(node, channel, "the end").Position.Seq)
 		}
 		for _, v := range visits {
 			if got := v.c.lastOf(channel); got > v.until {
@@ -183,7 +183,7 @@ func testJoinBetweenStoringAndHandingOn(t *testing.T, nodes []Node) {
 		s.publish(0, channel, "1")
 		second, third := s.store(0, channel, "2"), s.store(1, channel, "3")
 		var joined []*socket
-		var from []chat.Place
+		var from []chat.Position
 		for i := range 2 {
 			c := s.connect(i, "ana")
 			joined, from = append(joined, c), append(from, s.join(c, channel))
@@ -207,7 +207,7 @@ func testJoinAgain(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	channels := []string{"news", "@ana"}
 	var sockets []*socket
-	from := make(map[*socket]chat.Place)
+	from := make(map[*socket]chat.Position)
 	for i := range 4 {
 		c := s.connect(i, "ana")
 		sockets = append(sockets, c)
@@ -227,7 +227,7 @@ func testJoinAgain(t *testing.T, nodes []Node) {
 				if got := max(c.lastOf(channel), from[c].Seq); got < p.Seq {
 					t.Errorf("Join of a member says %v when %d had come", p, got)
 				}
-				s.reaches(c, channel, s.publish(i, channel, fmt.Sprint("again ", i, " ", round)).Place.Seq)
+				s.reaches(c, channel, s.publish(i, channel, fmt.Sprint("again ", i, " ", round)).Position.Seq)
 			}
 		})
 	}
@@ -270,7 +270,7 @@ func (g *gate) letGo() {
 	close(g.open)
 }
 
-func (g *gate) Last(ctx context.Context, channel string) (chat.Place, error) {
+func (g *gate) Last(ctx context.Context, channel string) (chat.Position, error) {
 	p, err := g.History.Last(ctx, channel)
 	g.mu.Lock()
 	held, open := g.channel != nil && *g.channel == channel, g.open
@@ -283,7 +283,7 @@ func (g *gate) Last(ctx context.Context, channel string) (chat.Place, error) {
 	case <-open:
 		return p, err
 	case <-ctx.Done():
-		return chat.Place{}, ctx.Err()
+		return chat.Position{}, ctx.Err()
 	}
 }
 
@@ -297,9 +297,9 @@ func testJoinSlowHistory(t *testing.T, nodes []Node) {
 	for i, channel := range []string{"news", "@ana"} {
 		s.publish(1, channel, "before")
 		g.hold(channel)
-		joined := make(chan chat.Place, 1)
+		joined := make(chan chat.Position, 1)
 		go func() { joined <- s.join(joining, channel) }()
-		var from chat.Place
+		var from chat.Position
 		select {
 		case <-g.asked:
 		case from = <-joined:
@@ -310,16 +310,16 @@ func testJoinSlowHistory(t *testing.T, nodes []Node) {
 		s.publish(1, channel, "meanwhile")
 		elsewhere := fmt.Sprint("elsewhere-", i)
 		start := s.join(other, elsewhere)
-		s.wantThrough(other, elsewhere, start, s.publish(0, elsewhere, "x").Place.Seq)
+		s.wantThrough(other, elsewhere, start, s.publish(0, elsewhere, "x").Position.Seq)
 		g.letGo()
-		if from == (chat.Place{}) {
+		if from == (chat.Position{}) {
 			select {
 			case from = <-joined:
 			case <-time.After(patience):
 				t.Fatalf("Join(%q) does not return", channel)
 			}
 		}
-		s.wantThrough(joining, channel, from, s.publish(1, channel, "after").Place.Seq)
+		s.wantThrough(joining, channel, from, s.publish(1, channel, "after").Position.Seq)
 		s.wantStored(joining, channel)
 	}
 }
@@ -356,6 +356,6 @@ func testJoinContext(t *testing.T, nodes []Node) {
 		}
 		g.letGo()
 		from := s.join(c, channel)
-		s.wantThrough(c, channel, from, s.publish(1, channel, "x").Place.Seq)
+		s.wantThrough(c, channel, from, s.publish(1, channel, "x").Position.Seq)
 	}
 }

@@ -37,7 +37,7 @@ func testOwnChannel(t *testing.T, nodes []Node) {
 	s.wantPlaces(early, "@ana", 1, 2)
 	s.disconnect(second)
 	s.publish(1, "@ana", "4") // to nobody
-	if p := s.join(early, "@ana"); p != (chat.Place{Epoch: from.Epoch, Seq: 4}) {
+	if p := s.join(early, "@ana"); p != (chat.Position{Epoch: from.Epoch, Seq: 4}) {
 		t.Errorf("back again it joins at %v, want 4 in %s", p, from.Epoch)
 	}
 	s.publish(1, "@ana", "5")
@@ -95,7 +95,7 @@ func testDisconnect(t *testing.T, nodes []Node) {
 		s.disconnect(goes)
 		for i, channel := range channels {
 			m := s.publish(i, channel, "after it")
-			s.reaches(stays, channel, m.Place.Seq)
+			s.reaches(stays, channel, m.Position.Seq)
 			s.wantPlaces(goes, channel)
 		}
 		for _, channel := range []string{"", "news"} {
@@ -368,7 +368,7 @@ func testContextsOver(t *testing.T, nodes []Node) {
 	if got := goes.closings(); len(got) > 0 {
 		t.Errorf("a socket was closed: %v", got)
 	}
-	s.wantThrough(stays, "news", from, s.publish(1, "news", "for sure").Place.Seq)
+	s.wantThrough(stays, "news", from, s.publish(1, "news", "for sure").Position.Seq)
 	s.wantConnected("news", "ana/user 1")
 	s.wantConnected("", "ana/user 1")
 }

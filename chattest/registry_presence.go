@@ -287,8 +287,8 @@ func testFlush(t *testing.T, nodes []Node) {
 			t.Fatal(err)
 		}
 		for i, c := range sockets {
-			if got := c.lastOf("news"); got != m.Place.Seq {
-				t.Fatalf("flushed behind place %d, socket %d got %d", m.Place.Seq, i, got)
+			if got := c.lastOf("news"); got != m.Position.Seq {
+				t.Fatalf("flushed behind place %d, socket %d got %d", m.Position.Seq, i, got)
 			}
 		}
 	}
@@ -299,8 +299,8 @@ func testFlush(t *testing.T, nodes []Node) {
 		t.Fatal(err)
 	}
 	for i, c := range sockets {
-		if got := c.lastOf("news"); got != m.Place.Seq {
-			t.Fatalf("flushed behind place %d and one before it that is only stored, socket %d got %d", m.Place.Seq, i, got)
+		if got := c.lastOf("news"); got != m.Position.Seq {
+			t.Fatalf("flushed behind place %d and one before it that is only stored, socket %d got %d", m.Position.Seq, i, got)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func (c *socket) Deliver(e chat.Event) {
 	defer c.mu.Unlock()
 	c.events = append(c.events, e)
 	if e.Type == chat.EventMessage {
-		c.last[e.Message.Channel] = max(c.last[e.Message.Channel], e.Message.Place.Seq)
+		c.last[e.Message.Channel] = max(c.last[e.Message.Channel], e.Message.Position.Seq)
 	}
 	c.tell()
 }

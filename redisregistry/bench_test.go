@@ -37,8 +37,8 @@ func BenchmarkThroughTwoNodes(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if got := <-ana.got; got != m.Place.Seq {
-			b.Fatalf("place %d came, want %d", got, m.Place.Seq)
+		if got := <-ana.got; got != m.Position.Seq {
+			b.Fatalf("place %d came, want %d", got, m.Position.Seq)
 		}
 	}
 }
@@ -49,4 +49,4 @@ type waiter struct {
 	got chan uint64
 }
 
-func (w *waiter) Deliver(e chat.Event) { w.got <- e.Message.Place.Seq }
+func (w *waiter) Deliver(e chat.Event) { w.got <- e.Message.Position.Seq }

@@ -111,13 +111,13 @@ func TestARedisWithOtherDataBeginsAnEpoch(t *testing.T) {
 				publisher.awaitHealth(true)
 				publisher.publishEventually("news", "5") // it may be about to notice
 				next := publisher.publishEventually("news", "6")
-				if next.Place.Epoch == lost.Place.Epoch {
-					t.Errorf("the next position is %v, where %v was acknowledged", next.Place, lost.Place)
+				if next.Position.Epoch == lost.Position.Epoch {
+					t.Errorf("the next position is %v, where %v was acknowledged", next.Position, lost.Position)
 				}
-				for _, p := range []chat.Place{kept.Place, lost.Place} {
+				for _, p := range []chat.Position{kept.Position, lost.Position} {
 					wantGone(t, publisher.History(), "news", p)
 				}
-				wantContents(t, publisher.History(), "news", chat.Place{Epoch: next.Place.Epoch, Seq: next.Place.Seq - 1}, "6")
+				wantContents(t, publisher.History(), "news", chat.Position{Epoch: next.Position.Epoch, Seq: next.Position.Seq - 1}, "6")
 				wantDelivered(publisher, "news", "7")
 				if first == "after all nodes have started anew, one" {
 					return
@@ -197,10 +197,10 @@ func TestAMasterThatIsOneAgainBeginsAnEpoch(t *testing.T) {
 	second.Kill()
 	n.awaitHealth(false)
 	n.awaitHealth(true)
-	if next := n.publish("news", "another 3"); next.Place.Epoch == lost.Place.Epoch {
-		t.Errorf("the next position is %v, where %v was acknowledged", next.Place, lost.Place)
+	if next := n.publish("news", "another 3"); next.Position.Epoch == lost.Position.Epoch {
+		t.Errorf("the next position is %v, where %v was acknowledged", next.Position, lost.Position)
 	}
-	wantGone(t, n.History(), "news", lost.Place)
+	wantGone(t, n.History(), "news", lost.Position)
 }
 
 // A backup of an epoch that is over gives none of its positions again.
@@ -214,21 +214,21 @@ func TestABackupBeginsAnEpoch(t *testing.T) {
 		t.Fatal(err)
 	}
 	backup := s.Dump()
-	last := n.publish("news", "2", "3").Place
+	last := n.publish("news", "2", "3").Position
 	if err := admin.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	second := n.publish("news", "4").Place
+	second := n.publish("news", "4").Position
 	s.Kill()
 	n.awaitHealth(false)
 	s.Restore(backup)
 	s.Run()
 	n.awaitHealth(true)
-	third := n.publish("news", "5").Place
+	third := n.publish("news", "5").Position
 	if third.Epoch == last.Epoch || third.Epoch == second.Epoch || second.Epoch == last.Epoch {
 		t.Errorf("%v, emptied: %v, restored: %v", last, second, third)
 	}
-	for _, p := range []chat.Place{last, second} {
+	for _, p := range []chat.Position{last, second} {
 		wantGone(t, n.History(), "news", p)
 	}
 }
@@ -239,13 +239,13 @@ func TestARedisThatIsEmptiedWhileItRunsBeginsAnEpoch(t *testing.T) {
 	s := redistest.Start(t)
 	n := start(t, clientOf(s))
 	ana := n.connect("ana", "news")
-	before := n.publish("news", "1").Place
+	before := n.publish("news", "1").Position
 	admin := s.Client()
 	defer admin.Close()
 	if err := admin.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if after := n.publish("news", "2").Place; after.Epoch == before.Epoch {
+	if after := n.publish("news", "2").Position; after.Epoch == before.Epoch {
 		t.Errorf("%v follows %v", after, before)
 	}
 	ana.wantClosed(t, chat.CloseTooSlow)
@@ -256,7 +256,7 @@ func TestARedisThatIsEmptiedWhileItRunsBeginsAnEpoch(t *testing.T) {
 func TestNothingIsDecidedByANodesClock(t *testing.T) {
 	s := redistest.Start(t)
 	a := start(t, clientOf(s))
-	before := a.publish("news", "1").Place
+	before := a.publish("news", "1").Position
 	var line cable
 	b := start(t, line.client(s))
 	b.publish("news", "2")
@@ -281,7 +281,7 @@ func TestAPermissionThatIsRevokedLeavesNoHole(t *testing.T) {
 			s := redistest.Start(t)
 			a, b := start(t, clientOf(s)), start(t, clientOf(s))
 			ana := b.connect("ana", "news")
-			place := a.publish("news", "1", "2").Place
+			place := a.publish("news", "1", "2").Position
 			admin := s.Client()
 			defer admin.Close()
 			allow := func(change string) {
@@ -304,12 +304,12 @@ func TestAPermissionThatIsRevokedLeavesNoHole(t *testing.T) {
 			last := a.publish("news", "3", "4")
 
 			// Everything from the first to the last in one reading: no hole.
-			msgs, err := a.History().After(t.Context(), "news", chat.Place{Epoch: place.Epoch, Seq: place.Seq - 2}, chat.Limit{Count: 100})
+			msgs, err := a.History().After(t.Context(), "news", chat.Position{Epoch: place.Epoch, Seq: place.Seq - 2}, chat.Limit{Count: 100})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := msgs[len(msgs)-1].Place; got != last.Place || len(msgs) != int(last.Place.Seq) {
-				t.Errorf("%d messages to %v, want all to %v", len(msgs), got, last.Place)
+			if got := msgs[len(msgs)-1].Position; got != last.Position || len(msgs) != int(last.Position.Seq) {
+				t.Errorf("%d messages to %v, want all to %v", len(msgs), got, last.Position)
 			}
 			var want []string
 			for _, m := range msgs {
@@ -338,7 +338,7 @@ func TestAgeIsExactOnEveryRead(t *testing.T) {
 		n.publish("news", content)
 		sent[content] = time.Now() // it was stored before
 	}
-	began := n.publish("news", "first").Place
+	began := n.publish("news", "first").Position
 	for i := range 500 {
 		publish(fmt.Sprint("burst ", i))
 	}
@@ -348,7 +348,7 @@ func TestAgeIsExactOnEveryRead(t *testing.T) {
 	for i := range 20 {
 		<-tick.C
 		publish(fmt.Sprint("slow ", i))
-		for _, p := range []chat.Place{{}, {Epoch: began.Epoch}, began} {
+		for _, p := range []chat.Position{{}, {Epoch: began.Epoch}, began} {
 			asked := time.Now()
 			for _, content := range contents(t, n.History(), "news", p, 1000) {
 				if at, known := sent[content]; known && asked.Sub(at) > age {
@@ -356,7 +356,7 @@ func TestAgeIsExactOnEveryRead(t *testing.T) {
 				}
 			}
 		}
-		if got := contents(t, n.History(), "news", chat.Place{}, 1000); got[len(got)-1] != fmt.Sprint("slow ", i) {
+		if got := contents(t, n.History(), "news", chat.Position{}, 1000); got[len(got)-1] != fmt.Sprint("slow ", i) {
 			t.Fatalf("the newest is %q after %q was stored", got[len(got)-1], fmt.Sprint("slow ", i))
 		}
 	}
@@ -397,13 +397,13 @@ func wantDelivered(n *node, channel, content string) {
 			return false
 		}
 		eventually(n.t, "a message or a close", func() bool {
-			return len(r.codes()) > 0 || slices.ContainsFunc(r.messages(), func(got chat.Message) bool { return got.Place == m.Place })
+			return len(r.codes()) > 0 || slices.ContainsFunc(r.messages(), func(got chat.Message) bool { return got.Position == m.Position })
 		})
 		return len(r.codes()) == 0
 	})
 }
 
-func wantGone(t testing.TB, h chat.History, channel string, p chat.Place) {
+func wantGone(t testing.TB, h chat.History, channel string, p chat.Position) {
 	t.Helper()
 	if got := contents(t, h, channel, p, 1); len(got) == 0 || got[0] != "gone" {
 		t.Errorf("after %v of %q is %q, want that it is gone", p, channel, got)

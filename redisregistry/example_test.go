@@ -77,7 +77,7 @@ func Example() {
 			panic(err)
 		}
 		if got := string(text); len(got) > 17 && got[:17] == `{"type":"message"` {
-			fmt.Println("ana got the message", m.Place.Seq)
+			fmt.Println("ana got the message", m.Position.Seq)
 			return
 		}
 	}

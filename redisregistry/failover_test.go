@@ -39,8 +39,8 @@ func TestFailover(t *testing.T) {
 		t.Fatalf("the replica is %v, %v", role, err)
 	}
 	after := b.publish("news", "4")
-	if after.Place.Epoch == before.Place.Epoch {
-		t.Errorf("%v follows %v, and nobody knows what was between them", after.Place, before.Place)
+	if after.Position.Epoch == before.Position.Epoch {
+		t.Errorf("%v follows %v, and nobody knows what was between them", after.Position, before.Position)
 	}
 	ana.wantClosed(t, chat.CloseTooSlow)
 	bob.wantClosed(t, chat.CloseTooSlow)
@@ -63,7 +63,7 @@ func TestFailoverInACluster(t *testing.T) {
 	ana, bob := a.connect("ana", channels...), b.connect("bob", channels...)
 	epochs := make(map[string]string)
 	for _, channel := range channels {
-		epochs[channel] = a.publish(channel, "1", "2").Place.Epoch
+		epochs[channel] = a.publish(channel, "1", "2").Position.Epoch
 	}
 	for _, channel := range channels {
 		bob.wantGot(t, channel, "1", "2")
@@ -92,7 +92,7 @@ func TestFailoverInACluster(t *testing.T) {
 	b.awaitHealth(true)
 	moved := 0
 	for _, channel := range channels {
-		if p := b.publish(channel, "3").Place; p.Epoch != epochs[channel] {
+		if p := b.publish(channel, "3").Position; p.Epoch != epochs[channel] {
 			moved++
 		} else if p.Seq != 3 {
 			t.Errorf("%v in %s follows 2 in %s", p, channel, epochs[channel])

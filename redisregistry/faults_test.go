@@ -98,25 +98,25 @@ func (f *traffic) check(receivers ...*receiver) {
 		}
 		for _, channel := range f.channels {
 			acked := f.acked[channel]
-			last := slices.MaxFunc(acked, func(a, b chat.Message) int { return int(a.Place.Seq) - int(b.Place.Seq) })
-			eventually(f.t, fmt.Sprintf("%v to reach %s in %q", last.Place, r.session, channel), func() bool {
-				return slices.ContainsFunc(r.messages(), func(m chat.Message) bool { return m.Channel == channel && m.Place == last.Place })
+			last := slices.MaxFunc(acked, func(a, b chat.Message) int { return int(a.Position.Seq) - int(b.Position.Seq) })
+			eventually(f.t, fmt.Sprintf("%v to reach %s in %q", last.Position, r.session, channel), func() bool {
+				return slices.ContainsFunc(r.messages(), func(m chat.Message) bool { return m.Channel == channel && m.Position == last.Position })
 			})
-			got := make(map[chat.Place]string)
-			var before chat.Place
+			got := make(map[chat.Position]string)
+			var before chat.Position
 			for _, m := range r.messages() {
 				if m.Channel != channel {
 					continue
 				}
-				if before != (chat.Place{}) && (m.Place.Epoch != before.Epoch || m.Place.Seq != before.Seq+1) {
-					f.t.Errorf("%s got %v behind %v in %q", r.session, m.Place, before, channel)
+				if before != (chat.Position{}) && (m.Position.Epoch != before.Epoch || m.Position.Seq != before.Seq+1) {
+					f.t.Errorf("%s got %v behind %v in %q", r.session, m.Position, before, channel)
 				}
-				before = m.Place
-				got[m.Place] = m.Content
+				before = m.Position
+				got[m.Position] = m.Content
 			}
 			missing := 0
 			for _, m := range acked {
-				if got[m.Place] != m.Content {
+				if got[m.Position] != m.Content {
 					missing++
 				}
 			}
@@ -241,10 +241,10 @@ func TestAnEmptiedRedisBeginsAnEpoch(t *testing.T) {
 	a.awaitHealth(true)
 	b.awaitHealth(true)
 	next := b.publish("news", "4", "5")
-	if next.Place.Epoch == old.Place.Epoch || next.Place.Seq != 2 {
-		t.Errorf("the next places end with %v, behind %v", next.Place, old.Place)
+	if next.Position.Epoch == old.Position.Epoch || next.Position.Seq != 2 {
+		t.Errorf("the next places end with %v, behind %v", next.Position, old.Position)
 	}
-	wantContents(t, a.History(), "news", old.Place, "gone", "4", "5")
+	wantContents(t, a.History(), "news", old.Position, "gone", "4", "5")
 	for _, r := range []*receiver{ana, bob} {
 		r.wantClosed(t, chat.CloseTooSlow)
 	}
@@ -272,7 +272,7 @@ func TestASlowRedisHoldsUpNobody(t *testing.T) {
 	m := n.publish("news", "1")
 	s.Stop()
 	defer s.Continue()
-	m.Place.Seq, m.Content = 2, "stored before it stopped"
+	m.Position.Seq, m.Content = 2, "stored before it stopped"
 	began := time.Now()
 	if err := n.Broadcast(t.Context(), m); err != nil {
 		t.Error(err)

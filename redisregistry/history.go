@@ -95,7 +95,7 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 		append(h.common(m.Channel), text, r.cfg.count, r.cfg.age.Milliseconds(), k.topic(m.Channel),
 			r.publishCommand(), name, maxChannels)...)
 	if err == nil {
-		m.Place, err = placeOf(reply)
+		m.Position, err = placeOf(reply)
 	}
 	if err != nil {
 		// It may have been stored all the same, and not published.
@@ -106,7 +106,7 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 }
 
 // After implements [chat.History].
-func (h *History) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *History) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	r := h.registry
 	k := r.server.keys
 	reply, err := h.of(channel).after.run(ctx, []string{k.places(channel), k.stream(channel)},
@@ -137,14 +137,14 @@ func (h *History) After(ctx context.Context, channel string, p chat.Place, limit
 }
 
 // Last implements [chat.History].
-func (h *History) Last(ctx context.Context, channel string) (chat.Place, error) {
+func (h *History) Last(ctx context.Context, channel string) (chat.Position, error) {
 	reply, err := h.of(channel).last.run(ctx, []string{h.registry.server.keys.places(channel)}, h.common(channel)...)
-	var p chat.Place
+	var p chat.Position
 	if err == nil {
 		p, err = placeOf(reply)
 	}
 	if err != nil {
-		return chat.Place{}, fmt.Errorf("redisregistry: reading a channel's last position: %w", err)
+		return chat.Position{}, fmt.Errorf("redisregistry: reading a channel's last position: %w", err)
 	}
 	return p, nil
 }
@@ -169,21 +169,21 @@ func (h *History) begin(ctx context.Context) error {
 }
 
 // placeOf reads "era seq", which scripts return.
-func placeOf(reply any) (chat.Place, error) {
+func placeOf(reply any) (chat.Position, error) {
 	text, _ := reply.(string)
 	era, seq, ok := strings.Cut(text, " ")
 	if !ok {
-		return chat.Place{}, fmt.Errorf("an answer of another form: %.80q", fmt.Sprint(reply))
+		return chat.Position{}, fmt.Errorf("an answer of another form: %.80q", fmt.Sprint(reply))
 	}
 	return parsePlace(era, seq)
 }
 
-func parsePlace(era, seq string) (chat.Place, error) {
+func parsePlace(era, seq string) (chat.Position, error) {
 	n, err := strconv.ParseUint(seq, 10, 64)
 	if err != nil {
-		return chat.Place{}, fmt.Errorf("a place that is none: %w", err)
+		return chat.Position{}, fmt.Errorf("a place that is none: %w", err)
 	}
-	return chat.Place{Epoch: era, Seq: n}, nil
+	return chat.Position{Epoch: era, Seq: n}, nil
 }
 
 func decode(channel, era, seq, text string) (chat.Message, error) {
@@ -196,7 +196,7 @@ func decode(channel, era, seq, text string) (chat.Message, error) {
 		return chat.Message{}, fmt.Errorf("decoding a message: %w", err)
 	}
 	return chat.Message{
-		Place: place, Channel: channel, Sender: b.Sender, Content: b.Content,
+		Position: place, Channel: channel, Sender: b.Sender, Content: b.Content,
 		Time: time.UnixMilli(b.Time).UTC(),
 	}, nil
 }
@@ -208,7 +208,7 @@ func encode(m chat.Message) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encoding a message: %w", err)
 	}
-	return m.Place.Epoch + " " + strconv.FormatUint(m.Place.Seq, 10) + " " + text, nil
+	return m.Position.Epoch + " " + strconv.FormatUint(m.Position.Seq, 10) + " " + text, nil
 }
 
 // decodePublished reads what encode, or the publish script, wrote.

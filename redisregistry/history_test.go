@@ -22,7 +22,7 @@ import (
 )
 
 // contents is what a history has after a place, behind "gone" when it is not all.
-func contents(t testing.TB, h chat.History, channel string, p chat.Place, limit int) []string {
+func contents(t testing.TB, h chat.History, channel string, p chat.Position, limit int) []string {
 	t.Helper()
 	list := []string{}
 	msgs, err := h.After(t.Context(), channel, p, chat.Limit{Count: limit})
@@ -38,7 +38,7 @@ func contents(t testing.TB, h chat.History, channel string, p chat.Place, limit 
 	return list
 }
 
-func wantContents(t testing.TB, h chat.History, channel string, p chat.Place, want ...string) {
+func wantContents(t testing.TB, h chat.History, channel string, p chat.Position, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(append([]string{}, want...), contents(t, h, channel, p, 1000)); diff != "" {
 		t.Errorf("after %v of %q (-want +got):\n%s", p, channel, diff)
@@ -53,21 +53,21 @@ func TestHistoryReadsBackWhatFollows(t *testing.T) {
 		t.Fatalf("before the first message = %v, %v", first, err)
 	}
 	wantContents(t, h, "news", first)
-	wantContents(t, h, "news", chat.Place{})
+	wantContents(t, h, "news", chat.Position{})
 	n.publish("news", "1", "2", "3", "4", "5", "6")
 	n.publish("other", "x")
-	at := func(seq uint64) chat.Place { return chat.Place{Epoch: first.Epoch, Seq: seq} }
+	at := func(seq uint64) chat.Position { return chat.Position{Epoch: first.Epoch, Seq: seq} }
 	if last, err := h.Last(t.Context(), "news"); err != nil || last != at(6) {
 		t.Errorf("last = %v, %v; want %v", last, err, at(6))
 	}
 	tests := []struct {
 		name  string
-		after chat.Place
+		after chat.Position
 		limit int
 		want  []string
 	}{
-		{"the zero place", chat.Place{}, 10, []string{"3", "4", "5", "6"}},
-		{"the zero place, a page", chat.Place{}, 2, []string{"3", "4"}},
+		{"the zero place", chat.Position{}, 10, []string{"3", "4", "5", "6"}},
+		{"the zero place, a page", chat.Position{}, 2, []string{"3", "4"}},
 		{"before the first", first, 10, []string{"gone", "3", "4", "5", "6"}},
 		{"before what is kept", at(1), 10, []string{"gone", "3", "4", "5", "6"}},
 		{"before what is kept, a page", at(1), 2, []string{"gone", "3", "4"}},
@@ -78,9 +78,9 @@ func TestHistoryReadsBackWhatFollows(t *testing.T) {
 		{"nothing asked for of what is gone", at(0), 0, []string{"gone"}},
 		{"one to come", at(7), 10, []string{"gone", "3", "4", "5", "6"}},
 		{"far beyond", at(1<<64 - 1), 10, []string{"gone", "3", "4", "5", "6"}},
-		{"another epoch", chat.Place{Epoch: "another", Seq: 4}, 10, []string{"gone", "3", "4", "5", "6"}},
-		{"another epoch's beginning", chat.Place{Epoch: "another"}, 10, []string{"gone", "3", "4", "5", "6"}},
-		{"no epoch", chat.Place{Seq: 4}, 10, []string{"gone", "3", "4", "5", "6"}},
+		{"another epoch", chat.Position{Epoch: "another", Seq: 4}, 10, []string{"gone", "3", "4", "5", "6"}},
+		{"another epoch's beginning", chat.Position{Epoch: "another"}, 10, []string{"gone", "3", "4", "5", "6"}},
+		{"no epoch", chat.Position{Seq: 4}, 10, []string{"gone", "3", "4", "5", "6"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -100,8 +100,8 @@ func TestHistoryKeepsAMessageAsItIs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want.Place = got.Place
-			back, err := n.History().After(t.Context(), channel, chat.Place{Epoch: got.Place.Epoch, Seq: got.Place.Seq - 1}, chat.Limit{Count: 1})
+			want.Position = got.Position
+			back, err := n.History().After(t.Context(), channel, chat.Position{Epoch: got.Position.Epoch, Seq: got.Position.Seq - 1}, chat.Limit{Count: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -118,16 +118,16 @@ func TestHistoryForgetsWithAge(t *testing.T) {
 	first := n.publish("busy", "1")
 	eventually(t, "the old ones to go", func() bool {
 		n.publish("busy", "x")
-		_, err := n.History().After(t.Context(), "busy", chat.Place{Epoch: first.Place.Epoch}, chat.Limit{Count: 1})
+		_, err := n.History().After(t.Context(), "busy", chat.Position{Epoch: first.Position.Epoch}, chat.Limit{Count: 1})
 		return errors.Is(err, chat.ErrGone)
 	})
-	eventually(t, "the quiet channel's to go", func() bool { return len(contents(t, n.History(), "quiet", chat.Place{}, 1)) == 0 })
-	p := n.publish("quiet", "2").Place
+	eventually(t, "the quiet channel's to go", func() bool { return len(contents(t, n.History(), "quiet", chat.Position{}, 1)) == 0 })
+	p := n.publish("quiet", "2").Position
 	if p.Seq != 2 {
 		t.Errorf("place = %v, want the second", p)
 	}
-	wantContents(t, n.History(), "quiet", chat.Place{Epoch: p.Epoch}, "gone", "2")
-	wantContents(t, n.History(), "quiet", chat.Place{Epoch: p.Epoch, Seq: 1}, "2")
+	wantContents(t, n.History(), "quiet", chat.Position{Epoch: p.Epoch}, "gone", "2")
+	wantContents(t, n.History(), "quiet", chat.Position{Epoch: p.Epoch, Seq: 1}, "2")
 }
 
 // faultyConn loses the answer to what is written while it is armed, and then its
@@ -178,11 +178,11 @@ func TestAPublishSentAgainIsStoredOnce(t *testing.T) {
 	if armed.Load() > 0 {
 		t.Fatal("no answer was lost")
 	}
-	if err != nil || p.Place.Seq != 2 {
-		t.Errorf("place %v, %v; want the second", p.Place, err)
+	if err != nil || p.Position.Seq != 2 {
+		t.Errorf("place %v, %v; want the second", p.Position, err)
 	}
 	n.publish("", "3")
-	wantContents(t, n.History(), "", chat.Place{}, "1", "2", "3")
+	wantContents(t, n.History(), "", chat.Position{}, "1", "2", "3")
 	ana.wantGot(t, "", "1", "2", "3")
 }
 
@@ -190,7 +190,7 @@ func TestTooManyChannelsBeginAnEpoch(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	n := start(t, clientOf(s))
-	before := n.publish("news", "1", "2").Place
+	before := n.publish("news", "1", "2").Position
 	admin := s.Client()
 	defer admin.Close()
 	// As many as may be have come and gone since.
@@ -202,12 +202,12 @@ func TestTooManyChannelsBeginAnEpoch(t *testing.T) {
 	if err := admin.HSet(t.Context(), places, fields...).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if p := n.publish("news", "3").Place; p.Epoch != before.Epoch || p.Seq != 3 {
+	if p := n.publish("news", "3").Position; p.Epoch != before.Epoch || p.Seq != 3 {
 		t.Errorf("a known channel goes on with %v", p)
 	}
 	// Some other channel of the same bucket: the epoch is the bucket's.
 	for i := 0; ; i++ {
-		p := n.publish(fmt.Sprint("other", i), "x").Place
+		p := n.publish(fmt.Sprint("other", i), "x").Position
 		size, err := admin.HLen(t.Context(), places).Result()
 		if err != nil || i == 10_000 {
 			t.Fatal(size, err)
@@ -220,10 +220,10 @@ func TestTooManyChannelsBeginAnEpoch(t *testing.T) {
 		}
 	}
 	wantContents(t, n.History(), "news", before, "gone")
-	if p := n.publish("news", "4").Place; p.Epoch == before.Epoch || p.Seq != 1 {
+	if p := n.publish("news", "4").Position; p.Epoch == before.Epoch || p.Seq != 1 {
 		t.Errorf("the channel goes on with %v", p)
 	}
-	wantContents(t, n.History(), "news", chat.Place{}, "4")
+	wantContents(t, n.History(), "news", chat.Position{}, "4")
 }
 
 // Who may publish to any name makes others begin an epoch, but not everyone's channel,
@@ -235,7 +235,7 @@ func TestTooManyChannelsOfAnyNameLeaveOthersAlone(t *testing.T) {
 	admin := s.Client()
 	defer admin.Close()
 	for _, channel := range []string{"", "@ana"} {
-		before := n.publish(channel, "1").Place
+		before := n.publish(channel, "1").Position
 		all, err := admin.Keys(t.Context(), "chat:{*}:places").Result()
 		if err != nil {
 			t.Fatal(err)
@@ -258,7 +258,7 @@ func TestTooManyChannelsOfAnyNameLeaveOthersAlone(t *testing.T) {
 			n.publish(fmt.Sprint("any", i), "x")
 		}
 		wantContents(t, n.History(), channel, before)
-		if p := n.publish(channel, "2").Place; p.Epoch != before.Epoch || p.Seq != 2 {
+		if p := n.publish(channel, "2").Position; p.Epoch != before.Epoch || p.Seq != 2 {
 			t.Errorf("%q goes on with %v behind %v", channel, p, before)
 		}
 	}
@@ -270,26 +270,26 @@ func TestReadingALongChannelReadsALittleOfIt(t *testing.T) {
 	n := start(t, clientOf(s))
 	other := s.Client()
 	defer other.Close()
-	var places []chat.Place
+	var places []chat.Position
 	for range 300 {
-		places = append(places, n.publish("news", strings.Repeat("x", 32<<10)).Place)
+		places = append(places, n.publish("news", strings.Repeat("x", 32<<10)).Position)
 	}
 	for i := range 300 {
 		n.publish("short", fmt.Sprint(i))
 	}
 	tests := []struct {
 		name, channel string
-		after         chat.Place
+		after         chat.Position
 		limit         chat.Limit
 		read, came    int // messages
 	}{
-		{"from the beginning", "news", chat.Place{}, chat.Limit{Count: 1000, Bytes: 64 << 10}, 4, 2},
+		{"from the beginning", "news", chat.Position{}, chat.Limit{Count: 1000, Bytes: 64 << 10}, 4, 2},
 		{"from somewhere", "news", places[100], chat.Limit{Count: 1000, Bytes: 64 << 10}, 4, 2},
-		{"from what is not known", "news", chat.Place{Epoch: "another", Seq: 1}, chat.Limit{Count: 1000, Bytes: 64 << 10}, 4, 2},
+		{"from what is not known", "news", chat.Position{Epoch: "another", Seq: 1}, chat.Limit{Count: 1000, Bytes: 64 << 10}, 4, 2},
 		{"one", "news", places[5], chat.Limit{Count: 1, Bytes: 64 << 10}, 1, 1},
 		{"less than one", "news", places[5], chat.Limit{Count: 1000, Bytes: 1}, 1, 1},
 		{"many", "news", places[5], chat.Limit{Count: 1000, Bytes: 1 << 20}, 40, 32},
-		{"short ones", "short", chat.Place{}, chat.Limit{Count: 100, Bytes: 64 << 10}, 100, 100},
+		{"short ones", "short", chat.Position{}, chat.Limit{Count: 100, Bytes: 64 << 10}, 100, 100},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -343,7 +343,7 @@ func TestManyPublishersGetContiguousPlaces(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				places <- m.Place.Seq
+				places <- m.Position.Seq
 			}
 		}()
 	}

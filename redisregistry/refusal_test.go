@@ -316,7 +316,7 @@ func TestARedisUserWithWhatTheDocumentsNameIsEnough(t *testing.T) {
 	b.connect("ana")
 	b.publish("news", "1")
 	ana.wantGot(t, "news", "1")
-	if _, err := a.History().After(t.Context(), "news", chat.Place{}, chat.Limit{Count: 10}); err != nil {
+	if _, err := a.History().After(t.Context(), "news", chat.Position{}, chat.Limit{Count: 10}); err != nil {
 		t.Error(err)
 	}
 	if _, err := b.Close(t.Context(), "ana", 1, chat.CloseTooMany, "too many"); err != nil {

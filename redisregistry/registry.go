@@ -290,7 +290,7 @@ func (r *Registry) exit(m *member, channel string) {
 func listed(channel string) bool { return channel != "" && !strings.HasPrefix(channel, "@") }
 
 // Join implements [chat.Registry].
-func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Place, error) {
+func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	r.mu.Lock()
 	m := r.members[s]
 	fresh := m != nil && !slices.Contains(m.channels, channel)
@@ -302,7 +302,7 @@ func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (cha
 	}
 	r.mu.Unlock()
 	if m == nil {
-		return chat.Place{}, errors.New("redisregistry: socket is not connected")
+		return chat.Position{}, errors.New("redisregistry: socket is not connected")
 	}
 	if !fresh {
 		// In another role, perhaps.
@@ -314,32 +314,32 @@ func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (cha
 	place, err := r.enter(ctx, m, channel)
 	if err != nil {
 		_ = r.Leave(ctx, s, channel)
-		return chat.Place{}, fmt.Errorf("redisregistry: joining a channel: %w", err)
+		return chat.Position{}, fmt.Errorf("redisregistry: joining a channel: %w", err)
 	}
 	return place, nil
 }
 
 // enter subscribes to the channel before the history is asked where it stands, so
 // that nothing falls between.
-func (r *Registry) enter(ctx context.Context, m *member, channel string) (chat.Place, error) {
+func (r *Registry) enter(ctx context.Context, m *member, channel string) (chat.Position, error) {
 	live := r.subs.acquire(r.server.keys.topic(channel), &channel)
 	var told <-chan receipt
 	if listed(channel) {
 		told = r.ledger.enter(channel, m)
 	}
 	if err := r.ready(); err != nil {
-		return chat.Place{}, err
+		return chat.Position{}, err
 	}
 	waiting, cancel := context.WithTimeout(ctx, r.cfg.timeout)
 	defer cancel()
 	select {
 	case <-live:
 	case <-waiting.Done():
-		return chat.Place{}, fmt.Errorf("waiting for a subscription: %w", waiting.Err())
+		return chat.Position{}, fmt.Errorf("waiting for a subscription: %w", waiting.Err())
 	}
 	if told != nil {
 		if _, err := r.wait(waiting, told, m); err != nil {
-			return chat.Place{}, err
+			return chat.Position{}, err
 		}
 	}
 	return r.memory.Join(ctx, m.socket, channel)

@@ -239,13 +239,13 @@ func (n *node) connectCounted(name string, channels ...string) (*receiver, int) 
 	if err != nil {
 		n.t.Fatalf("connecting %s: %v", name, err)
 	}
-	for _, channel := range append([]string{"", chat.OwnChannel(name)}, channels...) {
+	for _, channel := range append([]string{"", chat.UserChannel(name)}, channels...) {
 		n.join(r, channel)
 	}
 	return r, count
 }
 
-func (n *node) join(r *receiver, channel string) chat.Place {
+func (n *node) join(r *receiver, channel string) chat.Position {
 	n.t.Helper()
 	p, err := n.Join(context.Background(), r, channel)
 	if err != nil {
@@ -356,8 +356,8 @@ func TestMessagesReachTheSocketsOfAllNodes(t *testing.T) {
 
 	b.leave(bob, "news")
 	last := a.publish("news", "when bob had left")
-	if p := b.join(bob, "news"); p != last.Place {
-		t.Errorf("bob starts from %v, want %v", p, last.Place)
+	if p := b.join(bob, "news"); p != last.Position {
+		t.Errorf("bob starts from %v, want %v", p, last.Position)
 	}
 	b.disconnect(eve)
 	a.publish("news", "for both")
@@ -410,8 +410,8 @@ func TestJoiningUnderTrafficLeavesNoGap(t *testing.T) {
 				}
 				eventually(t, "some messages", func() bool { return len(r.messages()) >= 3 })
 				for i, m := range r.messages() {
-					if want := from.Seq + uint64(i) + 1; m.Place.Seq != want {
-						t.Errorf("from %d: message %d has place %d, want %d", from.Seq, i, m.Place.Seq, want)
+					if want := from.Seq + uint64(i) + 1; m.Position.Seq != want {
+						t.Errorf("from %d: message %d has place %d, want %d", from.Seq, i, m.Position.Seq, want)
 						break
 					}
 				}

@@ -87,7 +87,7 @@ func (r *Registry) publishNewest(ctx context.Context, channel string) error {
 	if err != nil || last.Seq == 0 {
 		return err
 	}
-	msgs, err := h.After(ctx, channel, chat.Place{Epoch: last.Epoch, Seq: last.Seq - 1}, chat.Limit{Count: 1})
+	msgs, err := h.After(ctx, channel, chat.Position{Epoch: last.Epoch, Seq: last.Seq - 1}, chat.Limit{Count: 1})
 	if errors.Is(err, chat.ErrGone) || err == nil && len(msgs) == 0 {
 		return nil // nobody can have it any more
 	}

@@ -38,7 +38,7 @@ func Example() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Println(m.Place.Seq, m.Content)
+		fmt.Println(m.Position.Seq, m.Content)
 		if err := service.Shutdown(ctx); err != nil {
 			log.Fatal(err)
 		}
@@ -73,9 +73,9 @@ func ExampleHistory_BeginEpoch() {
 	if err := history.BeginEpoch(ctx); err != nil {
 		log.Fatal(err)
 	}
-	_, err = history.After(ctx, "", known.Place, chat.Limit{Count: 10})
+	_, err = history.After(ctx, "", known.Position, chat.Limit{Count: 10})
 	fmt.Println("gone:", errors.Is(err, chat.ErrGone))
-	kept, err := history.After(ctx, "", chat.Place{}, chat.Limit{Count: 10})
+	kept, err := history.After(ctx, "", chat.Position{}, chat.Limit{Count: 10})
 	fmt.Println("kept:", kept[0].Content, err)
 	// Output:
 	// gone: true

@@ -169,7 +169,7 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*h.cfg.timeout)
 	defer cancel()
-	m.Place = chat.Place{}
+	m.Position = chat.Position{}
 	m, err := h.writer.append(ctx, m)
 	if err != nil {
 		return chat.Message{}, fmt.Errorf("sqlhistory: storing a message: %w", explain(err))
@@ -178,18 +178,18 @@ func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, err
 }
 
 // After implements [chat.History].
-func (h *History) After(ctx context.Context, channel string, p chat.Place, limit chat.Limit) ([]chat.Message, error) {
+func (h *History) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
 	c, msgs, err := h.read(ctx, channel, p, chat.Limit{Count: max(limit.Count, 1), Bytes: limit.Bytes})
 	if err != nil {
 		return nil, fmt.Errorf("sqlhistory: reading messages: %w", explain(err))
 	}
-	if p != (chat.Place{}) && !c.follows(p, msgs) {
+	if p != (chat.Position{}) && !c.follows(p, msgs) {
 		err = fmt.Errorf("sqlhistory: %w: what is behind %s", chat.ErrGone, chat.FormatID(channel, p))
 	}
 	for i := range msgs { // whoever deleted rows by hand made a hole: stop before it
-		if i > 0 && msgs[i].Place.Seq != msgs[i-1].Place.Seq+1 {
+		if i > 0 && msgs[i].Position.Seq != msgs[i-1].Position.Seq+1 {
 			msgs = msgs[:i]
 			break
 		}
@@ -198,17 +198,17 @@ func (h *History) After(ctx context.Context, channel string, p chat.Place, limit
 }
 
 // Last implements [chat.History].
-func (h *History) Last(ctx context.Context, channel string) (chat.Place, error) {
+func (h *History) Last(ctx context.Context, channel string) (chat.Position, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
-	var p chat.Place
+	var p chat.Position
 	err := h.ask(ctx, func() (s sighting, err error) {
 		err = h.db.QueryRowContext(ctx, "SELECT "+h.dialect.sighting()+`, COALESCE(c.epoch, h.epoch), COALESCE(c.last, 0)
 			FROM chat_history h LEFT JOIN chat_channels c ON c.name = $1`, channel).Scan(&s.server, &s.wal, &p.Epoch, &p.Seq)
 		return s, err
 	})
 	if err != nil {
-		return chat.Place{}, fmt.Errorf("sqlhistory: reading where a channel is: %w", explain(err))
+		return chat.Position{}, fmt.Errorf("sqlhistory: reading where a channel is: %w", explain(err))
 	}
 	return p, nil
 }
@@ -260,7 +260,7 @@ type channelState struct {
 
 // follows reports whether messages that were read behind p are what follows it: it
 // is known, and nothing that came right behind it is missing.
-func (c channelState) follows(p chat.Place, msgs []chat.Message) bool {
+func (c channelState) follows(p chat.Position, msgs []chat.Message) bool {
 	switch {
 	case p.Epoch != c.epoch || p.Seq > uint64(c.last):
 		return false
@@ -269,12 +269,12 @@ func (c channelState) follows(p chat.Place, msgs []chat.Message) bool {
 	case len(msgs) == 0:
 		return p.Seq == uint64(c.last)
 	}
-	return msgs[0].Place.Seq == p.Seq+1
+	return msgs[0].Position.Seq == p.Seq+1
 }
 
 // read gets messages that follow p and are not too old, within a limit, and the channel
 // as it was at that moment. Where p is not known they are the oldest.
-func (h *History) read(ctx context.Context, channel string, p chat.Place, limit chat.Limit) (c channelState, msgs []chat.Message, err error) {
+func (h *History) read(ctx context.Context, channel string, p chat.Position, limit chat.Limit) (c channelState, msgs []chat.Message, err error) {
 	err = h.ask(ctx, func() (s sighting, err error) {
 		c, msgs = channelState{}, nil
 		bytes := 0
@@ -299,8 +299,8 @@ func (h *History) read(ctx context.Context, channel string, p chat.Place, limit 
 			}
 			if seq.Valid {
 				msgs = append(msgs, chat.Message{
-					Place:   chat.Place{Epoch: c.epoch, Seq: uint64(seq.Int64)},
-					Channel: channel, Sender: sender.String, Content: content.String,
+					Position: chat.Position{Epoch: c.epoch, Seq: uint64(seq.Int64)},
+					Channel:  channel, Sender: sender.String, Content: content.String,
 					Time: time.UnixMilli(ms.Int64).UTC(),
 				})
 				if bytes += len(content.String); int64(bytes) >= most {

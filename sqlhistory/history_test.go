@@ -98,27 +98,27 @@ func message(channel, content string) chat.Message {
 	return chat.Message{Channel: channel, Sender: "ana", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond)}
 }
 
-func appendTo(t testing.TB, h chat.History, channel string, contents ...string) (places []chat.Place) {
+func appendTo(t testing.TB, h chat.History, channel string, contents ...string) (places []chat.Position) {
 	t.Helper()
 	for _, content := range contents {
 		m, err := h.Append(t.Context(), message(channel, content))
 		if err != nil {
 			t.Fatal(err)
 		}
-		places = append(places, m.Place)
+		places = append(places, m.Position)
 	}
 	return places
 }
 
 // wantAfter checks what follows a place: "gone" for chat.ErrGone.
-func wantAfter(t testing.TB, h chat.History, channel string, p chat.Place, want ...string) {
+func wantAfter(t testing.TB, h chat.History, channel string, p chat.Position, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(append([]string{}, want...), after(t, h, channel, p)); diff != "" {
 		t.Errorf("after %v of %q (-want +got):\n%s", p, channel, diff)
 	}
 }
 
-func after(t testing.TB, h chat.History, channel string, p chat.Place) []string {
+func after(t testing.TB, h chat.History, channel string, p chat.Position) []string {
 	t.Helper()
 	msgs, err := h.After(t.Context(), channel, p, chat.Limit{Count: 1000})
 	if errors.Is(err, chat.ErrGone) {
@@ -260,7 +260,7 @@ func testReadsLittle(t *testing.T, d database) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, p := range map[string]chat.Place{
+	for name, p := range map[string]chat.Position{
 		"the beginning": {}, "one in between": {Epoch: last.Epoch, Seq: 100}, "one that is not known": {Epoch: "another", Seq: 1},
 	} {
 		var before, after runtime.MemStats
@@ -286,9 +286,9 @@ func testReopened(t *testing.T, d database) {
 	closeHistory(t, h)
 
 	h = d.open(t)
-	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+	wantAfter(t, h, "c", chat.Position{}, "1", "2")
 	wantAfter(t, h, "c", places[0], "2")
-	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Place{Epoch: places[0].Epoch, Seq: 3}) {
+	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Position{Epoch: places[0].Epoch, Seq: 3}) {
 		t.Errorf("goes on at %v behind %v", p, places[1])
 	}
 	wantAfter(t, h, "c", places[1], "3")
@@ -322,7 +322,7 @@ func testOpenedAtOnce(t *testing.T, d database) {
 			continue
 		}
 		defer closeHistory(t, h)
-		if got := after(t, h, "c", chat.Place{}); len(got) != nodes*each {
+		if got := after(t, h, "c", chat.Position{}); len(got) != nodes*each {
 			t.Errorf("%d messages are there, want %d", len(got), nodes*each)
 		}
 		if p, err := h.Last(t.Context(), "c"); err != nil || p.Seq != nodes*each {
@@ -360,7 +360,7 @@ func testNUL(t *testing.T, d database) {
 	if p := appendTo(t, h, "c", "2")[0]; p.Seq != 2 {
 		t.Errorf("the next is at %v, want 2", p)
 	}
-	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+	wantAfter(t, h, "c", chat.Position{}, "1", "2")
 }
 
 // What is too old is not read from that moment on, and deleted soon.
@@ -387,17 +387,17 @@ func testAge(t *testing.T, d database) {
 	again := d.open(t) // keeps them longer, and deletes nothing
 	check := func() {
 		t.Helper()
-		wantAfter(t, h, "some-old", chat.Place{}, "new")
+		wantAfter(t, h, "some-old", chat.Position{}, "new")
 		wantAfter(t, h, "some-old", old[1], "new")
 		wantAfter(t, h, "some-old", old[0], "gone")
-		wantAfter(t, h, "all-old", chat.Place{})
+		wantAfter(t, h, "all-old", chat.Position{})
 		wantAfter(t, h, "all-old", of)
-		wantAfter(t, h, "all-old", chat.Place{Epoch: of.Epoch, Seq: of.Seq - 1}, "gone")
+		wantAfter(t, h, "all-old", chat.Position{Epoch: of.Epoch, Seq: of.Seq - 1}, "gone")
 	}
 	appendTo(t, h, "some-old", "new")
 	check()
 	eventually(t, "the old ones to be deleted", func() bool {
-		return len(after(t, again, "some-old", chat.Place{})) == 1 && len(after(t, again, "all-old", chat.Place{})) == 0
+		return len(after(t, again, "some-old", chat.Position{})) == 1 && len(after(t, again, "all-old", chat.Position{})) == 0
 	})
 	check()
 	if p := appendTo(t, h, "all-old", "again")[0]; p.Seq != of.Seq+1 || p.Epoch != of.Epoch {
@@ -423,11 +423,11 @@ func testWrongClock(t *testing.T, d database) {
 		}
 		want = append(want, name)
 	}
-	wantAfter(t, h, "c", chat.Place{}, want...)
+	wantAfter(t, h, "c", chat.Position{}, want...)
 	if err := h.SweepNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	wantAfter(t, d.open(t), "c", chat.Place{}, want...)
+	wantAfter(t, d.open(t), "c", chat.Position{}, want...)
 }
 
 // Tables of the version before are brought up to date, with what is in them.
@@ -466,9 +466,9 @@ func testOlderTables(t *testing.T, d database) {
 	if len(names) != 1 || names[""] {
 		t.Errorf("the nodes call the database %v", names)
 	}
-	wantAfter(t, nodes[2], "c", chat.Place{Epoch: "former"}, "1", "2")
-	wantAfter(t, nodes[0], "c", chat.Place{}, "2") // by the message's time, there is no other
-	if p := appendTo(t, nodes[0], "c", "3")[0]; p != (chat.Place{Epoch: "former", Seq: 3}) {
+	wantAfter(t, nodes[2], "c", chat.Position{Epoch: "former"}, "1", "2")
+	wantAfter(t, nodes[0], "c", chat.Position{}, "2") // by the message's time, there is no other
+	if p := appendTo(t, nodes[0], "c", "3")[0]; p != (chat.Position{Epoch: "former", Seq: 3}) {
 		t.Errorf("goes on at %v", p)
 	}
 }
@@ -519,14 +519,14 @@ func testFailingBatch(t *testing.T, d database) {
 		callers.Go(func() {
 			m, err := h.Append(t.Context(), message("c", fmt.Sprint("refused ", i)))
 			if err == nil {
-				t.Errorf("stored at %v while the tables are locked", m.Place)
+				t.Errorf("stored at %v while the tables are locked", m.Position)
 			}
 		})
 	}
 	callers.Wait()
 	release()
 	appendTo(t, h, "c", "2")
-	got := after(t, h, "c", chat.Place{})
+	got := after(t, h, "c", chat.Position{})
 	if len(got) < 2 || got[0] != "1" || got[len(got)-1] != "2" || len(got) > 7 {
 		t.Errorf("stored are %q", got) // what was refused may be among it
 	}
@@ -554,7 +554,7 @@ func testGivingUp(t *testing.T, d database) {
 	release()
 	last := appendTo(t, h, "c", "last")[0]
 	want := []string{"1", "perhaps", "last"}[:last.Seq-1]
-	if got := after(t, h, "c", chat.Place{}); last.Seq < 2 || got[len(got)-1] != "last" || !cmp.Equal(want, got[:len(got)-1]) {
+	if got := after(t, h, "c", chat.Position{}); last.Seq < 2 || got[len(got)-1] != "last" || !cmp.Equal(want, got[:len(got)-1]) {
 		t.Errorf("stored are %q", got)
 	}
 }
@@ -630,20 +630,20 @@ func testBeginEpoch(t *testing.T, d database) {
 	for _, p := range old {
 		wantAfter(t, h, "c", p, "gone")
 	}
-	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+	wantAfter(t, h, "c", chat.Position{}, "1", "2")
 	last, err := h.Last(t.Context(), "c")
 	if err != nil || last.Seq != 2 || last.Epoch == old[0].Epoch {
 		t.Errorf("Last = %v, %v behind %v, want 2 in another epoch", last, err, old[1])
 	}
-	wantAfter(t, h, "c", chat.Place{Epoch: last.Epoch}, "gone") // a registry does not deliver all again
-	wantAfter(t, h, "c", chat.Place{Epoch: last.Epoch, Seq: 1}, "2")
-	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Place{Epoch: last.Epoch, Seq: 3}) {
+	wantAfter(t, h, "c", chat.Position{Epoch: last.Epoch}, "gone") // a registry does not deliver all again
+	wantAfter(t, h, "c", chat.Position{Epoch: last.Epoch, Seq: 1}, "2")
+	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Position{Epoch: last.Epoch, Seq: 3}) {
 		t.Errorf("goes on at %v behind %v", p, last)
 	}
-	if p := appendTo(t, h, "new", "1")[0]; p != (chat.Place{Epoch: last.Epoch, Seq: 1}) {
+	if p := appendTo(t, h, "new", "1")[0]; p != (chat.Position{Epoch: last.Epoch, Seq: 1}) {
 		t.Errorf("a new channel begins at %v, the others are in %v", p, last.Epoch)
 	}
-	wantAfter(t, h, "new", chat.Place{Epoch: last.Epoch}, "1")
+	wantAfter(t, h, "new", chat.Position{Epoch: last.Epoch}, "1")
 }
 
 func testWentBack(t *testing.T, d database) {
@@ -656,8 +656,8 @@ func testWentBack(t *testing.T, d database) {
 		t.Errorf("the next is at %v where %v was given before", p, places[3])
 	}
 	wantAfter(t, h, "c", places[3], "gone")
-	wantAfter(t, h, "c", chat.Place{Epoch: p.Epoch, Seq: 3}, "another 4")
-	if next := appendTo(t, h, "c", "another 5")[0]; next != (chat.Place{Epoch: p.Epoch, Seq: 5}) {
+	wantAfter(t, h, "c", chat.Position{Epoch: p.Epoch, Seq: 3}, "another 4")
+	if next := appendTo(t, h, "c", "another 5")[0]; next != (chat.Position{Epoch: p.Epoch, Seq: 5}) {
 		t.Errorf("goes on at %v behind %v", next, p)
 	}
 }

@@ -156,7 +156,7 @@ func TestBehindPgbouncer(t *testing.T) {
 				publishing.Go(func() { appendTo(t, nodes[i%2], mode, "🙂") })
 			}
 			publishing.Wait()
-			if got := after(t, nodes[0], mode, chat.Place{}); len(got) != 40 {
+			if got := after(t, nodes[0], mode, chat.Position{}); len(got) != 40 {
 				t.Errorf("%s: %d messages were stored", mode, len(got))
 			}
 		}

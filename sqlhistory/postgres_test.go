@@ -39,10 +39,10 @@ func TestPostgresKilledUnderTraffic(t *testing.T) {
 				mu.Lock()
 				if err != nil {
 					failed++
-				} else if other, taken := acked[m.Place.Seq]; taken {
-					t.Errorf("place %d was given to %q and %q", m.Place.Seq, other, content)
+				} else if other, taken := acked[m.Position.Seq]; taken {
+					t.Errorf("place %d was given to %q and %q", m.Position.Seq, other, content)
 				} else {
-					acked[m.Place.Seq] = content
+					acked[m.Position.Seq] = content
 				}
 				mu.Unlock()
 				if err != nil { // no faster than a client would
@@ -88,11 +88,11 @@ func TestPostgresOnAnotherTimeline(t *testing.T) {
 	}
 	opened := d.open(t)
 	wantAfter(t, opened, "c", before[0], "gone")
-	wantAfter(t, opened, "c", chat.Place{}, "1", "2")
-	var p chat.Place
+	wantAfter(t, opened, "c", chat.Position{}, "1", "2")
+	var p chat.Position
 	eventually(t, "the one that was running to find the server again", func() bool {
 		m, err := running.Append(t.Context(), message("c", "3"))
-		p = m.Place
+		p = m.Position
 		return err == nil
 	})
 	if p.Epoch == before[0].Epoch || p.Seq < 3 {
@@ -128,7 +128,7 @@ func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
 	}
 	wantAfter(t, gave, "c", places[2], "gone")
 	next := appendTo(t, gave, "c", "4")[0]
-	if next != (chat.Place{Epoch: p.Epoch, Seq: 4}) {
+	if next != (chat.Position{Epoch: p.Epoch, Seq: 4}) {
 		t.Errorf("goes on at %v behind %v", next, p)
 	}
 	wantAfter(t, other, "c", p, "4")
@@ -170,7 +170,7 @@ func testDumpRestored(t *testing.T, server *pgtest.Server) {
 	}
 	h := restored.open(t)
 	wantAfter(t, h, "c", before[0], "gone")
-	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+	wantAfter(t, h, "c", chat.Position{}, "1", "2")
 	if p := appendTo(t, h, "c", "3")[0]; p.Epoch == before[0].Epoch || p.Seq != 3 {
 		t.Errorf("goes on at %v behind %v", p, before[1])
 	}
@@ -296,7 +296,7 @@ func testConnections(t *testing.T, server *pgtest.Server) {
 	owner.exec(t, "CREATE SCHEMA chat AUTHORIZATION ana")
 	owner.exec(t, "ALTER ROLE ana SET search_path = chat")
 	asAna := database{dsn: strings.ReplaceAll(owner.dsn, "user=postgres", "user=ana")}
-	var first chat.Place
+	var first chat.Position
 	for i, mode := range []string{"cache_statement", "describe_exec", "exec", "simple_protocol"} {
 		d := database{dsn: asAna.dsn + " default_query_exec_mode=" + mode}
 		h := d.open(t)
@@ -304,10 +304,10 @@ func testConnections(t *testing.T, server *pgtest.Server) {
 		if i == 0 {
 			first = p
 		}
-		if p != (chat.Place{Epoch: first.Epoch, Seq: uint64(i + 1)}) {
+		if p != (chat.Position{Epoch: first.Epoch, Seq: uint64(i + 1)}) {
 			t.Errorf("%s: stored at %v, the first was at %v", mode, p, first)
 		}
-		if got := after(t, h, "c", chat.Place{}); len(got) != i+1 || got[i] != "🙂 "+mode {
+		if got := after(t, h, "c", chat.Position{}); len(got) != i+1 || got[i] != "🙂 "+mode {
 			t.Errorf("%s: read %q", mode, got)
 		}
 	}

@@ -154,7 +154,7 @@ func TestSQLiteOnAFullDisk(t *testing.T) {
 	}
 	eventually(t, "Check to find room", func() bool { return h.Check(t.Context()) == nil })
 	appendTo(t, h, "c", "2")
-	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+	wantAfter(t, h, "c", chat.Position{}, "1", "2")
 }
 
 // The tables are on a disk that is full, what the server needs itself is not.
@@ -180,7 +180,7 @@ func TestPostgresOnAFullDisk(t *testing.T) {
 	}
 	eventually(t, "Check to find room", func() bool { return h.Check(t.Context()) == nil })
 	appendTo(t, h, "c", "2")
-	wantAfter(t, h, "c", chat.Place{}, "1", "2")
+	wantAfter(t, h, "c", chat.Position{}, "1", "2")
 }
 
 // Where no disk can be filled the server says what it would say.
@@ -198,7 +198,7 @@ func TestPostgresThatSaysItsDiskIsFull(t *testing.T) {
 		d.exec(t, "CREATE TRIGGER refuse BEFORE INSERT ON "+table+" EXECUTE FUNCTION refuse()")
 	}
 	if m, err := h.Append(t.Context(), message("c", "1")); err == nil {
-		t.Errorf("stored at %v on a full disk", m.Place)
+		t.Errorf("stored at %v on a full disk", m.Position)
 	}
 	eventually(t, "Check to notice", func() bool {
 		err := h.Check(t.Context())
@@ -239,7 +239,7 @@ func testRoleThatOwnsNothing(t *testing.T, server *pgtest.Server) {
 			}
 			last := appendTo(t, h, "c", "5")[0]
 			try(t, func() error { return h.SweepNow(t.Context()) })
-			wantAfter(t, h, "c", chat.Place{}, "4", "5")
+			wantAfter(t, h, "c", chat.Position{}, "4", "5")
 			try(t, func() error { return h.BeginEpoch(t.Context()) })
 			wantAfter(t, h, "c", last, "gone")
 			log.mu.Lock()
@@ -295,7 +295,7 @@ func TestSQLiteFileReplacedWhileItIsOpen(t *testing.T) {
 			appendTo(t, h, "c", "2")
 			replace(t, d.file)
 			if m, err := h.Append(t.Context(), message("c", "3")); err == nil || !strings.Contains(err.Error(), "replaced") {
-				t.Errorf("stored at %v, %v", m.Place, err)
+				t.Errorf("stored at %v, %v", m.Position, err)
 			}
 			if msgs, err := h.After(t.Context(), "c", places[0], chat.Limit{Count: 10}); err == nil || errors.Is(err, chat.ErrGone) {
 				t.Errorf("read %d messages, %v", len(msgs), err)

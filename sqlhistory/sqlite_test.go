@@ -111,7 +111,7 @@ func TestSQLitePoolOfOnesOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	appendTo(t, h, "c", "1")
-	wantAfter(t, h, "c", chat.Place{}, "1")
+	wantAfter(t, h, "c", chat.Position{}, "1")
 	closeHistory(t, h)
 
 	for query, says := range map[string]string{
@@ -170,7 +170,7 @@ func crashing() {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)
 				}
-				lines <- fmt.Sprintf("%d %s\n", m.Place.Seq, m.Content)
+				lines <- fmt.Sprintf("%d %s\n", m.Position.Seq, m.Content)
 			}
 		}()
 	}
@@ -237,7 +237,7 @@ func TestWhatWasAcknowledgedOutlivesTheProcess(t *testing.T) {
 func wantAcked(t *testing.T, h chat.History, channel string, acked map[uint64]string) {
 	t.Helper()
 	stored := make(map[uint64]string)
-	var at chat.Place
+	var at chat.Position
 	for {
 		msgs, err := h.After(t.Context(), channel, at, chat.Limit{Count: 500})
 		if err != nil {
@@ -247,11 +247,11 @@ func wantAcked(t *testing.T, h chat.History, channel string, acked map[uint64]st
 			break
 		}
 		for _, m := range msgs {
-			if m.Place.Seq != at.Seq+1 || at.Epoch != "" && m.Place.Epoch != at.Epoch {
-				t.Fatalf("%v follows %v", m.Place, at)
+			if m.Position.Seq != at.Seq+1 || at.Epoch != "" && m.Position.Epoch != at.Epoch {
+				t.Fatalf("%v follows %v", m.Position, at)
 			}
-			at = m.Place
-			stored[m.Place.Seq] = m.Content
+			at = m.Position
+			stored[m.Position.Seq] = m.Content
 		}
 	}
 	for seq, content := range acked {

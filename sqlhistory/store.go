@@ -135,7 +135,7 @@ func (h *History) store(msgs []*pending) (err error) {
 	h.witness.keeps(stored{b.names[0], first.epoch, first.last})
 	for i, p := range msgs {
 		c := b.channels[p.message.Channel]
-		p.message.Place = chat.Place{Epoch: c.epoch, Seq: uint64(c.last - c.count + b.nth[i])}
+		p.message.Position = chat.Position{Epoch: c.epoch, Seq: uint64(c.last - c.count + b.nth[i])}
 		p.message.Time = p.message.Time.UTC().Truncate(time.Millisecond)
 	}
 	for name, c := range b.channels {

@@ -182,7 +182,7 @@ func testPublisherGoesAway(t *testing.T, d database) {
 			t.Errorf("heard %q", m.Content)
 		}
 	case <-time.After(patience):
-		t.Errorf("stored are %q, and nothing was heard of it", after(t, d.open(t), "news", chat.Place{}))
+		t.Errorf("stored are %q, and nothing was heard of it", after(t, d.open(t), "news", chat.Position{}))
 	}
 }
 

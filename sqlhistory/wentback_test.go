@@ -42,18 +42,18 @@ func (w *warnings) wantEpochs(t *testing.T, n int, reason string) {
 }
 
 // untilStored stores a message, trying until the server is found again.
-func untilStored(t *testing.T, h chat.History, content string) (p chat.Place) {
+func untilStored(t *testing.T, h chat.History, content string) (p chat.Position) {
 	t.Helper()
 	eventually(t, "the server to be found again", func() bool {
 		m, err := h.Append(t.Context(), message("c", content))
-		p = m.Place
+		p = m.Position
 		return err == nil
 	})
 	return p
 }
 
 // untilRead reads what follows a place, trying until the server is found again.
-func untilRead(t *testing.T, h chat.History, p chat.Place) (msgs []chat.Message, err error) {
+func untilRead(t *testing.T, h chat.History, p chat.Position) (msgs []chat.Message, err error) {
 	t.Helper()
 	eventually(t, "the server to be found again", func() bool {
 		msgs, err = h.After(t.Context(), "c", p, chat.Limit{Count: 100})
@@ -65,10 +65,10 @@ func untilRead(t *testing.T, h chat.History, p chat.Place) (msgs []chat.Message,
 // acknowledged is the contents by their places, by any node.
 type acknowledged struct {
 	*testing.T
-	contents map[chat.Place]string
+	contents map[chat.Position]string
 }
 
-func (a acknowledged) note(p chat.Place, content string) chat.Place {
+func (a acknowledged) note(p chat.Position, content string) chat.Position {
 	a.Helper()
 	if other, taken := a.contents[p]; taken {
 		a.Errorf("%v was given to %q and to %q", p, other, content)
@@ -169,12 +169,12 @@ func wentBack(t *testing.T, server *pgtest.Server, renewed bool, happens func(*t
 	d := onPostgres(t, server)
 	var log warnings
 	idle, storing := d.open(t, log.option()), d.open(t, log.option())
-	acked := acknowledged{t, make(map[chat.Place]string)}
-	var last chat.Place
+	acked := acknowledged{t, make(map[chat.Position]string)}
+	var last chat.Position
 	for i := range 3 {
 		last = acked.note(untilStored(t, storing, fmt.Sprint("kept ", i)), fmt.Sprint("kept ", i))
 	}
-	wantAfter(t, idle, "c", chat.Place{}, "kept 0", "kept 1", "kept 2")
+	wantAfter(t, idle, "c", chat.Position{}, "kept 0", "kept 1", "kept 2")
 	if renewed {
 		try(t, func() error { return storing.BeginEpoch(t.Context()) })
 	}
@@ -186,7 +186,7 @@ func wentBack(t *testing.T, server *pgtest.Server, renewed bool, happens func(*t
 	nodes := []*sqlhistory.History{idle, storing}
 	switch first {
 	case "idle node reads":
-		if msgs, err := untilRead(t, idle, chat.Place{Epoch: last.Epoch, Seq: 1}); !errors.Is(err, chat.ErrGone) {
+		if msgs, err := untilRead(t, idle, chat.Position{Epoch: last.Epoch, Seq: 1}); !errors.Is(err, chat.ErrGone) {
 			t.Errorf("after the first are %d messages, %v, want ErrGone: some are lost", len(msgs), err)
 		}
 	case "storing node stores":
@@ -194,7 +194,7 @@ func wentBack(t *testing.T, server *pgtest.Server, renewed bool, happens func(*t
 	case "new node stores":
 		nodes = append([]*sqlhistory.History{d.open(t, log.option())}, nodes...)
 	}
-	var after chat.Place
+	var after chat.Position
 	for round := range 2 {
 		for i, h := range nodes {
 			content := fmt.Sprint("again ", round, i)
@@ -202,7 +202,7 @@ func wentBack(t *testing.T, server *pgtest.Server, renewed bool, happens func(*t
 			if p.Epoch == last.Epoch {
 				t.Errorf("%q is at %v, in the epoch of what is lost", content, p)
 			}
-			if after != (chat.Place{}) && p != (chat.Place{Epoch: after.Epoch, Seq: after.Seq + 1}) {
+			if after != (chat.Position{}) && p != (chat.Position{Epoch: after.Epoch, Seq: after.Seq + 1}) {
 				t.Errorf("%q is at %v behind %v", content, p, after)
 			}
 			after = p

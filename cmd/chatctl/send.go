@@ -68,7 +68,7 @@ func (c *sending) run(ctx context.Context, s *session, args []string) error {
 		return cli.Usagef("no text to send, nor - for the lines of stdin")
 	}
 	if c.to != "" {
-		c.channel = chat.OwnChannel(c.to)
+		c.channel = chat.UserChannel(c.to)
 	}
 	lines := len(args) == 1 && args[0] == "-"
 	text := strings.Join(args, " ")

@@ -180,7 +180,7 @@ func (c *tailing) history(ctx context.Context) error {
 		return nil
 	}
 	var all []client.Message
-	own := chat.OwnChannel(c.client.Username())
+	own := chat.UserChannel(c.client.Username())
 	for _, channel := range append([]string{"", own}, c.channels...) {
 		msgs, err := c.newest(ctx, channel)
 		if status, ok := errors.AsType[*client.StatusError](err); ok && status.Status == http.StatusMethodNotAllowed {

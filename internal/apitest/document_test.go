@@ -191,8 +191,8 @@ func TestTheLongestNamesAreAllowed(t *testing.T) {
 	e := newEvents(t)
 	longest := func() object {
 		return object{
-			"type": "message", "sender": name, "content": "x", "time": "2026-11-24T03:31:58.926Z", "channel": chat.OwnChannel(name),
-			"id": chat.FormatID(chat.OwnChannel(name), chat.Place{Epoch: strings.Repeat("e", 32), Seq: math.MaxUint64}),
+			"type": "message", "sender": name, "content": "x", "time": "2026-11-24T03:31:58.926Z", "channel": chat.UserChannel(name),
+			"id": chat.FormatID(chat.UserChannel(name), chat.Position{Epoch: strings.Repeat("e", 32), Seq: math.MaxUint64}),
 		}
 	}
 	if err := e.messages["message"].Validate(longest()); err != nil {

@@ -290,7 +290,7 @@ type hangingHistory struct {
 	asked chan struct{}
 }
 
-func (h *hangingHistory) After(ctx context.Context, _ string, _ chat.Place, _ chat.Limit) ([]chat.Message, error) {
+func (h *hangingHistory) After(ctx context.Context, _ string, _ chat.Position, _ chat.Limit) ([]chat.Message, error) {
 	h.asked <- struct{}{}
 	<-ctx.Done()
 	return nil, ctx.Err()

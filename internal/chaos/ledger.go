@@ -27,18 +27,18 @@ type entry struct {
 	channel string
 	asked   time.Time
 	acked   bool
-	listed  bool       // in the history, at the end of the run
-	seen    bool       // acknowledged or delivered, at
-	place   chat.Place // this place; the newest, where an epoch that began renamed it
+	listed  bool          // in the history, at the end of the run
+	seen    bool          // acknowledged or delivered, at
+	place   chat.Position // this place; the newest, where an epoch that began renamed it
 }
 
 // channelLog is what a channel holds, as far as anybody told.
 type channelLog struct {
-	contents map[chat.Place]string
+	contents map[chat.Position]string
 	epochs   map[string]epoch
-	last     chat.Place // the highest of the newest epoch that has messages
-	acked    chat.Place // the highest that was acknowledged
-	ids      []position // all that were acknowledged, in no order
+	last     chat.Position // the highest of the newest epoch that has messages
+	acked    chat.Position // the highest that was acknowledged
+	ids      []position    // all that were acknowledged, in no order
 }
 
 // epoch is one of a channel.
@@ -85,14 +85,14 @@ func (l *ledger) acked(content, id string) {
 }
 
 // delivered notes that somebody got a message.
-func (l *ledger) delivered(channel string, place chat.Place, content string) {
+func (l *ledger) delivered(channel string, place chat.Position, content string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.record(channel, place, content)
 }
 
 // listed notes that a message is in the history at the end of the run.
-func (l *ledger) listed(channel string, place chat.Place, content string) {
+func (l *ledger) listed(channel string, place chat.Position, content string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.record(channel, place, content)
@@ -102,7 +102,7 @@ func (l *ledger) listed(channel string, place chat.Place, content string) {
 }
 
 // sighted notes the epoch of a place where no message has to be.
-func (l *ledger) sighted(channel string, place chat.Place) {
+func (l *ledger) sighted(channel string, place chat.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.log(channel).sight(place)
@@ -112,14 +112,14 @@ func (l *ledger) sighted(channel string, place chat.Place) {
 func (l *ledger) log(channel string) *channelLog {
 	log := l.channels[channel]
 	if log == nil {
-		log = &channelLog{contents: make(map[chat.Place]string), epochs: make(map[string]epoch)}
+		log = &channelLog{contents: make(map[chat.Position]string), epochs: make(map[string]epoch)}
 		l.channels[channel] = log
 	}
 	return log
 }
 
 // record requires l.mu.
-func (l *ledger) record(channel string, place chat.Place, content string) {
+func (l *ledger) record(channel string, place chat.Position, content string) {
 	log := l.log(channel)
 	log.sight(place)
 	if before, ok := log.contents[place]; ok {
@@ -145,7 +145,7 @@ func (l *ledger) record(channel string, place chat.Place, content string) {
 
 // renamed reports whether a message may have both places: an epoch that begins after a
 // loss gives ids of its own to what is kept. It requires l.mu.
-func (l *ledger) renamed(log *channelLog, before, after chat.Place) bool {
+func (l *ledger) renamed(log *channelLog, before, after chat.Position) bool {
 	if before.Epoch == after.Epoch {
 		return false
 	}
@@ -162,18 +162,18 @@ func (l *ledger) mayEnd(e epoch) bool {
 }
 
 // sight numbers epochs in the order in which they are first seen.
-func (log *channelLog) sight(p chat.Place) {
+func (log *channelLog) sight(p chat.Position) {
 	if _, known := log.epochs[p.Epoch]; !known && p.Epoch != "" {
 		log.epochs[p.Epoch] = epoch{len(log.epochs) + 1, time.Now()}
 	}
 }
 
-func (log *channelLog) position(p chat.Place) position {
+func (log *channelLog) position(p chat.Position) position {
 	return position{log.epochs[p.Epoch].nth, p.Seq}
 }
 
 // later is the higher of two places.
-func (log *channelLog) later(p, q chat.Place) chat.Place {
+func (log *channelLog) later(p, q chat.Position) chat.Position {
 	if log.position(p).before(log.position(q)) {
 		return q
 	}
@@ -182,23 +182,23 @@ func (log *channelLog) later(p, q chat.Place) chat.Place {
 
 // lacks reports whether somebody at a place lacks messages that were acknowledged or,
 // when any counts, that others got, and up to which place.
-func (l *ledger) lacks(channel string, at chat.Place, any bool) (last chat.Place, yes bool) {
+func (l *ledger) lacks(channel string, at chat.Position, any bool) (last chat.Position, yes bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	log := l.channels[channel]
 	if log == nil {
-		return chat.Place{}, false
+		return chat.Position{}, false
 	}
 	last = log.acked
 	if any {
 		last = log.last
 	}
-	return last, last != chat.Place{} && log.position(at).before(log.position(last))
+	return last, last != chat.Position{} && log.position(at).before(log.position(last))
 }
 
 // rebased notes that a client was told that messages are missing and goes on elsewhere.
 // It returns what is wrong with that, a kind of finding and why, or "".
-func (l *ledger) rebased(channel string, from, to chat.Place) (finding, why string) {
+func (l *ledger) rebased(channel string, from, to chat.Position) (finding, why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	log := l.log(channel)
@@ -214,10 +214,10 @@ func (l *ledger) rebased(channel string, from, to chat.Place) (finding, why stri
 }
 
 // acknowledged is the highest place of each channel that was acknowledged.
-func (l *ledger) acknowledged() map[string]chat.Place {
+func (l *ledger) acknowledged() map[string]chat.Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	places := make(map[string]chat.Place, len(l.channels))
+	places := make(map[string]chat.Position, len(l.channels))
 	for channel, log := range l.channels {
 		places[channel] = log.acked
 	}
@@ -296,16 +296,16 @@ func (log *channelLog) upTo(p position) int {
 
 // cursor follows what one client gets of one channel, whose places have no holes.
 type cursor struct {
-	at      chat.Place
+	at      chat.Position
 	started bool
 }
 
 // begin is the place that a client is told it starts from.
-func (c *cursor) begin(p chat.Place) { c.at, c.started = p, true }
+func (c *cursor) begin(p chat.Position) { c.at, c.started = p, true }
 
 // next moves to the place of the message that came and returns what is wrong with
 // it: a kind of finding, or "".
-func (c *cursor) next(p chat.Place) (finding string) {
+func (c *cursor) next(p chat.Position) (finding string) {
 	before := c.at
 	c.at = p
 	switch {

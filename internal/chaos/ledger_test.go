@@ -9,23 +9,23 @@ import (
 	"github.com/reto10/chat"
 )
 
-func at(seq uint64) chat.Place { return chat.Place{Epoch: "e", Seq: seq} }
+func at(seq uint64) chat.Position { return chat.Position{Epoch: "e", Seq: seq} }
 
 func TestCursorFindsWhatIsWrongWithASequence(t *testing.T) {
-	other := chat.Place{Epoch: "other", Seq: 4}
+	other := chat.Position{Epoch: "other", Seq: 4}
 	tests := []struct {
 		name  string
 		start uint64
-		comes []chat.Place
+		comes []chat.Position
 		want  []string
 	}{
-		{"in order", 3, []chat.Place{at(4), at(5), at(6)}, []string{"", "", ""}},
-		{"one left out", 3, []chat.Place{at(4), at(6), at(7)}, []string{"", findGap, ""}},
-		{"the first left out", 3, []chat.Place{at(5)}, []string{findGap}},
-		{"one again", 3, []chat.Place{at(4), at(4), at(5)}, []string{"", findRepeat, ""}},
-		{"one before the start", 3, []chat.Place{at(3), at(4)}, []string{findRepeat, ""}},
-		{"out of order", 3, []chat.Place{at(5), at(4)}, []string{findGap, findRepeat}},
-		{"of another epoch", 3, []chat.Place{other}, []string{findSilent}},
+		{"in order", 3, []chat.Position{at(4), at(5), at(6)}, []string{"", "", ""}},
+		{"one left out", 3, []chat.Position{at(4), at(6), at(7)}, []string{"", findGap, ""}},
+		{"the first left out", 3, []chat.Position{at(5)}, []string{findGap}},
+		{"one again", 3, []chat.Position{at(4), at(4), at(5)}, []string{"", findRepeat, ""}},
+		{"one before the start", 3, []chat.Position{at(3), at(4)}, []string{findRepeat, ""}},
+		{"out of order", 3, []chat.Position{at(5), at(4)}, []string{findGap, findRepeat}},
+		{"of another epoch", 3, []chat.Position{other}, []string{findSilent}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -105,17 +105,17 @@ func TestLedgerKnowsWhoLacksWhatAnybodyTold(t *testing.T) {
 		l.delivered("a", at(uint64(i+1)), content)
 	}
 	l.acked("two", chat.FormatID("a", at(2)))
-	l.sighted("a", chat.Place{Epoch: "later"})
+	l.sighted("a", chat.Position{Epoch: "later"})
 	tests := []struct {
 		name           string
 		channel        string
-		at             chat.Place
+		at             chat.Position
 		acked, anybody bool // lacks what was acknowledged, what anybody got
 	}{
 		{"before both", "a", at(1), true, true},
 		{"at what was acknowledged", "a", at(2), false, true},
 		{"at the end", "a", at(3), false, false},
-		{"in a later epoch", "a", chat.Place{Epoch: "later"}, false, false},
+		{"in a later epoch", "a", chat.Position{Epoch: "later"}, false, false},
 		{"in a channel without messages", "b", at(0), false, false},
 	}
 	for _, test := range tests {

@@ -20,9 +20,9 @@ func strikeOf(l *ledger) {
 	<-time.After(time.Second)
 }
 
-func in(epoch string, seq uint64) chat.Place { return chat.Place{Epoch: epoch, Seq: seq} }
+func in(epoch string, seq uint64) chat.Position { return chat.Position{Epoch: epoch, Seq: seq} }
 
-func ack(l *ledger, content string, p chat.Place) {
+func ack(l *ledger, content string, p chat.Position) {
 	l.publishing("a", content)
 	l.acked(content, chat.FormatID("a", p))
 }
@@ -119,7 +119,7 @@ func TestLedgerJudgesReportsOfLosses(t *testing.T) {
 	tests := []struct {
 		name     string
 		before   func(*ledger)
-		from, to chat.Place
+		from, to chat.Position
 		want     string
 	}{
 		{"after a fault", strikeOf, in("e", 1), in("f", 0), ""},
@@ -157,7 +157,7 @@ func TestLedgerJudgesReportsOfLosses(t *testing.T) {
 func TestFleetFindsASilentLoss(t *testing.T) {
 	r := newReport(io.Discard)
 	l := newLedger(r)
-	following := func(p chat.Place) *client {
+	following := func(p chat.Position) *client {
 		c := &client{ledger: l, report: r, user: chat.User{Name: "ana"}, cursors: map[string]*cursor{"a": {}}}
 		c.cursors["a"].begin(p)
 		return c

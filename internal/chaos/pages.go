@@ -32,7 +32,7 @@ type page struct {
 func (c *cluster) list(ctx context.Context) {
 	channels := append([]string{""}, c.groups...)
 	for _, name := range c.users {
-		channels = append(channels, chat.OwnChannel(name))
+		channels = append(channels, chat.UserChannel(name))
 	}
 	next := make(chan string)
 	var reading sync.WaitGroup

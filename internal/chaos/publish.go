@@ -43,7 +43,7 @@ func (s *speech) next() (channel, content string) {
 	case draw < 7:
 		return s.cluster.groups[s.rng.IntN(len(s.cluster.groups))], content
 	default:
-		return chat.OwnChannel(s.cluster.users[s.rng.IntN(len(s.cluster.users))]), content
+		return chat.UserChannel(s.cluster.users[s.rng.IntN(len(s.cluster.users))]), content
 	}
 }
 

@@ -65,7 +65,7 @@ type storm struct {
 
 	again   chan struct{} // closed when the clients are to come back
 	to      *node         // they come back to this one; set before again is closed
-	targets map[string]chat.Place
+	targets map[string]chat.Position
 	began   time.Time // when they were told to come back
 }
 
@@ -336,7 +336,7 @@ func (r *returner) reached() {
 	defer r.mu.Unlock()
 	for channel, at := range r.cursors {
 		target := r.storm.targets[channel]
-		if target != (chat.Place{}) && (at.at.Epoch != target.Epoch || at.at.Seq < target.Seq) {
+		if target != (chat.Position{}) && (at.at.Epoch != target.Epoch || at.at.Seq < target.Seq) {
 			return
 		}
 	}

@@ -54,7 +54,7 @@ func (g *Gaps) Settle(ctx context.Context) error {
 
 // waiter waits until the Line has come as far as a place of its epoch.
 type waiter struct {
-	place Place
+	place Position
 	done  chan struct{}
 }
 

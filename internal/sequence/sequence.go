@@ -32,23 +32,23 @@ const (
 // ErrGone is what History.After answers when it no longer keeps what followed.
 var ErrGone = errors.New("sequence: no longer kept")
 
-// Place numbers a value: within an epoch places count up by one.
-type Place struct {
+// Position numbers a value: within an epoch places count up by one.
+type Position struct {
 	Epoch string
 	Seq   uint64
 }
 
 // Item is a value and its place.
 type Item[T any] struct {
-	Place Place
-	Value T
+	Position Position
+	Value    T
 }
 
 // History reads back what a Line was not offered.
 type History[T any] interface {
 	// After returns some of what follows p in order, nothing when p is the
 	// newest, or an error that wraps ErrGone, also when the epoch is over.
-	After(ctx context.Context, p Place) ([]Item[T], error)
+	After(ctx context.Context, p Position) ([]Item[T], error)
 }
 
 // Line is the sequence of one channel. Its methods are safe for concurrent use.
@@ -61,12 +61,12 @@ type Line[T any] struct {
 	mu      sync.Mutex // guards all below and is held while delivering
 	begun   bool       // last is known
 	closed  bool
-	last    Place       // the place handed on last
-	early   map[Place]T // offered before their turn, at most maxEarly
-	newest  Place       // the furthest place of the epoch that is known of
-	filling *time.Timer // not nil while the history has to be read
-	waiting []waiter    // for what was offered to be handed on
-	stuck   bool        // the history did not bring what is missing, so nobody waits for it
+	last    Position       // the place handed on last
+	early   map[Position]T // offered before their turn, at most maxEarly
+	newest  Position       // the furthest place of the epoch that is known of
+	filling *time.Timer    // not nil while the history has to be read
+	waiting []waiter       // for what was offered to be handed on
+	stuck   bool           // the history did not bring what is missing, so nobody waits for it
 
 	// foreign is the furthest place of each other epoch that was offered. The
 	// history is asked whether one of them is the epoch of today: what is offered
@@ -92,7 +92,7 @@ func (l *Line[T]) Begun() bool {
 
 // Begin starts the Line behind p. What is offered before is kept until then.
 // The first call counts.
-func (l *Line[T]) Begin(p Place) {
+func (l *Line[T]) Begin(p Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.begun || l.closed {
@@ -109,7 +109,7 @@ func (l *Line[T]) Begin(p Place) {
 
 // Expect says that the history goes as far as p: what the Line was not offered up
 // to there is read soon. A Line that has not begun needs no such word.
-func (l *Line[T]) Expect(p Place) {
+func (l *Line[T]) Expect(p Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -125,7 +125,7 @@ func (l *Line[T]) Expect(p Place) {
 
 // At calls fn with the place handed on last; what comes after it is handed on
 // after fn returned. It reports false, without calling fn, when the Line is closed.
-func (l *Line[T]) At(fn func(last Place)) bool {
+func (l *Line[T]) At(fn func(last Position)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -137,7 +137,7 @@ func (l *Line[T]) At(fn func(last Place)) bool {
 
 // Offer hands v on when its turn has come, or keeps it until then. It reports
 // false when the Line is closed.
-func (l *Line[T]) Offer(p Place, v T) bool {
+func (l *Line[T]) Offer(p Position, v T) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -178,12 +178,12 @@ func (l *Line[T]) Close() {
 	}
 }
 
-func (l *Line[T]) keep(p Place, v T) {
+func (l *Line[T]) keep(p Position, v T) {
 	if p.Epoch != l.newest.Epoch || p.Seq > l.newest.Seq {
 		l.newest = p
 	}
 	if l.early == nil {
-		l.early = make(map[Place]T)
+		l.early = make(map[Position]T)
 	}
 	if len(l.early) < maxEarly {
 		l.early[p] = v
@@ -191,7 +191,7 @@ func (l *Line[T]) keep(p Place, v T) {
 }
 
 // keepForeign notes that a place of another epoch was offered.
-func (l *Line[T]) keepForeign(p Place) {
+func (l *Line[T]) keepForeign(p Position) {
 	if l.foreign == nil {
 		l.foreign = make(map[string]uint64)
 	}
@@ -205,7 +205,7 @@ func (l *Line[T]) keepForeign(p Place) {
 // advance hands on whatever is next.
 func (l *Line[T]) advance() {
 	for {
-		next := Place{l.last.Epoch, l.last.Seq + 1}
+		next := Position{l.last.Epoch, l.last.Seq + 1}
 		v, ok := l.early[next]
 		if !ok {
 			return
@@ -225,7 +225,7 @@ func (l *Line[T]) filled() {
 
 // beginAnew goes over to another epoch, behind p: the history lost its memory, so
 // nothing of the epoch before follows, and what of it was never offered is lost.
-func (l *Line[T]) beginAnew(p Place) {
+func (l *Line[T]) beginAnew(p Position) {
 	l.last = p
 	delete(l.foreign, p.Epoch)
 	l.tidy()
@@ -234,7 +234,7 @@ func (l *Line[T]) beginAnew(p Place) {
 
 // tidy drops early values whose turn will never come.
 func (l *Line[T]) tidy() {
-	maps.DeleteFunc(l.early, func(p Place, _ T) bool {
+	maps.DeleteFunc(l.early, func(p Position, _ T) bool {
 		return p.Epoch != l.last.Epoch || p.Seq <= l.last.Seq
 	})
 }
@@ -273,7 +273,7 @@ func (l *Line[T]) fill() {
 
 	failed := false
 	for epoch, seq := range foreign {
-		p := Place{epoch, seq}
+		p := Position{epoch, seq}
 		_, err := l.read(p)
 		switch {
 		case err == nil:
@@ -303,9 +303,9 @@ func (l *Line[T]) fill() {
 		failed = true
 	}
 	for _, it := range items {
-		if it.Place.Epoch == l.last.Epoch && it.Place.Seq == l.last.Seq+1 {
-			delete(l.early, it.Place)
-			l.last = it.Place
+		if it.Position.Epoch == l.last.Epoch && it.Position.Seq == l.last.Seq+1 {
+			delete(l.early, it.Position)
+			l.last = it.Position
 			l.deliver(it.Value)
 		}
 	}
@@ -321,14 +321,14 @@ func (l *Line[T]) fill() {
 }
 
 // read reads what follows p. It holds no lock.
-func (l *Line[T]) read(p Place) ([]Item[T], error) {
+func (l *Line[T]) read(p Position) ([]Item[T], error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
 	return l.history.After(ctx, p)
 }
 
 // takeOver makes p's epoch, which the history knows, the Line's.
-func (l *Line[T]) takeOver(p Place) {
+func (l *Line[T]) takeOver(p Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -342,7 +342,7 @@ func (l *Line[T]) takeOver(p Place) {
 
 // drop forgets a place of an epoch that is over, or whose history has gone on so
 // far that the next offer tells more.
-func (l *Line[T]) drop(p Place) {
+func (l *Line[T]) drop(p Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.foreign[p.Epoch] == p.Seq {
@@ -351,7 +351,7 @@ func (l *Line[T]) drop(p Place) {
 }
 
 // skip goes on with the first value at hand, when what stands before it is gone.
-func (l *Line[T]) skip(from Place) {
+func (l *Line[T]) skip(from Position) {
 	if l.last != from {
 		return // it arrived meanwhile
 	}

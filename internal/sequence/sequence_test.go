@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { leak.Main(m) }
 
 type (
-	place = sequence.Place
+	place = sequence.Position
 	item  = sequence.Item[string]
 )
 

@@ -37,7 +37,7 @@ func appendTo(ctx context.Context, h *chat.MemoryHistory, channel string) {
 }
 
 func kept(ctx context.Context, h *chat.MemoryHistory, channel string) int {
-	msgs, err := h.After(ctx, channel, chat.Place{}, chat.Limit{Count: 10})
+	msgs, err := h.After(ctx, channel, chat.Position{}, chat.Limit{Count: 10})
 	if err != nil {
 		fatal(err)
 	}

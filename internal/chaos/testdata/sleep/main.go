@@ -42,7 +42,7 @@ func main() {
 	time.JumpClock(3600)
 	_, err := talker.Broadcast(ctx, "after")
 	fmt.Println("a command of an expired token is carried out:", err == nil)
-	page, err := history.After(ctx, "", chat.Place{}, chat.Limit{Count: 10})
+	page, err := history.After(ctx, "", chat.Position{}, chat.Limit{Count: 10})
 	if err != nil && !errors.Is(err, chat.ErrGone) {
 		fatal(err)
 	}
