@@ -153,7 +153,7 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 	// It is stored: that its publisher gives up is no reason not to hand it on.
 	ctx, cancel := lazyctx.WithTimeout(context.WithoutCancel(ctx), portTimeout)
 	defer cancel()
-	if err := s.cfg.registry.Broadcast(ctx, m); err != nil {
+	if err := s.cfg.registry.Publish(ctx, m); err != nil {
 		return Message{}, s.unavailable(portRegistry, "handing a message on", err)
 	}
 	s.counts.published.Add(1)
@@ -256,7 +256,7 @@ func (s *Service) Disconnect(ctx context.Context, username string) (int, error) 
 	if !ValidUsername(username) {
 		return 0, wrapf(ErrInvalid, "not a username: %q", shorten(username))
 	}
-	n, err := s.cfg.registry.Close(ctx, username, 0, CloseDisconnected, "disconnected by an admin")
+	n, err := s.cfg.registry.CloseUser(ctx, username, 0, CloseDisconnected, "disconnected by an admin")
 	if err != nil {
 		return n, s.unavailable(portRegistry, "disconnecting a user", err)
 	}
@@ -322,7 +322,7 @@ func (s *Service) tellPresence(changes []presence.Change) {
 		told[a] = append(told[a], Event{Type: typ, User: User{c.Name, c.Role}, Channel: c.Channel, Time: now})
 	}
 	for _, a := range order {
-		to.Notify(a.channel, a.adminsOnly, told[a])
+		to.Announce(a.channel, a.adminsOnly, told[a])
 	}
 }
 

@@ -68,7 +68,7 @@ func (c *socket) Handle(text []byte) {
 // as much for its handlers.
 func (c *socket) recover() {
 	if p := recover(); p != nil {
-		c.service.cfg.logger.Error("a socket panicked", "session", c.Session(), "panic", p, "stack", string(debug.Stack()))
+		c.service.cfg.logger.Error("a socket panicked", "session", c.ID(), "panic", p, "stack", string(debug.Stack()))
 		c.Close(CloseGoingAway, "internal error")
 	}
 }
@@ -347,7 +347,7 @@ func (c *socket) refuse(ref wire.Ref, err error) {
 	kind, text := explain(err)
 	c.service.counts.refusedCommands.add(kind.code)
 	if kind.err == ErrUnavailable {
-		c.service.cfg.logger.Log(context.Background(), level(err), "a command failed", "session", c.Session(), "user", c.User().Name, "error", err)
+		c.service.cfg.logger.Log(context.Background(), level(err), "a command failed", "session", c.ID(), "user", c.User().Name, "error", err)
 	}
 	c.tell(wire.Error{Type: wire.TypeError, Ref: ref, Code: kind.code, Message: text})
 }

@@ -50,9 +50,9 @@ func (lateRegistry) wait(n int) {
 	}
 }
 
-func (r lateRegistry) Broadcast(ctx context.Context, m chat.Message) error {
+func (r lateRegistry) Publish(ctx context.Context, m chat.Message) error {
 	r.wait(len(m.Content))
-	return r.MemoryRegistry.Broadcast(ctx, m)
+	return r.MemoryRegistry.Publish(ctx, m)
 }
 
 func (r lateRegistry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {

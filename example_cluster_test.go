@@ -15,9 +15,9 @@ type haunted struct {
 	dead int // sockets of each user on the dead node
 }
 
-// Connect implements chat.Registry.
-func (r haunted) Connect(ctx context.Context, s chat.Socket) (int, error) {
-	n, err := r.MemoryRegistry.Connect(ctx, s)
+// Add implements chat.Registry.
+func (r haunted) Add(ctx context.Context, s chat.Socket) (int, error) {
+	n, err := r.MemoryRegistry.Add(ctx, s)
 	return n + r.dead, err
 }
 

@@ -225,7 +225,7 @@ func ExampleHistoryReader() {
 // without any network.
 type printer struct{ told chan string }
 
-func (p printer) Session() string  { return "a session" }
+func (p printer) ID() string  { return "a session" }
 func (p printer) User() chat.User  { return chat.User{Name: "ana", Role: chat.RoleUser} }
 func (p printer) Since() time.Time { return time.Time{} }
 
@@ -242,14 +242,14 @@ func ExampleSocket() {
 	must(0, registry.ReadHistory(history))
 
 	ana := printer{make(chan string, 10)} // room enough: Deliver must not block
-	must(registry.Connect(ctx, ana))
+	must(registry.Add(ctx, ana))
 	must(registry.Join(ctx, ana, "ops"))
 	m := must(history.Append(ctx, chat.Message{Channel: "ops", Content: "deploying", Time: time.Now()}))
-	must(0, registry.Broadcast(ctx, m))
-	must(registry.Close(ctx, "ana", 0, chat.CloseDisconnected, "enough"))
+	must(0, registry.Publish(ctx, m))
+	must(registry.CloseUser(ctx, "ana", 0, chat.CloseDisconnected, "enough"))
 	fmt.Println(<-ana.told)
 	fmt.Println(<-ana.told)
-	must(0, registry.Disconnect(ctx, ana))
+	must(0, registry.Remove(ctx, ana))
 	// Output:
 	// message: deploying
 	// closed with 4002: enough

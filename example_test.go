@@ -76,9 +76,9 @@ type mirror struct {
 	copy func(chat.Message)
 }
 
-func (r mirror) Broadcast(ctx context.Context, m chat.Message) error {
+func (r mirror) Publish(ctx context.Context, m chat.Message) error {
 	r.copy(m)
-	return r.MemoryRegistry.Broadcast(ctx, m)
+	return r.MemoryRegistry.Publish(ctx, m)
 }
 
 // A Registry of one's own embeds the one in memory and changes what it has to:

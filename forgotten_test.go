@@ -20,10 +20,10 @@ type forgetful struct {
 	disconnected            atomic.Int32
 }
 
-func (r *forgetful) Connect(ctx context.Context, s chat.Socket) (int, error) {
+func (r *forgetful) Add(ctx context.Context, s chat.Socket) (int, error) {
 	p := weak.Make((*byte)(reflect.ValueOf(s).UnsafePointer()))
 	r.last.Store(&p)
-	n, err := r.MemoryRegistry.Connect(ctx, s)
+	n, err := r.MemoryRegistry.Add(ctx, s)
 	if r.counting {
 		n = 1000
 	}
@@ -34,8 +34,8 @@ func (r *forgetful) CountSockets(context.Context, chat.Socket) (int, error) {
 	panic("a bug of the embedder's")
 }
 
-func (r *forgetful) Disconnect(ctx context.Context, s chat.Socket) error {
-	err := r.MemoryRegistry.Disconnect(ctx, s)
+func (r *forgetful) Remove(ctx context.Context, s chat.Socket) error {
+	err := r.MemoryRegistry.Remove(ctx, s)
 	r.disconnected.Add(1)
 	if r.disconnecting {
 		panic("a bug of the embedder's")

@@ -13,15 +13,15 @@ import (
 // Socket are called one after the other for each socket. An error means that it
 // cannot be done now ("unavailable" for a user).
 type Registry interface {
-	// Connect adds a socket, which is in no channel yet, and returns how many
+	// Add adds a socket, which is in no channel yet, and returns how many
 	// its user has now on all nodes, s included.
-	Connect(ctx context.Context, s Socket) (sockets int, err error)
+	Add(ctx context.Context, s Socket) (sockets int, err error)
 
-	// Disconnect removes a socket from every channel and from the registry. It
+	// Remove removes a socket from every channel and from the registry. It
 	// is called once for each Connect that succeeded and does not wait for
 	// anything remote: what cannot be told now is told later. Doing so again
 	// changes nothing.
-	Disconnect(ctx context.Context, s Socket) error
+	Remove(ctx context.Context, s Socket) error
 
 	// Join makes s a member of a channel. Every message after the returned place
 	// is delivered to s, in order, once. To one that is a member already, all up to
@@ -36,24 +36,24 @@ type Registry interface {
 	// Leave undoes Join. What is broadcast after it returns is not delivered.
 	Leave(ctx context.Context, s Socket, channel string) error
 
-	// Broadcast delivers a stored message to the members of its channel on all
+	// Publish delivers a stored message to the members of its channel on all
 	// nodes, and returns when it is handed on. Concurrent calls may come in
 	// another order than the places; delivery is in the order of the places, and
 	// a missing one is read from the history first.
-	Broadcast(ctx context.Context, m Message) error
+	Publish(ctx context.Context, m Message) error
 
 	// Connected lists who is in a channel on all nodes, sorted by name; "" lists
 	// everyone.
 	Connected(ctx context.Context, channel string) ([]Presence, error)
 
-	// Close closes a user's sockets on all nodes, oldest first, until keep
+	// CloseUser closes a user's sockets on all nodes, oldest first, until keep
 	// remain, and returns how many those were.
-	Close(ctx context.Context, username string, keep int, code CloseCode, reason string) (closed int, err error)
+	CloseUser(ctx context.Context, username string, keep int, code CloseCode, reason string) (closed int, err error)
 }
 
 // Socket is a live connection as a [Registry] sees it.
 type Socket interface {
-	Session() string  // unique among all sockets
+	ID() string  // unique among all sockets
 	User() User       // whose it is; the role may change with the token
 	Since() time.Time // when it came
 
@@ -101,9 +101,9 @@ type PresenceSource interface {
 // Notifier is a [Registry] that can bring an event to the sockets of this node
 // alone. A [PresenceSource] has to be one, too.
 type Notifier interface {
-	// Notify delivers events to this node's members of a channel, or to the
+	// Announce delivers events to this node's members of a channel, or to the
 	// admins among them only. It returns at once and keeps events.
-	Notify(channel string, adminsOnly bool, events []Event)
+	Announce(channel string, adminsOnly bool, events []Event)
 }
 
 // HistoryReader is a [Registry] that reads missing messages from the history.

@@ -95,8 +95,8 @@ func (r *MemoryRegistry) Users() int {
 // share of them.
 func (r *MemoryRegistry) FanOut() Histogram { return histogram(r.hub.Latency()) }
 
-// Connect implements [Registry].
-func (r *MemoryRegistry) Connect(_ context.Context, s Socket) (int, error) {
+// Add implements [Registry].
+func (r *MemoryRegistry) Add(_ context.Context, s Socket) (int, error) {
 	receiver, ok := s.(fanout.Receiver)
 	if !ok {
 		receiver = eventReceiver{s}
@@ -122,8 +122,8 @@ func (r *MemoryRegistry) Connect(_ context.Context, s Socket) (int, error) {
 	return len(m.user.members), nil
 }
 
-// Disconnect implements [Registry].
-func (r *MemoryRegistry) Disconnect(_ context.Context, s Socket) error {
+// Remove implements [Registry].
+func (r *MemoryRegistry) Remove(_ context.Context, s Socket) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.members[s]
@@ -279,8 +279,8 @@ func (r *MemoryRegistry) Leave(ctx context.Context, s Socket, channel string) er
 	return m.fan.Flush(ctx)
 }
 
-// Broadcast implements [Registry].
-func (r *MemoryRegistry) Broadcast(ctx context.Context, m Message) error {
+// Publish implements [Registry].
+func (r *MemoryRegistry) Publish(ctx context.Context, m Message) error {
 	offered := latency.Now()
 	if err := r.hub.Wait(ctx); err != nil {
 		return err
@@ -357,8 +357,8 @@ func (r *MemoryRegistry) Flush(ctx context.Context) error {
 	return r.hub.Flush(ctx)
 }
 
-// Close implements [Registry].
-func (r *MemoryRegistry) Close(_ context.Context, username string, keep int, code CloseCode, reason string) (int, error) {
+// CloseUser implements [Registry].
+func (r *MemoryRegistry) CloseUser(_ context.Context, username string, keep int, code CloseCode, reason string) (int, error) {
 	r.mu.Lock()
 	var surplus []*member
 	if u := r.users[username]; u != nil && len(u.members) > keep {

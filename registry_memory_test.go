@@ -26,7 +26,7 @@ func newReceiver(user string) *receiver {
 	return &receiver{name: user, session: fmt.Sprintf("%s-%d", user, time.Now().UnixNano())}
 }
 
-func (r *receiver) Session() string  { return r.session }
+func (r *receiver) ID() string  { return r.session }
 func (r *receiver) User() chat.User  { return chat.User{Name: r.name, Role: chat.RoleUser} }
 func (r *receiver) Since() time.Time { return time.Now() }
 
@@ -85,7 +85,7 @@ func newStage(t *testing.T, h chat.History) *stage {
 func (s *stage) connect(user string) *receiver {
 	s.Helper()
 	r := newReceiver(user)
-	if _, err := s.registry.Connect(s.Context(), r); err != nil {
+	if _, err := s.registry.Add(s.Context(), r); err != nil {
 		s.Fatal(err)
 	}
 	return r
@@ -104,7 +104,7 @@ func (s *stage) publish(channel string) {
 	s.Helper()
 	m, err := s.history.Append(s.Context(), chat.Message{Channel: channel, Content: "x", Time: time.Now()})
 	if err == nil {
-		err = s.registry.Broadcast(s.Context(), m)
+		err = s.registry.Publish(s.Context(), m)
 	}
 	if err != nil {
 		s.Error(err)
@@ -144,7 +144,7 @@ func TestOnesOwnChannelStartsWhereItIsJoined(t *testing.T) {
 	s.publish("@ana")
 	s.want(first, 3, 4)
 	s.want(second, 4, 5)
-	if err := s.registry.Disconnect(t.Context(), second); err != nil {
+	if err := s.registry.Remove(t.Context(), second); err != nil {
 		t.Fatal(err)
 	}
 	s.publish("@ana")
@@ -197,7 +197,7 @@ func TestWhoGoesTakesNothingFromWhoIsJoining(t *testing.T) {
 	go func() {
 		defer close(left)
 		s.join(going, "@ana")
-		if err := s.registry.Disconnect(context.Background(), going); err != nil {
+		if err := s.registry.Remove(context.Background(), going); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -235,7 +235,7 @@ func TestWhoGoesWhileJoiningTheirOwnChannelLeavesNothing(t *testing.T) {
 	}()
 	<-h.asked
 	s.publish("@ana")
-	if err := s.registry.Disconnect(t.Context(), ana); err != nil {
+	if err := s.registry.Remove(t.Context(), ana); err != nil {
 		t.Fatal(err)
 	}
 	h.goOn <- struct{}{}
@@ -280,7 +280,7 @@ func TestOnesOwnChannelHasNoGapWhileSocketsComeAndGo(t *testing.T) {
 						break
 					}
 				}
-				if err := s.registry.Disconnect(t.Context(), r); err != nil {
+				if err := s.registry.Remove(t.Context(), r); err != nil {
 					t.Error(err)
 				}
 			}

@@ -97,8 +97,8 @@ func (c *socket) Since() time.Time { return c.since }
 // sessions are written as 26 of a-z 2-7.
 var sessions = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// Session is made from its bytes each time: it is seldom asked for.
-func (c *socket) Session() string { return sessions.EncodeToString(c.session[:]) }
+// ID is made from its bytes each time: it is seldom asked for.
+func (c *socket) ID() string { return sessions.EncodeToString(c.session[:]) }
 
 // Receive is the socket's end of the fan-out.
 func (c *socket) Receive(b fanout.Batch) {
@@ -202,12 +202,12 @@ func (c *socket) Ended(cause error) {
 	if c.connected {
 		ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 		defer cancel()
-		if err := s.cfg.registry.Disconnect(ctx, c); err != nil {
+		if err := s.cfg.registry.Remove(ctx, c); err != nil {
 			s.counts.failed(portRegistry, err)
-			s.cfg.logger.Warn("disconnecting a socket", "session", c.Session(), "error", err)
+			s.cfg.logger.Warn("disconnecting a socket", "session", c.ID(), "error", err)
 		}
 	}
-	s.cfg.logger.Debug("socket ended", "session", c.Session(), "user", c.User().Name, "cause", cause)
+	s.cfg.logger.Debug("socket ended", "session", c.ID(), "user", c.User().Name, "cause", cause)
 }
 
 // connect makes the socket known, or closes it.
@@ -215,7 +215,7 @@ func (c *socket) connect() bool {
 	s := c.service
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
-	n, err := s.cfg.registry.Connect(ctx, c)
+	n, err := s.cfg.registry.Add(ctx, c)
 	if err != nil {
 		s.counts.failed(portRegistry, err)
 		c.fail("connecting a socket", err)
@@ -234,7 +234,7 @@ func (c *socket) connect() bool {
 		if !s.cfg.replaceOldest {
 			c.account.Crowded(time.Now())
 			c.refuseOpening(tooManySockets(0))
-		} else if _, err := s.cfg.registry.Close(ctx, c.User().Name, s.cfg.socketsPerUser, CloseTooMany, "replaced by a newer socket"); err != nil {
+		} else if _, err := s.cfg.registry.CloseUser(ctx, c.User().Name, s.cfg.socketsPerUser, CloseTooMany, "replaced by a newer socket"); err != nil {
 			s.counts.failed(portRegistry, err)
 			c.fail("replacing a user's oldest socket", err)
 		}
@@ -246,7 +246,7 @@ func (c *socket) connect() bool {
 // not answered.
 func (c *socket) fail(doing string, err error) {
 	if !c.conn.Out().Closing() {
-		c.service.cfg.logger.Log(context.Background(), level(err), doing, "session", c.Session(), "error", err)
+		c.service.cfg.logger.Log(context.Background(), level(err), doing, "session", c.ID(), "error", err)
 	}
 	c.refuseOpening(ErrUnavailable)
 }
@@ -272,7 +272,7 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 	welcome := wire.Welcome{
 		Since:     make([]string, 0, 2+len(channels)),
 		Type:      wire.TypeWelcome,
-		Session:   c.Session(),
+		Session:   c.ID(),
 		User:      who.User.Name,
 		Role:      who.User.Role,
 		ExpiresIn: secondsUntil(who.Expires),

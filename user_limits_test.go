@@ -414,9 +414,9 @@ type crowded struct {
 	asked *int
 }
 
-func (r crowded) Connect(ctx context.Context, s chat.Socket) (int, error) {
+func (r crowded) Add(ctx context.Context, s chat.Socket) (int, error) {
 	*r.asked++
-	n, err := r.MemoryRegistry.Connect(ctx, s)
+	n, err := r.MemoryRegistry.Add(ctx, s)
 	return n + 2, err
 }
 

@@ -216,8 +216,8 @@ func (n *naive) ReadHistory(h chat.History) error {
 	return nil
 }
 
-func (*naive) Connect(context.Context, chat.Socket) (int, error) { return 1, nil }
-func (*naive) Disconnect(context.Context, chat.Socket) error     { return nil }
+func (*naive) Add(context.Context, chat.Socket) (int, error) { return 1, nil }
+func (*naive) Remove(context.Context, chat.Socket) error     { return nil }
 
 func (n *naive) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	n.mu.Lock()
@@ -228,7 +228,7 @@ func (n *naive) Join(ctx context.Context, s chat.Socket, channel string) (chat.P
 
 func (n *naive) Leave(context.Context, chat.Socket, string) error { return nil }
 
-func (n *naive) Broadcast(_ context.Context, m chat.Message) error {
+func (n *naive) Publish(_ context.Context, m chat.Message) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	held := n.held[m.Channel]
@@ -248,7 +248,7 @@ func (n *naive) Broadcast(_ context.Context, m chat.Message) error {
 
 func (*naive) Connected(context.Context, string) ([]chat.Presence, error) { return nil, nil }
 
-func (*naive) Close(context.Context, string, int, chat.CloseCode, string) (int, error) {
+func (*naive) CloseUser(context.Context, string, int, chat.CloseCode, string) (int, error) {
 	return 0, nil
 }
 
@@ -258,8 +258,8 @@ func (*ignoresHistory) ReadHistory(chat.History) error { return nil }
 
 type joinsAll struct{ *memory }
 
-func (r *joinsAll) Connect(ctx context.Context, s chat.Socket) (int, error) {
-	n, err := r.memory.Connect(ctx, s)
+func (r *joinsAll) Add(ctx context.Context, s chat.Socket) (int, error) {
+	n, err := r.memory.Add(ctx, s)
 	_, _ = r.Join(ctx, s, "b")
 	return n, err
 }
@@ -330,11 +330,11 @@ func (r *ignoresContext) Join(_ context.Context, s chat.Socket, channel string) 
 
 type noOwn struct{ *memory }
 
-func (r *noOwn) Broadcast(ctx context.Context, m chat.Message) error {
+func (r *noOwn) Publish(ctx context.Context, m chat.Message) error {
 	if who, err := r.Connected(ctx, ""); err == nil && strings.HasPrefix(m.Channel, "@") && m.Position.Seq == 1 && len(who) > 0 {
 		return nil
 	}
-	return r.memory.Broadcast(ctx, m)
+	return r.memory.Publish(ctx, m)
 }
 
 type neverLeaves struct{ *memory }
@@ -343,20 +343,20 @@ func (*neverLeaves) Leave(context.Context, chat.Socket, string) error { return n
 
 type neverDisconnects struct{ *memory }
 
-func (*neverDisconnects) Disconnect(context.Context, chat.Socket) error { return nil }
+func (*neverDisconnects) Remove(context.Context, chat.Socket) error { return nil }
 
 // leaksWhenOver forgets what it began when the context is over.
 type leaksWhenOver struct{ *memory }
 
-func (r *leaksWhenOver) Connect(ctx context.Context, s chat.Socket) (int, error) {
-	n, err := r.memory.Connect(ctx, s)
+func (r *leaksWhenOver) Add(ctx context.Context, s chat.Socket) (int, error) {
+	n, err := r.memory.Add(ctx, s)
 	return n, errors.Join(err, ctx.Err())
 }
 
 type countsOne struct{ *memory }
 
-func (r *countsOne) Connect(ctx context.Context, s chat.Socket) (int, error) {
-	_, err := r.memory.Connect(ctx, s)
+func (r *countsOne) Add(ctx context.Context, s chat.Socket) (int, error) {
+	_, err := r.memory.Add(ctx, s)
 	return 1, err
 }
 
@@ -370,8 +370,8 @@ func (r *unsorted) Connected(ctx context.Context, channel string) ([]chat.Presen
 
 type closesAll struct{ *memory }
 
-func (r *closesAll) Close(ctx context.Context, username string, _ int, code chat.CloseCode, reason string) (int, error) {
-	return r.memory.Close(ctx, username, 0, code, reason)
+func (r *closesAll) CloseUser(ctx context.Context, username string, _ int, code chat.CloseCode, reason string) (int, error) {
+	return r.memory.CloseUser(ctx, username, 0, code, reason)
 }
 
 // tellsTwice tells of sockets, not of users.
@@ -385,8 +385,8 @@ func (r *tellsTwice) WatchPresence(fn func(chat.PresenceChange)) {
 	r.memory.WatchPresence(fn)
 }
 
-func (r *tellsTwice) Connect(ctx context.Context, s chat.Socket) (int, error) {
-	n, err := r.memory.Connect(ctx, s)
+func (r *tellsTwice) Add(ctx context.Context, s chat.Socket) (int, error) {
+	n, err := r.memory.Add(ctx, s)
 	if n > 1 {
 		r.watch(chat.PresenceChange{User: s.User(), Joined: true, Size: n})
 	}
@@ -458,11 +458,11 @@ func (r *flushesNothing) Flush(context.Context) error { return nil }
 // next comes.
 type loses struct{ *memory }
 
-func (r *loses) Broadcast(ctx context.Context, m chat.Message) error {
+func (r *loses) Publish(ctx context.Context, m chat.Message) error {
 	if m.Channel == "" && m.Position.Seq >= 100 {
 		return nil
 	}
-	return r.memory.Broadcast(ctx, m)
+	return r.memory.Publish(ctx, m)
 }
 
 // placeTwice gives the fourth message the third's place.

@@ -94,15 +94,15 @@ func (n *clusterNode) ReadHistory(h chat.History) error {
 	return errors.Join(n.MemoryRegistry.ReadHistory(h), n.cluster.presence.ReadHistory(h))
 }
 
-func (n *clusterNode) Connect(ctx context.Context, s chat.Socket) (int, error) {
-	if _, err := n.MemoryRegistry.Connect(ctx, s); err != nil {
+func (n *clusterNode) Add(ctx context.Context, s chat.Socket) (int, error) {
+	if _, err := n.MemoryRegistry.Add(ctx, s); err != nil {
 		return 0, err
 	}
-	return n.cluster.presence.Connect(ctx, silent{s})
+	return n.cluster.presence.Add(ctx, silent{s})
 }
 
-func (n *clusterNode) Disconnect(ctx context.Context, s chat.Socket) error {
-	return errors.Join(n.MemoryRegistry.Disconnect(ctx, s), n.cluster.presence.Disconnect(ctx, silent{s}))
+func (n *clusterNode) Remove(ctx context.Context, s chat.Socket) error {
+	return errors.Join(n.MemoryRegistry.Remove(ctx, s), n.cluster.presence.Remove(ctx, silent{s}))
 }
 
 func (n *clusterNode) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
@@ -117,10 +117,10 @@ func (n *clusterNode) Leave(ctx context.Context, s chat.Socket, channel string) 
 	return errors.Join(n.MemoryRegistry.Leave(ctx, s, channel), n.cluster.presence.Leave(ctx, silent{s}, channel))
 }
 
-func (n *clusterNode) Broadcast(ctx context.Context, m chat.Message) error {
+func (n *clusterNode) Publish(ctx context.Context, m chat.Message) error {
 	var errs []error
 	for _, node := range n.cluster.nodes {
-		errs = append(errs, node.MemoryRegistry.Broadcast(ctx, m))
+		errs = append(errs, node.MemoryRegistry.Publish(ctx, m))
 	}
 	return errors.Join(errs...)
 }
@@ -129,8 +129,8 @@ func (n *clusterNode) Connected(ctx context.Context, channel string) ([]chat.Pre
 	return n.cluster.presence.Connected(ctx, channel)
 }
 
-func (n *clusterNode) Close(ctx context.Context, username string, keep int, code chat.CloseCode, reason string) (int, error) {
-	return n.cluster.presence.Close(ctx, username, keep, code, reason)
+func (n *clusterNode) CloseUser(ctx context.Context, username string, keep int, code chat.CloseCode, reason string) (int, error) {
+	return n.cluster.presence.CloseUser(ctx, username, keep, code, reason)
 }
 
 // silent is a socket to be counted and closed, and told nothing.

@@ -116,7 +116,7 @@ func (s *stage) connectAs(node int, u chat.User) (c *socket, count int) {
 	s.clock = since.Add(time.Second)
 	s.mu.Unlock()
 	c = newSocket(node, u, since)
-	count, err := s.at(node).Registry.Connect(s.Context(), c)
+	count, err := s.at(node).Registry.Add(s.Context(), c)
 	if err != nil {
 		s.Errorf("Connect(%s): %v", u.Name, err)
 	}
@@ -125,7 +125,7 @@ func (s *stage) connectAs(node int, u chat.User) (c *socket, count int) {
 
 func (s *stage) disconnect(c *socket) {
 	s.Helper()
-	if err := s.at(c.node).Registry.Disconnect(s.Context(), c); err != nil {
+	if err := s.at(c.node).Registry.Remove(s.Context(), c); err != nil {
 		s.Errorf("Disconnect(%s): %v", c.User().Name, err)
 	}
 }
@@ -167,7 +167,7 @@ func (s *stage) store(node int, channel, content string) chat.Message {
 
 func (s *stage) handOn(node int, m chat.Message) {
 	s.Helper()
-	if err := s.at(node).Registry.Broadcast(s.Context(), m); err != nil {
+	if err := s.at(node).Registry.Publish(s.Context(), m); err != nil {
 		s.Errorf("Broadcast of %s: %v", m.ID(), err)
 	}
 }

@@ -289,7 +289,7 @@ func testClose(t *testing.T, nodes []Node) {
 		for i := range tt.sockets {
 			sockets = append(sockets, s.connect(i, tt.name))
 		}
-		n, err := s.at(1).Registry.Close(t.Context(), tt.name, tt.keep, chat.CloseDisconnected, "because")
+		n, err := s.at(1).Registry.CloseUser(t.Context(), tt.name, tt.keep, chat.CloseDisconnected, "because")
 		if err != nil || n != tt.closed {
 			t.Errorf("%s: Close = %d, %v, want %d", tt.name, n, err, tt.closed)
 		}
@@ -301,7 +301,7 @@ func testClose(t *testing.T, nodes []Node) {
 			eventuallyEqual(t, fmt.Sprintf("%s: socket %d was closed with", tt.name, i), want, c.closings)
 		}
 		// What else was to be closed by it would be by when this is.
-		if n, err := s.at(0).Registry.Close(t.Context(), other.User().Name, 0, chat.CloseTooMany, "last"); err != nil || n != 1 {
+		if n, err := s.at(0).Registry.CloseUser(t.Context(), other.User().Name, 0, chat.CloseTooMany, "last"); err != nil || n != 1 {
 			t.Errorf("%s: Close of another user = %d, %v", tt.name, n, err)
 		}
 		eventuallyEqual(t, tt.name+": another user's was closed with", []closing{{chat.CloseTooMany, "last"}}, other.closings)
@@ -331,7 +331,7 @@ func testContextsOver(t *testing.T, nodes []Node) {
 		do   func()
 	}{
 		{"Connect", func() {
-			_, err := r.Connect(over, goes)
+			_, err := r.Add(over, goes)
 			connected = err == nil
 		}},
 		{"Join", func() {
@@ -340,9 +340,9 @@ func testContextsOver(t *testing.T, nodes []Node) {
 			}
 		}},
 		{"Join of a member", func() { _, _ = r.Join(over, stays, "news") }},
-		{"Broadcast", func() { _ = r.Broadcast(over, s.store(0, "news", "perhaps")) }},
+		{"Broadcast", func() { _ = r.Publish(over, s.store(0, "news", "perhaps")) }},
 		{"Connected", func() { _, _ = r.Connected(over, "news") }},
-		{"Close", func() { _, _ = r.Close(over, "bob", 16, chat.CloseTooMany, "never") }},
+		{"Close", func() { _, _ = r.CloseUser(over, "bob", 16, chat.CloseTooMany, "never") }},
 		{"Leave", func() {
 			if connected {
 				_ = r.Leave(over, goes, "news")
@@ -350,7 +350,7 @@ func testContextsOver(t *testing.T, nodes []Node) {
 		}},
 		{"Disconnect", func() {
 			if connected {
-				_ = r.Disconnect(over, goes)
+				_ = r.Remove(over, goes)
 			}
 		}},
 	} {

@@ -219,7 +219,7 @@ func testNotify(t *testing.T, nodes []Node) {
 	var told = make(map[*socket][]chat.Event)
 	notify := func(channel string, adminsOnly bool, to []*socket, events ...chat.Event) {
 		t.Helper()
-		s.at(0).Registry.(chat.Notifier).Notify(channel, adminsOnly, events)
+		s.at(0).Registry.(chat.Notifier).Announce(channel, adminsOnly, events)
 		for _, c := range to {
 			told[c] = append(told[c], events...)
 		}

@@ -66,7 +66,7 @@ func TestOnACluster(t *testing.T) {
 	f.goesOn()
 	f.end(ana, bob)
 
-	if n, err := a.Close(t.Context(), "bob", 0, chat.CloseDisconnected, ""); err != nil || n != 1 {
+	if n, err := a.CloseUser(t.Context(), "bob", 0, chat.CloseDisconnected, ""); err != nil || n != 1 {
 		t.Errorf("closed %d of bob's, %v", n, err)
 	}
 	eventually(t, "bob to be closed", func() bool { return len(bob.codes()) == 1 })

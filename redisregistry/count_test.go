@@ -129,7 +129,7 @@ func TestManyCountAtTheSameTime(t *testing.T) {
 			name := fmt.Sprint("user", i)
 			for n, on := range []*node{b, a} {
 				r := newReceiver(name, chat.RoleUser)
-				if _, err := on.Connect(t.Context(), r); err != nil {
+				if _, err := on.Add(t.Context(), r); err != nil {
 					t.Error(err)
 				} else if count, err := on.CountSockets(t.Context(), r); err != nil || count != n+1 {
 					t.Errorf("%s has %d sockets, %v; want %d", name, count, err, n+1)

@@ -81,7 +81,7 @@
 //
 // # Closing a user's sockets
 //
-// [Registry.Close] leaves an order, which every node carries out when it reads it: for
+// [Registry.CloseUser] leaves an order, which every node carries out when it reads it: for
 // keep 0 on all sockets of the user that there were at that moment, also on a node that
 // was halted or cut off, and even if its users had left meanwhile. Such a node does so
 // before it tells of its users again. Sockets that connect later stay. Redis keeps

@@ -385,8 +385,8 @@ func wantDelivered(n *node, channel, content string) {
 	n.t.Helper()
 	eventually(n.t, content+" to be delivered", func() bool {
 		r := newReceiver("eve", chat.RoleUser)
-		defer n.Disconnect(context.Background(), r)
-		if _, err := n.Connect(context.Background(), r); err != nil {
+		defer n.Remove(context.Background(), r)
+		if _, err := n.Add(context.Background(), r); err != nil {
 			return false
 		}
 		if _, err := n.Join(context.Background(), r, channel); err != nil {

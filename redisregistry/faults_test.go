@@ -227,7 +227,7 @@ func TestAnEmptiedRedisBeginsAnEpoch(t *testing.T) {
 	a.awaitHealth(false)
 	b.awaitHealth(false)
 	b.disconnect(eve) // returns at once, and is told later
-	if _, err := a.Connect(t.Context(), newReceiver("late", chat.RoleUser)); err == nil {
+	if _, err := a.Add(t.Context(), newReceiver("late", chat.RoleUser)); err == nil {
 		t.Error("connected without Redis")
 	}
 	if _, err := b.Join(t.Context(), bob, "other"); err == nil {
@@ -274,7 +274,7 @@ func TestASlowRedisHoldsUpNobody(t *testing.T) {
 	defer s.Continue()
 	m.Position.Seq, m.Content = 2, "stored before it stopped"
 	began := time.Now()
-	if err := n.Broadcast(t.Context(), m); err != nil {
+	if err := n.Publish(t.Context(), m); err != nil {
 		t.Error(err)
 	}
 	n.leave(bob, "news")
@@ -349,7 +349,7 @@ func TestANodeThatIsAwayClosesSocketsWhenItIsBack(t *testing.T) {
 	bob, eve := b.connect("bob"), b.connect("eve")
 	line.cut()
 	b.awaitHealth(false)
-	if n, err := a.Close(t.Context(), "bob", 0, chat.CloseDisconnected, ""); err != nil || n != 1 {
+	if n, err := a.CloseUser(t.Context(), "bob", 0, chat.CloseDisconnected, ""); err != nil || n != 1 {
 		t.Errorf("closed %d, %v; want 1", n, err)
 	}
 	if codes := bob.codes(); len(codes) > 0 {
@@ -447,7 +447,7 @@ func TestAnOrderWhoseReadingFailsIsCarriedOut(t *testing.T) {
 	bob, eve := b.connect("bob"), b.connect("eve")
 	armed.Store(1)
 	for _, user := range []string{"bob", "eve"} {
-		if n, err := a.Close(t.Context(), user, 0, chat.CloseDisconnected, ""); err != nil || n != 1 {
+		if n, err := a.CloseUser(t.Context(), user, 0, chat.CloseDisconnected, ""); err != nil || n != 1 {
 			t.Errorf("closed %d of %s, %v; want 1", n, user, err)
 		}
 	}

@@ -140,7 +140,7 @@ func TestTheOldestSocketIsWhichConnectedFirst(t *testing.T) {
 		t.Helper()
 		r := newReceiver("ana", role)
 		r.since = r.since.Add(clock)
-		if _, err := n.Connect(t.Context(), r); err != nil {
+		if _, err := n.Add(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 		n.join(r, "news")
@@ -152,13 +152,13 @@ func TestTheOldestSocketIsWhichConnectedFirst(t *testing.T) {
 	for _, channel := range []string{"", "news"} {
 		a.wantConnected(channel, "ana as third, 3")
 	}
-	if n, err := b.Close(t.Context(), "ana", 2, chat.CloseTooMany, ""); err != nil || n != 1 {
+	if n, err := b.CloseUser(t.Context(), "ana", 2, chat.CloseTooMany, ""); err != nil || n != 1 {
 		t.Errorf("closed %d, %v", n, err)
 	}
 	eventually(t, "the first to be closed", func() bool { return len(first.codes()) == 1 })
 	a.disconnect(first)
 	a.wantConnected("", "ana as third, 2")
-	if n, err := a.Close(t.Context(), "ana", 1, chat.CloseTooMany, ""); err != nil || n != 1 {
+	if n, err := a.CloseUser(t.Context(), "ana", 1, chat.CloseTooMany, ""); err != nil || n != 1 {
 		t.Errorf("closed %d, %v", n, err)
 	}
 	eventually(t, "the second to be closed", func() bool { return len(second.codes()) == 1 })

@@ -139,7 +139,7 @@ func (l *ledger) dismiss(o order) (keep int, some bool) {
 		case m.dismissed:
 			some = true // the order may have failed half way
 			keep--
-		case slices.Contains(o.sessions, m.socket.Session()), o.all && m.there(o):
+		case slices.Contains(o.sessions, m.socket.ID()), o.all && m.there(o):
 			m.dismissed, some = true, true
 			keep--
 		}

@@ -74,7 +74,7 @@ func TestNodesWithDifferentHistoriesRefuseToWorkTogether(t *testing.T) {
 			if strings.Contains(name, "memory") {
 				return
 			}
-			if _, err := b.Connect(t.Context(), newReceiver("ana", chat.RoleUser)); !errors.Is(err, redisregistry.ErrMisconfigured) {
+			if _, err := b.Add(t.Context(), newReceiver("ana", chat.RoleUser)); !errors.Is(err, redisregistry.ErrMisconfigured) {
 				t.Errorf("connecting: %v", err)
 			}
 			if err := a.Shutdown(t.Context()); err != nil {
@@ -136,7 +136,7 @@ func TestARedisThatEvictsIsRefused(t *testing.T) {
 			if err := r.Check(t.Context()); !strings.Contains(err.Error(), "maxmemory-policy noeviction") || strings.Contains(err.Error(), "\n") {
 				t.Errorf("error %q does not say what to change in a line", err)
 			}
-			if _, err := r.Connect(t.Context(), newReceiver("ana", chat.RoleUser)); !errors.Is(err, redisregistry.ErrMisconfigured) {
+			if _, err := r.Add(t.Context(), newReceiver("ana", chat.RoleUser)); !errors.Is(err, redisregistry.ErrMisconfigured) {
 				t.Errorf("connecting: %v", err)
 			}
 			if err := client.ConfigSet(t.Context(), "maxmemory-policy", "noeviction").Err(); err != nil {

@@ -115,9 +115,9 @@ func parseNewest(text string) (number uint64, id string) {
 	return number, id
 }
 
-// Close implements [chat.Registry]. The returned number is of the sockets that were
+// CloseUser implements [chat.Registry]. The returned number is of the sockets that were
 // known to be connected. Nodes that are away close theirs when they are back.
-func (r *Registry) Close(ctx context.Context, username string, keep int, code chat.CloseCode, reason string) (int, error) {
+func (r *Registry) CloseUser(ctx context.Context, username string, keep int, code chat.CloseCode, reason string) (int, error) {
 	if err := r.ready(); err != nil {
 		return 0, err
 	}
@@ -349,7 +349,7 @@ func (r *Registry) carryOut(o order) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if keep, some := r.ledger.dismiss(o); some {
-		_, _ = r.memory.Close(context.Background(), o.user, keep, o.code, o.reason) // it returns none
+		_, _ = r.memory.CloseUser(context.Background(), o.user, keep, o.code, o.reason) // it returns none
 	}
 }
 
@@ -362,6 +362,6 @@ func (r *Registry) closeAll(reason string) {
 	}
 	r.mu.Unlock()
 	for user := range users {
-		_, _ = r.memory.Close(context.Background(), user, 0, chat.CloseGoingAway, reason) // it returns none
+		_, _ = r.memory.CloseUser(context.Background(), user, 0, chat.CloseGoingAway, reason) // it returns none
 	}
 }

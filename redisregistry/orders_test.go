@@ -63,7 +63,7 @@ func TestAClosedUsersSocketsOnANodeThatWasGivenUpAreClosedWhenItIsBack(t *testin
 	before := b.connect("ana", "news")
 	other := b.connect("bob")
 	away(t, a, b, line)
-	if n, err := a.Close(t.Context(), "ana", 0, chat.CloseDisconnected, "out"); err != nil || n != 0 {
+	if n, err := a.CloseUser(t.Context(), "ana", 0, chat.CloseDisconnected, "out"); err != nil || n != 0 {
 		t.Errorf("closed %d, %v; want none that is known", n, err)
 	}
 	after := a.connect("ana")
@@ -90,7 +90,7 @@ func TestAClosedUsersSocketsOnANodeThatWasGivenUpAreClosedWhenItIsBack(t *testin
 func TestOrdersOutliveAnEmptiedRedis(t *testing.T) {
 	s, a, b, line := cutOff(t)
 	ana := b.connect("ana")
-	if _, err := a.Close(t.Context(), "nobody", 0, chat.CloseDisconnected, ""); err != nil {
+	if _, err := a.CloseUser(t.Context(), "nobody", 0, chat.CloseDisconnected, ""); err != nil {
 		t.Fatal(err)
 	}
 	away(t, a, b, line)
@@ -100,13 +100,13 @@ func TestOrdersOutliveAnEmptiedRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	eve := a.connect("eve") // it is a new beginning
-	if _, err := a.Close(t.Context(), "ana", 0, chat.CloseDisconnected, ""); err != nil {
+	if _, err := a.CloseUser(t.Context(), "ana", 0, chat.CloseDisconnected, ""); err != nil {
 		t.Fatal(err)
 	}
 	line.mend()
 	b.awaitHealth(true)
 	eventually(t, "ana to be closed", func() bool { return len(ana.codes()) > 0 })
-	if _, err := b.Close(t.Context(), "eve", 0, chat.CloseDisconnected, ""); err != nil {
+	if _, err := b.CloseUser(t.Context(), "eve", 0, chat.CloseDisconnected, ""); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "eve to be closed", func() bool { return len(eve.codes()) > 0 })
@@ -121,7 +121,7 @@ func TestANodeWhoseOrdersWereDroppedClosesAllSockets(t *testing.T) {
 			ana, bob := b.connect("ana"), b.connect("bob")
 			away(t, a, b, line)
 			for i := range 5 {
-				if _, err := a.Close(t.Context(), fmt.Sprint("user", i), 0, chat.CloseDisconnected, ""); err != nil {
+				if _, err := a.CloseUser(t.Context(), fmt.Sprint("user", i), 0, chat.CloseDisconnected, ""); err != nil {
 					t.Fatal(err)
 				}
 			}

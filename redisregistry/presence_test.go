@@ -85,7 +85,7 @@ func TestSocketsOfAUserAreCountedAndClosedOnAllNodes(t *testing.T) {
 		all = append(all, r)
 	}
 	bob := b.connect("bob")
-	closed, err := a.Close(t.Context(), "ana", 2, chat.CloseTooMany, "too many")
+	closed, err := a.CloseUser(t.Context(), "ana", 2, chat.CloseTooMany, "too many")
 	if err != nil || closed != 4 {
 		t.Errorf("closed %d, %v; want 4", closed, err)
 	}
@@ -100,7 +100,7 @@ func TestSocketsOfAUserAreCountedAndClosedOnAllNodes(t *testing.T) {
 			t.Errorf("socket %d to be kept was closed with %v", i, codes)
 		}
 	}
-	if closed, err := b.Close(t.Context(), "nobody", 0, chat.CloseDisconnected, ""); err != nil || closed != 0 {
+	if closed, err := b.CloseUser(t.Context(), "nobody", 0, chat.CloseDisconnected, ""); err != nil || closed != 0 {
 		t.Errorf("of nobody %d were closed, %v", closed, err)
 	}
 }
@@ -114,7 +114,7 @@ func TestSocketsThatComeTogetherAreCountedOneByOne(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 2 * each {
 		all.Go(func() {
-			n, err := []*node{a, b}[i%2].Connect(context.Background(), newReceiver("ana", chat.RoleUser))
+			n, err := []*node{a, b}[i%2].Add(context.Background(), newReceiver("ana", chat.RoleUser))
 			if err != nil {
 				t.Error(err)
 			}
@@ -141,11 +141,11 @@ func TestManyComeAndGo(t *testing.T) {
 	for i := range users {
 		all.Go(func() {
 			r := newReceiver(fmt.Sprint("user", i), chat.RoleUser)
-			if _, err := a.Connect(context.Background(), r); err != nil {
+			if _, err := a.Add(context.Background(), r); err != nil {
 				t.Error(err)
 			} else if _, err := a.Join(context.Background(), r, "news"); err != nil {
 				t.Error(err)
-			} else if err := a.Disconnect(context.Background(), r); err != nil {
+			} else if err := a.Remove(context.Background(), r); err != nil {
 				t.Error(err)
 			}
 		})
@@ -189,7 +189,7 @@ func TestShuttingDownHasEverybodyLeave(t *testing.T) {
 	if n, err := c.ZCard(t.Context(), "chat:{presence}:leases").Result(); err != nil || n != 1 {
 		t.Errorf("%d nodes hold leases, %v; want the one left", n, err)
 	}
-	if _, err := a.Connect(t.Context(), newReceiver("eve", chat.RoleUser)); err == nil {
+	if _, err := a.Add(t.Context(), newReceiver("eve", chat.RoleUser)); err == nil {
 		t.Error("connected to a registry that is shut down")
 	}
 }
@@ -206,7 +206,7 @@ func serveAsNode(addr string) {
 	}
 	for _, name := range []string{"ana", "bob"} {
 		s := newReceiver(name, chat.RoleUser)
-		_, connecting := r.Connect(ctx, s)
+		_, connecting := r.Add(ctx, s)
 		_, joining := r.Join(ctx, s, "news")
 		err = errors.Join(err, connecting, joining)
 	}
@@ -408,7 +408,7 @@ func TestComingsAndGoingsAreToldOnceThoughAnswersAreLost(t *testing.T) {
 			}
 			lose()
 			ana := newReceiver("ana", chat.RoleUser)
-			if _, err := n.Connect(t.Context(), ana); err != nil {
+			if _, err := n.Add(t.Context(), ana); err != nil {
 				t.Fatal(err)
 			}
 			lost()

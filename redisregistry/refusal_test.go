@@ -292,7 +292,7 @@ func TestARedisThatRefusesAtStartSaysWhy(t *testing.T) {
 			if text := got.Error(); strings.Contains(text, "\n") || strings.Contains(text, password) {
 				t.Errorf("Check says %q, want one line without the password", text)
 			}
-			if _, err := r.Connect(t.Context(), newReceiver("ana", chat.RoleUser)); err == nil {
+			if _, err := r.Add(t.Context(), newReceiver("ana", chat.RoleUser)); err == nil {
 				t.Error("a socket could connect")
 			}
 			if strings.Contains(log.String(), password) {
@@ -319,10 +319,10 @@ func TestARedisUserWithWhatTheDocumentsNameIsEnough(t *testing.T) {
 	if _, err := a.History().After(t.Context(), "news", chat.Position{}, chat.Limit{Count: 10}); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.Close(t.Context(), "ana", 1, chat.CloseTooMany, "too many"); err != nil {
+	if _, err := b.CloseUser(t.Context(), "ana", 1, chat.CloseTooMany, "too many"); err != nil {
 		t.Error(err)
 	}
-	if closed, err := b.Close(t.Context(), "ana", 0, chat.CloseDisconnected, "go"); err != nil || closed == 0 {
+	if closed, err := b.CloseUser(t.Context(), "ana", 0, chat.CloseDisconnected, "go"); err != nil || closed == 0 {
 		t.Errorf("closed %d, %v", closed, err)
 	}
 	log, err := s.Client().Do(t.Context(), "ACL", "LOG").Result()

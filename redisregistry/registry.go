@@ -190,7 +190,7 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 	}
 	r.mu.Unlock()
 	for _, s := range left {
-		_ = r.Disconnect(ctx, s)
+		_ = r.Remove(ctx, s)
 	}
 	err := r.ledger.close(ctx)
 	r.down.Store(&outage{errClosed})
@@ -215,23 +215,23 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 // WatchPresence implements [chat.PresenceSource].
 func (r *Registry) WatchPresence(fn func(chat.PresenceChange)) { r.watch.Store(&fn) }
 
-// Notify implements [chat.Notifier].
-func (r *Registry) Notify(channel string, adminsOnly bool, events []chat.Event) {
+// Announce implements [chat.Notifier].
+func (r *Registry) Announce(channel string, adminsOnly bool, events []chat.Event) {
 	r.memory.Notify(channel, adminsOnly, events)
 }
 
 // Flush implements [chat.Flusher].
 func (r *Registry) Flush(ctx context.Context) error { return r.memory.Flush(ctx) }
 
-// Connect implements [chat.Registry].
-func (r *Registry) Connect(ctx context.Context, s chat.Socket) (int, error) {
+// Add implements [chat.Registry].
+func (r *Registry) Add(ctx context.Context, s chat.Socket) (int, error) {
 	if err := r.ready(); err != nil {
 		return 0, err
 	}
 	m := &member{socket: s, user: s.User().Name}
 	r.mu.Lock()
 	// A user's sockets are in the same order in memory and in the ledger.
-	if _, err := r.memory.Connect(ctx, s); err != nil {
+	if _, err := r.memory.Add(ctx, s); err != nil {
 		r.mu.Unlock()
 		return 0, err
 	}
@@ -240,7 +240,7 @@ func (r *Registry) Connect(ctx context.Context, s chat.Socket) (int, error) {
 	r.mu.Unlock()
 	n, err := r.wait(ctx, told, m)
 	if err != nil {
-		_ = r.Disconnect(ctx, s) // it returns none
+		_ = r.Remove(ctx, s) // it returns none
 		return 0, fmt.Errorf("redisregistry: connecting a socket: %w", err)
 	}
 	return n, nil
@@ -260,12 +260,12 @@ func (r *Registry) wait(ctx context.Context, told <-chan receipt, m *member) (in
 	}
 }
 
-// Disconnect implements [chat.Registry]. Redis is told in the background, for as
+// Remove implements [chat.Registry]. Redis is told in the background, for as
 // long as it takes.
-func (r *Registry) Disconnect(ctx context.Context, s chat.Socket) error {
+func (r *Registry) Remove(ctx context.Context, s chat.Socket) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.memory.Disconnect(ctx, s)
+	err := r.memory.Remove(ctx, s)
 	m := r.members[s]
 	delete(r.members, s)
 	if m == nil {
@@ -364,12 +364,12 @@ func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) err
 	return err
 }
 
-// Broadcast implements [chat.Registry]. What the registry's own History has stored
+// Publish implements [chat.Registry]. What the registry's own History has stored
 // was published in the same step; of another one it is published here. What could
 // not be published is made up for when it can: the other nodes get it then.
-func (r *Registry) Broadcast(ctx context.Context, m chat.Message) error {
+func (r *Registry) Publish(ctx context.Context, m chat.Message) error {
 	if *r.history.Load() == chat.History(r.own) {
-		return r.memory.Broadcast(ctx, m)
+		return r.memory.Publish(ctx, m)
 	}
 	err := r.handOn(ctx, m)
 	if err != nil {
@@ -380,7 +380,7 @@ func (r *Registry) Broadcast(ctx context.Context, m chat.Message) error {
 
 // handOn delivers what another History has stored, on this node and the others.
 func (r *Registry) handOn(ctx context.Context, m chat.Message) error {
-	if err := r.memory.Broadcast(ctx, m); err != nil {
+	if err := r.memory.Publish(ctx, m); err != nil {
 		return err
 	}
 	if err := r.ready(); err != nil {
@@ -438,7 +438,7 @@ func (r *Registry) heard(topic, text string) {
 		return
 	}
 	// It waits while more is handed on than the shards take; never for a socket.
-	_ = r.memory.Broadcast(context.Background(), m) // an error is the context's end
+	_ = r.memory.Publish(context.Background(), m) // an error is the context's end
 }
 
 // signal has whoever waits for c go on, now or later.

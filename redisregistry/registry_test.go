@@ -58,7 +58,7 @@ func newReceiver(name, role string) *receiver {
 	}
 }
 
-func (r *receiver) Session() string  { return r.session }
+func (r *receiver) ID() string  { return r.session }
 func (r *receiver) Since() time.Time { return r.since }
 
 func (r *receiver) User() chat.User {
@@ -235,7 +235,7 @@ func (n *node) connect(name string, channels ...string) *receiver {
 func (n *node) connectCounted(name string, channels ...string) (*receiver, int) {
 	n.t.Helper()
 	r := newReceiver(name, chat.RoleUser)
-	count, err := n.Connect(context.Background(), r)
+	count, err := n.Add(context.Background(), r)
 	if err != nil {
 		n.t.Fatalf("connecting %s: %v", name, err)
 	}
@@ -263,7 +263,7 @@ func (n *node) leave(r *receiver, channel string) {
 
 func (n *node) disconnect(r *receiver) {
 	n.t.Helper()
-	if err := n.Disconnect(context.Background(), r); err != nil {
+	if err := n.Remove(context.Background(), r); err != nil {
 		n.t.Fatal(err)
 	}
 }
@@ -278,7 +278,7 @@ func (n *node) try(channel, content string) (chat.Message, error) {
 	if err != nil {
 		return m, err
 	}
-	return m, n.Broadcast(ctx, m)
+	return m, n.Publish(ctx, m)
 }
 
 func (n *node) publish(channel string, contents ...string) (last chat.Message) {
@@ -399,7 +399,7 @@ func TestJoiningUnderTrafficLeavesNoGap(t *testing.T) {
 		joiners.Go(func() {
 			for range 25 {
 				r := newReceiver(fmt.Sprint("user", i), chat.RoleUser)
-				if _, err := b.Connect(context.Background(), r); err != nil {
+				if _, err := b.Add(context.Background(), r); err != nil {
 					t.Error(err)
 					return
 				}
@@ -415,7 +415,7 @@ func TestJoiningUnderTrafficLeavesNoGap(t *testing.T) {
 						break
 					}
 				}
-				if err := b.Disconnect(context.Background(), r); err != nil {
+				if err := b.Remove(context.Background(), r); err != nil {
 					t.Error(err)
 				}
 			}
@@ -442,7 +442,7 @@ func TestAnotherHistoryIsSharedByPublishing(t *testing.T) {
 		if i == 1 {
 			continue // stored, and its publisher died
 		}
-		if err := a.Broadcast(t.Context(), m); err != nil {
+		if err := a.Publish(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
 	}

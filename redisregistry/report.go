@@ -58,7 +58,7 @@ func (rep *report) add(k keys, e *entry) {
 			if at == 0 {
 				at = notYetTold
 			}
-			d.Sockets = append(d.Sockets, sitting{m.socket.Session(), at})
+			d.Sockets = append(d.Sockets, sitting{m.socket.ID(), at})
 		}
 	}
 	text, _ := json.Marshal(d) // never fails

@@ -149,7 +149,7 @@ func testPublisherGoesAway(t *testing.T, d database) {
 	defer server.Close()
 	defer service.Shutdown(context.Background())
 	ear := hearer{chat.User{Name: "ana", Role: chat.RoleUser}, make(chan chat.Message, 10)}
-	if _, err := registry.Connect(t.Context(), ear); err != nil {
+	if _, err := registry.Add(t.Context(), ear); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := registry.Join(t.Context(), ear, "news"); err != nil {
@@ -192,7 +192,7 @@ type hearer struct {
 	heard chan chat.Message
 }
 
-func (h hearer) Session() string  { return "the only one" }
+func (h hearer) ID() string  { return "the only one" }
 func (h hearer) User() chat.User  { return h.user }
 func (h hearer) Since() time.Time { return time.Time{} }
 
