@@ -161,10 +161,10 @@ type discreet struct {
 	hidden map[string]bool
 }
 
-// Notify implements chat.Notifier.
-func (r discreet) Notify(channel string, adminsOnly bool, events []chat.Event) {
+// Announce implements chat.Notifier.
+func (r discreet) Announce(channel string, adminsOnly bool, events []chat.Event) {
 	if !r.hidden[channel] {
-		r.MemoryRegistry.Notify(channel, adminsOnly, events)
+		r.MemoryRegistry.Announce(channel, adminsOnly, events)
 	}
 }
 

@@ -371,8 +371,8 @@ func (r *MemoryRegistry) CloseUser(_ context.Context, username string, keep int,
 	return len(surplus), nil
 }
 
-// Notify implements [Notifier].
-func (r *MemoryRegistry) Notify(channel string, adminsOnly bool, events []Event) {
+// Announce implements [Notifier].
+func (r *MemoryRegistry) Announce(channel string, adminsOnly bool, events []Event) {
 	group := channel
 	if adminsOnly {
 		group = adminsOf(channel)

@@ -446,8 +446,8 @@ func (r *tellsLate) WatchPresence(fn func(chat.PresenceChange)) {
 
 type notifiesAll struct{ *memory }
 
-func (r *notifiesAll) Notify(channel string, _ bool, events []chat.Event) {
-	r.memory.Notify(channel, false, events)
+func (r *notifiesAll) Announce(channel string, _ bool, events []chat.Event) {
+	r.memory.Announce(channel, false, events)
 }
 
 type flushesNothing struct{ *memory }

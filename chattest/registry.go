@@ -55,7 +55,7 @@ func TestRegistry(t *testing.T, open func(t *testing.T) []Node) {
 		{"PresenceOfEachUserInOrder", testPresence},
 		{"PresenceCarriesTheSizeAtTheJoin", testPresenceJoinSize},
 		{"PresenceBalancesUnderConcurrency", testPresenceRaces},
-		{"NotifyReachesItsAudience", testNotify},
+		{"AnnounceReachesItsAudience", testAnnounce},
 		{"FlushWaitsForDelivery", testFlush},
 	}
 	for _, tt := range tests {

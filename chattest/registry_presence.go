@@ -192,9 +192,9 @@ func testPresenceRaces(t *testing.T, nodes []Node) {
 	}
 }
 
-// "Notify delivers events to this node's members of a channel, or to the admins
+// "Announce delivers events to this node's members of a channel, or to the admins
 // among them only." Who is an admin a socket says when it joins, also again.
-func testNotify(t *testing.T, nodes []Node) {
+func testAnnounce(t *testing.T, nodes []Node) {
 	for _, n := range nodes {
 		if _, ok := n.Registry.(chat.Notifier); !ok {
 			t.Skip("the registry is no Notifier")

@@ -217,7 +217,7 @@ func (r *Registry) WatchPresence(fn func(chat.PresenceChange)) { r.watch.Store(&
 
 // Announce implements [chat.Notifier].
 func (r *Registry) Announce(channel string, adminsOnly bool, events []chat.Event) {
-	r.memory.Notify(channel, adminsOnly, events)
+	r.memory.Announce(channel, adminsOnly, events)
 }
 
 // Flush implements [chat.Flusher].
