@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -109,6 +110,9 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.limiter.admit(c) {
+			// A flood of connections waits in the kernel, where it delays nobody: each is
+			// accepted when those before it, and all else that is ready, had their turn.
+			runtime.Gosched()
 			return c, nil
 		}
 		cut(c)
