@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(serveVariable) != "" {
 		os.Exit(serve())
 	}
+	if task := os.Getenv(attackVariable); task != "" {
+		os.Exit(runAttack(task, os.Stdin, os.Stdout))
+	}
 	code := leak.Run(m)
 	if shared != nil {
 		shared.remove()

@@ -8,6 +8,8 @@
 //
 // Each attack gets a server of its own, on loopback, with an empty history. Everybody
 // else is observed twice for the same time, at first without the attack, then with it.
+// What attacks is a process of its own with a low priority, since attackers bring their
+// own processors.
 // Nothing is asserted: the exit code is 1 only when an attack could not be run.
 //
 // Where an attack needs a policy that lets users publish the server is this program
@@ -37,6 +39,9 @@ const longest = time.Minute
 func main() {
 	if os.Getenv(serveVariable) != "" {
 		os.Exit(serve())
+	}
+	if task := os.Getenv(attackVariable); task != "" {
+		os.Exit(runAttack(task, os.Stdin, os.Stdout))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

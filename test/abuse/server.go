@@ -27,7 +27,8 @@ const (
 // server is a process that is attacked. Its methods are safe for concurrent use.
 type server struct {
 	addr  string // host:port on loopback
-	cmd   *exec.Cmd
+	pid   int
+	cmd   *exec.Cmd     // nil in the process that attacks
 	lines atomic.Int64  // written to the log so far
 	done  chan struct{} // closed when the process has ended
 
@@ -62,6 +63,7 @@ func (b *bench) startServer(ctx context.Context, library bool) (*server, error) 
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting a server: %w", err)
 	}
+	s.pid = cmd.Process.Pid
 	listening := make(chan string, 1)
 	go func() {
 		defer close(s.done)
@@ -139,7 +141,7 @@ func (s *server) stop() {
 
 // spent is the CPU time that the process has used, 0 where that cannot be told.
 func (s *server) spent() time.Duration {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
 	if err != nil {
 		return 0
 	}
@@ -155,7 +157,7 @@ func (s *server) spent() time.Duration {
 
 // memory is what the process holds now in bytes (VmRSS), 0 where that cannot be told.
 func (s *server) memory() int64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid))
 	if err != nil {
 		return 0
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -117,7 +118,8 @@ func (b *bench) stage(ctx context.Context, a attack, out io.Writer) error {
 	}
 	attacking, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { a.run(attacking, field) })
+	var failed error
+	running.Go(func() { failed = field.attackApart(attacking, a) })
 	loud, err := field.observe(ctx, b.length)
 	if a.ends {
 		late := time.AfterFunc(time.Duration((endWithin-1)*float64(b.length)), end)
@@ -127,7 +129,7 @@ func (b *bench) stage(ctx context.Context, a attack, out io.Writer) error {
 	}
 	running.Wait()
 	end()
-	if err != nil {
+	if err := errors.Join(err, failed); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "\n%s: %s\n", a.name, a.what)
@@ -163,6 +165,16 @@ func (t *tally) note(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
+}
+
+// add takes over what another tally has.
+func (t *tally) add(r result) {
+	for what, n := range r.Counts {
+		t.count(what, n)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.notes = append(t.notes, r.Notes...)
 }
 
 // perRequest notes what an answered request cost the server, everybody else's included.

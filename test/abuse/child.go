@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/reto10/chat"
+)
+
+const (
+	// attackVariable has this program run the attack that it describes, see assignment.
+	attackVariable = "ABUSE_ATTACK"
+	// attackNice is the niceness of such a process. Attackers have machines of their own:
+	// what they compute must not take the server's processors.
+	attackNice = "10"
+	// endingWait bounds how long it takes to end when it is asked to.
+	endingWait = 30 * time.Second
+)
+
+// assignment is what another process needs to run an attack.
+type assignment struct {
+	Attack string
+	Addr   string // of the server, host:port on loopback
+	PID    int    // of the server
+	First  string // id of the first message of bigChannel
+	Small  bool
+}
+
+// result is what that process prints at its end.
+type result struct {
+	Counts map[string]int64
+	Notes  []string
+}
+
+// attackApart runs an attack in a process of its own until ctx ends or it ends by
+// itself, and takes over its tally.
+func (b *arena) attackApart(ctx context.Context, a attack) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	task, err := json.Marshal(assignment{Attack: a.name, Addr: b.addr, PID: b.pid, First: b.first, Small: b.small})
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("nice", "-n", attackNice, self)
+	cmd.Env = append(os.Environ(), attackVariable+"="+string(task))
+	cmd.Stderr = os.Stderr
+	// The process ends when its input does: also when this one dies.
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { input.Close() })()
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	late := context.AfterFunc(ctx, func() { time.AfterFunc(endingWait, func() { _ = cmd.Process.Kill() }) })
+	defer late()
+	var r result
+	err = json.NewDecoder(output).Decode(&r)
+	if err := errors.Join(err, cmd.Wait()); err != nil {
+		return fmt.Errorf("the attacking process: %w", err)
+	}
+	b.tally.add(r)
+	return nil
+}
+
+// runAttack is that process. It returns the exit code.
+func runAttack(task string, input io.Reader, output io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	go func() {
+		_, _ = io.Copy(io.Discard, input) // until it is closed, one way or another
+		end()
+	}()
+	r, err := carryOut(ctx, task)
+	if err == nil {
+		err = json.NewEncoder(output).Encode(r)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "abuse: attacking: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func carryOut(ctx context.Context, task string) (result, error) {
+	var as assignment
+	if err := json.NewDecoder(strings.NewReader(task)).Decode(&as); err != nil {
+		return result{}, err
+	}
+	signer, err := chat.NewHS256([]byte(secret))
+	if err != nil {
+		return result{}, err
+	}
+	for _, a := range attacks {
+		if a.name != as.Attack {
+			continue
+		}
+		b := &arena{
+			bench:  &bench{settings: settings{small: as.Small}, signer: signer},
+			server: &server{addr: as.Addr, pid: as.PID},
+			first:  as.First,
+		}
+		a.run(ctx, b)
+		return result{b.tally.counts, b.tally.notes}, nil
+	}
+	return result{}, fmt.Errorf("no attack %q", as.Attack)
+}
