@@ -51,11 +51,11 @@ const (
 	// second, after userReadBurst, for all their pages and sockets together. What is
 	// beyond that waits. It is for DefaultSocketsPerUser, see newUserReading.
 	userReadRate  = 8 << 20
-	userReadBurst = 32 << 20
+	userReadBurst = 1 << 20
 	// readRate and readBurst are likewise, for the pages of all users together: reading,
 	// encoding and sending more would leave publishing too little of a small machine.
 	readRate  = 128 << 20
-	readBurst = 128 << 20
+	readBurst = 8 << 20
 	// readCost is what a reading counts as at the least: one that finds nothing is a
 	// question to a backend, too.
 	readCost = 4 << 10
