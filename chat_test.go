@@ -16,8 +16,8 @@ import (
 	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/leak"
-	"github.com/reto10/chat/internal/pipenet"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

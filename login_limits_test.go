@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/pipenet"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 // attackLogins makes tries, 20 a second, until the function returned is called.

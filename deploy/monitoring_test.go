@@ -26,7 +26,7 @@ import (
 	"nhooyr.io/websocket"
 	"sigs.k8s.io/yaml"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // startServer runs a program that serves HTTP at an address until the test ends.

@@ -21,7 +21,7 @@ import (
 	"nhooyr.io/websocket"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // proxies are those that there is a configuration for. All of them are held to the

@@ -16,7 +16,7 @@ import (
 	"nhooyr.io/websocket"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // settle is how long docs/scaling.md waits between a node that is ready again and the

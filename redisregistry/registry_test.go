@@ -17,9 +17,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/redisregistry"
 	"github.com/reto10/chat/redisregistry/internal/redistest"
+	"github.com/reto10/chat/test/leak"
 )
 
 func TestMain(m *testing.M) {
@@ -58,7 +58,7 @@ func newReceiver(name, role string) *receiver {
 	}
 }
 
-func (r *receiver) ID() string  { return r.session }
+func (r *receiver) ID() string       { return r.session }
 func (r *receiver) Since() time.Time { return r.since }
 
 func (r *receiver) User() chat.User {

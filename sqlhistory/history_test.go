@@ -18,9 +18,9 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/chattest"
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+	"github.com/reto10/chat/test/leak"
 )
 
 // patience is how long a test waits for what has to come.

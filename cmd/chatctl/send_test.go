@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/internal/problem"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 func TestSendTellsEveryoneAChannelOrOnePerson(t *testing.T) {

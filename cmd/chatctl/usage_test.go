@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 func TestWhatMakesNoSenseIsOneLineAndExitCode2(t *testing.T) {

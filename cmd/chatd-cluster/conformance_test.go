@@ -11,9 +11,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/reto10/chat/chattest"
-	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/redisregistry"
 	"github.com/reto10/chat/sqlhistory"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // The database gives the place and Redis carries the message: three nodes on both

@@ -5,7 +5,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // A rolling deployment: one node after the other is ended in good order and started

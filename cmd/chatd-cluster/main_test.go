@@ -11,8 +11,8 @@ import (
 
 	"nhooyr.io/websocket"
 
-	"github.com/reto10/chat/internal/chatdtest"
-	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/leak"
 )
 
 // asProgram has the test binary be chatd-cluster: the tests start it as a process,

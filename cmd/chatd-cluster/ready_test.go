@@ -6,7 +6,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // However often strangers ask whether a node is ready, its backends are asked once a

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // A node whose history cannot be written any more, as on a full disk, is not ready,

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/internal/daemon"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {

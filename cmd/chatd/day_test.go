@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // An ordinary day: users come and go, some without a word; strangers scan; probes

@@ -10,8 +10,8 @@ import (
 	"regexp"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
-	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/leak"
 )
 
 // asChatd has the test binary be chatd: the tests start it as a process, with

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/connlimit"
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/test/leak"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

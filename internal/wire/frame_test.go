@@ -18,8 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"nhooyr.io/websocket" //lint:ignore SA1019 the peer that frames are made for, see internal/wsconn
 
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/test/leak"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/fanout"
-	"github.com/reto10/chat/internal/leak"
-	"github.com/reto10/chat/internal/pipenet"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
