@@ -19,6 +19,7 @@ import (
 	"github.com/reto10/chat/internal/connlimit"
 	"github.com/reto10/chat/internal/wsconn"
 	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -359,8 +360,7 @@ func TestAHandshakeCanBeRefusedLate(t *testing.T) {
 	srv.Start()
 	defer srv.Close()
 	s := &server{t: t, addr: srv.Listener.Addr().String()}
-	c := s.connect("127.0.0.1").send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	c := s.connect("127.0.0.1").send(wstest.Request("/"))
 	if got := c.answer(); got != http.StatusTooManyRequests {
 		t.Errorf("status %d", got)
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/reto10/chat/test/wstest"
 )
 
 const (
@@ -119,7 +121,7 @@ func (f *Fleet) handshake(s *Socket) error {
 		break
 	}
 	if hello := f.target.Hello(s.Number); hello != "" {
-		_, err = s.stream.Write(clientFrame(opText, []byte(hello)))
+		_, err = s.stream.Write(wstest.Text(hello))
 	}
 	return err
 }

@@ -4,7 +4,6 @@
 package load
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/reto10/chat/test/wstest"
 )
 
 // bufferSize bounds a frame and what is read of a socket at once.
@@ -191,7 +192,7 @@ func (f *Fleet) Send(number int, text string) error {
 	f.mu.Lock()
 	s := f.sockets[number]
 	f.mu.Unlock()
-	_, err := s.stream.Write(clientFrame(opText, []byte(text)))
+	_, err := s.stream.Write(wstest.Text(text))
 	return err
 }
 
@@ -335,7 +336,7 @@ func (f *Fleet) read(s *Socket, buf []byte) {
 
 func (f *Fleet) take(s *Socket, m []byte) {
 	if f.target.Ping != "" && string(m) == f.target.Ping {
-		_, _ = s.stream.Write(clientFrame(opText, m)) // fails on a socket that ends
+		_, _ = s.stream.Write(wstest.Text(string(m))) // fails on a socket that ends
 		return
 	}
 	f.arrived.Add(1)
@@ -351,14 +352,14 @@ func (f *Fleet) take(s *Socket, m []byte) {
 
 func (f *Fleet) control(s *Socket, op byte, payload []byte) {
 	switch op {
-	case opPing:
-		_, _ = s.stream.Write(clientFrame(opPong, bytes.Clone(payload)))
-	case opClose:
+	case wstest.OpPing:
+		_, _ = s.stream.Write(wstest.Masked(wstest.Fin|wstest.OpPong, string(payload)))
+	case wstest.OpClose:
 		code := 1005 // none was given
 		if len(payload) >= 2 {
 			code = int(binary.BigEndian.Uint16(payload))
 		}
-		_, _ = s.stream.Write(clientFrame(opClose, payload))
+		_, _ = s.stream.Write(wstest.Masked(wstest.Fin|wstest.OpClose, string(payload)))
 		f.end(s, code, nil)
 	}
 }

@@ -5,16 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-)
 
-// Opcodes of RFC 6455, section 5.2.
-const (
-	opContinuation = 0x0
-	opText         = 0x1
-	opBinary       = 0x2
-	opClose        = 0x8
-	opPing         = 0x9
-	opPong         = 0xa
+	"github.com/reto10/chat/test/wstest"
 )
 
 var (
@@ -94,14 +86,14 @@ func (p *parser) feed(b []byte, message func([]byte), control func(op byte, payl
 		}
 		b = rest
 		switch f.op {
-		case opClose, opPing, opPong:
+		case wstest.OpClose, wstest.OpPing, wstest.OpPong:
 			control(f.op, f.payload)
 			continue
-		case opText, opBinary, opContinuation:
+		case wstest.OpText, wstest.OpBinary, wstest.OpContinuation:
 		default:
 			return fmt.Errorf("opcode %d is reserved", f.op)
 		}
-		if !f.final || f.op == opContinuation {
+		if !f.final || f.op == wstest.OpContinuation {
 			p.message = append(p.message, f.payload...)
 			if !f.final {
 				continue
@@ -116,17 +108,4 @@ func (p *parser) feed(b []byte, message func([]byte), control func(op byte, payl
 			}
 		}
 	}
-}
-
-// clientFrame is a final masked frame with a short payload. Masks keep proxies
-// from mistaking a payload for a request; here there is none, and 0 is a mask.
-func clientFrame(op byte, payload []byte) []byte {
-	b := []byte{0x80 | op}
-	if len(payload) < 126 {
-		b = append(b, 0x80|byte(len(payload)))
-	} else {
-		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(len(payload)))
-	}
-	b = append(b, 0, 0, 0, 0)
-	return append(b, payload...)
 }

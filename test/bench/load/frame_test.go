@@ -6,21 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/reto10/chat/test/wstest"
 )
 
 // server makes an unmasked frame.
-func server(first byte, payload string) []byte {
-	b := []byte{first}
-	switch n := len(payload); {
-	case n < 126:
-		b = append(b, byte(n))
-	case n < 1<<16:
-		b = append(b, 126, byte(n>>8), byte(n))
-	default:
-		b = append(b, 127, 0, 0, 0, 0, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-	}
-	return append(b, payload...)
-}
+var server = wstest.Unmasked
 
 func join(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
 
@@ -104,18 +95,5 @@ func TestParserDoesNotAllocate(t *testing.T) {
 	})
 	if allocs != 0 || n == 0 {
 		t.Errorf("%v allocations for %d messages, want 0", allocs, n)
-	}
-}
-
-func TestClientFrame(t *testing.T) {
-	for _, size := range []int{0, 125, 126, 4000} {
-		b := clientFrame(opText, bytes.Repeat([]byte{'x'}, size))
-		head := 6
-		if size >= 126 {
-			head = 8
-		}
-		if b[0] != 0x81 || b[1]&0x80 == 0 || len(b) != head+size {
-			t.Errorf("of %d bytes: %d bytes that begin with % x, want a masked final text frame of %d", size, len(b), b[:2], head+size)
-		}
 	}
 }
