@@ -20,6 +20,7 @@ import (
 	"github.com/reto10/chat/redisregistry"
 	"github.com/reto10/chat/redisregistry/internal/redistest"
 	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestMain(m *testing.M) {
@@ -37,6 +38,9 @@ func (quiet) Printf(context.Context, string, ...any) {}
 
 // patience is how long a test waits for what has to come.
 const patience = 30 * time.Second
+
+// eventually waits for a condition that other goroutines or nodes bring about.
+var eventually = wstest.Eventually
 
 // receiver is a Socket that keeps what it is told.
 type receiver struct {
@@ -317,20 +321,6 @@ func (r *receiver) wantGot(t testing.TB, channel string, want ...string) {
 	eventually(t, fmt.Sprintf("%d messages at %s", len(want), r.session), func() bool { return len(r.of(channel)) >= len(want) })
 	if diff := cmp.Diff(want, r.of(channel)); diff != "" {
 		t.Errorf("%s got (-want +got):\n%s", r.session, diff)
-	}
-}
-
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		}
 	}
 }
 

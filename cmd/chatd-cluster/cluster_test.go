@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // pair is two nodes that meet in a Redis, and who is admin at the first.
@@ -100,7 +101,7 @@ func TestNodesMeetInEveryKindOfRedis(t *testing.T) {
 			if err := redis.Ask("CLUSTER ADDSLOTSRANGE 0 16383", "+OK"); err != nil {
 				t.Fatal(err)
 			}
-			chatdtest.Eventually(t, "the cluster to serve", func() bool { return redis.Ask("SET x y", "+OK") == nil })
+			wstest.Eventually(t, "the cluster to serve", func() bool { return redis.Ask("SET x y", "+OK") == nil })
 			return "redis+cluster://:" + chatdtest.Password + "@" + redis.Addr
 		},
 		"what Sentinels watch": func(t *testing.T) string {
@@ -294,10 +295,10 @@ func TestReadinessFollowsTheBackends(t *testing.T) {
 				!strings.Contains(body, "127.0.0.1")
 		}
 	}
-	chatdtest.Eventually(t, "the node to be ready", isReady)
+	wstest.Eventually(t, "the node to be ready", isReady)
 
 	redis.Signal(syscall.SIGSTOP)
-	chatdtest.Eventually(t, "the registry to be missed", red("registry"))
+	wstest.Eventually(t, "the registry to be missed", red("registry"))
 	if status, _ := d.Request(http.MethodGet, "/healthz", "", ""); status != http.StatusOK {
 		t.Errorf("healthz while Redis is stopped: status %d", status)
 	}
@@ -305,12 +306,12 @@ func TestReadinessFollowsTheBackends(t *testing.T) {
 		t.Errorf("posting while Redis is stopped: status %d: %s", status, body)
 	}
 	redis.Signal(syscall.SIGCONT)
-	chatdtest.Eventually(t, "the node to be ready again", isReady)
+	wstest.Eventually(t, "the node to be ready again", isReady)
 
 	postgres.End()
-	chatdtest.Eventually(t, "the history to be missed", red("history"))
+	wstest.Eventually(t, "the history to be missed", red("history"))
 	postgres.Begin()
-	chatdtest.Eventually(t, "the node to be ready once more", isReady)
+	wstest.Eventually(t, "the node to be ready once more", isReady)
 
 	// The socket has been there all the time.
 	post(t, d, admin, "all is well")

@@ -14,6 +14,7 @@ import (
 	"github.com/reto10/chat/redisregistry"
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // The database gives the place and Redis carries the message: three nodes on both
@@ -57,7 +58,7 @@ func TestRedisAndPostgresConform(t *testing.T) {
 					t.Errorf("ending a registry: %v", err)
 				}
 			})
-			chatdtest.Eventually(t, "a registry that is connected", func() bool { return registry.Check(t.Context()) == nil })
+			wstest.Eventually(t, "a registry that is connected", func() bool { return registry.Check(t.Context()) == nil })
 			nodes = append(nodes, chattest.Node{Registry: registry, History: history})
 		}
 		return nodes

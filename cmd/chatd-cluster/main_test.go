@@ -13,6 +13,7 @@ import (
 
 	"github.com/reto10/chat/test/chatdtest"
 	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // asProgram has the test binary be chatd-cluster: the tests start it as a process,
@@ -60,7 +61,7 @@ func connect(t *testing.T, d *chatdtest.Process, token string, query ...string) 
 		values.Add(query[i], query[i+1])
 	}
 	var conn *websocket.Conn
-	chatdtest.Eventually(t, "the node to take the socket", func() bool { // 503: a client tries again
+	wstest.Eventually(t, "the node to take the socket", func() bool { // 503: a client tries again
 		var answer *http.Response
 		var err error
 		conn, answer, err = websocket.Dial(within(t), "ws"+strings.TrimPrefix(d.URL, "http")+"/ws/chat?"+values.Encode(),

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // What PostgreSQL has and Redis could not be told of reaches the other nodes as soon
@@ -83,7 +84,7 @@ func TestDrainedWithoutItsBackendsANodeEndsWell(t *testing.T) {
 				s := connect(t, d, d.Token("admin"))
 				s.next("welcome")
 				fail(ways[backend])
-				chatdtest.Eventually(t, "the node to miss it", func() bool {
+				wstest.Eventually(t, "the node to miss it", func() bool {
 					status, _ := d.Request(http.MethodGet, "/readyz", "", "")
 					return status == http.StatusServiceUnavailable
 				})
@@ -157,7 +158,7 @@ func TestConnectionsThatNobodyAnswersAreReplaced(t *testing.T) {
 			busy.Wait()
 			way.strand()
 			began := time.Now()
-			chatdtest.Eventually(t, "a message to be stored and handed on", func() bool {
+			wstest.Eventually(t, "a message to be stored and handed on", func() bool {
 				status, _ := d.Request(http.MethodPost, "/messages", admin, `{"content":"y"}`)
 				return status == http.StatusCreated
 			})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 const (
@@ -331,7 +332,7 @@ func askWhileDraining(t *testing.T, c *contract) {
 	}
 	defer resp.Body.Close()
 	d.Signal(syscall.SIGTERM)
-	chatdtest.Eventually(t, "draining", func() bool {
+	wstest.Eventually(t, "draining", func() bool {
 		status, _ := d.Request("GET", "/readyz", "", "")
 		return status == http.StatusServiceUnavailable
 	})

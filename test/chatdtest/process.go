@@ -21,10 +21,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/reto10/chat/test/wstest"
 )
 
 // Patience is how long a test waits for what has to come.
-const Patience = 30 * time.Second
+const Patience = wstest.Patience
 
 // Users is a users file, as cheap to check as can be: admin and user, whose
 // passwords are Passwords.
@@ -299,21 +301,6 @@ func (d *Process) Request(method, path, token, body string) (status int, answer 
 		d.t.Fatal(err)
 	}
 	return resp.StatusCode, string(b)
-}
-
-// Eventually polls until ok holds.
-func Eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	overdue := time.After(Patience)
-	poll := time.NewTicker(10 * time.Millisecond)
-	defer poll.Stop()
-	for !ok() {
-		select {
-		case <-poll.C:
-		case <-overdue:
-			t.Fatalf("waiting for %s", what)
-		}
-	}
 }
 
 // WriteFile makes a file, that nobody else may read, in a directory of the test's.

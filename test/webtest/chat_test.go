@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // chat.js by itself in Chromium, under the page's own policy: what node/ shows of
@@ -209,7 +210,7 @@ func TestChatJSInChromiumTriesAtOnceWhenTheNetworkIsBack(t *testing.T) {
 		p.await("the next connection", fmt.Sprintf(`of("open").length === %d && chat.state === "open"`, i+2))
 	}
 	eval[any](p, `void chat.close()`)
-	chatdtest.Eventually(t, "the socket to end", func() bool {
+	wstest.Eventually(t, "the socket to end", func() bool {
 		_, users := server.Request("GET", "/users/connected", server.Token("admin"), "")
 		return strings.Contains(users, `"count":0`)
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // outage is what the browser itself says while there is no server, and of how
@@ -146,7 +147,7 @@ func TestTokenIsRenewedSilently(t *testing.T) {
 	p := openTab(t, server.URL+"/", look{})
 	p.enter("user", chatdtest.Passwords["user"])
 	logins := func() int { return strings.Count(server.Logged(), "path=/login") }
-	chatdtest.Eventually(t, "three tokens more", func() bool { return logins() >= 4 })
+	wstest.Eventually(t, "three tokens more", func() bool { return logins() >= 4 })
 	post(t, server, server.Token("admin"), "", "still here")
 	p.awaitMessage("still here")
 	if marks := p.marks(); len(marks) != 0 {
@@ -195,7 +196,7 @@ func TestUserWhoIsGoneIsAskedToLogInAgain(t *testing.T) {
 	reload(chatdtest.Users)
 	p.click("#banner-action")
 	p.await("the question again", `document.querySelector("#again").open && document.activeElement.id === "again-password"`)
-	chatdtest.Eventually(t, "the user to be back", func() bool {
+	wstest.Eventually(t, "the user to be back", func() bool {
 		status, _ := server.Request("POST", "/login", "", `{"username":"user","password":"`+chatdtest.Passwords["user"]+`"}`)
 		return status == 200
 	})
