@@ -81,7 +81,7 @@ func (s *server) tryDialRaw(name string, query ...string) (*rawPeer, error) {
 }
 
 func (p *rawPeer) shakeHands(token string, query []string) error {
-	err := p.Upgrade(wstest.Request("/ws/chat?"+values(query).Encode(), wstest.Bearer(token), "Sec-WebSocket-Protocol: chat.v1"))
+	err := p.Upgrade(wstest.Request("localhost", "/ws/chat?"+values(query).Encode(), wstest.Bearer(token), "Sec-WebSocket-Protocol: chat.v1"))
 	if err != nil {
 		return err
 	}

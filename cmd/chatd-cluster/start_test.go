@@ -146,10 +146,10 @@ func TestInMemoryItIsChatd(t *testing.T) {
 	t.Parallel()
 	d := program(t).Start(t, nil, "-plaintext")
 	admin := d.Token("admin")
-	s := connect(t, d, admin)
-	s.next("welcome")
+	s := d.Connect(admin)
+	s.Want("welcome")
 	post(t, d, admin, "hello")
-	s.next("message")
+	s.Want("message")
 	if status, body := d.Request("GET", "/readyz", "", ""); status != 200 || body != "ok\n" {
 		t.Errorf("readyz: %d %s", status, body)
 	}

@@ -360,7 +360,7 @@ func TestAHandshakeCanBeRefusedLate(t *testing.T) {
 	srv.Start()
 	defer srv.Close()
 	s := &server{t: t, addr: srv.Listener.Addr().String()}
-	c := s.connect("127.0.0.1").send(wstest.Request("/"))
+	c := s.connect("127.0.0.1").send(wstest.Request("localhost", "/"))
 	if got := c.answer(); got != http.StatusTooManyRequests {
 		t.Errorf("status %d", got)
 	}

@@ -159,7 +159,7 @@ func (s *server) connect(early []byte, headers ...string) (*peer, *wsconn.Conn) 
 	s.t.Cleanup(func() { _ = conn.Close() })
 	p := &peer{Peer: wstest.NewPeer(conn), t: s.t}
 	p.Patience = 0 // a test with a clock waits for hours
-	resp, err := p.Handshake(wstest.Request("/", headers...) + string(early))
+	resp, err := p.Handshake(wstest.Request("localhost", "/", headers...) + string(early))
 	if err != nil {
 		s.t.Fatal(err)
 	}

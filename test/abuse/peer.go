@@ -105,7 +105,7 @@ func (p *peer) upgrade(token, query string) (status int, err error) {
 		path += "?" + query
 	}
 	_ = p.SetDeadline(time.Now().Add(tryFor))
-	_, err = io.WriteString(p, wstest.Request(path, wstest.Bearer(token), "Sec-WebSocket-Protocol: chat.v1"))
+	_, err = io.WriteString(p, wstest.Request("chat.example", path, wstest.Bearer(token), "Sec-WebSocket-Protocol: chat.v1"))
 	if err != nil {
 		return 0, err
 	}

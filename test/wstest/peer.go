@@ -13,11 +13,12 @@ import (
 const UpgradeHeaders = "Connection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 
-// Request returns the bytes of a handshake. The target is the path and the query;
-// more headers are lines without their end.
-func Request(target string, headers ...string) string {
+// Request returns the bytes of a handshake with a host, as the service compares it
+// with origins. The target is the path and the query; more headers are lines without
+// their end.
+func Request(host, target string, headers ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "GET %s HTTP/1.1\r\nHost: localhost\r\n%s", target, UpgradeHeaders)
+	fmt.Fprintf(&b, "GET %s HTTP/1.1\r\nHost: %s\r\n%s", target, host, UpgradeHeaders)
 	for _, h := range headers {
 		b.WriteString(h + "\r\n")
 	}
@@ -100,8 +101,8 @@ type CloseError struct {
 
 func (e *CloseError) Error() string { return fmt.Sprintf("closed with %d %s", e.Code, e.Reason) }
 
-// NextEvent returns the next event. It answers pings and skips pongs. A close frame is
-// a *CloseError.
+// NextEvent returns the next event. It answers pings and a close frame, and skips
+// pongs. A close frame is a *CloseError.
 func (p *Peer) NextEvent() (Event, error) {
 	for {
 		f, err := p.Next()
@@ -111,6 +112,7 @@ func (p *Peer) NextEvent() (Event, error) {
 		case f.Opcode == OpPing:
 			p.Send(Masked(Fin|OpPong, f.Payload))
 		case f.Opcode == OpClose:
+			p.Send(Masked(Fin|OpClose, f.Payload))
 			return Event{}, &CloseError{f.Code(), strings.TrimPrefix(f.Payload, ClosePayload(f.Code(), ""))}
 		case f.Opcode == OpText:
 			return f.Event()

@@ -118,7 +118,7 @@ func TestPeer(t *testing.T) {
 	}()
 	p := wstest.NewPeer(mine)
 	defer p.Close()
-	if err := p.Upgrade(wstest.Request("/ws", wstest.Bearer("x")) + string(wstest.Text(early))); err != nil {
+	if err := p.Upgrade(wstest.Request("localhost", "/ws", wstest.Bearer("x")) + string(wstest.Text(early))); err != nil {
 		t.Fatal(err)
 	}
 	e, err := p.NextEvent()
