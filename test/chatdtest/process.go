@@ -241,6 +241,16 @@ func (d *Process) Kill() {
 	<-d.done
 }
 
+// Ended reports whether the process has ended.
+func (d *Process) Ended() bool {
+	select {
+	case <-d.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // ExitCode waits for the end.
 func (d *Process) ExitCode() int {
 	d.t.Helper()

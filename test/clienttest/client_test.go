@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // way is how a client shows its token and talks.
@@ -56,7 +58,7 @@ type client struct {
 func logIn(t *testing.T, i *implementation, w way, server *chatd, user string) *client {
 	t.Helper()
 	c := &client{agent: i.start(t, server.ca), server: server, way: w}
-	body, err := json.Marshal(map[string]string{"username": user, "password": passwords[user]})
+	body, err := json.Marshal(map[string]string{"username": user, "password": chatdtest.Passwords[user]})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package clienttest
 import (
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -88,7 +89,7 @@ func converse(t *testing.T, i *implementation, w way) {
 		user.hear("live again")
 	}
 
-	server.terminate(t)
+	server.Signal(syscall.SIGTERM)
 	admin.closed(1001)
 	user.closed(1001)
 	server.wait(t)

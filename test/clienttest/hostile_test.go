@@ -3,131 +3,85 @@ package clienttest
 import (
 	"bytes"
 	"crypto/tls"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"net"
-	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/gorilla/websocket"
+
+	"github.com/reto10/chat/test/wstest"
 )
 
-// peer is a client on gorilla/websocket that does what no agent would.
+// peer is a client that does what no agent would. It speaks plain text.
 type peer struct {
-	t    *testing.T
-	conn *websocket.Conn
+	*wstest.Client
+	t *testing.T
 }
 
-// dial connects and gets the welcome, plain text being spoken.
+// dial connects and gets the welcome.
 func (d *chatd) dial(t *testing.T, user string) *peer {
 	t.Helper()
-	conn, _, err := d.try(http.Header{"Authorization": {"Bearer " + d.token(t, user)}}, "")
-	if err != nil {
+	p := d.peer(t)
+	if err := p.Upgrade(wstest.Request(d.address, "/ws/chat", wstest.Bearer(d.token(t, user)))); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	p := &peer{t, conn}
-	if m := p.next(); m.Type != "welcome" {
-		t.Fatalf("%+v, want the welcome", m)
-	}
+	p.Want("welcome")
 	return p
 }
 
-func (d *chatd) try(header http.Header, query string) (*websocket.Conn, *http.Response, error) {
-	dialer := websocket.Dialer{TLSClientConfig: d.tls(), HandshakeTimeout: patience}
-	return dialer.Dial("wss://"+d.address+"/ws/chat?"+query, header)
-}
-
-// read is the next event that is not a coming or going, or the socket's end.
-func (p *peer) read() (message, error) {
-	p.t.Helper()
-	_ = p.conn.SetReadDeadline(time.Now().Add(patience))
-	for {
-		_, frame, err := p.conn.ReadMessage()
-		if err != nil {
-			return message{}, err
-		}
-		var m message
-		if err := json.Unmarshal(frame, &m); err != nil {
-			p.t.Fatalf("%s: %v", frame, err)
-		}
-		if m.Type != "user_joined" && m.Type != "user_left" {
-			return m, nil
-		}
-	}
-}
-
-func (p *peer) next() message {
-	p.t.Helper()
-	m, err := p.read()
+// peer is one that has not shaken hands.
+func (d *chatd) peer(t *testing.T) *peer {
+	t.Helper()
+	conn, err := tls.Dial("tcp", d.address, d.tls())
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
-	return m
+	return &peer{wstest.NewClient(t, wstest.NewPeer(conn)), t}
+}
+
+// next is the next event that is neither a join nor a leave, or the socket's end.
+func (p *peer) next() (wstest.Event, error) {
+	for {
+		e, err := p.NextEvent()
+		if err != nil || !e.IsPresence() {
+			return e, err
+		}
+	}
 }
 
 // hear checks that the next event is a message with this text.
 func (p *peer) hear(text string) {
 	p.t.Helper()
-	if m := p.next(); m.Content != text {
-		p.t.Fatalf("%+v, want %q", m, text)
+	if e, err := p.next(); err != nil || e.Content != text {
+		p.t.Fatalf("%+v, %v, want %q", e, err, text)
 	}
 }
 
 // closeCode is how the socket ends; nothing may come before.
 func (p *peer) closeCode() int {
 	p.t.Helper()
-	m, err := p.read()
-	closed, ok := errors.AsType[*websocket.CloseError](err)
+	e, err := p.next()
+	closed, ok := errors.AsType[*wstest.CloseError](err)
 	if !ok {
-		p.t.Fatalf("%+v, %v, want a close frame", m, err)
+		p.t.Fatalf("%+v, %v, want a close frame", e, err)
 	}
 	return closed.Code
 }
 
-// raw sends bytes that need not be frames.
-func (p *peer) raw(b ...[]byte) {
-	p.t.Helper()
-	_ = p.conn.NetConn().SetWriteDeadline(time.Now().Add(patience))
-	if _, err := p.conn.NetConn().Write(bytes.Join(b, nil)); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// The first byte of a frame (RFC 6455, section 5.2): FIN, RSV1 to 3, opcode.
 const (
-	fin          = 0x80
-	rsv1         = 0x40
-	continuation = 0x0
-	text         = 0x1
-	binaryData   = 0x2
-	ping         = 0x9
+	fin          = wstest.Fin
+	rsv1         = wstest.RSV1
+	continuation = wstest.OpContinuation
+	text         = wstest.OpText
+	binaryData   = wstest.OpBinary
+	ping         = wstest.OpPing
 )
 
-// frame is one from a client: masked, with zeros, which leave the payload as it is.
-func frame(first byte, payload string) []byte {
-	return append(head(first, 0x80, len(payload)), "\x00\x00\x00\x00"+payload...)
-}
-
-// unmasked is a frame as only a server may send it.
-func unmasked(first byte, payload string) []byte {
-	return append(head(first, 0, len(payload)), payload...)
-}
-
-func head(first, mask byte, length int) []byte {
-	switch {
-	case length < 126:
-		return []byte{first, mask | byte(length)}
-	case length < 1<<16:
-		return binary.BigEndian.AppendUint16([]byte{first, mask | 126}, uint16(length))
-	default:
-		return binary.BigEndian.AppendUint64([]byte{first, mask | 127}, uint64(length))
-	}
-}
+var (
+	frame    = wstest.Masked
+	unmasked = wstest.Unmasked
+)
 
 func TestFramesThatEndTheSocketReachNobody(t *testing.T) {
 	t.Parallel()
@@ -158,12 +112,12 @@ func TestFramesThatEndTheSocketReachNobody(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			bystander := server.dial(t, "user")
 			sender := server.dial(t, "admin") // whose text everybody would get
-			sender.raw(test.sent)
+			sender.Send(test.sent)
 			if code := sender.closeCode(); code != test.code {
 				t.Errorf("closed with %d, want %d", code, test.code)
 			}
 			witness := server.dial(t, "admin")
-			witness.raw(frame(fin|text, "after "+test.name))
+			witness.Send(frame(fin|text, "after "+test.name))
 			bystander.hear("after " + test.name)
 		})
 	}
@@ -186,7 +140,7 @@ func TestOddFramesThatAreMessages(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			bystander, sender := server.dial(t, "user"), server.dial(t, "admin")
-			sender.raw(test.sent...)
+			sender.Send(test.sent...)
 			bystander.hear(test.want)
 		})
 	}
@@ -196,12 +150,12 @@ func TestThreeHundredCommandsAtOnce(t *testing.T) {
 	t.Parallel()
 	server := startChatd(t)
 	bystander, flooder := server.dial(t, "admin"), server.dial(t, "user")
-	flooder.raw(bytes.Repeat(frame(fin|text, "spam"), 300))
+	flooder.Send(bytes.Repeat(frame(fin|text, "spam"), 300))
 	answers := make(map[string]int)
 	for {
-		m, err := flooder.read()
+		m, err := flooder.next()
 		if err != nil {
-			closed, ok := errors.AsType[*websocket.CloseError](err)
+			closed, ok := errors.AsType[*wstest.CloseError](err)
 			if !ok || closed.Code != 4005 {
 				t.Errorf("ended with %v, want close with 4005", err)
 			}
@@ -218,7 +172,7 @@ func TestThreeHundredCommandsAtOnce(t *testing.T) {
 	if diff := cmp.Diff(map[string]int{"rate_limited": 40}, answers); diff != "" {
 		t.Errorf("other answers (-want +got):\n%s", diff)
 	}
-	bystander.raw(frame(fin|text, "quiet again"))
+	bystander.Send(frame(fin|text, "quiet again"))
 	bystander.hear("quiet again")
 }
 
@@ -242,6 +196,6 @@ func TestHalfAHandshakeBlocksNobody(t *testing.T) {
 		}
 	}
 	admin, user := server.dial(t, "admin"), server.dial(t, "user")
-	admin.raw(frame(fin|text, "all the same"))
+	admin.Send(frame(fin|text, "all the same"))
 	user.hear("all the same")
 }

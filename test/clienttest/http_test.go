@@ -1,7 +1,6 @@
 package clienttest
 
 import (
-	"bufio"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -9,9 +8,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestHandshakesThatAreRefused(t *testing.T) {
@@ -39,11 +39,12 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, resp, err := server.try(test.header, test.query)
-			if resp == nil {
-				t.Fatal(err)
+			var headers []string
+			for name, values := range test.header {
+				headers = append(headers, name+": "+values[0])
 			}
-			body, err := io.ReadAll(resp.Body) // gorilla keeps no more than its beginning
+			resp := server.rawHTTP(t, wstest.Request(server.address, "/ws/chat?"+test.query, headers...))
+			body, err := io.ReadAll(resp.Body)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,7 +136,7 @@ func TestPathsWithDots(t *testing.T) {
 			t.Errorf("%s: %s, want %s", request, got, want)
 		}
 	}
-	server.dial(t, "admin").raw(frame(fin|text, "still here"))
+	server.dial(t, "admin").Send(frame(fin|text, "still here"))
 	user.hear("still here")
 }
 
@@ -184,10 +185,8 @@ func TestAFrameThatComesWithTheHandshake(t *testing.T) {
 	t.Parallel()
 	server := startChatd(t)
 	user := server.dial(t, "user")
-	resp := server.rawHTTP(t, "GET /ws/chat?token="+server.token(t, "admin")+" HTTP/1.1\r\n"+
-		"Host: "+server.address+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"+
-		string(frame(fin|text, "in a hurry")))
+	request := wstest.Request(server.address, "/ws/chat?token="+server.token(t, "admin"))
+	resp := server.rawHTTP(t, request+string(frame(fin|text, "in a hurry")))
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(resp.Status)
 	}
@@ -198,16 +197,7 @@ func TestAFrameThatComesWithTheHandshake(t *testing.T) {
 // until the test ends.
 func (d *chatd) rawHTTP(t *testing.T, request string) *http.Response {
 	t.Helper()
-	conn, err := tls.Dial("tcp", d.address, d.tls())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	if _, err := io.WriteString(conn, request); err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	resp, err := d.peer(t).Handshake(request)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,9 +19,6 @@ import (
 	"github.com/reto10/chat/internal/documents"
 )
 
-// checkout is where the README's commands are typed.
-const checkout = "../.."
-
 // TestWhatTheReadmeSaysToType types the README's commands in its order, each as it
 // stands there but for the port, which has to be free, and the passwords, which are
 // those that this chatd made.

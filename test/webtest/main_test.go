@@ -7,18 +7,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
 
 	"github.com/reto10/chat/internal/daemon"
 	"github.com/reto10/chat/test/chatdtest"
-	"github.com/reto10/chat/test/leak"
 )
 
 // chatd and cluster are the programs under test; cluster is chatd-cluster.
@@ -47,53 +42,16 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if err := prepare(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return leak.Run(closing{m})
-}
-
-// prepare builds the programs and makes the certificate.
-func prepare(dir string) error {
 	cert, key, leaf, err := chatdtest.WriteCertificate(dir)
 	if err != nil {
-		return fmt.Errorf("making a certificate: %w", err)
+		fmt.Fprintln(os.Stderr, "making a certificate:", err)
+		return 1
 	}
 	certificate, certificateKey = cert, key
 	hash := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	certificateHash = base64.StdEncoding.EncodeToString(hash[:])
-	chatd.Path, cluster.Path = filepath.Join(dir, "chatd"), filepath.Join(dir, "chatd-cluster")
-	if err := build("../..", "./cmd/chatd", chatd.Path); err != nil {
-		return err
-	}
-	return build("../../cmd/chatd-cluster", ".", cluster.Path)
-}
-
-// build makes a program, with the race detector if these tests have it.
-func build(dir, pkg, output string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	args := []string{"build", "-buildvcs=false", "-o", output}
-	if raceEnabled() {
-		args = append(args, "-race")
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building %s: %w\n%s", filepath.Base(output), err, out)
-	}
-	return nil
-}
-
-func raceEnabled() bool {
-	info, _ := debug.ReadBuildInfo()
-	for _, setting := range info.Settings {
-		if setting.Key == "-race" {
-			return setting.Value == "true"
-		}
-	}
-	return false
+	programs := map[string]*chatdtest.Program{"chatd": &chatd, "chatd-cluster": &cluster}
+	return chatdtest.Main("../..", programs, closing{m})
 }
 
 // The browser that all tests share is started by the first that wants it.
