@@ -18,8 +18,8 @@ help: ## list what make can do
 run: ## serve https://localhost:8443 (ARGS='-addr :9000' for flags)
 	go run ./cmd/chatd $(ARGS)
 
-test: needs ## run every module's tests with -race, having installed what they need (TESTFLAGS)
-	@CI=true scripts/each go test -race -timeout 10m $(TESTFLAGS) ./...
+test: needs ## run every module's tests with -race, two modules at a time, having installed what they need (TESTFLAGS)
+	@CI=true scripts/each -j 2 go test -race -timeout 10m $(TESTFLAGS) ./...
 
 lint: ## check format, vet, staticcheck, go.mod and the list of dependencies
 	@scripts/lint

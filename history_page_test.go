@@ -506,6 +506,7 @@ func TestReadingsThatFindLittleAreBoundedByTimeToo(t *testing.T) {
 		"channel=news&limit=1&before=": 4100, // two
 	} {
 		t.Run(query, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				o := serveOffice(t)
 				o.publish("news", "1", "2")

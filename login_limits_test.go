@@ -68,6 +68,7 @@ func TestNobodyElsesGuessesLockAUserOut(t *testing.T) {
 	}
 	for name, attack := range attacks {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				l := pipenet.Listen()
 				s := serveInstantLogin(t, l)
@@ -82,6 +83,7 @@ func TestNobodyElsesGuessesLockAUserOut(t *testing.T) {
 		})
 	}
 	t.Run("from more networks than the reserve has tries", func(t *testing.T) {
+		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			l := pipenet.Listen()
 			s := serveInstantLogin(t, l)

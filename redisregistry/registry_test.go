@@ -3,6 +3,7 @@ package redisregistry_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -28,6 +29,7 @@ func TestMain(m *testing.M) {
 		serveAsNode(addr) // until it is killed
 	}
 	redis.SetLogger(quiet{})
+	_ = flag.Set("test.parallel", "4") // tests wait for processes more than they compute
 	leak.Main(m)
 }
 

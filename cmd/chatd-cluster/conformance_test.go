@@ -20,6 +20,7 @@ import (
 // The database gives the place and Redis carries the message: three nodes on both
 // are one.
 func TestRedisAndPostgresConform(t *testing.T) {
+	t.Parallel()
 	cache, server := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
 	admin, err := sql.Open("pgx", server.PostgresURL())
 	if err != nil {

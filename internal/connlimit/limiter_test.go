@@ -149,6 +149,7 @@ func afterGrace() { <-time.After(connlimit.Grace + 200*time.Millisecond) }
 func TestAnAddressHasItsShareAndNoMore(t *testing.T) {
 	for name, withTLS := range map[string]bool{"plain": false, "TLS": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := serve(t, connlimit.Limits{PerAddress: 3}, withTLS)
 			var have []*client
 			for range 3 {
@@ -214,6 +215,7 @@ func TestThoseThatHaveWaitedLongestMakeRoom(t *testing.T) {
 	}
 	for name, wait := range waits {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each waits for seconds
 			s := serve(t, connlimit.Limits{Waiting: 3}, false)
 			working := s.connect("127.0.0.9")
 			working.send("GET /work HTTP/1.1\r\nHost: x\r\n\r\n")
