@@ -18,8 +18,8 @@ help: ## list what make can do
 run: ## serve https://localhost:8443 (ARGS='-addr :9000' for flags)
 	go run ./cmd/chatd $(ARGS)
 
-test: needs ## run every module's tests with -race, having installed what they need (TESTFLAGS)
-	@CI=true scripts/each go test -race -timeout 10m $(TESTFLAGS) ./...
+test: needs ## run every module's tests with -race, two modules at a time, having installed what they need (TESTFLAGS)
+	@CI=true scripts/each -j 2 go test -race -timeout 10m $(TESTFLAGS) ./...
 
 lint: ## check format, vet, staticcheck, go.mod and the list of dependencies
 	@scripts/lint
@@ -28,16 +28,16 @@ fuzz: ## run each fuzz target for FUZZTIME=10s
 	@scripts/each fuzz $(FUZZTIME)
 
 bench: ## measure the server beside its peers, an hour or so (ARGS='-rows fanout -runs 5')
-	@cd internal/bench && go run ./cmd/bench -out ../../docs/bench $(ARGS)
+	@cd test/bench && go run ./cmd/bench -out ../../docs/bench $(ARGS)
 
 bench-quick: ## the two main rows of that, in under a minute
-	@cd internal/bench && go run ./cmd/bench -quick $(ARGS)
+	@cd test/bench && go run ./cmd/bench -quick $(ARGS)
 
 microbench: ## run the benchmarks of single functions (BENCH=regexp)
 	@scripts/each go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 chaos: needs ## break a cluster of real processes under traffic; at even seeds data is lost (SEED=1 LENGTH=1m ARGS='-history redis')
-	@cd internal/chaos && go run ./cmd/chaos -seed $(SEED) -length $(LENGTH) $(ARGS)
+	@cd test/chaos && go run ./cmd/chaos -seed $(SEED) -length $(LENGTH) $(ARGS)
 
 abuse: ## attack a chatd on loopback and print what others experience (ARGS='-attack login -for 5s')
 	@go run ./test/abuse $(ARGS)

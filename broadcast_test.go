@@ -24,8 +24,8 @@ func TestWelcomeSaysWhoAndUntilWhen(t *testing.T) {
 		t.Error("welcome without a session")
 	}
 	for i, channel := range []string{"", "@ana"} {
-		if got, _, err := chat.ParseID(c.welcome.since()[i]); err != nil || got != channel {
-			t.Errorf("since[%d] = %q (%v), want a place in %q", i, c.welcome.since()[i], err, channel)
+		if got, _, err := chat.ParseID(c.welcome.SinceIDs()[i]); err != nil || got != channel {
+			t.Errorf("since[%d] = %q (%v), want a place in %q", i, c.welcome.SinceIDs()[i], err, channel)
 		}
 	}
 }

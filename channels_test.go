@@ -12,7 +12,7 @@ import (
 func TestChannelsMessageGoesToItsMembersOnly(t *testing.T) {
 	s := serve(t)
 	admin, in, late, out := s.dial("admin"), s.dial("ana", "channel", "news"), s.dial("bob"), s.dial("eve")
-	if got := late.answer(`{"type":"join","channel":"news","ref":"j"}`); got.Type != "ack" || string(got.Ref) != `"j"` || got.since()[0] == "" {
+	if got := late.answer(`{"type":"join","channel":"news","ref":"j"}`); got.Type != "ack" || string(got.Ref) != `"j"` || got.SinceIDs()[0] == "" {
 		t.Fatalf("join: %+v, want an ack with since", got)
 	}
 	if got := admin.answer(`{"type":"broadcast","channel":"news","content":"members"}`); got.Type != "ack" {

@@ -1,7 +1,6 @@
 package chat_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -16,8 +15,9 @@ import (
 	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/leak"
-	"github.com/reto10/chat/internal/pipenet"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/pipenet"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -51,6 +51,9 @@ func servePipes(t testing.TB, opts ...chat.Option) *server {
 	l := pipenet.Listen()
 	return serveOn(t, l, l.Dial, opts...)
 }
+
+// eventually waits for a condition that other goroutines bring about.
+var eventually = wstest.Eventually
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
@@ -109,35 +112,7 @@ func (s *server) token(name string) string {
 }
 
 // event is any event of the protocol.
-type event struct {
-	Type      string          `json:"type"`
-	Session   string          `json:"session,omitempty"`
-	User      string          `json:"user,omitempty"`
-	Role      string          `json:"role,omitempty"`
-	ExpiresIn *int            `json:"expires_in,omitempty"`
-	Since     json.RawMessage `json:"since,omitempty"`
-	Recovered *bool           `json:"recovered,omitempty"`
-	ID        string          `json:"id,omitempty"`
-	Channel   string          `json:"channel,omitempty"`
-	Sender    string          `json:"sender,omitempty"`
-	Content   string          `json:"content,omitempty"`
-	Time      string          `json:"time,omitempty"`
-	Username  string          `json:"username,omitempty"`
-	Ref       json.RawMessage `json:"ref,omitempty"`
-	Code      string          `json:"code,omitempty"`
-	Message   string          `json:"message,omitempty"`
-}
-
-// since is the ids in a welcome, or the one in an ack.
-func (e event) since() []string {
-	var list []string
-	if json.Unmarshal(e.Since, &list) != nil {
-		var one string
-		_ = json.Unmarshal(e.Since, &one)
-		list = []string{one}
-	}
-	return list
-}
+type event = wstest.Event
 
 // client is a WebSocket client of the tests.
 type client struct {
@@ -207,11 +182,9 @@ func (c *client) read() (event, error) {
 	if err != nil {
 		return event{}, err
 	}
-	var e event
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&e); err != nil {
-		c.t.Fatalf("event %s: %v", text, err)
+	e, err := wstest.DecodeEvent(string(text))
+	if err != nil {
+		c.t.Fatal(err)
 	}
 	return e, nil
 }
@@ -332,21 +305,6 @@ func wantProblem(t testing.TB, resp *http.Response, body string, status int) {
 	}
 	if status == http.StatusUnauthorized && resp.Header.Get("WWW-Authenticate") != "Bearer" {
 		t.Errorf("a 401 without WWW-Authenticate: Bearer")
-	}
-}
-
-// eventually waits for a condition that other goroutines bring about.
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		}
 	}
 }
 

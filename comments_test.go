@@ -24,7 +24,7 @@ func public(t *testing.T) map[string]*doc.Package {
 			return err
 		}
 		if entry.IsDir() {
-			skip := []string{"internal", "node_modules", "testdata", "deploy"}
+			skip := []string{"internal", "test", "node_modules", "testdata", "deploy"}
 			if name != "." && (slices.Contains(skip, entry.Name()) || strings.HasPrefix(entry.Name(), ".")) {
 				return filepath.SkipDir
 			}

@@ -39,13 +39,13 @@ func (p *rawPeer) unplug() error {
 // live reads until so many heartbeats have come, and answers those that ask for it.
 func (p *rawPeer) live(beats int) error {
 	for beats > 0 {
-		f, err := p.next()
+		f, err := p.Next()
 		if err != nil {
 			return fmt.Errorf("%d heartbeats to go: %w", beats, err)
 		}
-		switch f.opcode {
+		switch f.Opcode {
 		case opPing:
-			p.send(frame(fin|opPong, f.payload))
+			p.Send(frame(fin|opPong, f.Payload))
 			beats--
 		case opPong:
 			beats--
@@ -56,13 +56,13 @@ func (p *rawPeer) live(beats int) error {
 
 // answered sends a command and reads until its answer comes.
 func (p *rawPeer) answered() error {
-	p.send(frame(fin|opText, good("alive")))
+	p.Send(frame(fin|opText, good("alive")))
 	for {
-		f, err := p.next()
+		f, err := p.Next()
 		if err != nil {
 			return err
 		}
-		if said, err := f.say(); err != nil || said == `ack "alive"` {
+		if said, err := say(f); err != nil || said == `ack "alive"` {
 			return err
 		}
 	}
@@ -175,9 +175,9 @@ func TestAPeerThatDoesNotReadIsNotTakenForDead(t *testing.T) {
 // message reads until a message comes.
 func (p *rawPeer) message() (string, error) {
 	for {
-		f, err := p.next()
-		if err != nil || f.opcode == opText && strings.Contains(f.payload, `"type":"message"`) {
-			return f.payload, err
+		f, err := p.Next()
+		if err != nil || f.Opcode == opText && strings.Contains(f.Payload, `"type":"message"`) {
+			return f.Payload, err
 		}
 	}
 }
@@ -200,12 +200,12 @@ func TestAPeerThatOwesAnAcknowledgementForAMomentIsNotTakenForDead(t *testing.T)
 		running.Go(func() {
 			for messages := 0; messages < 8; {
 				delayed(p)
-				f, err := p.next()
+				f, err := p.Next()
 				if err != nil {
 					t.Errorf("peer %d after %d messages: %v", i, messages, err)
 					return
 				}
-				if f.opcode == opText && strings.Contains(f.payload, `"type":"message"`) {
+				if f.Opcode == opText && strings.Contains(f.Payload, `"type":"message"`) {
 					messages++
 				}
 			}

@@ -37,6 +37,7 @@ var engineChannels = []string{"", "a", "b", "c"}
 func TestOrderWhateverSocketsDo(t *testing.T) {
 	for over, serve := range map[string]func(testing.TB, ...chat.Option) *server{"TCP": serve, "TLS": serveTLS} {
 		t.Run(over, func(t *testing.T) {
+			t.Parallel()
 			defer func() {
 				if t.Failed() {
 					t.Logf("to do the same again: -engine.seed=%d", *engineSeed)

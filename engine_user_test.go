@@ -73,14 +73,14 @@ func (u *user) connect() error {
 	u.peer, u.asked, u.pings = p, nil, nil
 	if !returns {
 		for i, channel := range channels {
-			if _, u.at[channel], err = chat.ParseID(p.welcome.since()[i]); err != nil {
+			if _, u.at[channel], err = chat.ParseID(p.welcome.SinceIDs()[i]); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	u.resumed.Add(1)
-	if p.welcome.Recovered == nil || !*p.welcome.Recovered || !slices.Equal(p.welcome.since(), want) {
+	if p.welcome.Recovered == nil || !*p.welcome.Recovered || !slices.Equal(p.welcome.SinceIDs(), want) {
 		return fmt.Errorf("welcome %+v, want all recovered since %q", p.welcome, want)
 	}
 	return nil
@@ -133,7 +133,7 @@ func (u *user) roam() error {
 		case n < 9:
 			u.sent++
 			u.pings = append(u.pings, strings.Repeat("p", u.rng.IntN(100))+fmt.Sprint(u.sent))
-			u.peer.send(frame(fin|opPing, u.pings[len(u.pings)-1]))
+			u.peer.Send(frame(fin|opPing, u.pings[len(u.pings)-1]))
 		case n < 13 && strings.HasPrefix(u.name, "admin"):
 			for range u.rng.IntN(10) {
 				u.ask(asked{typ: "broadcast", channel: u.anyChannel(), content: strings.Repeat("y", 1+u.rng.IntN(3000))})
@@ -190,12 +190,12 @@ func (u *user) ask(a asked) {
 	}
 	text, _ := json.Marshal(command) // strings and a number
 	u.asked = append(u.asked, a)
-	u.peer.send(frame(fin|opText, string(text)))
+	u.peer.Send(frame(fin|opText, string(text)))
 }
 
 // hangUp closes the socket as one should, and returns with another.
 func (u *user) hangUp() error {
-	u.peer.send(frame(fin|opClose, closing(1000, "")))
+	u.peer.Send(frame(fin|opClose, closing(1000, "")))
 	return u.untilClosed()
 }
 
@@ -291,7 +291,7 @@ func (u *user) untilClosed() error {
 
 // step takes one frame.
 func (u *user) step() (closed bool, err error) {
-	f, err := u.peer.next()
+	f, err := u.peer.Next()
 	if u.late && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
 		u.late = false
 		u.closed[chat.CloseTooSlow].Add(1) // a slow machine: not all was read within the time for closing
@@ -301,29 +301,29 @@ func (u *user) step() (closed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("reading: %w", err)
 	}
-	switch f.opcode {
+	switch f.Opcode {
 	case opPong:
-		if f.payload == "" { // a heartbeat
+		if f.Payload == "" { // a heartbeat
 			return false, nil
 		}
-		if len(u.pings) == 0 || f.payload != u.pings[0] {
-			return false, fmt.Errorf("pong %q, pinged %q", f.payload, u.pings)
+		if len(u.pings) == 0 || f.Payload != u.pings[0] {
+			return false, fmt.Errorf("pong %q, pinged %q", f.Payload, u.pings)
 		}
 		u.pings = u.pings[1:]
 		return false, nil
 	case opClose:
-		u.peer.send(frame(fin|opClose, f.payload))
-		if _, err := u.peer.next(); err != io.EOF {
-			return true, fmt.Errorf("behind close %d: %v, want EOF", f.code(), err)
+		u.peer.Send(frame(fin|opClose, f.Payload))
+		if _, err := u.peer.Next(); err != io.EOF {
+			return true, fmt.Errorf("behind close %d: %v, want EOF", f.Code(), err)
 		}
-		if code := f.code(); code != 1000 && code != 4002 && code != 4003 {
-			return true, fmt.Errorf("closed with %d %s", code, f.payload[2:])
+		if code := f.Code(); code != 1000 && code != 4002 && code != 4003 {
+			return true, fmt.Errorf("closed with %d %s", code, f.Payload[2:])
 		}
-		u.closed[f.code()].Add(1)
+		u.closed[f.Code()].Add(1)
 		_ = u.peer.Close() // over TLS it fails: the server is gone
 		return true, nil
 	}
-	e, err := f.event()
+	e, err := f.Event()
 	if err != nil {
 		return false, err
 	}
@@ -335,7 +335,7 @@ func (u *user) step() (closed bool, err error) {
 	case "user_joined", "user_left":
 		return false, nil
 	}
-	return false, fmt.Errorf("event %.200s", f.payload)
+	return false, fmt.Errorf("event %.200s", f.Payload)
 }
 
 func (u *user) message(e event) error {
@@ -374,7 +374,7 @@ func (u *user) ack(e event) error {
 		u.left[a.channel] = u.at[a.channel]
 		delete(u.at, a.channel)
 	case "join":
-		channel, start, err := chat.ParseID(e.since()[0])
+		channel, start, err := chat.ParseID(e.SinceIDs()[0])
 		if err != nil || channel != a.channel {
 			return fmt.Errorf("ack %+v of %+v: %v", e, a, err)
 		}

@@ -21,7 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/pipenet"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 // office serves over pipes, which hold nothing: what a client does not read waits.
@@ -506,6 +506,7 @@ func TestReadingsThatFindLittleAreBoundedByTimeToo(t *testing.T) {
 		"channel=news&limit=1&before=": 4100, // two
 	} {
 		t.Run(query, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				o := serveOffice(t)
 				o.publish("news", "1", "2")

@@ -25,7 +25,7 @@ func (c *client) stream(until string) (list []string) {
 			}
 		case "ack":
 			said := "ack"
-			for _, id := range e.since() {
+			for _, id := range e.SinceIDs() {
 				if number, _, ok := strings.Cut(id, "-"); ok {
 					said += " since " + number
 				}
@@ -112,7 +112,7 @@ func TestJoiningAgainFromAnIdAheadLeavesOutWhatIsBeforeIt(t *testing.T) {
 	join := func(since string) string {
 		c.send(`{"type":"join","channel":"news"` + since + `}`)
 		e := c.want("ack")
-		return fmt.Sprint(e.since()[0], " ", e.Recovered != nil && *e.Recovered)
+		return fmt.Sprint(e.SinceIDs()[0], " ", e.Recovered != nil && *e.Recovered)
 	}
 	if got := join(`,"since":"` + second + `"`); got != second+" true" {
 		t.Errorf("from an id ahead: %s", got)
@@ -181,7 +181,7 @@ func TestReplayThatEndsAheadOfWhatIsLiveBringsNothingTwice(t *testing.T) {
 	for _, text := range []string{"2", "3"} {
 		c.wantText(text)
 	}
-	if e := c.want("ack"); !*e.Recovered || placeOf(t, e.since()[0], 0) != placeOf(t, first, 0) || !strings.HasPrefix(e.since()[0], "3-") {
+	if e := c.want("ack"); !*e.Recovered || placeOf(t, e.SinceIDs()[0], 0) != placeOf(t, first, 0) || !strings.HasPrefix(e.SinceIDs()[0], "3-") {
 		t.Errorf("ack %+v, want recovered since the third", e)
 	}
 	close(handOn)

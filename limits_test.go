@@ -149,7 +149,7 @@ func TestSlowSocketIsClosedAndOthersAreNot(t *testing.T) {
 	s := serve(t, chat.WithBacklog(256<<10))
 	slow, quick := s.dial("slow"), s.dial("quick")
 	text := strings.Repeat("x", 32<<10)
-	last := slow.welcome.since()[0]
+	last := slow.welcome.SinceIDs()[0]
 	for i := range 600 { // more than the kernel's buffers and the backlog
 		s.publish("", fmt.Sprintf("%04d%s", i, text[4:]))
 		if m := quick.want("message"); !strings.HasPrefix(m.Content, fmt.Sprintf("%04d", i)) {

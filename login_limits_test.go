@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/pipenet"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 // attackLogins makes tries, 20 a second, until the function returned is called.
@@ -68,6 +68,7 @@ func TestNobodyElsesGuessesLockAUserOut(t *testing.T) {
 	}
 	for name, attack := range attacks {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				l := pipenet.Listen()
 				s := serveInstantLogin(t, l)
@@ -82,6 +83,7 @@ func TestNobodyElsesGuessesLockAUserOut(t *testing.T) {
 		})
 	}
 	t.Run("from more networks than the reserve has tries", func(t *testing.T) {
+		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			l := pipenet.Listen()
 			s := serveInstantLogin(t, l)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/pipenet"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 // byTestAddr takes a client's address from a header of the tests.

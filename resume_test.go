@@ -50,7 +50,7 @@ func TestResumeOnConnectBringsExactlyWhatWasMissed(t *testing.T) {
 	if c.welcome.Recovered == nil || !*c.welcome.Recovered {
 		t.Fatalf("welcome = %+v, want recovered", c.welcome)
 	}
-	if diff := cmp.Diff([]string{ids[0], own[0], news[0]}, c.welcome.since()); diff != "" {
+	if diff := cmp.Diff([]string{ids[0], own[0], news[0]}, c.welcome.SinceIDs()); diff != "" {
 		t.Errorf("since (-want +got):\n%s", diff)
 	}
 	s.publish("", "all 4")
@@ -72,7 +72,7 @@ func TestClientThatSawNothingResumesFromTheWelcome(t *testing.T) {
 	first.hangUp()
 	s.publish("", "missed")
 	var query []string
-	for _, id := range first.welcome.since() {
+	for _, id := range first.welcome.SinceIDs() {
 		query = append(query, "since", id)
 	}
 	c := s.dial("ana", query...)
@@ -131,7 +131,7 @@ func TestJoinWithSinceBringsWhatWasMissedBeforeItsAck(t *testing.T) {
 	c.wantText("2")
 	c.wantText("3")
 	ack := c.want("ack")
-	if ack.Recovered == nil || !*ack.Recovered || ack.since()[0] != ids[2] {
+	if ack.Recovered == nil || !*ack.Recovered || ack.SinceIDs()[0] != ids[2] {
 		t.Errorf("ack = %+v, want recovered and since %s", ack, ids[2])
 	}
 	s.publish("news", "4")
@@ -164,7 +164,7 @@ func TestJoinWithSinceBringsWhatWasMissedBeforeItsAck(t *testing.T) {
 	t.Run("from an id that is none", func(t *testing.T) {
 		c.send(`{"type":"join","channel":"news","since":"x"}`)
 		ack := c.want("ack")
-		if ack.Recovered == nil || *ack.Recovered || ack.since()[0] == "" {
+		if ack.Recovered == nil || *ack.Recovered || ack.SinceIDs()[0] == "" {
 			t.Errorf("ack = %+v, want not recovered, and where it starts", ack)
 		}
 	})
@@ -292,7 +292,7 @@ func (r *returning) session(n int) error {
 			if !first || len(r.last) > 0 && !*e.Recovered {
 				return fmt.Errorf("welcome %s, want it first and recovered", text)
 			}
-			for _, id := range e.since() {
+			for _, id := range e.SinceIDs() {
 				channel, _, err := chat.ParseID(id)
 				if err != nil {
 					return err
@@ -357,7 +357,7 @@ func TestResumeInAnEpochThatTheRegistryHasNotNoticed(t *testing.T) {
 	stays.wantText("1")
 	h.renew()
 	c := s.dial("ana", "since", id)
-	if c.welcome.Recovered == nil || *c.welcome.Recovered || c.welcome.since()[0] == id {
+	if c.welcome.Recovered == nil || *c.welcome.Recovered || c.welcome.SinceIDs()[0] == id {
 		t.Errorf("welcome = %+v, want it not recovered, and another id than %s", c.welcome, id)
 	}
 	s.publish("", "2")

@@ -53,12 +53,12 @@ func TestRFC6455DataBehindTheServersCloseFrame(t *testing.T) {
 		if _, err := s.Disconnect(t.Context(), "admin"); err != nil {
 			t.Fatal(err)
 		}
-		f, err := p.next()
-		if err != nil || f.code() != 4002 {
+		f, err := p.Next()
+		if err != nil || f.Code() != 4002 {
 			t.Fatalf("%+v (%v), want close 4002", f, err)
 		}
-		p.send(frames(shout, frame(fin|opPing, "x"), frame(opText, "half a message"), frame(fin|opClose, closing(4002, ""))))
-		if _, err := p.next(); err != io.EOF {
+		p.Send(frames(shout, frame(fin|opPing, "x"), frame(opText, "half a message"), frame(fin|opClose, closing(4002, ""))))
+		if _, err := p.Next(); err != io.EOF {
 			t.Errorf("behind the close frame: %v, want EOF", err)
 		}
 		eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 1 })
@@ -71,7 +71,7 @@ func TestRFC6455DataBehindTheServersCloseFrame(t *testing.T) {
 // 6455, section 7.1.5: 1006 to the application, nothing on the wire).
 func TestRFC6455HalfOpenPeersAreGone(t *testing.T) {
 	talk := func(p *rawPeer) error {
-		p.send(frame(fin|opText, good("after")))
+		p.Send(frame(fin|opText, good("after")))
 		if got := p.hearOut(); len(got) > 0 {
 			return fmt.Errorf("the command was answered with %q", got)
 		}
@@ -81,11 +81,11 @@ func TestRFC6455HalfOpenPeersAreGone(t *testing.T) {
 		"silent":           func(*rawPeer) error { return nil },
 		"after a command":  talk,
 		"after two":        func(p *rawPeer) error { return errors.Join(talk(p), talk(p)) },
-		"within a message": func(p *rawPeer) error { p.send(frame(opText, good("x"))); return nil },
-		"within a payload": func(p *rawPeer) error { p.send(frame(fin|opText, good("x"))[:20]); return nil },
-		"within a header":  func(p *rawPeer) error { p.send(frame(fin|opText, good("x"))[:3]); return nil },
+		"within a message": func(p *rawPeer) error { p.Send(frame(opText, good("x"))); return nil },
+		"within a payload": func(p *rawPeer) error { p.Send(frame(fin|opText, good("x"))[:20]); return nil },
+		"within a header":  func(p *rawPeer) error { p.Send(frame(fin|opText, good("x"))[:3]); return nil },
 		"within a control frame": func(p *rawPeer) error {
-			p.send(frame(fin|opClose, closing(1000, "bye"))[:8])
+			p.Send(frame(fin|opClose, closing(1000, "bye"))[:8])
 			return nil
 		},
 	}
@@ -112,7 +112,7 @@ func TestRFC6455HalfOpenPeersAreGone(t *testing.T) {
 					if name == "resets" {
 						return
 					}
-					if f, err := p.next(); err == nil {
+					if f, err := p.Next(); err == nil {
 						t.Errorf("got %+v, want the end of the connection", f)
 					}
 				})

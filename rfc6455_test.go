@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // rfcLimit lets a message be long enough to need a length of 64 bits.
@@ -48,16 +49,16 @@ var shout = frame(fin|opText, `{"type":"broadcast","content":"never to be heard"
 func frames(f ...[]byte) []byte { return bytes.Join(f, nil) }
 
 // say puts a frame into words.
-func (f received) say() (string, error) {
-	switch f.opcode {
+func say(f wstest.Frame) (string, error) {
+	switch f.Opcode {
 	case opClose:
-		return fmt.Sprint("close ", f.code()), nil
+		return fmt.Sprint("close ", f.Code()), nil
 	case opPing:
-		return "ping " + f.payload, nil
+		return "ping " + f.Payload, nil
 	case opPong:
-		return "pong " + f.payload, nil
+		return "pong " + f.Payload, nil
 	}
-	e, err := f.event()
+	e, err := f.Event()
 	return strings.Join(strings.Fields(e.Type+" "+e.Code+" "+string(e.Ref)), " "), err
 }
 
@@ -66,14 +67,14 @@ func (f received) say() (string, error) {
 // ends the connection (RFC 6455, section 7.1.1).
 func (p *rawPeer) hearOut() (words []string) {
 	for {
-		f, err := p.next()
-		if err == io.EOF && p.ended {
+		f, err := p.Next()
+		if err == io.EOF && p.Closed {
 			return words
 		}
 		if err != nil {
 			return append(words, err.Error())
 		}
-		said, err := f.say()
+		said, err := say(f)
 		if err != nil {
 			return append(words, err.Error())
 		}
@@ -87,7 +88,7 @@ func (p *rawPeer) hearOut() (words []string) {
 // sendInPieces writes what a peer's network may have made of it.
 func (p *rawPeer) sendInPieces(b []byte) {
 	for piece := range slices.Chunk(b, max(1, len(b)/200)) {
-		p.send(piece)
+		p.Send(piece)
 	}
 }
 
@@ -98,7 +99,7 @@ func checkFrames(t *testing.T, tests []frameCase) {
 		listener := s.dial("listener")
 		for _, tt := range tests {
 			for how, send := range map[string]func(*rawPeer, []byte){
-				"at once": (*rawPeer).send, "in pieces": (*rawPeer).sendInPieces,
+				"at once": func(p *rawPeer, b []byte) { p.Send(b) }, "in pieces": (*rawPeer).sendInPieces,
 			} {
 				t.Run(tt.name+"/"+how, func(t *testing.T) {
 					p := s.dialRaw(t, "admin")
@@ -106,8 +107,8 @@ func checkFrames(t *testing.T, tests []frameCase) {
 					if diff := cmp.Diff(tt.want, p.hearOut()); diff != "" {
 						t.Fatalf("frames (-want +got):\n%s", diff)
 					}
-					if !p.ended {
-						p.send(frame(fin|opClose, closing(1000, "")))
+					if !p.Closed {
+						p.Send(frame(fin|opClose, closing(1000, "")))
 						if got := p.hearOut(); !cmp.Equal(got, []string{"close 1000"}) {
 							t.Errorf("closing got %q", got)
 						}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/chattest"
-	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/test/leak"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

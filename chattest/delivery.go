@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/pipenet"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 // What one run of TestDelivery does.

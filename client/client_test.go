@@ -17,8 +17,8 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/client"
-	"github.com/reto10/chat/internal/leak"
-	"github.com/reto10/chat/internal/pipenet"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

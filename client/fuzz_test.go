@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat/client"
-	"github.com/reto10/chat/internal/pipenet"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 // Whatever bytes a server sends once it is a WebSocket, a client ends in good order.

@@ -2,9 +2,6 @@ package client_test
 
 import (
 	"context"
-	"crypto/sha1"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +16,7 @@ import (
 	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
 
 	"github.com/reto10/chat/client"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // upgrade is an upgrade as a server answers it, and then whatever script writes.
@@ -31,22 +29,15 @@ func upgrade(script func(conn net.Conn)) http.HandlerFunc {
 		}
 		defer conn.Close()
 		fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-			"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: chat.v1\r\n\r\n", acceptFor(key))
+			"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: chat.v1\r\n\r\n", wstest.AcceptKey(key))
 		rw.Flush()
 		script(conn)
 	}
 }
 
-// acceptFor answers a key (RFC 6455, section 4.2.2).
-func acceptFor(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
-}
-
 // frame is a server's frame with a payload of a length that may be a lie.
 func frame(head byte, payload string, length uint64) []byte {
-	b := binary.BigEndian.AppendUint64([]byte{head, 127}, length)
-	return append(b, payload...)
+	return append(wstest.Header(head, 0, 64, length), payload...)
 }
 
 func text(payload string) []byte { return frame(0x81, payload, uint64(len(payload))) }

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/reto10/chat/internal/pipenet"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 // proxy passes TCP connections on, until it is told to break them.

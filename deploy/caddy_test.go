@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // startCaddy runs the Caddyfile.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/client"
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // TestAsManyChannelsAsThereMayBeAreResumed has a client come back through a proxy, whose

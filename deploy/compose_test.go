@@ -18,7 +18,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // compose is compose.yaml, as docker compose reads it.

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reto10/chat/internal/chatdtest"
-	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/leak"
 )
 
 // program is chatd-cluster as the Dockerfile builds it, and variables are those

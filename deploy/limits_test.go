@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 	"nhooyr.io/websocket"
 )
 

@@ -26,7 +26,8 @@ import (
 	"nhooyr.io/websocket"
 	"sigs.k8s.io/yaml"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // startServer runs a program that serves HTTP at an address until the test ends.
@@ -49,7 +50,7 @@ func startServer(t *testing.T, addr, name string, args ...string) {
 			t.Logf("%s:\n%s", name, read(t, log.Name()))
 		}
 	})
-	chatdtest.Eventually(t, name+" to listen", func() bool {
+	wstest.Eventually(t, name+" to listen", func() bool {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
 			conn.Close()
@@ -88,7 +89,7 @@ func startPrometheus(t *testing.T, one, two *chatdtest.Process) *prometheus {
 	}
 	p := &prometheus{t, chatdtest.FreeAddr(t), one.HTTP}
 	startServer(t, p.addr, "prometheus", "--config.file="+path, "--storage.tsdb.path="+t.TempDir(), "--web.listen-address="+p.addr)
-	chatdtest.Eventually(t, "Prometheus to answer", func() bool {
+	wstest.Eventually(t, "Prometheus to answer", func() bool {
 		return p.ask("query", url.Values{"query": {"up"}}, new(any)) == nil // for a while it says that it is not ready
 	})
 	return p
@@ -240,7 +241,7 @@ func TestDashboardAndAlerts(t *testing.T) {
 				t.Errorf("%s: an unknown variable in %s", panel.Title, target.Expr)
 			}
 			var series []map[string]string
-			chatdtest.Eventually(t, "a value of "+expr, func() bool {
+			wstest.Eventually(t, "a value of "+expr, func() bool {
 				publish(t, one, admin, http.StatusCreated)
 				if time.Since(lastLogin) > time.Second { // more of them are refused, in the end
 					two.Token("user")
@@ -274,7 +275,7 @@ func TestDashboardAndAlerts(t *testing.T) {
 
 	// A node that is not there is noticed, and that the others are without Redis.
 	redis.End()
-	chatdtest.Eventually(t, "alerts", func() bool {
+	wstest.Eventually(t, "alerts", func() bool {
 		publish(t, one, admin, http.StatusServiceUnavailable)
 		return slices.Equal(p.alerts(), []string{"ChatFailing", "ChatNodeGone", "ChatNotReady"})
 	})

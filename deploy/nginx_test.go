@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // startNginx runs nginx.conf.

@@ -21,7 +21,8 @@ import (
 	"nhooyr.io/websocket"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // proxies are those that there is a configuration for. All of them are held to the
@@ -75,7 +76,7 @@ type proxy struct {
 func newProxy(t *testing.T, p proxy) *proxy {
 	t.Helper()
 	p.url = "https://" + p.addr
-	chatdtest.Eventually(t, "the proxy to listen", func() bool {
+	wstest.Eventually(t, "the proxy to listen", func() bool {
 		conn, err := net.Dial("tcp", p.addr)
 		if err == nil {
 			conn.Close()
@@ -265,13 +266,13 @@ func TestThroughAProxy(t *testing.T) {
 				}
 				return all
 			}
-			chatdtest.Eventually(t, "the proxy to pass by a node that drains", taken)
+			wstest.Eventually(t, "the proxy to pass by a node that drains", taken)
 			p.broadcast(t, admin, "to who is left")
 
 			// Without any node an error is all that it can tell, and log.
 			two.Kill()
 			one.Kill()
-			chatdtest.Eventually(t, "the nodes to be gone", func() bool {
+			wstest.Eventually(t, "the nodes to be gone", func() bool {
 				conn, status := p.dial(t, tickets["query"], admin, p.url)
 				return conn == nil && status >= 502
 			})
@@ -417,7 +418,7 @@ func TestAProxyReadsItsFilesAgain(t *testing.T) {
 			if err := p.reload(); err != nil {
 				t.Fatal(err)
 			}
-			chatdtest.Eventually(t, "the new certificate", func() bool {
+			wstest.Eventually(t, "the new certificate", func() bool {
 				conn, err := tls.Dial("tcp", p.addr, &tls.Config{InsecureSkipVerify: true})
 				if err != nil {
 					return false

@@ -16,7 +16,8 @@ import (
 	"nhooyr.io/websocket"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // settle is how long docs/scaling.md waits between a node that is ready again and the
@@ -43,7 +44,7 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 			}
 			p := kind.start(t, s)
 			p.client = from(t, "127.0.0.1", s.roots)
-			chatdtest.Eventually(t, "the proxy to find a node", func() bool {
+			wstest.Eventually(t, "the proxy to find a node", func() bool {
 				return post(t, p.client, p.url+"/login", "", `{}`, nil).StatusCode < 500
 			})
 			load := newTraffic(t, p, s, nodes[0].Token("admin"))
@@ -51,7 +52,7 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 			for i, node := range nodes {
 				node.Signal(syscall.SIGTERM)
 				// For a while it is red, and serves all the same.
-				chatdtest.Eventually(t, "readyz to be red", func() bool {
+				wstest.Eventually(t, "readyz to be red", func() bool {
 					status, body := node.Request(http.MethodGet, "/readyz", "", "")
 					return status == http.StatusServiceUnavailable && strings.Contains(body, "draining")
 				})
@@ -63,7 +64,7 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 				}
 				load.wait(5)
 				nodes[i] = start(i)
-				chatdtest.Eventually(t, "readyz", func() bool {
+				wstest.Eventually(t, "readyz", func() bool {
 					status, _ := nodes[i].Request(http.MethodGet, "/readyz", "", "")
 					return status == http.StatusOK
 				})

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // secretFiles are those that the files of this folder ask for, from the top of the

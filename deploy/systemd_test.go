@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // settings are what a unit says of each key, in order.

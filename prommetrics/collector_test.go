@@ -21,8 +21,8 @@ import (
 	"nhooyr.io/websocket"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/prommetrics"
+	"github.com/reto10/chat/test/leak"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

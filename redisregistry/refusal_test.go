@@ -16,9 +16,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/redisregistry"
 	"github.com/reto10/chat/redisregistry/internal/redistest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // password must never be in an error.

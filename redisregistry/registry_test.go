@@ -3,6 +3,7 @@ package redisregistry_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,9 +18,10 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/redisregistry"
 	"github.com/reto10/chat/redisregistry/internal/redistest"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestMain(m *testing.M) {
@@ -27,6 +29,7 @@ func TestMain(m *testing.M) {
 		serveAsNode(addr) // until it is killed
 	}
 	redis.SetLogger(quiet{})
+	_ = flag.Set("test.parallel", "4") // tests wait for processes more than they compute
 	leak.Main(m)
 }
 
@@ -37,6 +40,9 @@ func (quiet) Printf(context.Context, string, ...any) {}
 
 // patience is how long a test waits for what has to come.
 const patience = 30 * time.Second
+
+// eventually waits for a condition that other goroutines or nodes bring about.
+var eventually = wstest.Eventually
 
 // receiver is a Socket that keeps what it is told.
 type receiver struct {
@@ -58,7 +64,7 @@ func newReceiver(name, role string) *receiver {
 	}
 }
 
-func (r *receiver) ID() string  { return r.session }
+func (r *receiver) ID() string       { return r.session }
 func (r *receiver) Since() time.Time { return r.since }
 
 func (r *receiver) User() chat.User {
@@ -317,20 +323,6 @@ func (r *receiver) wantGot(t testing.TB, channel string, want ...string) {
 	eventually(t, fmt.Sprintf("%d messages at %s", len(want), r.session), func() bool { return len(r.of(channel)) >= len(want) })
 	if diff := cmp.Diff(want, r.of(channel)); diff != "" {
 		t.Errorf("%s got (-want +got):\n%s", r.session, diff)
-	}
-}
-
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		}
 	}
 }
 

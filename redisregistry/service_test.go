@@ -18,6 +18,7 @@ import (
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/redisregistry"
 	"github.com/reto10/chat/redisregistry/internal/redistest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 var secret = []byte("a test's secret of 32 bytes, no less")
@@ -77,10 +78,7 @@ type wsClient struct {
 	closed chan websocket.StatusCode
 }
 
-type event struct {
-	Type, ID, Channel, Content, Username, Code, Ref string
-	Recovered                                       *bool
-}
+type event = wstest.Event
 
 // tryDial shakes hands; the answer is that of a handshake that was refused, too.
 func (n *chatNode) tryDial(name, role, query string) (*websocket.Conn, *http.Response, error) {

@@ -18,13 +18,17 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/chattest"
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // patience is how long a test waits for what has to come.
 const patience = 20 * time.Second
+
+// eventually waits for a condition that other goroutines or the database bring about.
+var eventually = wstest.Eventually
 
 func TestMain(m *testing.M) {
 	crashing() // ends the process where it is the child of a test
@@ -132,20 +136,6 @@ func after(t testing.TB, h chat.History, channel string, p chat.Position) []stri
 		list = append(list, m.Content)
 	}
 	return list
-}
-
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }
 
 // TestBoth runs what holds for both kinds of databases on each.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // secretFile is the key of a server that startServer starts.

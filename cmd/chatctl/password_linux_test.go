@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 func TestThePasswordIsAskedForAtTheTerminalAndDoesNotShow(t *testing.T) {

@@ -14,9 +14,10 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/internal/daemon"
-	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // The test binary is the programs, too: the tests start it as processes, with the
@@ -104,7 +105,7 @@ func (d *server) tail(user, channel string, args ...string) *chatdtest.Process {
 func (d *server) awaitOnline(user, channel string) {
 	d.t.Helper()
 	token := d.Token("admin")
-	chatdtest.Eventually(d.t, user+" to connect", func() bool {
+	wstest.Eventually(d.t, user+" to connect", func() bool {
 		_, body := d.Request(http.MethodGet, "/users/connected?channel="+channel, token, "")
 		return slices.Contains(usernames(d.t, body), user)
 	})

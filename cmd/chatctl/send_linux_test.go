@@ -11,7 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestSendWaitsForAServerThatIsRestarted(t *testing.T) {
@@ -32,10 +33,10 @@ func TestSendWaitsForAServerThatIsRestarted(t *testing.T) {
 	d.Kill()
 	// What goes over a connection whose end has not been noticed may have been stored,
 	// for all that it knows: then it stops. Here it has noticed.
-	chatdtest.Eventually(t, "the connection to end", func() bool { return !connected(t, addr) })
+	wstest.Eventually(t, "the connection to end", func() bool { return !connected(t, addr) })
 	fmt.Fprintln(write, "meanwhile")
 	d = restarted(t, addr)
-	chatdtest.Eventually(t, "the line to be sent", func() bool { return cmp.Equal(d.contents(""), []string{"meanwhile"}) })
+	wstest.Eventually(t, "the line to be sent", func() bool { return cmp.Equal(d.contents(""), []string{"meanwhile"}) })
 	write.Close()
 	if code := p.ExitCode(); code != 0 || p.Logged() != "" {
 		t.Errorf("exit code %d, says %q", code, p.Logged())

@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/internal/problem"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestSendTellsEveryoneAChannelOrOnePerson(t *testing.T) {
@@ -103,7 +103,7 @@ func TestSendNeverSendsAgainWhatMayHaveBeenStored(t *testing.T) {
 	p.AwaitPrinted(regexp.MustCompile(`^1-`))
 	way.mute.Store(true)
 	fmt.Fprintln(write, "two")
-	chatdtest.Eventually(t, "the server to have it", func() bool { return len(d.contents("")) == 2 })
+	wstest.Eventually(t, "the server to have it", func() bool { return len(d.contents("")) == 2 })
 	way.cut()
 	p.Await(regexp.MustCompile(`^chatctl: line 2: no answer of 127\.0\.0\.1:\d+: the message may have been stored or not, and is not sent again .*; one message before that was sent$`))
 	if code := p.ExitCode(); code != 1 {

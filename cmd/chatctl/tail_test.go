@@ -16,7 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestTailShowsWhatComes(t *testing.T) {
@@ -108,7 +109,7 @@ func TestTailBeginsWhereItIsTold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := ctl(t).Begin(t, d.as("user"), append([]string{"tail", "-channel", "end"}, test.args...)...)
-			chatdtest.Eventually(t, "what comes live", func() bool {
+			wstest.Eventually(t, "what comes live", func() bool {
 				d.publish("end", name)
 				return strings.Contains(p.Printed(), "#end admin: "+name)
 			})

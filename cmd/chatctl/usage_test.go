@@ -9,7 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestWhatMakesNoSenseIsOneLineAndExitCode2(t *testing.T) {
@@ -300,12 +301,12 @@ func TestATokenFileIsReadAgainWhenTheTokenEnds(t *testing.T) {
 	path := chatdtest.WriteFile(t, "token", d.Token("user"))
 	p := ctl(t).Begin(t, d.anybody(), "tail", "-token-file", path)
 	d.awaitOnline("user", "")
-	chatdtest.Eventually(t, "the token to end", func() bool {
+	wstest.Eventually(t, "the token to end", func() bool {
 		status, _ := d.Request(http.MethodGet, "/messages", readToken(t, path), "")
 		return status == http.StatusUnauthorized
 	})
 	rewrite(t, path, d.Token("user"))
-	chatdtest.Eventually(t, "a message to come", func() bool {
+	wstest.Eventually(t, "a message to come", func() bool {
 		d.publish("", "hello")
 		return strings.Contains(p.Printed(), "hello")
 	})

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestWhoListsWhoIsConnected(t *testing.T) {
@@ -20,7 +20,7 @@ func TestWhoListsWhoIsConnected(t *testing.T) {
 	d.tail("user", "ops", "-channel", "ops")
 	d.tail("admin", "")
 	d.tail("admin", "")
-	chatdtest.Eventually(t, "both sockets", func() bool { return strings.Contains(d.admin("who"), "  2  ") })
+	wstest.Eventually(t, "both sockets", func() bool { return strings.Contains(d.admin("who"), "  2  ") })
 	want := regexp.MustCompile(`^USER   ROLE   SOCKETS  SINCE
 admin  admin  2        \d{4}-\d\d-\d\d \d\d:\d\d:\d\d
 user   user   1        \d{4}-\d\d-\d\d \d\d:\d\d:\d\d
@@ -67,7 +67,7 @@ func TestKickSaysHowManySocketsWereClosed(t *testing.T) {
 	one.ExitCode()
 	d.tail("user", "")
 	d.tail("user", "")
-	chatdtest.Eventually(t, "both sockets", func() bool { return strings.Contains(d.admin("who"), "  2  ") })
+	wstest.Eventually(t, "both sockets", func() bool { return strings.Contains(d.admin("who"), "  2  ") })
 	if got, want := d.admin("kick", "user"), "closed 2 sockets of user\n"; got != want {
 		t.Errorf("two: %q", got)
 	}

@@ -17,7 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat/client"
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // outcomes is what became of the broadcasts of the publishers.
@@ -152,7 +153,7 @@ func TestNoAckedMessageIsLostOrRepeatedWhileTheServerIsKilled(t *testing.T) {
 
 	for i := range kills {
 		due := o.acked.Load() + between
-		chatdtest.Eventually(t, "more acks", func() bool { return o.acked.Load() >= due })
+		wstest.Eventually(t, "more acks", func() bool { return o.acked.Load() >= due })
 		if i%3 == 2 {
 			d.Signal(syscall.SIGTERM) // in good order, for once
 			d.End()
@@ -162,7 +163,7 @@ func TestNoAckedMessageIsLostOrRepeatedWhileTheServerIsKilled(t *testing.T) {
 		d = program(t).Start(t, nil, args...)
 	}
 	due := o.acked.Load() + between
-	chatdtest.Eventually(t, "the last acks", func() bool { return o.acked.Load() >= due })
+	wstest.Eventually(t, "the last acks", func() bool { return o.acked.Load() >= due })
 	close(stop)
 	publishing.Wait()
 	for _, opts := range [][]client.BroadcastOption{nil, {client.To("ops")}} {

@@ -12,7 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // pair is two nodes that meet in a Redis, and who is admin at the first.
@@ -43,16 +44,16 @@ func TestWhatOneNodeIsToldBothNodesKnow(t *testing.T) {
 			}
 			p := startPair(t, []string{"CHATD_REGISTRY=" + redis.RedisURL(), "CHATD_HISTORY=" + where},
 				"-redis-prefix", "test:"+history+":")
-			here, there := connect(t, p.one, p.admin), connect(t, p.two, p.user)
-			here.next("welcome")
-			there.next("welcome")
+			here, there := p.one.Connect(p.admin), p.two.Connect(p.user)
+			here.Want("welcome")
+			there.Want("welcome")
 
 			for i := range 20 {
 				want := fmt.Sprintf("dinner %d is ready", i)
 				from := []*chatdtest.Process{p.one, p.two}[i%2]
 				posted := post(t, from, p.admin, want)
-				for name, s := range map[string]*socket{"here": here, "there": there} {
-					if got := s.next("message"); got.Content != want || got.ID != posted.ID || got.Sender != "admin" {
+				for name, s := range map[string]*wstest.Client{"here": here, "there": there} {
+					if got := s.Want("message"); got.Content != want || got.ID != posted.ID || got.Sender != "admin" {
 						t.Fatalf("%s gets %+v, want %s %s", name, got, posted.ID, want)
 					}
 				}
@@ -64,7 +65,7 @@ func TestWhatOneNodeIsToldBothNodesKnow(t *testing.T) {
 					Connections    int
 				}
 			}
-			connect(t, p.one, p.user).next("welcome")
+			p.one.Connect(p.user).Want("welcome")
 			want := decode[users](t, `{"users":[{"username":"admin","role":"admin","connections":1},{"username":"user","role":"user","connections":2}]}`)
 			for name, d := range map[string]*chatdtest.Process{"one": p.one, "two": p.two} {
 				status, body := d.Request(http.MethodGet, "/users/connected", p.admin, "")
@@ -77,7 +78,7 @@ func TestWhatOneNodeIsToldBothNodesKnow(t *testing.T) {
 			if status != http.StatusOK || !strings.Contains(body, `"closed":2`) {
 				t.Errorf("disconnecting: status %d: %s", status, body)
 			}
-			if code := there.closeCode(); code != 4002 {
+			if code := there.CloseCode(); code != 4002 {
 				t.Errorf("the user's socket at the other node closed with %d, want 4002", code)
 			}
 		})
@@ -100,7 +101,7 @@ func TestNodesMeetInEveryKindOfRedis(t *testing.T) {
 			if err := redis.Ask("CLUSTER ADDSLOTSRANGE 0 16383", "+OK"); err != nil {
 				t.Fatal(err)
 			}
-			chatdtest.Eventually(t, "the cluster to serve", func() bool { return redis.Ask("SET x y", "+OK") == nil })
+			wstest.Eventually(t, "the cluster to serve", func() bool { return redis.Ask("SET x y", "+OK") == nil })
 			return "redis+cluster://:" + chatdtest.Password + "@" + redis.Addr
 		},
 		"what Sentinels watch": func(t *testing.T) string {
@@ -112,17 +113,17 @@ func TestNodesMeetInEveryKindOfRedis(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := startPair(t, []string{"CHATD_REGISTRY=" + where(t)}, "-history-count", "2")
-			there := connect(t, p.two, p.user)
-			there.next("welcome")
+			there := p.two.Connect(p.user)
+			there.Want("welcome")
 			for _, text := range []string{"one", "two", "three"} {
 				post(t, p.one, p.admin, text)
-				if got := there.next("message").Content; got != text {
+				if got := there.Want("message").Content; got != text {
 					t.Errorf("got %s, want %s", got, text)
 				}
 			}
 			_, body := p.two.Request(http.MethodGet, "/messages", p.user, "")
 			var kept []string
-			for _, m := range decode[struct{ Messages []event }](t, body).Messages {
+			for _, m := range decode[struct{ Messages []wstest.Event }](t, body).Messages {
 				kept = append(kept, m.Content)
 			}
 			if diff := cmp.Diff([]string{"two", "three"}, kept); diff != "" {
@@ -150,13 +151,13 @@ func TestUsersOfAKilledNodeLeaveWithinTheLease(t *testing.T) {
 	t.Parallel()
 	redis := chatdtest.StartRedis(t)
 	p := startPair(t, []string{"CHATD_REGISTRY=" + redis.RedisURL()}, "-lease", "2s")
-	here := connect(t, p.one, p.admin)
-	here.next("welcome")
-	connect(t, p.two, p.user).next("welcome")
-	for here.next("user_joined").Username != "user" {
+	here := p.one.Connect(p.admin)
+	here.Want("welcome")
+	p.two.Connect(p.user).Want("welcome")
+	for here.Want("user_joined").Username != "user" {
 	}
 	p.two.Kill()
-	if got := here.next("user_left").Username; got != "user" {
+	if got := here.Want("user_left").Username; got != "user" {
 		t.Errorf("%s left", got)
 	}
 	_, body := p.one.Request(http.MethodGet, "/users/connected", p.admin, "")
@@ -181,10 +182,10 @@ func TestADisconnectReachesAHaltedNodeWhenItGoesOn(t *testing.T) {
 			t.Parallel()
 			redis := chatdtest.StartRedis(t)
 			p := startPair(t, []string{"CHATD_REGISTRY=" + redis.RedisURL()}, "-lease", lease.String())
-			admin, user := connect(t, p.one, p.admin), connect(t, p.two, p.user)
-			admin.next("welcome")
-			user.next("welcome")
-			for admin.next("user_joined").Username != "user" {
+			admin, user := p.one.Connect(p.admin), p.two.Connect(p.user)
+			admin.Want("welcome")
+			user.Want("welcome")
+			for admin.Want("user_joined").Username != "user" {
 			}
 			p.two.Signal(syscall.SIGSTOP)
 			halted := time.Now()
@@ -198,32 +199,31 @@ func TestADisconnectReachesAHaltedNodeWhenItGoesOn(t *testing.T) {
 			if !tt.whenGivenUp {
 				disconnect()
 			}
-			admin.next("user_left")
+			admin.Want("user_left")
 			<-time.After(time.Until(halted.Add(4*lease + lease/2)))
 			if tt.whenGivenUp {
 				disconnect()
 			}
 			p.two.Signal(syscall.SIGCONT)
-			if code := user.closeCode(); code != 4002 {
+			if code := user.CloseCode(); code != 4002 {
 				t.Errorf("the socket closed with %d, want 4002", code)
 			}
 			// Nobody was told that the user is back.
 			post(t, p.one, p.admin, "end")
 			for {
-				_, frame, err := admin.conn.Read(within(t))
+				e, err := admin.NextEvent()
 				if err != nil {
 					t.Fatal(err)
 				}
-				e := decode[event](t, string(frame))
 				if e.Type == "user_joined" {
-					t.Errorf("told %s", frame)
+					t.Errorf("got %+v", e)
 				}
 				if e.Content == "end" {
 					break
 				}
 			}
-			again := connect(t, p.two, p.user) // the token is still valid
-			again.next("welcome")
+			again := p.two.Connect(p.user) // the token is still valid
+			again.Want("welcome")
 		})
 	}
 }
@@ -257,18 +257,18 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 
 			second := prog.Start(t, env, "-plaintext")
 			post(t, second, admin, "three")
-			s := connect(t, second, admin, "since", seen.ID)
-			if e := s.next("welcome"); e.Recovered == nil || !*e.Recovered {
+			s := second.Connect(admin, "since", seen.ID)
+			if e := s.Want("welcome"); e.Recovered == nil || !*e.Recovered {
 				t.Errorf("welcome says %+v, want recovered", e)
 			}
 			for _, want := range []string{"two", "three"} {
-				if got := s.next("message").Content; got != want {
+				if got := s.Want("message").Content; got != want {
 					t.Errorf("got %s, want %s", got, want)
 				}
 			}
 			_, body := second.Request(http.MethodGet, "/messages", admin, "")
 			var got []string
-			for _, m := range decode[struct{ Messages []event }](t, body).Messages {
+			for _, m := range decode[struct{ Messages []wstest.Event }](t, body).Messages {
 				got = append(got, m.Content)
 			}
 			if diff := cmp.Diff([]string{"one", "two", "three"}, got); diff != "" {
@@ -283,8 +283,8 @@ func TestReadinessFollowsTheBackends(t *testing.T) {
 	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
 	d := program(t).Start(t, []string{"CHATD_REGISTRY=" + redis.RedisURL(), "CHATD_HISTORY=" + postgres.PostgresURL()}, "-plaintext")
 	admin := d.Token("admin")
-	s := connect(t, d, admin)
-	s.next("welcome")
+	s := d.Connect(admin)
+	s.Want("welcome")
 	ready := func() (status int, body string) { return d.Request(http.MethodGet, "/readyz", "", "") }
 	isReady := func() bool { status, _ := ready(); return status == http.StatusOK }
 	red := func(part string) func() bool {
@@ -294,10 +294,10 @@ func TestReadinessFollowsTheBackends(t *testing.T) {
 				!strings.Contains(body, "127.0.0.1")
 		}
 	}
-	chatdtest.Eventually(t, "the node to be ready", isReady)
+	wstest.Eventually(t, "the node to be ready", isReady)
 
 	redis.Signal(syscall.SIGSTOP)
-	chatdtest.Eventually(t, "the registry to be missed", red("registry"))
+	wstest.Eventually(t, "the registry to be missed", red("registry"))
 	if status, _ := d.Request(http.MethodGet, "/healthz", "", ""); status != http.StatusOK {
 		t.Errorf("healthz while Redis is stopped: status %d", status)
 	}
@@ -305,17 +305,17 @@ func TestReadinessFollowsTheBackends(t *testing.T) {
 		t.Errorf("posting while Redis is stopped: status %d: %s", status, body)
 	}
 	redis.Signal(syscall.SIGCONT)
-	chatdtest.Eventually(t, "the node to be ready again", isReady)
+	wstest.Eventually(t, "the node to be ready again", isReady)
 
 	postgres.End()
-	chatdtest.Eventually(t, "the history to be missed", red("history"))
+	wstest.Eventually(t, "the history to be missed", red("history"))
 	postgres.Begin()
-	chatdtest.Eventually(t, "the node to be ready once more", isReady)
+	wstest.Eventually(t, "the node to be ready once more", isReady)
 
 	// The socket has been there all the time.
 	post(t, d, admin, "all is well")
 	for got := ""; got != "all is well"; { // "lost" may have been stored
-		got = s.next("message").Content
+		got = s.Want("message").Content
 	}
 }
 
@@ -324,10 +324,10 @@ func TestMetricsAreOnTheDebugAddress(t *testing.T) {
 	redis := chatdtest.StartRedis(t)
 	d := program(t).Start(t, nil, "-plaintext", "-debug-addr", "127.0.0.1:0", "-registry", redis.RedisURL())
 	admin := d.Token("admin")
-	s := connect(t, d, admin)
-	s.next("welcome")
+	s := d.Connect(admin)
+	s.Want("welcome")
 	post(t, d, admin, "dinner is ready")
-	s.next("message")
+	s.Want("message")
 
 	status, body := d.Request(http.MethodGet, d.Debug+"/metrics", "", "")
 	if status != http.StatusOK {

@@ -11,14 +11,16 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/reto10/chat/chattest"
-	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/redisregistry"
 	"github.com/reto10/chat/sqlhistory"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // The database gives the place and Redis carries the message: three nodes on both
 // are one.
 func TestRedisAndPostgresConform(t *testing.T) {
+	t.Parallel()
 	cache, server := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
 	admin, err := sql.Open("pgx", server.PostgresURL())
 	if err != nil {
@@ -57,7 +59,7 @@ func TestRedisAndPostgresConform(t *testing.T) {
 					t.Errorf("ending a registry: %v", err)
 				}
 			})
-			chatdtest.Eventually(t, "a registry that is connected", func() bool { return registry.Check(t.Context()) == nil })
+			wstest.Eventually(t, "a registry that is connected", func() bool { return registry.Check(t.Context()) == nil })
 			nodes = append(nodes, chattest.Node{Registry: registry, History: history})
 		}
 		return nodes

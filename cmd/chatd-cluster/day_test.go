@@ -5,7 +5,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // A rolling deployment: one node after the other is ended in good order and started
@@ -24,21 +25,21 @@ func TestARollingDeploymentIsNoWarning(t *testing.T) {
 	token := nodes[0].Token("admin")
 	for i := range 8 {
 		at := i % len(nodes)
-		var sockets []*socket
+		var sockets []*wstest.Client
 		for _, node := range nodes {
 			for range 3 {
-				s := connect(t, node, token)
-				s.next("welcome")
+				s := node.Connect(token)
+				s.Want("welcome")
 				sockets = append(sockets, s)
 			}
 		}
 		post(t, nodes[at], token, "still here")
 		for _, s := range sockets[:4] {
-			s.conn.CloseNow() // joins and leaves are read while the node ends
+			s.Close() // joins and leaves are read while the node ends
 		}
 		nodes[at].Signal(syscall.SIGTERM)
 		for _, s := range sockets[4:] {
-			s.conn.CloseNow()
+			s.Close()
 		}
 		if code := nodes[at].ExitCode(); code != 0 {
 			t.Errorf("exit code %d", code)

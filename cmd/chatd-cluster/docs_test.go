@@ -12,9 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/internal/daemon"
 	"github.com/reto10/chat/internal/documents"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // inTables are what of the code in the first cells of docs/operating.md's tables

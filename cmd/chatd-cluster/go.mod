@@ -18,7 +18,6 @@ require (
 	github.com/reto10/chat/prommetrics v0.0.0-00010101000000-000000000000
 	github.com/reto10/chat/redisregistry v0.0.0-00010101000000-000000000000
 	github.com/reto10/chat/sqlhistory v0.0.0-00010101000000-000000000000
-	nhooyr.io/websocket v1.8.17
 )
 
 require (
@@ -56,4 +55,5 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 	modernc.org/sqlite v1.62.0 // indirect
+	nhooyr.io/websocket v1.8.17 // indirect
 )

@@ -13,7 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // What PostgreSQL has and Redis could not be told of reaches the other nodes as soon
@@ -32,10 +33,10 @@ func TestWhatOneNodeCouldNotPublishComesWhenRedisIsBack(t *testing.T) {
 	for i := range 60 {
 		channels = append(channels, "channel", fmt.Sprint("channel", i))
 	}
-	there := connect(t, two, two.Token("user"), channels...)
-	there.next("welcome")
+	there := two.Connect(two.Token("user"), channels...)
+	there.Want("welcome")
 	post(t, one, admin, "before")
-	there.next("message")
+	there.Want("message")
 
 	way.hush()
 	var posting sync.WaitGroup
@@ -55,7 +56,7 @@ func TestWhatOneNodeCouldNotPublishComesWhenRedisIsBack(t *testing.T) {
 	way.mend()
 	mended := time.Now()
 	for range want {
-		got = append(got, there.next("message").Content)
+		got = append(got, there.Want("message").Content)
 	}
 	if took := time.Since(mended); took > 10*time.Second {
 		t.Errorf("it took %v", took)
@@ -80,15 +81,15 @@ func TestDrainedWithoutItsBackendsANodeEndsWell(t *testing.T) {
 					"CHATD_REGISTRY=" + strings.Replace(redis.RedisURL(), redis.Addr, ways["Redis"].addr, 1),
 					"CHATD_HISTORY=" + strings.Replace(postgres.PostgresURL(), postgres.Addr, ways["PostgreSQL"].addr, 1),
 				}, "-plaintext")
-				s := connect(t, d, d.Token("admin"))
-				s.next("welcome")
+				s := d.Connect(d.Token("admin"))
+				s.Want("welcome")
 				fail(ways[backend])
-				chatdtest.Eventually(t, "the node to miss it", func() bool {
+				wstest.Eventually(t, "the node to miss it", func() bool {
 					status, _ := d.Request(http.MethodGet, "/readyz", "", "")
 					return status == http.StatusServiceUnavailable
 				})
 				d.Signal(syscall.SIGTERM)
-				if code := s.closeCode(); code != 1001 {
+				if code := s.CloseCode(); code != 1001 {
 					t.Errorf("the socket closed with %d, want 1001", code)
 				}
 				closed := time.Now()
@@ -136,8 +137,8 @@ func TestConnectionsThatNobodyAnswersAreReplaced(t *testing.T) {
 			}
 			d := program(t).Start(t, env, "-plaintext", "-redis-prefix", "test:"+backend+":")
 			admin := d.Token("admin")
-			s := connect(t, d, admin)
-			s.next("welcome")
+			s := d.Connect(admin)
+			s.Want("welcome")
 			// As many connections as there ever are.
 			var busy sync.WaitGroup
 			for i := range 64 {
@@ -157,14 +158,14 @@ func TestConnectionsThatNobodyAnswersAreReplaced(t *testing.T) {
 			busy.Wait()
 			way.strand()
 			began := time.Now()
-			chatdtest.Eventually(t, "a message to be stored and handed on", func() bool {
+			wstest.Eventually(t, "a message to be stored and handed on", func() bool {
 				status, _ := d.Request(http.MethodPost, "/messages", admin, `{"content":"y"}`)
 				return status == http.StatusCreated
 			})
 			if took := time.Since(began); took > 12*time.Second { // one after the other they take longer
 				t.Errorf("it took %v", took)
 			}
-			for s.next("message").Content != "y" {
+			for s.Want("message").Content != "y" {
 			}
 		})
 	}

@@ -6,7 +6,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // However often strangers ask whether a node is ready, its backends are asked once a
@@ -39,7 +40,7 @@ func TestAskingForReadinessCostsTheBackendsNothing(t *testing.T) {
 		status, _ := d.Request(http.MethodGet, "/readyz", "", "")
 		return status
 	}
-	chatdtest.Eventually(t, "the node to be ready", func() bool { return status() == http.StatusOK })
+	wstest.Eventually(t, "the node to be ready", func() bool { return status() == http.StatusOK })
 	before := toRedis.passed.Load() + toPostgres.passed.Load()
 	ask(http.StatusOK)
 	if passed := toRedis.passed.Load() + toPostgres.passed.Load() - before; passed > requests/4 {
@@ -47,7 +48,7 @@ func TestAskingForReadinessCostsTheBackendsNothing(t *testing.T) {
 	}
 
 	toPostgres.cut()
-	chatdtest.Eventually(t, "the history to be missed", func() bool { return status() == http.StatusServiceUnavailable })
+	wstest.Eventually(t, "the history to be missed", func() bool { return status() == http.StatusServiceUnavailable })
 	ask(http.StatusServiceUnavailable)
 	if n := strings.Count(d.Logged(), `msg="not ready"`); n != 1 {
 		t.Errorf("%d requests, %d lines say that it is not ready", requests, n)

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // A node whose history cannot be written any more, as on a full disk, is not ready,
@@ -43,13 +43,13 @@ func TestReadyzIsRedWhileTheDiskIsFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	limit(strconv.FormatInt(wal.Size(), 10))
-	chatdtest.Eventually(t, "publishing to fail", func() bool { return publish() == http.StatusServiceUnavailable })
-	chatdtest.Eventually(t, "/readyz to turn red", func() bool {
+	wstest.Eventually(t, "publishing to fail", func() bool { return publish() == http.StatusServiceUnavailable })
+	wstest.Eventually(t, "/readyz to turn red", func() bool {
 		status, body := ready()
 		return status == http.StatusServiceUnavailable && strings.Contains(body, "history")
 	})
 	limit("unlimited")
-	chatdtest.Eventually(t, "/readyz to turn green", func() bool {
+	wstest.Eventually(t, "/readyz to turn green", func() bool {
 		status, _ := ready()
 		return status == http.StatusOK
 	})

@@ -9,8 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/internal/daemon"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
@@ -145,10 +146,10 @@ func TestInMemoryItIsChatd(t *testing.T) {
 	t.Parallel()
 	d := program(t).Start(t, nil, "-plaintext")
 	admin := d.Token("admin")
-	s := connect(t, d, admin)
-	s.next("welcome")
+	s := d.Connect(admin)
+	s.Want("welcome")
 	post(t, d, admin, "hello")
-	s.next("message")
+	s.Want("message")
 	if status, body := d.Request("GET", "/readyz", "", ""); status != 200 || body != "ok\n" {
 		t.Errorf("readyz: %d %s", status, body)
 	}
@@ -253,7 +254,7 @@ func TestReadinessNamesTheCause(t *testing.T) {
 				t.Fatal(err)
 			}
 			log := regexp.MustCompile(tt.want)
-			chatdtest.Eventually(t, "the log to name the cause", func() bool {
+			wstest.Eventually(t, "the log to name the cause", func() bool {
 				_, _ = d.Request("GET", "/readyz", "", "")
 				return log.MatchString(d.Logged())
 			})
@@ -286,10 +287,10 @@ func TestNodesWithDifferentHistoriesDoNotServe(t *testing.T) {
 
 			// When the other's lease is over, the new history may begin.
 			first.Kill()
-			chatdtest.Eventually(t, "the other history to begin", func() bool {
+			wstest.Eventually(t, "the other history to begin", func() bool {
 				d := program(t).Begin(t, second, args...)
 				defer d.Kill()
-				chatdtest.Eventually(t, "it to serve or to end", func() bool {
+				wstest.Eventually(t, "it to serve or to end", func() bool {
 					return strings.Contains(d.Logged(), "listening on") || strings.Contains(d.Logged(), "chatd-cluster: ")
 				})
 				return strings.Contains(d.Logged(), "listening on")

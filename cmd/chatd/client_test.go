@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat/client"
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // A chatd that keeps its history in memory forgets it when it is killed. Its clients

@@ -5,13 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // An ordinary day: users come and go, some without a word; strangers scan; probes
@@ -29,14 +28,14 @@ func TestAnOrdinaryDayIsNoWarning(t *testing.T) {
 				"-secret-file", write(t, "secret", chatdtest.Secret)}, args...)...)
 			addr := d.URL[strings.LastIndex(d.URL, "/")+1:]
 			token := d.tokenOf("admin")
-			admin, user := d.connect(token), d.connect(d.tokenOf("user"))
-			admin.next("welcome")
-			user.next("welcome")
-			admin.send("good morning")
-			user.next("message")
+			admin, user := d.Connect(token), d.Connect(d.tokenOf("user"))
+			admin.Want("welcome")
+			user.Want("welcome")
+			admin.Say("good morning")
+			user.Want("message")
 			d.login("user", "a slip of the finger")
-			d.dial("/ws/chat?token=expired", nil)
-			d.dial("/ws/chat?token="+token, http.Header{"Origin": {"https://elsewhere.example.com"}})
+			d.Dial("/ws/chat?token=expired")
+			d.Dial("/ws/chat?token="+token, "Origin: https://elsewhere.example.com")
 			for range 3 {
 				d.get(d.URL + "/readyz")
 				d.get(d.URL + "/healthz")
@@ -84,20 +83,20 @@ func TestAnOrdinaryDayIsNoWarning(t *testing.T) {
 			fmt.Fprint(other, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 			_, _ = io.Copy(io.Discard, io.LimitReader(other, 10))
 			other.Close()
-			gone := d.connect(d.tokenOf("user"))
-			gone.next("welcome")
-			gone.conn.CloseNow()
+			gone := d.Connect(d.tokenOf("user"))
+			gone.Want("welcome")
+			gone.Close()
 
-			admin.send("good night")
-			user.next("message")
+			admin.Say("good night")
+			user.Want("message")
 			d.Signal(syscall.SIGHUP)
 			d.Await(usersAgain)
 			<-time.After(100 * time.Millisecond) // what strangers began ends
 			d.Signal(syscall.SIGTERM)
-			if code := admin.closeCode(); code != 1001 {
+			if code := admin.CloseCode(); code != 1001 {
 				t.Errorf("closed with %d, want 1001", code)
 			}
-			if code := user.closeCode(); code != 1001 {
+			if code := user.CloseCode(); code != 1001 {
 				t.Errorf("closed with %d, want 1001", code)
 			}
 			if code := d.ExitCode(); code != 0 {

@@ -21,7 +21,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // What chatd says to a SIGHUP.
@@ -95,7 +95,7 @@ func TestAFileOfHtpasswdWorksAsItIs(t *testing.T) {
 			t.Errorf("%s: status %d", user, status)
 			continue
 		}
-		if got := d.connect(token).next("welcome").User; got != user {
+		if got := d.Connect(token).Want("welcome").User; got != user {
 			t.Errorf("%s is welcome as %s", user, got)
 		}
 	}
@@ -138,7 +138,7 @@ func TestTokensOutliveTheProcessWithASecretFile(t *testing.T) {
 	t.Parallel()
 	secret := write(t, "secret", strings.Repeat("0123456789abcdef", 2)+"\n")
 	one, two := start(t, nil, "-secret-file", secret), start(t, nil, "-secret-file", secret)
-	two.connect(one.tokenOf("admin")).next("welcome")
+	two.Connect(one.tokenOf("admin")).Want("welcome")
 }
 
 func TestASecretThatEverybodyCanReadIsWarnedOf(t *testing.T) {
@@ -167,8 +167,8 @@ func TestSIGHUPReadsTheCertificateAgain(t *testing.T) {
 	if got := served(); got != "one" {
 		t.Errorf("at start: %s", got)
 	}
-	s := d.connect(d.tokenOf("admin"))
-	s.next("welcome")
+	s := d.Connect(d.tokenOf("admin"))
+	s.Want("welcome")
 
 	newCert, newKey := pemPair(t, "two")
 	rewrite(t, cert, newCert)
@@ -183,8 +183,8 @@ func TestSIGHUPReadsTheCertificateAgain(t *testing.T) {
 	if got := served(); got != "two" {
 		t.Errorf("with a new pair: %s", got)
 	}
-	s.send("still here")
-	s.next("message")
+	s.Say("still here")
+	s.Want("message")
 }
 
 func TestHash(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
 )
 
 // goOption is how a Go program names what a person who starts chatd calls a flag.

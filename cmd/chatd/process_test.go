@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -10,8 +11,8 @@ import (
 	"regexp"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
-	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/leak"
 )
 
 // asChatd has the test binary be chatd: the tests start it as a process, with
@@ -147,4 +148,12 @@ func within(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+func decode[T any](t *testing.T, r io.Reader) (v T) {
+	t.Helper()
+	if err := json.NewDecoder(r).Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	return v
 }

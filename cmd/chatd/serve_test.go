@@ -14,26 +14,26 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestWithoutFlagsThereIsAllOneNeedsToChat(t *testing.T) {
 	t.Parallel()
 	d := startAlone(t, nil)
-	admin := d.connect(d.tokenWith("admin", d.invented("admin")))
-	user := d.connect(d.tokenWith("user", d.invented("user")))
-	admin.next("welcome")
-	user.next("welcome")
+	admin := d.Connect(d.tokenWith("admin", d.invented("admin")))
+	user := d.Connect(d.tokenWith("user", d.invented("user")))
+	admin.Want("welcome")
+	user.Want("welcome")
 
-	admin.send("dinner is ready")
-	want := event{Type: "message", Sender: "admin", Content: "dinner is ready"}
-	for name, s := range map[string]*socket{"admin": admin, "user": user} {
-		if diff := cmp.Diff(want, s.next("message")); diff != "" {
-			t.Errorf("%s gets (-want +got):\n%s", name, diff)
+	admin.Say("dinner is ready")
+	for name, s := range map[string]*wstest.Client{"admin": admin, "user": user} {
+		if got := s.Want("message"); got.Sender != "admin" || got.Content != "dinner is ready" {
+			t.Errorf("%s gets %+v", name, got)
 		}
 	}
-	user.send("me too")
-	user.next("error")
+	user.Say("me too")
+	user.Want("error")
 
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if status, body := d.get(d.URL + path); status != http.StatusOK || body != "ok\n" {
@@ -85,7 +85,7 @@ func TestPasswordsAndKeyAreNewAtEachStart(t *testing.T) {
 			t.Errorf("%s has the same password twice", user)
 		}
 	}
-	if conn, status := two.dial("/ws/chat?token="+one.tokenWith("admin", one.invented("admin")), nil); conn != nil || status != http.StatusUnauthorized {
+	if conn, status := two.Dial("/ws/chat?token=" + one.tokenWith("admin", one.invented("admin"))); conn != nil || status != http.StatusUnauthorized {
 		t.Errorf("a token of another process: status %d", status)
 	}
 }
@@ -101,7 +101,7 @@ func TestTheLoginOfTheBannerWorksInAShell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.connect(string(out)).next("welcome")
+	d.Connect(string(out)).Want("welcome")
 
 	d.AwaitPrinted(regexp.MustCompile(
 		`^ *npx -y wscat -n -c wss://localhost:\d+/ws/chat -H "Authorization: Bearer \$TOKEN"$`))
@@ -188,13 +188,13 @@ func TestTheHistoryKeepsWhatItIsTold(t *testing.T) {
 			t.Parallel()
 			d := start(t, nil, test.args...)
 			token := d.tokenOf("admin")
-			admin := d.connect(token)
+			admin := d.Connect(token)
 			for _, text := range []string{"one", "two", "three"} {
-				admin.send(text)
-				admin.next("message")
+				admin.Say(text)
+				admin.Want("message")
 			}
 			status, body := d.get(d.URL + "/messages?token=" + token)
-			page := decode[struct{ Messages []event }](t, strings.NewReader(body))
+			page := decode[struct{ Messages []wstest.Event }](t, strings.NewReader(body))
 			var got []string
 			for _, m := range page.Messages {
 				got = append(got, m.Content)
@@ -216,7 +216,7 @@ func TestOrigins(t *testing.T) {
 		d.URL:                      http.StatusSwitchingProtocols,
 		"https://evil.example.com": http.StatusForbidden,
 	} {
-		_, got := d.dial("/ws/chat?token="+token, http.Header{"Origin": {origin}})
+		_, got := d.Dial("/ws/chat?token="+token, "Origin: "+origin)
 		if got != want {
 			t.Errorf("Origin %s: status %d, want %d", origin, got, want)
 		}
@@ -227,15 +227,15 @@ func TestATokenFarTooLongIsStillUnauthorized(t *testing.T) {
 	t.Parallel()
 	d := start(t, nil)
 	long := strings.Repeat("x", 20<<10)
-	for name, header := range map[string]http.Header{
-		"header":      {"Authorization": {"Bearer " + long}},
-		"subprotocol": {"Sec-Websocket-Protocol": {"chat.v1, bearer." + long}},
+	for name, header := range map[string]string{
+		"header":      wstest.Bearer(long),
+		"subprotocol": "Sec-WebSocket-Protocol: chat.v1, bearer." + long,
 	} {
-		if _, status := d.dial("/ws/chat", header); status != http.StatusUnauthorized {
+		if _, status := d.Dial("/ws/chat", header); status != http.StatusUnauthorized {
 			t.Errorf("%s: status %d", name, status)
 		}
 	}
-	if _, status := d.dial("/ws/chat?token="+long, nil); status != http.StatusUnauthorized {
+	if _, status := d.Dial("/ws/chat?token=" + long); status != http.StatusUnauthorized {
 		t.Errorf("query: status %d", status)
 	}
 }
@@ -245,13 +245,12 @@ func TestSecretsStayOutOfTheLogs(t *testing.T) {
 	d := startAlone(t, nil, "-log-level", "debug", "-log-format", "json", "-trusted-proxies", "127.0.0.0/8,::1")
 	token := d.tokenWith("admin", d.invented("admin"))
 	d.login("admin", "not-the-password")
-	conn, _ := d.dial("/ws/chat?channel=lobby&token="+token, http.Header{"X-Forwarded-For": {"192.0.2.7"}})
-	s := &socket{t, conn}
-	s.next("welcome")
-	s.send("a secret between us all")
-	s.next("message")
-	conn.CloseNow()
-	d.dial("/ws/chat?access_token="+token+"x", nil)
+	s, _ := d.Dial("/ws/chat?channel=lobby&token="+token, "X-Forwarded-For: 192.0.2.7")
+	s.Want("welcome")
+	s.Say("a secret between us all")
+	s.Want("message")
+	s.Close()
+	d.Dial("/ws/chat?access_token=" + token + "x")
 
 	d.Signal(syscall.SIGTERM)
 	if code := d.ExitCode(); code != 0 {
@@ -295,7 +294,7 @@ func TestVariablesForDebuggingAreOnTheDebugAddressAlone(t *testing.T) {
 	t.Parallel()
 	d := start(t, nil, "-debug-addr", "localhost:0")
 	address := d.Await(regexp.MustCompile(`^debug vars on (http://127\.0\.0\.1:\d+/debug/vars)$`))[1]
-	d.connect(d.tokenOf("user")).next("welcome")
+	d.Connect(d.tokenOf("user")).Want("welcome")
 
 	status, body := d.get(address)
 	if status != http.StatusOK {
@@ -323,15 +322,15 @@ func TestSIGTERMSendsEverybodyAwayAndEnds(t *testing.T) {
 		t.Run(sig.String(), func(t *testing.T) {
 			t.Parallel()
 			d := start(t, nil)
-			admin, user := d.connect(d.tokenOf("admin")), d.connect(d.tokenOf("user"))
-			admin.next("welcome")
-			user.next("welcome")
-			admin.send("the last one")
-			admin.next("message")
+			admin, user := d.Connect(d.tokenOf("admin")), d.Connect(d.tokenOf("user"))
+			admin.Want("welcome")
+			user.Want("welcome")
+			admin.Say("the last one")
+			admin.Want("message")
 			d.Signal(sig)
-			user.next("message")
-			for name, s := range map[string]*socket{"admin": admin, "user": user} {
-				if code := s.closeCode(); code != 1001 {
+			user.Want("message")
+			for name, s := range map[string]*wstest.Client{"admin": admin, "user": user} {
+				if code := s.CloseCode(); code != 1001 {
 					t.Errorf("%s closed with %d, want 1001", name, code)
 				}
 			}
@@ -346,7 +345,7 @@ func TestWhileDrainingHTTPAnswersAndASecondSignalEndsItAtOnce(t *testing.T) {
 	t.Parallel()
 	d := start(t, nil, "-drain", "1m")
 	token := d.tokenOf("user")
-	d.connect(token) // never reads, and so keeps the server waiting
+	d.Connect(token) // never reads, and so keeps the server waiting
 	d.Signal(syscall.SIGTERM)
 	d.Await(regexp.MustCompile(`msg=draining`))
 
@@ -356,7 +355,7 @@ func TestWhileDrainingHTTPAnswersAndASecondSignalEndsItAtOnce(t *testing.T) {
 	if status, _ := d.get(d.URL + "/healthz"); status != http.StatusOK {
 		t.Errorf("/healthz: status %d", status)
 	}
-	if _, status := d.dial("/ws/chat?token="+token, nil); status != http.StatusServiceUnavailable {
+	if _, status := d.Dial("/ws/chat?token=" + token); status != http.StatusServiceUnavailable {
 		t.Errorf("a new socket: status %d", status)
 	}
 	d.Signal(syscall.SIGINT) // a SIGTERM this early would count as the first one's double
@@ -371,7 +370,7 @@ func TestWhileDrainingHTTPAnswersAndASecondSignalEndsItAtOnce(t *testing.T) {
 func TestDrainingTakesNoLongerThanItMay(t *testing.T) {
 	t.Parallel()
 	d := start(t, nil, "-drain", "300ms")
-	d.connect(d.tokenOf("user")) // never reads
+	d.Connect(d.tokenOf("user")) // never reads
 	began := time.Now()
 	d.Signal(syscall.SIGTERM)
 	if code := d.ExitCode(); code != 1 {

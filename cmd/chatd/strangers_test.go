@@ -37,7 +37,7 @@ func TestAStrangersConnectionsAreBounded(t *testing.T) {
 		"-connections-per-address", "20", "-waiting-connections", "50", "-debug-addr", "127.0.0.1:0")
 	token := d.tokenWith("admin", "correct horse")
 	for range 10 { // sockets do not count
-		d.connect(token)
+		d.Connect(token)
 	}
 	closed := make(chan struct{}, 200)
 	for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
@@ -63,7 +63,7 @@ func TestAStrangersConnectionsAreBounded(t *testing.T) {
 	if got := decode[map[string]any](t, strings.NewReader(body))["refused_connections"]; got != 160.0 {
 		t.Errorf("%v refused connections, want 160", got)
 	}
-	d.connect(token).next("welcome")
+	d.Connect(token).Want("welcome")
 }
 
 // Behind a proxy all clients have its address.

@@ -11,7 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reto10/chat/internal/chatdtest"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/wstest"
 )
 
 var draining = regexp.MustCompile(`msg=draining`)
@@ -21,21 +22,21 @@ var draining = regexp.MustCompile(`msg=draining`)
 func TestAPairOfSignalsDrainsLikeOne(t *testing.T) {
 	t.Parallel()
 	d := start(t, nil, "-drain", "1m")
-	sockets := map[string]*socket{"admin": d.connect(d.tokenOf("admin")), "user": d.connect(d.tokenOf("user"))}
+	sockets := map[string]*wstest.Client{"admin": d.Connect(d.tokenOf("admin")), "user": d.Connect(d.tokenOf("user"))}
 	for _, s := range sockets {
-		s.next("welcome")
+		s.Want("welcome")
 	}
-	idle := d.connect(d.tokenOf("user")) // which does not answer for a while
+	idle := d.Connect(d.tokenOf("user")) // which does not answer for a while
 	d.Signal(syscall.SIGTERM)
 	d.Await(draining)
 	d.Signal(syscall.SIGTERM)
 	d.Await(regexp.MustCompile(`level=INFO msg="draining goes on`))
 	for name, s := range sockets {
-		if code := s.closeCode(); code != 1001 {
+		if code := s.CloseCode(); code != 1001 {
 			t.Errorf("%s closed with %d, want 1001", name, code)
 		}
 	}
-	if code := idle.closeCode(); code != 1001 {
+	if code := idle.CloseCode(); code != 1001 {
 		t.Errorf("the idle one closed with %d, want 1001", code)
 	}
 	if code := d.ExitCode(); code != 0 {
@@ -46,7 +47,7 @@ func TestAPairOfSignalsDrainsLikeOne(t *testing.T) {
 func TestALaterSIGTERMEndsItAtOnce(t *testing.T) {
 	t.Parallel()
 	d := start(t, nil, "-drain", "1m")
-	d.connect(d.tokenOf("user")) // never reads, and so keeps the server waiting
+	d.Connect(d.tokenOf("user")) // never reads, and so keeps the server waiting
 	d.Signal(syscall.SIGTERM)
 	d.Await(draining)
 	<-time.After(2100 * time.Millisecond)
@@ -61,8 +62,8 @@ func TestTimeoutOfCoreutilsLeavesTimeToDrain(t *testing.T) {
 	timeout, self := chatdtest.Needs(t, "timeout"), program(t)
 	env := append(self.Env, "CHATD_ADDR=127.0.0.1:0", "CHATD_USERS="+write(t, "users", chatdtest.Users))
 	d := &process{chatdtest.Program{Path: timeout}.Run(t, env, "--signal=TERM", "5", self.Path), t}
-	s := d.connect(d.tokenOf("user"))
-	if code := s.closeCode(); code != 1001 {
+	s := d.Connect(d.tokenOf("user"))
+	if code := s.CloseCode(); code != 1001 {
 		t.Errorf("closed with %d, want 1001", code)
 	}
 	if code := d.ExitCode(); code != 124 || strings.Contains(d.Logged(), "at once by") {

@@ -17,8 +17,9 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/connlimit"
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -148,6 +149,7 @@ func afterGrace() { <-time.After(connlimit.Grace + 200*time.Millisecond) }
 func TestAnAddressHasItsShareAndNoMore(t *testing.T) {
 	for name, withTLS := range map[string]bool{"plain": false, "TLS": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := serve(t, connlimit.Limits{PerAddress: 3}, withTLS)
 			var have []*client
 			for range 3 {
@@ -213,6 +215,7 @@ func TestThoseThatHaveWaitedLongestMakeRoom(t *testing.T) {
 	}
 	for name, wait := range waits {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each waits for seconds
 			s := serve(t, connlimit.Limits{Waiting: 3}, false)
 			working := s.connect("127.0.0.9")
 			working.send("GET /work HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -359,8 +362,7 @@ func TestAHandshakeCanBeRefusedLate(t *testing.T) {
 	srv.Start()
 	defer srv.Close()
 	s := &server{t: t, addr: srv.Listener.Addr().String()}
-	c := s.connect("127.0.0.1").send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	c := s.connect("127.0.0.1").send(wstest.Request("localhost", "/"))
 	if got := c.answer(); got != http.StatusTooManyRequests {
 		t.Errorf("status %d", got)
 	}

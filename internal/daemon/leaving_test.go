@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestLeavingServesOnForTheDelay(t *testing.T) {
@@ -58,7 +59,7 @@ func TestLeavingEndsTheConnectionsOfRefusedHandshakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const socket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	const socket = wstest.UpgradeHeaders
 	authorized := "Authorization: Bearer " + token.AccessToken + "\r\n"
 	tests := map[string]struct {
 		path, header string

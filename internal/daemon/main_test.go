@@ -3,7 +3,7 @@ package daemon
 import (
 	"testing"
 
-	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/test/leak"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

@@ -18,8 +18,8 @@ import (
 
 	"github.com/lestrrat-go/jwx/v2/jwk"
 
-	"github.com/reto10/chat/internal/pipenet"
 	"github.com/reto10/chat/internal/token"
+	"github.com/reto10/chat/test/pipenet"
 )
 
 // address is where every provider of these tests answers.

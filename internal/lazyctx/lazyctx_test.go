@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/lazyctx"
-	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/test/leak"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

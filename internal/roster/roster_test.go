@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/internal/roster"
+	"github.com/reto10/chat/test/leak"
 )
 
 const grace = 100 * time.Millisecond

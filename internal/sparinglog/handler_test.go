@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/internal/sparinglog"
+	"github.com/reto10/chat/test/leak"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

@@ -10,9 +10,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/reto10/chat/internal/chatdtest"
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/internal/terminal"
+	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/leak"
 )
 
 // asAsker has the test binary ask for a password and print what it got.

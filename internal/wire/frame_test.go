@@ -3,8 +3,6 @@ package wire_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha1"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -18,8 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"nhooyr.io/websocket" //lint:ignore SA1019 the peer that frames are made for, see internal/wsconn
 
-	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -54,7 +53,7 @@ func (u upgraded) RoundTrip(r *http.Request) (*http.Response, error) {
 		StatusCode: http.StatusSwitchingProtocols,
 		Header: http.Header{
 			"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
-			"Sec-Websocket-Accept": {accept(r.Header.Get("Sec-WebSocket-Key"))},
+			"Sec-Websocket-Accept": {wstest.AcceptKey(r.Header.Get("Sec-WebSocket-Key"))},
 		},
 		Body: u.conn,
 	}, nil
@@ -274,10 +273,4 @@ func BenchmarkParseCommand(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-// accept is the answer to a handshake's key (RFC 6455, section 4.2.2).
-func accept(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
 }

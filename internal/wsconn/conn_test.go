@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // on runs a test over each kind of connection.
@@ -35,8 +36,8 @@ func TestMessagesAreHandledWholeAndInOrder(t *testing.T) {
 		{"an empty one", frame(opText, ""), []string{""}},
 		{"as long as may be", frame(opText, longest), []string{longest}},
 		{"several at once", join(frame(opText, "1"), frame(opText, "2"), frame(opText, "3")), []string{"1", "2", "3"}},
-		{"in fragments", join(rawFrame(opText, masked, "a"), rawFrame(opContinuation, masked, ""), frame(opContinuation, "b")), []string{"ab"}},
-		{"a character in two fragments", join(rawFrame(opText, masked, "\xc3"), frame(opContinuation, "\xa9")), []string{"é"}},
+		{"in fragments", join(wstest.Masked(opText, "a"), wstest.Masked(opContinuation, ""), frame(opContinuation, "b")), []string{"ab"}},
+		{"a character in two fragments", join(wstest.Masked(opText, "\xc3"), frame(opContinuation, "\xa9")), []string{"é"}},
 		{"a pong that nobody asked for", join(frame(opPong, "x"), frame(opText, "hi")), []string{"hi"}},
 	}
 	for _, tt := range tests {
@@ -58,7 +59,7 @@ func TestAPingIsAnsweredAlsoInsideAMessage(t *testing.T) {
 	on(t, func(t *testing.T, s *server) {
 		p, _ := s.connect(nil)
 		longest := strings.Repeat("p", 125)
-		go p.write(join(frame(opPing, ""), rawFrame(opText, masked, "a"), frame(opPing, longest), frame(opContinuation, "b"),
+		go p.write(join(frame(opPing, ""), wstest.Masked(opText, "a"), frame(opPing, longest), frame(opContinuation, "b"),
 			frame(opClose, "")))
 		p.want("0x8a ", "0x8a "+longest, "0x88 ", "EOF")
 		<-s.served
@@ -83,15 +84,15 @@ func TestWhatBreaksTheRulesEndsTheSocket(t *testing.T) {
 		{"a surrogate", frame(opText, "\xed\xa0\x80"), 1007},
 		{"too long", frame(opText, tooLong), 1009},
 		{"far too long", join(frame(opText, strings.Repeat("x", 60_000))), 1009},
-		{"too long in fragments", join(rawFrame(opText, masked, tooLong[1:]), frame(opContinuation, "x")), 1009},
-		{"not masked", rawFrame(final|opText, 0, "hi"), 1002},
-		{"not masked inside", join(rawFrame(opText, masked, "a"), rawFrame(final|opContinuation, 0, "b")), 1002},
-		{"a reserved bit", rawFrame(final|0x40|opText, masked, "hi"), 1002},
+		{"too long in fragments", join(wstest.Masked(opText, tooLong[1:]), frame(opContinuation, "x")), 1009},
+		{"not masked", wstest.Unmasked(final|opText, "hi"), 1002},
+		{"not masked inside", join(wstest.Masked(opText, "a"), wstest.Unmasked(final|opContinuation, "b")), 1002},
+		{"a reserved bit", wstest.Masked(final|0x40|opText, "hi"), 1002},
 		{"an unknown opcode", frame(3, "hi"), 1002},
 		{"an unknown control frame", frame(11, "hi"), 1002},
 		{"a continuation of nothing", frame(opContinuation, "hi"), 1002},
-		{"a message inside a message", join(rawFrame(opText, masked, "a"), frame(opText, "b")), 1002},
-		{"a control frame in fragments", rawFrame(opPing, masked, "a"), 1002},
+		{"a message inside a message", join(wstest.Masked(opText, "a"), frame(opText, "b")), 1002},
+		{"a control frame in fragments", wstest.Masked(opPing, "a"), 1002},
 		{"a long control frame", frame(opPing, strings.Repeat("x", 126)), 1002},
 		{"half a close code", frame(opClose, "\x03"), 1002},
 		{"a close code that is none", frame(opClose, closePayload(1005, "")), 1002},
@@ -194,11 +195,11 @@ func TestAPeerThatVanishesEndsTheSocket(t *testing.T) {
 			p.Close()
 		},
 		"closes inside a message": func(p *peer) {
-			p.write(rawFrame(opText, masked, "hello"))
+			p.write(wstest.Masked(opText, "hello"))
 			p.Close()
 		},
 		"closes with much to read": func(p *peer) {
-			_, _ = io.ReadFull(p.r, make([]byte, 1000))
+			_, _ = io.ReadFull(p.Reader, make([]byte, 1000))
 			p.Close()
 		},
 		"resets": func(p *peer) {
@@ -228,8 +229,8 @@ func TestAPeerThatVanishesEndsTheSocket(t *testing.T) {
 // TestHalfAMessageIsNotHandled ends the connection properly, but not the message.
 func TestHalfAMessageIsNotHandled(t *testing.T) {
 	halves := map[string][]byte{
-		"a fragment":                   rawFrame(opText, masked, "half"),
-		"a fragment and half a header": append(rawFrame(opText, masked, "half"), final),
+		"a fragment":                   wstest.Masked(opText, "half"),
+		"a fragment and half a header": append(wstest.Masked(opText, "half"), final),
 		"half a frame":                 frame(opText, "half")[:8],
 		"a header":                     frame(opText, "half")[:6],
 		"half a header":                frame(opText, "half")[:1],
@@ -306,8 +307,8 @@ func TestAPeerThatAnswersNoCloseFrameIsCutOff(t *testing.T) {
 func TestAMessageThatTricklesInIsCutOff(t *testing.T) {
 	trickles := map[string][][]byte{
 		"byte by byte":  bytes.SplitAfter(frame(opText, strings.Repeat("x", 900)), nil),
-		"in fragments":  append([][]byte{rawFrame(opText, masked, "a")}, slicesOf(rawFrame(opContinuation, masked, "a"), 900)...),
-		"between pings": append([][]byte{rawFrame(opText, masked, "a")}, slicesOf(frame(opPong, ""), 900)...),
+		"in fragments":  append([][]byte{wstest.Masked(opText, "a")}, slicesOf(wstest.Masked(opContinuation, "a"), 900)...),
+		"between pings": append([][]byte{wstest.Masked(opText, "a")}, slicesOf(frame(opPong, ""), 900)...),
 	}
 	for name, pieces := range trickles {
 		t.Run(name, func(t *testing.T) {
@@ -380,12 +381,12 @@ func TestAPeerThatReadsItsBacklogIsAlive(t *testing.T) {
 		c.Out().Send(wire.TextFrame([]byte(text)))
 		for range 5 { // the pong could come only when all this is read
 			c.Beat()
-			if _, err := io.ReadFull(p.r, make([]byte, 64<<10)); err != nil {
+			if _, err := io.ReadFull(p.Reader, make([]byte, 64<<10)); err != nil {
 				t.Fatal(err)
 			}
 			<-time.After(stallTime / 2)
 		}
-		go func() { _, _ = io.Copy(io.Discard, p.r) }()
+		go func() { _, _ = io.Copy(io.Discard, p.Reader) }()
 		synctest.Wait()
 		c.Beat()
 		synctest.Wait()
@@ -445,7 +446,7 @@ func TestAPeerThatSendsTooManyFramesIsClosed(t *testing.T) {
 	for name, frames := range map[string][]byte{
 		"pings":     bytes.Repeat(frame(opPing, ""), 10_000),
 		"pongs":     bytes.Repeat(frame(opPong, ""), 10_000),
-		"fragments": append(rawFrame(opText, masked, ""), bytes.Repeat(rawFrame(opContinuation, masked, ""), 10_000)...),
+		"fragments": append(wstest.Masked(opText, ""), bytes.Repeat(wstest.Masked(opContinuation, ""), 10_000)...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			on(t, func(t *testing.T, s *server) {
@@ -473,9 +474,9 @@ func TestAsManyFramesAsMessagesNeedAreFine(t *testing.T) {
 	clocked(t, func(t *testing.T, s *server) {
 		p, _ := s.connect(nil)
 		for range 100 {
-			message := rawFrame(opText, masked, "")
+			message := wstest.Masked(opText, "")
 			for range 900 {
-				message = append(message, rawFrame(opContinuation, masked, "x")...)
+				message = append(message, wstest.Masked(opContinuation, "x")...)
 			}
 			p.write(join(message, frame(opContinuation, "")))
 			if got := <-s.texts; len(got) != 900 {

@@ -1,10 +1,8 @@
 package wsconn_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -14,10 +12,11 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/fanout"
-	"github.com/reto10/chat/internal/leak"
-	"github.com/reto10/chat/internal/pipenet"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/test/pipenet"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -143,14 +142,10 @@ func (s *server) handled() (texts []string) {
 	}
 }
 
-const handshake = "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" +
-	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-
 // peer is the other end, which may break any rule.
 type peer struct {
-	net.Conn
+	*wstest.Peer
 	t    testing.TB
-	r    *bufio.Reader
 	head http.Header // of the answer to the handshake
 }
 
@@ -162,13 +157,9 @@ func (s *server) connect(early []byte, headers ...string) (*peer, *wsconn.Conn) 
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
-	request := handshake
-	for _, h := range headers {
-		request += h + "\r\n"
-	}
-	p := &peer{Conn: conn, t: s.t, r: bufio.NewReader(conn)}
-	go p.write(append([]byte(request+"\r\n"), early...))
-	resp, err := http.ReadResponse(p.r, nil)
+	p := &peer{Peer: wstest.NewPeer(conn), t: s.t}
+	p.Patience = 0 // a test with a clock waits for hours
+	resp, err := p.Handshake(wstest.Request("localhost", "/", headers...) + string(early))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -180,78 +171,41 @@ func (s *server) connect(early []byte, headers ...string) (*peer, *wsconn.Conn) 
 }
 
 // write sends bytes; that the server is gone is not the peer's concern.
-func (p *peer) write(b []byte) { _, _ = p.Write(b) }
-
-const final, masked = 0x80, 0x80
-
-// frame is a frame as a client has to send it.
-func frame(opcode byte, payload string) []byte { return rawFrame(final|opcode, masked, payload) }
-
-func rawFrame(first, mask byte, payload string) []byte {
-	b := []byte{first}
-	switch n := len(payload); {
-	case n <= 125:
-		b = append(b, mask|byte(n))
-	default:
-		b = append(b, mask|126)
-		b = binary.BigEndian.AppendUint16(b, uint16(n))
-	}
-	if mask == 0 {
-		return append(b, payload...)
-	}
-	key := [4]byte{1, 2, 3, 4}
-	b = append(b, key[:]...)
-	for i := range len(payload) {
-		b = append(b, payload[i]^key[i%4])
-	}
-	return b
-}
+func (p *peer) write(b []byte) { p.Send(b) }
 
 const (
-	opContinuation = 0
-	opText         = 1
-	opBinary       = 2
-	opClose        = 8
-	opPing         = 9
-	opPong         = 10
+	final  = wstest.Fin
+	masked = 0x80 // of a frame's second byte
+
+	opContinuation = wstest.OpContinuation
+	opText         = wstest.OpText
+	opBinary       = wstest.OpBinary
+	opClose        = wstest.OpClose
+	opPing         = wstest.OpPing
+	opPong         = wstest.OpPong
 )
 
-func closePayload(code uint16, reason string) string {
-	return string(binary.BigEndian.AppendUint16(nil, code)) + reason
-}
+// frame is a frame as a client has to send it.
+func frame(opcode byte, payload string) []byte { return wstest.Masked(final|opcode, payload) }
+
+// closePayload is the payload of a close frame.
+func closePayload(code uint16, reason string) string { return wstest.ClosePayload(int(code), reason) }
 
 // next is the next frame: a text as it is, a close frame's code and reason, any
 // other's opcode and payload, "EOF" at the end.
 func (p *peer) next() string {
-	var head [2]byte
-	if _, err := io.ReadFull(p.r, head[:]); err != nil {
-		if err == io.EOF {
-			return "EOF"
-		}
-		return err.Error()
-	}
-	n := uint64(head[1])
-	switch head[1] {
-	case 126:
-		var ext [2]byte
-		_, _ = io.ReadFull(p.r, ext[:])
-		n = uint64(binary.BigEndian.Uint16(ext[:]))
-	case 127:
-		var ext [8]byte
-		_, _ = io.ReadFull(p.r, ext[:])
-		n = binary.BigEndian.Uint64(ext[:])
-	}
-	payload := make([]byte, n)
-	if _, err := io.ReadFull(p.r, payload); err != nil {
-		return err.Error()
-	}
+	f, err := p.Next()
 	switch {
-	case head[0] == final|opText:
-		return string(payload)
-	case head[0] == final|opClose && n >= 2:
-		return fmt.Sprintf("close %d %s", binary.BigEndian.Uint16(payload), payload[2:])
+	case err == io.EOF:
+		return "EOF"
+	case err != nil:
+		return err.Error()
+	case f.Opcode == opText:
+		return f.Payload
+	case f.Opcode == opClose && len(f.Payload) >= 2:
+		return fmt.Sprintf("close %d %s", f.Code(), f.Payload[2:])
 	}
-	return fmt.Sprintf("%#x %s", head[0], payload)
+	return fmt.Sprintf("%#x %s", final|f.Opcode, f.Payload)
 }
 
 // want compares the frames that come next.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reto10/chat/internal/leak"
+	"github.com/reto10/chat/test/leak"
 )
 
 func TestMain(m *testing.M) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/wstest"
 )
 
 const (
@@ -53,7 +54,7 @@ func fillHistory(with string) func(context.Context, *arena) error {
 			if err != nil {
 				return err
 			}
-			var m event
+			var m wstest.Event
 			err = json.NewDecoder(resp.Body).Decode(&m)
 			_, _ = io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()

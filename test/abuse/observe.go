@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/reto10/chat/test/wstest"
 )
 
 const (
@@ -213,32 +215,24 @@ func (b *arena) publish(ctx context.Context, published *tries) {
 	}
 }
 
-// event is as much of one as is looked at here.
-type event struct {
-	Type string          `json:"type"`
-	Code string          `json:"code"`
-	ID   string          `json:"id"`
-	Ref  json.RawMessage `json:"ref"`
-}
-
 // answered reads up to the answer to a command.
-func (p *peer) answered() (event, error) {
+func (p *peer) answered() (wstest.Event, error) {
 	for {
 		frame, err := p.next()
 		if err != nil {
-			return event{}, err
+			return wstest.Event{}, err
 		}
 		if !bytes.HasPrefix(frame, []byte(`{"type":"ack"`)) && !bytes.HasPrefix(frame, []byte(`{"type":"error"`)) {
 			continue
 		}
-		var e event
+		var e wstest.Event
 		return e, json.Unmarshal(frame, &e)
 	}
 }
 
-func (p *peer) publish(content string) (event, error) {
+func (p *peer) publish(content string) (wstest.Event, error) {
 	if err := p.send(`{"type":"broadcast","content":"` + content + `"}`); err != nil {
-		return event{}, err
+		return wstest.Event{}, err
 	}
 	return p.answered()
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -12,14 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
-)
 
-// Opcodes of RFC 6455.
-const (
-	opText  = 1
-	opClose = 8
-	opPing  = 9
-	opPong  = 10
+	"github.com/reto10/chat/test/wstest"
 )
 
 // peer is a connection that speaks HTTP or WebSocket, without a library between: an
@@ -108,15 +100,12 @@ func (s *server) openSocket(ctx context.Context, token, query string, receive in
 
 // upgrade asks for a WebSocket.
 func (p *peer) upgrade(token, query string) (status int, err error) {
-	key := make([]byte, 16)
-	_, _ = rand.Read(key) // never fails
 	path := "/ws/chat"
 	if query != "" {
 		path += "?" + query
 	}
 	_ = p.SetDeadline(time.Now().Add(tryFor))
-	_, err = io.WriteString(p, request(http.MethodGet, path, token, "", "", "Connection: Upgrade", "Upgrade: websocket",
-		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Protocol: chat.v1", "Sec-WebSocket-Key: "+base64.StdEncoding.EncodeToString(key)))
+	_, err = io.WriteString(p, wstest.Request("chat.example", path, wstest.Bearer(token), "Sec-WebSocket-Protocol: chat.v1"))
 	if err != nil {
 		return 0, err
 	}
@@ -130,19 +119,8 @@ func (p *peer) upgrade(token, query string) (status int, err error) {
 }
 
 // send sends a text frame.
-func (p *peer) send(text string) error { return p.write(opText, text) }
-
-func (p *peer) write(op byte, text string) error {
-	frame := make([]byte, 0, len(text)+8)
-	frame = append(frame, 0x80|op)
-	if len(text) < 126 {
-		frame = append(frame, 0x80|byte(len(text)))
-	} else {
-		frame = append(frame, 0x80|126)
-		frame = binary.BigEndian.AppendUint16(frame, uint16(len(text))) // no text here is longer
-	}
-	frame = append(append(frame, 0, 0, 0, 0), text...) // a mask of zeros changes nothing
-	_, err := p.Conn.Write(frame)
+func (p *peer) send(text string) error {
+	_, err := p.Conn.Write(wstest.Text(text))
 	return err
 }
 
@@ -150,44 +128,20 @@ func (p *peer) write(op byte, text string) error {
 // A close is an error that names its code.
 func (p *peer) next() ([]byte, error) {
 	for {
-		var head [2]byte
-		if _, err := io.ReadFull(p.in, head[:]); err != nil {
+		op, payload, err := wstest.ReadFrameInto(p.in, p.payload)
+		if err != nil {
 			return nil, err
 		}
-		size := uint64(head[1] & 0x7f)
-		switch size {
-		case 126:
-			var b [2]byte
-			if _, err := io.ReadFull(p.in, b[:]); err != nil {
+		p.payload = payload
+		switch op {
+		case wstest.OpText:
+			return payload, nil
+		case wstest.OpPing:
+			if _, err := p.Conn.Write(wstest.Masked(wstest.Fin|wstest.OpPong, string(payload))); err != nil {
 				return nil, err
 			}
-			size = uint64(binary.BigEndian.Uint16(b[:]))
-		case 127:
-			var b [8]byte
-			if _, err := io.ReadFull(p.in, b[:]); err != nil {
-				return nil, err
-			}
-			size = binary.BigEndian.Uint64(b[:])
-		}
-		if size > 1<<20 {
-			return nil, fmt.Errorf("a frame of %d bytes", size)
-		}
-		if uint64(cap(p.payload)) < size {
-			p.payload = make([]byte, size)
-		}
-		p.payload = p.payload[:size]
-		if _, err := io.ReadFull(p.in, p.payload); err != nil {
-			return nil, err
-		}
-		switch head[0] & 0x0f {
-		case opText:
-			return p.payload, nil
-		case opPing:
-			if err := p.write(opPong, string(p.payload)); err != nil {
-				return nil, err
-			}
-		case opClose:
-			return nil, closed(p.payload)
+		case wstest.OpClose:
+			return nil, closed(payload)
 		}
 	}
 }

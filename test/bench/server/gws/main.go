@@ -1,0 +1,84 @@
+// Command gws serves sockets with github.com/lxzan/gws.
+package main
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/lxzan/gws"
+
+	"github.com/reto10/chat/test/bench/peer"
+)
+
+func main() { peer.Main(newGWS, "gws") }
+
+// silence is after how long a silent socket is given up. The example has a
+// minute, and clients that ping; these do not.
+const silence = 10 * time.Minute
+
+// quick is gws with its Broadcaster: a frame is made once and queued to each
+// connection's own writer.
+type quick struct {
+	gws.BuiltinEventHandler
+	upgrader *gws.Upgrader
+
+	mu    sync.RWMutex
+	conns map[*gws.Conn]struct{}
+}
+
+func newGWS(string, peer.Settings) (peer.Peer, error) {
+	q := &quick{conns: make(map[*gws.Conn]struct{})}
+	q.upgrader = gws.NewUpgrader(q, nil)
+	return q, nil
+}
+
+func (q *quick) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	conn, err := q.upgrader.Upgrade(w, r)
+	if err != nil {
+		return // answered by gws
+	}
+	go conn.ReadLoop() // so that the request's memory is free
+}
+
+func (q *quick) OnOpen(c *gws.Conn) {
+	_ = c.SetDeadline(time.Now().Add(silence))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.conns[c] = struct{}{}
+}
+
+func (q *quick) OnClose(c *gws.Conn, _ error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.conns, c)
+}
+
+func (q *quick) OnPing(c *gws.Conn, payload []byte) {
+	_ = c.SetDeadline(time.Now().Add(silence))
+	_ = c.WritePong(payload)
+}
+
+func (q *quick) OnMessage(c *gws.Conn, m *gws.Message) {
+	defer m.Close()
+	if b, err := peer.Answer(m.Bytes()); err == nil {
+		_ = c.WriteMessage(gws.OpcodeText, b)
+	}
+}
+
+func (q *quick) Sockets() int {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	return len(q.conns)
+}
+
+func (q *quick) Publish(_, content string) error {
+	b := gws.NewBroadcaster(gws.OpcodeText, peer.Event(content))
+	defer b.Close()
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	for c := range q.conns {
+		_ = b.Broadcast(c) // a failed one is on its way to OnClose
+	}
+	return nil
+}

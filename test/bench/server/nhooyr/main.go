@@ -1,0 +1,111 @@
+// Command nhooyr serves sockets with github.com/coder/websocket, formerly nhooyr.
+package main
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/reto10/chat/test/bench/peer"
+)
+
+func main() { peer.Main(newNhooyr, "nhooyr") }
+
+const (
+	queue    = 256
+	patience = 5 * time.Second
+)
+
+// subscribers is the pattern of nhooyr's chat example, under the path that the
+// library has now: a queue a socket, emptied by the goroutine of its handler;
+// another one reads.
+type subscribers struct {
+	mu  sync.Mutex
+	all map[*subscriber]struct{}
+}
+
+type subscriber struct {
+	queue chan []byte
+	slow  context.CancelFunc
+}
+
+func newNhooyr(string, peer.Settings) (peer.Peer, error) {
+	return &subscribers{all: make(map[*subscriber]struct{})}, nil
+}
+
+func (s *subscribers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	conn, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return // answered by Accept
+	}
+	defer conn.CloseNow()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	me := &subscriber{make(chan []byte, queue), cancel}
+	s.mu.Lock()
+	s.all[me] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.all, me)
+		s.mu.Unlock()
+	}()
+	go func() {
+		defer cancel()
+		for {
+			_, command, err := conn.Read(ctx)
+			if err != nil {
+				return
+			}
+			b, err := peer.Answer(command)
+			if err != nil {
+				return
+			}
+			me.offer(b)
+		}
+	}()
+	for {
+		select {
+		case b := <-me.queue:
+			if err := write(ctx, conn, b); err != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func write(ctx context.Context, conn *websocket.Conn, b []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return conn.Write(ctx, websocket.MessageText, b)
+}
+
+// offer queues b, or ends a socket whose queue is full.
+func (s *subscriber) offer(b []byte) {
+	select {
+	case s.queue <- b:
+	default:
+		s.slow()
+	}
+}
+
+func (s *subscribers) Sockets() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all)
+}
+
+func (s *subscribers) Publish(_, content string) error {
+	b := peer.Event(content)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for one := range s.all {
+		one.offer(b)
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+// Command write serves sockets with write(2) alone, the floor of the comparison.
+package main
+
+import (
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/reto10/chat/test/bench/peer"
+)
+
+func main() { peer.Main(newFloor, "write") }
+
+// floor is no chat: it writes one prepared frame to one descriptor after the
+// other, and is what a call of write(2) for each frame costs at least. Over TLS
+// each write is a record of its own. It reads nothing.
+type floor struct {
+	mu    sync.Mutex
+	conns []net.Conn
+	fds   []int // of conns; -1 where a write is not a call on the descriptor
+}
+
+func newFloor(string, peer.Settings) (peer.Peer, error) { return new(floor), nil }
+
+func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	// RFC 6455, section 4.2.2.
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+		base64.StdEncoding.EncodeToString(sum[:]))
+	if err != nil {
+		_ = conn.Close()
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.conns = append(f.conns, conn)
+	f.fds = append(f.fds, descriptor(conn))
+}
+
+// descriptor is that of a TCP connection, -1 of any other.
+func descriptor(conn net.Conn) int {
+	fd := -1
+	if plain, ok := conn.(*net.TCPConn); ok {
+		if raw, err := plain.SyscallConn(); err == nil {
+			_ = raw.Control(func(n uintptr) { fd = int(n) })
+		}
+	}
+	return fd
+}
+
+func (f *floor) Sockets() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.conns)
+}
+
+func (f *floor) Publish(_, content string) error {
+	frame := textFrame(peer.Event(content))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, fd := range f.fds {
+		var err error
+		if fd < 0 {
+			_, err = f.conns[i].Write(frame)
+		} else {
+			err = writeAll(fd, frame)
+		}
+		if err != nil {
+			return fmt.Errorf("floor: writing a frame: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeAll writes b, and waits where the kernel has no room.
+func writeAll(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		switch err {
+		case nil:
+			b = b[n:]
+		case syscall.EAGAIN:
+			_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
+			if err != nil && err != syscall.EINTR {
+				return err
+			}
+		case syscall.EINTR:
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// textFrame is an unmasked final text frame (RFC 6455, section 5.2).
+func textFrame(payload []byte) []byte {
+	b := []byte{0x81}
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
+	}
+	return append(b, payload...)
+}

@@ -1,0 +1,31 @@
+package clienttest
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/reto10/chat/internal/daemon"
+	"github.com/reto10/chat/test/chatdtest"
+)
+
+const (
+	// patience is how long a test waits for what has to come.
+	patience = chatdtest.Patience
+	// lifetime bounds every process, whatever a test does with it.
+	lifetime = 3 * time.Minute
+	// checkout is the path of the repository.
+	checkout = "../.."
+)
+
+// program is the chatd under test.
+var program chatdtest.Program
+
+// linked makes the code of chatd a part of this binary too. It is not run here; but
+// go test looks at the binary to tell whether a result it has kept still holds.
+var linked any
+
+func TestMain(m *testing.M) {
+	linked = daemon.Main
+	os.Exit(chatdtest.Main(checkout, map[string]*chatdtest.Program{"chatd": &program}, m))
+}
