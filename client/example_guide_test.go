@@ -22,7 +22,7 @@ func followChannel(ctx context.Context, url string, token client.TokenSource, ch
 	defer c.Close()
 	for event, err := range c.Events(ctx) {
 		if err != nil {
-			return err // ctx's, or why it makes no sense to go on
+			return err // ctx's error, or why the client has ended
 		}
 		switch e := event.(type) {
 		case client.Message:
