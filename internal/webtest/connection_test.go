@@ -252,7 +252,7 @@ func TestMessageWithoutAnAnswerIsSaidAndSettled(t *testing.T) {
 	watching.awaitMessage("did this arrive?")
 	p.await("that it is on its way", `document.querySelector("#send").textContent === "Sending…"`)
 	network.cut()
-	p.await("that it may have been sent", `document.querySelector("#composer-problem").textContent.startsWith("The connection broke before the answer came")`)
+	p.await("that it may have been sent", `document.querySelector("#composer-problem").textContent.startsWith("The connection broke before the server answered")`)
 	if content := eval[string](p, `document.querySelector("#content").value`); content != "did this arrive?" {
 		t.Errorf("the composer holds %q", content)
 	}
