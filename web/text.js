@@ -27,7 +27,7 @@ const english = {
   "view.everyone-lead": "Messages to everyone connected",
   "view.own": "Just for you",
   "view.own-lead": "Messages that only you can read",
-  "view.channel-lead": "Messages to those who joined this channel",
+  "view.channel-lead": "Messages to the members of this channel",
 
   "channels.title": "Channels",
   "channels.open": "Channels",
@@ -155,7 +155,7 @@ const spanish = {
   "view.everyone-lead": "Mensajes para todas las personas conectadas",
   "view.own": "Solo para ti",
   "view.own-lead": "Mensajes que solo tú puedes leer",
-  "view.channel-lead": "Mensajes para quienes están en este canal",
+  "view.channel-lead": "Mensajes para los miembros de este canal",
 
   "channels.title": "Canales",
   "channels.open": "Canales",
