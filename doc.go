@@ -1,11 +1,12 @@
-// Package chat is authenticated notification chat over WebSocket, to be mounted
-// in a Go service: whoever may broadcasts a message, and everyone connected gets
-// it at once, each channel in one order, across reconnects without a gap.
+// Package chat sends notifications to authenticated users over WebSocket.
+// Authorized users broadcast; every client receives each channel in order and
+// resumes after a reconnect without losing a message. The package is made to be
+// mounted in a Go service.
 //
 // # Mounting
 //
 // A [Service] is an [http.Handler]. [New] takes an [Authenticator], which turns
-// tokens into users, and options for whatever else is to be changed:
+// tokens into users, and options for everything that can be changed:
 //
 //	signer, err := chat.NewHS256(secret)
 //	…
@@ -13,105 +14,115 @@
 //	…
 //	mux.Handle("/chat/", http.StripPrefix("/chat", service))
 //
-// It serves POST /login (where the Authenticator is a [LoginProvider], too), the
-// WebSocket at GET /ws/chat, GET /users/connected, GET and POST /messages and
-// POST /users/{username}/disconnect. Each is to be had alone as well, as from
-// [Service.SocketHandler], for a program with routes and a login of its own.
+// The service answers POST /login (if the Authenticator is also a
+// [LoginProvider]), the WebSocket at GET /ws/chat, GET /users/connected, GET and
+// POST /messages, and POST /users/{username}/disconnect. A program with routes or
+// a login of its own can mount each route alone, for example with
+// [Service.SocketHandler].
 //
-// Middleware around the WebSocket has to leave a way to the connection: its
+// Middleware around the WebSocket must give access to the connection: its
 // [http.ResponseWriter] is an [http.Hijacker] or has an Unwrap method, see
-// [http.ResponseController]. Nothing of the request, its context included, is
-// used once the handler has returned.
+// [http.ResponseController]. The service does not use the request or its context
+// after the handler has returned.
 //
-// A Service has a goroutine from the start. [Service.Shutdown] ends it, and the
-// sockets, of which [http.Server.Shutdown] knows nothing; call it first.
+// A Service runs a few goroutines from the start. [Service.Shutdown] ends them and
+// closes the sockets, which [http.Server.Shutdown] does not know. Call
+// Service.Shutdown first.
 //
-// # Who is who
+// # Users and roles
 //
-// Three Authenticators come with the package: [HS256] issues tokens and checks
-// them with a shared secret, [PasswordLogin] adds users with passwords to that,
-// [JWKS] checks the tokens of somebody else's identity provider. One of your own
-// has a single method.
+// The package has three Authenticators. [HS256] issues tokens and checks them with
+// a shared secret. [PasswordLogin] adds users with passwords to that. [JWKS] checks
+// the tokens of an external identity provider. An Authenticator of your own has one
+// method.
 //
-// A [User] is a name and a role. What users may do says a [Policy]; the default
-// one lets everybody join any channel and [RoleAdmin] broadcast. The rest of the
-// protocol that is for admins (who is connected, disconnecting somebody) is for
-// that role alone. Go code that calls [Service.Broadcast] or the other methods of
-// a Service is asked nothing.
+// A [User] is a name and a role. A [Policy] decides which channels a user may join
+// and publish to. The default policy lets every user join any channel, and lets
+// [RoleAdmin] broadcast. Two operations are always for RoleAdmin alone: listing who
+// is connected, and disconnecting a user. Go code that calls [Service.Broadcast] or
+// another method of a Service is not checked.
 //
 // # Channels
 //
-// A message goes to everyone connected or, if it names a channel, to those who
-// joined it. The channel "@ana" ([UserChannel]) is joined by ana's sockets and by
-// nobody else's, so that a notification can be for one person.
+// A message without a channel goes to every client. A message with a channel goes
+// to the clients that joined the channel. The channel "@ana" ([UserChannel]) is
+// ana's user channel: only ana's sockets join it, so a notification can be for one
+// person.
 //
 // # The protocol in brief
 //
 // A client opens the WebSocket with its token in the Authorization header, in a
-// subprotocol "bearer.<token>", or in the query as "token". If it offers the
-// subprotocol "chat.v1" each text frame is a command in JSON, with an answer:
+// subprotocol "bearer.<token>", or in the query as "token". If the client offers
+// the subprotocol "chat.v1", each text frame is a command in JSON and gets an
+// answer:
 //
 //	→ {"type":"broadcast","content":"lunch is ready","ref":1}
 //	← {"type":"ack","ref":1,"id":"42-k3v9x0"}
 //	← {"type":"message","id":"42-k3v9x0","sender":"ana","content":"lunch is ready","time":"2026-11-24T12:00:00.000Z"}
 //
-// Without it each text frame is a message to everyone. Either way the server
-// sends events in JSON, the first of them a "welcome". docs/protocol.md in the
-// repository has all of it; [CloseCode] lists why sockets are closed.
+// Without this subprotocol, each text frame is a message to everyone. In both cases
+// the server sends events in JSON, and the first event is a "welcome".
+// docs/protocol.md in the repository has the whole protocol. [CloseCode] lists why
+// sockets are closed.
 //
 // # Order and delivery
 //
-// What [Service.Broadcast] returned without an error, or a client saw
-// acknowledged, is in the [History] and has its [Position] there. Then:
+// A message is stored in the [History] and has a [Position] there once
+// [Service.Broadcast] returns without an error or a client receives the ack. Then:
 //
-//   - Within a channel every socket gets messages in the order of their places.
-//     There is no order between channels.
-//   - A live socket gets each message of its channels once. One that cannot keep
-//     up is not waited for: it loses nothing silently but is closed
-//     ([CloseTooSlow]) and can resume.
-//   - A client that returns with the last id it saw of each channel gets what it
-//     missed, each message once, before anything newer; or it is told that some
-//     of it is no longer kept.
-//   - Comings and goings (user_joined, user_left) have no place: they are told to
-//     those connected at the time, gathered over a short window.
+//   - Within a channel, every socket receives messages in the order of their
+//     positions. There is no order between channels.
+//   - A live socket receives each message of its channels once. If the client
+//     cannot keep up, the service closes the socket ([CloseTooSlow]) and the client
+//     can resume. No message is lost silently.
+//   - A client that reconnects with the last id it received in each channel gets
+//     the missed messages, each once, before anything newer. If some of them are no
+//     longer kept, the service says so.
+//   - Joins and leaves (user_joined, user_left) have no position. They are
+//     announced to the clients that are connected at the time, batched over a short
+//     window.
 //
-// An error from Broadcast that wraps [ErrUnavailable] leaves open whether the
-// message was stored. How long history lasts is the History's affair: a
-// [MemoryHistory] is bounded, and gone with the process.
+// If the error of Broadcast wraps [ErrUnavailable], the message may have been
+// stored. The History decides how long messages are kept: a [MemoryHistory] is
+// bounded, and is lost when the process ends.
 //
 // # Ports
 //
-// What the service needs from outside are small interfaces, each with something
-// behind it in this package: [Authenticator], [Policy], [History], [Registry]. A
-// Registry holds the live sockets; one of your own usually embeds a
-// [*MemoryRegistry]. What a port may be able to besides are further interfaces of
-// one method, found by type assertion:
+// The service reaches everything outside it through small interfaces:
+// [Authenticator], [Policy], [History] and [Registry]. The package implements each
+// of them. A Registry holds the live sockets; a Registry of your own usually embeds
+// a [*MemoryRegistry]. Optional abilities are interfaces of one method, found by
+// type assertion:
 //
-//   - [LoginProvider]: an Authenticator that takes passwords; there is a /login then.
-//   - [PresenceSource] and [Notifier]: a Registry that tells of comings and goings.
-//   - [HistoryReader]: a Registry that reads missing messages from the History.
-//   - [HealthChecker]: a Registry that knows when a message would get nowhere.
-//   - [Flusher]: a Registry that can be waited for; [Service.Shutdown] does.
+//   - [LoginProvider]: an Authenticator that checks passwords; the service then
+//     answers POST /login.
+//   - [PresenceSource] and [Notifier]: a Registry that reports and announces joins
+//     and leaves.
+//   - [HistoryReader]: a Registry that reads missed messages from the History.
+//   - [HealthChecker]: a Registry that can tell when it cannot publish.
+//   - [Flusher]: a Registry that can wait until its sockets have everything;
+//     [Service.Shutdown] uses it.
 //
-// To embed hands these on: what embeds a [*MemoryRegistry] has those of a Registry
-// but HealthChecker. What embeds a Registry, the interface, has none of them.
+// Embedding a [*MemoryRegistry] provides all of a Registry's optional interfaces
+// except HealthChecker. Embedding the interface Registry provides none of them.
 //
-// Of this module's other packages, chattest tests a Registry or a History of your
-// own, client connects other Go programs, and web has a page. In modules of their
-// own, redisregistry is for several nodes, sqlhistory keeps messages in a database,
-// and prommetrics shows [Service.Stats] to Prometheus.
+// Three other packages belong to this module: chattest tests a Registry or a
+// History of your own, client connects other Go programs, and web has a web client.
+// Three more are modules of their own: redisregistry connects several nodes,
+// sqlhistory keeps messages in a database, and prommetrics exports [Service.Stats]
+// to Prometheus.
 //
 // # Concurrency and errors
 //
-// Everything that is exported is safe for concurrent use unless its comment says
-// otherwise, and a port has to be: its methods are called by many goroutines at
-// once, with a context that ends with the request or, for a socket's commands,
-// within five seconds. A port that panics ends that request or socket, not the
-// process. Options and values such as a [Message] are plain data: copied when they
-// are passed, never changed afterwards.
+// Every exported function and method is safe for concurrent use unless its comment
+// says otherwise. Ports must be safe too: many goroutines call their methods at
+// once. The context of such a call ends with the request or, for a command on a
+// socket, within five seconds. If a port panics, that request or socket ends, not
+// the process. Options and values such as a [Message] are plain data: the package
+// copies them when they are passed and never changes them afterwards.
 //
-// Errors wrap one of the Err variables, to be told apart with [errors.Is], or the
-// error of the port that failed. Tokens, secrets and passwords are in no error, no
-// log line and no formatted value of this package's types. Sizes are in bytes, and
-// times in UTC.
+// Errors wrap one of the Err variables, to be compared with [errors.Is], or the
+// error of the port that failed. No error, log line or formatted value of this
+// package contains a token, a secret or a password. Sizes are in bytes, and times
+// in UTC.
 package chat

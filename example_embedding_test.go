@@ -17,10 +17,10 @@ import (
 	"github.com/reto10/chat/web"
 )
 
-// This is the code of docs/embedding.md, which a test compares with it, and what
-// runs it.
+// This file contains the code of docs/embedding.md and examples that run it. A test
+// compares the two.
 
-// withChat puts the chat below /chat of a site that is there already.
+// withChat mounts the chat service below /chat of an existing site.
 func withChat(site http.Handler, service *chat.Service) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", site)
@@ -28,7 +28,7 @@ func withChat(site http.Handler, service *chat.Service) http.Handler {
 	return mux
 }
 
-// ownRoutes takes of the service what is wanted, and puts it anywhere.
+// ownRoutes mounts single routes of the service at paths of the program's choice.
 func ownRoutes(mux *http.ServeMux, service *chat.Service) {
 	mux.Handle("/live", service.SocketHandler())
 	mux.Handle("/notices", service.MessagesHandler())
@@ -36,7 +36,7 @@ func ownRoutes(mux *http.ServeMux, service *chat.Service) {
 	mux.Handle("/admin/users/{username}/disconnect", service.DisconnectHandler())
 }
 
-// statusRecorder notes the status that was answered, as much middleware does.
+// statusRecorder records the status of the answer, as much middleware does.
 type statusRecorder struct {
 	http.ResponseWriter
 	status int
@@ -47,21 +47,21 @@ func (r *statusRecorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap lets a WebSocket through to the connection.
+// Unwrap gives the WebSocket access to the connection.
 func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// logged logs each request when it is answered. That of a WebSocket is answered
+// logged logs each request when it is answered. A WebSocket's request is answered
 // when the socket opens.
 func logged(next http.Handler, logger *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		recorder := &statusRecorder{ResponseWriter: w}
 		next.ServeHTTP(recorder, r)
-		logger.Info("request", "method", r.Method, "path", r.URL.Path, "status", recorder.status) // no query: there may be a token
+		logger.Info("request", "method", r.Method, "path", r.URL.Path, "status", recorder.status) // without the query, which may contain a token
 	})
 }
 
-// cookieSessions lets pages of this site use the session that their cookie names:
-// it becomes the token that the service's Authenticator is asked about.
+// cookieSessions lets pages of this site use the session in their cookie: the
+// session becomes the token that the service's Authenticator checks.
 func cookieSessions(next http.Handler) http.Handler {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if session, err := r.Cookie("session"); err == nil && r.Header.Get("Authorization") == "" {
@@ -70,11 +70,11 @@ func cookieSessions(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-	return http.NewCrossOriginProtection().Handler(handler) // a browser sends cookies for any page
+	return http.NewCrossOriginProtection().Handler(handler) // any page can make a browser send cookies
 }
 
-// behindProxy believes X-Forwarded-For when it comes from the proxy, and of that
-// what the proxy itself wrote: the last address.
+// behindProxy trusts X-Forwarded-For if the request comes from the proxy. It uses
+// the last address, which the proxy itself wrote.
 func behindProxy(proxy netip.Prefix) chat.Option {
 	return chat.WithClientAddr(func(r *http.Request) string {
 		peer, _, err := net.SplitHostPort(r.RemoteAddr)
@@ -93,8 +93,8 @@ func behindProxy(proxy netip.Prefix) chat.Option {
 	})
 }
 
-// newJWKS takes the tokens of an identity provider whose audience "chat" is this
-// service. It fetches keys until ctx ends.
+// newJWKS accepts the tokens that an identity provider issues for the audience
+// "chat", which is this service. It fetches keys until ctx ends.
 func newJWKS(ctx context.Context, provider string) (*chat.JWKS, error) {
 	return chat.NewJWKS(ctx, provider+"/jwks.json",
 		chat.WithIssuer("https://id.example"),
@@ -102,7 +102,7 @@ func newJWKS(ctx context.Context, provider string) (*chat.JWKS, error) {
 		chat.WithRoleClaim("groups/chat"))
 }
 
-// notify tells one person something, whether or not they are connected now.
+// notify sends a message to one user, who need not be connected.
 func notify(ctx context.Context, service *chat.Service, username, text string) error {
 	_, err := service.Broadcast(ctx, chat.Message{
 		Channel: chat.UserChannel(username),
@@ -111,20 +111,20 @@ func notify(ctx context.Context, service *chat.Service, username, text string) e
 	})
 	switch {
 	case errors.Is(err, chat.ErrUnavailable):
-		return fmt.Errorf("telling %s later: %w", username, err) // it may have been stored
+		return fmt.Errorf("notifying %s, to be retried: %w", username, err) // it may have been stored
 	case err != nil:
-		return fmt.Errorf("telling %s: %w", username, err) // of no use to try again
+		return fmt.Errorf("notifying %s: %w", username, err) // a retry would fail too
 	}
 	return nil
 }
 
-// teams is a policy: "team:red" is for those whose role is "red", and anybody may
-// publish where they are a member. All else is as by default.
+// teams is a policy. Users with the role "red" may join "team:red" and publish
+// there. For all other channels the default applies.
 type teams struct{ chat.DefaultPolicy }
 
 func (teams) Join(_ context.Context, u chat.User, channel string) error {
 	if team, ok := strings.CutPrefix(channel, "team:"); ok && team != u.Role && !u.Admin() {
-		return fmt.Errorf("%w: %s is another team's", chat.ErrForbidden, channel)
+		return fmt.Errorf("%w: %s belongs to another team", chat.ErrForbidden, channel)
 	}
 	return nil
 }
@@ -136,7 +136,7 @@ func (p teams) Publish(ctx context.Context, u chat.User, channel string) error {
 	return p.DefaultPolicy.Publish(ctx, u, channel)
 }
 
-// ready says whether new clients should come: for a load balancer.
+// ready tells a load balancer whether to send new clients here.
 func ready(service *chat.Service, checks ...func(context.Context) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
@@ -147,14 +147,14 @@ func ready(service *chat.Service, checks ...func(context.Context) error) http.Ha
 		}
 		for _, check := range checks {
 			if err := check(ctx); err != nil {
-				http.Error(w, "not ready", http.StatusServiceUnavailable) // err is for the log
+				http.Error(w, "not ready", http.StatusServiceUnavailable) // log err, do not send it
 				return
 			}
 		}
 	}
 }
 
-// serveUntil runs until ctx ends, and sends everybody away then.
+// serveUntil serves until ctx ends, then closes all sockets and stops the server.
 func serveUntil(ctx context.Context, server *http.Server, l net.Listener, service *chat.Service) error {
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
@@ -166,12 +166,12 @@ func serveUntil(ctx context.Context, server *http.Server, l net.Listener, servic
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	// The sockets first: the server knows nothing of them, and goes on saying 503
-	// to who comes now. What the service stands on is closed after it.
+	// The service goes first: the server does not know its sockets, and answers 503
+	// to new clients meanwhile. Close the service's backends afterwards.
 	return errors.Join(service.Shutdown(ctx), server.Shutdown(ctx))
 }
 
-// withPage serves the page and chat.js, too, at /chat/ and /chat/chat.js.
+// withPage also serves the web client at /chat/ and chat.js at /chat/chat.js.
 func withPage(site http.Handler, service *chat.Service) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", site)
@@ -179,8 +179,8 @@ func withPage(site http.Handler, service *chat.Service) http.Handler {
 	return mux
 }
 
-// A site with sessions in cookies: its own pages use the chat without seeing a
-// token, pages of others cannot.
+// A site with sessions in cookies. Its own pages use the chat without seeing a
+// token; pages of other sites cannot.
 func Example_cookies() {
 	service := must(chat.New(sessions{"s3cr3t": {Name: "ana", Role: chat.RoleAdmin}}))
 	server := httptest.NewServer(cookieSessions(withChat(http.NotFoundHandler(), service)))
@@ -199,7 +199,7 @@ func Example_cookies() {
 	// 403 Forbidden
 }
 
-// Middleware whose ResponseWriter has an Unwrap, around routes of one's own.
+// Middleware whose ResponseWriter has an Unwrap method, around single routes.
 func Example_middleware() {
 	service := must(chat.New(sessions{"s3cr3t": {Name: "ana"}}))
 	mux := http.NewServeMux()
@@ -224,7 +224,7 @@ func Example_middleware() {
 	// level=INFO msg=request method=GET path=/notices status=401
 }
 
-// Channels for teams, and a message for one person.
+// Channels for teams, and a message to one user.
 func Example_policy() {
 	signer := must(chat.NewHS256(secret))
 	service := must(chat.New(signer, chat.WithPolicy(teams{}), chat.WithPresence(chat.PresenceToNobody)))
@@ -242,11 +242,11 @@ func Example_policy() {
 	fmt.Println(ana.next())
 	// Output:
 	// ana: go
-	// error forbidden: team:blue is another team's
+	// error forbidden: team:blue belongs to another team
 	// billing: your invoice is ready
 }
 
-// Everything that a program needs around a service, from its start to its end.
+// A whole program around a service, from start to shutdown.
 func Example_serve() {
 	provider := startProvider("https://id.example")
 	defer provider.Close()
@@ -275,7 +275,7 @@ func Example_serve() {
 	// <nil>
 }
 
-// The page below the service's prefix, and chat.js beside it.
+// The web client and chat.js below the service's prefix.
 func Example_page() {
 	signer := must(chat.NewHS256(secret))
 	service := must(chat.New(signer))

@@ -95,7 +95,7 @@ func TestSizesAreThoseOfTheBench(t *testing.T) {
 			twoDigits(e.sockets*f[prefix+"accept"]/1e6) + " s",
 		})
 	}
-	want = append(want, []string{"A node that goes has", "`-drain`", "they come back within", "a second", "cores of the others"})
+	want = append(want, []string{"A draining node has", "`-drain`", "they reconnect within", "a second", "cores of the others"})
 	for _, e := range []struct{ sockets, drain float64 }{{5_000, 10}, {20_000, 20}, {50_000, 60}} {
 		left := e.drain * 0.9 // the rest is for HTTP
 		spread := min(left*0.8, left-closing-left/20)

@@ -11,9 +11,11 @@ import (
 	"github.com/reto10/chat/client"
 )
 
-// This is code of docs/embedding.md, which a test compares with it, and what runs it.
+// This file contains code of docs/embedding.md and an example that runs it. A test
+// compares the two.
 
-// followChannel hands on what comes to a channel of another service, until ctx ends.
+// followChannel passes the messages of a channel of another service to got, until
+// ctx ends.
 func followChannel(ctx context.Context, url string, token client.TokenSource, channel string, got func(client.Message)) error {
 	c, err := client.Dial(ctx, url, client.WithTokenSource(token), client.WithChannels(channel))
 	if err != nil {
@@ -22,7 +24,7 @@ func followChannel(ctx context.Context, url string, token client.TokenSource, ch
 	defer c.Close()
 	for event, err := range c.Events(ctx) {
 		if err != nil {
-			return err // ctx's, or why it makes no sense to go on
+			return err // ctx's error, or why the client has ended
 		}
 		switch e := event.(type) {
 		case client.Message:
@@ -31,7 +33,7 @@ func followChannel(ctx context.Context, url string, token client.TokenSource, ch
 			}
 		case client.Gap:
 			if e.Channel == channel {
-				return errors.New("some of it is no longer kept: begin anew")
+				return errors.New("some messages are no longer kept: start again")
 			}
 		}
 	}

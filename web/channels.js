@@ -1,18 +1,18 @@
-// The list of what can be shown: everything, everyone's channel, one's own, each
-// channel joined. And the way into further ones.
+// The list of views: all messages, everyone's channel, the user channel, and each
+// joined channel; with the form that joins another channel.
 
 import { arrange, byId, element, say } from "./element.js";
 import { problem, text } from "./text.js";
 
 const NAME = /^[A-Za-z0-9._:-]{1,128}$/;
 
-/** A channel's name as typed, with or without its "#"; undefined when it is none. */
+/** Returns the channel's name in a typed text, with or without "#"; undefined if it is invalid. */
 export function channelName(typed) {
   const name = typed.trim().replace(/^#/, "");
   return NAME.test(name) ? name : undefined;
 }
 
-/** What there is to show beside channels, by its key. A channel's key is "#name". */
+/** The keys of the views that are not joined channels. A channel's key is "#name". */
 export const ALL = "all", EVERYONE = "everyone", OWN = "own";
 
 export class Channels {
@@ -21,7 +21,7 @@ export class Channels {
   #select; // called with a key
   #leave; // called with a channel's name
 
-  /** join(name) resolves when it is done. */
+  /** join(name) resolves when the channel is joined. */
   constructor({ select, join, leave }) {
     this.#select = select;
     this.#leave = leave;
@@ -45,12 +45,12 @@ export class Channels {
     });
   }
 
-  /** Says what went wrong. */
+  /** Shows an error below the form. */
   say(error) {
     say(byId("join-problem"), problem(error));
   }
 
-  /** rows: {key, sign, label, unread, channel?}; current: the key of what is on show. */
+  /** rows: {key, sign, label, unread, channel?}; current: the key of the view on screen. */
   render(rows, current) {
     const focused = document.activeElement?.closest("#channels li");
     for (const key of [...this.#rows.keys()]) if (!rows.some((row) => row.key === key)) this.#rows.delete(key);

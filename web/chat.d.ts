@@ -1,120 +1,120 @@
-// A client for the chat service: one socket that heals itself. The service serves
-// it as chat.js; what goes over the wire is in docs/protocol.md.
+// A client for the chat service: one socket that reconnects by itself. The service
+// serves the client as chat.js. docs/protocol.md describes the wire protocol.
 
-/** Who is on a socket, and in what role. */
+/** The user of a socket. */
 export interface User {
   username: string;
-  /** "admin" or any other. */
+  /** "admin" or another role. */
   role: string;
 }
 
-/** A message as the service tells it. Its content is text, whatever it looks like: show it as text. */
+/** A message of the service. Its content is plain text: show it as text, never as HTML. */
 export interface Message {
-  /** Opaque; names a place in a channel. */
+  /** Opaque; names a position in a channel. */
   id: string;
-  /** Absent: to everyone. */
+  /** Absent: everyone's channel. */
   channel?: string;
-  /** Empty where the service itself spoke. */
+  /** Empty if the service published without a sender. */
   sender: string;
   content: string;
   /** RFC 3339, UTC, milliseconds. */
   time: string;
 }
 
-/** A user's first socket came, or the last one went. */
+/** A join (the user's first socket) or a leave (the last one). */
 export interface Presence extends User {
-  /** Absent: to the service as a whole. */
+  /** Absent: the service as a whole. */
   channel?: string;
   /** RFC 3339, UTC, milliseconds. */
   time: string;
 }
 
-/** A user who is connected. */
+/** A connected user. */
 export interface Connected extends User {
-  /** How many sockets. */
+  /** The number of the user's sockets. */
   connections: number;
-  /** When the first of these came: RFC 3339, UTC, milliseconds. */
+  /** When the first of these sockets connected: RFC 3339, UTC, milliseconds. */
   since: string;
 }
 
-/** A part of what is kept of a channel. */
+/** A page of a channel's history. */
 export interface Page {
   /** Oldest first. */
   messages: Message[];
-  /** There are further messages in the direction that was asked for. */
+  /** Whether there are further messages in the requested direction. */
   more: boolean;
-  /** Messages right before these are no longer kept or, with `before`, between these and it. */
+  /** Messages right before this page are no longer kept; with `before`, also messages between the page and that id. */
   gap?: boolean;
 }
 
 /**
- * Gives a token whenever one is needed: for the first connection, well before the
- * end of the one before, and when that was refused. A token is used for as long as
- * it holds, also to connect again.
+ * Returns a token. The Chat calls the source for the first connection, well before the
+ * current token expires, and after a refused token. The Chat uses a token until it
+ * expires, also to reconnect.
  *
- * One that is refused although it is new is followed by the next one, which is used
- * a second or two after it was given, as clocks may differ; if that is refused too, the
- * Chat ends.
+ * If a new token is refused, the Chat asks for another one and uses it a second or two
+ * later, because clocks may differ. If that token is refused too, the Chat ends.
  *
- * It throws a ChatError of kind "unauthenticated" to say that there will be no
- * other token, which ends the Chat, as forbidden, invalid and not_found do; after
- * any other error it is asked again later.
- * The signal comes when the Chat is closed.
+ * To end the Chat, the source throws a ChatError of kind "unauthenticated", "forbidden",
+ * "invalid" or "not_found". After any other error the Chat calls the source again later.
+ * The signal is aborted when the Chat is closed.
  */
 export type TokenSource = (options: { signal: AbortSignal }) => string | Promise<string>;
 
 export interface Options {
   /**
-   * A token, or what gives one. With a token alone the Chat ends when that does.
-   * It goes by subprotocol and by header, never in an address, and may hold the
-   * characters of an RFC 9110 token, which those of a JWT are.
+   * A token, or a source of tokens. With a single token the Chat ends when it expires.
+   * The token is sent in a subprotocol or a header, never in an address. It consists of
+   * the characters of an RFC 9110 token, as a JWT does.
    */
   token: string | TokenSource;
-  /** Channels to be in from the start, beside everyone's and the user's own. */
+  /** Channels to join from the start, besides everyone's and the user channel. */
   channels?: Iterable<string>;
-  /** Ids to resume from: `since` of an earlier Chat in the same `channels`, both in its order. */
+  /** Ids to resume from: `since` of an earlier Chat with the same `channels`, in the same order. */
   since?: Iterable<string>;
-  /** The first wait before it connects again is up to so many ms (500), each further one up to twice as many as the one before, but not more than maxDelay (30,000). */
+  /** The longest first wait before a reconnect, in ms; default 500. Each further wait may be twice as long. */
   minDelay?: number;
+  /** The longest wait before a reconnect, in ms; default 30,000. */
   maxDelay?: number;
-  /** Other implementations, such as npm's ws below Node 22. Default: the global ones. */
+  /** Another WebSocket implementation, such as npm's ws below Node 22. Default: the global one. */
   WebSocket?: new (url: string | URL, protocols?: string | string[]) => object;
+  /** Another fetch. Default: the global one. */
   fetch?: typeof globalThis.fetch;
 }
 
-/** connecting: a socket is being opened; open; waiting: for the next try; closed: for good. */
+/** connecting: a socket is opening; open: messages come; waiting: for the next attempt; closed: the Chat has ended. */
 export type State = "connecting" | "open" | "waiting" | "closed";
 
-/** What a Chat tells of, in order. */
+/** The events of a Chat, in order. */
 export interface ChatEventMap {
-  /** A socket is open, and in all channels. resumed: true: nothing was missed since the one before; false: a gap comes next; undefined: there was none before. */
+  /** A socket is open and in all channels. resumed is true if no message was missed, false if a gap comes next, and undefined if there was nothing to resume. */
   open: CustomEvent<{ user: User; session: string; resumed?: boolean }>;
-  /** Each message of a channel comes once, and in the channel's order. */
+  /** A message. Each message of a channel comes once and in the channel's order. */
   message: CustomEvent<Message>;
   joined: CustomEvent<Presence>;
   left: CustomEvent<Presence>;
   /**
-   * Messages of a channel (absent: everyone's) were missed and are not all kept.
-   * It comes before any message behind the gap. What is still kept of those that
-   * were missed comes next.
+   * Messages of a channel (absent: everyone's) were missed and are not all kept. The
+   * event comes before any message behind the gap. Missed messages that are still kept
+   * come next.
    */
   gap: CustomEvent<{ channel?: string }>;
-  /** The connection is gone or could not be had; another try comes in `delay` ms. */
+  /** The connection was lost or could not be opened; the Chat tries again in `delay` ms. */
   waiting: CustomEvent<{ error: ChatError; delay: number }>;
-  /** It ended for good: by close() (no error), or for the reason that is the error. */
+  /** The Chat has ended: by close() without an error, or because of the error. */
   close: CustomEvent<{ error?: ChatError }>;
 }
 
 /**
- * - unauthenticated: the token does not hold, and there is no other
- * - disconnected: by an admin
- * - replaced: by a newer socket of this user
- * - forbidden, invalid, too_large, rate_limited, not_joined, unavailable: as the
- *   service answered, or closed the socket
+ * - unauthenticated: the token is invalid or has expired, and there is no other
+ * - disconnected: an admin disconnected the user
+ * - replaced: a newer socket of this user replaced this one
+ * - forbidden, invalid, too_large, rate_limited, not_joined, unavailable: the service
+ *   answered or closed the socket with this code
  * - not_found: the service has no such route
- * - unconfirmed: it was sent, and no answer came: it may have been stored. It is
- *   not sent again
- * - protocol: what came makes no sense
+ * - unconfirmed: the message was sent and not answered. It may have been stored; the
+ *   Chat does not send it again
+ * - protocol: the service sent something that the protocol does not allow
  * - closed: close() was called
  * - network: there is no connection, or it was lost
  */
@@ -123,62 +123,63 @@ export type ErrorKind =
   | "forbidden" | "invalid" | "too_large" | "rate_limited" | "not_joined" | "unavailable" | "not_found"
   | "unconfirmed" | "protocol" | "closed" | "network";
 
-/** What went wrong. No message holds a token or a password. */
+/** An error of this module. Its message contains no token and no password. */
 export class ChatError extends Error {
   constructor(kind: ErrorKind, message: string, options?: { code?: number; retryAfter?: number; cause?: unknown });
   readonly kind: ErrorKind;
-  /** HTTP status or close code, where there was one. */
+  /** The HTTP status or close code, if there was one. */
   readonly code?: number;
-  /** Seconds that the service asks to wait. */
+  /** The wait that the service asks for, in seconds. */
   readonly retryAfter?: number;
 }
 
 /**
- * A connection to the service. When it is lost it is made again, with growing waits,
- * and goes on where it was. It ends by close(), or with an error when there is no
- * use in going on: unauthenticated, disconnected, replaced, forbidden (a channel or
- * the page's origin), invalid (a channel's name), not_found (no service there),
- * too_large (the token is longer than a proxy on the way takes).
+ * A connection to the service. After a lost connection the Chat reconnects, with growing
+ * waits, and resumes. It ends by close(), or with an error that a retry cannot solve:
+ * unauthenticated, disconnected, replaced, forbidden (a channel or the page's origin),
+ * invalid (a channel's name), not_found (no service at the address) or too_large (the
+ * token is longer than a proxy accepts).
  *
- * Channels that have no room in the address of the handshake, of 2 KiB, are joined
- * behind it, about 15 a second.
+ * Channels that do not fit into the address of the handshake, which is limited to 2 KiB,
+ * are joined after the welcome, about 15 a second.
  *
- * Promises are rejected with a ChatError, or with the reason of a signal that was
- * aborted. Whoever aborts what was sent already cannot know whether it is carried
- * out. Closed, a Chat leaves no timer, listener or socket behind.
+ * Promises are rejected with a ChatError, or with the reason of an aborted signal. After
+ * a command was sent, an abort does not tell whether the service executed it. A closed
+ * Chat leaves no timer, listener or socket behind.
  */
 export class Chat extends EventTarget {
   /**
    * Connects at once.
    * @param url Where the service is mounted, such as https://example.com/chat/; in a browser it may be relative.
-   * @throws TypeError when an argument makes no sense.
+   * @throws TypeError if an argument is invalid.
    */
   constructor(url: string | URL, options: Options);
   readonly state: State;
-  /** Who the service says one is; undefined until the first open. */
+  /** The user as the service knows them; undefined until the first open. */
   readonly user: User | undefined;
-  /** The channels that it is in, beside everyone's and the user's own. */
+  /** The joined channels, without everyone's and the user channel. */
   readonly channels: string[];
-  /** The id of the last message of each channel, everyone's and the user's own first, to resume from in another Chat. */
+  /** The last id of each channel, to resume from in another Chat; everyone's first, then the user channel, then `channels`. */
   readonly since: string[];
   /**
-   * Resolves to the message's id once it is stored and handed on. Waits while there
-   * is no connection; if that is lost before the answer comes it is unconfirmed.
+   * Publishes a message; resolves to its id once it is stored and published. Waits while
+   * there is no connection. If the connection is lost before the answer, the promise is
+   * rejected with unconfirmed.
    */
   broadcast(content: string, options?: { channel?: string; signal?: AbortSignal }): Promise<string>;
-  /** Resolves once messages of the channel come; with since, those behind that id first, unless it is joined already. */
+  /** Joins a channel; resolves once its messages come. With since, messages behind that id come first, unless the channel is joined already. */
   join(channel: string, options?: { since?: string; signal?: AbortSignal }): Promise<void>;
-  /** Resolves when no more messages of the channel come. */
+  /** Leaves a channel; resolves once no more messages of it come. */
   leave(channel: string, options?: { signal?: AbortSignal }): Promise<void>;
-  /** What is kept of a channel: right behind the id after, or right before the id before ("": the newest). limit: 100, at most 1000. */
+  /** Reads a page of a channel's history: right behind the id after, or right before the id before ("": the newest). limit is 100 by default, at most 1000. */
   messages(query?: { channel?: string; after?: string; before?: string; limit?: number; signal?: AbortSignal }): Promise<Page>;
-  /** For admins: who is connected, or in a channel, by name. */
+  /** For admins: lists the users who are connected, or in a channel, sorted by name. */
   connected(options?: { channel?: string; signal?: AbortSignal }): Promise<Connected[]>;
-  /** For admins: closes a user's sockets, and resolves to how many there were. */
+  /** For admins: closes a user's sockets; resolves to their number. */
   disconnect(username: string, options?: { signal?: AbortSignal }): Promise<number>;
-  /** Tries again now rather than when the wait is over. */
+  /** Reconnects now instead of after the wait. */
   reconnect(): void;
-  /** Ends it. What waits for an answer is rejected. */
+  /** Ends the Chat. Promises that wait for an answer are rejected. */
   close(): void;
   addEventListener<K extends keyof ChatEventMap>(type: K, listener: (event: ChatEventMap[K]) => void, options?: boolean | AddEventListenerOptions): void;
   addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
@@ -187,7 +188,7 @@ export class Chat extends EventTarget {
 }
 
 /**
- * A TokenSource that logs in with a password, at POST /login.
+ * Returns a TokenSource that logs in with a password at POST /login.
  * @param url Where the service is mounted, as for Chat.
  */
 export function login(url: string | URL, username: string, password: string, options?: { fetch?: typeof globalThis.fetch }): TokenSource;

@@ -1,60 +1,59 @@
 /**
- * A client for the chat service: one socket that heals itself.
+ * A client for the chat service: one socket that reconnects by itself.
  *
  *     const chat = new Chat("https://example.com/chat/", { token: login("https://example.com/chat/", "ana", password) });
  *     chat.addEventListener("message", ({ detail }) => console.log(detail.sender, detail.content));
  *     chat.addEventListener("gap", () => console.log("some messages are no longer kept"));
  *     await chat.broadcast("lunch is ready");
  *
- * When the connection is lost it connects again and resumes: each message comes
- * once and in the order of its channel, or a "gap" says beforehand that some are
- * gone. It depends on nothing, and runs where there are WebSocket, fetch and
- * EventTarget: in browsers, and in Node with those it lacks as options. What it
- * promises is written beside the types, in chat.d.ts; what goes over the wire, in
- * docs/protocol.md.
+ * After a lost connection the client reconnects and resumes. Each message comes once
+ * and in the order of its channel; if messages are gone, a "gap" comes before the next
+ * message. The client has no dependencies. It needs WebSocket, fetch and EventTarget:
+ * browsers have them, and in Node missing ones are passed as options. chat.d.ts
+ * documents the types and the contract; docs/protocol.md documents the wire protocol.
  *
  * @module
  */
 
 const second = 1000;
-/** How long a socket may take to be open and welcomed. */
+/** The time limit from opening a socket to its welcome. */
 const openWithin = 20 * second;
-/** How long it may be silent before it is asked whether it is alive, and while an answer is due. */
+/** After a silence of quietFor the client sends a command. Without an answer within answerWithin the connection is dead. */
 const quietFor = 60 * second;
 const answerWithin = 20 * second;
-/** How long an HTTP request may take. */
+/** The time limit of an HTTP request. */
 const requestWithin = 30 * second;
-/** A connection that lived for this long was a good one: waits start small again. */
+/** After a connection that lasted this long, waits start small again. */
 const goodAfter = 10 * second;
-/** The least wait after commands that came too fast. */
+/** The least wait after close code 4005. */
 const tooFastWait = 10 * second;
-/** Timers count in 31 bits. */
+/** The longest delay of setTimeout, in ms. */
 const longestTimer = 2 ** 31 - 1;
-/** What a frame, and the body of an answer, may hold; in characters and bytes. */
+/** The size limits of a frame, in UTF-16 code units, and of an answer's body, in bytes. */
 const frameLimit = 4 << 20;
 const bodyLimit = 32 << 20;
-/** What may wait, in messages and characters, for those before it to be fetched. */
+/** The limits of messages that wait until earlier ones are fetched, in messages and UTF-16 code units. */
 const heldMessages = 10_000;
 const heldSize = 8 << 20;
-/** How long the address of a handshake may be with channels in it: nginx takes 8 KiB of a request line, others less. */
+/** The greatest length of a handshake's address with channels in it: nginx accepts request lines of 8 KiB, others less. */
 const addressLimit = 2048;
 /**
- * The channels that it has no room for are joined behind the welcome, so many at once
- * and the others so many ms apart: services take 20 commands a second after 40.
- * After a refusal it waits until all of these 40 are there again, then longer.
+ * Channels that do not fit into the address are joined after the welcome: joinsAtOnce
+ * at once, the others joinEvery ms apart. Services accept 20 commands a second after 40.
+ * After a refusal the client waits until these 40 are available again, then longer.
  */
 const joinsAtOnce = 16;
 const joinEvery = second / 15;
 const refusedWait = 2 * second;
 const longestRefusedWait = 8 * second;
-/** A token is fresh for so long: a service whose clock is behind may refuse it. */
+/** A token this new may be refused by a service whose clock is behind. */
 const freshFor = 5 * second;
-/** What a source of tokens is not asked again after. */
+/** After these errors a token source is not called again. */
 const hopeless = ["unauthenticated", "forbidden", "invalid", "not_found"];
-/** What a token needs to be to go by subprotocol (RFC 9110, section 5.6.2). */
+/** The characters that a subprotocol may contain (RFC 9110, section 5.6.2). */
 const sendable = /^[\w!#$%&'*+.^`|~-]+$/;
 
-/** Node 18 has none. */
+/** Node 18 has no CustomEvent. */
 const CustomEvent = globalThis.CustomEvent ?? class extends Event {
   constructor(type, { detail }) {
     super(type);
@@ -62,7 +61,7 @@ const CustomEvent = globalThis.CustomEvent ?? class extends Event {
   }
 };
 
-/** What went wrong, of a kind that a program can tell apart. */
+/** An error with a kind that a program can check. */
 export class ChatError extends Error {
   constructor(kind, message, { code, retryAfter, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
@@ -73,20 +72,20 @@ export class ChatError extends Error {
   }
 }
 
-/** Logs in with a password whenever a token is needed. */
+/** Returns a token source that logs in with a password. */
 export function login(url, username, password, { fetch = globalThis.fetch } = {}) {
   const target = new URL("login", mountedAt(url));
   const body = JSON.stringify({ username, password });
   return async ({ signal } = {}) => {
     const answer = await request(fetch, "POST", target, { body, signal });
-    return text(answer.access_token, "the answer to a login holds no token");
+    return text(answer.access_token, "the answer to a login contains no token");
   };
 }
 
-/** A connection to the service that heals itself. */
+/** A connection to the service that reconnects and resumes by itself. */
 export class Chat extends EventTarget {
   #url;
-  #source; // of tokens: a function, or a token
+  #source; // a token, or a function that returns one
   #fetch;
   #WebSocket;
   #minDelay;
@@ -94,25 +93,25 @@ export class Chat extends EventTarget {
 
   #state = "connecting";
   #user;
-  /** What to ask for until the first welcome has said where things are. */
+  /** The channels and ids to ask for until the first welcome. */
   #first;
-  /** By name, in the order of a welcome: "" (everyone's), the user's own, those joined. */
+  /** By name, in the order of a welcome: "" (everyone's), the user channel, the joined channels. */
   #channels = new Map();
-  /** By ref, oldest first: what waits to be sent, and what was and waits for its answer. */
+  /** By ref, oldest first: commands that wait to be sent or wait for their answer. */
   #commands = new Map();
   #ref = 0;
 
-  #connection; // once it was welcomed
-  #held = { count: 0, size: 0 }; // of all channels
-  #token; // the last one from the source, until it was refused or is due
-  #due = Infinity; // when the next one has to be asked for, as Date.now() has it
-  #got = 0; // when it came, likewise
-  #asking; // the promise of the source's answer
-  #refused = false; // with the token before
-  #allowed = false; // channels were looked at since the last connection
+  #connection; // set after its welcome
+  #held = { count: 0, size: 0 }; // messages that wait, in all channels
+  #token; // the last token of the source, until it is refused or due
+  #due = Infinity; // when to ask for the next token, on the clock of Date.now()
+  #got = 0; // when #token came, on the same clock
+  #asking; // the promise of the source's token, while there is one
+  #refused = false; // the last token was refused
+  #allowed = false; // all channels were checked since the last connection
   #refreshing; // timer
-  #silence; // timer, of what is received
-  #wake = () => {}; // ends the wait for the next try
+  #silence; // timer, restarted by each frame
+  #wake = () => {}; // ends the wait for the next attempt
   #closing = new AbortController();
   #requests = new Set(); // AbortControllers
 
@@ -127,14 +126,14 @@ export class Chat extends EventTarget {
     this.#WebSocket = options?.WebSocket ?? globalThis.WebSocket;
     this.#fetch = options?.fetch ?? globalThis.fetch;
     if (typeof token !== "function" && (typeof token !== "string" || !sendable.test(token))) {
-      throw new TypeError("token: neither a function nor a string that can be sent as a token");
+      throw new TypeError("token: neither a function nor a string of token characters (RFC 9110)");
     }
     if (!(minDelay > 0 && maxDelay >= minDelay && maxDelay <= longestTimer)) {
-      throw new TypeError("minDelay and maxDelay: not milliseconds, the one up to the other");
+      throw new TypeError("minDelay and maxDelay: not milliseconds with 0 < minDelay <= maxDelay");
     }
     for (const name of ["WebSocket", "fetch"]) {
       if (typeof (options?.[name] ?? globalThis[name]) !== "function") {
-        throw new TypeError(`${name}: there is none here, pass one as an option`);
+        throw new TypeError(`${name}: this platform has none, pass one as an option`);
       }
     }
     this.#watchNetwork();
@@ -154,7 +153,7 @@ export class Chat extends EventTarget {
     return [...this.#channels.values()].map(({ last, gap }) => gap?.after ?? last).filter(Boolean);
   }
 
-  // What can be asked of the service.
+  // Requests to the service.
 
   async broadcast(content, { channel, signal } = {}) {
     if (typeof content !== "string") throw new TypeError("content: not a string");
@@ -174,19 +173,19 @@ export class Chat extends EventTarget {
 
   async messages({ channel, after, before, limit, signal } = {}) {
     const page = await this.#call("GET", "messages", { channel, after, before, limit }, signal);
-    if (!Array.isArray(page.messages)) throw nonsense("a page without messages");
+    if (!Array.isArray(page.messages)) throw protocolError("a page without messages");
     return { messages: page.messages.map(toMessage), more: page.more === true, ...(page.gap === true && { gap: true }) };
   }
 
   async connected({ channel, signal } = {}) {
     const { users } = await this.#call("GET", "users/connected", { channel }, signal);
-    if (!Array.isArray(users)) throw nonsense("a list without users");
+    if (!Array.isArray(users)) throw protocolError("a list without users");
     return users.map(toConnected);
   }
 
   async disconnect(username, { signal } = {}) {
     const { closed } = await this.#call("POST", `users/${encodeURIComponent(username)}/disconnect`, {}, signal);
-    if (!Number.isInteger(closed)) throw nonsense("an answer without a number of sockets");
+    if (!Number.isInteger(closed)) throw protocolError("an answer without a number of sockets");
     return closed;
   }
 
@@ -194,7 +193,7 @@ export class Chat extends EventTarget {
 
   close() { this.#end(); }
 
-  // Life: connect, wait, connect again.
+  // The connection: connect, wait, reconnect.
 
   async #run() {
     for (let tries = 0; ;) {
@@ -213,12 +212,12 @@ export class Chat extends EventTarget {
     }
   }
 
-  /** Full jitter below a ceiling that doubles. */
+  /** Full jitter below a ceiling that doubles with each attempt. */
   #backoff(tries) {
     return Math.random() * Math.min(this.#maxDelay, this.#minDelay * 2 ** tries);
   }
 
-  /** Until the time is over, or reconnect() or close() is called. */
+  /** Resolves after delay ms, or when reconnect() or close() is called. */
   #pause(delay) {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, Math.min(delay, longestTimer));
@@ -226,7 +225,7 @@ export class Chat extends EventTarget {
     }).finally(() => { this.#wake = () => {}; });
   }
 
-  /** One connection, from the token to the end. It never rejects. */
+  /** Runs one connection, from the token to its end. Never rejects. */
   async #connect() {
     const { signal } = this.#closing;
     let token;
@@ -254,9 +253,9 @@ export class Chat extends EventTarget {
   }
 
   /**
-   * Where to connect to, with as many channels as there is room for, and the others.
-   * Ids are one for each channel, in order; of others nobody knows whose they are,
-   * and these go there all.
+   * Returns the address, with as many channels as fit, and the channels that do not fit.
+   * Usually there is one id for each channel, in order. If not, it is not known which
+   * channel an id belongs to, so all ids and channels go into the address.
    */
   #address() {
     const { channels } = this;
@@ -283,8 +282,9 @@ export class Chat extends EventTarget {
   }
 
   /**
-   * A browser does not tell how the handshake was answered. The same address asked
-   * without one is 426 when all is well, and channels can be asked for one by one.
+   * Finds out why a handshake was refused, as browsers hide its answer. A plain request
+   * to the same address gets 426 if nothing is wrong with it; each channel is then
+   * checked by reading it.
    */
   async #whyRefused(asked, token, error) {
     const ask = (url) => request(this.#fetch, "GET", url, { token, among: this.#requests }).catch((refusal) => refusal);
@@ -293,7 +293,7 @@ export class Chat extends EventTarget {
       case 401:
         return this.#whyUnauthenticated(token, refusal);
       case 400:
-        if (!refusal.explained) return { error: refusal, final: true }; // by something on the way
+        if (!refusal.explained) return { error: refusal, final: true }; // refused by a proxy, not by the service
         break;
       case 426:
         break;
@@ -317,8 +317,8 @@ export class Chat extends EventTarget {
   }
 
   /**
-   * A token is refused. The next one has its chance a moment after it was made: where
-   * clocks differ it may hold only then.
+   * Handles a refused token. The next token is used a moment after it was issued,
+   * because it may not be valid before if clocks differ.
    */
   async #whyUnauthenticated(token, error) {
     if (this.#token === token) this.#token = undefined;
@@ -332,9 +332,9 @@ export class Chat extends EventTarget {
     return { error, wait: aMoment() };
   }
 
-  /** Commands that were sent and not answered on a connection that has ended. */
+  /** Settles the commands that were sent on an ended connection and not answered. */
   #lose(error) {
-    let blamed = [1002, 1003, 1007, 1009].includes(error.code); // the oldest of them
+    let blamed = [1002, 1003, 1007, 1009].includes(error.code); // the oldest command caused the close
     for (const command of [...this.#commands.values()].filter(({ sent }) => sent)) {
       command.rejoin = undefined;
       if (blamed || command.own) {
@@ -344,7 +344,7 @@ export class Chat extends EventTarget {
       } else if (command.body.type === "refresh" || command.aborted) {
         command.fail(error);
       } else {
-        command.sent = false; // to join and to leave can be repeated
+        command.sent = false; // join and leave can be repeated
       }
       blamed = false;
     }
@@ -367,7 +367,7 @@ export class Chat extends EventTarget {
     if (this.#state === "closed") throw closedError();
   }
 
-  /** What says that it may be worth a try, where there is such a thing. */
+  /** Checks the connection when the network or the page returns, if the platform has such events. */
   #watchNetwork() {
     const { signal } = this.#closing;
     globalThis.addEventListener?.("online", () => this.#check(), { signal });
@@ -377,8 +377,8 @@ export class Chat extends EventTarget {
   }
 
   /**
-   * A socket may have died without a word, and a script sees nothing of the pings
-   * that would show it. Joining one's own channel does nothing, and is answered.
+   * Checks whether the socket is alive, as scripts do not see pings. Joining the user
+   * channel has no effect and gets an answer.
    */
   #check() {
     this.#wake();
@@ -387,7 +387,7 @@ export class Chat extends EventTarget {
 
   // Tokens.
 
-  /** The token there is, or the next one. All who want one at a time get the same. */
+  /** Resolves to the current token, or to the next one. Concurrent callers share one request. */
   async #credential() {
     this.#notClosed();
     if (typeof this.#source === "string") return this.#source;
@@ -404,15 +404,15 @@ export class Chat extends EventTarget {
       throw error instanceof ChatError ? error : new ChatError("unavailable", `asking for a token: ${error?.message}`, { cause: error });
     }
     if (typeof token !== "string" || !sendable.test(token)) {
-      throw new ChatError("unauthenticated", "what the token source gave cannot be sent as a token");
+      throw new ChatError("unauthenticated", "the token source did not return a string of token characters (RFC 9110)");
     }
     this.#token = token;
     this.#got = Date.now();
-    this.#due = Infinity; // until the service says how long it holds
+    this.#due = Infinity; // until the service says when it expires
     return token;
   }
 
-  /** Has the next token asked for well before the end of this one. */
+  /** Schedules the request for the next token well before this one expires. */
   #schedule(expiresIn) {
     if (!(expiresIn >= 0)) return;
     const left = expiresIn * second;
@@ -457,13 +457,13 @@ export class Chat extends EventTarget {
         body: { ...body, ref },
         sent: false,
         aborted: false,
-        own, // of joinRest: called when the answer comes, which may be told later
-        rejoin: undefined, // the channel of before that it joins
+        own, // of #joinRest: called when the answer comes, before it is processed
+        rejoin: undefined, // the earlier channel that this command joins again
         done: (ack) => { settled(); resolve(ack); },
         fail: (error) => { settled(); reject(error); },
       };
       const abort = () => {
-        command.aborted = true; // one that was sent may be carried out all the same
+        command.aborted = true; // the service may still execute a sent command
         if (!command.sent) settled();
         reject(signal.reason);
       };
@@ -478,7 +478,7 @@ export class Chat extends EventTarget {
     const { type, channel } = command.body;
     const late = type === "join" || type === "leave" ? this.#connection.take(channel) : undefined;
     if (late && type === "leave") return this.#leaveUnjoined(command);
-    const again = type === "join" && this.#willBeIn(channel); // what came already is not to come again
+    const again = type === "join" && this.#willBeIn(channel); // then no replay, which would repeat messages
     if (late) this.#connection.send({ ...command.body, since: late.since });
     else this.#connection.send(again ? { ...command.body, since: undefined } : command.body);
     command.rejoin = late;
@@ -496,7 +496,7 @@ export class Chat extends EventTarget {
     if (connection.greeting && !connection.unanswered) this.#greet(connection);
   }
 
-  /** Joins the channels that the address had no room for. */
+  /** Joins the channels that did not fit into the address. */
   async #joinRest(connection) {
     let burst = joinsAtOnce, most = joinsAtOnce, every = joinEvery, wait = refusedWait;
     while (this.#connection === connection && connection.unanswered) {
@@ -512,13 +512,13 @@ export class Chat extends EventTarget {
       }
       const refused = (await Promise.all(answers)).some(({ code }) => code === "rate_limited");
       if (!refused && answers.length) continue;
-      // Or a caller's own join is under way.
+      // Without a refusal, a join of the caller is under way.
       await sleep(refused ? wait * (1 + Math.random() / 5) : every, connection.signal);
       if (refused) [burst, most, every, wait] = [0, Math.ceil(most / 2), Math.min(2 * every, second), Math.min(2 * wait, longestRefusedWait)];
     }
   }
 
-  /** Whether a channel is joined once all that was sent is carried out. */
+  /** Whether a channel will be joined after all sent commands are executed. */
   #willBeIn(channel) {
     let joined = this.#channels.has(channel);
     for (const { sent, body } of this.#commands.values()) {
@@ -527,7 +527,7 @@ export class Chat extends EventTarget {
     return joined;
   }
 
-  /** A connection that is silent is asked for an answer; without one it is taken for dead. */
+  /** Restarts the timer that checks a silent connection, or ends it if an answer is overdue. */
   #listen() {
     clearTimeout(this.#silence);
     const connection = this.#connection;
@@ -567,7 +567,7 @@ export class Chat extends EventTarget {
     command.done(event);
   }
 
-  /** What came of the channel before follows the id that was given. */
+  /** Handles the ack of a channel that was joined again, whose messages before it continue from the given id. */
   #rejoined({ channel, since }, event) {
     const known = this.#channels.get(channel);
     const until = text(event.since, "an answer without the id it starts from");
@@ -582,7 +582,7 @@ export class Chat extends EventTarget {
     }
   }
 
-  /** As a handshake would be refused that had room for the channel. */
+  /** Ends the connection as if the handshake had been refused for the channel. */
   #notRejoined(late, { code, message }) {
     if (code === "rate_limited") {
       this.#connection.unjoined.push(late);
@@ -597,7 +597,7 @@ export class Chat extends EventTarget {
 
   #receive(connection, event) {
     if (this.#connection !== connection && event.type !== "welcome") {
-      if (event.type === "message") throw nonsense("a message before the welcome");
+      if (event.type === "message") throw protocolError("a message before the welcome");
       return;
     }
     if (event.type === "welcome") this.#welcome(connection, event);
@@ -606,8 +606,8 @@ export class Chat extends EventTarget {
   }
 
   /**
-   * Until the channels are joined that the address had no room for, it is not known
-   * whether all that was missed follows: what is to be told waits for that, within bounds.
+   * Holds events back until the channels that did not fit into the address are joined.
+   * Before that, it is not known whether all missed messages follow. The wait is bounded.
    */
   #receiveBehindWelcome(connection, event) {
     const command = event.type === "ack" || event.type === "error" ? this.#commands.get(event.ref) : undefined;
@@ -650,23 +650,23 @@ export class Chat extends EventTarget {
     const late = connection.unjoined = connection.unjoined.filter(({ channel }) => channel !== own);
     const joined = this.channels.slice(0, this.channels.length - late.length);
     const names = ["", own, ...joined.filter((name) => name !== own)];
-    if (this.#connection || !Array.isArray(since) || since.length !== names.length) throw nonsense("a welcome that makes no sense");
+    if (this.#connection || !Array.isArray(since) || since.length !== names.length) throw protocolError("an invalid welcome");
     since.forEach((id) => text(id, "a welcome without ids"));
     if (this.#user && this.#user.username !== user) throw new ChatError("unauthenticated", "the token is another user's");
 
     const asked = this.#last();
     const lost = [];
     names.forEach((channel, i) => {
-      const gap = this.#channels.get(channel)?.gap; // that the connection before did not fill
+      const gap = this.#channels.get(channel)?.gap; // not filled by the last connection
       if (asked.length && recovered !== true && !asked.includes(since[i])) {
         lost.push({ channel, after: gap?.after ?? (asked.length === names.length + late.length ? asked[i] : undefined), until: since[i] });
       } else if (gap) {
-        lost.push({ channel, ...gap, told: true });
+        lost.push({ channel, ...gap, announced: true });
       }
     });
     for (const { channel } of late) {
       const gap = this.#channels.get(channel)?.gap;
-      if (gap) lost.push({ channel, ...gap, told: true });
+      if (gap) lost.push({ channel, ...gap, announced: true });
     }
     this.#channels = new Map([
       ...names.map((name, i) => [name, { last: since[i] }]),
@@ -685,12 +685,12 @@ export class Chat extends EventTarget {
     else if (connection.greeting) this.#greet(connection);
   }
 
-  /** Tells that the chat is open, and what came meanwhile. */
+  /** Announces that the chat is open, then the events that were held back. */
   #greet(connection) {
     const { session, lost, resuming, held } = connection.greeting;
     connection.greeting = undefined;
     this.#state = "open";
-    const resumed = resuming ? !connection.missed && lost.every(({ told }) => told) : undefined;
+    const resumed = resuming ? !connection.missed && lost.every(({ announced }) => announced) : undefined;
     this.#tell("open", { user: this.user, session, resumed });
     this.#gaps(connection, lost);
     for (const event of held) {
@@ -705,16 +705,16 @@ export class Chat extends EventTarget {
     if (channel?.held) {
       this.#hold(name, channel, message);
     } else if (channel) {
-      this.#handOn(channel, message);
+      this.#deliver(channel, message);
     } else {
-      // What comes before the answer to a join with since.
+      // A replayed message, before the ack of a join with since.
       const join = [...this.#commands.values()].find(({ sent, body }) => sent && body.type === "join" && body.channel === name);
-      if (join) join.body.since = message.id; // should it have to be repeated
+      if (join) join.body.since = message.id; // for a repetition of the join
       this.#tell("message", message);
     }
   }
 
-  #handOn(channel, message) {
+  #deliver(channel, message) {
     if (channel.last === message.id) return;
     channel.last = message.id;
     this.#tell("message", message);
@@ -722,21 +722,21 @@ export class Chat extends EventTarget {
 
   #tell(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
 
-  /** Where a connection goes on: what it sends is behind what is to be fetched of a gap. */
+  /** The ids to resume from. Messages of a gap are before them and are fetched separately. */
   #last() {
     return this.#channels.size ? [...this.#channels.values()].map(({ last }) => last) : [...this.#first.since];
   }
 
-  // Gaps: told first. Then comes what is still kept of them, and meanwhile new
-  // messages of the channel wait.
+  // Gaps: a gap is announced first. Then the messages that are still kept are fetched;
+  // new messages of the channel wait meanwhile.
 
   #gaps(connection, lost) {
     for (const { channel, after, until } of lost) {
       const known = this.#channels.get(channel);
       if (known) Object.assign(known, { held: [], gap: after && { after, until } });
     }
-    for (const { channel, told } of lost) {
-      if (!told && this.#connection === connection) this.#tell("gap", channel === "" ? {} : { channel });
+    for (const { channel, announced } of lost) {
+      if (!announced && this.#connection === connection) this.#tell("gap", channel === "" ? {} : { channel });
     }
     this.#fill(connection, lost);
   }
@@ -755,13 +755,13 @@ export class Chat extends EventTarget {
           this.#tell("message", message);
         }
       } catch {
-        failed = true; // the gaps have been told
+        failed = true; // the gaps are announced already
       }
       this.#release(connection, channel);
     }
   }
 
-  /** The messages behind the last one, up to that with the id until; none when that is not among them. */
+  /** Fetches the messages after the id last up to the id until; none if until is not among them. */
   async #kept(connection, channel, last, until) {
     const found = [];
     let size = 0;
@@ -777,7 +777,7 @@ export class Chat extends EventTarget {
     }
   }
 
-  /** A page of the history, in up to three tries. */
+  /** Fetches a page of the history in up to three attempts. */
   async #page(query) {
     for (let tries = 1; ; tries++) {
       try {
@@ -804,7 +804,7 @@ export class Chat extends EventTarget {
     for (const message of held) {
       this.#held.count--;
       this.#held.size -= message.content.length;
-      if (this.#connection === connection) this.#handOn(channel, message);
+      if (this.#connection === connection) this.#deliver(channel, message);
     }
   }
 
@@ -839,15 +839,15 @@ export class Chat extends EventTarget {
   }
 }
 
-/** One WebSocket, until its end, which is told once. */
+/** One WebSocket from its opening to its end. */
 class Connection {
   opened = false; // the handshake was answered with 101
-  // Of the Chat: channels that the address had no room for.
-  unjoined = []; // those whose join is to be sent, with the ids to go on from
-  unanswered = 0; // those that are neither joined nor left
-  missed = false; // one could not go on
-  greeting; // what is told once all are joined
-  ended; // promise of a ChatError
+  // Set by the Chat, for channels that did not fit into the address.
+  unjoined = []; // channels whose join is not sent yet, with the ids to resume from
+  unanswered = 0; // channels that are neither joined nor left yet
+  missed = false; // a channel could not resume
+  greeting; // the events held back until all are joined
+  ended; // promise, resolves once to a ChatError
   #socket;
   #timer;
   #since;
@@ -859,14 +859,14 @@ class Connection {
     try {
       this.#socket = new WebSocket(url, protocols);
     } catch (error) {
-      // What browsers say here may hold the token.
+      // The browser's message may contain the token.
       this.end(new ChatError("network", `a socket cannot be opened: ${error.name}`));
       return;
     }
     this.#timer = setTimeout(() => this.end(new ChatError("network", "no connection in time")), openWithin);
     this.#socket.binaryType = "arraybuffer";
     this.#socket.onopen = () => { this.opened = true; };
-    this.#socket.onerror = () => { // in Node 20 and 21 no close follows a refusal
+    this.#socket.onerror = () => { // Node 20 and 21 send no close event after a refusal
       if (!this.opened) this.end(ending(1006));
     };
     this.#socket.onclose = ({ code }) => this.end(ending(code));
@@ -874,12 +874,12 @@ class Connection {
       try {
         receive(parse(data));
       } catch (error) {
-        this.end(error instanceof ChatError ? error : nonsense(`an event that makes no sense (${error})`));
+        this.end(error instanceof ChatError ? error : protocolError(`an invalid event (${error})`));
       }
     };
   }
 
-  /** Aborted when it has ended. */
+  /** Aborted when the connection ends. */
   get signal() { return this.#gone.signal; }
 
   welcomed() {
@@ -887,12 +887,12 @@ class Connection {
     this.#since = Date.now();
   }
 
-  /** For how long it has been of use, in ms. */
+  /** The time since the welcome, in ms. */
   get lived() { return this.#since ? Date.now() - this.#since : 0; }
 
   send(command) { this.#socket.send(JSON.stringify(command)); }
 
-  /** Takes a channel out of those that are to be joined. */
+  /** Removes a channel from unjoined and returns its entry. */
   take(channel) {
     const i = this.unjoined.findIndex((late) => late.channel === channel);
     return i < 0 ? undefined : this.unjoined.splice(i, 1)[0];
@@ -910,18 +910,18 @@ class Connection {
   }
 }
 
-/** Why a socket was closed, by its code. */
+/** Returns the error of a close code. */
 function ending(code) {
   const [kind, message] = {
     1001: ["unavailable", "the server is going away"],
-    1002: ["invalid", "the server says that the protocol was broken"],
-    1003: ["invalid", "the server takes no binary frames"],
-    1007: ["invalid", "the server takes UTF-8 only"],
+    1002: ["invalid", "the server reports a protocol error"],
+    1003: ["invalid", "the server accepts no binary frames"],
+    1007: ["invalid", "the server accepts only UTF-8"],
     1009: ["too_large", "a command was too large"],
     1011: ["unavailable", "the server failed"],
     1012: ["unavailable", "the server restarts"],
-    1013: ["unavailable", "the server asks to come back later"],
-    4001: ["unauthenticated", "the token has expired or does not hold"],
+    1013: ["unavailable", "the server asks to reconnect later"],
+    4001: ["unauthenticated", "the token has expired or is invalid"],
     4002: ["disconnected", "disconnected by an admin"],
     4003: ["unavailable", "too slow, or messages are gone"],
     4004: ["replaced", "replaced by a newer socket of this user"],
@@ -930,7 +930,7 @@ function ending(code) {
   return new ChatError(kind, message, { code });
 }
 
-/** An HTTP request, to the JSON of its answer. It can be stopped by the signal, and among others. */
+/** Sends an HTTP request; resolves to the JSON of its answer. The signal stops it, and so does its controller in among. */
 async function request(fetch, method, url, { token, body, signal, among }) {
   signal?.throwIfAborted();
   const stop = new AbortController();
@@ -949,7 +949,7 @@ async function request(fetch, method, url, { token, body, signal, among }) {
     });
     const answer = await readJSON(response);
     if (!response.ok) throw refusal(what, response, answer);
-    if (typeof answer !== "object" || answer === null) throw nonsense(`the answer to ${what} is not the service's`);
+    if (typeof answer !== "object" || answer === null) throw protocolError(`the answer to ${what} is not a JSON object`);
     return answer;
   } catch (error) {
     if (stop.signal.aborted) throw stop.signal.reason;
@@ -962,7 +962,7 @@ async function request(fetch, method, url, { token, body, signal, among }) {
   }
 }
 
-/** The JSON of a body; undefined when it is something else. */
+/** Reads a body; resolves to its JSON, or to undefined if it is not JSON. */
 async function readJSON(response) {
   const decoder = new TextDecoder();
   let body = "";
@@ -972,7 +972,7 @@ async function readJSON(response) {
     size += read.value.length;
     if (size > bodyLimit) {
       reader.cancel().catch(() => {});
-      throw nonsense("an answer without an end");
+      throw protocolError(`an answer of more than ${bodyLimit} bytes`);
     }
     body += decoder.decode(read.value, { stream: true });
   }
@@ -983,7 +983,7 @@ async function readJSON(response) {
   }
 }
 
-/** What an answer that is an error (RFC 9457) says. */
+/** Makes a ChatError of an error answer (RFC 9457). */
 function refusal(what, response, problem) {
   const { status } = response;
   const kinds = {
@@ -992,89 +992,89 @@ function refusal(what, response, problem) {
   };
   const kind = kinds[status] ?? (status < 500 ? "invalid" : "unavailable");
   const explained = typeof problem?.detail === "string";
-  const why = status === 414 || status === 431 ? ": the address or the token is longer than a proxy on the way takes" : "";
+  const why = status === 414 || status === 431 ? ": the address or the token is longer than a proxy accepts" : "";
   const detail = explained ? problem.detail.slice(0, 500) : `${what} was answered with ${status}${why}`;
   const retryAfter = Number.parseInt(response.headers.get("Retry-After"), 10);
   const error = new ChatError(kind, detail, { code: status, retryAfter: retryAfter >= 0 ? retryAfter : undefined });
-  Object.defineProperty(error, "explained", { value: explained }); // by the service, not by something on the way
+  Object.defineProperty(error, "explained", { value: explained }); // by the service, not by a proxy
   return error;
 }
 
-/** An event in a frame. */
+/** Parses the event in a frame. */
 function parse(frame) {
-  if (typeof frame !== "string" || frame.length > frameLimit) throw nonsense("a frame that is no text or too long");
+  if (typeof frame !== "string" || frame.length > frameLimit) throw protocolError("a frame that is not text or too long");
   let event;
   try {
     event = JSON.parse(frame);
   } catch {
-    throw nonsense("a frame that is no JSON");
+    throw protocolError("a frame that is not JSON");
   }
-  if (typeof event !== "object" || event === null || typeof event.type !== "string") throw nonsense("a frame that is no event");
+  if (typeof event !== "object" || event === null || typeof event.type !== "string") throw protocolError("a frame that is not an event");
   return event;
 }
 
 function toMessage(value) {
   const { id, channel, sender, content, time } = Object(value);
-  for (const part of [id, sender, content]) text(part, "a message that makes no sense", "");
+  for (const part of [id, sender, content]) text(part, "an invalid message", "");
   moment(time);
   return { id, ...inChannel(channel), sender, content, time };
 }
 
 function toConnected(value) {
   const { username, role, connections, since } = Object(value);
-  for (const part of [username, role, since]) text(part, "a user that makes no sense");
-  if (!Number.isInteger(connections)) throw nonsense("a user without a number of sockets");
+  for (const part of [username, role, since]) text(part, "an invalid user");
+  if (!Number.isInteger(connections)) throw protocolError("a user without a number of sockets");
   return { username, role, connections, since };
 }
 
 function toPresence(value) {
   const { username, role, channel, time } = value;
-  for (const part of [username, role]) text(part, "presence that makes no sense");
+  for (const part of [username, role]) text(part, "an invalid join or leave");
   moment(time);
   return { username, role, ...inChannel(channel), time };
 }
 
-const inChannel = (channel) => (channel === undefined ? {} : { channel: text(channel, "a channel that makes no sense") });
+const inChannel = (channel) => (channel === undefined ? {} : { channel: text(channel, "an invalid channel") });
 
-/** A time that can be read. */
+/** Checks a time. */
 function moment(value) {
-  if (typeof value !== "string" || Number.isNaN(Date.parse(value))) throw nonsense("a time that makes no sense");
+  if (typeof value !== "string" || Number.isNaN(Date.parse(value))) throw protocolError("an invalid time");
 }
 
-/** A string, not empty unless that may be. */
+/** Checks a string and returns it; an empty one is allowed if empty is given. */
 function text(value, otherwise, empty) {
-  if (typeof value !== "string" || (value === "" && empty === undefined)) throw nonsense(otherwise);
+  if (typeof value !== "string" || (value === "" && empty === undefined)) throw protocolError(otherwise);
   return value;
 }
 
-const nonsense = (what) => new ChatError("protocol", what);
+const protocolError = (what) => new ChatError("protocol", what);
 const closedError = () => new ChatError("closed", "this chat was closed");
-/** What a service asks to wait, in ms; an hour is the most. */
+/** Converts a Retry-After in seconds to ms; at most an hour. */
 const seconds = (n = 0) => Math.min(n, 3600) * second;
 
-/** Whether the answer to a join says that not all behind an id came. */
+/** Whether an ack of a join says that messages after the id since are missing. */
 const unrecovered = (since, event) => event.recovered !== true && event.since !== since;
 /** 1 to 2 s. */
 const aMoment = () => second * (1 + Math.random());
 
-/** Different strings of an option. */
+/** Returns the distinct strings of an option. */
 function list(values, option) {
   if (typeof values === "string") throw new TypeError(`${option}: a string, not several`);
   return [...new Set(values)].map(String);
 }
 
-/** The address that routes are relative to. */
+/** Returns the service's address, which routes are relative to. */
 function mountedAt(url) {
   const base = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
   if (!/^https?:$/.test(base.protocol) || base.username || base.password) {
-    throw new TypeError("url: not an http or https URL without a user");
+    throw new TypeError("url: not an http or https URL, or one with a user name");
   }
   base.search = base.hash = "";
   if (!base.pathname.endsWith("/")) base.pathname += "/";
   return base;
 }
 
-/** Resolves when the time is over or the signal comes. */
+/** Resolves after delay ms or when the signal aborts. */
 function sleep(delay, signal) {
   return new Promise((resolve) => {
     const done = () => {
@@ -1088,7 +1088,7 @@ function sleep(delay, signal) {
   });
 }
 
-/** A promise that is not waited for any longer than until the signal. */
+/** Settles as the promise does, or rejects when the signal aborts. */
 function abortable(promise, signal) {
   if (!signal) return promise;
   return new Promise((resolve, reject) => {

@@ -1,5 +1,5 @@
-// Where an admin writes: to everyone, a channel or one person. What could not be
-// sent stays in it.
+// The form in which an admin writes to everyone, a channel or one user. A text that
+// could not be sent stays in the form.
 
 import { channelName } from "./channels.js";
 import { announce, byId, element, say } from "./element.js";
@@ -17,11 +17,11 @@ export class Composer {
   #hint = byId("composer-hint");
   #problem = byId("composer-problem");
   #cancel = byId("composer-cancel");
-  #broadcast; // (content, {channel, signal}) to a promise
+  #broadcast; // (content, {channel, signal}); returns a promise
   #connected; // whether there is a connection now
-  #sending; // the AbortController of what is on its way
+  #sending; // the AbortController of the message that is being sent
   #offered; // {channels, people}
-  #unconfirmed; // {content, channel} of what may have been sent
+  #unconfirmed; // {content, channel, typed} of a message that may have been sent
 
   constructor({ broadcast, connected }) {
     this.#broadcast = broadcast;
@@ -32,7 +32,7 @@ export class Composer {
       void this.#submit();
     });
     this.#content.addEventListener("keydown", (event) => {
-      // While an input method composes, Enter is its own.
+      // While an input method composes, Enter belongs to it.
       if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
       event.preventDefault();
       this.#form.requestSubmit();
@@ -55,17 +55,17 @@ export class Composer {
     this.#form.hidden = !shown;
   }
 
-  /** Offers targets: channels by name, people by username. What was chosen stays. */
+  /** Offers channels and usernames as recipients. The chosen recipient stays. */
   offer(channels, people) {
     this.#offered = { channels, people };
-    if (document.activeElement !== this.#to) this.#list(); // it may be open
+    if (document.activeElement !== this.#to) this.#list(); // do not change a list that may be open
   }
 
   #list() {
     let { channels, people } = this.#offered;
     const chosen = this.#to.value;
     const named = chosen.startsWith("@") ? chosen.slice(1) : undefined;
-    if (named !== undefined && !people.includes(named)) people = [...people, named]; // who left can be written to
+    if (named !== undefined && !people.includes(named)) people = [...people, named]; // a user who left still receives messages later
     if (chosen.startsWith("#") && !channels.includes(chosen.slice(1))) channels = [...channels, chosen.slice(1)];
     const option = (value, label) => element("option", { value, textContent: label });
     this.#to.replaceChildren(
@@ -78,12 +78,12 @@ export class Composer {
     if (this.#to.selectedIndex < 0) this.#to.value = EVERYONE;
   }
 
-  /** Goes with the view, unless there is a text, which is meant for whom it was begun. */
+  /** Chooses the view's recipient, unless there is a text, whose recipient must not change. */
   follow(target) {
     if (!this.#content.value) this.address(target);
   }
 
-  /** Chooses a target: "", "#channel" or "@username". */
+  /** Chooses a recipient: "" (everyone), "#channel" or "@username". */
   address(target, focus) {
     if (this.#sending) return;
     if (![...this.#to.options].some((o) => o.value === target)) {
@@ -98,7 +98,7 @@ export class Composer {
     this.#content.focus();
   }
 
-  /** A message of one's own has come: it may be the one that nobody answered for. */
+  /** Takes a message of this user, which may be the unconfirmed one. */
   seen(message) {
     const u = this.#unconfirmed;
     if (!u || message.content !== u.content || message.channel !== u.channel) return;
@@ -119,7 +119,7 @@ export class Composer {
     this.#name.focus();
   }
 
-  /** The channel that is written to: undefined for everyone's; null and a word on it when that makes no sense. */
+  /** Returns the channel to publish to, undefined for everyone's. If the input is invalid, shows why and returns null. */
   #target() {
     const to = this.#to.value;
     if (to === EVERYONE) return undefined;
@@ -166,7 +166,7 @@ export class Composer {
     }
   }
 
-  /** While it is on its way the text cannot be changed, and where that takes long, be called back. */
+  /** While a message is being sent, the text cannot be changed; without a connection it can be cancelled. */
   #busy(busy) {
     this.#content.readOnly = busy;
     this.#to.disabled = this.#name.disabled = busy;
@@ -179,7 +179,7 @@ export class Composer {
     if (!this.#connected()) this.waiting();
   }
 
-  /** Says what a text that is on its way waits for. */
+  /** Shows whether a message is being sent and what it waits for. */
   waiting() {
     const busy = Boolean(this.#sending);
     this.#form.classList.toggle("busy", busy);

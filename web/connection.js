@@ -1,5 +1,5 @@
-// How the connection is, in words: in the head of the page, in a banner where
-// something can be done about it, and for a screen reader.
+// Shows the state of the connection in the head of the page and announces changes to
+// screen readers. A banner shows a button if the user can do something.
 
 import { announce, byId } from "./element.js";
 import { text } from "./text.js";
@@ -30,7 +30,7 @@ export class Connection {
     this.#lost = false;
   }
 
-  /** The next try comes in `delay` ms, or when `now` is called. */
+  /** Shows that the client retries in `delay` ms; the button calls `now` to retry at once. */
   waiting(delay, now) {
     if (!this.#lost) announce(text("state.lost"));
     this.#lost = true;
@@ -45,7 +45,7 @@ export class Connection {
     this.#tick = setInterval(count, 250);
   }
 
-  /** It has ended, as words say; a button does something about that. */
+  /** Shows why the connection has ended, and a button with a label that calls act. */
   ended(words, label, act) {
     this.#set("closed", text("state.closed"));
     this.#lost = false;

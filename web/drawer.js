@@ -1,12 +1,12 @@
-// The columns beside the feed, which on a narrow window are drawers over it.
+// The columns on both sides of the feed. In a narrow window they are drawers over it.
 
 import { byId } from "./element.js";
 
 const shade = byId("shade");
 const columns = [byId("side"), byId("pane"), byId("people")];
-let open; // the drawer that is open
+let open; // the open drawer, if any
 
-/** Makes a drawer of an element; narrow: a media query that says when it is one. */
+/** Makes an element a drawer while the media query narrow matches. */
 export function drawer(panel, opener, closer, narrow) {
   const media = matchMedia(narrow);
   const self = {

@@ -1,8 +1,8 @@
-// Small things about elements that every part of the page does.
+// Functions on elements that all parts of the web client use.
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element with properties and children. Strings become text, never markup. */
+/** Creates an element with properties and children. Strings become text, never markup. */
 export function element(name, properties = {}, ...children) {
   const e = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -13,7 +13,7 @@ export function element(name, properties = {}, ...children) {
   return e;
 }
 
-/** Makes nodes, all different, the children of a parent. What is there already and in order is not touched: it may be pressed or have the focus. */
+/** Makes distinct nodes the children of a parent. Children that are already in order are not touched: one may be pressed or have the focus. */
 export function arrange(parent, nodes) {
   const wanted = new Set(nodes);
   for (const node of [...parent.children]) if (!wanted.has(node)) node.remove();
@@ -24,13 +24,13 @@ export function arrange(parent, nodes) {
   }
 }
 
-/** Shows what went wrong in its place, or with "" nothing. */
+/** Shows words in an element; hides the element if they are empty. */
 export function say(e, words) {
   e.textContent = words;
   e.hidden = !words;
 }
 
-/** A circle with the first letter of a name, in a colour that goes by the name. */
+/** Makes an element a circle with the first letter of a name, in a colour derived from the name. */
 export function avatar(e, name) {
   let hash = 0;
   for (const c of name) hash = (hash * 31 + c.codePointAt(0)) >>> 0;
@@ -41,13 +41,13 @@ export function avatar(e, name) {
   return e;
 }
 
-/** Opens a dialog over the page; resolves, to what its button stands for, when it is closed. */
+/** Opens a modal dialog; resolves to the value of the pressed button when the dialog is closed. */
 export function ask(dialog) {
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
     dialog.addEventListener("close", function closed() {
-      if (dialog.open) return; // it tells of the time before
+      if (dialog.open) return; // the event belongs to an earlier close
       dialog.removeEventListener("close", closed);
       resolve(dialog.returnValue);
     });
@@ -56,9 +56,9 @@ export function ask(dialog) {
 
 const announcer = byId("announcer");
 
-/** Has a screen reader say something that is to be seen elsewhere, or for a moment only. */
+/** Makes a screen reader say words that the page shows elsewhere or not at all. */
 export function announce(words) {
   announcer.textContent = "";
-  // What is the same again is only noticed as a change of its own.
+  // A screen reader ignores the same words again unless the text was empty before.
   setTimeout(() => { announcer.textContent = words; }, 50);
 }

@@ -1,16 +1,16 @@
-// The feed: a long sequence of entries, of which a bounded part is in the document.
-// It stays at the bottom while the reader is there, and where the reader is
-// otherwise, whatever comes or goes above and below.
+// The feed shows a long sequence of entries; a bounded part of it is in the document.
+// At the bottom it follows new entries. Elsewhere it keeps its scroll position when
+// entries above and below change.
 
 import { arrange, avatar, byId, element } from "./element.js";
 import { dayName, format, list, sameDay, text } from "./text.js";
 
-/** How many entries are in the document at most, and by how many it grows. */
+/** MOST entries are in the document at once; STEP are added at a time. */
 const MOST = 240;
 const STEP = 60;
-/** So near an end, in pixels, there has to be more. */
+/** Within this distance of an end, in pixels, more entries are added. */
 const NEAR = 600;
-/** So near the bottom, in pixels, counts as at the bottom. */
+/** Within this distance of the bottom, in pixels, the reader is at the bottom. */
 const CLOSE = 48;
 
 export class Feed {
@@ -20,17 +20,17 @@ export class Feed {
   #newer = byId("newer");
   #nodes = new Map(); // of the entries in the document
   #entries = []; // all of the sequence
-  #start = 0; // the part in the document, up to #end
+  #start = 0; // #entries from #start to #end are in the document
   #end = 0;
   #atBottom = true;
   #fresh = 0; // entries that came since the reader left the bottom
   #before = { key: "" };
   #loading = false;
-  #earlier; // loads what is before: resolves to whether there is more, rejects
-  #describe; // how a channel is called, to this reader
+  #earlier; // loads earlier entries; resolves to whether there are more
+  #describe; // (channel, sent) to {label, kind}
   #me = "";
 
-  /** earlier: see above; describe(channel): its name, {label, kind}. */
+  /** earlier() loads earlier entries; describe(channel, sent) names a channel for this user. */
   constructor({ earlier, describe }) {
     this.#earlier = earlier;
     this.#describe = describe;
@@ -49,18 +49,18 @@ export class Feed {
     return this.#atBottom;
   }
 
-  /** Whose feed it is. */
+  /** Sets the user's own name. */
   set me(username) {
     this.#me = username;
   }
 
-  /** Shows a sequence from its end. */
+  /** Shows a sequence, scrolled to its end. */
   show(entries) {
     this.#entries = entries;
     this.#silently(() => this.toBottom());
   }
 
-  /** Takes what has entries inserted or removed anywhere; the reader stays in place. */
+  /** Takes a sequence with entries inserted or removed anywhere, and keeps the scroll position. */
   replace(entries) {
     const first = this.#entries[this.#start];
     const last = this.#entries[this.#end - 1];
@@ -76,7 +76,7 @@ export class Feed {
     else this.#silently(() => this.#hold(() => this.#render(start, complete ? Math.min(entries.length, start + MOST) : end)));
   }
 
-  /** Live entries have been put into the sequence, the first of them at an index. */
+  /** Takes note of count live entries that were added to the sequence from index from on. */
   grown(count, from) {
     if (this.#atBottom) {
       this.#render(Math.max(0, this.#start, this.#entries.length - MOST), this.#entries.length);
@@ -91,7 +91,7 @@ export class Feed {
     this.#label();
   }
 
-  /** An entry's words have changed. */
+  /** Shows an entry again after its text has changed. */
   changed(entry) {
     const node = this.#nodes.get(entry);
     if (!node) return;
@@ -109,7 +109,7 @@ export class Feed {
     this.fill();
   }
 
-  /** What is said before the first entry: a key of the texts, or "". */
+  /** Sets the text before the first entry: a key of the texts, or "". */
   edge(key, retry) {
     this.#before = { key, retry };
     this.#hold(() => this.#sayEdge());
@@ -123,7 +123,7 @@ export class Feed {
     if (retry) this.#edge.append(" ", element("button", { type: "button", className: "link", textContent: text("feed.retry"), onclick: retry }));
   }
 
-  /** Loads earlier entries, as far as they are wanted to fill what is on show. */
+  /** Loads earlier entries if the reader is near the first one. */
   fill() {
     if (this.#root.scrollTop < NEAR) void this.#extendUp();
   }
@@ -158,7 +158,7 @@ export class Feed {
     if (more || this.#start > 0) this.fill();
   }
 
-  /** Makes the document hold the entries from start to end. */
+  /** Puts the entries from start to end into the document. */
   #render(start, end) {
     const wanted = new Set(this.#entries.slice(start, end));
     for (const entry of this.#nodes.keys()) if (!wanted.has(entry)) this.#nodes.delete(entry);
@@ -169,7 +169,7 @@ export class Feed {
     this.#sayEdge();
   }
 
-  /** A day is named where it begins, and a sender once for what is said in a minute. */
+  /** Marks the first entry of a day, and joins messages of one sender in the same minute. */
   #regroup(i, start = this.#start) {
     const entry = this.#entries[i];
     const before = i > start ? this.#entries[i - 1] : undefined;
@@ -182,7 +182,7 @@ export class Feed {
       Math.floor(before.time / 60_000) === Math.floor(entry.time / 60_000));
   }
 
-  /** Changes the document without moving what the reader looks at. */
+  /** Changes the document and keeps the scroll position. */
   #hold(change) {
     if (this.#atBottom) {
       change();
@@ -196,7 +196,7 @@ export class Feed {
     if (seen?.isConnected) this.#root.scrollTop += seen.getBoundingClientRect().top - was;
   }
 
-  /** Changes the document without a screen reader reading it out. */
+  /** Changes the document without announcing it to screen readers. */
   #silently(change) {
     this.#root.ariaLive = "off";
     change();

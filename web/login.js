@@ -1,11 +1,11 @@
-// Logging in, at first and again. The password stays in the closure of the
-// TokenSource, and nowhere else.
+// The two login forms: the first one, and the dialog when the session has ended. Only
+// the closure of the TokenSource keeps the password.
 
 import { login } from "./chat.js";
 import { ask, byId, say } from "./element.js";
 import { problem, text } from "./text.js";
 
-/** Logs in once, and gives a TokenSource that begins with the token of that. */
+/** Logs in once; returns a TokenSource that begins with the token of this login. */
 async function enter(base, username, password) {
   const again = login(base, username, password);
   let first = await again({ signal: AbortSignal.timeout(30_000) });
@@ -16,7 +16,7 @@ async function enter(base, username, password) {
   };
 }
 
-/** Runs a form that logs in, until signal; resolves to {username, source} when that has worked. */
+/** Runs a login form until signal aborts; resolves to {username, source} after a successful login. */
 function run(form, { base, username, password, trouble, button, signal }) {
   return new Promise((resolve) => {
     let busy = false;
@@ -43,7 +43,7 @@ function run(form, { base, username, password, trouble, button, signal }) {
   });
 }
 
-/** Shows the page's first form until somebody has logged in. */
+/** Shows the login form; resolves to {username, source} when a user has logged in. */
 export async function logIn(base) {
   const button = byId("login-button"), username = byId("username");
   const done = new AbortController();
@@ -57,7 +57,7 @@ export async function logIn(base) {
   return entered;
 }
 
-/** Asks for the password again; resolves to a TokenSource, or to undefined when the dialog was closed. */
+/** Asks for the password again; resolves to a TokenSource, or to undefined if the user closes the dialog. */
 export function logInAgain(base, name) {
   const dialog = byId("again"), username = byId("again-username"), password = byId("again-password");
   username.value = name;

@@ -1,10 +1,10 @@
-// Notifications of the system's, for who wants them, of what comes while the page
-// is not to be seen.
+// System notifications of new messages while the page is hidden, if the user turns
+// them on.
 
 import { announce, byId } from "./element.js";
 import { text } from "./text.js";
 
-/** So much of a message is in a notification. */
+/** A notification contains this many characters of a message. */
 const LONGEST = 300;
 
 export class Notifier {
@@ -15,21 +15,21 @@ export class Notifier {
   constructor() {
     this.#button.hidden = !("Notification" in window);
     this.#button.addEventListener("click", () => void this.#toggle());
-    // Who has allowed it for this page wanted it.
+    // A user who allowed notifications for this page before wants them on.
     this.#set(!this.#button.hidden && Notification.permission === "granted");
   }
 
-  /** Tells of a message, unless the page shows it anyway. */
+  /** Notifies the user of a message, unless the page is visible. */
   tell({ sender, content }) {
     if (!this.#on || !document.hidden) return;
     try {
-      // Each takes the place of the one before.
+      // The tag makes each notification replace the last one.
       const notification = new Notification(sender || text("feed.system"), { body: content.slice(0, LONGEST), tag: "chat", icon: "icon.svg" });
       notification.onclick = () => {
         window.focus();
         notification.close();
       };
-    } catch { // there are browsers where a page may not
+    } catch { // some browsers do not allow a page to do this
       this.#set(false);
       this.#button.hidden = true;
     }

@@ -1,4 +1,4 @@
-// The page: who is logged in, what is on show, and what the chat tells of.
+// The web client: it connects the Chat with the feed, the lists and the forms.
 
 import { Chat } from "./chat.js";
 import { ALL, Channels, EVERYONE, OWN } from "./channels.js";
@@ -13,14 +13,14 @@ import { People } from "./people.js";
 import { problem, text, translate } from "./text.js";
 import { Channel, PAGE, hindmost, merge, place } from "./timeline.js";
 
-/** Past so many entries, or so much text, in memory the oldest are forgotten… */
+/** Memory is bounded in entries and in UTF-16 code units. Above a bound, the oldest entries are removed down to half of it. */
 const MANY = 5_000, MUCH = 8 << 20;
-/** …down to half of that. While the reader is above, it may be five times as much. */
+/** While the reader is not at the bottom, the bounds are this many times larger. */
 const SLACK = 5;
-/** So many notes of its own the page keeps. */
+/** This many notes of the web client itself are kept. */
 const NOTES = 200;
-/** Live messages are put on show together, ms. */
-const GATHER = 16;
+/** Live messages are batched for this time before they are shown, ms. */
+const BATCH = 16;
 
 const base = new URL(".", document.baseURI);
 
@@ -29,15 +29,15 @@ class Page {
   #source; // the TokenSource
   #chat;
   #admin = false;
-  #channels = new Map(); // by name; undefined is everyone's
-  #notes = []; // marks and what was sent elsewhere, which no channel has
+  #channels = new Map(); // by name; undefined is everyone's channel
+  #notes = []; // marks, and messages sent to channels that are not joined
   #view = ALL; // a key, see channels.js
-  #sequence = []; // what the view shows
-  #arrived = []; // messages that are still to be put on show
+  #sequence = []; // the entries of the view
+  #arrived = []; // live messages that are not shown yet
   #timer;
-  #look; // timer, see awaitOpening
-  #outage; // {from}: since when there is no connection
-  #quiet = false; // no message has come since the connection was back
+  #look; // timer of #awaitOpening
+  #outage; // {from}: the time of the loss, while there is no connection
+  #quiet = false; // no message has come since the last reconnect
   #unseen = 0; // messages while the page was hidden
   #feed = new Feed({ earlier: () => this.#earlier(), describe: (channel, sent) => this.#describe(channel, sent) });
   #connection = new Connection();
@@ -87,7 +87,7 @@ class Page {
 
   // The connection.
 
-  /** Opens a Chat that goes on where the one before it ended. */
+  /** Opens a Chat that resumes where the last one ended. */
   #connect() {
     const before = this.#chat;
     const chat = this.#chat = new Chat(base, {
@@ -113,7 +113,7 @@ class Page {
     this.#connection.connecting();
   }
 
-  /** Says so when the wait for the next try is over. */
+  /** Shows when the wait is over and the Chat connects again, which has no event. */
   #awaitOpening() {
     const chat = this.#chat;
     clearInterval(this.#look);
@@ -138,7 +138,7 @@ class Page {
     else this.#people.clear();
     this.#offer();
     void this.#begin();
-    // Who has just logged in can write at once, unless that opens a keyboard on the screen.
+    // After a login an admin can write at once, unless the focus opens an on-screen keyboard.
     if (resumed === undefined && this.#admin && document.activeElement === byId("feed") && !matchMedia("(pointer: coarse)").matches) this.#composer.focus();
   }
 
@@ -168,12 +168,12 @@ class Page {
     this.#connect();
   }
 
-  /** Nothing of the session outlives the document, unless a text is not sent and its writer stays for that. */
+  /** A reload ends the session, unless the user keeps an unsent text when the browser asks. */
   #logOut() {
     location.reload();
   }
 
-  // What is in memory and on show.
+  // What is in memory and on screen.
 
   #joined() {
     return [...this.#channels.keys()].filter((name) => name !== undefined && !name.startsWith("@"));
@@ -185,7 +185,7 @@ class Page {
     return [this.#channels.get(name)];
   }
 
-  /** The notes that belong to the view. */
+  /** Returns the notes of the view. */
   #noted() {
     if (this.#view === ALL) return this.#notes;
     const [{ name }] = this.#shown();
@@ -222,7 +222,7 @@ class Page {
     byId("side-open").ariaLabel = text(unread ? "channels.open-unread" : "channels.open");
   }
 
-  /** How a message's channel is called beside it. */
+  /** Names the channel of a message for the feed. */
   #describe(channel, sent) {
     if (channel === undefined) return { label: text("feed.everyone"), kind: "to-everyone" };
     if (sent) return { label: text("feed.to", { name: channel.startsWith("@") ? channel.slice(1) : `#${channel}` }), kind: "to-person" };
@@ -247,10 +247,10 @@ class Page {
 
   #later(entry) {
     this.#arrived.push(entry);
-    this.#timer ??= setTimeout(() => this.#flush(), GATHER);
+    this.#timer ??= setTimeout(() => this.#flush(), BATCH);
   }
 
-  /** Puts on show what has arrived. */
+  /** Shows the live messages that have arrived. */
   #flush() {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -274,7 +274,7 @@ class Page {
     this.#edge();
   }
 
-  /** Keeps memory bounded. */
+  /** Removes old entries if there are too many in memory. */
   #forget() {
     const channels = [...this.#channels.values()];
     const count = channels.reduce((n, c) => n + c.entries.length, this.#notes.length);
@@ -291,9 +291,9 @@ class Page {
     document.title = this.#unseen ? `(${this.#unseen}) ${text("title")}` : text("title");
   }
 
-  // What came before.
+  // Earlier messages.
 
-  /** Loads the first page of each channel that has none yet. */
+  /** Loads the newest page of each channel that has no page yet. */
   async #begin() {
     await Promise.all([...this.#channels.values()].filter((c) => c.more && !c.begun).map((c) => {
       c.begun = true;
@@ -312,7 +312,7 @@ class Page {
     channel.prepend(page, before);
   }
 
-  /** Loads one page of what the view shows; resolves to whether there may be more. */
+  /** Loads one page of earlier messages for the view; resolves to whether there may be more. */
   async #earlier() {
     const view = this.#view;
     const channel = hindmost(this.#shown());
@@ -330,7 +330,7 @@ class Page {
     return Boolean(hindmost(this.#shown()));
   }
 
-  /** Says what is before the first entry. */
+  /** Sets the text before the first entry. */
   #edge() {
     const shown = this.#shown();
     if (hindmost(shown)) this.#feed.edge("");
@@ -348,7 +348,7 @@ class Page {
     this.#flush();
   }
 
-  /** Says in the feed that the connection is back; once, however often it goes while nothing comes. */
+  /** Adds a mark for a reconnect to the feed. Several reconnects without a message between them share one mark. */
   #mark(gap) {
     const now = Date.now();
     const mark = { mark: gap ? "gap" : "complete", from: this.#outage.from, time: now, channels: [] };
@@ -364,16 +364,16 @@ class Page {
   }
 
   #missed(channel) {
-    const mark = this.#notes.findLast((n) => n.mark); // the opening before it has made one
+    const mark = this.#notes.findLast((n) => n.mark); // #opened has added one before
     mark.channels.push(channel);
     this.#feed.changed(mark);
   }
 
-  // What people do.
+  // Actions of the user.
 
   async #broadcast(content, { channel, signal }) {
     const id = await this.#chat.broadcast(content, { channel, signal });
-    // What does not come back the page has to show itself.
+    // A message to a channel that is not joined does not come back, so show it here.
     if (!this.#channels.has(channel)) this.#note({ id, channel, sender: this.#username, content, time: Date.now(), sent: true });
     this.#feed.toBottom();
   }
@@ -381,7 +381,7 @@ class Page {
   async #join(name) {
     await this.#chat.join(name, { signal: AbortSignal.timeout(20_000) });
     if (!this.#channels.has(name)) {
-      this.#notes = this.#notes.filter((n) => !n.sent || n.channel !== name); // they come with its history
+      this.#notes = this.#notes.filter((n) => !n.sent || n.channel !== name); // the channel's history contains them
       this.#channels.set(name, new Channel(name));
     }
     this.#offer();

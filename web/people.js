@@ -1,17 +1,17 @@
-// Who is connected, for an admin: asked for at the start, after comings and goings
-// gathered a little, and every so often while the page can be seen.
+// The list of connected users, for an admin. It is fetched at the start, after joins
+// and leaves (batched), and at intervals while the page is visible.
 
 import { announce, arrange, ask, avatar, byId, element, say } from "./element.js";
 import { moment, problem, text } from "./text.js";
 
-const GATHER = 400; // ms
-const OFTEN = 20_000;
-/** Every user lengthens the least time between two requests by so much, ms. */
+const BATCH = 400; // least time from a join or leave to the request, ms
+const OFTEN = 20_000; // between requests without joins and leaves, ms
+/** Each user in the list adds this to the least time between two requests, ms. */
 const EACH = 2;
-/** So many are in the document at most; and there is no search among so few. */
+/** The document has at most MOST users. Up to FEW users need no search. */
 const MOST = 200;
 const FEW = 12;
-/** Who was sent away and is back by then was perhaps told of neither way. */
+/** A user who reconnects this soon after a disconnect may cause neither a join nor a leave, ms. */
 const BACK = 3_000;
 
 export class People {
@@ -19,11 +19,11 @@ export class People {
   #problem = byId("people-problem");
   #find = byId("people-find");
   #more = byId("people-more");
-  #chat; // the Chat, while there is one that may ask
+  #chat; // the Chat to ask, while its user is an admin
   #me = "";
   #timer;
   #asking = false;
-  #stale = false; // something has changed since it asked
+  #stale = false; // users have joined or left since the last request
   #users = [];
   #rows = new Map(); // by username
   #write; // called with a username
@@ -38,19 +38,19 @@ export class People {
     });
   }
 
-  /** The first of them, for a choice. */
+  /** The first MOST usernames, to choose from. */
   get usernames() {
     return this.#users.slice(0, MOST).map((u) => u.username);
   }
 
-  /** Keeps the list up to date through a chat. */
+  /** Keeps the list up to date with a Chat. */
   follow(chat, me) {
     this.#chat = chat;
     this.#me = me;
     this.soon(0);
   }
 
-  /** Keeps the list as it is, or empties it. */
+  /** Stops updates and keeps the list. */
   pause() {
     this.#chat = undefined;
     clearTimeout(this.#timer);
@@ -63,8 +63,8 @@ export class People {
     this.#render();
   }
 
-  /** Somebody came or went: asks in a little while. What is due already is not put off. */
-  soon(delay = this.#gather()) {
+  /** Requests the list after delay, as users have joined or left. A request that is due already is not delayed. */
+  soon(delay = this.#batch()) {
     if (!this.#chat || this.#stale && delay > 0) return;
     this.#stale = true;
     clearTimeout(this.#timer);
@@ -73,7 +73,7 @@ export class People {
 
   async #ask() {
     const chat = this.#chat;
-    if (!chat || this.#asking) return; // who asks now looks again afterwards
+    if (!chat || this.#asking) return; // the request under way checks #stale afterwards
     this.#asking = true;
     this.#stale = false;
     try {
@@ -88,18 +88,18 @@ export class People {
       this.#asking = false;
       if (this.#chat) {
         clearTimeout(this.#timer);
-        this.#timer = setTimeout(() => this.#again(), this.#stale ? this.#gather() : Math.max(OFTEN, this.#gather()));
+        this.#timer = setTimeout(() => this.#again(), this.#stale ? this.#batch() : Math.max(OFTEN, this.#batch()));
       }
     }
   }
 
-  #gather() {
-    return Math.max(GATHER, this.#users.length * EACH);
+  #batch() {
+    return Math.max(BATCH, this.#users.length * EACH);
   }
 
   #again() {
     if (!document.hidden || this.#stale) void this.#ask();
-    // While hidden, the page's return asks.
+    // While the page is hidden, its return makes the request.
   }
 
   #render() {
@@ -162,7 +162,7 @@ export class People {
   }
 }
 
-/** Asks with a dialog; whether the answer is yes. */
+/** Asks the user in a dialog; resolves to whether the answer is yes. */
 async function confirm(title, words, yes) {
   byId("confirm-title").textContent = title;
   byId("confirm-text").textContent = words;

@@ -1,4 +1,4 @@
-// What the page says, in English and Spanish. Every key is in both.
+// The texts of the web client, in English and Spanish. Both have the same keys.
 
 const english = {
   "title": "Chat",
@@ -17,7 +17,7 @@ const english = {
   "login.refused": "Username or password is wrong.",
 
   "again.title": "Log in again",
-  "again.text": "Your session has ended. What you see stays, and what came meanwhile follows.",
+  "again.text": "Your session has ended. This page keeps what you see. After you log in, you receive the messages you missed.",
   "again.banner": "Your session has ended.",
   "again.action": "Log in again",
 
@@ -27,7 +27,7 @@ const english = {
   "view.everyone-lead": "Messages to everyone connected",
   "view.own": "Just for you",
   "view.own-lead": "Messages that only you can read",
-  "view.channel-lead": "Messages to those who joined this channel",
+  "view.channel-lead": "Messages to the members of this channel",
 
   "channels.title": "Channels",
   "channels.open": "Channels",
@@ -36,7 +36,7 @@ const english = {
   "channels.join-placeholder": "name",
   "channels.join": "Join",
   "channels.leave": "Leave #{channel}",
-  "channels.invalid": "A channel's name has up to 128 letters (A to Z), digits, and . _ : -",
+  "channels.invalid": "A channel's name has up to 128 characters: letters from A to Z, digits, and . _ : -",
   "channels.unread": { one: "{count} new", other: "{count} new" },
 
   "people.title": "Connected",
@@ -48,13 +48,13 @@ const english = {
   "people.disconnect": "Disconnect",
   "people.disconnect-name": "Disconnect {name}",
   "people.find": "Find by name",
-  "people.more": { one: "And {count} more: part of a name finds them.", other: "And {count} more: part of a name finds them." },
-  "people.none": "Nobody by that name is connected.",
-  "people.stale": "This list could not be brought up to date.",
+  "people.more": { one: "{count} more. Type part of the name to find them.", other: "{count} more. Type part of a name to find them." },
+  "people.none": "No connected user has this name.",
+  "people.stale": "This list could not be updated.",
   "people.confirm-title": "Disconnect {name}?",
-  "people.confirm-text": "All windows and devices of theirs are disconnected now. They can log in again.",
+  "people.confirm-text": "This disconnects all windows and devices of this user. The user can log in again.",
   "people.disconnected": { one: "{name} was disconnected: {count} socket.", other: "{name} was disconnected: {count} sockets." },
-  "people.disconnected-none": "{name} was not connected any more.",
+  "people.disconnected-none": "{name} was no longer connected.",
 
   "notify.label": "Notifications",
   "notify.on": "On",
@@ -66,7 +66,7 @@ const english = {
   "composer.placeholder": "Write a message",
   "composer.send": "Send",
   "composer.sending": "Sending…",
-  "composer.waiting": "It is sent as soon as there is a connection.",
+  "composer.waiting": "Your message is sent as soon as there is a connection.",
   "composer.hint": "Enter sends, Shift+Enter starts a new line.",
   "composer.everyone": "Everyone",
   "composer.channels": "Channels",
@@ -75,9 +75,9 @@ const english = {
   "composer.other-person": "Another person…",
   "composer.channel-name": "Name of the channel",
   "composer.person-name": "Username of the person",
-  "composer.no-name": "Say whom it is for.",
+  "composer.no-name": "Enter a recipient.",
   "composer.sent-to": "Sent to {name}.",
-  "composer.settled": "It was sent after all.",
+  "composer.settled": "Your message was sent after all.",
 
   "feed.label": "Messages",
   "feed.to": "to {name}",
@@ -85,13 +85,13 @@ const english = {
   "feed.everyone": "everyone",
   "feed.system": "Notice",
   "feed.loading": "Loading earlier messages…",
-  "feed.beginning": "This is where it begins.",
+  "feed.beginning": "There are no earlier messages.",
   "feed.dropped": "Earlier messages are no longer kept.",
   "feed.failed": "Earlier messages could not be loaded.",
   "feed.retry": "Try again",
   "feed.empty": "No messages yet.",
   "feed.newer": { one: "{count} new message", other: "{count} new messages" },
-  "feed.latest": "To the latest",
+  "feed.latest": "Go to the latest message",
 
   "state.connecting": "Connecting…",
   "state.open": "Connected",
@@ -100,31 +100,31 @@ const english = {
   "state.countdown": { one: "No connection. Trying again in {count} s.", other: "No connection. Trying again in {count} s." },
   "state.now": "Try now",
   "state.retrying": "No connection. Trying again…",
-  "state.lost": "Connection lost. Trying again by itself.",
+  "state.lost": "Connection lost. Trying to reconnect.",
   "state.again": "Connect again",
 
   "mark.complete": "Connected again: you missed nothing",
-  "mark.gap": "Connected again: something may be missing",
-  "mark.away": "Without a connection from {from} to {to}.",
-  "mark.gap-channels": "What came meanwhile may no longer be kept: {channels}.",
+  "mark.gap": "Connected again: some messages may be missing",
+  "mark.away": "No connection from {from} to {to}.",
+  "mark.gap-channels": "Messages sent meanwhile may no longer be kept: {channels}.",
 
   "end.disconnected": "An administrator disconnected you.",
   "end.replaced": "This window was disconnected: you have too many others open.",
   "end.other": "The connection has ended: {reason}",
 
   "error.unauthenticated": "Your session has ended: log in again first. Your text is kept here.",
-  "error.rate_limited": "That was too often. Try again in a little while.",
-  "error.rate_limited-wait": { one: "That was too often. Try again in {count} second.", other: "That was too often. Try again in {count} seconds." },
+  "error.rate_limited": "Too many attempts. Try again in a little while.",
+  "error.rate_limited-wait": { one: "Too many attempts. Try again in {count} second.", other: "Too many attempts. Try again in {count} seconds." },
   "error.network": "The server cannot be reached. Check the connection and try again.",
   "error.unavailable": "The server cannot do that right now. Try again in a little while.",
   "error.forbidden": "You are not allowed to do that.",
   "error.invalid": "The server does not accept this: {reason}",
   "error.too_large": "This is too long for one message. Shorten it, or send it in parts.",
   "error.not_joined": "You are not in this channel.",
-  "error.unconfirmed": "The connection broke before the answer came, so this may have been sent. Look for it above before you send it again.",
+  "error.unconfirmed": "The connection broke before the server answered. Your message may have been sent: look for it above before you send it again.",
   "error.closed": "There is no connection. Your text is kept here.",
-  "error.not_found": "There is no chat service at this address, or one without a login of its own.",
-  "error.protocol": "What the server says makes no sense.",
+  "error.not_found": "There is no chat service at this address, or the service has no login.",
+  "error.protocol": "The server's answer is not valid.",
   "error.other": "That did not work: {reason}",
 };
 
@@ -145,7 +145,7 @@ const spanish = {
   "login.refused": "El usuario o la contraseña no son correctos.",
 
   "again.title": "Vuelve a entrar",
-  "again.text": "Tu sesión ha terminado. Lo que ves se conserva y, al entrar, recibirás lo que haya llegado entretanto.",
+  "again.text": "Tu sesión ha terminado. Esta página conserva lo que ves. Cuando vuelvas a entrar, recibirás los mensajes que te has perdido.",
   "again.banner": "Tu sesión ha terminado.",
   "again.action": "Volver a entrar",
 
@@ -155,7 +155,7 @@ const spanish = {
   "view.everyone-lead": "Mensajes para todas las personas conectadas",
   "view.own": "Solo para ti",
   "view.own-lead": "Mensajes que solo tú puedes leer",
-  "view.channel-lead": "Mensajes para quienes están en este canal",
+  "view.channel-lead": "Mensajes para los miembros de este canal",
 
   "channels.title": "Canales",
   "channels.open": "Canales",
@@ -176,11 +176,11 @@ const spanish = {
   "people.disconnect": "Desconectar",
   "people.disconnect-name": "Desconectar a {name}",
   "people.find": "Buscar por nombre",
-  "people.more": { one: "Y {count} más: búscalo por una parte del nombre.", other: "Y {count} más: búscalos por una parte del nombre." },
-  "people.none": "No hay nadie conectado con ese nombre.",
+  "people.more": { one: "{count} más. Escribe una parte del nombre para encontrarlo.", other: "{count} más. Escribe una parte del nombre para encontrarlos." },
+  "people.none": "Ningún usuario conectado tiene ese nombre.",
   "people.stale": "No se ha podido actualizar esta lista.",
   "people.confirm-title": "¿Desconectar a {name}?",
-  "people.confirm-text": "Se desconectarán ahora todas sus ventanas y dispositivos. Podrá volver a entrar.",
+  "people.confirm-text": "Se desconectarán todas las ventanas y todos los dispositivos de este usuario. Podrá volver a entrar.",
   "people.disconnected": { one: "Se ha desconectado a {name}: {count} conexión.", other: "Se ha desconectado a {name}: {count} conexiones." },
   "people.disconnected-none": "{name} ya no estaba en línea.",
 
@@ -194,7 +194,7 @@ const spanish = {
   "composer.placeholder": "Escribe un mensaje",
   "composer.send": "Enviar",
   "composer.sending": "Enviando…",
-  "composer.waiting": "Se enviará en cuanto haya conexión.",
+  "composer.waiting": "Tu mensaje se enviará en cuanto haya conexión.",
   "composer.hint": "Intro envía, Mayús+Intro empieza otra línea.",
   "composer.everyone": "General",
   "composer.channels": "Canales",
@@ -203,9 +203,9 @@ const spanish = {
   "composer.other-person": "Otra persona…",
   "composer.channel-name": "Nombre del canal",
   "composer.person-name": "Nombre de usuario",
-  "composer.no-name": "Indica para quién es.",
+  "composer.no-name": "Indica un destinatario.",
   "composer.sent-to": "Enviado a {name}.",
-  "composer.settled": "Al final sí se envió.",
+  "composer.settled": "Tu mensaje sí se había enviado.",
 
   "feed.label": "Mensajes",
   "feed.to": "para {name}",
@@ -213,13 +213,13 @@ const spanish = {
   "feed.everyone": "general",
   "feed.system": "Aviso",
   "feed.loading": "Cargando mensajes anteriores…",
-  "feed.beginning": "Aquí empieza todo.",
+  "feed.beginning": "No hay mensajes anteriores.",
   "feed.dropped": "Los mensajes anteriores ya no se conservan.",
   "feed.failed": "No se han podido cargar los mensajes anteriores.",
   "feed.retry": "Reintentar",
   "feed.empty": "Todavía no hay mensajes.",
   "feed.newer": { one: "{count} mensaje nuevo", other: "{count} mensajes nuevos" },
-  "feed.latest": "Ir al final",
+  "feed.latest": "Ir al último mensaje",
 
   "state.connecting": "Conectando…",
   "state.open": "En línea",
@@ -232,9 +232,9 @@ const spanish = {
   "state.again": "Volver a conectar",
 
   "mark.complete": "De nuevo en línea: no te has perdido nada",
-  "mark.gap": "De nuevo en línea: puede que falte algo",
+  "mark.gap": "De nuevo en línea: pueden faltar mensajes",
   "mark.away": "Sin conexión de {from} a {to}.",
-  "mark.gap-channels": "Puede que ya no se conserve lo que llegó entretanto: {channels}.",
+  "mark.gap-channels": "Puede que ya no se conserven los mensajes enviados entretanto: {channels}.",
 
   "end.disconnected": "Te ha desconectado un administrador.",
   "end.replaced": "Esta ventana se ha desconectado: tienes demasiadas abiertas.",
@@ -249,15 +249,15 @@ const spanish = {
   "error.invalid": "El servidor no lo acepta: {reason}",
   "error.too_large": "Es demasiado largo para un solo mensaje. Acórtalo o envíalo por partes.",
   "error.not_joined": "No estás en este canal.",
-  "error.unconfirmed": "La conexión se cortó antes de que llegara la respuesta, así que puede que se haya enviado. Búscalo arriba antes de enviarlo otra vez.",
+  "error.unconfirmed": "La conexión se cortó antes de que respondiera el servidor. Puede que tu mensaje se haya enviado: búscalo arriba antes de enviarlo otra vez.",
   "error.closed": "No hay conexión. Tu texto se conserva aquí.",
-  "error.not_found": "En esta dirección no hay ningún servicio de chat, o no tiene un login propio.",
-  "error.protocol": "No se entiende lo que responde el servidor.",
+  "error.not_found": "En esta dirección no hay ningún servicio de chat, o el servicio no tiene login.",
+  "error.protocol": "La respuesta del servidor no es válida.",
   "error.other": "No ha funcionado: {reason}",
 };
 
-// preferred is the first of the reader's languages that the page speaks, with its
-// region, which decides how dates look.
+// preferred is the first of the browser's languages that the web client supports. Its
+// region decides the format of dates.
 const preferred = (navigator.languages ?? []).find((tag) => /^(en|es)\b/i.test(tag)) ?? "en";
 
 /** The language of the texts: "en" or "es". */
@@ -267,7 +267,7 @@ const texts = language === "es" ? spanish : english;
 const plural = new Intl.PluralRules(language);
 const number = new Intl.NumberFormat(preferred);
 
-/** A text by its key, with what stands in braces filled in. `count` picks the form. */
+/** Returns the text of a key with the values in place of the names in braces. `count` picks the plural form. */
 export function text(key, values = {}) {
   let template = texts[key];
   if (typeof template === "object") template = template[plural.select(values.count)] ?? template.other;
@@ -275,24 +275,24 @@ export function text(key, values = {}) {
     typeof values[name] === "number" ? number.format(values[name]) : values[name]);
 }
 
-/** Each key with the names of what is filled in. */
+/** Returns each key with the names in its braces, so that tests can compare the languages. */
 export const keys = () => Object.entries(texts).map(([key, value]) =>
   [key, [...new Set(JSON.stringify(value).match(/\{\w+\}/g))].sort().join(" ")]).sort();
 
-/** What went wrong, in words for people. */
+/** Describes an error for the user. */
 export function problem(error) {
   const reason = error?.message || String(error);
   if (error?.kind === "rate_limited" && error.retryAfter > 0) {
     return text("error.rate_limited-wait", { count: Math.ceil(error.retryAfter) });
   }
   let kind = error?.kind;
-  if (kind === "disconnected" || kind === "replaced") kind = "closed"; // which the banner tells of
+  if (kind === "disconnected" || kind === "replaced") kind = "closed"; // the banner gives the reason
   if (error?.name === "TimeoutError") kind = "network";
   const key = `error.${kind}`;
   return Object.hasOwn(texts, key) ? text(key, { reason }) : text("error.other", { reason });
 }
 
-/** Puts the texts into what has an attribute that names one. */
+/** Sets the texts of all elements with an attribute data-text, data-label or data-placeholder. */
 export function translate(root) {
   document.documentElement.lang = language;
   for (const e of root.querySelectorAll("[data-text]")) e.textContent = text(e.dataset.text);
@@ -310,15 +310,15 @@ const formats = {
 };
 const relative = new Intl.RelativeTimeFormat(preferred, { numeric: "auto" });
 
-/** A time in the reader's zone: "time", "seconds", "day", "year", "short" or "full". */
+/** Formats a time in the browser's time zone; style: "time", "seconds", "day", "year", "short" or "full". */
 export const format = (style, at) => formats[style].format(at);
 
-/** The time, with the date unless that is today. */
+/** Formats a time, with the date unless it is today. */
 export const moment = (at) => format(sameDay(at, Date.now()) ? "time" : "short", at);
 
 export const sameDay = (a, b) => new Date(a).toDateString() === new Date(b).toDateString();
 
-/** "Today", "Yesterday", or the date. */
+/** Returns "Today", "Yesterday" or the date. */
 export function dayName(at) {
   const midnight = (t) => new Date(t).setHours(0, 0, 0, 0);
   const days = Math.round((midnight(at) - midnight(Date.now())) / 86_400_000);
@@ -328,5 +328,5 @@ export function dayName(at) {
   return name.charAt(0).toLocaleUpperCase(preferred) + name.slice(1);
 }
 
-/** Names as a sentence lists them. */
+/** Joins names into a list: "a, b and c". */
 export const list = (names) => new Intl.ListFormat(preferred, { type: "conjunction" }).format(names);

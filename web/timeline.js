@@ -1,32 +1,32 @@
-// What is in memory of the channels, and the one sequence that is made of several
-// of them.
+// The messages of each channel in memory, and the merge of several channels into one
+// sequence.
 //
-// An entry is a message {id, channel, sender, content, time, at} or, with a `mark`, a
-// note of the page's own. `time` is when, in ms. `at` is what orders channels among
-// each other: the time, as the server has it. Within a channel the order is the
-// server's.
+// An entry is a message {id, channel, sender, content, time, at} or a note of the web
+// client itself, which has a `mark` or is `sent`. `time` is in ms. `at` is the server's
+// time and orders entries of different channels. Within a channel the server decides the
+// order.
 
-/** How many messages a request for earlier ones asks for. */
+/** How many messages a page of the history has. */
 export const PAGE = 50;
 
-/** A channel's messages: a run without holes, up to the newest. */
+/** The messages of a channel without holes, up to the newest one. */
 export class Channel {
   entries = [];
-  /** Whether the server may have earlier ones. */
+  /** Whether the server may have earlier messages. */
   more = true;
-  /** Whether it said that those before are no longer kept. */
+  /** Whether the server said that earlier messages are no longer kept. */
   dropped = false;
-  /** Messages since the channel was last on show. */
+  /** How many messages came since the channel was last on screen. */
   unread = 0;
-  size = 0; // of the contents, in UTF-16 units
+  size = 0; // of all contents, in UTF-16 code units
   #ids = new Set();
 
-  /** name: undefined for everyone's. */
+  /** name is undefined for everyone's channel. */
   constructor(name) {
     this.name = name;
   }
 
-  /** A message that came live; false when it is here already. */
+  /** Adds a live message; returns false if it is in the channel already. */
   append(message) {
     if (this.#ids.has(message.id)) return false;
     this.#keep(message);
@@ -34,10 +34,10 @@ export class Channel {
     return true;
   }
 
-  /** What comes before the entry with an id, or with "" the newest messages. */
+  /** Adds a page of messages before the entry with the id before; "": the newest messages. */
   prepend(page, before) {
-    if (before && before !== this.first) return; // meanwhile that was loaded, or forgotten
-    // From the first one that is here already, all come live or came so.
+    if (before && before !== this.first) return; // another request loaded this page, or trim removed the entry
+    // From the first known message on, the rest is in the channel already.
     const known = page.messages.findIndex((m) => this.#ids.has(m.id));
     if (known === 0) return;
     const earlier = known < 0 ? page.messages : page.messages.slice(0, known);
@@ -47,12 +47,12 @@ export class Channel {
     this.dropped = Boolean(page.gap);
   }
 
-  /** The id to ask for earlier ones by. */
+  /** The id of the first entry, to request earlier ones; "" if there is none. */
   get first() {
     return this.entries[0]?.id ?? "";
   }
 
-  /** Forgets all but the newest entries; they can be loaded again. */
+  /** Removes all but the newest count entries; they can be loaded again. */
   trim(count) {
     const old = this.entries.splice(0, this.entries.length - count);
     for (const message of old) {
@@ -69,8 +69,8 @@ export class Channel {
 }
 
 /**
- * The channels' entries and the notes as one sequence by time. It begins where the
- * run of every channel has begun: before that, something might be missing between.
+ * Merges the entries of channels and the notes by time. The result begins where all
+ * channels are loaded: before that point, entries may be missing.
  */
 export function merge(channels, notes) {
   const begun = new Set(channels.filter((c) => c.more && c.entries.length).map((c) => c.entries[0]));
@@ -91,7 +91,7 @@ export function merge(channels, notes) {
   }
 }
 
-/** Where a live entry goes in a sequence: by its time, but behind the last note and its own channel. */
+/** Returns the index of a live entry in a sequence: by its time, but after the last mark and after its own channel. */
 export function place(sequence, entry) {
   let i = sequence.length;
   while (i > 0) {
@@ -102,7 +102,7 @@ export function place(sequence, entry) {
   return i;
 }
 
-/** The channel whose earlier messages are to be loaded next, if any has some. */
+/** Returns the channel whose earlier messages are to be loaded next, if any channel has some. */
 export function hindmost(channels) {
   let found;
   for (const c of channels) {

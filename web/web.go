@@ -1,14 +1,12 @@
-// Package web is the service in a browser: a page to chat on, and chat.js, the
-// client that the page is built on and that other pages can import.
+// Package web serves a web client for the chat service, and chat.js, the JavaScript
+// client that the web client uses and that other pages can import.
 //
-// The page's addresses are relative: below the prefix where a service is mounted
-// it finds that service.
+// The web client uses relative addresses, so it finds the service below any prefix.
 //
 //	mux.Handle("/chat/", http.StripPrefix("/chat", web.Handler(service)))
 //
-// Nothing is loaded from elsewhere, and the headers allow nothing else: scripts,
-// styles and connections of its own origin alone, no frames around it, and no
-// text that becomes HTML (Trusted Types).
+// The headers allow scripts, styles and connections of the same origin only. They
+// forbid frames around the web client and HTML made from text (Trusted Types).
 package web
 
 import (
@@ -36,7 +34,7 @@ const (
 	allow = "GET, HEAD, OPTIONS"
 )
 
-// contentTypes are by the end of a file's name.
+// contentTypes maps the extension of a file's name to its content type.
 var contentTypes = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -45,21 +43,21 @@ var contentTypes = map[string]string{
 	".ts":   "text/plain; charset=utf-8",
 }
 
-// file is one that is served.
+// file is an embedded file with its headers.
 type file struct {
 	body        []byte
 	contentType string
 	etag        string
-	shared      bool // with pages of other origins
+	shared      bool // pages of other origins may import it
 }
 
-// files are all that is embedded, by path; index.html is at "/".
+// files are all embedded files by path; index.html is at "/".
 var files = read()
 
 func read() map[string]*file {
 	entries, err := embedded.ReadDir(".")
 	if err != nil {
-		panic(err) // it is in the binary
+		panic(err) // cannot happen: the directory is embedded
 	}
 	found := make(map[string]*file, len(entries))
 	for _, entry := range entries {
@@ -81,8 +79,8 @@ func read() map[string]*file {
 	return found
 }
 
-// Handler serves the page at "/", what belongs to it, and chat.js with its types,
-// chat.d.ts. All other paths are next's; with none they are not found.
+// Handler serves the web client at "/", with its files, and chat.js with its types,
+// chat.d.ts. next serves all other paths; if next is nil, they are not found.
 func Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f, ok := files[r.URL.Path]
@@ -97,15 +95,14 @@ func Handler(next http.Handler) http.Handler {
 	})
 }
 
-// Client serves chat.js alone, at whatever address it is mounted.
+// Client serves chat.js at any address where it is mounted.
 func Client() http.Handler { return files["/chat.js"] }
 
-// ServeHTTP answers GET and HEAD. A browser asks each time whether it still has
-// the newest, and is told so in a few bytes.
+// ServeHTTP answers GET and HEAD. A browser revalidates its copy each time, which costs
+// few bytes if the file has not changed.
 //
-// Pages of any origin may import what is shared: it is the same for everybody, and
-// holds no secret. Whether their sockets and requests are let in is the service's
-// to say.
+// Pages of any origin may import a shared file: it is the same for every client and
+// contains no secret. The service decides whether to accept their sockets and requests.
 func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -124,8 +121,8 @@ func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Cache-Control", "no-cache")
 		h.Set("Content-Type", f.contentType)
 		h.Set("ETag", f.etag)
-		// Files are small and always sent whole: a Range of a thousand parts would
-		// make an answer far larger than the file.
+		// Files are small and always sent whole: the answer to a Range with a thousand
+		// parts would be far larger than the file.
 		http.ServeContent(w, conditional(r), "", time.Time{}, bytes.NewReader(f.body))
 	case http.MethodOptions:
 		h.Set("Allow", allow)
@@ -136,8 +133,8 @@ func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// conditional is a request with those headers of r that choose between the file and
-// "not modified" (RFC 9110, section 13.1).
+// conditional returns a request with only those headers of r that choose between the
+// file and "not modified" (RFC 9110, section 13.1).
 func conditional(r *http.Request) *http.Request {
 	return &http.Request{Method: r.Method, Header: http.Header{
 		"If-Match":      r.Header["If-Match"],

@@ -57,7 +57,7 @@ func TestServesWhatIsInTheDirectory(t *testing.T) {
 func TestServesTheClientAlone(t *testing.T) {
 	resp := ask(web.Client(), "GET", "/assets/chat-client.js", nil)
 	if !strings.Contains(body(t, resp), "export class Chat ") {
-		t.Error("that is not chat.js")
+		t.Error("the answer is not chat.js")
 	}
 }
 
@@ -91,7 +91,7 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// A browser that has the newest is told so.
+// A browser that has the current file gets 304.
 func TestIsSentAgainOnlyIfItChanged(t *testing.T) {
 	for _, path := range []string{"/", "/chat.js"} {
 		first := ask(web.Handler(nil), "GET", path, nil)
@@ -111,7 +111,7 @@ func TestIsSentAgainOnlyIfItChanged(t *testing.T) {
 	}
 }
 
-// Whatever is answered, also that it may not be asked for so.
+// All answers have these headers, also those to methods that are not allowed.
 func TestHeadersAllowNothingFromElsewhere(t *testing.T) {
 	always := map[string]string{
 		"X-Content-Type-Options":     "nosniff",
@@ -120,7 +120,7 @@ func TestHeadersAllowNothingFromElsewhere(t *testing.T) {
 		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 	}
-	// Any page may import the client. The page is nobody else's.
+	// Any page may import the JavaScript client. No other page may use the web client's files.
 	of := map[string]map[string]string{
 		"/":          {"Cross-Origin-Resource-Policy": "same-origin", "Access-Control-Allow-Origin": ""},
 		"/page.js":   {"Cross-Origin-Resource-Policy": "same-origin", "Access-Control-Allow-Origin": ""},
@@ -144,8 +144,8 @@ func TestHeadersAllowNothingFromElsewhere(t *testing.T) {
 	}
 }
 
-// A file is sent whole or not at all, whatever parts of it somebody asks for: a
-// thousand of them would cost a thousand headers, and a buffer for each.
+// A file is sent whole or not at all, even if a client asks for parts of it: a thousand
+// parts would cost a thousand headers, and a buffer for each.
 func TestRangesAreIgnored(t *testing.T) {
 	want, err := os.ReadFile("page.js")
 	if err != nil {

@@ -73,7 +73,7 @@ func TestFeedResumesWithoutLossAfterACut(t *testing.T) {
 	}
 	// What is written meanwhile waits for the connection.
 	p.write("#content", "written without a connection"+kb.Enter)
-	p.await("that it waits", `document.querySelector("#composer-hint").textContent === "It is sent as soon as there is a connection."`)
+	p.await("that it waits", `document.querySelector("#composer-hint").textContent === "Your message is sent as soon as there is a connection."`)
 	network.mend()
 	p.await("the button", `document.querySelector("#state").dataset.state !== "waiting" || (document.querySelector("#banner-action").click(), false)`)
 	p.connected()
@@ -103,7 +103,7 @@ func TestRestartWithoutHistorySaysThatSomethingMayBeMissing(t *testing.T) {
 	p.lost()
 	server = serve(t, "-addr", addr)
 	p.connected()
-	p.await("what it says", `document.querySelector("#feed .mark.gap strong")?.textContent === "Connected again: something may be missing"`)
+	p.await("what it says", `document.querySelector("#feed .mark.gap strong")?.textContent === "Connected again: some messages may be missing"`)
 	post(t, server, server.Token("admin"), "", "after")
 	p.awaitMessage("after")
 	if diff := cmp.Diff([]string{"before", "after"}, p.contents()); diff != "" {
@@ -253,7 +253,7 @@ func TestMessageWithoutAnAnswerIsSaidAndSettled(t *testing.T) {
 	watching.awaitMessage("did this arrive?")
 	p.await("that it is on its way", `document.querySelector("#send").textContent === "Sending…"`)
 	network.cut()
-	p.await("that it may have been sent", `document.querySelector("#composer-problem").textContent.startsWith("The connection broke before the answer came")`)
+	p.await("that it may have been sent", `document.querySelector("#composer-problem").textContent.startsWith("The connection broke before the server answered")`)
 	if content := eval[string](p, `document.querySelector("#content").value`); content != "did this arrive?" {
 		t.Errorf("the composer holds %q", content)
 	}

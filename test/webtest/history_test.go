@@ -24,7 +24,7 @@ func (p *tab) upward() []string {
 		const contents = () => [...feed.querySelectorAll(".content")].map((e) => e.textContent);
 		let all = contents();
 		const deadline = Date.now() + 25_000;
-		while (document.querySelector("#feed-edge").textContent !== "This is where it begins.") {
+		while (document.querySelector("#feed-edge").textContent !== "There are no earlier messages.") {
 			if (Date.now() > deadline) return "too late: " + all.length + " from " + all[0];
 			feed.scrollTop = 0;
 			await new Promise(requestAnimationFrame);
@@ -109,7 +109,7 @@ func TestReaderStaysInPlaceWhileMessagesCome(t *testing.T) {
 	p.await("the newest to be seen", `(() => { const f = document.querySelector("#feed"), e = [...f.querySelectorAll(".content")].at(-1);
 		return e.textContent === "while at the bottom" && e.getBoundingClientRect().bottom <= f.getBoundingClientRect().bottom; })()`)
 
-	p.await("the beginning", `document.querySelector("#feed-edge").textContent === "This is where it begins." || (document.querySelector("#feed").scrollTop = 0, false)`)
+	p.await("the beginning", `document.querySelector("#feed-edge").textContent === "There are no earlier messages." || (document.querySelector("#feed").scrollTop = 0, false)`)
 	eval[int](p, `document.querySelector("#feed").scrollTop = 700`)
 	// What is at the middle of the feed stays there.
 	middle := `(() => { const b = document.querySelector("#feed").getBoundingClientRect();

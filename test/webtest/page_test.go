@@ -78,7 +78,7 @@ func TestTooManyWrongPasswordsAreSaid(t *testing.T) {
 	}
 	p := openTab(t, server.URL+"/", look{forgiven: []string{"status of 429"}})
 	p.logIn("admin", chatdtest.Passwords["admin"])
-	p.await("how long to wait", `/^That was too often\. Try again in \d+ seconds?\.$/.test(document.querySelector("#login-problem").textContent)`)
+	p.await("how long to wait", `/^Too many attempts\. Try again in \d+ seconds?\.$/.test(document.querySelector("#login-problem").textContent)`)
 }
 
 func TestMessageStaysText(t *testing.T) {
@@ -263,7 +263,7 @@ func TestComposingToAChannelAndToOnePerson(t *testing.T) {
 	luis.awaitMessage("for luis")
 	choose("+@", "")
 	ana.write("#content", "for nobody"+kb.Enter)
-	ana.await("what is missing", `document.querySelector("#composer-problem").textContent === "Say whom it is for."`)
+	ana.await("what is missing", `document.querySelector("#composer-problem").textContent === "Enter a recipient."`)
 	if content := eval[string](ana, `document.querySelector("#content").value`); content != "for nobody" {
 		t.Errorf("the composer holds %q, not what was not sent", content)
 	}

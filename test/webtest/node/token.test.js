@@ -132,7 +132,7 @@ test("what cannot be sent as a token is told of without showing it", async (t) =
   for (const given of ["two words", "", 7, undefined, "line\nbreak"]) {
     const { error } = await open(t, "https://127.0.0.1:1/", { token: () => given }).nth("close");
     assert.equal(error.kind, "unauthenticated");
-    assert.equal(error.message, "what the token source gave cannot be sent as a token");
+    assert.equal(error.message, "the token source did not return a string of token characters (RFC 9110)");
   }
 });
 
