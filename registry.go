@@ -53,7 +53,7 @@ type Registry interface {
 
 // Socket is a live connection as a [Registry] sees it.
 type Socket interface {
-	ID() string  // unique among all sockets
+	ID() string       // unique among all sockets
 	User() User       // whose it is; the role may change with the token
 	Since() time.Time // when it came
 

@@ -26,7 +26,7 @@ func newReceiver(user string) *receiver {
 	return &receiver{name: user, session: fmt.Sprintf("%s-%d", user, time.Now().UnixNano())}
 }
 
-func (r *receiver) ID() string  { return r.session }
+func (r *receiver) ID() string       { return r.session }
 func (r *receiver) User() chat.User  { return chat.User{Name: r.name, Role: chat.RoleUser} }
 func (r *receiver) Since() time.Time { return time.Now() }
 
