@@ -162,7 +162,7 @@ func TestHelpTellsOfEveryFlagItsVariableAndItsDefault(t *testing.T) {
 		"  -log-format text|json   CHATD_LOG_FORMAT   default text\n",
 		"  -greeting words   CHATD_GREETING   default hello\n      say these words\n",
 		"  -registry where   CHATD_REGISTRY   default memory\n",
-		"  -history where   CHATD_HISTORY\n      the place where messages are kept: memory, off; ",
+		"  -history where   CHATD_HISTORY\n      where messages are kept: memory, off; ",
 		"  -version\n",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -172,6 +172,19 @@ func TestHelpTellsOfEveryFlagItsVariableAndItsDefault(t *testing.T) {
 	for line := range strings.Lines(out.String()) {
 		if len(line) > 81 {
 			t.Errorf("too wide: %s", line)
+		}
+	}
+}
+
+func TestADelayMayBeNone(t *testing.T) {
+	for text, want := range map[string]time.Duration{"0s": 0, "0": 0, "3s": 3 * time.Second} {
+		if got, err := parseDelay(text); got != want || err != nil {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "-1s", "3"} {
+		if got, err := parseDelay(text); err == nil {
+			t.Errorf("%s: %v", text, got)
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 func never() bool { return false }
 
 // ask is a request for /readyz.
-func ask(r *readiness) error { return r.of(httptest.NewRequest("GET", "/readyz", nil)) }
+func ask(r *readiness) error { return r.check(httptest.NewRequest("GET", "/readyz", nil)) }
 
 func TestAPartThatDoesNotAnswerInTimeIsNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -37,11 +37,11 @@ func TestAPartThatDoesNotAnswerInTimeIsNotReady(t *testing.T) {
 		began := time.Now()
 		err := ask(r)
 		took := time.Since(began)
-		if why, ok := errors.AsType[notReady](err); !ok || why.reason != "history" || !errors.Is(err, context.DeadlineExceeded) || took != readyWithin {
+		if why, ok := errors.AsType[notReady](err); !ok || why.reason != "history" || !errors.Is(err, context.DeadlineExceeded) || took != probeTimeout {
 			t.Errorf("%v after %v", err, took)
 		}
-		<-time.After(2 * readyFor)
-		if err := ask(r); !errors.Is(err, errStillAsked) || asked.Load() != 1 {
+		<-time.After(2 * probeMaxAge)
+		if err := ask(r); !errors.Is(err, errProbePending) || asked.Load() != 1 {
 			t.Errorf("%v, asked %d times at once", err, asked.Load())
 		}
 		<-time.After(time.Hour)
@@ -91,7 +91,7 @@ func TestWhoAsksForReadinessMayLeaveEarly(t *testing.T) {
 		defer r.stop()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if err := r.of(httptest.NewRequest("GET", "/readyz", nil).WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.check(httptest.NewRequest("GET", "/readyz", nil).WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("who left was told %v", err)
 		}
 		if err := ask(r); err != nil {
@@ -126,7 +126,7 @@ func TestReadinessIsLoggedWhenItChanges(t *testing.T) {
 		step := func() {
 			for range 20 {
 				_ = ask(r)
-				<-time.After(readyFor)
+				<-time.After(probeMaxAge)
 			}
 			synctest.Wait()
 			for line := range strings.Lines(out.String()) {
