@@ -64,7 +64,7 @@ func want(t *testing.T, out *buffer, lines ...string) {
 	}
 }
 
-const leftOut = `level=WARN msg="warnings were left out, there were too many" warning=%s count=%d within=1s`
+const leftOut = `level=WARN msg="too many warnings had the same message: the rest were left out" warning=%s count=%d within=1s`
 
 func TestTheSameWarningComesAFewTimesASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -62,7 +62,7 @@ func TestAPasswordIsReadWithoutShowing(t *testing.T) {
 		"Ctrl-Z first": {"\x1asecret\n", `"secret"`, 0},
 		"Ctrl-C":       {"secret\x03", "", 4},
 		`Ctrl-\`:       {"secret\x1c", "", 4},
-		"too long":     {strings.Repeat("secret", terminal.MaxLine/6+1) + "\n", "what was typed is over 1024 bytes\n", 1},
+		"too long":     {strings.Repeat("secret", terminal.MaxLine/6+1) + "\n", "the line is longer than 1024 bytes\n", 1},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
