@@ -22,7 +22,7 @@ type drainServer struct {
 
 	tls       bool // serve TLS
 	leaving   atomic.Bool
-	listeners []*drainListener // set up before anything is served
+	listeners []*drainListener // appended by serve, before drain
 	accepting sync.WaitGroup   // one for each listener that is served
 
 	mu   sync.Mutex                  // guards busy

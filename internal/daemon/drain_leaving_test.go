@@ -49,7 +49,7 @@ func TestLeavingEndsConnectionsWithTheirNextAnswer(t *testing.T) {
 	}
 }
 
-// A proxy keeps the connection of a handshake that was refused, too.
+// A proxy also keeps the connections of refused handshakes.
 func TestLeavingEndsTheConnectionsOfRefusedHandshakes(t *testing.T) {
 	signer, err := chat.NewHS256([]byte(strings.Repeat("s", chat.MinSecret)))
 	if err != nil {

@@ -32,7 +32,7 @@ func TestADrainingListenerLosesNoConnection(t *testing.T) {
 	l.drain()
 	if conn, err := net.Dial("tcp", inner.Addr().String()); err == nil {
 		conn.Close()
-		t.Error("it takes another one")
+		t.Error("it still accepts connections")
 	}
 	for i := range n {
 		conn, err := l.Accept()
@@ -50,7 +50,7 @@ func TestADrainingListenerLosesNoConnection(t *testing.T) {
 	}
 	if conn, err := l.Accept(); err == nil {
 		conn.Close()
-		t.Error("there is one more")
+		t.Error("it returns one connection too many")
 	}
 	for i, conn := range clients {
 		if got, err := io.ReadAll(conn); string(got) != "bye" || err != nil {

@@ -12,7 +12,7 @@ import (
 
 func unwrapped(l net.Listener) net.Listener { return l }
 
-// A connection that was accepted and whose request comes a moment later is answered.
+// A request is answered even if it comes a moment after its connection was accepted.
 func TestRequestsAreFinishedBeforeTheServerEnds(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -141,8 +141,8 @@ func TestBrokenHandshakesAreForDebugging(t *testing.T) {
 	}
 }
 
-// Strangers can have a line written for each request and each connection at debug
-// level: not more than the disk can take.
+// Strangers can cause a debug line with each request and each connection. They must not
+// fill the disk.
 func TestWhatStrangersCauseToBeLoggedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer

@@ -40,7 +40,7 @@ func capacityWithin(files, waiting int) capacity {
 	return c
 }
 
-// limiter returns the limits for connections that are not authenticated.
+// limiter returns a limiter for connections that are not WebSockets.
 func (c *config) limiter(within capacity) *connlimit.Limiter {
 	return connlimit.New(connlimit.Limits{
 		PerAddress: c.perAddress,

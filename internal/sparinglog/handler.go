@@ -12,9 +12,10 @@ import (
 // window is the time over which records are counted.
 const window = time.Second
 
-// Handler passes records to another Handler, but of one level at limit a fixed number a
-// second with the same message. At the end of the second it logs how many were left out.
-// Records of other levels all pass. It is safe for concurrent use.
+// Handler passes records to another Handler, but limits those of one level: of records
+// with the same message, at most a fixed number a second pass. At the end of the second it
+// logs how many were left out. Records of other levels all pass. It is safe for concurrent
+// use.
 type Handler struct {
 	slog.Handler
 	state *state

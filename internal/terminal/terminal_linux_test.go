@@ -15,7 +15,7 @@ import (
 	"github.com/reto10/chat/internal/terminal"
 )
 
-// asAsker has the test binary ask for a password and print what it got.
+// asAsker makes the test binary ask for a password and print the result.
 const asAsker = "TEST_BINARY_ASKS"
 
 func TestMain(m *testing.M) {
@@ -112,7 +112,7 @@ func TestWithoutATerminalNobodyIsAsked(t *testing.T) {
 	}
 	alone := exec.Command(self)
 	alone.Env = append(os.Environ(), asAsker+"=1")
-	alone.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // which leaves the terminal behind
+	alone.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a new session has no terminal
 	if exit := new(exec.ExitError); !errors.As(alone.Run(), &exit) || exit.ExitCode() != 3 {
 		t.Errorf("it ends with %v", alone.ProcessState)
 	}

@@ -4,8 +4,8 @@ package terminal
 
 import "os"
 
-// Is reports whether f is a character device. This system does not tell terminals from
-// other ones.
+// Is reports whether f is a character device. Terminals cannot be told from other
+// character devices here.
 func Is(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
