@@ -38,10 +38,10 @@ func acceptPending(l net.Listener) (conns []net.Conn) {
 	})
 	for _, fd := range accepted {
 		f := os.NewFile(uintptr(fd), "")
-		if conn, err := net.FileConn(f); err == nil { // FileConn duplicates fd
+		if conn, err := net.FileConn(f); err == nil {
 			conns = append(conns, conn)
 		}
-		f.Close()
+		_ = f.Close() // the connection has a copy
 	}
 	return conns
 }

@@ -330,7 +330,7 @@ func (s *server) closeNow() {
 	s.ready.stop()
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
-	s.service.Shutdown(over)
+	_ = s.service.Shutdown(over) // it cuts all sockets and says that time was up
 	s.main.Close()
 	s.debug.Close()
 }
