@@ -10,20 +10,20 @@ import (
 	"github.com/reto10/chat"
 )
 
-// Option changes a default of [New]. One that makes no sense is New's error.
+// Option changes a default of [New], which returns an error if the option is invalid.
 type Option func(*config) error
 
 type config struct {
 	labels prometheus.Labels
 }
 
-// WithConstLabels puts labels on every metric, none by default: to tell two
-// services in one process apart.
+// WithConstLabels adds labels to every metric. They tell apart two services in one process.
+// The default is none.
 func WithConstLabels(labels prometheus.Labels) Option {
 	return func(c *config) error {
 		for name := range labels {
 			if name == labelReason || name == labelPort || name == labelResult {
-				return fmt.Errorf("WithConstLabels: %q is a label of some metrics already", name)
+				return fmt.Errorf("WithConstLabels: label %q is taken by a metric; choose another name", name)
 			}
 		}
 		c.labels = maps.Clone(labels)
@@ -31,15 +31,15 @@ func WithConstLabels(labels prometheus.Labels) Option {
 	}
 }
 
-// Labels of the metrics that have one.
+// Labels of single metrics, which a constant label must not have.
 const (
 	labelReason = "reason"
 	labelPort   = "port"
 	labelResult = "result"
 )
 
-// Collector reads a service's figures whenever it is asked, and keeps none. It is
-// a [prometheus.Collector] and safe for concurrent use.
+// Collector collects the metrics of a service. It is a [prometheus.Collector] and safe for
+// concurrent use.
 type Collector struct {
 	service *chat.Service
 
@@ -50,10 +50,10 @@ type Collector struct {
 	publishDuration, fanOutDuration                *prometheus.Desc
 }
 
-// New makes a collector of a service's figures. It is not registered anywhere yet.
+// New returns a collector for a service. The caller registers it.
 func New(service *chat.Service, opts ...Option) (*Collector, error) {
 	if service == nil {
-		return nil, errors.New("prommetrics: no service")
+		return nil, errors.New("prommetrics: service is nil")
 	}
 	var cfg config
 	for _, opt := range opts {
@@ -67,22 +67,22 @@ func New(service *chat.Service, opts ...Option) (*Collector, error) {
 	c := &Collector{
 		service:         service,
 		sockets:         desc("sockets", "Live WebSockets."),
-		users:           desc("users", "Users who have WebSockets on this process."),
-		backlog:         desc("backlog_bytes", "Bytes that wait for clients that read slowly: WebSockets, and pages of the history."),
-		accepted:        desc("accepted_sockets_total", "WebSockets that were accepted."),
-		refused:         desc("refused_handshakes_total", "WebSocket handshakes that were answered with an error, by why.", labelReason),
-		slow:            desc("slow_closed_sockets_total", "WebSockets that were closed because of their backlog."),
-		published:       desc("published_messages_total", "Messages that were stored and handed on."),
-		deliveries:      desc("deliveries_total", "Events that were handed to WebSockets: messages times receivers."),
-		droppedPresence: desc("dropped_presence_total", "Joins and leaves that were never announced here: more happened than are kept while this process was away."),
+		users:           desc("users", "Users with WebSockets on this process."),
+		backlog:         desc("backlog_bytes", "Bytes that wait for slow clients: on WebSockets, and in pages of the history."),
+		accepted:        desc("accepted_sockets_total", "Accepted WebSockets."),
+		refused:         desc("refused_handshakes_total", "WebSocket handshakes answered with an error, by reason.", labelReason),
+		slow:            desc("slow_closed_sockets_total", "WebSockets closed because their backlog was too large or too old."),
+		published:       desc("published_messages_total", "Messages stored and published by this process."),
+		deliveries:      desc("deliveries_total", "Events delivered to WebSockets: messages times receivers."),
+		droppedPresence: desc("dropped_presence_total", "Joins and leaves never announced here: more happened than are kept while this process was disconnected from the registry."),
 		commands:        desc("commands_total", "Frames from clients."),
-		refusedCommands: desc("refused_commands_total", "Frames from clients that were answered with an error, by its code.", labelReason),
-		logins:          desc("logins_total", "Logins, by whether they were ok or refused.", labelResult),
-		portErrors:      desc("port_errors_total", "Failures of what the service asks (authenticator, history, policy, registry), by whether no answer came in time.", labelPort, labelReason),
-		publishDuration: desc("publish_duration_seconds", "Time to store a message and to hand it on."),
-		fanOutDuration:  desc("fanout_duration_seconds", "Time from a message's being handed on to its being written to the last WebSocket of a share of them."),
+		refusedCommands: desc("refused_commands_total", "Frames from clients answered with an error, by its code.", labelReason),
+		logins:          desc("logins_total", "Logins, by result: ok or refused.", labelResult),
+		portErrors:      desc("port_errors_total", "Failures of ports (authenticator, history, policy, registry), by reason: timeout or other.", labelPort, labelReason),
+		publishDuration: desc("publish_duration_seconds", "Time to store and publish a message."),
+		fanOutDuration:  desc("fanout_duration_seconds", "Time from publishing a message to its write to the last WebSocket of a shard."),
 	}
-	// A registry finds whatever is wrong with a description.
+	// A registry validates the descriptions, and so the labels.
 	if err := prometheus.NewPedanticRegistry().Register(c); err != nil {
 		return nil, fmt.Errorf("prommetrics: %w", err)
 	}

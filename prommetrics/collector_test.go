@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { leak.Main(m) }
 
 const patience = 20 * time.Second
 
-// server is a service with its metrics beside it.
+// server serves a service and its metrics.
 type server struct {
 	t      *testing.T
 	chat   *chat.Service
@@ -117,7 +117,7 @@ func (s *server) scrape() string {
 	return string(body)
 }
 
-// figures are the lines of a scrape with a value that is not 0, less the
+// figures returns the lines of a scrape with a value that is not 0, less the
 // histograms' buckets and sums, which are not the same each time.
 func figures(scrape string) (lines []string) {
 	for line := range strings.Lines(scrape) {
@@ -185,7 +185,7 @@ func TestMetricsSayWhatTheServiceDid(t *testing.T) {
 	if diff := cmp.Diff(want, figures(scrape)); diff != "" {
 		t.Errorf("metrics that are not 0 (-want +got):\n%s", diff)
 	}
-	for _, zero := range []string{ // told of before they happen, so that rates begin at 0
+	for _, zero := range []string{ // exported before they happen, so that rates begin at 0
 		`chat_port_errors_total{port="registry",reason="timeout"} 0`,
 		`chat_refused_handshakes_total{reason="full"} 0`,
 		`chat_logins_total{result="refused"} 0`,
@@ -225,14 +225,14 @@ func TestConstLabelsAreOnEveryMetric(t *testing.T) {
 	}
 }
 
-func TestWhatMakesNoSenseIsAnError(t *testing.T) {
+func TestInvalidOptionsAreErrors(t *testing.T) {
 	s := serve(t)
 	for name, test := range map[string]struct {
 		service *chat.Service
 		opts    []prommetrics.Option
 		want    string
 	}{
-		"no service":     {nil, nil, "prommetrics: no service"},
+		"no service":     {nil, nil, "prommetrics: service is nil"},
 		"not a label":    {s.chat, []prommetrics.Option{prommetrics.WithConstLabels(prometheus.Labels{"": "x"})}, "label"},
 		"a label's twin": {s.chat, []prommetrics.Option{prommetrics.WithConstLabels(prometheus.Labels{"reason": "x"})}, `"reason"`},
 	} {

@@ -1,11 +1,11 @@
-// Package prommetrics shows a [chat.Service]'s figures to Prometheus.
+// Package prommetrics exports the statistics of a [chat.Service] to Prometheus.
 //
 //	collector, err := prommetrics.New(service)
 //	…
 //	prometheus.MustRegister(collector)
 //	http.Handle("/metrics", promhttp.Handler())
 //
-// The metrics are those of [chat.Service.Stats], read when they are asked for:
+// The metrics are those of [chat.Service.Stats], read at each scrape:
 //
 //	chat_sockets, chat_users, chat_backlog_bytes                gauges
 //	chat_accepted_sockets_total, chat_slow_closed_sockets_total
@@ -17,7 +17,7 @@
 //	chat_port_errors_total{port, reason}
 //	chat_publish_duration_seconds, chat_fanout_duration_seconds histograms
 //
-// No metric has a label for users, channels or sockets: what there may be any
-// number of is not for a label. All are this process's: sum over the nodes, but
-// for chat_users, where a user may be on several.
+// No metric has a label for users, channels or sockets, whose number is unbounded. All
+// metrics are those of this process. Sum them over the nodes, except chat_users: a user
+// may be connected to several nodes.
 package prommetrics

@@ -26,9 +26,9 @@ import (
 
 // What chatd says to a SIGHUP.
 var (
-	usersAgain = regexp.MustCompile(`msg="read again" what=users`)
-	certAgain  = regexp.MustCompile(`msg="read again" what=certificate`)
-	stays      = regexp.MustCompile(`level=ERROR msg="reading again failed, what was there stays".*`)
+	usersAgain = regexp.MustCompile(`msg=reloaded what=users`)
+	certAgain  = regexp.MustCompile(`msg=reloaded what=certificate`)
+	stays      = regexp.MustCompile(`level=ERROR msg="reloading failed: the previous content stays in use".*`)
 )
 
 // line is one of a users file, as cheap to check as can be.
@@ -204,7 +204,7 @@ func TestHash(t *testing.T) {
 		"name like a comment": {[]string{"-user", "#ana"}, "pw", 2, `-user "#ana"`},
 		"role with a colon":   {[]string{"-role", "a:b"}, "pw", 2, `-role "a:b"`},
 		"password as an argument": {
-			[]string{"hunter2"}, "", 2, `^chatd: unexpected argument to hash \(`,
+			[]string{"hunter2"}, "", 2, `^chatd: hash takes no argument: `,
 		},
 	}
 	for name, test := range tests {

@@ -15,7 +15,7 @@ func TestHashAsksTwiceAtATerminalAndShowsNothing(t *testing.T) {
 		wantSays string
 	}{
 		"the same again": {"correct horse\n", `^ana:\$2a\$\S+\n$`, 0, `again: \r\n$`},
-		"another again":  {"correct house\n", `^$`, 1, `chatd: reading the password: the two differ`},
+		"another again":  {"correct house\n", `^$`, 1, `chatd: reading the password: the two passwords differ`},
 		"Ctrl-C":         {"\x03", `^$`, 1, `chatd: reading the password: interrupted`},
 	}
 	for name, test := range tests {

@@ -1,14 +1,13 @@
-// Chatd serves authenticated notification chat over WebSocket: one process, with
-// everything in memory. Without flags it is a server to try things on, which
-// makes its users, key and certificate at start; -help lists the flags.
+// Chatd serves authenticated notification chat over WebSocket, in one process that keeps
+// everything in memory. Without flags it is a server to try out, and makes its users, key
+// and certificate at start. -help lists the flags.
 //
 //	go run ./cmd/chatd
 //	chatd hash -user ana -role admin >> users
 //	chatd -users users -secret-file secret -tls-cert cert.pem -tls-key key.pem -addr :443
 //
-// It writes "listening on https://127.0.0.1:8443" on stderr when clients may
-// come, and ends with 0 when it was asked to and everybody was told, 1 when
-// something went wrong, 2 when it was started in a way that makes no sense.
+// When it accepts clients, it writes "listening on https://127.0.0.1:8443" to stderr. It
+// exits with 0 after it has drained, 1 after a failure, and 2 when its settings are wrong.
 package main
 
 import (

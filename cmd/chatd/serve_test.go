@@ -379,7 +379,7 @@ func TestDrainingTakesNoLongerThanItMay(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second { // the peer's time to answer a close
 		t.Errorf("took %v", took)
 	}
-	if !strings.Contains(d.Logged(), "\nchatd: not drained within 300ms: ") {
+	if !strings.Contains(d.Logged(), "\nchatd: -drain 300ms was too short, open connections were cut: ") {
 		t.Errorf("last words: %s", d.Logged())
 	}
 }
@@ -419,8 +419,8 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 		"plain and TLS":        {[]string{"CHATD_PLAINTEXT=1"}, []string{"-tls-cert", cert, "-tls-key", key}, 2, "CHATD_PLAINTEXT (-plaintext) and -tls-cert exclude"},
 		"two certificates":     {nil, []string{"-acme-domain", "example.com", "-tls-cert", cert, "-tls-key", key}, 2, "-acme-domain and -tls-cert exclude"},
 		"a cache for nothing":  {nil, []string{"-acme-cache", "/tmp"}, 2, "-acme-cache needs -acme-domain"},
-		"a registry elsewhere": {nil, []string{"-registry", "redis://:plain-password@localhost"}, 2, "chatd: -registry redis: chatd keeps everything in memory, chatd-cluster has the rest ("},
-		"a history elsewhere":  {[]string{"CHATD_HISTORY=postgres://chat:plain-password@localhost/chat"}, nil, 2, "chatd: -history postgres: chatd keeps everything in memory, chatd-cluster has the rest ("},
+		"a registry elsewhere": {nil, []string{"-registry", "redis://:plain-password@localhost"}, 2, "chatd: -registry redis: chatd keeps everything in memory; use chatd-cluster ("},
+		"a history elsewhere":  {[]string{"CHATD_HISTORY=postgres://chat:plain-password@localhost/chat"}, nil, 2, "chatd: -history postgres: chatd keeps everything in memory; use chatd-cluster ("},
 		"a history unheard of": {nil, []string{"-history", "papyrus"}, 2, "-history papyrus: "},
 		"limits of nothing":    {nil, []string{"-history", "off", "-history-count", "10"}, 2, "-history off keeps no messages"},
 		"not a count":          {nil, []string{"-history-count", "0"}, 2, "-history-count: not a number above zero"},

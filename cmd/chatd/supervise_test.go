@@ -30,7 +30,7 @@ func TestAPairOfSignalsDrainsLikeOne(t *testing.T) {
 	d.Signal(syscall.SIGTERM)
 	d.Await(draining)
 	d.Signal(syscall.SIGTERM)
-	d.Await(regexp.MustCompile(`level=INFO msg="draining goes on`))
+	d.Await(regexp.MustCompile(`level=INFO msg="still draining`))
 	for name, s := range sockets {
 		if code := s.CloseCode(); code != 1001 {
 			t.Errorf("%s closed with %d, want 1001", name, code)

@@ -1,6 +1,5 @@
-// Package account keeps what a node counts by user: the sockets that a user has or
-// opens here, and the buckets of commands and of connections, which all sockets and
-// requests of the user share.
+// Package account counts by user on one node: the user's sockets, and the buckets that
+// limit commands and handshakes. All sockets and requests of a user share them.
 package account
 
 import (
@@ -12,14 +11,15 @@ import (
 )
 
 const (
-	// window is how many idle accounts are looked at whenever one comes or goes.
-	window = 8
-	// crowdTime is how long a user who has too many sockets on all nodes is refused
-	// without another look.
-	crowdTime = 2 * time.Second
+	// evictScan is how many idle accounts are examined when an account is added or
+	// released.
+	evictScan = 8
+	// crowdedTime is for how long a user with too many sockets on all nodes is refused
+	// without asking the registry again.
+	crowdedTime = 2 * time.Second
 )
 
-// Rate is how often something may happen: so often a second, after a burst.
+// Rate limits how often something may happen: Burst times at once, then PerSecond.
 type Rate struct {
 	PerSecond float64 // 0: no limit
 	Burst     int
@@ -27,25 +27,25 @@ type Rate struct {
 
 // Limits bound what a [Table] keeps, and what each user may do.
 type Limits struct {
-	Sockets int  // of a user, in whatever state: also opening and closing ones
+	Sockets int  // of a user, including those that are opening or closing
 	Connect Rate // of a user's handshakes
-	Idle    int  // accounts without a holder that are remembered
+	Idle    int  // accounts that are kept without a holder
 }
 
-// Table is the accounts of all users. Its methods are safe for concurrent use. It
-// needs no closing.
+// Table holds the accounts of all users. Its methods are safe for concurrent use. It needs
+// no closing.
 //
-// An account is kept while somebody holds it, and then until its buckets are full
-// again: whoever disconnects and returns finds them as they were. A bounded number of
-// accounts waits for that. Past it the one whose buckets are nearest to full among a
-// few makes room, so a flood of fresh names pushes out its own kind first.
+// An account stays while somebody holds it, and then until its buckets are full again. So
+// a user who reconnects finds the buckets unchanged. The number of accounts without a
+// holder is bounded. Past the bound, the table examines a few and drops the one whose
+// buckets are nearest to full: a flood of new names evicts its own accounts first.
 type Table struct {
 	limits Limits
 
-	mu    sync.Mutex // guards what follows; not held over anything else than looking there
+	mu    sync.Mutex // guards what follows, and of an Account what its comments say
 	users map[string]*Account
 	idle  []*Account // without a holder
-	hand  int        // in idle, where the next look begins
+	next  int        // in idle, where the next scan begins
 }
 
 // New makes an empty table.
@@ -53,32 +53,32 @@ func New(limits Limits) *Table {
 	return &Table{limits: limits, users: make(map[string]*Account)}
 }
 
-// Account is a user's. Its methods are safe for concurrent use.
+// Account is the account of one user. Its methods are safe for concurrent use.
 type Account struct {
 	table *Table
 	name  string
 
 	holders int32 // guarded by the table's mu
-	at      int32 // in the table's idle, plus one; 0 while somebody holds it. As above
+	slot    int32 // the index in the table's idle, plus one; 0 while held. Guarded as holders is
 
-	mu       sync.Mutex // guards what follows. The table reads it where nobody holds the account
+	mu       sync.Mutex // guards what follows; the table reads the fields without it when nobody holds the account
 	sockets  int32
 	commands throttle.Bucket
 	connects throttle.Bucket
-	crowded  int64 // until when the user has too many sockets on all nodes; Unix nanoseconds
+	crowded  int64 // when to ask the registry again whether the user has too many sockets; Unix nanoseconds
 }
 
-// Hold returns the account of a user. The caller calls Release in the end.
+// Hold returns the account of a user. The caller must call Release.
 func (t *Table) Hold(name string) *Account {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a := t.users[name]
 	if a == nil {
-		a = &Account{table: t, name: strings.Clone(name)} // it may be a part of a whole token
+		a = &Account{table: t, name: strings.Clone(name)} // a part of a token would keep all of it in memory
 		t.users[a.name] = a
-		t.tidy(time.Now().UnixNano())
+		t.evict(time.Now().UnixNano())
 	}
-	if a.at > 0 {
+	if a.slot > 0 {
 		t.unlist(a)
 	}
 	a.holders++
@@ -99,36 +99,36 @@ func (a *Account) Release() {
 		return
 	}
 	t.idle = append(t.idle, a)
-	a.at = int32(len(t.idle))
-	t.tidy(now)
+	a.slot = int32(len(t.idle))
+	t.evict(now)
 }
 
-// Len is how many accounts there are, held or not.
+// Len returns how many accounts there are, held or not.
 func (t *Table) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.users)
 }
 
-// tidy forgets idle accounts: those that have nothing to remember any more among the
-// next few, and one more where there are too many. Requires t.mu.
-func (t *Table) tidy(now int64) {
+// evict examines the next few idle accounts and drops those with full buckets. While there
+// are too many it also drops one more. Requires t.mu.
+func (t *Table) evict(now int64) {
 	var nearest *Account
-	for range min(window, len(t.idle)) {
+	for range min(evictScan, len(t.idle)) {
 		if len(t.idle) == 0 {
 			break
 		}
-		t.hand %= len(t.idle)
-		a := t.idle[t.hand]
+		t.next %= len(t.idle)
+		a := t.idle[t.next]
 		if a.fullAt() <= now {
-			t.unlist(a) // another takes its place, and is looked at next
+			t.unlist(a) // moves another account to this index
 			delete(t.users, a.name)
 			continue
 		}
 		if nearest == nil || a.fullAt() < nearest.fullAt() {
 			nearest = a
 		}
-		t.hand++
+		t.next++
 	}
 	if len(t.idle) > t.limits.Idle && nearest != nil {
 		t.unlist(nearest)
@@ -136,26 +136,26 @@ func (t *Table) tidy(now int64) {
 	}
 }
 
-// unlist takes an account out of idle. Requires t.mu.
+// unlist removes an account from idle. Requires t.mu.
 func (t *Table) unlist(a *Account) {
 	last := t.idle[len(t.idle)-1]
-	t.idle[a.at-1], last.at = last, a.at
+	t.idle[a.slot-1], last.slot = last, a.slot
 	t.idle[len(t.idle)-1] = nil
 	t.idle = t.idle[:len(t.idle)-1]
-	a.at = 0
+	a.slot = 0
 }
 
-// fullAt is when there is nothing to remember any more. Requires the table's mu, and
-// that nobody holds the account.
+// fullAt returns when the account has nothing to remember any more, in Unix nanoseconds.
+// Requires the table's mu, and that nobody holds the account.
 func (a *Account) fullAt() int64 {
 	return max(a.commands.FullAt(), a.connects.FullAt(), a.crowded)
 }
 
-// Name is the user's.
+// Name returns the user's name.
 func (a *Account) Name() string { return a.name }
 
-// Connect counts a handshake. Where there were too many it says how long to wait, and
-// counts nothing.
+// Connect counts a handshake. If there were too many it counts nothing, and returns how
+// long to wait.
 func (a *Account) Connect(now time.Time) (wait time.Duration, ok bool) {
 	r := a.table.limits.Connect
 	if r.PerSecond == 0 {
@@ -166,7 +166,7 @@ func (a *Account) Connect(now time.Time) (wait time.Duration, ok bool) {
 	return a.connects.Try(now, r.PerSecond, r.Burst)
 }
 
-// ConnectWait is how long until Connect would count a handshake, 0 for now.
+// ConnectWait returns how long until Connect would accept a handshake, 0 for now.
 func (a *Account) ConnectWait(now time.Time) time.Duration {
 	r := a.table.limits.Connect
 	if r.PerSecond == 0 {
@@ -177,7 +177,7 @@ func (a *Account) ConnectWait(now time.Time) time.Duration {
 	return a.connects.Wait(now, r.PerSecond, r.Burst)
 }
 
-// Unconnect undoes a Connect: the handshake was refused, and the client asked to retry.
+// Unconnect undoes one Connect, for a handshake that was refused with the advice to retry.
 func (a *Account) Unconnect(now time.Time) {
 	r := a.table.limits.Connect
 	if r.PerSecond == 0 {
@@ -188,8 +188,8 @@ func (a *Account) Unconnect(now time.Time) {
 	a.connects.Give(now, r.PerSecond, r.Burst)
 }
 
-// Full reports whether the user may have no other socket now, and for how long that is
-// known, 0 where it is not.
+// Full reports whether the user may open no further socket now. wait is for how long that
+// is certain, 0 when it can change at any time.
 func (a *Account) Full(now time.Time) (wait time.Duration, full bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -198,14 +198,14 @@ func (a *Account) Full(now time.Time) (wait time.Duration, full bool) {
 
 func (a *Account) full(now time.Time) (wait time.Duration, full bool) {
 	wait = time.Duration(a.crowded - now.UnixNano())
-	if wait > 0 && wait <= crowdTime { // else the clock was set
+	if wait > 0 && wait <= crowdedTime { // more: the clock was set back
 		return wait, true
 	}
 	return 0, int(a.sockets) >= a.table.limits.Sockets
 }
 
-// Open counts one more socket unless the user has as many as may be: then it returns
-// what Full does. The caller calls Closed in the end.
+// Open counts one more socket, and the caller must call Closed. If the user has too many,
+// it counts nothing and returns what Full does.
 func (a *Account) Open(now time.Time) (wait time.Duration, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -216,31 +216,31 @@ func (a *Account) Open(now time.Time) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// Closed undoes one Open. There is room for another socket of the user's, as far as
-// this node knows.
+// Closed undoes one Open.
 func (a *Account) Closed() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sockets--
 }
 
-// Crowded notes that the user has as many sockets on all nodes as may be. Open refuses
-// another for two seconds, so that to ask all nodes anew costs a user that long.
+// Crowded notes that the user has too many sockets on all nodes together. Open then refuses
+// further ones for two seconds, so the registry is asked no more often than that.
 func (a *Account) Crowded(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.crowded = now.Add(crowdTime).UnixNano()
+	a.crowded = now.Add(crowdedTime).UnixNano()
 }
 
-// Sockets is how many the user has here.
+// Sockets returns how many sockets the user has on this node.
 func (a *Account) Sockets() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return int(a.sockets)
 }
 
-// Command counts a command. Where there were too many it says how long to wait. full
-// tells that the bucket was full before: the user had sent nothing for a while.
+// Command counts a command. If there were too many it counts nothing, and returns how long
+// to wait. full reports whether the bucket was full before, so that the user had sent
+// nothing for a while.
 func (a *Account) Command(now time.Time, r Rate) (wait time.Duration, full, ok bool) {
 	if r.PerSecond == 0 {
 		return 0, true, true

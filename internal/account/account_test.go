@@ -20,7 +20,7 @@ var (
 	rate   = account.Rate{PerSecond: 2, Burst: 4}
 )
 
-// connect is a handshake of a user whose socket ends at once.
+// connect counts a handshake of a user whose socket ends at once.
 func connect(t *account.Table, name string) (time.Duration, bool) {
 	a := t.Hold(name)
 	defer a.Release()
@@ -145,7 +145,7 @@ func TestNothingIsKeptOfAUserWhoseBucketsAreFull(t *testing.T) {
 			t.Errorf("%d accounts, want 50", n)
 		}
 		<-time.After(2 * time.Second)
-		for range 7 { // each looks at a few
+		for range 7 { // each scan examines a few accounts
 			connect(table, "ana")
 		}
 		if n := table.Len(); n != 1 {
@@ -154,7 +154,7 @@ func TestNothingIsKeptOfAUserWhoseBucketsAreFull(t *testing.T) {
 	})
 }
 
-// A flood of names, each of which did a little, makes it forget none that did a lot.
+// A flood of names that did a little evicts none that did a lot.
 func TestAFloodOfNamesKeepsThoseWhoDidTheMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := account.New(limits)

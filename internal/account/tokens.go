@@ -7,15 +7,15 @@ import (
 )
 
 const (
-	// tokenSlots is how many tokens are remembered at the most.
+	// tokenSlots bounds how many tokens are remembered.
 	tokenSlots = 1024
-	// tokenTime is how long one is remembered at the most, whatever the clock does.
+	// tokenTime bounds how long a token is remembered, even if the clock is set.
 	tokenTime = 10 * time.Second
 )
 
-// Tokens remembers, for a few seconds, tokens whose users connect too often: to check
-// such a token again is of no use. It keeps keyed hashes, never a token, and one takes
-// another's place where they share it. Its methods are safe for concurrent use.
+// Tokens remembers, for a few seconds, the tokens of users who connect too often: verifying
+// such a token again would be wasted work. It stores keyed hashes, never a token. Two
+// tokens that share a slot replace each other. Its methods are safe for concurrent use.
 type Tokens struct {
 	seed maphash.Seed
 
@@ -26,10 +26,10 @@ type Tokens struct {
 	}
 }
 
-// NewTokens makes an empty one.
+// NewTokens returns an empty Tokens.
 func NewTokens() *Tokens { return &Tokens{seed: maphash.MakeSeed()} }
 
-// Refuse notes that the user of a token may not connect for so long.
+// Refuse notes that the user of a token may not connect for wait.
 func (t *Tokens) Refuse(token string, now time.Time, wait time.Duration) {
 	hash := maphash.String(t.seed, token)
 	t.mu.Lock()
@@ -38,7 +38,7 @@ func (t *Tokens) Refuse(token string, now time.Time, wait time.Duration) {
 	slot.hash, slot.until = hash, now.Add(min(wait, tokenTime)).UnixNano()
 }
 
-// Wait is for how long a token's user may not connect, as far as is known; 0 for none.
+// Wait returns for how long the user of a token may not connect, 0 if nothing is known.
 func (t *Tokens) Wait(token string, now time.Time) time.Duration {
 	hash := maphash.String(t.seed, token)
 	t.mu.Lock()

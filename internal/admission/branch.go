@@ -5,29 +5,29 @@ import (
 	"math/rand/v2"
 )
 
-// waiter waits in front of a Gate.
+// waiter is one caller of Enter that waits.
 type waiter struct {
 	key  string
 	path []string
-	turn chan error // has room for one: nil when it may enter, or why it may not
+	done chan error // has room for one: nil when it may enter, else why it may not
 
-	at *list.Element // in its branch's waiters
+	at *list.Element // in the waiters of its branch
 }
 
-// branch is those who wait of a network or a user, or of all. Those in the middle of
-// a path are in its branches, those at the end of one are its waiters; no branch has
-// both. A Gate's lock guards it.
+// branch is a node of the tree of waiters: those of a network or a user, at the root all.
+// A branch in the middle of paths has branches, one at the end of paths has waiters; none
+// has both. The Gate's lock guards it.
 type branch struct {
 	name    string
-	waiting int           // in it and in its branches
-	at      *list.Element // in the branches around it
+	waiting int           // in this branch and those below
+	at      *list.Element // in the branches of the parent
 
-	branches list.List          // of *branch, none of them empty; the first has the next turn
-	byName   map[string]*branch // the same
-	waiters  list.List          // of *waiter, in the order in which they came
+	branches list.List          // of *branch, none of them empty, in the order of their turns
+	byName   map[string]*branch // the same ones
+	waiters  list.List          // of *waiter, oldest first
 }
 
-// add lets w wait at the end of path.
+// add adds w at the end of path.
 func (b *branch) add(w *waiter, path []string) {
 	b.waiting++
 	if len(path) == 0 {
@@ -46,7 +46,7 @@ func (b *branch) add(w *waiter, path []string) {
 	c.add(w, path[1:])
 }
 
-// remove takes w out again, which waits at the end of path.
+// remove removes w, which waits at the end of path.
 func (b *branch) remove(w *waiter, path []string) {
 	b.waiting--
 	if len(path) == 0 {
@@ -61,12 +61,12 @@ func (b *branch) remove(w *waiter, path []string) {
 	}
 }
 
-// first is whose turn it is of those that may enter, nil when there is none. The turn is
-// over then: the next one is another branch's. Of those that wait in the same line the
-// first alone is asked for: they have the same key.
-func (b *branch) first(may func(*waiter) bool) *waiter {
+// next returns the waiter whose turn it is among those that may enter, or nil. It also
+// ends the turn of the waiter's branches. Of the waiters in one branch it considers only
+// the oldest, since all have the same key.
+func (b *branch) next(may func(*waiter) bool) *waiter {
 	for e := b.branches.Front(); e != nil; e = e.Next() {
-		if w := e.Value.(*branch).first(may); w != nil {
+		if w := e.Value.(*branch).next(may); w != nil {
 			b.branches.MoveToBack(e)
 			return w
 		}
@@ -77,10 +77,11 @@ func (b *branch) first(may func(*waiter) bool) *waiter {
 	return nil
 }
 
-// givesWay is who has to make room for one more at the end of path: the newest of the
-// largest branch. It is nil where path's own branches are there already and no other has
-// at least two more. A branch of which nobody waits yet always gets room.
-func (b *branch) givesWay(path []string) *waiter {
+// displaced returns the waiter to refuse in favour of one more at the end of path: the
+// newest of the largest branch. A path that starts a new branch always displaces one.
+// Otherwise the largest branch must have at least two waiters more; if none has, displaced
+// returns nil.
+func (b *branch) displaced(path []string) *waiter {
 	if len(path) == 0 || b.branches.Len() == 0 {
 		return nil
 	}
@@ -89,10 +90,10 @@ func (b *branch) givesWay(path []string) *waiter {
 	if own == nil || largest.waiting > own.waiting+1 {
 		return largest.newest()
 	}
-	return own.givesWay(path[1:])
+	return own.displaced(path[1:])
 }
 
-// newest is who came last, in the largest branch of the largest branch.
+// newest returns the youngest waiter of the largest branch, down the tree.
 func (b *branch) newest() *waiter {
 	if b.branches.Len() > 0 {
 		return b.largest().newest()
@@ -100,7 +101,8 @@ func (b *branch) newest() *waiter {
 	return b.waiters.Back().Value.(*waiter)
 }
 
-// largest is the branch in which most wait, one of these at random. There is one.
+// largest returns the branch with the most waiters, a random one of several equals. b must
+// have branches.
 func (b *branch) largest() (most *branch) {
 	equal := 0
 	for e := b.branches.Front(); e != nil; e = e.Next() {

@@ -1,5 +1,5 @@
-// Package admission bounds how many of something are under way at once, and how
-// many others wait for their turn, and how long.
+// Package admission limits how many operations run at once, how many wait, and for how
+// long.
 package admission
 
 import (
@@ -10,62 +10,59 @@ import (
 	"time"
 )
 
-// Why Enter let nobody in.
+// Errors of [Gate.Enter].
 var (
-	ErrBusy    = errors.New("admission: too many are under way")
+	ErrBusy    = errors.New("admission: too many at once")
 	ErrStopped = errors.New("admission: stopped")
 
-	// ErrBusyKey is an ErrBusy where it is the caller's own key that has enough inside,
-	// or too many waiting.
+	// ErrBusyKey is an ErrBusy caused by the limits for the caller's own key.
 	ErrBusyKey = fmt.Errorf("%w of one key", ErrBusy)
 )
 
 // Limits bound a Gate.
 type Limits struct {
-	Inside    int           // at once
-	InsideOf  int           // of these, of one key; 0 is no limit
-	Waiting   int           // at once
-	WaitingOf int           // of these, of one key but ""
-	Wait      time.Duration // for each; 0 is no limit
+	Inside    int           // how many may be inside at once
+	InsideOf  int           // how many of these may have the same key; 0 is no limit
+	Waiting   int           // how many may wait at once
+	WaitingOf int           // how many of these may have the same key, unless it is ""
+	Wait      time.Duration // how long each may wait; 0 is no limit
 
-	// GiveWay makes room where Waiting is reached: the newest waiter of the branch
-	// that has the most is refused in favour of one of a branch that has none, or at
-	// least two fewer. So a flood refuses itself. Of branches that have the same, one
-	// gives way at random.
+	// GiveWay lets a newcomer displace a waiter when Waiting is reached: the newest of
+	// the largest branch, if the newcomer's branch has no waiters or at least two fewer.
+	// So a flood displaces itself. Of several largest branches a random one gives way.
 	GiveWay bool
 }
 
-// Gate lets a bounded number in at once, and of one key fewer. A bounded number of
-// others wait. They enter by turns: each branch has one turn a round, however many of
-// it wait. Within a branch the same holds for the branches in it, and the innermost is
-// first come first served. Its methods are safe for concurrent use. It needs no closing.
+// Gate admits a limited number of callers at once, and fewer with the same key. Others
+// wait, up to a limit, in a tree of branches. Branches take turns: each has one turn a
+// round, however many wait in it, and so do the branches within it. Within an innermost
+// branch the oldest is first. Its methods are safe for concurrent use. It needs no closing.
 type Gate struct {
 	limits  Limits
 	stopped <-chan struct{}
 
-	mu     sync.Mutex // guards what follows; not held while waiting
-	inside int        // all together
+	mu     sync.Mutex // guards what follows; Enter does not hold it while it waits
+	inside int        // with any key
 	keys   map[string]*count
 	queue  branch
 }
 
-// count is how many of a key there are. It exists as long as there are any.
+// count counts the callers with one key. It exists while there are any.
 type count struct{ inside, waiting int }
 
-// New makes a gate. Nobody waits in front of it any more once stopped is closed; a nil
-// stopped never is.
+// New returns a gate. When stopped is closed, all waiting ends and Enter returns
+// [ErrStopped]; a nil stopped never closes.
 func New(limits Limits, stopped <-chan struct{}) *Gate {
 	return &Gate{limits: limits, stopped: stopped, keys: make(map[string]*count)}
 }
 
-// Room is how many may be in at once.
+// Room returns how many may be inside at once.
 func (g *Gate) Room() int { return g.limits.Inside }
 
-// Enter waits until there is room and takes it. The caller gives it back with Leave of
-// the same key, which says who it is. The path says among whom turns are shared, the
-// widest branch first; without one the key is the branch. A branch either has branches
-// in it or is the end of paths, not both. The error is ErrBusy when too many wait
-// already or there was no room in time, ErrStopped, or ctx's.
+// Enter waits until there is room, and takes it. The caller gives it back by Leave with the
+// same key. path is the caller's way through the tree of branches, from the widest; by
+// default it is the key alone. A branch has either branches or waiters, not both. The error
+// is ErrBusy when too many wait or there was no room in time, ErrStopped, or that of ctx.
 func (g *Gate) Enter(ctx context.Context, key string, path ...string) error {
 	select {
 	case <-g.stopped:
@@ -79,16 +76,16 @@ func (g *Gate) Enter(ctx context.Context, key string, path ...string) error {
 	if w == nil {
 		return err
 	}
-	var enough <-chan time.Time
+	var timeout <-chan time.Time
 	if g.limits.Wait > 0 {
 		timer := time.NewTimer(g.limits.Wait)
 		defer timer.Stop()
-		enough = timer.C
+		timeout = timer.C
 	}
 	select {
-	case err := <-w.turn:
+	case err := <-w.done:
 		return err
-	case <-enough:
+	case <-timeout:
 		return g.giveUp(w, nil)
 	case <-g.stopped:
 		return g.giveUp(w, ErrStopped)
@@ -97,7 +94,7 @@ func (g *Gate) Enter(ctx context.Context, key string, path ...string) error {
 	}
 }
 
-// enqueue takes the room that there is, or returns a waiter for it.
+// enqueue enters at once if there is room. Otherwise it returns a waiter, or an error.
 func (g *Gate) enqueue(key string, path []string) (*waiter, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -105,7 +102,7 @@ func (g *Gate) enqueue(key string, path []string) (*waiter, error) {
 	if n == nil {
 		n = new(count)
 	}
-	// Who waits while there is room has a key of which enough are inside.
+	// If there is room, everybody who waits is held back by the limit of their key.
 	if g.fits(n) {
 		g.inside++
 		n.inside++
@@ -116,84 +113,84 @@ func (g *Gate) enqueue(key string, path []string) (*waiter, error) {
 		return nil, ErrBusyKey
 	}
 	if g.queue.waiting >= g.limits.Waiting {
-		var other *waiter
+		var victim *waiter
 		if g.limits.GiveWay {
-			other = g.queue.givesWay(path)
+			victim = g.queue.displaced(path)
 		}
-		if other == nil {
-			return nil, g.why(n)
+		if victim == nil {
+			return nil, g.busyError(n)
 		}
-		g.remove(other)
-		g.forget(other.key)
-		other.turn <- ErrBusy
+		g.remove(victim)
+		g.forget(victim.key)
+		victim.done <- ErrBusy
 	}
 	n.waiting++
 	g.keys[key] = n
-	w := &waiter{key: key, path: path, turn: make(chan error, 1)}
+	w := &waiter{key: key, path: path, done: make(chan error, 1)}
 	g.queue.add(w, path)
 	return w, nil
 }
 
-// fits reports whether one more of a key may be inside. The caller holds g.mu.
+// fits reports whether one more caller with a key may enter. Requires g.mu.
 func (g *Gate) fits(n *count) bool {
-	return g.inside < g.limits.Inside && !g.enough(n)
+	return g.inside < g.limits.Inside && !g.keyFull(n)
 }
 
-// enough reports whether as many of a key as may be are inside. The caller holds g.mu.
-func (g *Gate) enough(n *count) bool {
+// keyFull reports whether a key has as many inside as it may. Requires g.mu.
+func (g *Gate) keyFull(n *count) bool {
 	return g.limits.InsideOf > 0 && n.inside >= g.limits.InsideOf
 }
 
-// why is the error of one of a key that finds no room. The caller holds g.mu.
-func (g *Gate) why(n *count) error {
-	if g.enough(n) {
+// busyError returns the error for a caller that finds no room. Requires g.mu.
+func (g *Gate) busyError(n *count) error {
+	if g.keyFull(n) {
 		return ErrBusyKey
 	}
 	return ErrBusy
 }
 
-// giveUp removes a waiter that waits no longer, because of err, or because there was no
-// room in time. It enters all the same if its turn came at the same moment.
+// giveUp removes a waiter and returns err, or, if that is nil, the error of one that found
+// no room in time. A waiter that was admitted or refused in the meantime keeps that result.
 func (g *Gate) giveUp(w *waiter, err error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
-	case turn := <-w.turn:
-		return turn
+	case result := <-w.done:
+		return result
 	default:
 	}
 	if err == nil {
-		err = g.why(g.keys[w.key])
+		err = g.busyError(g.keys[w.key])
 	}
 	g.remove(w)
 	g.forget(w.key)
 	return err
 }
 
-// Leave gives back what an Enter with the key took.
+// Leave gives back the room that an Enter with the same key took.
 func (g *Gate) Leave(key string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.inside--
 	g.keys[key].inside--
 	g.forget(key)
-	w := g.queue.first(func(w *waiter) bool { return g.fits(g.keys[w.key]) })
+	w := g.queue.next(func(w *waiter) bool { return g.fits(g.keys[w.key]) })
 	if w == nil {
 		return
 	}
 	g.remove(w)
 	g.inside++
 	g.keys[w.key].inside++
-	w.turn <- nil
+	w.done <- nil
 }
 
-// remove takes a waiter out of the queue. The caller holds g.mu.
+// remove removes a waiter from the queue. Requires g.mu.
 func (g *Gate) remove(w *waiter) {
 	g.queue.remove(w, w.path)
 	g.keys[w.key].waiting--
 }
 
-// forget drops the count of a key of which there is none. The caller holds g.mu.
+// forget drops the count of a key without callers. Requires g.mu.
 func (g *Gate) forget(key string) {
 	if *g.keys[key] == (count{}) {
 		delete(g.keys, key)

@@ -123,7 +123,7 @@ func TestTooManyWhoWaitAreRefusedAtOnce(t *testing.T) {
 				return false
 			}
 		}
-		for range 2 { // the second time everybody of the first has given up
+		for range 2 { // in the second round, all waiters of the first have given up
 			if err := g.Enter(t.Context(), "first"); err != nil {
 				t.Fatal(err)
 			}
@@ -140,7 +140,7 @@ func TestTooManyWhoWaitAreRefusedAtOnce(t *testing.T) {
 	})
 }
 
-// waitInLine has one more wait, and reports what came of it on the channel.
+// waitInLine starts an Enter that has to wait, and returns a channel with its result.
 func waitInLine(t *testing.T, g *admission.Gate, key string, path ...string) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- g.Enter(t.Context(), key, path...) }()
@@ -215,7 +215,7 @@ func TestAFloodMakesRoomForOthers(t *testing.T) {
 			}
 		}
 		var flood []<-chan error
-		for i := range 5 { // of one wide branch, each of a small one of its own
+		for i := range 5 { // each in a small branch of its own, in one wide branch
 			flood = append(flood, waitInLine(t, g, "", "w", fmt.Sprint(i)))
 		}
 		ana := waitInLine(t, g, "", "v", "1")
@@ -243,8 +243,7 @@ func TestAFloodMakesRoomForOthers(t *testing.T) {
 	})
 }
 
-// Where each of those who wait is the only one of its branch, a newcomer has the same
-// chance as they have.
+// If every waiter is alone in its branch, a newcomer has the same chance as each of them.
 func TestANewcomerIsLetWaitAmongEquals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := admission.New(admission.Limits{Inside: 1, Waiting: 32, WaitingOf: 16, GiveWay: true}, nil)
@@ -288,7 +287,7 @@ func TestANewcomerIsLetWaitAmongEquals(t *testing.T) {
 	})
 }
 
-// One that gives up takes no turn and no place with it.
+// A waiter that gives up leaves its turn and its place to others.
 func TestWhoGivesUpLosesNoTurnOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := admission.New(admission.Limits{Inside: 1, Waiting: 2, WaitingOf: 100}, nil)
@@ -344,7 +343,7 @@ func TestManyEnterAndGiveUpAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	for range 2 { // all the room is there again
+	for range 2 { // all room must be free again
 		if err := g.Enter(t.Context(), ""); err != nil {
 			t.Error(err)
 		}

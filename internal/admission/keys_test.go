@@ -57,7 +57,7 @@ func TestOneKeyHasNoMoreThanItsShareInside(t *testing.T) {
 				return "waits"
 			}
 		}
-		for range 2 { // the second time all is as it was at first
+		for range 2 { // the second round starts in the same state
 			var got []string
 			for _, key := range []string{"ana", "ana", "ana", "ana", "ana", "bob", "bob", "eve", "ana"} {
 				got = append(got, enter(key))
@@ -66,7 +66,7 @@ func TestOneKeyHasNoMoreThanItsShareInside(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			waiting.Wait() // until those that wait give up
+			waiting.Wait() // until the waiters give up
 			g.Leave("ana")
 			g.Leave("ana")
 			g.Leave("bob")
@@ -117,7 +117,7 @@ func TestWhoWaitsForATurnInVainIsToldWhy(t *testing.T) {
 	}
 }
 
-// No turn is lost between those that give up and those that come.
+// No turn is lost when some give up while others arrive.
 func TestTurnsAreNotLost(t *testing.T) {
 	g := admission.New(admission.Limits{Inside: 3, InsideOf: 2, Waiting: 1000, WaitingOf: 1000, Wait: time.Minute}, nil)
 	var mu sync.Mutex
@@ -172,7 +172,7 @@ func outcomeOf(err error) string {
 	return err.Error()
 }
 
-// One key does not fill the gate: others enter while many of it wait before them.
+// One key does not fill the gate: others enter while many with that key wait.
 func TestOneKeyDoesNotFillTheGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := admission.New(admission.Limits{Inside: 4, InsideOf: 2, Waiting: 100, WaitingOf: 100, Wait: wait}, nil)
@@ -194,7 +194,7 @@ func TestOneKeyDoesNotFillTheGate(t *testing.T) {
 			g.Leave(key)
 			synctest.Wait()
 		}
-		leave("bob") // lets in eve: ana has enough
+		leave("bob") // eve enters: ana has reached the limit of her key
 		leave("ana")
 		leave("ana")
 		leave("ana")

@@ -1,6 +1,6 @@
-// Package cli is what the command-line programs of this module have in common:
-// flags that an environment variable stands in for, help made from the flags, and
-// errors that are one line and an exit code.
+// Package cli is shared by the command-line programs of this module. It provides flags
+// with environment variables, help made from the flags, and errors that are one line and
+// an exit code.
 package cli
 
 import (
@@ -12,26 +12,26 @@ import (
 	"strings"
 )
 
-// Exit codes: what a shell and a service supervisor see.
+// Exit codes, for shells and service supervisors.
 const (
 	OK      = 0
-	Failure = 1 // it was tried and went wrong
-	Usage   = 2 // it was asked for in a way that makes no sense
+	Failure = 1 // a failure while running
+	Usage   = 2 // a wrong flag, argument or setting; retrying does not help
 )
 
-// UsageError is an error that reading the help would have spared.
+// UsageError is a mistake in how a program was started: a wrong flag, argument or setting.
 type UsageError struct{ Err error }
 
 func (e UsageError) Error() string { return e.Err.Error() }
 func (e UsageError) Unwrap() error { return e.Err }
 
-// Usagef is [fmt.Errorf] for a [UsageError].
+// Usagef returns a [UsageError] with a text as of [fmt.Errorf].
 func Usagef(format string, args ...any) error {
 	return UsageError{Err: fmt.Errorf(format, args...)}
 }
 
-// Exit tells of err, if there is one, in one line on w, and returns the code to
-// exit with. What follows a [UsageError] in parentheses is hint.
+// Exit prints err, unless it is nil, as one line to w, and returns the exit code. After a
+// [UsageError] the line ends with hint in parentheses.
 func Exit(w io.Writer, program, hint string, err error) int {
 	switch {
 	case err == nil:
@@ -45,8 +45,8 @@ func Exit(w io.Writer, program, hint string, err error) int {
 	}
 }
 
-// OneLine is the text of err, for errors of others, and of several at once, that
-// take more.
+// OneLine returns the text of err as one line. Errors of other packages, and joined errors,
+// may have several.
 func OneLine(err error) string {
 	var text strings.Builder
 	for line := range strings.Lines(err.Error()) {
@@ -63,7 +63,7 @@ func OneLine(err error) string {
 	return text.String()
 }
 
-// Version says which build this is, as far as the build says so itself.
+// Version returns the module version, Go version and platform of this build.
 func Version() string {
 	v := "(unknown)"
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {

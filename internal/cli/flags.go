@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// Environment says which variable stands in for a flag that is not given, "" for
-// one that none does. A nil one says so of all.
+// Environment returns the variable to read when a flag is not given, "" for none. A nil
+// Environment has no variables.
 type Environment func(flagName string) (variable string)
 
-// Prefixed is an [Environment] of variables named for the flags: with CHATD_,
-// that of -tls-cert is CHATD_TLS_CERT.
+// Prefixed returns an [Environment] whose variables are a prefix and the flag's name: with
+// CHATD_ that of -tls-cert is CHATD_TLS_CERT.
 func Prefixed(prefix string) Environment {
 	return func(flagName string) string {
 		return prefix + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
@@ -29,9 +29,9 @@ func (env Environment) variable(flagName string) string {
 	return env(flagName)
 }
 
-// Fill sets the flags that were not given from their variables; an empty variable
-// counts as none. It returns what set each flag that was set: "-addr" or
-// "CHATD_ADDR". The error is a [UsageError].
+// Fill sets the flags that are not given from their variables. An empty variable counts as
+// unset. It returns, by flag name, what set each flag: "-addr" or "CHATD_ADDR". The error
+// is a [UsageError].
 func (env Environment) Fill(flags *flag.FlagSet, lookup func(string) (string, bool)) (given map[string]string, err error) {
 	given = make(map[string]string)
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = "-" + f.Name })
@@ -52,7 +52,7 @@ func (env Environment) Fill(flags *flag.FlagSet, lookup func(string) (string, bo
 	return given, err
 }
 
-// PrintFlags gives each flag a line of facts and one or more of prose.
+// PrintFlags prints the flags: name, variable and default on one line, then the usage.
 func PrintFlags(w io.Writer, flags *flag.FlagSet, env Environment) {
 	flags.VisitAll(func(f *flag.Flag) {
 		arg, usage := flag.UnquoteUsage(f)
@@ -71,7 +71,7 @@ func PrintFlags(w io.Writer, flags *flag.FlagSet, env Environment) {
 	})
 }
 
-// wrap breaks text between words into lines of at most width bytes.
+// wrap breaks text between words, into lines of at most width bytes.
 func wrap(text string, width int) (lines []string) {
 	line := ""
 	for word := range strings.FieldsSeq(text) {
@@ -88,7 +88,7 @@ func wrap(text string, width int) (lines []string) {
 	return append(lines, line)
 }
 
-// setting is a flag.Value that parse gives its meaning.
+// setting is a flag.Value that parse validates and converts.
 type setting[T any] struct {
 	to    *T
 	text  string
@@ -106,7 +106,8 @@ func (s *setting[T]) Set(text string) error {
 	return nil
 }
 
-// Var defines a flag whose value parse reads. A default of "" leaves the zero T.
+// Var defines a flag that parse validates and converts. With byDefault "" the flag starts
+// as the zero T.
 func Var[T any](flags *flag.FlagSet, to *T, name, byDefault string, parse func(string) (T, error), usage string) {
 	s := &setting[T]{to: to, parse: parse}
 	if byDefault != "" {
@@ -117,7 +118,7 @@ func Var[T any](flags *flag.FlagSet, to *T, name, byDefault string, parse func(s
 	flags.Var(s, name, usage)
 }
 
-// ParsePositive reads a duration.
+// ParsePositive reads a duration above zero.
 func ParsePositive(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	switch {
@@ -129,7 +130,7 @@ func ParsePositive(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// AtLeast is [ParsePositive] for a duration with a least value.
+// AtLeast returns a function like [ParsePositive] that rejects durations below least.
 func AtLeast(least time.Duration) func(string) (time.Duration, error) {
 	return func(s string) (time.Duration, error) {
 		d, err := ParsePositive(s)
@@ -140,7 +141,7 @@ func AtLeast(least time.Duration) func(string) (time.Duration, error) {
 	}
 }
 
-// ParseLimit reads a number above zero, or zero for no limit.
+// ParseLimit reads a number above zero, or 0 for no limit.
 func ParseLimit(s string) (int, error) {
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 0 {

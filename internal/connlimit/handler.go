@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// handler notes when the server works for a connection rather than waiting for it.
+// handler marks a connection as served while next runs, and as waiting during each read
+// and write of the peer.
 func (l *Limiter) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, _ := r.Context().Value(connKey{}).(*conn)
@@ -16,8 +17,8 @@ func (l *Limiter) handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		l.working(c)
-		defer l.waitingAgain(c)
+		l.markServed(c)
+		defer l.markWaiting(c)
 		if r.Body != http.NoBody {
 			r.Body = &body{r.Body, l, c}
 		}
@@ -25,19 +26,19 @@ func (l *Limiter) handler(next http.Handler) http.Handler {
 	})
 }
 
-func (l *Limiter) working(c *conn) {
+func (l *Limiter) markServed(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.serve(c)
 }
 
-func (l *Limiter) waitingAgain(c *conn) {
+func (l *Limiter) markWaiting(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.wait(c)
 }
 
-// body is a request's, during each read of which the connection waits.
+// body is the body of a request. The connection counts as waiting during each read.
 type body struct {
 	io.ReadCloser
 	limiter *Limiter
@@ -45,15 +46,15 @@ type body struct {
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	b.limiter.waitingAgain(b.conn)
-	defer b.limiter.working(b.conn)
+	b.limiter.markWaiting(b.conn)
+	defer b.limiter.markServed(b.conn)
 	return b.ReadCloser.Read(p)
 }
 
-// writer is a response's, during each write of which the connection waits. It forwards
-// what [http.ResponseController] can do, and has no Unwrap: a WebSocket's handler would
-// send the 101 through it at once, rather than together with what comes first, and
-// could not refuse the handshake any more.
+// writer is a ResponseWriter. The connection counts as waiting during each write. It
+// forwards what [http.ResponseController] can do but has no Unwrap: the handler of a
+// WebSocket would use it to send the 101 at once, apart from the first frames, and could
+// not refuse the handshake afterwards.
 type writer struct {
 	http.ResponseWriter
 	server  *http.ResponseController // of the ResponseWriter
@@ -62,19 +63,19 @@ type writer struct {
 }
 
 func (w *writer) Write(p []byte) (int, error) {
-	w.limiter.waitingAgain(w.conn)
-	defer w.limiter.working(w.conn)
+	w.limiter.markWaiting(w.conn)
+	defer w.limiter.markServed(w.conn)
 	return w.ResponseWriter.Write(p)
 }
 
-// FlushError sends what was written, during which the connection waits.
+// FlushError sends what was written. The connection counts as waiting meanwhile.
 func (w *writer) FlushError() error {
-	w.limiter.waitingAgain(w.conn)
-	defer w.limiter.working(w.conn)
+	w.limiter.markWaiting(w.conn)
+	defer w.limiter.markServed(w.conn)
 	return w.server.Flush()
 }
 
-func (w *writer) Flush() { _ = w.FlushError() } // as of http.Flusher, without an error
+func (w *writer) Flush() { _ = w.FlushError() } // implements http.Flusher
 
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.server.Hijack() }
 func (w *writer) SetReadDeadline(t time.Time) error            { return w.server.SetReadDeadline(t) }

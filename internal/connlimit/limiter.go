@@ -1,12 +1,11 @@
-// Package connlimit bounds the connections of an HTTP server that are not yet, or
-// never will be, WebSockets: those that strangers can hold without a token, each
-// with buffers, a goroutine and a file.
+// Package connlimit limits the connections of an HTTP server that are not WebSockets. A
+// stranger can hold these without a token, and each takes buffers, a goroutine and a file.
 //
-// A connection waits while the server waits for its peer: for a TLS handshake, a
-// request, more of a body, or for room to send an answer. Waiting connections are
-// bounded in all, and connections, waiting or not, for each address. One too many
-// takes the place of the one that has waited longest. A connection that a handler
-// takes over is counted no longer.
+// A connection waits while the server waits for its peer: for a TLS handshake, a request,
+// more of a body, or room to send an answer. The number of waiting connections is limited
+// in all. The number of connections of each address is limited whether they wait or not.
+// A connection beyond a limit replaces the one that has waited longest. A connection that
+// becomes a WebSocket is no longer counted.
 package connlimit
 
 import (
@@ -21,52 +20,53 @@ import (
 	"time"
 )
 
-// Grace is how long a connection may wait, at least, before another takes its
-// place: longer than peers in good faith need for a step, on slow lines, too.
+// Grace is how long a connection may wait before another may replace it. Honest peers
+// need less for each step, even on slow lines.
 const Grace = 2 * time.Second
 
-// Limits are what a [Limiter] bounds.
+// Limits are the limits of a [Limiter].
 type Limits struct {
-	// PerAddress bounds the connections of an IPv4 address, or of a /64 of IPv6,
-	// which is one customer's. 0 is no limit.
+	// PerAddress limits the connections of an IPv4 address, or of an IPv6 /64, which one
+	// customer has. 0 is no limit.
 	PerAddress int
-	// Waiting bounds those that wait for their peer, of all addresses. 0 is no limit.
+	// Waiting limits the waiting connections of all addresses together. 0 is no limit.
 	Waiting int
-	// Exempt says for whom PerAddress does not count, such as a proxy, which all
-	// clients come by. It may be nil.
+	// Exempt reports whether PerAddress does not apply to an address, such as that of a
+	// proxy, through which all clients connect. It may be nil.
 	Exempt func(netip.Addr) bool
 }
 
-// Limiter bounds the connections of one server, by any number of listeners.
+// Limiter limits the connections of one server, which may have several listeners. Its
+// methods are safe for concurrent use.
 type Limiter struct {
 	limits Limits
 
-	mu        sync.Mutex // guards what follows; not held while closing connections
+	mu        sync.Mutex // guards what follows; not held while a connection is closed
 	conns     map[net.Conn]*conn
 	addresses map[netip.Prefix]*address
-	waiting   list.List     // of *conn, those that have waited longest first
-	room      chan struct{} // has room for one; sent to when waiting gets shorter
+	waiting   list.List     // of *conn, the longest wait first
+	room      chan struct{} // has room for one; sent to when waiting becomes shorter
 	refused   uint64
 }
 
-// address is what is known of the connections of one address.
+// address holds the connections of one address.
 type address struct {
 	conns   int
-	waiting list.List // as the Limiter's, of this address alone
+	waiting list.List // as in the Limiter, of this address alone
 }
 
-// conn is a connection. Its fields are guarded by the Limiter's mu.
+// conn is a counted connection. The Limiter's mu guards its fields.
 type conn struct {
-	net     net.Conn
-	from    netip.Prefix // the zero Prefix: exempt
-	address *address
-	since   time.Time     // when it began to wait
-	inAll   *list.Element // nil: it does not wait
-	inOwn   *list.Element
-	gone    bool // closed, or taken over
+	net       net.Conn
+	from      netip.Prefix // the zero Prefix if no limit applies
+	address   *address
+	since     time.Time     // when it last began to wait
+	inAll     *list.Element // in the Limiter's waiting; nil while it does not wait
+	inAddress *list.Element // in the address's waiting
+	gone      bool          // closed or hijacked: no longer counted
 }
 
-// New makes a Limiter.
+// New returns a Limiter.
 func New(limits Limits) *Limiter {
 	return &Limiter{
 		limits:    limits,
@@ -76,14 +76,14 @@ func New(limits Limits) *Limiter {
 	}
 }
 
-// Refused is how many connections were closed for being too many, so far.
+// Refused returns how many connections were closed so far because there were too many.
 func (l *Limiter) Refused() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.refused
 }
 
-// Listener accepts what the limits allow.
+// Listener wraps a listener of the server and accepts what the limits allow.
 func (l *Limiter) Listener(inner net.Listener) net.Listener {
 	return &listener{Listener: inner, limiter: l, closed: make(chan struct{})}
 }
@@ -100,8 +100,8 @@ func (l *listener) Close() error {
 	return l.Listener.Close()
 }
 
-// Accept implements [net.Listener]. While all places are taken by connections that
-// have not waited for long, the next ones are left to the kernel.
+// Accept implements [net.Listener]. While all places are taken by connections that have
+// not waited for [Grace], further ones wait in the kernel.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		l.limiter.awaitRoom(l.closed)
@@ -110,29 +110,30 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.limiter.admit(c) {
-			// A flood of connections waits in the kernel, where it delays nobody: each is
-			// accepted when those before it, and all else that is ready, had their turn.
+			// Give way to everything else that is ready. A flood of connections then waits in
+			// the kernel, where it delays nobody.
 			runtime.Gosched()
 			return c, nil
 		}
-		cut(c)
+		reset(c)
 	}
 }
 
-// cut closes a connection without waiting for what its peer may still take.
-func cut(c net.Conn) {
+// reset closes a connection and discards what its peer has not received.
+func reset(c net.Conn) {
 	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // an option of every TCP connection
+		_ = tcp.SetLinger(0) // every TCP connection has this option
 	}
-	_ = c.Close() // nobody waits for it
+	_ = c.Close()
 }
 
-// awaitRoom returns when one more connection may wait, or when stop is closed.
+// awaitRoom returns when there is room for one more waiting connection, or when stop is
+// closed.
 func (l *Limiter) awaitRoom(stop <-chan struct{}) {
 	for {
 		victim, wait := l.makeRoom()
 		if victim != nil {
-			cut(victim)
+			reset(victim)
 		}
 		if wait == 0 {
 			return
@@ -152,8 +153,9 @@ func (l *Limiter) awaitRoom(stop <-chan struct{}) {
 	}
 }
 
-// makeRoom says how long to wait before there may be room for one more. When there
-// is some because a connection had waited for long enough, that one is to be cut.
+// makeRoom returns a wait of 0 when one more connection may wait, else for how long there
+// is certainly no room. It may make room by giving up the connection that has waited
+// longest, the victim, which the caller must reset.
 func (l *Limiter) makeRoom() (victim net.Conn, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -169,13 +171,14 @@ func (l *Limiter) makeRoom() (victim net.Conn, wait time.Duration) {
 	return oldest.net, 0
 }
 
-// admit counts a new connection, or reports that its address has too many. The one
-// of them that has waited longest makes room where it has waited for long enough.
+// admit counts a new connection. If its address has too many, the new one replaces the
+// connection of the address that has waited longest, provided that it has waited for
+// [Grace]; otherwise admit returns false.
 func (l *Limiter) admit(c net.Conn) bool {
 	l.mu.Lock()
 	k := &conn{net: c}
 	var victim net.Conn
-	if from, ok := l.counted(c.RemoteAddr()); ok {
+	if from, ok := l.limitedPrefix(c.RemoteAddr()); ok {
 		a := l.addresses[from]
 		if a == nil {
 			a = new(address)
@@ -190,7 +193,7 @@ func (l *Limiter) admit(c net.Conn) bool {
 			}
 			victim = oldest.Value.(*conn).net
 			l.forget(oldest.Value.(*conn))
-			l.addresses[from] = a // it was forgotten with its only connection
+			l.addresses[from] = a // forget deletes an address with its last connection
 		}
 		a.conns++
 		k.from, k.address = from, a
@@ -199,13 +202,14 @@ func (l *Limiter) admit(c net.Conn) bool {
 	l.wait(k)
 	l.mu.Unlock()
 	if victim != nil {
-		cut(victim)
+		reset(victim)
 	}
 	return true
 }
 
-// counted is what a connection is counted by, if it is.
-func (l *Limiter) counted(remote net.Addr) (netip.Prefix, bool) {
+// limitedPrefix returns the network whose connections a peer is counted with, and whether
+// PerAddress applies to it.
+func (l *Limiter) limitedPrefix(remote net.Addr) (netip.Prefix, bool) {
 	tcp, ok := remote.(*net.TCPAddr)
 	if l.limits.PerAddress == 0 || !ok {
 		return netip.Prefix{}, false
@@ -222,7 +226,7 @@ func (l *Limiter) counted(remote net.Addr) (netip.Prefix, bool) {
 	return from, err == nil
 }
 
-// wait begins the waiting of a connection, or begins it anew. Requires l.mu.
+// wait starts the waiting of a connection, or restarts it. Requires l.mu.
 func (l *Limiter) wait(c *conn) {
 	if c.gone {
 		return
@@ -231,13 +235,13 @@ func (l *Limiter) wait(c *conn) {
 	if c.inAll != nil {
 		l.waiting.MoveToBack(c.inAll)
 		if c.address != nil {
-			c.address.waiting.MoveToBack(c.inOwn)
+			c.address.waiting.MoveToBack(c.inAddress)
 		}
 		return
 	}
 	c.inAll = l.waiting.PushBack(c)
 	if c.address != nil {
-		c.inOwn = c.address.waiting.PushBack(c)
+		c.inAddress = c.address.waiting.PushBack(c)
 	}
 }
 
@@ -248,16 +252,16 @@ func (l *Limiter) serve(c *conn) {
 	}
 	l.waiting.Remove(c.inAll)
 	if c.address != nil {
-		c.address.waiting.Remove(c.inOwn)
+		c.address.waiting.Remove(c.inAddress)
 	}
-	c.inAll, c.inOwn = nil, nil
+	c.inAll, c.inAddress = nil, nil
 	select {
 	case l.room <- struct{}{}:
 	default:
 	}
 }
 
-// forget counts a connection no longer. Requires l.mu.
+// forget stops counting a connection. Requires l.mu.
 func (l *Limiter) forget(c *conn) {
 	if c.gone {
 		return
@@ -273,27 +277,28 @@ func (l *Limiter) forget(c *conn) {
 	}
 }
 
-// below is the connection that was accepted, which TLS may lie on.
-func below(c net.Conn) net.Conn {
+// accepted returns the connection that Accept returned, from under TLS.
+func accepted(c net.Conn) net.Conn {
 	if t, ok := c.(*tls.Conn); ok {
 		return t.NetConn()
 	}
 	return c
 }
 
-// Watch has a server tell the Limiter of its connections, which have to come by
-// way of Listener. It is called once, before the server is used.
+// Watch makes a server report its connections to the Limiter. The server's listeners must
+// come from Listener. Call it once, before the server serves; it replaces the server's
+// ConnContext and ConnState.
 func (l *Limiter) Watch(srv *http.Server) {
 	srv.Handler = l.handler(srv.Handler)
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return context.WithValue(ctx, connKey{}, l.conns[below(c)])
+		return context.WithValue(ctx, connKey{}, l.conns[accepted(c)])
 	}
 	srv.ConnState = func(c net.Conn, state http.ConnState) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		k := l.conns[below(c)]
+		k := l.conns[accepted(c)]
 		switch {
 		case k == nil:
 		case state == http.StateIdle, state == http.StateActive:
@@ -304,5 +309,5 @@ func (l *Limiter) Watch(srv *http.Server) {
 	}
 }
 
-// connKey is the key of the *conn in the context of a request.
+// connKey is the key of a request's *conn in its context.
 type connKey struct{}

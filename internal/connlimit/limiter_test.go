@@ -26,13 +26,13 @@ func TestMain(m *testing.M) { leak.Main(m) }
 
 const patience = 20 * time.Second
 
-// server is a limited one that answers "ok", and at some paths does otherwise.
+// server is a limited server that answers "ok", except at some paths.
 type server struct {
 	t       *testing.T
 	addr    string
 	limiter *connlimit.Limiter
-	began   chan struct{} // of requests to /work
-	end     chan struct{} // ends these
+	began   chan struct{} // sent to when a request to /work begins
+	end     chan struct{} // ends requests to /work
 	tls     bool
 }
 
@@ -77,7 +77,7 @@ func serve(t *testing.T, limits connlimit.Limits, withTLS bool) *server {
 	return s
 }
 
-// client is a connection of one of this machine's addresses.
+// client is a connection from one of this machine's addresses.
 type client struct {
 	t *testing.T
 	net.Conn
@@ -88,7 +88,7 @@ func (s *server) connect(from string) *client {
 	s.t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
 	conn, err := d.Dial("tcp", s.addr)
-	if errors.Is(err, syscall.ECONNRESET) { // refused before the dialler looked
+	if errors.Is(err, syscall.ECONNRESET) { // refused before Dial returned
 		conn, _ = net.Pipe()
 		conn.Close()
 	} else if err != nil {
@@ -103,11 +103,11 @@ func (s *server) connect(from string) *client {
 }
 
 func (c *client) send(text string) *client {
-	_, _ = io.WriteString(c, text) // that it was closed shows in what is read
+	_, _ = io.WriteString(c, text) // reading will show whether it was closed
 	return c
 }
 
-// answer is the status of the next answer, 0 when the server has closed.
+// answer returns the status of the next answer, or 0 when the server has closed.
 func (c *client) answer() int {
 	c.t.Helper()
 	resp, err := http.ReadResponse(c.r, nil)
@@ -134,7 +134,7 @@ func (c *client) get(path string) int {
 	return c.send("GET " + path + " HTTP/1.1\r\nHost: x\r\n" + upgrade + "\r\n").answer()
 }
 
-// much asks for more than is read, and returns when the server is writing it.
+// much requests more than it reads, and returns when the server is writing.
 func (c *client) much(header string) {
 	c.t.Helper()
 	c.send("GET /much HTTP/1.1\r\nHost: x\r\n" + header + "\r\n")
@@ -143,7 +143,7 @@ func (c *client) much(header string) {
 	}
 }
 
-// afterGrace waits until all that wait have waited for long enough.
+// afterGrace waits until every waiting connection has waited for the grace time.
 func afterGrace() { <-time.After(connlimit.Grace + 200*time.Millisecond) }
 
 func TestAnAddressHasItsShareAndNoMore(t *testing.T) {
@@ -171,7 +171,7 @@ func TestAnAddressHasItsShareAndNoMore(t *testing.T) {
 				}
 			}
 			afterGrace()
-			have[0].get("/") // it is the newest now
+			have[0].get("/") // its wait is now the shortest
 			if got := s.connect("127.0.0.1").get("/"); got != http.StatusOK {
 				t.Errorf("when others have waited for long: status %d", got)
 			}
@@ -279,7 +279,7 @@ func TestAServerThatIsFullCanBeClosed(t *testing.T) {
 	}
 }
 
-// remote is a connection that comes from anywhere.
+// remote is a connection from any address.
 type remote struct {
 	net.Conn
 	from net.Addr
@@ -287,7 +287,7 @@ type remote struct {
 
 func (r remote) RemoteAddr() net.Addr { return r.from }
 
-// queue is a listener that gives out connections from a list of addresses.
+// queue is a listener that returns connections from a list of addresses.
 type queue struct{ from []string }
 
 func (q *queue) Accept() (net.Conn, error) {
@@ -341,7 +341,7 @@ func TestWhoCountsAsOneAddress(t *testing.T) {
 	}
 }
 
-// A WebSocket's handshake can be refused as long as nothing of its answer was sent.
+// A handshake can be refused until a part of its answer is sent.
 func TestAHandshakeCanBeRefusedLate(t *testing.T) {
 	limiter := connlimit.New(connlimit.Limits{PerAddress: 5, Waiting: 5})
 	sockets := &wsconn.Server{Heartbeat: time.Minute}
@@ -369,7 +369,7 @@ func TestAHandshakeCanBeRefusedLate(t *testing.T) {
 	io.Copy(io.Discard, c) // until it is closed
 }
 
-// ignored is a socket of which nothing is expected.
+// ignored is a WebSocket that nobody uses.
 type ignored struct{}
 
 func (ignored) Handle([]byte) {}

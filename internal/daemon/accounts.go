@@ -12,17 +12,17 @@ import (
 	"github.com/reto10/chat"
 )
 
-// maxSecret is far more than a key can use, and keeps a slip such as
-// -secret-file /dev/zero from reading for ever.
+// maxSecret bounds the size of a secret file, in bytes. It is more than any key can use,
+// and ends the reading of a file such as /dev/zero.
 const maxSecret = 4096
 
-// account is a user that was made at start, with the password that is shown once.
+// account is a user that was made at start. The password is printed once.
 type account struct {
 	name, role, password string
 }
 
-// inventAccounts makes an admin and a user with random passwords.
-func inventAccounts() ([]account, *chat.Users, error) {
+// makeAccounts makes an admin and a user with random passwords.
+func makeAccounts() ([]account, *chat.Users, error) {
 	accounts := []account{
 		{"admin", chat.RoleAdmin, randomPassword()},
 		{"user", chat.RoleUser, randomPassword()},
@@ -42,25 +42,25 @@ func inventAccounts() ([]account, *chat.Users, error) {
 	return accounts, users, nil
 }
 
-// randomPassword is 80 bits in letters and digits that no shell takes for
-// anything else.
+// randomPassword returns 80 random bits as letters and digits, which need no quoting in a
+// shell.
 func randomPassword() string {
 	return strings.ToLower(rand.Text()[:16])
 }
 
-// loadUsers replaces users by those of a file, or on an error nothing. A file without
-// a user is one: it lets nobody in, and is what a program that writes it anew leaves for
-// a moment.
+// loadUsers replaces users by those in a file. On an error they stay as they were. A file
+// without users is an error: it would lock everybody out, and a program that rewrites the
+// file leaves it empty for a moment.
 func loadUsers(users *chat.Users, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("reading users: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	var text bytes.Buffer
 	loaded, err := chat.ParseUsers(io.TeeReader(f, &text))
 	if err == nil && loaded.Len() == 0 {
-		err = errors.New("there is no user in it")
+		err = errors.New("the file has no users")
 	}
 	if err == nil {
 		err = users.Load(&text)
@@ -71,26 +71,26 @@ func loadUsers(users *chat.Users, path string) error {
 	return nil
 }
 
-// readSecret returns the key in a file, less one newline at its end.
+// readSecret returns the content of a file without one newline at its end.
 func readSecret(path string) (secret []byte, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the secret: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	secret, err = io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading the secret: %w", err)
 	}
 	if len(secret) > maxSecret {
-		return nil, fmt.Errorf("reading the secret from %s: over %d bytes", path, maxSecret)
+		return nil, fmt.Errorf("reading the secret from %s: larger than %d bytes", path, maxSecret)
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(secret), "\n"), "\r")
 	return []byte(text), nil
 }
 
-// inventSecret makes a key that ends with this process.
-func inventSecret() []byte {
+// makeSecret returns a random key, for this process only.
+func makeSecret() []byte {
 	secret := make([]byte, 2*chat.MinSecret)
 	rand.Read(secret)
 	return secret

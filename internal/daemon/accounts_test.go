@@ -9,7 +9,7 @@ import (
 	"github.com/reto10/chat"
 )
 
-// A users file that is being written anew is empty for a moment: that lets nobody out.
+// A program that rewrites the users file leaves it empty for a moment. The users stay.
 func TestAUsersFileWithoutUsersChangesNothing(t *testing.T) {
 	hash, err := chat.HashPassword("secreto")
 	if err != nil {
@@ -47,6 +47,6 @@ func TestAUsersFileWithoutUsersChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := users.Verify(t.Context(), "ana", "secreto"); err == nil {
-		t.Error("ana is there, though the file has her no more")
+		t.Error("ana can still log in, but is no longer in the file")
 	}
 }

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// printBanner tells somebody who tries the server out what they need, on stdout
-// and nowhere else: logs are kept, and passwords do not belong there. It is for a
-// server whose users were made at start.
-func printBanner(w io.Writer, name, base string, accounts []account, invented, page bool) {
+// printBanner prints what a person needs who tries the server out: addresses, passwords
+// and commands to copy. It goes to stdout only, since logs are kept and must not contain
+// passwords. It is for a server whose users were made at start.
+func printBanner(w io.Writer, name, base string, accounts []account, selfSigned, page bool) {
 	insecureCurl, insecureWscat := "", ""
-	if invented {
+	if selfSigned {
 		insecureCurl, insecureWscat = " -k", " -n"
 	}
 	socket := "ws" + strings.TrimPrefix(base, "http") + "/ws/chat"
@@ -23,26 +23,27 @@ func printBanner(w io.Writer, name, base string, accounts []account, invented, p
 	}
 	if page {
 		fmt.Fprintf(w, "\nTo chat in a browser, open %s/", base)
-		if invented {
-			fmt.Fprint(w, " and have it trust the certificate")
+		if selfSigned {
+			fmt.Fprint(w, " and accept the certificate")
 		}
 		fmt.Fprint(w, ".\n")
 	}
 	fmt.Fprintf(w, `
-Log in, which keeps the token in a variable; then open a socket with it. As admin,
-what you type there goes to everyone; open another one as user and see.
+Log in, which stores the token in a variable, then open a socket with it. What you
+type as admin is sent to everyone. Log in as user in a second shell to see it arrive.
 
   TOKEN=$(curl -sS%[1]s %[3]s/login -d username=%[4]s -d password=%[5]s | grep -o 'eyJ[^"]*')
   npx -y wscat%[2]s -c %[6]s -H "Authorization: Bearer $TOKEN"
 
-What was made at start ends with this process; %[7]s -help tells how to bring
-your own users, key and certificate.
+These users, their passwords and tokens end with this process. %[7]s -help lists
+the flags for your own users, key and certificate.
 
 `, insecureCurl, insecureWscat, base, accounts[0].name, accounts[0].password, socket, name)
 }
 
-// baseURL is how a browser on this machine, or with -acme-domain anywhere, gets
-// to a listener: by the name that was asked for, not the address it came to.
+// baseURL returns the URL by which a browser on this machine reaches a listener; with
+// -acme-domain, a browser anywhere. It has the name from -addr rather than the bound
+// address.
 func baseURL(cfg *config, bound net.Addr) string {
 	host, _, _ := net.SplitHostPort(cfg.addr)
 	_, port, _ := net.SplitHostPort(bound.String())
@@ -59,7 +60,7 @@ func baseURL(cfg *config, bound net.Addr) string {
 	return u.String()
 }
 
-// scheme is the first part of the server's addresses.
+// scheme returns the scheme of the server's URLs.
 func (c *config) scheme() string {
 	if c.plaintext {
 		return "http"

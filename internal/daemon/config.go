@@ -25,7 +25,7 @@ const (
 	envPrefix = "CHATD_"
 )
 
-// config is what flags and environment say, and nothing that was done about it.
+// config is the settings from flags and environment, and nothing derived from them.
 type config struct {
 	addr           string
 	plaintext      bool
@@ -52,80 +52,79 @@ type config struct {
 	storage        Storage
 	version        bool
 
-	given map[string]string // by flag: "-addr" or "CHATD_ADDR", whichever set it
+	given map[string]string // by flag name, what set it: "-addr" or "CHATD_ADDR"
 }
 
-// define lists the flags. Their environment variables follow from the names.
+// define defines the flags. The names of their environment variables follow from theirs.
 func (c *config) define(flags *flag.FlagSet, prog Program) {
 	cli.Var(flags, &c.addr, "addr", defaultAddr, parseAddr,
-		"listen on `host:port`; port 0 picks a free one; localhost is both 127.0.0.1 and ::1")
+		"listen on `host:port`; port 0 picks a free port; localhost is both 127.0.0.1 and ::1")
 	flags.BoolVar(&c.plaintext, "plaintext", false,
-		"serve HTTP instead of HTTPS, for behind a proxy that does TLS")
+		"serve HTTP instead of HTTPS, behind a proxy that does TLS")
 	flags.StringVar(&c.tlsCert, "tls-cert", "",
-		"serve the certificate chain in this PEM `file`, read again on SIGHUP; without one, a self-signed certificate is made at start")
+		"serve the certificate chain in this PEM `file`; SIGHUP reloads it; without it, a self-signed certificate is made at start")
 	flags.StringVar(&c.tlsKey, "tls-key", "",
-		"the PEM `file` with the key to -tls-cert, read again on SIGHUP")
+		"the PEM `file` with the key of -tls-cert; SIGHUP reloads it")
 	cli.Var(flags, &c.acmeDomains, "acme-domain", "", parseDomains,
-		"get a certificate for these comma-separated `domains` from Let's Encrypt; port 443 of each has to lead to -addr")
+		"get a certificate for these comma-separated `domains` from Let's Encrypt; port 443 of each must lead to -addr")
 	flags.StringVar(&c.acmeCache, "acme-cache", "",
-		"keep what -acme-domain got in this `directory`, which others cannot read; without it, in chatd-acme in the user's cache directory")
+		"keep the certificates and keys of -acme-domain in this `directory`, made for its owner alone; by default chatd-acme in the user's cache directory")
 	flags.StringVar(&c.usersFile, "users", "",
-		"let in the users of this `file`, lines of name:bcrypt-hash[:role] as from htpasswd -B, read again on SIGHUP; without one, admin and user are made at start")
+		"accept the users in this `file`, lines of name:bcrypt-hash[:role] as from htpasswd -B; SIGHUP reloads it; without it, admin and user are made at start")
 	flags.StringVar(&c.secretFile, "secret-file", "",
-		fmt.Sprintf("sign tokens with the content of this `file`, at least %d bytes; without one, a key is made at start", chat.MinSecret))
+		fmt.Sprintf("sign tokens with the content of this `file`, at least %d bytes; without it, a key is made at start", chat.MinSecret))
 	cli.Var(flags, &c.tokenTTL, "token-ttl", chat.DefaultTokenTTL.String(), cli.ParsePositive,
-		"the `duration` that a token holds for")
+		"tokens are valid for this `duration`")
 	cli.Var(flags, &c.origins, "origins", "", parseList,
-		"let pages of these comma-separated `origins` in, besides those of the server's own")
+		"accept web pages from these comma-separated `origins`, besides the server's own")
 	flags.BoolVar(&c.page, "page", true,
-		"serve a page to chat on, at /, and the client that it is built on, at /chat.js")
+		"serve the web client at /, and the JavaScript client at /chat.js")
 	cli.Var(flags, &c.heartbeat, "heartbeat", chat.DefaultHeartbeat.String(), cli.ParsePositive,
-		"send something to each socket once in this `duration`, so that proxies keep it open; who gives no sign of life within twice of it is ended")
+		"send something to each socket once in this `duration`, so that proxies keep it open; a client without a sign of life for twice as long is disconnected")
 	flags.BoolVar(&c.pings, "pings", false,
-		"have heartbeats answered by clients rather than by their kernels, in whose place a proxy's may be; on with -plaintext unless it is -pings=false")
+		"send heartbeats as pings, which the client itself answers; otherwise an acknowledgement by the kernel at the other end is enough, and behind a proxy that is the proxy's; on by default with -plaintext")
 	cli.Var(flags, &c.trustedProxies, "trusted-proxies", "", parsePrefixes,
-		"believe X-Forwarded-For and X-Forwarded-Proto when they come from these comma-separated `networks` (CIDR) or addresses")
+		"believe X-Forwarded-For and X-Forwarded-Proto from these comma-separated `networks` (CIDR) or addresses")
 	cli.Var(flags, &c.perAddress, "connections-per-address", strconv.Itoa(defaultPerAddress), cli.ParseLimit,
-		"let an IPv4 address, or a /64 of IPv6, have this `number` of connections that are no sockets; 0 is no limit, and for -trusted-proxies there is none")
+		"allow an IPv4 address, or an IPv6 /64, this `number` of connections, WebSockets not counted; 0 is no limit; -trusted-proxies have none")
 	cli.Var(flags, &c.waiting, "waiting-connections", strconv.Itoa(defaultWaiting), cli.ParseLimit,
-		"let this `number` of connections in all wait for their clients without being sockets; 0, or more, is a quarter of the open files")
+		"allow this `number` of connections in all that wait for their clients, WebSockets not counted; never more than a quarter of the open files, which is also what 0 means")
 	cli.Var(flags, &c.hsts, "hsts", defaultHSTS, parseHSTS,
-		"tell browsers to come by https only for this `duration` (Strict-Transport-Security), with -tls-cert at port 443, or with -acme-domain; 0s has them forget it")
+		"tell browsers to use HTTPS only, for this `duration` (Strict-Transport-Security); sent with -tls-cert on port 443, and with -acme-domain; 0s makes browsers forget it")
 	cli.Var(flags, &c.debugAddr, "debug-addr", "", parseAddr,
-		"serve /debug/vars over HTTP on `host:port`; not for strangers")
+		"serve /debug/vars over HTTP on `host:port`; keep it private")
 	cli.Var(flags, &c.logLevel, "log-level", "info", parseLevel,
-		"log from this `level` on: debug, info, warn or error")
+		"the lowest `level` to log: debug, info, warn or error")
 	cli.Var(flags, &c.logFormat, "log-format", "text", parseFormat,
 		"write logs as `text|json`")
 	cli.Var(flags, &c.drain, "drain", defaultDrain.String(), cli.ParsePositive,
-		"the `duration` that SIGTERM has to send everybody away")
+		"after SIGTERM, disconnect all clients within this `duration`")
 	cli.Var(flags, &c.drainDelay, "drain-delay", "0s", parseDelay,
-		"after SIGTERM serve as before for this `duration`, with /readyz red, so that a balancer that asks it sends nobody here by the time that -drain begins")
-	// Whatever is wrong with these two is found later: package flag would repeat
-	// them in its errors, and there may be a password in them.
+		"after SIGTERM, first serve as before for this `duration`, but answer /readyz with 503, so that balancers send new clients elsewhere before -drain begins")
+	// Storage settings are validated later: package flag would repeat a wrong value in
+	// its error, and the value may contain a password.
 	flags.StringVar(&c.storage.Registry, "registry", InMemory,
-		"the place `where` nodes meet that share users and messages: "+oneOf(InMemory, prog.Registries))
+		"`where` nodes share users and messages: "+joinChoices(InMemory, prog.Registries))
 	flags.StringVar(&c.storage.History, "history", "",
-		"the place `where` messages are kept: "+oneOf(InMemory+", "+Off, prog.Histories)+"; without one, in memory, or where the registry of several nodes is")
+		"`where` messages are kept: "+joinChoices(InMemory+", "+Off, prog.Histories)+"; by default in memory, or in the registry that nodes share")
 	cli.Var(flags, &c.storage.Count, "history-count", "", cli.ParseCount,
-		"keep so many `messages` of each channel; without a number, as many as that kind of history does")
+		"keep this number of `messages` of each channel; the default depends on the kind of history")
 	cli.Var(flags, &c.storage.Age, "history-age", "", cli.ParsePositive,
-		"keep messages for this `duration`; without one, as long as that kind of history does")
+		"keep messages for this `duration`; the default depends on the kind of history")
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
 }
 
-// oneOf is for reading aloud.
-func oneOf(first string, more []string) string {
+func joinChoices(first string, more []string) string {
 	return strings.Join(append([]string{first}, more...), ", ")
 }
 
-// parseConfig reads flags, then the environment where flags are silent. An empty
-// variable counts as none. Every error is a cli.UsageError, or flag.ErrHelp when help
-// was asked for.
+// parseConfig reads the flags, then the environment variables of flags that are not given.
+// An empty variable counts as unset. Every error is a cli.UsageError, or flag.ErrHelp
+// when help was asked for.
 func parseConfig(prog Program, proc Process) (*config, *flag.FlagSet, error) {
 	c := new(config)
 	flags := flag.NewFlagSet(prog.Name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are ours to print
+	flags.SetOutput(io.Discard) // Main prints the error
 	c.define(flags, prog)
 	if prog.Flags != nil {
 		prog.Flags(flags)
@@ -136,19 +135,18 @@ func parseConfig(prog Program, proc Process) (*config, *flag.FlagSet, error) {
 		return nil, flags, cli.UsageError{Err: err}
 	}
 	if flags.NArg() > 0 {
-		return nil, flags, cli.Usagef("unexpected argument %q", hidden(flags.Arg(0)))
+		return nil, flags, cli.Usagef("unexpected argument %q", redactSetting(flags.Arg(0)))
 	}
 	var err error
 	c.given, err = environment.Fill(flags, proc.LookupEnv)
 	c.storage.Registry = cmp.Or(c.storage.Registry, InMemory)
 	if c.given["pings"] == "" {
-		c.pings = c.plaintext // a proxy does TLS
+		c.pings = c.plaintext // there is a proxy in front
 	}
 	return c, flags, err
 }
 
-// environment has a variable for each flag but the one that asks a question rather
-// than setting something.
+// environment names a variable for each flag but -version.
 var environment cli.Environment = func(flagName string) string {
 	if flagName == "version" {
 		return ""
@@ -156,7 +154,7 @@ var environment cli.Environment = func(flagName string) string {
 	return cli.Prefixed(envPrefix)(flagName)
 }
 
-// validate finds settings that hold each alone but not together.
+// validate reports settings that are valid alone but not together.
 func (c *config) validate() error {
 	if err := c.storage.validate(); err != nil {
 		return err
@@ -185,8 +183,8 @@ func (c *config) validate() error {
 	return nil
 }
 
-// has reports whether a setting was given and says something: -plaintext=false
-// and -users "" do not.
+// has reports whether a setting is given and has an effect: -plaintext=false and
+// -tls-cert "" have none.
 func (c *config) has(name string) bool {
 	switch name {
 	case "plaintext":
@@ -205,7 +203,7 @@ func (c *config) has(name string) bool {
 	panic("daemon: has: " + name)
 }
 
-// name is how a person set a flag: "-users", or "CHATD_USERS (-users)".
+// name names a flag as the person set it: "-users", or "CHATD_USERS (-users)".
 func (c *config) name(flagName string) string {
 	name := "-" + flagName
 	if by := c.given[flagName]; by != "" && by != name {
@@ -214,9 +212,9 @@ func (c *config) name(flagName string) string {
 	return name
 }
 
-// mistake is an error about what a flag names, such as a file that cannot be read:
-// starting again does not help before somebody changes it.
-func (c *config) mistake(flagName string, err error) error {
+// flagError returns err as a mistake in a flag, or in the file that the flag names: the
+// program does not start until a person corrects it.
+func (c *config) flagError(flagName string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -229,12 +227,12 @@ func parseAddr(s string) (string, error) {
 		return "", errors.New("not host:port")
 	}
 	if _, err := net.LookupPort("tcp", port); port == "" || err != nil {
-		return "", fmt.Errorf("%q is no port", port)
+		return "", fmt.Errorf("%q is not a port", port)
 	}
 	return s, nil
 }
 
-// parseHSTS reads a duration in whole seconds, as the header has it.
+// parseHSTS reads a duration in whole seconds, the unit of the header.
 func parseHSTS(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 || d%time.Second != 0 {
@@ -243,23 +241,31 @@ func parseHSTS(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// parseDomains reads names that a certificate can be got for.
+// parseDelay reads a duration that may be 0.
+func parseDelay(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, errors.New("not a duration such as 3s, or 0s")
+	}
+	return d, nil
+}
+
+// parseDomains reads names that Let's Encrypt can issue a certificate for.
 func parseDomains(s string) ([]string, error) {
 	domains, _ := parseList(s)
 	if len(domains) == 0 {
-		return nil, errors.New("no domain")
+		return nil, errors.New("names no domain")
 	}
 	for _, domain := range domains {
 		_, err := netip.ParseAddr(domain)
 		if err == nil || strings.ContainsAny(domain, "/:*@?# ") || !strings.Contains(strings.Trim(domain, "."), ".") {
-			return nil, fmt.Errorf("%q is no domain such as chat.example.com", domain)
+			return nil, fmt.Errorf("%q is not a domain such as chat.example.com", domain)
 		}
 	}
 	return domains, nil
 }
 
-// parseList takes a list apart at its commas; blanks around and empty ones do not
-// count.
+// parseList splits s at its commas. It trims blanks and drops empty parts.
 func parseList(s string) ([]string, error) {
 	var list []string
 	for part := range strings.SplitSeq(s, ",") {
@@ -278,7 +284,7 @@ func parsePrefixes(s string) ([]netip.Prefix, error) {
 		if err != nil {
 			addr, err := netip.ParseAddr(part)
 			if err != nil {
-				return nil, fmt.Errorf("%q is no network such as 10.0.0.0/8 and no address", part)
+				return nil, fmt.Errorf("%q is neither a network such as 10.0.0.0/8 nor an address", part)
 			}
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}

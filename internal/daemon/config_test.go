@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// process is one that sees these variables and nothing else.
+// process returns a Process with these variables and arguments.
 func process(env map[string]string, args ...string) Process {
 	return Process{
 		Args:      args,
@@ -24,7 +24,7 @@ func process(env map[string]string, args ...string) Process {
 }
 
 func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
-	// All of them: that one is missing here is found below.
+	// All flags; the test fails below if one is missing.
 	values := map[string]string{
 		"addr":            "example.com:99",
 		"plaintext":       "true",
@@ -111,7 +111,7 @@ func TestEverySettingCanBeAFlagOrAVariable(t *testing.T) {
 	}
 }
 
-func TestWithoutSettingsTheDefaultsHold(t *testing.T) {
+func TestWithoutSettingsTheDefaultsApply(t *testing.T) {
 	got, _, err := parseConfig(Program{Name: "chatd"}, process(map[string]string{"CHATD_ADDR": "", "ADDR": "x:1"}))
 	if err != nil {
 		t.Fatal(err)
@@ -134,11 +134,11 @@ func TestWithoutSettingsTheDefaultsHold(t *testing.T) {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
 	if err := got.validate(); err != nil {
-		t.Errorf("the defaults do not hold together: %v", err)
+		t.Errorf("the defaults contradict each other: %v", err)
 	}
 }
 
-func TestWhatAFlagSaysTheVariableNeedNot(t *testing.T) {
+func TestAFlagWinsOverItsVariable(t *testing.T) {
 	proc := process(map[string]string{"CHATD_DRAIN": "nonsense"}, "-drain", "3s")
 	got, _, err := parseConfig(Program{Name: "chatd"}, proc)
 	if err != nil || got.drain != 3*time.Second {
@@ -146,7 +146,7 @@ func TestWhatAFlagSaysTheVariableNeedNot(t *testing.T) {
 	}
 }
 
-func TestHelpTellsOfEveryFlagItsVariableAndItsDefault(t *testing.T) {
+func TestHelpListsEveryFlagItsVariableAndItsDefault(t *testing.T) {
 	_, flags, err := parseConfig(Program{Name: "chatd", Flags: func(f *flag.FlagSet) {
 		f.String("greeting", "hello", "say these `words`")
 	}}, process(nil))
@@ -162,7 +162,7 @@ func TestHelpTellsOfEveryFlagItsVariableAndItsDefault(t *testing.T) {
 		"  -log-format text|json   CHATD_LOG_FORMAT   default text\n",
 		"  -greeting words   CHATD_GREETING   default hello\n      say these words\n",
 		"  -registry where   CHATD_REGISTRY   default memory\n",
-		"  -history where   CHATD_HISTORY\n      the place where messages are kept: memory, off; ",
+		"  -history where   CHATD_HISTORY\n      where messages are kept: memory, off; ",
 		"  -version\n",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -172,6 +172,19 @@ func TestHelpTellsOfEveryFlagItsVariableAndItsDefault(t *testing.T) {
 	for line := range strings.Lines(out.String()) {
 		if len(line) > 81 {
 			t.Errorf("too wide: %s", line)
+		}
+	}
+}
+
+func TestADelayMayBeZero(t *testing.T) {
+	for text, want := range map[string]time.Duration{"0s": 0, "0": 0, "3s": 3 * time.Second} {
+		if got, err := parseDelay(text); got != want || err != nil {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "-1s", "3"} {
+		if got, err := parseDelay(text); err == nil {
+			t.Errorf("%s: %v", text, got)
 		}
 	}
 }

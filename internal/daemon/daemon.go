@@ -1,11 +1,9 @@
-// Package daemon is what a server program around package chat does besides
-// chatting: flags and environment, certificates, users, signals, draining,
-// health. A program's main is a call of [Main]; what it adds to a plain chatd it
-// says in a [Program].
+// Package daemon is the server program around package chat: flags and environment,
+// certificates, users, signals, draining, health. The main function of chatd calls
+// [Main]; a program that adds something to chatd says what in a [Program].
 //
-// It goes in three steps, each of them plain: read the configuration (config.go),
-// set up what it names without touching the network (setup.go), serve until a
-// signal says otherwise (serve.go).
+// Main reads the configuration (config.go), sets up what it names without touching the
+// network (setup.go), then serves until a signal ends it (serve.go).
 package daemon
 
 import (
@@ -22,44 +20,43 @@ import (
 	"github.com/reto10/chat/internal/cli"
 )
 
-// Program is what a binary adds to a plain chatd. One with a name alone adds
-// nothing, and keeps everything in memory.
+// Program describes a server program. The zero value of each field but Name adds nothing
+// to chatd, which keeps everything in memory.
 type Program struct {
 	Name string
 
-	// Flags defines further flags, each of which gets its environment variable
-	// like the others.
+	// Flags defines further flags. Each gets an environment variable like the others.
 	Flags func(*flag.FlagSet)
 
-	// Registries and Histories are what -registry and -history may be beside
-	// what every program has, for the help: "redis://…".
+	// Registries and Histories are further values of -registry and -history, as the
+	// help shows them: "redis://…".
 	Registries, Histories []string
 
-	// Open is called once, when the configuration holds, before the service is
-	// made. Its error, which holds no password, ends the program; one of
-	// [UsageError] says that the configuration makes no sense. Histories in
-	// memory and off are not its concern, other than to refuse them.
+	// Open opens what the storage settings name. Main calls it once, with a valid
+	// configuration, before it creates the service. Main itself provides the histories
+	// "memory" and "off"; Open may reject them. An error ends the program, and must not
+	// contain a password. Return a [UsageError] when the settings are wrong.
 	Open func(context.Context, Storage, *slog.Logger) (Backend, error)
 }
 
-// Backend is what a [Program] opened. Every field may be left out.
+// Backend is what the Open function of a [Program] opened. Every field is optional.
 type Backend struct {
 	Options []chat.Option                       // for [chat.New]
-	Checks  []Check                             // of /readyz
-	Debug   func(*chat.Service, *http.ServeMux) // adds to the debug address
-	Close   func() error                        // called when the service has shut down
+	Checks  []Check                             // for /readyz
+	Debug   func(*chat.Service, *http.ServeMux) // adds routes to -debug-addr
+	Close   func() error                        // called after the service has shut down
 
-	Warnings []Warning // to be logged once the server runs
+	Warnings []Warning // logged once the server runs
 }
 
-// Check asks a part of the server, such as "registry", whether it works. An error
-// turns /readyz red, which tells of the part, and is logged.
+// Check asks a part of the server, such as "registry", whether it works. After an error
+// /readyz answers 503 and names the part; the error itself goes to the log.
 type Check struct {
 	Part string
 	Ask  func(context.Context) error
 }
 
-// Process is the part of the operating system that a program sees.
+// Process is a program's access to the operating system.
 type Process struct {
 	Args           []string // without the program's own name
 	LookupEnv      func(string) (string, bool)
@@ -68,15 +65,15 @@ type Process struct {
 	Notify         func(chan<- os.Signal, ...os.Signal) // as [os/signal.Notify]
 }
 
-// hashCommand, as the first argument, asks for a line of a users file.
+// hashCommand is the first argument that makes the program print a line for -users.
 const hashCommand = "hash"
 
-// UsageError is an error of a [Program] that was started in a way that makes no
-// sense.
+// UsageError returns an error for a program that was started with wrong settings. The
+// program exits with 2, which tells supervisors not to start it again.
 func UsageError(format string, args ...any) error { return cli.Usagef(format, args...) }
 
-// Main runs the program and returns its exit code. It ends when ctx does, as on
-// SIGTERM, or on a signal. What fails is one line on stderr.
+// Main runs the program and returns its exit code. The end of ctx has the effect of
+// SIGTERM. An error is printed to stderr as one line.
 func Main(ctx context.Context, prog Program, proc Process) int {
 	return cli.Exit(proc.Stderr, prog.Name, prog.Name+" -help lists the flags", run(ctx, prog, proc))
 }
@@ -100,7 +97,7 @@ func run(ctx context.Context, prog Program, proc Process) error {
 		return err
 	}
 	if prog.Open == nil {
-		if err := cfg.storage.alone(prog.Name); err != nil {
+		if err := cfg.storage.requireInMemory(prog.Name); err != nil {
 			return err
 		}
 	}

@@ -7,21 +7,19 @@ import (
 	"runtime"
 )
 
-// File is one that a setting names and that the server believes, or that holds
-// something secret.
+// File is a file that a setting names. The server trusts its content, or keeps it secret.
 type File struct {
-	What   string // for people: "the TLS key"
+	What   string // its name in warnings: "the TLS key"
 	Path   string
-	Secret bool // nobody else may read it
+	Secret bool // others must not read it
 }
 
-// Warnings says what others than the server's own user and root may do to a file
-// that they should not, by its permissions and those of the directory that it is
-// in. A link is followed. One that cannot be looked at is no warning: reading it
-// fails, and says why.
+// Warnings returns what other users of this machine may do to the file and should not,
+// by the permissions of the file and of its directory. Links are followed. A file that
+// cannot be inspected gives no warning: reading it will fail with the reason.
 func (f File) Warnings() (found []Warning) {
 	if runtime.GOOS == "windows" {
-		return nil // its permissions are others
+		return nil // has other permissions
 	}
 	path, err := filepath.EvalSymlinks(f.Path)
 	if err != nil {
@@ -47,7 +45,7 @@ func (f File) Warnings() (found []Warning) {
 	if info.IsDir() {
 		return found
 	}
-	// In a sticky directory, as /tmp is, only its owner replaces a file.
+	// In a sticky directory, such as /tmp, only the owner of a file can replace it.
 	dir := filepath.Dir(path)
 	if info, err := os.Stat(dir); err == nil && info.Mode()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
 		warn("others on this machine can replace "+f.What+", since they can write its directory", info, "directory", dir)

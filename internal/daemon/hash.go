@@ -19,7 +19,7 @@ func hash(prog Program, proc Process) error {
 	flags := flag.NewFlagSet(hashCommand, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	user := flags.String("user", "user", "the `name` to log in with")
-	role := flags.String("role", "", "the user's `role`, such as admin; without one it is an ordinary user")
+	role := flags.String("role", "", "the user's `role`, such as admin; by default an ordinary user")
 	err := flags.Parse(proc.Args[1:])
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -29,11 +29,11 @@ func hash(prog Program, proc Process) error {
 	case err != nil:
 		return cli.UsageError{Err: err}
 	case flags.NArg() > 0:
-		return cli.Usagef("unexpected argument to hash") // maybe the password: not repeated
-	case !fieldable(*user):
-		return cli.Usagef("-user %q cannot be a user's name in a file", *user)
-	case *role != "" && !fieldable(*role):
-		return cli.Usagef("-role %q cannot be a role in a file", *role)
+		return cli.Usagef("hash takes no argument: it reads the password from stdin") // the argument may be the password
+	case !validField(*user):
+		return cli.Usagef("-user %q is not a valid username, or contains a colon or begins with #", *user)
+	case *role != "" && !validField(*role):
+		return cli.Usagef("-role %q is not valid: use printable text without a colon or a leading #", *role)
 	}
 
 	password, err := readPassword(proc, *user)
@@ -52,13 +52,13 @@ func hash(prog Program, proc Process) error {
 	return err
 }
 
-// fieldable reports whether s can be a name or a role in a users file.
-func fieldable(s string) bool {
+// validField reports whether s can be a name or a role in a users file.
+func validField(s string) bool {
 	return chat.ValidUsername(s) && !strings.Contains(s, ":") && !strings.HasPrefix(s, "#")
 }
 
-// readPassword returns the first line of stdin. Where that is a terminal it asks
-// twice, since what is typed there does not show.
+// readPassword returns the first line of stdin. From a terminal it reads the password
+// twice, since what is typed does not show.
 func readPassword(proc Process, user string) (string, error) {
 	f, ok := proc.Stdin.(*os.File)
 	if !ok || !terminal.Is(f) {
@@ -74,12 +74,12 @@ func readPassword(proc Process, user string) (string, error) {
 	}
 	again, err := terminal.ReadPassword("again: ")
 	if err == nil && again != password {
-		err = errors.New("the two differ")
+		err = errors.New("the two passwords differ")
 	}
 	return password, err
 }
 
-// readLine returns the first line of r without its end.
+// readLine returns the first line of r without its line end.
 func readLine(r io.Reader) (string, error) {
 	line, err := bufio.NewReader(io.LimitReader(r, terminal.MaxLine)).ReadString('\n')
 	if err != nil && err != io.EOF {

@@ -22,25 +22,24 @@ import (
 	"github.com/reto10/chat/internal/problem"
 )
 
-// What a connection that is not yet a WebSocket may take. The bounds end with the
-// upgrade, which takes the connection over.
+// Limits of a connection until it becomes a WebSocket.
 const (
 	headerTimeout = 10 * time.Second
 	readTimeout   = 30 * time.Second
 	writeTimeout  = 60 * time.Second
 	idleTimeout   = 2 * time.Minute
 
-	// maxHeader leaves room for as many channels as a socket may join, by the longest
-	// names, each with the id to resume from, and for a token longer than one may be,
-	// which is to be a 401 and not a 431. What strangers send before they say
-	// who they are takes up to ten times its size in memory; net/http adds 4 KiB.
+	// maxHeader fits a handshake that names as many channels as a socket may join, with
+	// the longest names and the id to resume each from. It also fits a token that is too
+	// long, so that the answer is 401 rather than 431. A stranger's header takes up to ten
+	// times its size in memory. net/http adds 4 KiB to the limit.
 	maxHeader = 40 << 10
 )
 
-// hardened is an HTTP server that strangers cannot hold up.
-func hardened(h http.Handler, log *slog.Logger) *http.Server {
+// newHTTPServer returns a server whose connections are bounded in time and header size.
+func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true) // the upgrade's; see tlsConfig
+	protocols.SetHTTP1(true) // WebSockets need it; see tlsConfig
 	return &http.Server{
 		Handler:           h,
 		Protocols:         protocols,
@@ -53,20 +52,20 @@ func hardened(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// routes adds health to what the service serves:
+// withHealth adds two routes to those of the service:
 //
-//	GET /healthz  200 as long as there is somebody to answer
-//	GET /readyz   200, or 503 when no new clients should come
+//	GET /healthz  200 while the process answers requests
+//	GET /readyz   200, or 503 when the server should get no new clients
 //
-// Which part is to blame is in the answer; what is wrong with it is not for
-// strangers to know.
-func routes(service http.Handler, ready func(*http.Request) error) http.Handler {
+// The answer of /readyz names the part that fails. The cause is not for strangers, so it
+// is only logged.
+func withHealth(service http.Handler, ready func(*http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked := r.Method == http.MethodGet || r.Method == http.MethodHead
+		read := r.Method == http.MethodGet || r.Method == http.MethodHead
 		switch {
-		case asked && r.URL.Path == "/healthz":
+		case read && r.URL.Path == "/healthz":
 			answerOK(w)
-		case asked && r.URL.Path == "/readyz":
+		case read && r.URL.Path == "/readyz":
 			if err := ready(r); err != nil {
 				detail := "not ready"
 				if why, ok := errors.AsType[notReady](err); ok {
@@ -82,10 +81,10 @@ func routes(service http.Handler, ready func(*http.Request) error) http.Handler 
 	})
 }
 
-// strictTransport has browsers come back by https only, for a time (RFC 6797), or, when
-// that is 0, forget that they were asked to. A browser applies it to all ports of the
-// host. So answers on a port other than 443 have it only with anyPort.
-// Addresses and names that mean something on one machine or network only are left out.
+// strictTransport tells browsers to use HTTPS only, for maxAge (RFC 6797). A maxAge of 0
+// makes them forget it. A browser applies it to all ports of a host, so answers on a
+// port other than 443 carry it only with anyPort. Answers to addresses, and to names
+// that exist on one machine or network only, never do.
 func strictTransport(next http.Handler, maxAge time.Duration, anyPort bool) http.Handler {
 	value := "max-age=" + strconv.FormatInt(int64(maxAge/time.Second), 10)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -100,7 +99,7 @@ func strictTransport(next http.Handler, maxAge time.Duration, anyPort bool) http
 	})
 }
 
-// isPublicName reports whether host may be a name in the public DNS.
+// isPublicName reports whether host can be a name in the public DNS.
 func isPublicName(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") {
@@ -110,7 +109,7 @@ func isPublicName(host string) bool {
 		func(local string) bool { return strings.HasSuffix("."+host, local) })
 }
 
-// hostname is a Host header without its port.
+// hostname returns a Host header without its port.
 func hostname(hostPort string) string {
 	if host, _, err := net.SplitHostPort(hostPort); err == nil {
 		return host
@@ -124,9 +123,8 @@ func answerOK(w http.ResponseWriter) {
 	io.WriteString(w, "ok\n")
 }
 
-// accessLog logs each request at debug level once it is answered; that of a
-// WebSocket is answered when the socket opens. Bodies and headers are never
-// logged.
+// accessLog logs each answered request at debug level. It logs a WebSocket when it opens.
+// It never logs bodies or headers.
 func accessLog(next http.Handler, log *slog.Logger, client func(*http.Request) string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !log.Enabled(r.Context(), slog.LevelDebug) {
@@ -138,7 +136,7 @@ func accessLog(next http.Handler, log *slog.Logger, client func(*http.Request) s
 		rec := &recorder{ResponseWriter: w}
 		next.ServeHTTP(rec, r)
 		status := rec.status
-		if status == 0 { // nothing written: net/http's 200, unless it was taken over
+		if status == 0 { // the handler wrote nothing: net/http sends 200, unless the connection was hijacked
 			status = http.StatusOK
 			if r.Header.Get("Upgrade") != "" {
 				status = http.StatusSwitchingProtocols
@@ -158,8 +156,8 @@ func accessLog(next http.Handler, log *slog.Logger, client func(*http.Request) s
 	})
 }
 
-// recorder notes the status that was answered. All else a ResponseWriter may be
-// able to is reached through Unwrap, by [http.ResponseController].
+// recorder remembers the status of an answer. [http.ResponseController] reaches the other
+// abilities of the ResponseWriter through Unwrap.
 type recorder struct {
 	http.ResponseWriter
 	status int
@@ -179,8 +177,8 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return r.ResponseWriter.Write(p)
 }
 
-// redact shows the parameters of the protocol that are no secret. The values of
-// all others are not shown: a token is put under many a name.
+// redact returns a query with only those values shown that are known to be no secret.
+// Clients put tokens under many other names.
 func redact(query string) string {
 	const hidden = "REDACTED"
 	if query == "" {
@@ -194,7 +192,7 @@ func redact(query string) string {
 		case err == nil && name == "token" && hasValue:
 			pairs[i] = "token=" + hidden
 		case err == nil && slices.Contains([]string{"channel", "since", "after", "before", "limit"}, name) &&
-			!strings.Contains(pair, ";"): // some read one pair more there
+			!strings.Contains(pair, ";"): // some parsers split at it
 		default:
 			pairs[i] = hidden
 		}
@@ -202,9 +200,9 @@ func redact(query string) string {
 	return strings.Join(pairs, "&")
 }
 
-// oneAtATime has requests wait for each other: figures are gathered from the whole
-// process, and asking for them in parallel must not take it over. Answers are sent
-// from memory, so that nobody waits for a peer that does not read.
+// oneAtATime serves one request at a time. Collecting figures takes CPU of the whole
+// process, so parallel requests must not multiply it. Answers are buffered: a peer that
+// does not read delays nobody.
 func oneAtATime(h http.Handler) http.Handler {
 	turn := make(chan struct{}, 1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -213,29 +211,29 @@ func oneAtATime(h http.Handler) http.Handler {
 		case <-r.Context().Done():
 			return
 		}
-		a := answer{ResponseWriter: w}
+		a := bufferedResponse{ResponseWriter: w}
 		func() {
-			defer func() { <-turn }() // also after a panic
+			defer func() { <-turn }() // deferred: h may panic
 			h.ServeHTTP(&a, r)
 		}()
 		w.WriteHeader(cmp.Or(a.status, http.StatusOK))
-		_, _ = w.Write(a.body.Bytes()) // an error is the peer's end
+		_, _ = w.Write(a.body.Bytes()) // it fails when the peer is gone
 	})
 }
 
-// answer is one that is kept in memory, but for its headers.
-type answer struct {
+// bufferedResponse keeps status and body in memory.
+type bufferedResponse struct {
 	http.ResponseWriter
 	status int
 	body   bytes.Buffer
 }
 
-func (a *answer) WriteHeader(status int)      { a.status = cmp.Or(a.status, status) }
-func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) }
+func (a *bufferedResponse) WriteHeader(status int)      { a.status = cmp.Or(a.status, status) }
+func (a *bufferedResponse) Write(p []byte) (int, error) { return a.body.Write(p) }
 
-// debugVars answers as [expvar.Handler] does, with the service's counters as
-// "chat" among the variables, with the connections that were refused or cut for
-// being too many, and with the command line that it is given.
+// debugVars serves the variables of package expvar, as [expvar.Handler] does, and three
+// more: "chat" with the service's counters, "refused_connections" with the connections
+// that were refused or cut because there were too many, and "cmdline" from args.
 func debugVars(stats func() any, refused func() uint64, args []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
@@ -251,7 +249,7 @@ func debugVars(stats func() any, refused func() uint64, args []string) http.Hand
 		}
 		fmt.Fprintf(w, "{\n%q: %s,\n%q: %d,\n%q: %s", "chat", chat, "refused_connections", refused(), "cmdline", cmdline)
 		expvar.Do(func(kv expvar.KeyValue) {
-			if kv.Key != "cmdline" { // that would have the passwords
+			if kv.Key != "cmdline" { // expvar's own contains passwords
 				fmt.Fprintf(w, ",\n%q: %s", kv.Key, kv.Value)
 			}
 		})

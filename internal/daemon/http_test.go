@@ -114,7 +114,7 @@ func TestHealthAndReadiness(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := httptest.NewRecorder()
-			h := routes(service, func(*http.Request) error { return test.ready })
+			h := withHealth(service, func(*http.Request) error { return test.ready })
 			h.ServeHTTP(w, httptest.NewRequest(test.method, test.path, nil))
 			if w.Code != test.want {
 				t.Errorf("status %d, want %d", w.Code, test.want)
@@ -141,8 +141,8 @@ func TestBrokenHandshakesAreForDebugging(t *testing.T) {
 	}
 }
 
-// Strangers can have a line written for each request and each connection at debug
-// level: not more than the disk can take.
+// Strangers can cause a debug line with each request and each connection. They must not
+// fill the disk.
 func TestWhatStrangersCauseToBeLoggedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
@@ -156,10 +156,10 @@ func TestWhatStrangersCauseToBeLoggedIsBounded(t *testing.T) {
 		log.Info("draining")
 		<-time.After(time.Second)
 		synctest.Wait()
-		if n := strings.Count(out.String(), "\n"); n > 2*debugASecond+3 {
+		if n := strings.Count(out.String(), "\n"); n > 2*debugLinesPerSecond+3 {
 			t.Errorf("%d lines", n)
 		}
-		for _, want := range []string{"line=request count=4800", "line=\"serving connections\" count=4800", "msg=draining"} {
+		for _, want := range []string{"line=request count=4800", "line=\"HTTP server problem\" count=4800", "msg=draining"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("no %s is logged", want)
 			}

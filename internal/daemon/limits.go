@@ -8,25 +8,26 @@ import (
 )
 
 const (
-	// defaultPerAddress leaves room for a large network behind one address, whose
-	// browsers keep some connections open each: sockets do not count.
+	// defaultPerAddress fits a large network behind one address, where each browser keeps
+	// some connections open. WebSockets are not counted.
 	defaultPerAddress = 256
-	// defaultWaiting is for a node whose clients all come back at once. What each
-	// may hold before it says who it is was measured: docs/operating.md.
+	// defaultWaiting fits a node whose clients all reconnect at once. docs/operating.md
+	// says what each connection may take before it is authenticated.
 	defaultWaiting = 1024
-	// ownFiles are for what is no client: pools of Redis and of a database, files,
-	// listeners, the debug address.
-	ownFiles = 128
+	// reservedFiles are for everything but clients: connections to Redis and databases,
+	// files, listeners, the debug address.
+	reservedFiles = 128
 )
 
-// capacity is how many connections there are files for.
+// capacity is how many connections the limit of open files allows.
 type capacity struct {
-	waiting int // that wait for their client; 0 is no limit
+	waiting int // connections that wait for their clients; 0 is no limit
 	sockets int
 }
 
-// capacityWithin shares the open files of a process: a quarter at the most for
-// connections that wait, some for the server itself, and the rest for sockets.
+// capacityWithin divides the open files of a process: at most a quarter for connections
+// that wait for their clients, reservedFiles, and the rest for sockets. With files 0 the
+// limit is unknown.
 func capacityWithin(files, waiting int) capacity {
 	c := capacity{waiting, chat.DefaultMaxSockets}
 	if files == 0 {
@@ -35,11 +36,11 @@ func capacityWithin(files, waiting int) capacity {
 	if c.waiting == 0 || c.waiting > files/4 {
 		c.waiting = max(1, files/4)
 	}
-	c.sockets = max(1, min(c.sockets, files-c.waiting-ownFiles))
+	c.sockets = max(1, min(c.sockets, files-c.waiting-reservedFiles))
 	return c
 }
 
-// limiter bounds the connections that strangers can hold.
+// limiter returns a limiter for connections that are not WebSockets.
 func (c *config) limiter(within capacity) *connlimit.Limiter {
 	return connlimit.New(connlimit.Limits{
 		PerAddress: c.perAddress,

@@ -7,10 +7,9 @@ import (
 	"syscall"
 )
 
-// listen binds addr. The host "localhost" is this machine by either of its
-// addresses, 127.0.0.1 first and ::1 after it, on one port: what a client takes
-// that name for is its own affair, and nobody else may sit on the other one.
-// Where a machine has only one of the two, that is all.
+// listen binds addr. The host "localhost" is 127.0.0.1 and ::1, in this order, on one
+// port: clients may resolve the name to either, and no other program may listen on the
+// second one. On a machine with only one of the two addresses it binds that one.
 func listen(ctx context.Context, addr string) ([]net.Listener, error) {
 	var lc net.ListenConfig
 	host, port, err := net.SplitHostPort(addr)
@@ -25,7 +24,7 @@ func listen(ctx context.Context, addr string) ([]net.Listener, error) {
 		return []net.Listener{l}, nil
 	}
 
-	// A port that the system picked for the first may be somebody's at the second.
+	// The port that the system picked on 127.0.0.1 may be taken on ::1.
 	const tries = 10
 	for try := 1; ; try++ {
 		listeners, err := listenLoopback(ctx, &lc, port)
@@ -62,7 +61,7 @@ func listenLoopback(ctx context.Context, lc *net.ListenConfig, port string) ([]n
 	}
 }
 
-// denied reports whether an address exists but is not to be had.
+// denied reports whether an address exists but cannot be bound.
 func denied(err error) bool {
 	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES)
 }

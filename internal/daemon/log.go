@@ -10,10 +10,10 @@ import (
 	"github.com/reto10/chat/internal/sparinglog"
 )
 
-// debugASecond is how many lines with the same message are logged a second at debug
-// level: there is one for each request and each broken handshake of strangers. What is
-// left out is counted.
-const debugASecond = 200
+// debugLinesPerSecond bounds how many debug lines with the same message are logged in a
+// second. Strangers can cause one with each request and each broken handshake. The number
+// of lines left out is logged.
+const debugLinesPerSecond = 200
 
 func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: level}
@@ -22,14 +22,14 @@ func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 		h = slog.NewJSONHandler(w, opts)
 	}
 	if level <= slog.LevelDebug {
-		h = sparinglog.NewLevelHandler(h, slog.LevelDebug, debugASecond)
+		h = sparinglog.NewLevelHandler(h, slog.LevelDebug, debugLinesPerSecond)
 	}
 	return slog.New(h)
 }
 
-// serverLog is where an [http.Server] writes what goes wrong between requests.
-// What any stranger can have it write is of interest at debug level only. The message
-// is always the same, so that what is left out of too many is of all of them.
+// serverLog returns the ErrorLog of an [http.Server]. Lines that any stranger can cause
+// are logged at debug level only. The message is always the same, so debugLinesPerSecond
+// bounds all of them together.
 func serverLog(to *slog.Logger) *log.Logger {
 	return log.New(serverLogWriter{to}, "", 0)
 }
@@ -43,6 +43,6 @@ func (w serverLogWriter) Write(line []byte) (int, error) {
 			level = slog.LevelDebug
 		}
 	}
-	w.to.Log(context.Background(), level, "serving connections", "said", string(bytes.TrimSpace(line)))
+	w.to.Log(context.Background(), level, "HTTP server problem", "said", string(bytes.TrimSpace(line)))
 	return len(line), nil
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/reto10/chat"
 )
 
-// lines is a writer whose lines can be waited for.
+// lines is a writer that lets a test wait for a line.
 type lines struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -44,7 +44,7 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// await returns what is in the parentheses of pattern when it comes.
+// await waits until pattern matches, and returns its last group.
 func (l *lines) await(t *testing.T, pattern string) string {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
@@ -122,7 +122,7 @@ func TestAProgramBringsFlagsOptionsReadinessAndFigures(t *testing.T) {
 	}
 	broken.Store(true)
 	status, body := http.StatusOK, ""
-	for began := time.Now(); status == http.StatusOK && time.Since(began) < 20*time.Second; { // an answer is kept for a moment
+	for began := time.Now(); status == http.StatusOK && time.Since(began) < 20*time.Second; { // results of probes are reused for a moment
 		status, body = get(t, base+"/readyz")
 	}
 	if status != http.StatusServiceUnavailable || strings.Contains(body, "elsewhere") ||

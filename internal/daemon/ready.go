@@ -10,22 +10,22 @@ import (
 )
 
 const (
-	// readyWithin bounds a backend's answer to whether it is ready.
-	readyWithin = 2 * time.Second
-	// readyFor is how long an answer is given to those who ask after it was found:
-	// asking often costs the backends nothing.
-	readyFor = time.Second
+	// probeTimeout bounds how long a part may take to answer.
+	probeTimeout = 2 * time.Second
+	// probeMaxAge is how long the result of a probe answers requests: frequent requests
+	// cost the backends nothing.
+	probeMaxAge = time.Second
 )
 
 var (
-	errDraining   = notReady{reason: "draining"}
-	errStillAsked = errors.New("no answer yet to what an earlier probe asked")
+	errDraining     = notReady{reason: "draining"}
+	errProbePending = errors.New("an earlier probe is still waiting for an answer")
 )
 
-// notReady is why no new clients should come.
+// notReady is the error of a server that should get no new clients.
 type notReady struct {
-	reason string // for anybody
-	err    error  // for the log
+	reason string // public: a part, or "draining"
+	err    error  // for the log only
 }
 
 func (n notReady) Error() string {
@@ -37,21 +37,21 @@ func (n notReady) Error() string {
 
 func (n notReady) Unwrap() error { return n.err }
 
-// readiness asks the backends whether new clients may come. One probe runs at a
-// time, however many requests wait for its answer, and each part is asked by one
-// goroutine at a time, also when it ignores the end of its context.
+// readiness tells whether the server should get new clients. Requests share the probe
+// that runs, and its result. A part is asked once at a time, even if it ignores the end
+// of its context.
 type readiness struct {
 	checks   []Check
 	draining func() bool
 	log      *slog.Logger
-	ctx      context.Context // ended by stop; probes end with it
+	ctx      context.Context // of all probes; ended by stop
 	stop     context.CancelFunc
 
-	mu     sync.Mutex // guards what follows; not held while a part is asked
-	newest *probe     // nil before the first
-	red    string     // the part that was logged last, "" for none
+	mu         sync.Mutex // guards the next two; not held while a part is asked
+	newest     *probe     // nil before the first
+	loggedPart string     // the part that is logged as not ready, "" for none
 
-	asked []chan error // of each check, nil when it has answered; the running probe's
+	pending []chan error // by check, nil when it has answered; only the running probe uses it
 }
 
 // probe is one question to all parts.
@@ -62,14 +62,14 @@ type probe struct {
 }
 
 func newReadiness(checks []Check, draining func() bool, log *slog.Logger) *readiness {
-	r := &readiness{checks: checks, draining: draining, log: log, asked: make([]chan error, len(checks))}
+	r := &readiness{checks: checks, draining: draining, log: log, pending: make([]chan error, len(checks))}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r
 }
 
-// of says why no new clients should come, or nil. The answer is at most readyFor
-// old, but that of draining is never old.
-func (r *readiness) of(req *http.Request) error {
+// check returns why the server should get no new clients, or nil. The answer is at most
+// probeMaxAge old; draining is noticed at once.
+func (r *readiness) check(req *http.Request) error {
 	if r.draining() {
 		return errDraining
 	}
@@ -82,14 +82,14 @@ func (r *readiness) of(req *http.Request) error {
 	}
 }
 
-// current returns the probe that runs, or that ended a moment ago, or a new one.
+// current returns the running probe, else one that is recent enough, else a new one.
 func (r *readiness) current() *probe {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p := r.newest; p != nil {
 		select {
 		case <-p.done:
-			if time.Since(p.ended) < readyFor {
+			if time.Since(p.ended) < probeMaxAge {
 				return p
 			}
 		default:
@@ -98,7 +98,7 @@ func (r *readiness) current() *probe {
 	}
 	p := &probe{done: make(chan struct{})}
 	r.newest = p
-	go func() { // ends within readyWithin, and with r.ctx
+	go func() { // ends within probeTimeout, and with r.ctx
 		p.err = r.probe()
 		p.ended = time.Now()
 		r.logChange(p.err)
@@ -107,30 +107,31 @@ func (r *readiness) current() *probe {
 	return p
 }
 
-// probe asks all parts at once. A part that does not answer in time is not ready.
+// probe asks all parts at once. It returns the first one, in the order of checks, that
+// fails or does not answer in time.
 func (r *readiness) probe() error {
-	ctx, cancel := context.WithTimeout(r.ctx, readyWithin)
+	ctx, cancel := context.WithTimeout(r.ctx, probeTimeout)
 	defer cancel()
 	errs := make([]error, len(r.checks))
 	for i, c := range r.checks {
-		if r.asked[i] != nil {
+		if r.pending[i] != nil {
 			select {
-			case <-r.asked[i]: // the answer to an earlier probe, too late
+			case <-r.pending[i]: // the late answer to an earlier probe
 			default:
-				errs[i] = errStillAsked
+				errs[i] = errProbePending
 				continue
 			}
 		}
 		answer := make(chan error, 1)
-		r.asked[i] = answer
+		r.pending[i] = answer
 		go func() { answer <- c.Ask(ctx) }()
 	}
 	for i, c := range r.checks {
 		err := errs[i]
 		if err == nil {
 			select {
-			case err = <-r.asked[i]:
-				r.asked[i] = nil
+			case err = <-r.pending[i]:
+				r.pending[i] = nil
 			case <-ctx.Done():
 				err = ctx.Err()
 			}
@@ -142,16 +143,16 @@ func (r *readiness) probe() error {
 	return nil
 }
 
-// logChange logs the first answer that is not what it was before: once with the
-// cause when a part fails, once when all are ready again.
+// logChange logs a result that differs from the one before: the cause when a part fails,
+// and one line when all parts are ready again.
 func (r *readiness) logChange(err error) {
 	why, failed := errors.AsType[notReady](err)
 	if r.ctx.Err() != nil {
-		return // it is asked no more
+		return // the server has stopped
 	}
 	r.mu.Lock()
-	changed := r.red != why.reason
-	r.red = why.reason
+	changed := r.loggedPart != why.reason
+	r.loggedPart = why.reason
 	r.mu.Unlock()
 	switch {
 	case changed && failed:

@@ -18,8 +18,8 @@ import (
 
 func never() bool { return false }
 
-// ask is a request for /readyz.
-func ask(r *readiness) error { return r.of(httptest.NewRequest("GET", "/readyz", nil)) }
+// ask asks r as a request for /readyz does.
+func ask(r *readiness) error { return r.check(httptest.NewRequest("GET", "/readyz", nil)) }
 
 func TestAPartThatDoesNotAnswerInTimeIsNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -29,7 +29,7 @@ func TestAPartThatDoesNotAnswerInTimeIsNotReady(t *testing.T) {
 			{"history", func(ctx context.Context) error {
 				asked.Add(1)
 				<-ctx.Done()
-				<-time.After(time.Hour) // it does not even care
+				<-time.After(time.Hour) // it ignores the end of ctx
 				return nil
 			}},
 		}, never, slog.New(slog.DiscardHandler))
@@ -37,11 +37,11 @@ func TestAPartThatDoesNotAnswerInTimeIsNotReady(t *testing.T) {
 		began := time.Now()
 		err := ask(r)
 		took := time.Since(began)
-		if why, ok := errors.AsType[notReady](err); !ok || why.reason != "history" || !errors.Is(err, context.DeadlineExceeded) || took != readyWithin {
+		if why, ok := errors.AsType[notReady](err); !ok || why.reason != "history" || !errors.Is(err, context.DeadlineExceeded) || took != probeTimeout {
 			t.Errorf("%v after %v", err, took)
 		}
-		<-time.After(2 * readyFor)
-		if err := ask(r); !errors.Is(err, errStillAsked) || asked.Load() != 1 {
+		<-time.After(2 * probeMaxAge)
+		if err := ask(r); !errors.Is(err, errProbePending) || asked.Load() != 1 {
 			t.Errorf("%v, asked %d times at once", err, asked.Load())
 		}
 		<-time.After(time.Hour)
@@ -75,14 +75,14 @@ func TestThoseWhoAskForReadinessShareAProbe(t *testing.T) {
 			})
 		}
 		asking.Wait()
-		// 1,000 times 10 ms, and a probe each 1.1 s for which all wait.
+		// 1,000 times 10 ms, plus a probe every 1.1 s that all wait for.
 		if probes.Load() > 12 || most.Load() != 1 {
 			t.Errorf("50,000 requests took %d probes, %d of them at once", probes.Load(), most.Load())
 		}
 	})
 }
 
-func TestWhoAsksForReadinessMayLeaveEarly(t *testing.T) {
+func TestAReadinessRequestEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReadiness([]Check{{"history", func(ctx context.Context) error {
 			<-time.After(time.Second)
@@ -91,16 +91,16 @@ func TestWhoAsksForReadinessMayLeaveEarly(t *testing.T) {
 		defer r.stop()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if err := r.of(httptest.NewRequest("GET", "/readyz", nil).WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("who left was told %v", err)
+		if err := r.check(httptest.NewRequest("GET", "/readyz", nil).WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the request that was canceled got %v", err)
 		}
 		if err := ask(r); err != nil {
-			t.Errorf("who stayed was told %v", err)
+			t.Errorf("the next request got %v", err)
 		}
 	})
 }
 
-func TestDrainingIsToldAtOnce(t *testing.T) {
+func TestDrainingIsReportedAtOnce(t *testing.T) {
 	draining := false
 	r := newReadiness(nil, func() bool { return draining }, slog.New(slog.DiscardHandler))
 	defer r.stop()
@@ -126,7 +126,7 @@ func TestReadinessIsLoggedWhenItChanges(t *testing.T) {
 		step := func() {
 			for range 20 {
 				_ = ask(r)
-				<-time.After(readyFor)
+				<-time.After(probeMaxAge)
 			}
 			synctest.Wait()
 			for line := range strings.Lines(out.String()) {

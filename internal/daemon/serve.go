@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -18,19 +17,19 @@ import (
 	"github.com/reto10/chat/web"
 )
 
-// errSecondSignal ends the program without waiting for anybody.
+// errSecondSignal means that a second signal ended the program before it had drained.
 var errSecondSignal = errors.New("stopped at once by a second signal")
 
-// serve runs the server that cfg describes, until ctx ends or a signal comes.
+// serve runs the server that cfg describes until ctx ends or a signal comes.
 func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err error) {
 	surviveClosedStderr(proc)
 	log := newLogger(proc.Stderr, cfg.logLevel, cfg.logFormat)
-	parts, err := assemble(cfg, log)
+	parts, err := setUp(cfg, log)
 	if err != nil {
 		return err
 	}
 	signals := make(chan os.Signal, 4)
-	end := &ending{signals: signals, log: log}
+	end := &shutdown{signals: signals, log: log}
 	var backend Backend
 	if prog.Open != nil {
 		if backend, err = prog.Open(ctx, cfg.storage, log); err != nil {
@@ -39,30 +38,30 @@ func serve(ctx context.Context, prog Program, proc Process, cfg *config) (err er
 		if backend.Close != nil {
 			defer func() {
 				if errors.Is(err, errSecondSignal) {
-					return // at once is at once
+					return
 				}
-				if bad := closeBackend(backend, end); err == nil {
-					err = bad
+				if closeErr := closeBackend(backend, end); err == nil {
+					err = closeErr
 				}
 			}()
 		}
 	}
-	s, err := newServer(cfg, parts, backend, hideStorage(proc.Args), log)
+	s, err := newServer(cfg, parts, backend, redactArgs(proc.Args), log)
 	if err != nil {
 		return err
 	}
-	proc.Notify(signals, s.watched()...)
+	proc.Notify(signals, s.handledSignals()...)
 	bound, err := s.listen(ctx, cfg)
 	if err != nil {
-		s.stopAtOnce()
+		s.closeNow()
 		return err
 	}
 	s.announce(prog, proc, cfg, bound)
 	return s.run(ctx, end)
 }
 
-// closeBackend closes what may have to wait for others, unless a signal insists.
-func closeBackend(b Backend, end *ending) error {
+// closeBackend closes b, which may take long, and returns early when a signal forces it.
+func closeBackend(b Backend, end *shutdown) error {
 	closed := make(chan error, 1)
 	go func() { closed <- b.Close() }()
 	for {
@@ -70,34 +69,31 @@ func closeBackend(b Backend, end *ending) error {
 		case err := <-closed:
 			return err
 		case sig := <-end.signals:
-			if end.insists(sig) {
+			if end.forcedBy(sig) {
 				return errSecondSignal
 			}
 		}
 	}
 }
 
-// server is what runs: a service and the two HTTP servers in front of it.
+// server is a chat service and the two HTTP servers in front of it.
 type server struct {
-	log         *slog.Logger
-	drain       time.Duration
-	leaving     leaving
-	service     *chat.Service
-	parts       *assembly
-	warnings    []Warning // of the parts and of the backend
-	ready       *readiness
-	main, debug *http.Server
-	limiter     *connlimit.Limiter // of main
-	capacity    capacity
-	failed      chan error // the first of the listeners to
-
-	listeners []*lastCall // of main
-	accepting sync.WaitGroup
-	requests  requests // that main answers
+	log        *slog.Logger
+	drainTime  time.Duration
+	drainDelay time.Duration
+	service    *chat.Service
+	parts      *components
+	warnings   []Warning // of the components and the backend
+	ready      *readiness
+	main       *drainServer
+	debug      *http.Server
+	limiter    *connlimit.Limiter // of main
+	capacity   capacity
+	failed     chan error // has room for one: the first error of a listener
 }
 
-func newServer(cfg *config, parts *assembly, backend Backend, args []string, log *slog.Logger) (*server, error) {
-	client := warnOfProxies(clientAddr(cfg.trustedProxies), cfg.trustedProxies, log)
+func newServer(cfg *config, parts *components, backend Backend, args []string, log *slog.Logger) (*server, error) {
+	client := warnOfUntrustedProxy(clientAddr(cfg.trustedProxies), cfg.trustedProxies, log)
 	capacity := capacityWithin(openFiles(), cfg.waiting)
 	opts := append([]chat.Option{
 		chat.WithMaxSockets(capacity.sockets),
@@ -115,70 +111,74 @@ func newServer(cfg *config, parts *assembly, backend Backend, args []string, log
 	}
 	service, err := chat.New(parts.auth, opts...)
 	if err != nil {
-		return nil, cfg.byFlag(err)
+		return nil, cfg.optionError(err)
 	}
 	s := &server{
-		log:      log,
-		drain:    cfg.drain,
-		service:  service,
-		parts:    parts,
-		warnings: append(parts.warnings, backend.Warnings...),
-		failed:   make(chan error, 1),
+		log:        log,
+		drainTime:  cfg.drain,
+		drainDelay: cfg.drainDelay,
+		service:    service,
+		parts:      parts,
+		warnings:   append(parts.warnings, backend.Warnings...),
+		capacity:   capacity,
+		limiter:    cfg.limiter(capacity),
+		failed:     make(chan error, 1),
 	}
-	var public http.Handler = service
+	s.ready = newReadiness(backend.Checks, s.draining, log)
+	var h http.Handler = service
 	if cfg.page {
-		public = web.Handler(service)
+		h = web.Handler(service)
 	}
-	s.leaving.delay = cfg.drainDelay
-	s.ready = newReadiness(backend.Checks, func() bool { return s.leaving.begun.Load() || service.Draining() }, log)
-	h := s.leaving.around(accessLog(routes(public, s.ready.of), log, client))
-	if parts.tls != nil && !parts.ownCert && (cfg.hsts > 0 || cfg.given["hsts"] != "") {
+	h = accessLog(withHealth(h, s.ready.check), log, client)
+	if parts.tls != nil && !parts.selfSigned && (cfg.hsts > 0 || cfg.given["hsts"] != "") {
 		h = strictTransport(h, cfg.hsts, len(cfg.acmeDomains) > 0 || cfg.hsts == 0)
 	}
-	s.main = hardened(h, log)
-	s.capacity, s.limiter = capacity, cfg.limiter(capacity)
-	s.limiter.Watch(s.main)
-	s.requests.watch(s.main) // beside the limiter
-	s.main.TLSConfig = parts.tls
+	main := newHTTPServer(h, log)
+	main.TLSConfig = parts.tls
+	s.limiter.Watch(main)
+	s.main = newDrainServer(main) // after Watch, which replaces the ConnState
 	debug := http.NewServeMux()
 	debug.Handle("GET /debug/vars", debugVars(func() any { return service.Stats() }, s.limiter.Refused, args))
 	if backend.Debug != nil {
 		backend.Debug(service, debug)
 	}
-	s.debug = hardened(oneAtATime(debug), log)
+	s.debug = newHTTPServer(oneAtATime(debug), log)
 	return s, nil
 }
 
-// byFlag is an error of [chat.New], about the flag where it is about its option:
-// who starts a program knows its flags and not the options that they become.
-func (c *config) byFlag(err error) error {
+// draining reports whether the server is about to end.
+func (s *server) draining() bool { return s.main.leaving.Load() || s.service.Draining() }
+
+// optionError returns an error of [chat.New]. Where it names an option, the result names
+// the flag that set the option: the person who starts the program knows only flags.
+func (c *config) optionError(err error) error {
 	for option, flagName := range map[string]string{
 		"WithOrigins":   "origins",
 		"WithHeartbeat": "heartbeat",
 	} {
 		if why, ok := strings.CutPrefix(err.Error(), "chat: "+option+": "); ok {
-			return c.mistake(flagName, errors.New(why))
+			return c.flagError(flagName, errors.New(why))
 		}
 	}
 	return err
 }
 
-// watched are the signals that mean something. SIGHUP is one when there is
-// something to read again; else it ends the process, as it does when the terminal
-// that it was tried in closes.
-func (s *server) watched() []os.Signal {
-	watched := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if len(s.parts.reload) > 0 {
-		watched = append(watched, syscall.SIGHUP)
+// handledSignals are the signals that the server acts on. SIGHUP is one when there are
+// files to reload. Otherwise it keeps its default and ends the process, as when a person
+// closes the terminal of a server that they tried out.
+func (s *server) handledSignals() []os.Signal {
+	handled := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if len(s.parts.reloads) > 0 {
+		handled = append(handled, syscall.SIGHUP)
 	}
-	return watched
+	return handled
 }
 
-// announce says where the server is to be found. Its last line is stable, and
-// whoever reads it finds everything in place.
+// announce prints the addresses that the server listens on. Scripts parse the last line
+// and wait for it: it does not change, and comes when everything runs.
 func (s *server) announce(prog Program, proc Process, cfg *config, bound addresses) {
 	if s.parts.accounts != nil {
-		printBanner(proc.Stdout, prog.Name, baseURL(cfg, bound.main[0]), s.parts.accounts, s.parts.ownCert, cfg.page)
+		printBanner(proc.Stdout, prog.Name, baseURL(cfg, bound.main[0]), s.parts.accounts, s.parts.selfSigned, cfg.page)
 	}
 	if bound.debug != nil {
 		fmt.Fprintf(proc.Stderr, "debug vars on http://%s/debug/vars\n", bound.debug)
@@ -187,16 +187,16 @@ func (s *server) announce(prog Program, proc Process, cfg *config, bound address
 		s.log.Warn(w.Msg, w.Args...)
 	}
 	if s.capacity.sockets < chat.DefaultMaxSockets {
-		s.log.Info("the limit of open files bounds the sockets",
+		s.log.Info("the limit of open files (ulimit -n, LimitNOFILE) allows fewer sockets than the default",
 			"sockets", s.capacity.sockets, "waiting_connections", s.capacity.waiting, "open_files", openFiles())
 	}
 	for _, also := range bound.main[1:] {
-		s.log.Info("listening too", "addr", also)
+		s.log.Info("also listening", "addr", also)
 	}
 	fmt.Fprintf(proc.Stderr, "listening on %s://%s\n", cfg.scheme(), bound.main[0])
 }
 
-// addresses are those that the listeners came to have.
+// addresses are those of the listeners, with the ports that the system chose.
 type addresses struct {
 	main  []net.Addr
 	debug net.Addr
@@ -223,23 +223,17 @@ func (s *server) listen(ctx context.Context, cfg *config) (bound addresses, err 
 	}
 	for _, l := range listeners {
 		bound.main = append(bound.main, l.Addr())
-		last := &lastCall{Listener: l}
-		s.listeners = append(s.listeners, last)
-		l = s.limiter.Listener(last)
-		if s.parts.tls != nil {
-			s.accepting.Go(func() { s.serve(func() error { return s.main.ServeTLS(l, "", "") }) })
-		} else {
-			s.accepting.Go(func() { s.serve(func() error { return s.main.Serve(l) }) })
-		}
+		s.main.serve(l, s.limiter.Listener, s.served)
 	}
 	for _, l := range debug {
-		go s.serve(func() error { return s.debug.Serve(l) })
+		go func() { s.served(s.debug.Serve(l)) }()
 	}
 	return bound, nil
 }
 
-func (s *server) serve(fn func() error) {
-	if err := fn(); !errors.Is(err, http.ErrServerClosed) {
+// served notes why a listener is no longer served, unless the server was closed.
+func (s *server) served(err error) {
+	if !errors.Is(err, http.ErrServerClosed) {
 		select {
 		case s.failed <- fmt.Errorf("serving: %w", err):
 		default:
@@ -247,35 +241,35 @@ func (s *server) serve(fn func() error) {
 	}
 }
 
-// run waits for what ends the server, and ends it.
-func (s *server) run(ctx context.Context, end *ending) error {
+// run waits until ctx ends, a signal comes or a listener fails, then ends the server.
+func (s *server) run(ctx context.Context, end *shutdown) error {
 	for {
 		select {
 		case sig := <-end.signals:
 			if sig == syscall.SIGHUP {
-				s.parts.readAgain(s.log)
+				s.parts.reload(s.log)
 				continue
 			}
 			end.begin(sig)
-			s.log.Info("draining", "signal", sig.String(), "limit", s.drain)
+			s.log.Info("draining", "signal", sig.String(), "limit", s.drainTime)
 		case <-ctx.Done():
 			end.begin(nil)
-			s.log.Info("draining", "limit", s.drain)
+			s.log.Info("draining", "limit", s.drainTime)
 		case err := <-s.failed:
-			s.stopAtOnce()
+			s.closeNow()
 			return err
 		}
 		return s.stop(context.WithoutCancel(ctx), end)
 	}
 }
 
-// stop drains, unless a signal insists.
-func (s *server) stop(ctx context.Context, end *ending) error {
+// stop drains the server. It closes everything at once when a signal forces it.
+func (s *server) stop(ctx context.Context, end *shutdown) error {
 	defer s.ready.stop()
-	ctx, cancel := context.WithTimeout(ctx, s.leaving.delay+s.drain)
+	ctx, cancel := context.WithTimeout(ctx, s.drainDelay+s.drainTime)
 	defer cancel()
 	drained := make(chan error, 1)
-	go func() { drained <- s.shutDown(ctx) }()
+	go func() { drained <- s.drain(ctx) }()
 	for {
 		select {
 		case err := <-drained:
@@ -284,63 +278,59 @@ func (s *server) stop(ctx context.Context, end *ending) error {
 			}
 			return err
 		case sig := <-end.signals:
-			if !end.insists(sig) {
+			if !end.forcedBy(sig) {
 				continue
 			}
 			cancel()
-			s.stopAtOnce()
+			s.closeNow()
 			return errSecondSignal
 		}
 	}
 }
 
-// shutDown first serves on while balancers notice that the server leaves. Then it ends
-// the sockets, while HTTP still answers: new handshakes with 503, and /readyz with 503.
-// Then it ends the listeners, waits for the requests under way, and ends HTTP, for which
-// it keeps the last tenth of the time. It cuts what is left when time is up, and returns
-// an error.
-func (s *server) shutDown(ctx context.Context) error {
-	s.leaving.pause(ctx)
-	sockets, cancel := context.WithTimeout(ctx, s.drain-s.drain/10)
+// drain ends the server in three steps:
+//
+//  1. For the drain delay it serves as before. /readyz answers 503, so that balancers
+//     send no new clients.
+//  2. It closes the sockets, in nine tenths of the drain time. HTTP requests are still
+//     answered, handshakes and /readyz with 503.
+//  3. It closes the listeners and answers the requests under way.
+//
+// When the time is up, drain cuts the connections that are left and returns an error.
+func (s *server) drain(ctx context.Context) error {
+	s.main.leave()
+	awaitDrainDelay(ctx, s.drainDelay)
+	sockets, cancel := context.WithTimeout(ctx, s.drainTime-s.drainTime/10)
 	defer cancel()
 	err := s.service.Shutdown(sockets)
-	s.endListeners(ctx)
-	s.requests.finish(ctx)
-	err = errors.Join(err, s.main.Shutdown(ctx), s.debug.Shutdown(ctx))
+	err = errors.Join(err, s.main.drain(ctx), s.debug.Shutdown(ctx))
 	if err != nil {
 		s.main.Close()
 		s.debug.Close()
-		return fmt.Errorf("not drained within %v: %w", s.drain, err)
+		return fmt.Errorf("-drain %v was too short, open connections were cut: %w", s.drainTime, err)
 	}
 	return nil
 }
 
-// endListeners accepts what waits, and returns when main knows of it. A limiter that is
-// full may keep main from accepting: that is not waited for.
-func (s *server) endListeners(ctx context.Context) {
-	for _, l := range s.listeners {
-		l.end()
+// awaitDrainDelay waits for delay or the end of ctx.
+func awaitDrainDelay(ctx context.Context, delay time.Duration) {
+	if delay == 0 {
+		return
 	}
-	accepted := make(chan struct{})
-	go func() { // ended by main's Shutdown at the latest
-		defer close(accepted)
-		s.accepting.Wait()
-	}()
-	timer := time.NewTimer(firstRequestTime)
+	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {
-	case <-accepted:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
 }
 
-// stopAtOnce ends everything without a word to anybody.
-func (s *server) stopAtOnce() {
+// closeNow closes everything without draining.
+func (s *server) closeNow() {
 	s.ready.stop()
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
-	s.service.Shutdown(over)
+	_ = s.service.Shutdown(over) // it cuts all sockets and says that time was up
 	s.main.Close()
 	s.debug.Close()
 }

@@ -10,111 +10,113 @@ import (
 	"github.com/reto10/chat"
 )
 
-// assembly is what the configuration names, read and made.
-type assembly struct {
-	auth     *chat.PasswordLogin
-	tls      *tls.Config // nil: plaintext
-	accounts []account   // made at start, nil when there is a file
-	ownCert  bool        // made at start too
-	reload   []reload
-	warnings []Warning
+// components are what the configuration names, read from its files or made at start.
+type components struct {
+	auth       *chat.PasswordLogin
+	tls        *tls.Config // nil with -plaintext
+	accounts   []account   // made at start; nil with -users
+	selfSigned bool        // the certificate was made at start
+	reloads    []reloadable
+	warnings   []Warning
 }
 
-// Warning is to be logged once the server runs: one that does not start says one
-// thing only, which is why.
+// Warning is a log line for when the server runs. A server that does not start logs its
+// error only.
 type Warning struct {
 	Msg  string
-	Args []any // as of [slog.Logger.Warn]
+	Args []any // as for [slog.Logger.Warn]
 }
 
-func (a *assembly) warn(msg string, args ...any) {
-	a.warnings = append(a.warnings, Warning{msg, args})
+func (c *components) warn(msg string, args ...any) {
+	c.warnings = append(c.warnings, Warning{msg, args})
 }
 
-// reload is something to be read again on SIGHUP. On an error it stays as it was.
-type reload struct {
+// reloadable is a file, or several, to read again on SIGHUP. If read returns an error,
+// the previous content stays in use.
+type reloadable struct {
 	what string
 	read func() error
-	file File // whose permissions are looked at each time
+	file File // its permissions are checked at each reload
 }
 
-// add reads something for the first time, and keeps it for SIGHUP.
-func (a *assembly) add(r reload) error {
-	a.reload = append(a.reload, r)
+// add reads something for the first time, and registers it for SIGHUP.
+func (c *components) add(r reloadable) error {
+	c.reloads = append(c.reloads, r)
 	if err := r.read(); err != nil {
 		return err
 	}
-	a.warnings = append(a.warnings, r.file.Warnings()...)
+	c.warnings = append(c.warnings, r.file.Warnings()...)
 	return nil
 }
 
-// assemble reads the files of a configuration and makes what it leaves out.
-func assemble(cfg *config, log *slog.Logger) (*assembly, error) {
-	a := new(assembly)
-	if err := a.setUpTLS(cfg, log); err != nil {
+// setUp reads the files that cfg names, and makes users, key and certificate where it
+// names none. It does not touch the network.
+func setUp(cfg *config, log *slog.Logger) (*components, error) {
+	c := new(components)
+	if err := c.setUpTLS(cfg, log); err != nil {
 		return nil, err
 	}
-	signer, err := a.newSigner(cfg)
+	signer, err := c.newSigner(cfg)
 	if err != nil {
 		return nil, err
 	}
-	users, err := a.setUpUsers(cfg)
+	users, err := c.setUpUsers(cfg)
 	if err != nil {
 		return nil, err
 	}
-	a.auth = chat.NewPasswordLogin(users, signer)
-	return a, nil
+	c.auth = chat.NewPasswordLogin(users, signer)
+	return c, nil
 }
 
-func (a *assembly) setUpUsers(cfg *config) (users *chat.Users, err error) {
+func (c *components) setUpUsers(cfg *config) (users *chat.Users, err error) {
 	if cfg.usersFile == "" {
-		a.accounts, users, err = inventAccounts()
+		c.accounts, users, err = makeAccounts()
 		return users, err
 	}
 	users = new(chat.Users)
 	read := func() error { return loadUsers(users, cfg.usersFile) }
-	err = a.add(reload{"users", read, File{What: "the users file", Path: cfg.usersFile}})
-	return users, cfg.mistake("users", err)
+	err = c.add(reloadable{"users", read, File{What: "the users file", Path: cfg.usersFile}})
+	return users, cfg.flagError("users", err)
 }
 
-func (a *assembly) newSigner(cfg *config) (*chat.HS256, error) {
+func (c *components) newSigner(cfg *config) (*chat.HS256, error) {
 	ttl := chat.WithTokenTTL(cfg.tokenTTL)
 	if cfg.secretFile == "" {
 		switch {
 		case cfg.storage.Registry != InMemory:
-			a.warn("signing with a key made at start: other nodes refuse its tokens", "instead", "-secret-file")
-		case cfg.usersFile != "": // else it is for trying out, and the banner says so
-			a.warn("signing with a key made at start: tokens end with this process", "instead", "-secret-file")
+			c.warn("no -secret-file is given: tokens are signed with a key made at start, and other nodes refuse them", "instead", "-secret-file")
+		case cfg.usersFile != "": // without it the banner says the same
+			c.warn("no -secret-file is given: tokens are signed with a key made at start, and end with this process", "instead", "-secret-file")
 		}
-		return chat.NewHS256(inventSecret(), ttl)
+		return chat.NewHS256(makeSecret(), ttl)
 	}
 	secret, err := readSecret(cfg.secretFile)
 	if err != nil {
-		return nil, cfg.mistake("secret-file", err)
+		return nil, cfg.flagError("secret-file", err)
 	}
 	signer, err := chat.NewHS256(secret, ttl)
 	if err != nil {
-		return nil, cfg.mistake("secret-file", fmt.Errorf("using the secret in %s: %w", cfg.secretFile, err))
+		return nil, cfg.flagError("secret-file", fmt.Errorf("using %s as the secret: %w", cfg.secretFile, err))
 	}
-	a.warnings = append(a.warnings, File{"the secret", cfg.secretFile, true}.Warnings()...)
+	c.warnings = append(c.warnings, File{"the secret", cfg.secretFile, true}.Warnings()...)
 	return signer, nil
 }
 
-func (a *assembly) setUpTLS(cfg *config, log *slog.Logger) error {
+func (c *components) setUpTLS(cfg *config, log *slog.Logger) error {
 	switch {
 	case cfg.plaintext:
 		return nil
 	case len(cfg.acmeDomains) > 0:
 		if host, _, _ := net.SplitHostPort(cfg.addr); host == "localhost" {
-			a.warn("listening on localhost only: to give a certificate, Let's Encrypt has to get here", "instead", "-addr :443")
+			c.warn("-addr is on localhost: to issue a certificate, Let's Encrypt must reach this server", "instead", "-addr :443")
 		}
 		var err error
 		var cache string
-		a.tls, cache, err = acmeConfig(cfg.acmeDomains, cfg.acmeCache, log)
+		c.tls, cache, err = acmeConfig(cfg.acmeDomains, cfg.acmeCache, log)
 		if err != nil {
-			return cfg.mistake("acme-cache", err)
+			return cfg.flagError("acme-cache", err)
 		}
-		a.warnings = append(a.warnings, File{What: "the directory of certificates and keys", Path: cache}.Warnings()...)
+		c.warnings = append(c.warnings, File{What: "the directory of certificates and keys", Path: cache}.Warnings()...)
 		return nil
 	case cfg.tlsCert != "":
 		pair := &keyPair{certFile: cfg.tlsCert, keyFile: cfg.tlsKey}
@@ -123,39 +125,39 @@ func (a *assembly) setUpTLS(cfg *config, log *slog.Logger) error {
 				return err
 			}
 			if pair.expired(time.Now()) {
-				log.Warn("the certificate has expired", "file", cfg.tlsCert)
+				log.Warn("the certificate of -tls-cert has expired", "file", cfg.tlsCert)
 			}
 			return nil
 		}
-		if err := a.add(reload{"certificate", read, File{"the TLS key", cfg.tlsKey, true}}); err != nil {
-			return cfg.mistake("tls-cert", err)
+		if err := c.add(reloadable{"certificate", read, File{"the TLS key", cfg.tlsKey, true}}); err != nil {
+			return cfg.flagError("tls-cert", err)
 		}
-		a.tls = tlsConfig(pair.get)
+		c.tls = tlsConfig(pair.get)
 		return nil
 	default:
 		host, _, _ := net.SplitHostPort(cfg.addr)
 		cert, err := selfSigned(host, time.Now())
 		if err != nil {
-			return cfg.mistake("addr", err)
+			return cfg.flagError("addr", err)
 		}
 		if cfg.usersFile != "" {
-			a.warn("serving a certificate made at start: nobody has reason to trust it",
+			c.warn("no -tls-cert is given: clients cannot trust the certificate made at start",
 				"until", cert.Leaf.NotAfter.Format(time.DateOnly), "instead", "-tls-cert")
 		}
-		a.ownCert = true
-		a.tls = tlsConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })
+		c.selfSigned = true
+		c.tls = tlsConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })
 		return nil
 	}
 }
 
-// readAgain does on SIGHUP what there is to do, each for itself.
-func (a *assembly) readAgain(log *slog.Logger) {
-	for _, r := range a.reload {
+// reload reads all files again. One that fails does not keep the others from it.
+func (c *components) reload(log *slog.Logger) {
+	for _, r := range c.reloads {
 		if err := r.read(); err != nil {
-			log.Error("reading again failed, what was there stays", "what", r.what, "err", err)
+			log.Error("reloading failed: the previous content stays in use", "what", r.what, "err", err)
 			continue
 		}
-		log.Info("read again", "what", r.what)
+		log.Info("reloaded", "what", r.what)
 		for _, w := range r.file.Warnings() {
 			log.Warn(w.Msg, w.Args...)
 		}

@@ -8,53 +8,52 @@ import (
 )
 
 const (
-	// sameTerm is how long after the first signal another SIGTERM means the same:
-	// some supervisors and GNU timeout send pairs.
-	sameTerm = 2 * time.Second
-	// sameInterrupt is that of a second Ctrl-C, which is a person's: a shorter time
-	// than a finger needs, in which a wrapper passes on what the terminal sent both.
-	sameInterrupt = 200 * time.Millisecond
+	// termPairTime is how long after the first signal a SIGTERM counts as its repeat:
+	// some supervisors, and GNU timeout, send two.
+	termPairTime = 2 * time.Second
+	// interruptPairTime is the same for a SIGINT that follows a SIGINT. A terminal and a
+	// wrapper script may both deliver one Ctrl-C; a person's second Ctrl-C takes longer.
+	interruptPairTime = 200 * time.Millisecond
 )
 
-// ending is the end of the program that a signal began. It tells a signal that
-// asks for the end again, at once, from one that comes with the first.
-type ending struct {
+// shutdown is a shutdown under way. It tells a signal that demands an immediate end from
+// one that only repeats the first. Not for concurrent use.
+type shutdown struct {
 	signals <-chan os.Signal
 	log     *slog.Logger
-	first   os.Signal // nil when something else began it
+	first   os.Signal // nil when no signal began the shutdown
 	began   time.Time
-	said    bool // that a signal was ignored, which is said once
+	logged  bool // a repeated signal was logged; the next ones are not
 }
 
-// begin notes what began the end.
-func (e *ending) begin(first os.Signal) {
-	e.first, e.began = first, time.Now()
+// begin notes what began the shutdown.
+func (s *shutdown) begin(first os.Signal) {
+	s.first, s.began = first, time.Now()
 }
 
-// insists reports whether a signal is to cut the end short. A SIGINT is, unless it
-// is the double of a first one; a SIGTERM is when it comes later than sameTerm.
-func (e *ending) insists(sig os.Signal) bool {
-	after := time.Since(e.began)
+// forcedBy reports whether a further signal ends the shutdown at once. A SIGINT does,
+// unless it repeats a first SIGINT. A SIGTERM does when it comes after termPairTime.
+func (s *shutdown) forcedBy(sig os.Signal) bool {
+	after := time.Since(s.began)
 	switch {
 	case sig == syscall.SIGHUP:
 		return false
-	case sig == os.Interrupt && (e.first != os.Interrupt || after > sameInterrupt):
+	case sig == os.Interrupt && (s.first != os.Interrupt || after > interruptPairTime):
 		return true
-	case sig != os.Interrupt && after > sameTerm:
+	case sig != os.Interrupt && after > termPairTime:
 		return true
 	}
-	if !e.said {
-		e.said = true
-		e.log.Info("draining goes on: this signal came with the first; SIGINT, or a later SIGTERM, ends it at once",
+	if !s.logged {
+		s.logged = true
+		s.log.Info("still draining: this signal repeats the first one; to end at once send SIGINT, or SIGTERM after 2s",
 			"signal", sig.String(), "after", after.Round(time.Millisecond))
 	}
 	return false
 }
 
-// surviveClosedStderr lets the program go on without a log when nobody reads it any
-// more. Unless SIGPIPE is asked for, the first write to a closed stdout or stderr
-// ends a Go program by that signal, which supervisors such as systemd take for an
-// end in good order.
+// surviveClosedStderr keeps the program running when nobody reads its log any more. By
+// default a Go program that writes to a closed stdout or stderr dies of SIGPIPE, which
+// systemd takes for a clean exit.
 func surviveClosedStderr(proc Process) {
-	proc.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // what comes is dropped
+	proc.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // the signals are dropped
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestASignalThatComesWithTheFirstDoesNotInsist(t *testing.T) {
+func TestASignalThatRepeatsTheFirstDoesNotForceTheEnd(t *testing.T) {
 	const term, interrupt, hup = syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP
 	tests := map[string]struct {
 		first  os.Signal
@@ -36,12 +36,12 @@ func TestASignalThatComesWithTheFirstDoesNotInsist(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
-				e := &ending{log: newLogger(&out, slog.LevelInfo, "text")}
+				e := &shutdown{log: newLogger(&out, slog.LevelInfo, "text")}
 				e.begin(test.first)
 				<-time.After(test.after)
 				for range 2 {
-					if got := e.insists(test.second); got != test.want {
-						t.Errorf("insists: %v, want %v", got, test.want)
+					if got := e.forcedBy(test.second); got != test.want {
+						t.Errorf("forced: %v, want %v", got, test.want)
 					}
 				}
 				want := 0

@@ -8,23 +8,23 @@ import (
 	"github.com/reto10/chat/internal/cli"
 )
 
-// What -registry and -history say of a server that keeps nothing elsewhere, and
-// of one that keeps no messages at all.
+// Values of -registry and -history.
 const (
-	InMemory = "memory"
-	Off      = "off"
+	InMemory = "memory" // in this process
+	Off      = "off"    // -history only: no messages are kept
 )
 
-// Storage is where a server is to keep what outlives it or is shared with other
-// nodes. What Registry and History hold beyond their [Kind] may hold a password.
+// Storage says where a server keeps users and messages. Registry and History may contain
+// a password after their [Kind].
 type Storage struct {
-	Registry string        // InMemory or a program's own
-	History  string        // InMemory, Off or a program's own; "" when nothing was said
-	Count    int           // messages a channel, 0 for what the history does by itself
-	Age      time.Duration // of a message, 0 for what the history does by itself
+	Registry string        // InMemory or one of Program.Registries
+	History  string        // InMemory, Off or one of Program.Histories; "" when not given
+	Count    int           // messages kept of each channel; 0 for the history's default
+	Age      time.Duration // how long messages are kept; 0 for the history's default
 }
 
-// Kind is what of a setting can be shown to anybody: all before its first colon.
+// Kind returns the part of a setting that never contains a password: all before its
+// first colon.
 func Kind(setting string) string {
 	kind, _, _ := strings.Cut(setting, ":")
 	return kind
@@ -32,14 +32,14 @@ func Kind(setting string) string {
 
 func (s Storage) validate() error {
 	if s.History == Off && (s.Count > 0 || s.Age > 0) {
-		return cli.Usagef("-history off keeps no messages, so there is no -history-count and -history-age of them")
+		return cli.Usagef("-history off keeps no messages: remove -history-count and -history-age")
 	}
 	return nil
 }
 
-// alone reports, as an error, that a program without backends cannot do it.
-func (s Storage) alone(name string) error {
-	const elsewhere = "-%s %s: %s keeps everything in memory, chatd-cluster has the rest"
+// requireInMemory returns an error if a program without backends is to use one.
+func (s Storage) requireInMemory(name string) error {
+	const elsewhere = "-%s %s: %s keeps everything in memory; use chatd-cluster"
 	switch {
 	case s.Registry != InMemory:
 		return cli.Usagef(elsewhere, "registry", Kind(s.Registry), name)
@@ -49,7 +49,7 @@ func (s Storage) alone(name string) error {
 	return nil
 }
 
-// option is that of a history that needs nothing elsewhere; nil for others.
+// option returns the option for a history of this process, or nil for others.
 func (s Storage) option() chat.Option {
 	switch {
 	case s.History == Off:
@@ -60,8 +60,8 @@ func (s Storage) option() chat.Option {
 	return nil
 }
 
-// hideStorage is a command line without what follows the kind of a storage.
-func hideStorage(args []string) []string {
+// redactArgs returns a command line without the passwords in -registry and -history.
+func redactArgs(args []string) []string {
 	shown := make([]string, len(args))
 	hide := false
 	for i, arg := range args {
@@ -70,18 +70,19 @@ func hideStorage(args []string) []string {
 		secret := name != flag && (name == "registry" || name == "history")
 		switch {
 		case hide:
-			shown[i] = hidden(arg)
+			shown[i] = redactSetting(arg)
 		case secret && has:
-			shown[i] = flag + "=" + hidden(value)
+			shown[i] = flag + "=" + redactSetting(value)
 		default:
 			shown[i] = arg
 		}
-		hide = !hide && secret && !has
+		hide = !hide && secret && !has // the next argument is the value
 	}
 	return shown
 }
 
-func hidden(setting string) string {
+// redactSetting replaces what follows the [Kind] of a setting.
+func redactSetting(setting string) string {
 	if kind := Kind(setting); kind != setting {
 		return kind + ":REDACTED"
 	}

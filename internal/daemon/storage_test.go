@@ -8,7 +8,7 @@ import (
 )
 
 func TestTheCommandLineIsShownWithoutPasswords(t *testing.T) {
-	got := hideStorage(strings.Fields("-addr :443 -registry redis://:hunter2@redis --history=postgres://chat:hunter2@db/chat " +
+	got := redactArgs(strings.Fields("-addr :443 -registry redis://:hunter2@redis --history=postgres://chat:hunter2@db/chat " +
 		"-registry -history --registry memory -history=off registry redis://example.com"))
 	want := strings.Fields("-addr :443 -registry redis:REDACTED --history=postgres:REDACTED " +
 		"-registry -history --registry memory -history=off registry redis://example.com")

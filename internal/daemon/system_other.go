@@ -4,8 +4,8 @@ package daemon
 
 import "io/fs"
 
-// otherOwner knows of no owners here.
+// otherOwner always reports false: the owner is unknown here.
 func otherOwner(fs.FileInfo) (uid int, other bool) { return 0, false }
 
-// openFiles is unknown here.
+// openFiles returns 0: the limit is unknown here.
 func openFiles() int { return 0 }

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// otherOwner reports whether a file belongs to somebody who is neither root nor the
-// user of this process, and to whom.
+// otherOwner returns the owner of a file, and whether that is neither root nor the user
+// of this process.
 func otherOwner(info fs.FileInfo) (uid int, other bool) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -19,7 +19,7 @@ func otherOwner(info fs.FileInfo) (uid int, other bool) {
 	return uid, uid != 0 && uid != os.Geteuid()
 }
 
-// openFiles is how many files this process may have open; 0 when that is unknown.
+// openFiles returns how many files this process may have open, or 0 when that is unknown.
 func openFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<30 {

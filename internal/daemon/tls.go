@@ -21,13 +21,12 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 )
 
-// selfSignedFor is how long a certificate made at start holds. It is for trying
-// things out; a server that lives longer has one of its own.
-const selfSignedFor = 30 * 24 * time.Hour
+// selfSignedTTL is how long a certificate made at start is valid. It is for trying the
+// server out.
+const selfSignedTTL = 30 * 24 * time.Hour
 
-// tlsConfig is what all of our certificates have in common. The upgrade to a
-// WebSocket is HTTP/1.1's, and a client that is offered nothing else cannot get
-// that wrong.
+// tlsConfig returns the settings that all certificates share. It offers HTTP/1.1 only: the
+// upgrade to a WebSocket needs it, and some clients would choose HTTP/2 for it.
 func tlsConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
@@ -36,8 +35,8 @@ func tlsConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error))
 	}
 }
 
-// selfSigned makes a certificate for this machine's names for itself and for
-// host, where that says more.
+// selfSigned makes a certificate for localhost, its addresses, and host unless that is
+// empty or an unspecified address.
 func selfSigned(host string, now time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -51,7 +50,7 @@ func selfSigned(host string, now time.Time) (*tls.Certificate, error) {
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: "chatd, self-signed"},
 		NotBefore:             now.Add(-time.Hour), // clocks differ
-		NotAfter:              now.Add(selfSignedFor),
+		NotAfter:              now.Add(selfSignedTTL),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
@@ -76,14 +75,14 @@ func selfSigned(host string, now time.Time) (*tls.Certificate, error) {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-// keyPair is a certificate that lives in two files and can be read anew while it
-// is served.
+// keyPair is a certificate and its key in two files, which can be read again while the
+// certificate is served.
 type keyPair struct {
 	certFile, keyFile string
 	current           atomic.Pointer[tls.Certificate]
 }
 
-// load reads the files; on an error the certificate stays as it was.
+// load reads the files. On an error the certificate stays as it was.
 func (p *keyPair) load() error {
 	cert, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
 	if err != nil {
@@ -97,40 +96,41 @@ func (p *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return p.current.Load(), nil
 }
 
-// expired reports whether the current certificate's time is over.
+// expired reports whether the current certificate has expired.
 func (p *keyPair) expired(now time.Time) bool {
 	cert := p.current.Load()
 	return cert.Leaf != nil && now.After(cert.Leaf.NotAfter)
 }
 
-// acmeConfig gets and renews certificates for domains as clients ask for them
-// (RFC 8555), proving who we are in the TLS handshake (RFC 8737), so that no
-// second port is needed. An empty dir stands for the usual place, which is returned.
+// acmeConfig gets and renews certificates for domains when clients ask for them (RFC
+// 8555). It proves control of a domain in the TLS handshake (RFC 8737), so it needs no
+// second port. It stores certificates in dir, by default in the user's cache directory,
+// and returns the directory.
 func acmeConfig(domains []string, dir string, log *slog.Logger) (c *tls.Config, cache string, err error) {
 	if dir == "" {
 		caches, err := os.UserCacheDir()
 		if err != nil {
-			return nil, "", fmt.Errorf("finding a place for certificates: %w (-acme-cache names one)", err)
+			return nil, "", fmt.Errorf("finding the default directory for certificates: %w; set -acme-cache", err)
 		}
 		dir = filepath.Join(caches, "chatd-acme")
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, "", fmt.Errorf("making a place for certificates: %w", err)
+		return nil, "", fmt.Errorf("making the directory for certificates: %w", err)
 	}
 	manager := &autocert.Manager{
 		Prompt:     autocert.AcceptTOS,
 		Cache:      autocert.DirCache(dir),
 		HostPolicy: autocert.HostWhitelist(domains...),
 	}
-	var quiet atomic.Int64 // until when, Unix nanoseconds
+	var quiet atomic.Int64 // when the next failure may be logged, in Unix nanoseconds
 	c = tlsConfig(func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cert, err := manager.GetCertificate(hello)
-		if err != nil && slices.Contains(domains, hello.ServerName) { // not for each who scans us
+		if err != nil && slices.Contains(domains, hello.ServerName) { // not for names that scanners try
 			now := time.Now()
 			if until := quiet.Load(); now.UnixNano() < until || !quiet.CompareAndSwap(until, now.Add(time.Minute).UnixNano()) {
-				return cert, err // nor for each handshake while it does not work
+				return cert, err // one line a minute
 			}
-			log.Warn("getting a certificate", "domain", hello.ServerName, "err", err)
+			log.Warn("getting a certificate for -acme-domain failed", "domain", hello.ServerName, "err", err)
 		}
 		return cert, err
 	})

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestTheSelfSignedCertificateHoldsForThisMachine(t *testing.T) {
+func TestTheSelfSignedCertificateIsValidForThisMachine(t *testing.T) {
 	now := time.Now()
 	tests := map[string]struct {
 		host string
@@ -61,7 +61,8 @@ func TestTheSelfSignedCertificateHoldsForThisMachine(t *testing.T) {
 	}
 }
 
-// handshake is one over a pipe: what the client sees, or either side's error.
+// handshake runs a handshake over a pipe and returns what the client sees, or the error of
+// either side.
 func handshake(t *testing.T, server, client *tls.Config) (state tls.ConnectionState, serverErr, clientErr error) {
 	t.Helper()
 	a, b := net.Pipe()
@@ -103,8 +104,8 @@ func TestTLSOffersNothingOldAndOneProtocol(t *testing.T) {
 	}
 }
 
-// A certificate in the cache is served without asking anybody, so that what is
-// ours of ACME can be tested here: where it is kept, and for whom it is got.
+// A certificate in the cache is served without contacting Let's Encrypt. So the test covers
+// our part: where certificates are stored, and for which domains they are requested.
 func TestACMEServesItsDomainsFromTheCache(t *testing.T) {
 	cert, err := selfSigned("chat.example.com", time.Now())
 	if err != nil {

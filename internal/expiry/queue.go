@@ -1,5 +1,5 @@
-// Package expiry tells very many items when their time is up, with one timer
-// for all of them: a timer each would be more than the rest of an idle socket.
+// Package expiry expires very many items at their times, with one timer for all of them. A
+// timer for each item would take more memory than the rest of an idle socket.
 package expiry
 
 import (
@@ -9,54 +9,53 @@ import (
 	"time"
 )
 
-// look is the longest that the timer waits. Times are those of the wall clock, and
-// timers run by another, which stands still while the machine is suspended: items whose
-// time was up meanwhile are told this long after it goes on, at the latest.
-const look = time.Second
+// maxSleep bounds how long the timer sleeps. Items expire by the wall clock, and the clock
+// of timers stands still while the machine is suspended. Items that expire during a
+// suspension are noticed at most this long after it.
+const maxSleep = time.Second
 
-// Item is what has a time.
+// Item is something that expires. It is in one queue at a time.
 type Item interface {
-	// Slot is where a queue keeps what it has to know of the item; nobody else
-	// uses it. The item is in one queue at the most.
+	// Slot returns the item's own Slot, which only the queue uses.
 	Slot() *Slot
-	// Expire is called when the time is up. It must not block.
+	// Expire is called once the time is reached. It must not block.
 	Expire()
 }
 
-// Slot is an item's place in a queue. The zero Slot is in none.
+// Slot is what a queue stores in an item. The zero Slot is that of an item in no queue.
 type Slot struct {
 	at    int64 // Unix nanoseconds
-	place int   // in the heap, plus one
+	index int   // in the heap, plus one; 0: not in a queue
 }
 
-// Queue is a set of items ordered by their times. Its methods are safe for
-// concurrent use. It needs no closing: without items it has no timer running.
+// Queue is a set of items ordered by their times. Its methods are safe for concurrent use.
+// It needs no closing: without items no timer runs.
 type Queue[T Item] struct {
-	mu    sync.Mutex // guards what follows, and the slots
+	mu    sync.Mutex // guards what follows, and the slots of the items
 	heap  slots[T]
 	timer *time.Timer // nil before the first item
 }
 
-// New makes an empty queue.
+// New returns an empty queue.
 func New[T Item]() *Queue[T] { return new(Queue[T]) }
 
-// Set has t expire at a time, by the wall clock, also if another time was set before.
+// Set makes t expire at a time of the wall clock. It replaces a time that was set before.
 func (q *Queue[T]) Set(t T, at time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := t.Slot()
 	s.at = nanoseconds(at)
-	if s.place == 0 {
+	if s.index == 0 {
 		heap.Push(&q.heap, t)
 	} else {
-		heap.Fix(&q.heap, s.place-1)
+		heap.Fix(&q.heap, s.index-1)
 	}
-	if s.place == 1 {
+	if s.index == 1 {
 		q.arm(time.Now().UnixNano())
 	}
 }
 
-// nanoseconds is a time in Unix nanoseconds, or the nearest that these can say.
+// nanoseconds returns a time in Unix nanoseconds, or the nearest that an int64 can hold.
 func nanoseconds(t time.Time) int64 {
 	switch s := t.Unix(); {
 	case s > math.MaxInt64/int64(time.Second)-1:
@@ -67,28 +66,28 @@ func nanoseconds(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// Remove takes t out, if it is in the queue.
+// Remove removes t, if it is in the queue.
 func (q *Queue[T]) Remove(t T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	place := t.Slot().place
-	if place == 0 {
+	index := t.Slot().index
+	if index == 0 {
 		return
 	}
-	heap.Remove(&q.heap, place-1)
-	if place == 1 {
+	heap.Remove(&q.heap, index-1)
+	if index == 1 {
 		q.arm(time.Now().UnixNano())
 	}
 }
 
-// arm sets the timer for the first item, or for the next look. Requires q.mu.
+// arm sets the timer for the first item, but at most for maxSleep. Requires q.mu.
 func (q *Queue[T]) arm(now int64) {
 	if len(q.heap) == 0 {
 		q.timer.Stop()
 		return
 	}
-	wait := look
-	if at := q.heap[0].Slot().at; at < now+int64(look) {
+	wait := maxSleep
+	if at := q.heap[0].Slot().at; at < now+int64(maxSleep) {
 		wait = time.Duration(max(at, now) - now)
 	}
 	if q.timer == nil {
@@ -98,13 +97,14 @@ func (q *Queue[T]) arm(now int64) {
 	q.timer.Reset(wait)
 }
 
-// expire tells the items whose time is up, without the lock.
+// expire calls Expire of the items whose time is reached, without holding q.mu.
 func (q *Queue[T]) expire() {
 	for _, t := range q.due() {
 		t.Expire()
 	}
 }
 
+// due removes and returns the items whose time is reached.
 func (q *Queue[T]) due() (all []T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -116,7 +116,7 @@ func (q *Queue[T]) due() (all []T) {
 	return all
 }
 
-// slots is a heap.Interface.
+// slots implements [heap.Interface], the earliest item first.
 type slots[T Item] []T
 
 func (h slots[T]) Len() int           { return len(h) }
@@ -124,12 +124,12 @@ func (h slots[T]) Less(i, j int) bool { return h[i].Slot().at < h[j].Slot().at }
 
 func (h slots[T]) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].Slot().place, h[j].Slot().place = i+1, j+1
+	h[i].Slot().index, h[j].Slot().index = i+1, j+1
 }
 
 func (h *slots[T]) Push(t any) {
 	*h = append(*h, t.(T))
-	t.(T).Slot().place = len(*h)
+	t.(T).Slot().index = len(*h)
 }
 
 func (h *slots[T]) Pop() any {
@@ -138,6 +138,6 @@ func (h *slots[T]) Pop() any {
 	var none T
 	(*h)[last] = none
 	*h = (*h)[:last]
-	t.Slot().place = 0
+	t.Slot().index = 0
 	return t
 }

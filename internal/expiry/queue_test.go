@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// thing notes when it expired.
+// thing remembers when it expired.
 type thing struct {
 	slot expiry.Slot
 	name string
@@ -26,7 +26,7 @@ type thing struct {
 func (t *thing) Slot() *expiry.Slot { return &t.slot }
 func (t *thing) Expire()            { t.log.note(t.name) }
 
-// in is the time in so long.
+// in returns the time after d.
 func in(d time.Duration) time.Time { return time.Now().Add(d) }
 
 type log struct {
@@ -52,11 +52,11 @@ func TestThingsExpireAtTheirTimes(t *testing.T) {
 			q.Set(b, in(time.Second))
 			q.Set(c, in(2*time.Second))
 		}, []string{"1s b", "2s c", "3s a"}},
-		{"those whose time is past at once", func(q *expiry.Queue[*thing], a, b, c *thing) {
+		{"those with a past time at once", func(q *expiry.Queue[*thing], a, b, c *thing) {
 			q.Set(a, in(-time.Second))
 			q.Set(b, in(0))
 		}, []string{"0s a", "0s b"}},
-		{"also beside one that lives for ever", func(q *expiry.Queue[*thing], a, b, c *thing) {
+		{"also with one that never expires", func(q *expiry.Queue[*thing], a, b, c *thing) {
 			q.Set(a, time.Unix(1<<60, 0))
 			q.Set(b, in(time.Second))
 			q.Remove(a)

@@ -1,5 +1,4 @@
-// Package latency counts durations by their length, without locks and without
-// allocating.
+// Package latency counts durations in a histogram, without locks or allocations.
 package latency
 
 import (
@@ -7,8 +6,8 @@ import (
 	"time"
 )
 
-// bounds are the upper ends of the buckets: from what a message takes in one idle
-// process to the time by which anybody has given up.
+// bounds are the upper bounds of the buckets, from the time a message takes in an idle
+// process to a time after which clients have given up.
 var bounds = [...]time.Duration{
 	50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
 	1 * time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
@@ -19,18 +18,18 @@ var bounds = [...]time.Duration{
 
 var epoch = time.Now()
 
-// Now is a moment by a clock that nobody sets. Only the difference of two means
-// something.
+// Now returns a moment of the monotonic clock. Only the difference of two moments has a
+// meaning.
 func Now() time.Duration { return time.Since(epoch) }
 
-// Histogram counts durations. The zero one is empty; its methods are safe for
+// Histogram counts durations. The zero Histogram is empty. Its methods are safe for
 // concurrent use.
 type Histogram struct {
-	buckets [len(bounds) + 1]atomic.Uint64 // each without those below it
+	buckets [len(bounds) + 1]atomic.Uint64 // not cumulative
 	sum     atomic.Int64                   // nanoseconds
 }
 
-// Observe counts one.
+// Observe counts a duration.
 func (h *Histogram) Observe(d time.Duration) {
 	i := 0
 	for i < len(bounds) && d > bounds[i] {
@@ -40,16 +39,16 @@ func (h *Histogram) Observe(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-// Snapshot is what a [Histogram] counted so far.
+// Snapshot is the content of a [Histogram] at one moment.
 type Snapshot struct {
-	Bounds []float64     // in seconds, rising
-	Counts []uint64      // of those that took no longer than the bound, cumulative
-	Count  uint64        // of all
-	Sum    time.Duration // of all
+	Bounds []float64     // seconds, ascending
+	Counts []uint64      // of durations up to each bound, cumulative
+	Count  uint64        // of all durations
+	Sum    time.Duration // of all durations
 }
 
-// Read returns what was counted so far. Its counts fit each other; the sum may be
-// of a moment later.
+// Read returns a snapshot. Its counts are consistent; the sum may include observations that
+// the counts do not.
 func (h *Histogram) Read() Snapshot {
 	s := Snapshot{Bounds: make([]float64, len(bounds)), Counts: make([]uint64, len(bounds))}
 	for i := range h.buckets {

@@ -12,8 +12,8 @@ import (
 	"github.com/reto10/chat/internal/latency"
 )
 
-// counted is how many a snapshot has in the bucket that ends at each bound, less
-// the empty ones, and beyond the last.
+// counted returns how many durations a snapshot has in each bucket that is not empty, by
+// the bucket's upper bound, and how many beyond the last one.
 func counted(s latency.Snapshot) (buckets map[time.Duration]uint64, beyond uint64) {
 	buckets = make(map[time.Duration]uint64)
 	below := uint64(0)

@@ -1,5 +1,5 @@
-// Package sparinglog is a log in which one trouble of thousands of sockets takes a
-// few lines a second.
+// Package sparinglog limits how often a log repeats the same message. A problem that
+// thousands of sockets have at once takes a few lines a second.
 package sparinglog
 
 import (
@@ -9,43 +9,44 @@ import (
 	"time"
 )
 
-// window is the time over which lines are counted.
+// window is the time over which records are counted.
 const window = time.Second
 
-// Handler passes records of one level with the same message on to another Handler, but
-// no more than so many a second; then it tells how many it left out. Records of other
-// levels all pass. It is safe for concurrent use.
+// Handler passes records to another Handler, but limits those of one level: of records
+// with the same message, at most a fixed number a second pass. At the end of the second it
+// logs how many were left out. Records of other levels all pass. It is safe for concurrent
+// use.
 type Handler struct {
 	slog.Handler
 	state *state
 }
 
-// state is what a Handler shares with those made of it.
+// state is shared by a Handler and those made from it by WithAttrs and WithGroup.
 type state struct {
 	level  slog.Level
-	most   int
+	limit  int // records a second with the same message
 	origin slog.Handler
 
-	mu      sync.Mutex // guards what follows; not held while logging
+	mu      sync.Mutex // guards what follows; not held while a record is logged
 	closed  bool
-	windows map[string]*counting // by message
+	windows map[string]*counter // by message
 }
 
-// counting is a second of one message.
-type counting struct {
-	lines, left int
-	end         *time.Timer
+// counter counts the records with one message in one window.
+type counter struct {
+	passed, dropped int
+	end             *time.Timer
 }
 
-// NewHandler makes a Handler that passes at most so many warnings of a message on
-// to h each second. The caller closes it.
-func NewHandler(h slog.Handler, most int) *Handler {
-	return NewLevelHandler(h, slog.LevelWarn, most)
+// NewHandler returns a Handler that passes at most limit warnings a second with the same
+// message to h. The caller closes it.
+func NewHandler(h slog.Handler, limit int) *Handler {
+	return NewLevelHandler(h, slog.LevelWarn, limit)
 }
 
-// NewLevelHandler is NewHandler for records of that level alone.
-func NewLevelHandler(h slog.Handler, level slog.Level, most int) *Handler {
-	return &Handler{h, &state{level: level, most: most, origin: h, windows: make(map[string]*counting)}}
+// NewLevelHandler is NewHandler for records of another level.
+func NewLevelHandler(h slog.Handler, level slog.Level, limit int) *Handler {
+	return &Handler{h, &state{level: level, limit: limit, origin: h, windows: make(map[string]*counter)}}
 }
 
 // Handle implements [slog.Handler].
@@ -66,7 +67,7 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 	return &Handler{h.Handler.WithGroup(name), h.state}
 }
 
-// Close tells what was left out so far. From then on everything passes.
+// Close logs how many records were left out so far. From then on all records pass.
 func (h *Handler) Close() {
 	s := h.state
 	s.mu.Lock()
@@ -78,11 +79,11 @@ func (h *Handler) Close() {
 	}
 	s.mu.Unlock()
 	for message, c := range open {
-		s.tell(message, c.left)
+		s.report(message, c.dropped)
 	}
 }
 
-// pass reports whether one more line with a message may pass, and counts it.
+// pass counts a record with a message and reports whether it may pass.
 func (s *state) pass(message string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,40 +92,41 @@ func (s *state) pass(message string) bool {
 	}
 	c := s.windows[message]
 	if c == nil {
-		c = new(counting)
+		c = new(counter)
 		c.end = time.AfterFunc(window, func() { s.end(message, c) })
 		s.windows[message] = c
 	}
-	if c.lines == s.most {
-		c.left++
+	if c.passed == s.limit {
+		c.dropped++
 		return false
 	}
-	c.lines++
+	c.passed++
 	return true
 }
 
-// end ends a second.
-func (s *state) end(message string, c *counting) {
+// end ends the window of a message.
+func (s *state) end(message string, c *counter) {
 	s.mu.Lock()
-	left := c.left
+	dropped := c.dropped
 	if s.closed {
-		left = 0 // Close tells it
+		dropped = 0 // Close reports them
 	}
 	delete(s.windows, message)
 	s.mu.Unlock()
-	s.tell(message, left)
+	s.report(message, dropped)
 }
 
-func (s *state) tell(message string, left int) {
+// report logs that records were left out.
+func (s *state) report(message string, dropped int) {
 	ctx := context.Background()
-	if left == 0 || !s.origin.Enabled(ctx, s.level) {
+	if dropped == 0 || !s.origin.Enabled(ctx, s.level) {
 		return
 	}
-	text, name := "warnings were left out, there were too many", "warning"
+	text, name := "too many warnings had the same message: the rest were left out", "warning"
 	if s.level != slog.LevelWarn {
-		text, name = "lines were left out, there were too many", "line"
+		text, name = "too many lines had the same message: the rest were left out", "line"
 	}
 	r := slog.NewRecord(time.Now(), s.level, text, 0)
-	r.AddAttrs(slog.String(name, message), slog.Int("count", left), slog.Duration("within", window))
+	r.AddAttrs(slog.String(name, message), slog.Int("count", dropped), slog.Duration("within", window))
 	_ = s.origin.Handle(ctx, r)
 }

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// buffer is what is logged.
+// buffer collects what is logged.
 type buffer struct {
 	mu   sync.Mutex // guards text
 	text bytes.Buffer
@@ -38,7 +38,7 @@ func (b *buffer) take() string {
 	return b.text.String()
 }
 
-// logger logs into the returned buffer, at most two warnings of a kind a second.
+// logger returns a logger that writes at most two equal warnings a second to the buffer.
 func logger(t *testing.T) (*slog.Logger, *sparinglog.Handler, *buffer) {
 	t.Helper()
 	var out buffer
@@ -64,7 +64,7 @@ func want(t *testing.T, out *buffer, lines ...string) {
 	}
 }
 
-const leftOut = `level=WARN msg="warnings were left out, there were too many" warning=%s count=%d within=1s`
+const leftOut = `level=WARN msg="too many warnings had the same message: the rest were left out" warning=%s count=%d within=1s`
 
 func TestTheSameWarningComesAFewTimesASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

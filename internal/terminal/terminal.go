@@ -1,16 +1,14 @@
-// Package terminal asks for passwords at the terminal that a process was started
-// at.
+// Package terminal reads passwords from the terminal of a process.
 package terminal
 
 import "errors"
 
 var (
-	// ErrNone means that there is nobody to ask: the process has no terminal, as
-	// when cron started it.
-	ErrNone = errors.New("there is no terminal to ask at")
-	// ErrInterrupted means that Ctrl-C or a signal came instead of an answer.
+	// ErrNone means that the process has no terminal, as when cron started it.
+	ErrNone = errors.New("the process has no terminal")
+	// ErrInterrupted means that Ctrl-C or a signal ended the reading.
 	ErrInterrupted = errors.New("interrupted")
 )
 
-// MaxLine is how many bytes of an answer are read.
+// MaxLine bounds a line that is typed, in bytes.
 const MaxLine = 1024

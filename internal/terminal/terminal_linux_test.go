@@ -15,7 +15,7 @@ import (
 	"github.com/reto10/chat/test/leak"
 )
 
-// asAsker has the test binary ask for a password and print what it got.
+// asAsker makes the test binary ask for a password and print the result.
 const asAsker = "TEST_BINARY_ASKS"
 
 func TestMain(m *testing.M) {
@@ -62,7 +62,7 @@ func TestAPasswordIsReadWithoutShowing(t *testing.T) {
 		"Ctrl-Z first": {"\x1asecret\n", `"secret"`, 0},
 		"Ctrl-C":       {"secret\x03", "", 4},
 		`Ctrl-\`:       {"secret\x1c", "", 4},
-		"too long":     {strings.Repeat("secret", terminal.MaxLine/6+1) + "\n", "what was typed is over 1024 bytes\n", 1},
+		"too long":     {strings.Repeat("secret", terminal.MaxLine/6+1) + "\n", "the line is longer than 1024 bytes\n", 1},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestWithoutATerminalNobodyIsAsked(t *testing.T) {
 	}
 	alone := exec.Command(self)
 	alone.Env = append(os.Environ(), asAsker+"=1")
-	alone.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // which leaves the terminal behind
+	alone.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a new session has no terminal
 	if exit := new(exec.ExitError); !errors.As(alone.Run(), &exit) || exit.ExitCode() != 3 {
 		t.Errorf("it ends with %v", alone.ProcessState)
 	}

@@ -4,14 +4,14 @@ package terminal
 
 import "os"
 
-// Is reports whether f is a terminal, as far as that can be told here: any
-// device of characters counts.
+// Is reports whether f is a character device. Terminals cannot be told from other
+// character devices here.
 func Is(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// Width is 80 where f is a terminal, whose size cannot be told here, else 0.
+// Width returns 80 if f is a terminal, else 0. The true width is unknown here.
 func Width(f *os.File) int {
 	if !Is(f) {
 		return 0
@@ -19,5 +19,5 @@ func Width(f *os.File) int {
 	return 80
 }
 
-// ReadPassword cannot keep an answer from being seen here, so it does not ask.
+// ReadPassword returns ErrNone: this system offers no way to hide what is typed.
 func ReadPassword(string) (string, error) { return "", ErrNone }

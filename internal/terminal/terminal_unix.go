@@ -18,10 +18,10 @@ func Is(f *os.File) bool {
 	return err == nil
 }
 
-// unknownWidth is what a terminal that does not tell its size is taken for.
+// unknownWidth is the width of a terminal that does not report one.
 const unknownWidth = 80
 
-// Width is how many columns f has if it is a terminal, else 0.
+// Width returns the number of columns of f if it is a terminal, else 0.
 func Width(f *os.File) int {
 	if !Is(f) {
 		return 0
@@ -33,18 +33,17 @@ func Width(f *os.File) int {
 	return int(size.columns)
 }
 
-// ReadPassword writes a prompt to the terminal that the process was started at,
-// wherever its stdin and stdout lead, and returns the line that is typed there,
-// without its end. What is typed does not show. Before it returns the terminal is
-// as it was, also when Ctrl-C, SIGTERM or SIGHUP came instead: that is an error
-// that wraps [ErrInterrupted]. Ctrl-Z does nothing meanwhile, as the shell would
-// show what is typed on. Not for concurrent use.
+// ReadPassword writes a prompt to the terminal of the process and returns the line that is
+// typed there, without its end. It uses the terminal even when stdin and stdout are
+// redirected. What is typed does not show. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end it with
+// an error that wraps [ErrInterrupted]. It restores the terminal in every case. It ignores
+// Ctrl-Z, since a shell would show what is typed next. Not for concurrent use.
 func ReadPassword(prompt string) (string, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNone, err)
 	}
-	defer tty.Close() // which ends the reading, too
+	defer tty.Close() // ends the read, too
 
 	before, err := attributes(tty)
 	if err != nil {
@@ -62,13 +61,13 @@ func ReadPassword(prompt string) (string, error) {
 	silent.Lflag |= syscall.ICANON | syscall.ISIG
 	silent.Iflag |= syscall.ICRNL
 	if err := setAttributesOf(tty, silent); err != nil {
-		return "", fmt.Errorf("hiding what is typed: %w", err)
+		return "", fmt.Errorf("turning off the echo of the terminal: %w", err)
 	}
 	defer setAttributesOf(tty, before)
 	if _, err := io.WriteString(tty, prompt); err != nil {
-		return "", fmt.Errorf("asking at the terminal: %w", err)
+		return "", fmt.Errorf("writing the prompt to the terminal: %w", err)
 	}
-	defer io.WriteString(tty, "\n") // the one that was typed did not show
+	defer io.WriteString(tty, "\n") // the newline that was typed did not show
 
 	type answer struct {
 		line string
@@ -87,7 +86,7 @@ func ReadPassword(prompt string) (string, error) {
 	}
 }
 
-// readLine reads up to the end of a line; a terminal gives no more than one.
+// readLine reads up to the end of a line. A terminal returns one line at most.
 func readLine(r io.Reader) (string, error) {
 	line := make([]byte, 0, MaxLine)
 	for len(line) < MaxLine {
@@ -103,7 +102,7 @@ func readLine(r io.Reader) (string, error) {
 			return "", fmt.Errorf("reading from the terminal: %w", err)
 		}
 	}
-	return "", fmt.Errorf("what was typed is over %d bytes", MaxLine)
+	return "", fmt.Errorf("the line is longer than %d bytes", MaxLine)
 }
 
 func attributes(f *os.File) (a syscall.Termios, err error) {

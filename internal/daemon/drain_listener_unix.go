@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// acceptRest accepts what waits at a listener and has it take no more.
-func acceptRest(l net.Listener) (conns []net.Conn) {
+// acceptPending accepts the connections that wait in the kernel's queue of a listener,
+// and stops the kernel from completing more.
+func acceptPending(l net.Listener) (conns []net.Conn) {
 	tcp, ok := l.(*net.TCPListener)
 	if !ok {
 		return nil
@@ -20,7 +21,7 @@ func acceptRest(l net.Listener) (conns []net.Conn) {
 		return nil
 	}
 	var accepted []int
-	_ = raw.Control(func(fd uintptr) { // an error is that it is closed
+	_ = raw.Control(func(fd uintptr) { // it fails only on a closed listener
 		for {
 			conn, _, err := syscall.Accept(int(fd))
 			switch {
@@ -31,16 +32,16 @@ func acceptRest(l net.Listener) (conns []net.Conn) {
 			case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.ECONNABORTED):
 				continue
 			}
-			_ = syscall.Shutdown(int(fd), syscall.SHUT_RD) // at once, where the system can; it is closed anyway
+			_ = syscall.Shutdown(int(fd), syscall.SHUT_RD) // not all systems can; the caller closes it next
 			return
 		}
 	})
 	for _, fd := range accepted {
 		f := os.NewFile(uintptr(fd), "")
-		if conn, err := net.FileConn(f); err == nil { // of a copy, which does not block
+		if conn, err := net.FileConn(f); err == nil {
 			conns = append(conns, conn)
 		}
-		f.Close()
+		_ = f.Close() // the connection has a copy
 	}
 	return conns
 }

@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// Connections that nobody has accepted when a listener ends are accepted all the same.
-func TestAListenerThatEndsLosesNoConnection(t *testing.T) {
+// Connections that wait in the kernel when a listener drains are accepted all the same.
+func TestADrainingListenerLosesNoConnection(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lastCall{Listener: inner}
+	l := &drainListener{Listener: inner}
 	defer l.Close()
 	const n = 5
 	var clients []net.Conn
@@ -29,10 +29,10 @@ func TestAListenerThatEndsLosesNoConnection(t *testing.T) {
 		}
 		clients = append(clients, conn)
 	}
-	l.end()
+	l.drain()
 	if conn, err := net.Dial("tcp", inner.Addr().String()); err == nil {
 		conn.Close()
-		t.Error("it takes another one")
+		t.Error("it still accepts connections")
 	}
 	for i := range n {
 		conn, err := l.Accept()
@@ -50,7 +50,7 @@ func TestAListenerThatEndsLosesNoConnection(t *testing.T) {
 	}
 	if conn, err := l.Accept(); err == nil {
 		conn.Close()
-		t.Error("there is one more")
+		t.Error("it returns one connection too many")
 	}
 	for i, conn := range clients {
 		if got, err := io.ReadAll(conn); string(got) != "bye" || err != nil {

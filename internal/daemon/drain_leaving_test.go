@@ -17,39 +17,40 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-func TestLeavingServesOnForTheDelay(t *testing.T) {
+func TestTheDrainDelayIsAwaitedUnlessTheContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := leaving{delay: 3 * time.Second}
-		ask := func() string {
-			answer := httptest.NewRecorder()
-			l.around(http.NotFoundHandler()).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/", nil))
-			return answer.Header().Get("Connection")
-		}
-		if got := ask(); got != "" {
-			t.Errorf("before: Connection: %s", got)
-		}
-		began, over := time.Now(), make(chan time.Duration, 1)
-		go func() {
-			l.pause(t.Context())
-			over <- time.Since(began)
-		}()
-		synctest.Wait()
-		if got := ask(); got != "close" {
-			t.Errorf("meanwhile: Connection: %s", got)
-		}
-		if took := <-over; took != 3*time.Second {
+		began := time.Now()
+		awaitDrainDelay(t.Context(), 3*time.Second)
+		if took := time.Since(began); took != 3*time.Second {
 			t.Errorf("it took %v", took)
 		}
+		awaitDrainDelay(t.Context(), 0)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		l.pause(ctx) // returns at once
+		awaitDrainDelay(ctx, 3*time.Second)
 		if took := time.Since(began); took != 3*time.Second {
-			t.Errorf("behind the end of its context it took %v", took)
+			t.Errorf("without a delay, or after the context ended, it took %v", took)
 		}
 	})
 }
 
-// A proxy keeps the connection of a handshake that was refused, too.
+func TestLeavingEndsConnectionsWithTheirNextAnswer(t *testing.T) {
+	srv := newDrainServer(&http.Server{Handler: http.NotFoundHandler()})
+	ask := func() string {
+		answer := httptest.NewRecorder()
+		srv.Handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/", nil))
+		return answer.Header().Get("Connection")
+	}
+	if got := ask(); got != "" {
+		t.Errorf("before: Connection: %s", got)
+	}
+	srv.leave()
+	if got := ask(); got != "close" {
+		t.Errorf("after: Connection: %s", got)
+	}
+}
+
+// A proxy also keeps the connections of refused handshakes.
 func TestLeavingEndsTheConnectionsOfRefusedHandshakes(t *testing.T) {
 	signer, err := chat.NewHS256([]byte(strings.Repeat("s", chat.MinSecret)))
 	if err != nil {
@@ -80,9 +81,9 @@ func TestLeavingEndsTheConnectionsOfRefusedHandshakes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var l leaving
-		l.pause(t.Context())
-		srv := httptest.NewServer(l.around(accessLog(service, log, func(*http.Request) string { return "" })))
+		leaving := newDrainServer(&http.Server{Handler: accessLog(service, log, func(*http.Request) string { return "" })})
+		leaving.leave()
+		srv := httptest.NewServer(leaving.Handler)
 		t.Cleanup(func() {
 			_ = service.Shutdown(context.Background())
 			srv.Close()
@@ -113,19 +114,6 @@ func TestLeavingEndsTheConnectionsOfRefusedHandshakes(t *testing.T) {
 					t.Errorf("the connection is kept: %v", err)
 				}
 			})
-		}
-	}
-}
-
-func TestADelayMayBeNone(t *testing.T) {
-	for text, want := range map[string]time.Duration{"0s": 0, "0": 0, "3s": 3 * time.Second} {
-		if got, err := parseDelay(text); got != want || err != nil {
-			t.Errorf("%s: %v, %v", text, got, err)
-		}
-	}
-	for _, text := range []string{"", "-1s", "3"} {
-		if got, err := parseDelay(text); err == nil {
-			t.Errorf("%s: %v", text, got)
 		}
 	}
 }
