@@ -16,7 +16,7 @@ import (
 func (c *socket) Handle(text []byte) {
 	s := c.service
 	s.counts.commands.Add(1)
-	defer c.recover()
+	defer c.recoverPanic()
 	now := time.Now()
 	if c.tokenExpired(now) {
 		c.Expire() // before the queue of those whose token ends says so
@@ -64,9 +64,9 @@ func (c *socket) Handle(text []byte) {
 	}
 }
 
-// recover ends the socket when a port panicked, and not the process: net/http does
+// recoverPanic ends the socket when a port panicked, and not the process: net/http does
 // as much for its handlers.
-func (c *socket) recover() {
+func (c *socket) recoverPanic() {
 	if p := recover(); p != nil {
 		c.service.cfg.logger.Error("a socket panicked", "session", c.ID(), "panic", p, "stack", string(debug.Stack()))
 		c.Close(CloseGoingAway, "internal error")
@@ -227,7 +227,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 		ack.Recovered = &recovered
 	}
 	ack.Since = FormatID(channel, end)
-	c.filter.resume(out, start, wire.Frame(ack), end)
+	c.filter.resume(out, start, textFrame(ack), end)
 	return nil
 }
 
@@ -340,7 +340,7 @@ func (c *socket) rejoin() error {
 }
 
 // tell answers the client, before anything that waits for the socket to catch up.
-func (c *socket) tell(answer any) { c.conn.Out().Ahead(wire.Frame(answer)) }
+func (c *socket) tell(answer any) { c.conn.Out().SendFirst(textFrame(answer)) }
 
 // refuse answers with an error; the socket stays open.
 func (c *socket) refuse(ref wire.Ref, err error) {

@@ -59,7 +59,7 @@ type waiter struct {
 }
 
 // settle waits as Gaps.Settle says.
-func (l *Line[T]) settle(ctx context.Context) error {
+func (l *Sequencer[T]) settle(ctx context.Context) error {
 	l.mu.Lock()
 	if l.closed || l.stuck || !l.gap() {
 		l.mu.Unlock()
@@ -79,7 +79,7 @@ func (l *Line[T]) settle(ctx context.Context) error {
 }
 
 // giveUp has nobody wait for the Line until the history has answered again.
-func (l *Line[T]) giveUp() {
+func (l *Sequencer[T]) giveUp() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stuck = true
@@ -88,7 +88,7 @@ func (l *Line[T]) giveUp() {
 
 // wake ends the waiting of those whose place is reached, or will not be soon.
 // Under mu.
-func (l *Line[T]) wake() {
+func (l *Sequencer[T]) wake() {
 	kept := l.waiting[:0]
 	for _, w := range l.waiting {
 		if !l.closed && !l.stuck && w.place.Epoch == l.last.Epoch && w.place.Seq > l.last.Seq {

@@ -52,7 +52,7 @@ type History[T any] interface {
 }
 
 // Line is the sequence of one channel. Its methods are safe for concurrent use.
-type Line[T any] struct {
+type Sequencer[T any] struct {
 	history History[T]
 	gaps    *Gaps
 	deliver func(T)
@@ -79,12 +79,12 @@ type Line[T any] struct {
 // called, likewise, when places were skipped because nothing keeps them any more,
 // and when another epoch began: nobody knows what the one before had. While the Line
 // misses something it is one of gaps.
-func New[T any](history History[T], gaps *Gaps, deliver func(T), lost func()) *Line[T] {
-	return &Line[T]{history: history, gaps: gaps, deliver: deliver, lost: lost}
+func New[T any](history History[T], gaps *Gaps, deliver func(T), lost func()) *Sequencer[T] {
+	return &Sequencer[T]{history: history, gaps: gaps, deliver: deliver, lost: lost}
 }
 
 // Begun reports whether the Line knows where it starts.
-func (l *Line[T]) Begun() bool {
+func (l *Sequencer[T]) Begun() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.begun
@@ -92,7 +92,7 @@ func (l *Line[T]) Begun() bool {
 
 // Begin starts the Line behind p. What is offered before is kept until then.
 // The first call counts.
-func (l *Line[T]) Begin(p Position) {
+func (l *Sequencer[T]) Begin(p Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.begun || l.closed {
@@ -109,7 +109,7 @@ func (l *Line[T]) Begin(p Position) {
 
 // Expect says that the history goes as far as p: what the Line was not offered up
 // to there is read soon. A Line that has not begun needs no such word.
-func (l *Line[T]) Expect(p Position) {
+func (l *Sequencer[T]) Expect(p Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -125,7 +125,7 @@ func (l *Line[T]) Expect(p Position) {
 
 // At calls fn with the place handed on last; what comes after it is handed on
 // after fn returned. It reports false, without calling fn, when the Line is closed.
-func (l *Line[T]) At(fn func(last Position)) bool {
+func (l *Sequencer[T]) At(fn func(last Position)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -137,7 +137,7 @@ func (l *Line[T]) At(fn func(last Position)) bool {
 
 // Offer hands v on when its turn has come, or keeps it until then. It reports
 // false when the Line is closed.
-func (l *Line[T]) Offer(p Position, v T) bool {
+func (l *Sequencer[T]) Offer(p Position, v T) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -167,7 +167,7 @@ func (l *Line[T]) Offer(p Position, v T) bool {
 }
 
 // Close ends the Line: nothing is delivered any more.
-func (l *Line[T]) Close() {
+func (l *Sequencer[T]) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
@@ -178,7 +178,7 @@ func (l *Line[T]) Close() {
 	}
 }
 
-func (l *Line[T]) keep(p Position, v T) {
+func (l *Sequencer[T]) keep(p Position, v T) {
 	if p.Epoch != l.newest.Epoch || p.Seq > l.newest.Seq {
 		l.newest = p
 	}
@@ -191,7 +191,7 @@ func (l *Line[T]) keep(p Position, v T) {
 }
 
 // keepForeign notes that a place of another epoch was offered.
-func (l *Line[T]) keepForeign(p Position) {
+func (l *Sequencer[T]) keepForeign(p Position) {
 	if l.foreign == nil {
 		l.foreign = make(map[string]uint64)
 	}
@@ -203,7 +203,7 @@ func (l *Line[T]) keepForeign(p Position) {
 }
 
 // advance hands on whatever is next.
-func (l *Line[T]) advance() {
+func (l *Sequencer[T]) advance() {
 	for {
 		next := Position{l.last.Epoch, l.last.Seq + 1}
 		v, ok := l.early[next]
@@ -217,7 +217,7 @@ func (l *Line[T]) advance() {
 }
 
 // filled notes that nothing is about to read the history, and wakes who waited.
-func (l *Line[T]) filled() {
+func (l *Sequencer[T]) filled() {
 	l.filling = nil
 	l.gaps.remove(l)
 	l.wake()
@@ -225,7 +225,7 @@ func (l *Line[T]) filled() {
 
 // beginAnew goes over to another epoch, behind p: the history lost its memory, so
 // nothing of the epoch before follows, and what of it was never offered is lost.
-func (l *Line[T]) beginAnew(p Position) {
+func (l *Sequencer[T]) beginAnew(p Position) {
 	l.last = p
 	delete(l.foreign, p.Epoch)
 	l.tidy()
@@ -233,23 +233,23 @@ func (l *Line[T]) beginAnew(p Position) {
 }
 
 // tidy drops early values whose turn will never come.
-func (l *Line[T]) tidy() {
+func (l *Sequencer[T]) tidy() {
 	maps.DeleteFunc(l.early, func(p Position, _ T) bool {
 		return p.Epoch != l.last.Epoch || p.Seq <= l.last.Seq
 	})
 }
 
 // gap reports whether something was offered that is further than the next.
-func (l *Line[T]) gap() bool {
+func (l *Sequencer[T]) gap() bool {
 	return l.newest.Epoch == l.last.Epoch && l.newest.Seq > l.last.Seq
 }
 
 // unread reports whether the history has to be read.
-func (l *Line[T]) unread() bool { return l.gap() || len(l.foreign) > 0 }
+func (l *Sequencer[T]) unread() bool { return l.gap() || len(l.foreign) > 0 }
 
 // fillAfter sees to it that the history is read where that is necessary, in d at
 // the latest when nothing does so already.
-func (l *Line[T]) fillAfter(d time.Duration) {
+func (l *Sequencer[T]) fillAfter(d time.Duration) {
 	if l.filling == nil && l.unread() {
 		l.filling = time.AfterFunc(d, l.fill)
 		l.gaps.add(l)
@@ -258,7 +258,7 @@ func (l *Line[T]) fillAfter(d time.Duration) {
 
 // fill finds out about other epochs and reads the missing places from the history.
 // The reading itself holds no lock.
-func (l *Line[T]) fill() {
+func (l *Sequencer[T]) fill() {
 	l.mu.Lock()
 	from := l.last
 	foreign := maps.Clone(l.foreign)
@@ -321,14 +321,14 @@ func (l *Line[T]) fill() {
 }
 
 // read reads what follows p. It holds no lock.
-func (l *Line[T]) read(p Position) ([]Item[T], error) {
+func (l *Sequencer[T]) read(p Position) ([]Item[T], error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
 	return l.history.After(ctx, p)
 }
 
 // takeOver makes p's epoch, which the history knows, the Line's.
-func (l *Line[T]) takeOver(p Position) {
+func (l *Sequencer[T]) takeOver(p Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -342,7 +342,7 @@ func (l *Line[T]) takeOver(p Position) {
 
 // drop forgets a place of an epoch that is over, or whose history has gone on so
 // far that the next offer tells more.
-func (l *Line[T]) drop(p Position) {
+func (l *Sequencer[T]) drop(p Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.foreign[p.Epoch] == p.Seq {
@@ -351,7 +351,7 @@ func (l *Line[T]) drop(p Position) {
 }
 
 // skip goes on with the first value at hand, when what stands before it is gone.
-func (l *Line[T]) skip(from Position) {
+func (l *Sequencer[T]) skip(from Position) {
 	if l.last != from {
 		return // it arrived meanwhile
 	}

@@ -73,9 +73,9 @@ func (h *history) set(change func(*history)) {
 	change(h)
 }
 
-// bench is a Line in a synctest bubble, with what came of it.
+// bench is a Sequencer in a synctest bubble, with what came of it.
 type bench struct {
-	*sequence.Line[string]
+	*sequence.Sequencer[string]
 	t       *testing.T
 	history *history
 	gaps    *sequence.Gaps
@@ -93,7 +93,7 @@ func run(t *testing.T, test func(b *bench)) {
 			b.got = append(b.got, s)
 		}
 		b.gaps = sequence.NewGaps()
-		b.Line = sequence.New(b.history, b.gaps, note, func() { note("lost") })
+		b.Sequencer = sequence.New(b.history, b.gaps, note, func() { note("lost") })
 		test(b)
 		b.Close()
 	})

@@ -29,8 +29,8 @@ type appender interface {
 	appendTo(b []byte) []byte
 }
 
-// encode returns what wrap makes of event as JSON, which wrap must not keep.
-func encode(event any, wrap func([]byte) []byte) []byte {
+// Encode returns what wrap makes of event as JSON, which wrap must not keep.
+func Encode(event any, wrap func([]byte) []byte) []byte {
 	e := encoders.Get().(*encoder)
 	defer func() {
 		if e.buf.Cap() <= maxPooled {

@@ -149,7 +149,4 @@ func digits(b []byte, n int) {
 func AppendMessage(b []byte, m Message) []byte { return m.appendTo(b) }
 
 // Marshal is event as JSON.
-func Marshal(event any) []byte { return encode(event, bytes.Clone) }
-
-// Frame is event as one text frame.
-func Frame(event any) []byte { return encode(event, TextFrame) }
+func Marshal(event any) []byte { return Encode(event, bytes.Clone) }

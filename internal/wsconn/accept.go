@@ -13,8 +13,6 @@ import (
 	"reflect"
 	"strings"
 	"time"
-
-	"github.com/reto10/chat/internal/fanout"
 )
 
 // Server is what the connections of one service have in common. Its fields are
@@ -23,20 +21,20 @@ type Server struct {
 	Subprotocol string // spoken when the client offers it
 	ReadLimit   int64  // bytes of a message
 	TooFast     int    // the close code for a peer that floods it with frames
-	Limits      fanout.Limits
-	Totals      fanout.Totals
+	Limits      Limits
+	Totals      Totals
 	// Heartbeat is the time between two calls of each connection's Beat. Unless
 	// Pings is set, a peer's kernel is enough of a sign of life where ours tells of
 	// its acknowledgements.
 	Heartbeat time.Duration
 	Pings     bool
 
-	lot lot
+	poller poller
 }
 
 // Close ends what the server keeps for its connections when the last of them has
 // ended. Nothing is accepted any more.
-func (s *Server) Close() { s.lot.close() }
+func (s *Server) Close() { s.poller.close() }
 
 // Refusal is the error of a request that cannot become a WebSocket.
 type Refusal struct {
@@ -88,7 +86,7 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	c.heard.Store(true)
 	key := r.Header.Get("Sec-WebSocket-Key")
 	if isWrapped(w) {
-		c.out = fanout.Detached(c, &s.Limits, &s.Totals)
+		c.out.open(c, nil)
 		c.pending = &handshake{w, r.Context().Done(), key}
 		return c, nil
 	}
@@ -97,8 +95,8 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 		return nil, err
 	}
 	c.own(conn, early)
-	c.out = fanout.NewOutbox(conn, c, &s.Limits, &s.Totals)
-	c.out.First(c.answer(header, key))
+	c.out.open(c, conn)
+	c.out.SetPreamble(c.answer(header, key))
 	return c, nil
 }
 
@@ -140,7 +138,7 @@ func (c *Conn) Open() {
 		return
 	}
 	c.own(conn, early)
-	c.out.Attach(conn)
+	c.out.attach(conn)
 }
 
 // hijack takes a connection over, with what came behind the request.
@@ -213,7 +211,7 @@ func (c *Conn) Refuse(resp *http.Response) bool {
 	var b bytes.Buffer
 	resp.Proto, resp.ProtoMajor, resp.ProtoMinor, resp.Close = "HTTP/1.1", 1, 1, true
 	_ = resp.Write(&b) // to memory
-	c.refused = c.out.Instead(b.Bytes())
+	c.refused = c.out.ReplacePreamble(b.Bytes())
 	return c.refused
 }
 

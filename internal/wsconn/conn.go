@@ -19,9 +19,8 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/throttle"
-	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 // Close codes of RFC 6455, section 7.4.1, that this package sends by itself.
@@ -44,7 +43,7 @@ type Handler interface {
 // or parked.
 type Conn struct {
 	server      *Server
-	out         *fanout.Outbox
+	out         Outbox
 	conn        net.Conn
 	raw         syscall.RawConn // of the socket below, nil where there is none
 	handler     Handler
@@ -59,16 +58,16 @@ type Conn struct {
 	quiet bool // our kernel tells whether the peer's is there
 
 	// Owned by the goroutine that reads.
-	parks bool            // it can be parked
-	spot  uint32          // in the parking lot, 0 for none yet
-	turn  int32           // of the spot
-	last  int64           // when the last message came, Unix nanoseconds
-	extra throttle.Bucket // of frames beyond one a message
-	early []byte          // what came with the handshake, until it is read
+	parks      bool            // it can be parked
+	slot       uint32          // in the parking poller, 0 for none yet
+	generation int32           // of the slot
+	last       int64           // when the last message came, Unix nanoseconds
+	extra      throttle.Bucket // of frames beyond one a message
+	early      []byte          // what came with the handshake, until it is read
 }
 
 // Out is the writing side. It is corked until its owner uncorks it.
-func (c *Conn) Out() *fanout.Outbox { return c.out }
+func (c *Conn) Out() *Outbox { return &c.out }
 
 // Subprotocol is the one spoken, "" for none.
 func (c *Conn) Subprotocol() string { return c.subprotocol }
@@ -137,14 +136,14 @@ func (c *Conn) park() bool {
 	if !c.parks || c.out.Closing() {
 		return false
 	}
-	lot, first := &c.server.lot, c.spot == 0
-	if first && !lot.take(c) {
+	poller, first := &c.server.poller, c.slot == 0
+	if first && !poller.take(c) {
 		c.parks = false
 		return false
 	}
 	c.parked.Store(true)
 	// From here on somebody else may have unparked it, and read.
-	err := lot.arm(c, first)
+	err := poller.arm(c, first)
 	if err == nil && !c.out.Closing() || !c.unpark() {
 		return true
 	}
@@ -164,9 +163,6 @@ func (c *Conn) wake() {
 	}
 }
 
-// Ending implements [fanout.Owner]: now only the peer's end is waited for.
-func (c *Conn) Ending() { c.wake() }
-
 // Beat is called once a heartbeat, by one goroutine at a time. Where our kernel
 // tells whether the peer's acknowledges what it gets, there only has to be
 // something to get: a pong, which nobody has to answer (RFC 6455, section 5.5.3).
@@ -174,13 +170,13 @@ func (c *Conn) Ending() { c.wake() }
 // when none came since the beat before. Taking some of its backlog is one; such a
 // peer would see the ping only behind it.
 func (c *Conn) Beat() {
-	if c.out.Fresh() {
+	if c.out.Unanswered() {
 		return // the handshake is not answered yet, and may be refused
 	}
 	if c.quiet {
 		dead, known := unanswered(c.raw, c.server.Heartbeat*3/4)
 		if known && !dead {
-			c.out.Ahead(wire.PongFrame)
+			c.out.SendFirst(wsframe.Pong)
 			return
 		}
 		// With several paths the kernel tells of the first alone (RFC 8684).
@@ -194,7 +190,7 @@ func (c *Conn) Beat() {
 	case c.out.Moving():
 		c.heard.Store(true)
 	case c.heard.Swap(false):
-		c.out.Ahead(wire.PingFrame)
+		c.out.SendFirst(wsframe.Ping)
 	default:
 		c.out.Kill()
 	}

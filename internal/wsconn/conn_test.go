@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 // on runs a test over each kind of connection.
@@ -163,7 +163,7 @@ func TestAPeersCloseFrameIsAnsweredBehindWhatWasSent(t *testing.T) {
 		for i := range 20 {
 			text := fmt.Sprint(i, strings.Repeat("x", 20_000))
 			want = append(want, text)
-			c.Out().Send(wire.TextFrame([]byte(text)))
+			c.Out().Send(wsframe.Text([]byte(text)))
 		}
 		p.write(frame(opClose, closePayload(1000, "")))
 		p.want(append(want, "close 1000 ", "EOF")...)
@@ -174,7 +174,7 @@ func TestAPeersCloseFrameIsAnsweredBehindWhatWasSent(t *testing.T) {
 func TestAfterACloseFrameNothingIsHandled(t *testing.T) {
 	on(t, func(t *testing.T, s *server) {
 		p, c := s.connect(nil)
-		c.Out().Send(wire.TextFrame([]byte("last")))
+		c.Out().Send(wsframe.Text([]byte("last")))
 		go c.Out().Close(4002, "disconnected")
 		p.want("last", "close 4002 disconnected")
 		p.write(join(frame(opText, "late"), frame(opPing, "late"), frame(opClose, closePayload(4002, ""))))
@@ -212,7 +212,7 @@ func TestAPeerThatVanishesEndsTheSocket(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			on(t, func(t *testing.T, s *server) {
 				p, c := s.connect(nil)
-				c.Out().Send(wire.TextFrame(make([]byte, 500_000)))
+				c.Out().Send(wsframe.Text(make([]byte, 500_000)))
 				vanish(p)
 				if err := <-s.served; err == nil {
 					t.Error("Serve = nil")
@@ -377,7 +377,7 @@ func TestAPeerThatReadsItsBacklogIsAlive(t *testing.T) {
 	clocked(t, func(t *testing.T, s *server) {
 		p, c := s.connect(nil)
 		text := strings.Repeat("x", 500_000)
-		c.Out().Send(wire.TextFrame([]byte(text)))
+		c.Out().Send(wsframe.Text([]byte(text)))
 		for range 5 { // the pong could come only when all this is read
 			c.Beat()
 			if _, err := io.ReadFull(p.r, make([]byte, 64<<10)); err != nil {
@@ -414,7 +414,7 @@ func TestAPeerThatReadsNothingIsKilled(t *testing.T) {
 	clocked(t, func(t *testing.T, s *server) {
 		_, c := s.connect(nil)
 		began := time.Now()
-		c.Out().Send(wire.TextFrame([]byte("hi")))
+		c.Out().Send(wsframe.Text([]byte("hi")))
 		s.wantEnd(began, stallTime)
 		if got := s.ws.Totals.Slow.Load(); got != 1 {
 			t.Errorf("slow = %d, want 1", got)
@@ -527,7 +527,7 @@ func TestTheCloseFrameBehindABacklogArrives(t *testing.T) {
 	}
 	const blocks, block = 30, 1 << 20
 	for range blocks {
-		c.Out().Send(wire.TextFrame(bytes.Repeat([]byte("b"), block)))
+		c.Out().Send(wsframe.Text(bytes.Repeat([]byte("b"), block)))
 	}
 	c.Out().Close(4001, "the end")
 	pace := time.NewTicker(90 * time.Millisecond)

@@ -89,7 +89,7 @@ func (c *Conn) finish(cause error) {
 		c.linger()
 	}
 	c.out.Kill()
-	c.server.lot.leave(c)
+	c.server.poller.leave(c)
 }
 
 // linger reads on until the peer has closed, for a bounded time.

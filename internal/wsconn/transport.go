@@ -16,7 +16,7 @@ import (
 
 	"nhooyr.io/websocket"
 
-	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 const (
@@ -104,10 +104,10 @@ func (t *transport) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // echoes a close frame whose reason is not UTF-8, which no endpoint may send
 // (RFC 6455, sections 5.5.1 and 8.1).
 func (t *transport) Write(p []byte) (int, error) {
-	if wire.IsClose(p) && !wire.ValidClose(p) {
+	if wsframe.IsClose(p) && !wsframe.ValidClose(p) {
 		t.c.out.Close(codeNotUTF8, "not UTF-8")
 	} else {
-		t.c.out.Ahead(bytes.Clone(p))
+		t.c.out.SendFirst(bytes.Clone(p))
 	}
 	return len(p), nil
 }

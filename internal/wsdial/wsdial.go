@@ -1,6 +1,6 @@
 //lint:file-ignore SA1019 nhooyr.io/websocket is the owner's choice; the same code lives on as github.com/coder/websocket
 
-package wsconn
+package wsdial
 
 import (
 	"context"
@@ -18,8 +18,14 @@ import (
 	"nhooyr.io/websocket"
 )
 
-// closeTime is how long a Client waits for the peer's close frame.
-const closeTime = time.Second
+const (
+	// closeTime is how long a Client waits for the peer's close frame.
+	closeTime = time.Second
+
+	// Close codes of RFC 6455, section 7.4.1.
+	closeUnsupported = 1003
+	closeNotUTF8     = 1007
+)
 
 // Dialer is how a [Client] connects. It is read only.
 type Dialer struct {
@@ -47,7 +53,7 @@ func (e *CloseError) Error() string { return fmt.Sprintf("closed with %d %q", e.
 
 // ErrFrame is a message that no peer of ours sends: it is over the limit, or no
 // UTF-8 text. The connection is closed then.
-var ErrFrame = errors.New("wsconn: not a message")
+var ErrFrame = errors.New("wsdial: not a message")
 
 // ErrBroken is a connection that ended without a close frame.
 var ErrBroken = errors.New("the connection broke")
@@ -118,10 +124,10 @@ func (c *Client) Read(ctx context.Context) ([]byte, error) {
 		}
 		return nil, err
 	case kind != websocket.MessageText:
-		c.Close(codeUnsupported, "only text is spoken")
+		c.Close(closeUnsupported, "only text is spoken")
 		return nil, fmt.Errorf("%w: it is binary", ErrFrame)
 	case !utf8.Valid(text):
-		c.Close(codeNotUTF8, "not UTF-8")
+		c.Close(closeNotUTF8, "not UTF-8")
 		return nil, fmt.Errorf("%w: it is not UTF-8", ErrFrame)
 	}
 	return text, nil

@@ -1,4 +1,4 @@
-package wire
+package wsframe
 
 import (
 	"encoding/binary"
@@ -18,16 +18,16 @@ const (
 // maxControl is the longest payload of a control frame (RFC 6455, section 5.5).
 const maxControl = 125
 
-// PingFrame and PongFrame are whole frames without payload. An unsolicited pong
+// Ping and Pong are whole frames without payload. An unsolicited pong
 // asks for no answer (RFC 6455, section 5.5.3).
 var (
-	PingFrame = []byte{finalBit | opPing, 0}
-	PongFrame = []byte{finalBit | opPong, 0}
+	Ping = []byte{finalBit | opPing, 0}
+	Pong = []byte{finalBit | opPong, 0}
 )
 
-// TextFrame wraps payload, valid UTF-8, in one unmasked frame: the bytes that
+// Text wraps payload, valid UTF-8, in one unmasked frame: the bytes that
 // every socket gets alike (RFC 6455, section 5.1: a server does not mask).
-func TextFrame(payload []byte) []byte {
+func Text(payload []byte) []byte {
 	head := 2
 	switch {
 	case len(payload) > 0xFFFF:
@@ -39,9 +39,9 @@ func TextFrame(payload []byte) []byte {
 	return append(appendHeader(b, opText, len(payload)), payload...)
 }
 
-// CloseFrame is a whole close frame (RFC 6455, section 5.5.1). A reason that
+// Close is a whole close frame (RFC 6455, section 5.5.1). A reason that
 // does not fit is cut between two characters.
-func CloseFrame(code int, reason string) []byte {
+func Close(code int, reason string) []byte {
 	if len(reason) > maxControl-2 {
 		end := maxControl - 2
 		for end > 0 && !utf8.RuneStart(reason[end]) {

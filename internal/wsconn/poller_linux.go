@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// lot is where parked connections are: a set of epoll and one goroutine that
+// poller is where parked connections are: a set of epoll and one goroutine that
 // waits for it (epoll(7)). Each connection is in it once, armed for one event.
-type lot struct {
+type poller struct {
 	once sync.Once
 	err  error // why there is none
 	fd   int
@@ -19,60 +19,60 @@ type lot struct {
 	raw  syscall.RawConn
 
 	mu      sync.Mutex // guards what follows
-	spots   []spot     // spot 0 is nobody's
+	slots   []slot     // slot 0 is nobody's
 	free    []uint32
 	closing bool
 }
 
-// spot is a connection's place in the lot. Its turn tells the events of one
+// slot is a connection's place in the poller. Its generation tells the events of one
 // connection from those of the next.
-type spot struct {
-	conn *Conn
-	turn int32
+type slot struct {
+	conn       *Conn
+	generation int32
 }
 
 // open makes the epoll set, itself a file that the runtime can wait for.
-func (l *lot) open() {
+func (p *poller) open() {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
-		l.err = os.NewSyscallError("epoll_create1", err)
+		p.err = os.NewSyscallError("epoll_create1", err)
 		return
 	}
 	if err := syscall.SetNonblock(fd, true); err != nil {
-		l.err = os.NewSyscallError("fcntl", err)
+		p.err = os.NewSyscallError("fcntl", err)
 		_ = syscall.Close(fd)
 		return
 	}
-	l.fd, l.file = fd, os.NewFile(uintptr(fd), "epoll")
-	if l.raw, l.err = l.file.SyscallConn(); l.err != nil {
-		_ = l.file.Close()
+	p.fd, p.file = fd, os.NewFile(uintptr(fd), "epoll")
+	if p.raw, p.err = p.file.SyscallConn(); p.err != nil {
+		_ = p.file.Close()
 		return
 	}
-	l.spots = make([]spot, 1)
-	go l.watch()
+	p.slots = make([]slot, 1)
+	go p.watch()
 }
 
-// close ends the lot's goroutine when the last connection has left.
-func (l *lot) close() {
-	l.once.Do(func() { l.err = os.ErrClosed })
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closing = true
-	l.closeEmpty()
+// close ends the poller's goroutine when the last connection has left.
+func (p *poller) close() {
+	p.once.Do(func() { p.err = os.ErrClosed })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closing = true
+	p.closeEmpty()
 }
 
-func (l *lot) closeEmpty() {
-	if l.closing && l.file != nil && len(l.free) == len(l.spots)-1 {
-		_ = l.file.Close()
+func (p *poller) closeEmpty() {
+	if p.closing && p.file != nil && len(p.free) == len(p.slots)-1 {
+		_ = p.file.Close()
 	}
 }
 
-// watch wakes connections until the lot is closed.
-func (l *lot) watch() {
+// watch wakes connections until the poller is closed.
+func (p *poller) watch() {
 	events := make([]syscall.EpollEvent, 128)
 	for {
 		n := 0
-		err := l.raw.Read(func(fd uintptr) bool {
+		err := p.raw.Read(func(fd uintptr) bool {
 			n, _ = syscall.EpollWait(int(fd), events, 0)
 			return n > 0
 		})
@@ -80,48 +80,48 @@ func (l *lot) watch() {
 			return
 		}
 		for _, e := range events[:n] {
-			if c := l.at(e); c != nil {
+			if c := p.at(e); c != nil {
 				c.wake()
 			}
 		}
 	}
 }
 
-func (l *lot) at(e syscall.EpollEvent) *Conn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := l.spots[e.Fd]; s.turn == e.Pad {
+func (p *poller) at(e syscall.EpollEvent) *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.slots[e.Fd]; s.generation == e.Pad {
 		return s.conn
 	}
 	return nil
 }
 
-// take gives the connection a spot, and reports whether there is one.
-func (l *lot) take(c *Conn) bool {
-	l.once.Do(l.open)
-	if l.err != nil {
+// take gives the connection a slot, and reports whether there is one.
+func (p *poller) take(c *Conn) bool {
+	p.once.Do(p.open)
+	if p.err != nil {
 		return false
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if n := len(l.free); n > 0 {
-		c.spot = l.free[n-1]
-		l.free = l.free[:n-1]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.free); n > 0 {
+		c.slot = p.free[n-1]
+		p.free = p.free[:n-1]
 	} else {
-		c.spot = uint32(len(l.spots))
-		l.spots = append(l.spots, spot{})
+		c.slot = uint32(len(p.slots))
+		p.slots = append(p.slots, slot{})
 	}
-	l.spots[c.spot].conn = c
-	c.turn = l.spots[c.spot].turn
+	p.slots[c.slot].conn = c
+	c.generation = p.slots[c.slot].generation
 	return true
 }
 
 // arm has the connection woken, once, when bytes are there or the peer is gone.
 // The first time it comes into the set.
-func (l *lot) arm(c *Conn, first bool) error {
+func (p *poller) arm(c *Conn, first bool) error {
 	e := syscall.EpollEvent{
 		Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT,
-		Fd:     int32(c.spot), Pad: c.turn,
+		Fd:     int32(c.slot), Pad: c.generation,
 	}
 	op := syscall.EPOLL_CTL_MOD
 	if first {
@@ -129,7 +129,7 @@ func (l *lot) arm(c *Conn, first bool) error {
 	}
 	var err error
 	bad := c.raw.Control(func(fd uintptr) {
-		err = syscall.EpollCtl(l.fd, op, int(fd), &e)
+		err = syscall.EpollCtl(p.fd, op, int(fd), &e)
 	})
 	if bad != nil {
 		return bad
@@ -137,18 +137,18 @@ func (l *lot) arm(c *Conn, first bool) error {
 	return os.NewSyscallError("epoll_ctl", err)
 }
 
-// leave gives up the spot of a connection that is closed: closing took it out of
+// leave gives up the slot of a connection that is closed: closing took it out of
 // the set.
-func (l *lot) leave(c *Conn) {
-	if c.spot == 0 {
+func (p *poller) leave(c *Conn) {
+	if c.slot == 0 {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.spots[c.spot].conn = nil
-	l.spots[c.spot].turn++
-	l.free = append(l.free, c.spot)
-	l.closeEmpty()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slots[c.slot].conn = nil
+	p.slots[c.slot].generation++
+	p.free = append(p.free, c.slot)
+	p.closeEmpty()
 }
 
 // socketBelow is the socket that conn reads from, nil where it cannot be parked,

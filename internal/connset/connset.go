@@ -1,6 +1,6 @@
 // Package roster keeps the live sockets of a process: how many there may be, who
 // is asked for a sign of life when, and how they all go when the service does.
-package roster
+package connset
 
 import (
 	"context"
@@ -32,9 +32,9 @@ type Socket interface {
 	Kill() // ends at once
 }
 
-// Roster is a set of sockets. Its methods are safe for concurrent use. Drain ends
+// Set is a set of sockets. Its methods are safe for concurrent use. Drain ends
 // its one goroutine.
-type Roster[S Socket] struct {
+type Set[S Socket] struct {
 	most  int
 	grace time.Duration
 
@@ -51,62 +51,62 @@ type Roster[S Socket] struct {
 
 // New makes a roster for at most so many sockets, each of which is asked for a
 // sign of life once a heartbeat, and takes grace at the most to go away when asked.
-func New[S Socket](most int, heartbeat, grace time.Duration) *Roster[S] {
-	r := &Roster[S]{most: most, grace: grace, stop: make(chan struct{})}
-	for i := range r.live {
-		r.live[i] = make(map[S]struct{})
+func New[S Socket](most int, heartbeat, grace time.Duration) *Set[S] {
+	set := &Set[S]{most: most, grace: grace, stop: make(chan struct{})}
+	for i := range set.live {
+		set.live[i] = make(map[S]struct{})
 	}
-	r.running.Go(func() { r.sweep(heartbeat) })
-	return r
+	set.running.Go(func() { set.sweep(heartbeat) })
+	return set
 }
 
 // Reserve makes room for one more socket, or says why there is none.
-func (r *Roster[S]) Reserve() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.room(); err != nil {
+func (set *Set[S]) Reserve() error {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	if err := set.room(); err != nil {
 		return err
 	}
-	r.count++
-	r.running.Add(1)
+	set.count++
+	set.running.Add(1)
 	return nil
 }
 
 // Room reports what Reserve would answer now, and takes nothing.
-func (r *Roster[S]) Room() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.room()
+func (set *Set[S]) Room() error {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	return set.room()
 }
 
-// room requires r.mu.
-func (r *Roster[S]) room() error {
+// room requires set.mu.
+func (set *Set[S]) room() error {
 	switch {
-	case r.draining:
+	case set.draining:
 		return ErrDraining
-	case r.count >= r.most:
+	case set.count >= set.most:
 		return ErrFull
 	}
 	return nil
 }
 
 // Release gives back what Reserve took.
-func (r *Roster[S]) Release() {
-	r.mu.Lock()
-	r.count--
-	r.mu.Unlock()
-	r.running.Done()
+func (set *Set[S]) Release() {
+	set.mu.Lock()
+	set.count--
+	set.mu.Unlock()
+	set.running.Done()
 }
 
 // Add puts a socket, for which there is a reservation, on the roster, and returns
 // the part of it that it is in.
-func (r *Roster[S]) Add(s S) (part int) {
-	r.mu.Lock()
-	part = r.next
-	r.next = (r.next + 1) % parts
-	r.live[part][s] = struct{}{}
-	over := r.over
-	r.mu.Unlock()
+func (set *Set[S]) Add(s S) (part int) {
+	set.mu.Lock()
+	part = set.next
+	set.next = (set.next + 1) % parts
+	set.live[part][s] = struct{}{}
+	over := set.over
+	set.mu.Unlock()
 	if over {
 		s.Kill()
 	}
@@ -114,75 +114,75 @@ func (r *Roster[S]) Add(s S) (part int) {
 }
 
 // Remove undoes Add.
-func (r *Roster[S]) Remove(s S, part int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.live[part], s)
+func (set *Set[S]) Remove(s S, part int) {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	delete(set.live[part], s)
 }
 
 // Count is how many sockets are reserved or live.
-func (r *Roster[S]) Count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.count
+func (set *Set[S]) Count() int {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	return set.count
 }
 
 // Draining reports whether Drain was called.
-func (r *Roster[S]) Draining() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.draining
+func (set *Set[S]) Draining() bool {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	return set.draining
 }
 
 // Stopped is closed when Drain is called.
-func (r *Roster[S]) Stopped() <-chan struct{} { return r.stop }
+func (set *Set[S]) Stopped() <-chan struct{} { return set.stop }
 
 // Drain reserves nothing any more and has goAway called for every socket, spread
 // over most of the time that ctx leaves. It returns nil when all are released,
 // or ctx's error after killing the rest.
-func (r *Roster[S]) Drain(ctx context.Context, goAway func(S)) error {
-	r.mu.Lock()
-	if !r.draining {
-		r.draining = true
-		close(r.stop)
+func (set *Set[S]) Drain(ctx context.Context, goAway func(S)) error {
+	set.mu.Lock()
+	if !set.draining {
+		set.draining = true
+		close(set.stop)
 	}
-	r.mu.Unlock()
+	set.mu.Unlock()
 
 	gone := make(chan struct{})
 	go func() {
-		r.running.Wait()
+		set.running.Wait()
 		close(gone)
 	}()
-	r.closeAll(ctx, gone, goAway)
+	set.closeAll(ctx, gone, goAway)
 	select {
 	case <-gone:
 		return nil
 	case <-ctx.Done():
 	}
-	r.mu.Lock()
-	r.over = true
-	r.mu.Unlock()
-	for _, s := range r.all() {
+	set.mu.Lock()
+	set.over = true
+	set.mu.Unlock()
+	for _, s := range set.all() {
 		s.Kill()
 	}
 	return ctx.Err()
 }
 
 // closeAll returns when all are gone or ctx ends.
-func (r *Roster[S]) closeAll(ctx context.Context, gone <-chan struct{}, goAway func(S)) {
+func (set *Set[S]) closeAll(ctx context.Context, gone <-chan struct{}, goAway func(S)) {
 	budget := drainTime
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
 		budget = left * 8 / 10
-		if early := left - r.grace - left/20; early > 0 {
+		if early := left - set.grace - left/20; early > 0 {
 			budget = min(budget, early) // time for the last that do not answer
 		}
 	}
-	first := r.all()
+	first := set.all()
 	step := min(budget/time.Duration(len(first)+1), drainStep)
 	asked := make(map[S]bool, len(first))
 	due := time.Now() // of the next: a pause that took too long is made up for
-	for sockets := first; ; sockets = r.all() {
+	for sockets := first; ; sockets = set.all() {
 		for _, s := range sockets {
 			if asked[s] {
 				continue
@@ -215,35 +215,35 @@ func pause(ctx context.Context, gone <-chan struct{}, d time.Duration) bool {
 	return false
 }
 
-func (r *Roster[S]) all() []S {
+func (set *Set[S]) all() []S {
 	var all []S
-	for i := range r.live {
-		all = append(all, r.part(i)...)
+	for i := range set.live {
+		all = append(all, set.part(i)...)
 	}
 	return all
 }
 
-func (r *Roster[S]) part(i int) []S {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	list := make([]S, 0, len(r.live[i]))
-	for s := range r.live[i] {
+func (set *Set[S]) part(i int) []S {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	list := make([]S, 0, len(set.live[i]))
+	for s := range set.live[i] {
 		list = append(list, s)
 	}
 	return list
 }
 
 // sweep asks every socket for a sign of life, a part of them at a time.
-func (r *Roster[S]) sweep(heartbeat time.Duration) {
+func (set *Set[S]) sweep(heartbeat time.Duration) {
 	tick := time.NewTicker(max(heartbeat/parts, time.Millisecond))
 	defer tick.Stop()
 	for i := 0; ; i = (i + 1) % parts {
 		select {
 		case <-tick.C:
-		case <-r.stop:
+		case <-set.stop:
 			return
 		}
-		for _, s := range r.part(i) {
+		for _, s := range set.part(i) {
 			s.Beat()
 		}
 	}
