@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/admission"
+	"github.com/reto10/chat/internal/jsonobject"
 	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/wire"
 )
@@ -166,7 +167,7 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		Content string  `json:"content"`
 		Channel *string `json:"channel"`
 	}
-	if err := wire.DecodeStrict(http.MaxBytesReader(w, r.Body, maxBody), &body); err != nil {
+	if err := jsonobject.Decode(http.MaxBytesReader(w, r.Body, maxBody), &body); err != nil {
 		refuseBody(w, r, err)
 		return
 	}
