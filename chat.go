@@ -87,8 +87,7 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 				Closing: closeTimeout,
 				Slow:    wsframe.Close(int(CloseTooSlow), "too slow, resume"),
 			},
-			Heartbeat: cfg.heartbeat,
-			Pings:     cfg.pings,
+			Pings: cfg.pings,
 		},
 		expiries: expiry.New[*socket](),
 		conns:    connset.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
@@ -137,6 +136,11 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 	if err := s.check(m); err != nil {
 		return Message{}, err
 	}
+	return s.store(ctx, m)
+}
+
+// store stores and publishes a message that check has accepted.
+func (s *Service) store(ctx context.Context, m Message) (Message, error) {
 	began := latency.Now()
 	if r, ok := s.cfg.registry.(HealthChecker); ok {
 		if err := r.Check(ctx); err != nil {
@@ -169,9 +173,11 @@ func (s *Service) publish(ctx context.Context, u User, channel, content string) 
 	if err := s.allow(s.cfg.policy.Publish(ctx, u, channel)); err != nil {
 		return Message{}, err
 	}
-	return s.Broadcast(ctx, m)
+	return s.store(ctx, m)
 }
 
+// check validates what callers and clients set in a message, the content included. It is
+// the only place that does.
 func (s *Service) check(m Message) error {
 	switch {
 	case m.Channel != "" && !ValidChannel(m.Channel):

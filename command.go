@@ -131,13 +131,14 @@ func commandsTooFast(wait time.Duration) error {
 	return &later{wrapf(errTooFast, "commands too fast, wait"), wait}
 }
 
-// channelOf is the channel that a message is for: everyone's when none is given.
+// channelOf returns the channel of a message: the common channel if none is given. An
+// empty name is an error; check validates any other.
 func channelOf(given *string) (string, error) {
-	if given == nil {
+	switch {
+	case given == nil:
 		return "", nil
-	}
-	if !ValidChannel(*given) {
-		return "", wrapf(ErrInvalid, "not a channel's name: %q", shorten(*given))
+	case *given == "":
+		return "", wrapf(ErrInvalid, "not a channel's name: %q", "")
 	}
 	return *given, nil
 }
@@ -199,7 +200,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 	defer c.filter.letGo(out, from != nil) // an error changes nothing
 	start, err := c.join(ctx, channel)
 	if err != nil {
-		return unavailable("joining a channel", err)
+		return wrapUnavailable("joining a channel", err)
 	}
 	if replayed.Epoch == start.Epoch && replayed.Seq > start.Seq {
 		start = replayed // what is live up to there is left out
@@ -217,7 +218,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 		if recovered && since.Seq > start.Seq {
 			_, err := c.afterInTurn(ctx, channel, *since, Limit{Count: 1})
 			if err != nil && !errors.Is(err, ErrGone) {
-				return unavailable("reading what a socket missed", err)
+				return wrapUnavailable("reading what a socket missed", err)
 			}
 			if recovered = err == nil; recovered {
 				end = *since
@@ -241,7 +242,7 @@ func (c *socket) joinReplaying(cmd wire.Command, since Position) error {
 	defer out.Uncork()
 	start, recovered, err := c.catchUp(channel, since, c.afterInTurn)
 	if err != nil {
-		return unavailable("joining a channel", err)
+		return wrapUnavailable("joining a channel", err)
 	}
 	from := start
 	if recovered {
@@ -263,7 +264,7 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 	}
 	if err := c.leave(channel); err != nil {
 		c.fail("leaving a channel", err) // whether it is left nobody knows
-		return unavailable("leaving a channel", err)
+		return wrapUnavailable("leaving a channel", err)
 	}
 	c.subscriptions = slices.DeleteFunc(c.subscriptions, func(s subscription) bool { return s.channel == channel })
 	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref})

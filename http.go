@@ -192,7 +192,7 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 		return err
 	}
 	if err := s.conns.Room(); err != nil {
-		return unavailable("accepting a socket", err) // waiting is of no use
+		return wrapUnavailable("accepting a socket", err) // waiting is of no use
 	}
 	if wait, ok := mine.Open(time.Now()); !ok {
 		return tooManySockets(wait)
@@ -205,7 +205,7 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 	release = after(release, leave)
 	// Reserved behind the gate: who waits takes no place from others.
 	if err := s.conns.Reserve(); err != nil {
-		return unavailable("accepting a socket", err)
+		return wrapUnavailable("accepting a socket", err)
 	}
 	release = after(release, s.conns.Release)
 	header := w.Header()

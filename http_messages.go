@@ -59,7 +59,7 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 		s.refuseRequest(w, r, wrapf(errTooFast, "a user reads at most %d pages at once", pagesOfUser))
 		return
 	case err != nil:
-		s.refuseRequest(w, r, unavailable("reading the history", errors.Join(errReading, err)))
+		s.refuseRequest(w, r, wrapUnavailable("reading the history", errors.Join(errReading, err)))
 		return
 	}
 	defer s.pages.Leave(user)
@@ -70,7 +70,7 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 		err = page.openForward(r.Context(), q)
 	}
 	if err != nil {
-		s.refuseRequest(w, r, unavailable("reading the history", err))
+		s.refuseRequest(w, r, wrapUnavailable("reading the history", err))
 		return
 	}
 	if err := s.sendPage(w, r, &page); err != nil {

@@ -211,8 +211,8 @@ func wrapf(kind error, format string, args ...any) error {
 	return fmt.Errorf("%w: %s", kind, fmt.Sprintf(format, args...))
 }
 
-// unavailable wraps the error of a port that could not do what was being done.
-func unavailable(doing string, err error) error {
+// wrapUnavailable wraps the error of a port that could not do what was being done.
+func wrapUnavailable(doing string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, doing, err)
 }
 

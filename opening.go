@@ -46,9 +46,9 @@ func (s *Service) enter(ctx context.Context, user string) (leave func(), err err
 	case err == nil:
 		return sync.OnceFunc(func() { s.opening.Leave(user) }), nil
 	case errors.Is(err, admission.ErrStopped):
-		return nil, unavailable("opening a socket", connset.ErrDraining)
+		return nil, wrapUnavailable("opening a socket", connset.ErrDraining)
 	default: // too many wait, it took too long, or the client has gone
-		return nil, unavailable("opening a socket", errors.Join(errBusy, err))
+		return nil, wrapUnavailable("opening a socket", errors.Join(errBusy, err))
 	}
 }
 

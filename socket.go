@@ -124,9 +124,9 @@ func (c *socket) Expire()            { c.Close(CloseTokenExpired, "the token exp
 // tokenExpired reports whether the token has expired, by the wall clock.
 func (c *socket) tokenExpired(now time.Time) bool { return !c.who.Load().Expires.After(now) }
 
-// Beat and Kill are for the roster.
-func (c *socket) Beat() { c.conn.Beat() }
-func (c *socket) Kill() { c.conn.Out().Kill() }
+// Beat and Kill are for connset.
+func (c *socket) Beat(interval time.Duration) { c.conn.Beat(interval) }
+func (c *socket) Kill()                       { c.conn.Out().Kill() }
 
 // resumption is where a client that returns wants to go on.
 type resumption struct {

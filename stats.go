@@ -150,7 +150,7 @@ func (c *counters) failed(p port, err error) {
 // unavailable counts a port's error and says what was being done.
 func (s *Service) unavailable(p port, doing string, err error) error {
 	s.counts.failed(p, err)
-	return unavailable(doing, err)
+	return wrapUnavailable(doing, err)
 }
 
 // whyRefused is the reason that a refused handshake is counted under.

@@ -1,5 +1,5 @@
-// Package roster keeps the live sockets of a process: how many there may be, who
-// is asked for a sign of life when, and how they all go when the service does.
+// Package connset is a set of a process's live sockets: it bounds their number, sends
+// their heartbeats and closes them when the process shuts down.
 package connset
 
 import (
@@ -10,57 +10,57 @@ import (
 )
 
 const (
-	// parts is how many parts of the sockets are swept one after the other
-	// within a heartbeat, so that not all are woken at once.
+	// parts is how many parts the set has. The heartbeats of the parts are spread over
+	// the interval.
 	parts = 16
-	// drainTime is how long Drain takes to close all sockets when its context
-	// has no deadline, drainStep the most that passes between two of them.
+	// drainTime is how long Drain takes to close all sockets if its context has no
+	// deadline. drainStep is the longest time between two of them.
 	drainTime = 5 * time.Second
 	drainStep = 50 * time.Millisecond
 )
 
-// Why Reserve finds no room.
+// The errors of Reserve and Room.
 var (
-	ErrFull     = errors.New("roster: full")
-	ErrDraining = errors.New("roster: draining")
+	ErrFull     = errors.New("connset: full")
+	ErrDraining = errors.New("connset: draining")
 )
 
-// Socket is what is on the roster. Its methods do not block.
+// Socket is a member of a Set. Its methods do not block.
 type Socket interface {
 	comparable
-	Beat() // asks for a sign of life
-	Kill() // ends at once
+	Beat(interval time.Duration) // sends a heartbeat; called once an interval
+	Kill()                       // closes the connection at once
 }
 
-// Set is a set of sockets. Its methods are safe for concurrent use. Drain ends
-// its one goroutine.
+// Set is a set of sockets. Its methods are safe for concurrent use. It has one goroutine,
+// which Drain ends.
 type Set[S Socket] struct {
 	most  int
 	grace time.Duration
 
 	stop    chan struct{}  // closed when draining begins
-	running sync.WaitGroup // reserved places, and the sweeper
+	running sync.WaitGroup // one for each reservation, one for the sweeper
 
 	mu       sync.Mutex // guards what follows
 	draining bool
-	over     bool // Drain ran out of time: who still comes is killed
+	over     bool // Drain ran out of time: Add kills
 	count    int
 	next     int // the part of the next socket
 	live     [parts]map[S]struct{}
 }
 
-// New makes a roster for at most so many sockets, each of which is asked for a
-// sign of life once a heartbeat, and takes grace at the most to go away when asked.
-func New[S Socket](most int, heartbeat, grace time.Duration) *Set[S] {
+// New makes a set of at most so many sockets with one heartbeat each in an interval.
+// grace is the longest time that a socket takes to close after it was asked to.
+func New[S Socket](most int, interval, grace time.Duration) *Set[S] {
 	set := &Set[S]{most: most, grace: grace, stop: make(chan struct{})}
 	for i := range set.live {
 		set.live[i] = make(map[S]struct{})
 	}
-	set.running.Go(func() { set.sweep(heartbeat) })
+	set.running.Go(func() { set.sweep(interval) })
 	return set
 }
 
-// Reserve makes room for one more socket, or says why there is none.
+// Reserve reserves room for one more socket. The error is ErrFull or ErrDraining.
 func (set *Set[S]) Reserve() error {
 	set.mu.Lock()
 	defer set.mu.Unlock()
@@ -72,7 +72,7 @@ func (set *Set[S]) Reserve() error {
 	return nil
 }
 
-// Room reports what Reserve would answer now, and takes nothing.
+// Room returns what Reserve would return now, and reserves nothing.
 func (set *Set[S]) Room() error {
 	set.mu.Lock()
 	defer set.mu.Unlock()
@@ -90,7 +90,7 @@ func (set *Set[S]) room() error {
 	return nil
 }
 
-// Release gives back what Reserve took.
+// Release undoes Reserve.
 func (set *Set[S]) Release() {
 	set.mu.Lock()
 	set.count--
@@ -98,8 +98,7 @@ func (set *Set[S]) Release() {
 	set.running.Done()
 }
 
-// Add puts a socket, for which there is a reservation, on the roster, and returns
-// the part of it that it is in.
+// Add adds a socket that has a reservation. It returns the socket's part, for Remove.
 func (set *Set[S]) Add(s S) (part int) {
 	set.mu.Lock()
 	part = set.next
@@ -120,7 +119,7 @@ func (set *Set[S]) Remove(s S, part int) {
 	delete(set.live[part], s)
 }
 
-// Count is how many sockets are reserved or live.
+// Count returns the number of reservations.
 func (set *Set[S]) Count() int {
 	set.mu.Lock()
 	defer set.mu.Unlock()
@@ -134,12 +133,12 @@ func (set *Set[S]) Draining() bool {
 	return set.draining
 }
 
-// Stopped is closed when Drain is called.
+// Stopped returns a channel that Drain closes when it begins.
 func (set *Set[S]) Stopped() <-chan struct{} { return set.stop }
 
-// Drain reserves nothing any more and has goAway called for every socket, spread
-// over most of the time that ctx leaves. It returns nil when all are released,
-// or ctx's error after killing the rest.
+// Drain stops reservations and calls goAway for each socket, spread over most of the time
+// until ctx's deadline. It returns nil when all reservations are released, or ctx's error
+// after it has killed the rest.
 func (set *Set[S]) Drain(ctx context.Context, goAway func(S)) error {
 	set.mu.Lock()
 	if !set.draining {
@@ -168,20 +167,20 @@ func (set *Set[S]) Drain(ctx context.Context, goAway func(S)) error {
 	return ctx.Err()
 }
 
-// closeAll returns when all are gone or ctx ends.
+// closeAll calls goAway for each socket. It returns when all are gone or ctx ends.
 func (set *Set[S]) closeAll(ctx context.Context, gone <-chan struct{}, goAway func(S)) {
 	budget := drainTime
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
 		budget = left * 8 / 10
 		if early := left - set.grace - left/20; early > 0 {
-			budget = min(budget, early) // time for the last that do not answer
+			budget = min(budget, early) // time for the last sockets if they do not answer
 		}
 	}
 	first := set.all()
 	step := min(budget/time.Duration(len(first)+1), drainStep)
 	asked := make(map[S]bool, len(first))
-	due := time.Now() // of the next: a pause that took too long is made up for
+	due := time.Now() // when the next one is due, so that a late one delays no other
 	for sockets := first; ; sockets = set.all() {
 		for _, s := range sockets {
 			if asked[s] {
@@ -194,7 +193,7 @@ func (set *Set[S]) closeAll(ctx context.Context, gone <-chan struct{}, goAway fu
 				return
 			}
 		}
-		// Those that were being accepted meanwhile come on the next round.
+		// The next round finds sockets that were being accepted meanwhile.
 		if !pause(ctx, gone, drainStep) {
 			return
 		}
@@ -202,7 +201,7 @@ func (set *Set[S]) closeAll(ctx context.Context, gone <-chan struct{}, goAway fu
 	}
 }
 
-// pause waits for d and reports whether neither ctx nor gone ended it.
+// pause waits for d. It reports false when ctx or gone ended it early.
 func pause(ctx context.Context, gone <-chan struct{}, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -233,9 +232,9 @@ func (set *Set[S]) part(i int) []S {
 	return list
 }
 
-// sweep asks every socket for a sign of life, a part of them at a time.
-func (set *Set[S]) sweep(heartbeat time.Duration) {
-	tick := time.NewTicker(max(heartbeat/parts, time.Millisecond))
+// sweep sends the heartbeats, one part of the set at a time.
+func (set *Set[S]) sweep(interval time.Duration) {
+	tick := time.NewTicker(max(interval/parts, time.Millisecond))
 	defer tick.Stop()
 	for i := 0; ; i = (i + 1) % parts {
 		select {
@@ -244,7 +243,7 @@ func (set *Set[S]) sweep(heartbeat time.Duration) {
 			return
 		}
 		for _, s := range set.part(i) {
-			s.Beat()
+			s.Beat(interval)
 		}
 	}
 }

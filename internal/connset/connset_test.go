@@ -32,7 +32,7 @@ type socket struct {
 	killed []time.Duration
 }
 
-func (s *socket) Beat() {
+func (s *socket) Beat(time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.beats = append(s.beats, time.Since(s.began))
@@ -66,7 +66,7 @@ func drain(t *testing.T, r *connset.Set[*socket]) {
 	}
 }
 
-func TestARosterTakesSoManyAndNoMore(t *testing.T) {
+func TestASetTakesSoManyAndNoMore(t *testing.T) {
 	r := connset.New[*socket](2, heartbeat, grace)
 	first := enter(t, r)
 	if err := r.Reserve(); err != nil { // accepted, not yet live

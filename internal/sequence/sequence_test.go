@@ -371,7 +371,7 @@ func TestAtSeesNothingBetweenItsPlaceAndWhatFollows(t *testing.T) {
 	})
 }
 
-func TestAClosedLineDeliversNothing(t *testing.T) {
+func TestAClosedSequencerDeliversNothing(t *testing.T) {
 	run(t, func(b *bench) {
 		b.Begin(at("a", 0))
 		b.offer("a", 2)
@@ -390,7 +390,7 @@ func TestAClosedLineDeliversNothing(t *testing.T) {
 	})
 }
 
-func TestALineMayBeClosedWhileItReads(t *testing.T) {
+func TestASequencerMayBeClosedWhileItReads(t *testing.T) {
 	for _, err := range []error{nil, errors.New("down"), sequence.ErrGone} {
 		run(t, func(b *bench) {
 			b.history.set(func(h *history) { h.block = make(chan struct{}); h.err = err })

@@ -9,9 +9,9 @@ import (
 	"github.com/reto10/chat/internal/jsonobject"
 )
 
-// ParseEvent reads an event as a client gets it: a [Welcome], [Message],
-// [Presence], [Ack] or [Error], and nil for one that is not known. Unlike a server
-// it is lenient, and passes over fields that it does not know.
+// ParseEvent decodes an event for a client: a [Welcome], [Message], [Presence], [Ack] or
+// [Error], and nil for an unknown type. It ignores unknown fields, so that servers can
+// add some.
 func ParseEvent(text []byte) (event any, err error) {
 	if !utf8.Valid(text) {
 		return nil, errors.New("not UTF-8")

@@ -18,8 +18,8 @@ const (
 
 const maxRef = 128
 
-// Ref is a client's own name for a command: a JSON string or number of at most
-// 128 bytes, given back in the answer as it came.
+// Ref is a client's name for a command: a JSON string or number of at most 128 bytes. The
+// answer repeats it unchanged.
 type Ref = json.RawMessage
 
 // Command is one frame of a chat.v1 client. Its Type decides which of the other fields
@@ -106,7 +106,7 @@ func checkRef(ref Ref) error {
 	return nil
 }
 
-// use says whether a command has a field.
+// use is whether a command has a field.
 type use int8
 
 const (
@@ -115,7 +115,7 @@ const (
 	required
 )
 
-// fieldsOf lists, for each command, the use of content, channel, since and token.
+// fieldsOf lists each command's use of content, channel, since and token.
 var fieldsOf = map[string][4]use{
 	TypeBroadcast: {required, optional, absent, absent},
 	TypeJoin:      {absent, required, optional, absent},

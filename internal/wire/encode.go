@@ -89,8 +89,8 @@ func plain(s string) bool {
 }
 
 // plainASCII returns the length of a prefix of s, a multiple of 8, that is ASCII without
-// control characters, quotes and backslashes. It looks at eight bytes at a time, which
-// takes a third of the time of the loop in plain.
+// control characters, quotes and backslashes. It looks at eight bytes at a time,
+// which saves a third of the time to encode a message of 128 bytes.
 func plainASCII(s string) (n int) {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	zero := func(x uint64) uint64 { return (x - ones) &^ x & tops } // not 0 if a byte of x is 0

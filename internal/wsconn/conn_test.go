@@ -355,21 +355,21 @@ func TestAPeerThatGivesNoSignOfLifeIsKilled(t *testing.T) {
 	clocked(t, func(t *testing.T, s *server) {
 		p, c := s.connect(nil)
 		synctest.Wait()
-		c.Beat() // it was just heard
+		c.Beat(time.Minute) // it was just heard
 		p.want("0x89 ")
 		p.write(frame(opPong, ""))
 		synctest.Wait()
-		c.Beat()
+		c.Beat(time.Minute)
 		p.want("0x89 ")
 		p.write(frame(opText, "anything will do"))
 		synctest.Wait()
-		c.Beat()
+		c.Beat(time.Minute)
 		p.want("0x89 ")
 		synctest.Wait()
-		c.Beat() // nothing came
+		c.Beat(time.Minute) // nothing came
 		p.want("EOF")
 		<-s.served
-		c.Beat()
+		c.Beat(time.Minute)
 	})
 }
 
@@ -379,7 +379,7 @@ func TestAPeerThatReadsItsBacklogIsAlive(t *testing.T) {
 		text := strings.Repeat("x", 500_000)
 		c.Out().Send(wsframe.Text([]byte(text)))
 		for range 5 { // the pong could come only when all this is read
-			c.Beat()
+			c.Beat(time.Minute)
 			if _, err := io.ReadFull(p.r, make([]byte, 64<<10)); err != nil {
 				t.Fatal(err)
 			}
@@ -387,12 +387,12 @@ func TestAPeerThatReadsItsBacklogIsAlive(t *testing.T) {
 		}
 		go func() { _, _ = io.Copy(io.Discard, p.r) }()
 		synctest.Wait()
-		c.Beat()
+		c.Beat(time.Minute)
 		synctest.Wait()
 		if c.Out().Closing() {
 			t.Error("killed while it read")
 		}
-		c.Beat() // this one asks
+		c.Beat(time.Minute) // this one asks
 		c.Out().Kill()
 		<-s.served
 	})
@@ -403,9 +403,9 @@ func TestAPeerThatReadsNotEvenAPingIsKilled(t *testing.T) {
 		_, c := s.connect(nil)
 		synctest.Wait()
 		began := time.Now()
-		c.Beat() // hangs in the pipe: there is a backlog from now on
+		c.Beat(time.Minute) // hangs in the pipe: there is a backlog from now on
 		synctest.Wait()
-		c.Beat()
+		c.Beat(time.Minute)
 		s.wantEnd(began, 0)
 	})
 }

@@ -70,8 +70,7 @@ func serve(t testing.TB, over kind) *server {
 			Backlog: backlog, Stall: stallTime, Closing: closingTime,
 			Slow: wsframe.Close(4003, "too slow"),
 		},
-		Heartbeat: time.Minute,
-		Pings:     true,
+		Pings: true,
 	}
 	var l net.Listener
 	if over == overPipes {

@@ -9,29 +9,30 @@ import (
 	"syscall"
 )
 
-// poller is where parked connections are: a set of epoll and one goroutine that
-// waits for it (epoll(7)). Each connection is in it once, armed for one event.
+// poller wakes parked connections: an epoll set (epoll(7)) and one goroutine that waits
+// for its events. Each connection is in the set once, armed for one event. The zero
+// poller opens itself when it is first used.
 type poller struct {
 	once sync.Once
-	err  error // why there is none
+	err  error // why it could not be opened
 	fd   int
 	file *os.File // fd
 	raw  syscall.RawConn
 
 	mu      sync.Mutex // guards what follows
-	slots   []slot     // slot 0 is nobody's
+	slots   []slot     // slot 0 is never used
 	free    []uint32
 	closing bool
 }
 
-// slot is a connection's place in the poller. Its generation tells the events of one
-// connection from those of the next.
+// slot maps an event to its connection. Its generation tells events of a connection
+// from those of the slot's next connection.
 type slot struct {
 	conn       *Conn
 	generation int32
 }
 
-// open makes the epoll set, itself a file that the runtime can wait for.
+// open creates the epoll set, a file that the runtime's own poller can wait for.
 func (p *poller) open() {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
@@ -52,7 +53,7 @@ func (p *poller) open() {
 	go p.watch()
 }
 
-// close ends the poller's goroutine when the last connection has left.
+// close ends the poller's goroutine when the last connection has left it.
 func (p *poller) close() {
 	p.once.Do(func() { p.err = os.ErrClosed })
 	p.mu.Lock()
@@ -96,7 +97,7 @@ func (p *poller) at(e syscall.EpollEvent) *Conn {
 	return nil
 }
 
-// take gives the connection a slot, and reports whether there is one.
+// take gives the connection a slot. It reports false if the poller cannot be opened.
 func (p *poller) take(c *Conn) bool {
 	p.once.Do(p.open)
 	if p.err != nil {
@@ -116,8 +117,8 @@ func (p *poller) take(c *Conn) bool {
 	return true
 }
 
-// arm has the connection woken, once, when bytes are there or the peer is gone.
-// The first time it comes into the set.
+// arm wakes the connection once when bytes arrive or the peer closes. The first call
+// adds it to the set.
 func (p *poller) arm(c *Conn, first bool) error {
 	e := syscall.EpollEvent{
 		Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT,
@@ -137,8 +138,7 @@ func (p *poller) arm(c *Conn, first bool) error {
 	return os.NewSyscallError("epoll_ctl", err)
 }
 
-// leave gives up the slot of a connection that is closed: closing took it out of
-// the set.
+// leave frees the slot of a closed connection. The close has removed it from the set.
 func (p *poller) leave(c *Conn) {
 	if c.slot == 0 {
 		return
@@ -151,8 +151,8 @@ func (p *poller) leave(c *Conn) {
 	p.closeEmpty()
 }
 
-// socketBelow is the socket that conn reads from, nil where it cannot be parked,
-// and whether its kernel knows if the peer's is there.
+// socketBelow returns the socket under conn, nil if it cannot be parked. acknowledged
+// reports whether the kernel knows if the peer's kernel acknowledges.
 func socketBelow(conn net.Conn) (raw syscall.RawConn, acknowledged bool) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
@@ -171,8 +171,8 @@ func socketBelow(conn net.Conn) (raw syscall.RawConn, acknowledged bool) {
 	return raw, acknowledged
 }
 
-// readNow reads what is there; ok is false when the connection is none that can
-// be read that way.
+// readNow reads without waiting. ok is false for a connection that cannot be read that
+// way.
 func readNow(c *Conn, p []byte) (n int, err error, ok bool) {
 	if _, secure := c.conn.(*tls.Conn); secure {
 		return 0, nil, false

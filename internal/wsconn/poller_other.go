@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// poller has no room here: every connection keeps its goroutine.
+// poller takes no connection on this platform: each keeps its goroutine.
 type poller struct{}
 
 func (*poller) take(*Conn) bool       { return false }

@@ -4,7 +4,7 @@ package wsconn
 
 import "net"
 
-// immediate can do nothing here: every write is the drainer's.
+// immediate cannot write on this platform: the drainer writes everything.
 type immediate struct{}
 
 func immediately(net.Conn) immediate { return immediate{} }

@@ -1,3 +1,4 @@
+// Package wsframe builds the WebSocket frames that a server sends (RFC 6455, section 5).
 package wsframe
 
 import (
@@ -25,8 +26,8 @@ var (
 	Pong = []byte{finalBit | opPong, 0}
 )
 
-// Text wraps payload, valid UTF-8, in one unmasked frame: the bytes that
-// every socket gets alike (RFC 6455, section 5.1: a server does not mask).
+// Text returns payload, valid UTF-8, as one frame. A server does not mask its frames (RFC
+// 6455, section 5.1), so all sockets can get the same bytes.
 func Text(payload []byte) []byte {
 	head := 2
 	switch {
@@ -39,8 +40,8 @@ func Text(payload []byte) []byte {
 	return append(appendHeader(b, opText, len(payload)), payload...)
 }
 
-// Close is a whole close frame (RFC 6455, section 5.5.1). A reason that
-// does not fit is cut between two characters.
+// Close returns a close frame (RFC 6455, section 5.5.1). A reason that is too long is cut
+// between two characters.
 func Close(code int, reason string) []byte {
 	if len(reason) > maxControl-2 {
 		end := maxControl - 2
@@ -55,14 +56,14 @@ func Close(code int, reason string) []byte {
 	return append(b, reason...)
 }
 
-// IsClose reports whether frame, a whole one, is a close frame.
+// IsClose reports whether a whole frame is a close frame.
 func IsClose(frame []byte) bool {
 	return len(frame) > 0 && frame[0] == finalBit|opClose
 }
 
-// ValidClose reports whether the reason of frame, a whole close frame, is UTF-8.
+// ValidClose reports whether the reason of a whole close frame is UTF-8.
 func ValidClose(frame []byte) bool {
-	return len(frame) <= 4 || utf8.Valid(frame[4:]) // behind the header and the code
+	return len(frame) <= 4 || utf8.Valid(frame[4:]) // after the header and the code
 }
 
 func appendHeader(b []byte, opcode byte, n int) []byte {
