@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/lazyctx"
+	"github.com/reto10/chat/internal/wsconn"
 )
 
 // replayLimit bounds the missed messages that are read at once.
@@ -126,7 +126,7 @@ func (c *socket) failedCatchingUp(begun bool, err error) (Position, bool, error)
 func (c *socket) replay(channel string, from Position, last *Position, read reader) (to Position, kept bool, err error) {
 	for last == nil || from.Seq < last.Seq {
 		if !c.awaitReading() {
-			return from, true, fanout.ErrClosed
+			return from, true, wsconn.ErrClosed
 		}
 		ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 		msgs, err := read(ctx, channel, from, replayLimit)
@@ -185,7 +185,7 @@ func (c *socket) pace(msgs []Message) error {
 		if len(frames) < replayBytes && i < len(msgs)-1 {
 			continue
 		}
-		if err := c.conn.Out().Pace(frames); err != nil {
+		if err := c.conn.Out().SendPaced(frames); err != nil {
 			return err
 		}
 		frames = nil

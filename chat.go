@@ -11,15 +11,14 @@ import (
 
 	"github.com/reto10/chat/internal/account"
 	"github.com/reto10/chat/internal/admission"
+	"github.com/reto10/chat/internal/connset"
 	"github.com/reto10/chat/internal/expiry"
-	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/latency"
 	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/presence"
-	"github.com/reto10/chat/internal/roster"
 	"github.com/reto10/chat/internal/throttle"
-	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 const (
@@ -46,7 +45,7 @@ type Service struct {
 	counts     counters
 	window     *presence.Window
 	told       map[[2]string]bool // channel and user: this node announced the join to all
-	roster     *roster.Roster[*socket]
+	conns      *connset.Set[*socket]
 	expiries   *expiry.Queue[*socket]
 	sockets    *wsconn.Server
 	opening    *admission.Gate // of the sockets that are being opened
@@ -82,17 +81,16 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 			Subprotocol: subprotocol,
 			ReadLimit:   int64(cfg.readLimit),
 			TooFast:     int(CloseTooFast),
-			Limits: fanout.Limits{
+			Limits: wsconn.Limits{
 				Backlog: cfg.backlog,
 				Stall:   cfg.stall,
 				Closing: closeTimeout,
-				Slow:    wire.CloseFrame(int(CloseTooSlow), "too slow, resume"),
+				Slow:    wsframe.Close(int(CloseTooSlow), "too slow, resume"),
 			},
-			Heartbeat: cfg.heartbeat,
-			Pings:     cfg.pings,
+			Pings: cfg.pings,
 		},
 		expiries: expiry.New[*socket](),
-		roster:   roster.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
+		conns:    connset.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
 	}
 	s.opening = admission.New(admission.Limits{
 		Inside:    cfg.opening,
@@ -100,7 +98,7 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		Waiting:   waitingPlaces * cfg.opening,
 		WaitingOf: cfg.socketsPerUser,
 		Wait:      openingWait,
-	}, s.roster.Stopped())
+	}, s.conns.Stopped())
 	s.reads = newSharedReads(cfg.history)
 	s.pageReads = newReads(readsInAll, readsWaiting, pagesOfUser)
 	s.readTurns = newReadTurns()
@@ -138,6 +136,11 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 	if err := s.check(m); err != nil {
 		return Message{}, err
 	}
+	return s.store(ctx, m)
+}
+
+// store stores and publishes a message that check has accepted.
+func (s *Service) store(ctx context.Context, m Message) (Message, error) {
 	began := latency.Now()
 	if r, ok := s.cfg.registry.(HealthChecker); ok {
 		if err := r.Check(ctx); err != nil {
@@ -170,9 +173,11 @@ func (s *Service) publish(ctx context.Context, u User, channel, content string) 
 	if err := s.allow(s.cfg.policy.Publish(ctx, u, channel)); err != nil {
 		return Message{}, err
 	}
-	return s.Broadcast(ctx, m)
+	return s.store(ctx, m)
 }
 
+// check validates what callers and clients set in a message, the content included. It is
+// the only place that does.
 func (s *Service) check(m Message) error {
 	switch {
 	case m.Channel != "" && !ValidChannel(m.Channel):
@@ -264,7 +269,7 @@ func (s *Service) Disconnect(ctx context.Context, username string) (int, error) 
 }
 
 // Draining reports whether Shutdown was called: no new socket is taken then.
-func (s *Service) Draining() bool { return s.roster.Draining() }
+func (s *Service) Draining() bool { return s.conns.Draining() }
 
 // Shutdown ends the service gracefully. New sockets are refused with 503 from
 // now on. Live ones get what was accepted for them and are closed with 1001. A socket
@@ -274,7 +279,7 @@ func (s *Service) Draining() bool { return s.roster.Draining() }
 // was left. Call it before [http.Server.Shutdown], which knows nothing of
 // WebSockets.
 func (s *Service) Shutdown(ctx context.Context) error {
-	err := s.roster.Drain(ctx, func(c *socket) {
+	err := s.conns.Drain(ctx, func(c *socket) {
 		if r, ok := s.cfg.registry.(Flusher); ok {
 			_ = r.Flush(ctx) // an error is ctx's end
 		}

@@ -16,7 +16,7 @@ import (
 func (c *socket) Handle(text []byte) {
 	s := c.service
 	s.counts.commands.Add(1)
-	defer c.recover()
+	defer c.recoverPanic()
 	now := time.Now()
 	if c.tokenExpired(now) {
 		c.Expire() // before the queue of those whose token ends says so
@@ -64,9 +64,9 @@ func (c *socket) Handle(text []byte) {
 	}
 }
 
-// recover ends the socket when a port panicked, and not the process: net/http does
+// recoverPanic ends the socket when a port panicked, and not the process: net/http does
 // as much for its handlers.
-func (c *socket) recover() {
+func (c *socket) recoverPanic() {
 	if p := recover(); p != nil {
 		c.service.cfg.logger.Error("a socket panicked", "session", c.ID(), "panic", p, "stack", string(debug.Stack()))
 		c.Close(CloseGoingAway, "internal error")
@@ -131,13 +131,14 @@ func commandsTooFast(wait time.Duration) error {
 	return &later{wrapf(errTooFast, "commands too fast, wait"), wait}
 }
 
-// channelOf is the channel that a message is for: everyone's when none is given.
+// channelOf returns the channel of a message: the common channel if none is given. An
+// empty name is an error; check validates any other.
 func channelOf(given *string) (string, error) {
-	if given == nil {
+	switch {
+	case given == nil:
 		return "", nil
-	}
-	if !ValidChannel(*given) {
-		return "", wrapf(ErrInvalid, "not a channel's name: %q", shorten(*given))
+	case *given == "":
+		return "", wrapf(ErrInvalid, "not a channel's name: %q", "")
 	}
 	return *given, nil
 }
@@ -199,7 +200,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 	defer c.filter.letGo(out, from != nil) // an error changes nothing
 	start, err := c.join(ctx, channel)
 	if err != nil {
-		return unavailable("joining a channel", err)
+		return wrapUnavailable("joining a channel", err)
 	}
 	if replayed.Epoch == start.Epoch && replayed.Seq > start.Seq {
 		start = replayed // what is live up to there is left out
@@ -217,7 +218,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 		if recovered && since.Seq > start.Seq {
 			_, err := c.afterInTurn(ctx, channel, *since, Limit{Count: 1})
 			if err != nil && !errors.Is(err, ErrGone) {
-				return unavailable("reading what a socket missed", err)
+				return wrapUnavailable("reading what a socket missed", err)
 			}
 			if recovered = err == nil; recovered {
 				end = *since
@@ -227,7 +228,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 		ack.Recovered = &recovered
 	}
 	ack.Since = FormatID(channel, end)
-	c.filter.resume(out, start, wire.Frame(ack), end)
+	c.filter.resume(out, start, textFrame(ack), end)
 	return nil
 }
 
@@ -241,7 +242,7 @@ func (c *socket) joinReplaying(cmd wire.Command, since Position) error {
 	defer out.Uncork()
 	start, recovered, err := c.catchUp(channel, since, c.afterInTurn)
 	if err != nil {
-		return unavailable("joining a channel", err)
+		return wrapUnavailable("joining a channel", err)
 	}
 	from := start
 	if recovered {
@@ -263,7 +264,7 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 	}
 	if err := c.leave(channel); err != nil {
 		c.fail("leaving a channel", err) // whether it is left nobody knows
-		return unavailable("leaving a channel", err)
+		return wrapUnavailable("leaving a channel", err)
 	}
 	c.subscriptions = slices.DeleteFunc(c.subscriptions, func(s subscription) bool { return s.channel == channel })
 	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref})
@@ -340,7 +341,7 @@ func (c *socket) rejoin() error {
 }
 
 // tell answers the client, before anything that waits for the socket to catch up.
-func (c *socket) tell(answer any) { c.conn.Out().Ahead(wire.Frame(answer)) }
+func (c *socket) tell(answer any) { c.conn.Out().SendFirst(textFrame(answer)) }
 
 // refuse answers with an error; the socket stays open.
 func (c *socket) refuse(ref wire.Ref, err error) {

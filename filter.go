@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/reto10/chat/internal/fanout"
+	"github.com/reto10/chat/internal/wsconn"
 )
 
 // keptFrame is about what a frame takes in memory beside its bytes while it is kept.
@@ -31,7 +32,7 @@ type gate struct {
 }
 
 // pass sends frames that were delivered, keeps or drops them.
-func (f *filter) pass(out *fanout.Outbox, frames []fanout.Frame) {
+func (f *filter) pass(out *wsconn.Outbox, frames []fanout.Frame) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, fr := range frames {
@@ -40,7 +41,7 @@ func (f *filter) pass(out *fanout.Outbox, frames []fanout.Frame) {
 }
 
 // passOne requires f.mu.
-func (f *filter) passOne(out *fanout.Outbox, fr fanout.Frame) {
+func (f *filter) passOne(out *wsconn.Outbox, fr fanout.Frame) {
 	var channel string
 	switch e := fr.Event.(type) {
 	case *Message:
@@ -103,7 +104,7 @@ func (f *filter) hold(channel string) (replayed Position) {
 
 // resume sends the kept messages up to a position, an answer, and what was kept
 // behind them but the messages up to end. Without a hold it does nothing.
-func (f *filter) resume(out *fanout.Outbox, upTo Position, answer []byte, end Position) {
+func (f *filter) resume(out *wsconn.Outbox, upTo Position, answer []byte, end Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := f.gate
@@ -132,7 +133,7 @@ func (f *filter) resume(out *fanout.Outbox, upTo Position, answer []byte, end Po
 }
 
 // letGo ends a hold that resume has not ended: what was kept is sent, or dropped.
-func (f *filter) letGo(out *fanout.Outbox, send bool) {
+func (f *filter) letGo(out *wsconn.Outbox, send bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := f.gate

@@ -15,8 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/reto10/chat/internal/connset"
 	"github.com/reto10/chat/internal/problem"
-	"github.com/reto10/chat/internal/roster"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
 )
@@ -191,8 +191,8 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 	if err != nil {
 		return err
 	}
-	if err := s.roster.Room(); err != nil {
-		return unavailable("accepting a socket", err) // waiting is of no use
+	if err := s.conns.Room(); err != nil {
+		return wrapUnavailable("accepting a socket", err) // waiting is of no use
 	}
 	if wait, ok := mine.Open(time.Now()); !ok {
 		return tooManySockets(wait)
@@ -204,10 +204,10 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 	}
 	release = after(release, leave)
 	// Reserved behind the gate: who waits takes no place from others.
-	if err := s.roster.Reserve(); err != nil {
-		return unavailable("accepting a socket", err)
+	if err := s.conns.Reserve(); err != nil {
+		return wrapUnavailable("accepting a socket", err)
 	}
-	release = after(release, s.roster.Release)
+	release = after(release, s.conns.Release)
 	header := w.Header()
 	conn, err := s.sockets.Accept(w, r)
 	if err != nil {
@@ -398,7 +398,7 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 		switch {
 		case errors.Is(err, errBusy), errors.Is(err, errReading), errors.Is(err, ErrBusy):
 			level, wait = slog.LevelDebug, retryBusy()
-		case errors.Is(err, roster.ErrFull), errors.Is(err, roster.ErrDraining):
+		case errors.Is(err, connset.ErrFull), errors.Is(err, connset.ErrDraining):
 			level = slog.LevelDebug // not a failure, and there may be very many
 		case r.Context().Err() != nil && errors.Is(err, context.Canceled):
 			level = slog.LevelDebug // the client has gone

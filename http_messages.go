@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/admission"
+	"github.com/reto10/chat/internal/jsonobject"
 	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/wire"
 )
@@ -58,7 +59,7 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 		s.refuseRequest(w, r, wrapf(errTooFast, "a user reads at most %d pages at once", pagesOfUser))
 		return
 	case err != nil:
-		s.refuseRequest(w, r, unavailable("reading the history", errors.Join(errReading, err)))
+		s.refuseRequest(w, r, wrapUnavailable("reading the history", errors.Join(errReading, err)))
 		return
 	}
 	defer s.pages.Leave(user)
@@ -69,7 +70,7 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 		err = page.openForward(r.Context(), q)
 	}
 	if err != nil {
-		s.refuseRequest(w, r, unavailable("reading the history", err))
+		s.refuseRequest(w, r, wrapUnavailable("reading the history", err))
 		return
 	}
 	if err := s.sendPage(w, r, &page); err != nil {
@@ -166,7 +167,7 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		Content string  `json:"content"`
 		Channel *string `json:"channel"`
 	}
-	if err := wire.DecodeStrict(http.MaxBytesReader(w, r.Body, maxBody), &body); err != nil {
+	if err := jsonobject.Decode(http.MaxBytesReader(w, r.Body, maxBody), &body); err != nil {
 		refuseBody(w, r, err)
 		return
 	}

@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/reto10/chat/internal/jsonobject"
 	"github.com/reto10/chat/internal/password"
 	"github.com/reto10/chat/internal/problem"
-	"github.com/reto10/chat/internal/wire"
 )
 
 // maxLogin bounds the body of a login, which anybody may send: a name and a password, or
@@ -51,7 +51,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		}
 		credentials.Username, credentials.Password = r.PostForm.Get("username"), r.PostForm.Get("password")
 	case "application/json":
-		if err := wire.DecodeStrict(r.Body, &credentials); err != nil {
+		if err := jsonobject.Decode(r.Body, &credentials); err != nil {
 			refuseBody(w, r, err)
 			return
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 // Roles. Only [RoleAdmin] means something to the service; any other string is
@@ -175,7 +176,7 @@ type Event struct {
 // a *Message, and that of an event a *Event.
 func messageFrame(m Message) fanout.Frame {
 	return fanout.Frame{
-		Bytes: wire.Frame(wireMessage(m, wire.TypeMessage)),
+		Bytes: textFrame(wireMessage(m, wire.TypeMessage)),
 		Event: &m,
 	}
 }
@@ -186,13 +187,16 @@ func eventFrame(e *Event) fanout.Frame {
 		return messageFrame(e.Message)
 	}
 	return fanout.Frame{
-		Bytes: wire.Frame(wire.Presence{
+		Bytes: textFrame(wire.Presence{
 			Type: string(e.Type), Username: e.User.Name, Role: e.User.Role,
 			Channel: e.Channel, Time: wire.Time(e.Time),
 		}),
 		Event: e,
 	}
 }
+
+// textFrame is an event of package wire as one WebSocket frame.
+func textFrame(event any) []byte { return wire.Encode(event, wsframe.Text) }
 
 func wireMessage(m Message, typ string) wire.Message {
 	return wire.Message{
@@ -207,8 +211,8 @@ func wrapf(kind error, format string, args ...any) error {
 	return fmt.Errorf("%w: %s", kind, fmt.Sprintf(format, args...))
 }
 
-// unavailable wraps the error of a port that could not do what was being done.
-func unavailable(doing string, err error) error {
+// wrapUnavailable wraps the error of a port that could not do what was being done.
+func wrapUnavailable(doing string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, doing, err)
 }
 

@@ -14,8 +14,8 @@ import (
 
 	"github.com/reto10/chat/internal/account"
 	"github.com/reto10/chat/internal/admission"
+	"github.com/reto10/chat/internal/connset"
 	"github.com/reto10/chat/internal/problem"
-	"github.com/reto10/chat/internal/roster"
 	"github.com/reto10/chat/internal/sharedread"
 	"github.com/reto10/chat/internal/wsconn"
 )
@@ -46,9 +46,9 @@ func (s *Service) enter(ctx context.Context, user string) (leave func(), err err
 	case err == nil:
 		return sync.OnceFunc(func() { s.opening.Leave(user) }), nil
 	case errors.Is(err, admission.ErrStopped):
-		return nil, unavailable("opening a socket", roster.ErrDraining)
+		return nil, wrapUnavailable("opening a socket", connset.ErrDraining)
 	default: // too many wait, it took too long, or the client has gone
-		return nil, unavailable("opening a socket", errors.Join(errBusy, err))
+		return nil, wrapUnavailable("opening a socket", errors.Join(errBusy, err))
 	}
 }
 

@@ -51,7 +51,7 @@ func (c *socket) readAhead(ctx context.Context, from map[string]Position) readAh
 	var reading sync.WaitGroup
 	for range min(len(from), readsAtOnce) {
 		reading.Go(func() {
-			defer c.recover() // closes the socket: the pages that are missing are not needed
+			defer c.recoverPanic() // closes the socket: the pages that are missing are not needed
 			for at := range points {
 				if c.gone() {
 					return

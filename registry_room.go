@@ -14,7 +14,7 @@ import (
 // memoryRoom is a channel that has members on this node.
 type memoryRoom struct {
 	channel string
-	line    *sequence.Line[fanout.Frame]
+	line    *sequence.Sequencer[fanout.Frame]
 	members int
 	users   map[*memoryUser]stay // nil in everyone's channel and users' own
 }

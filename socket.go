@@ -53,7 +53,7 @@ type socket struct {
 	commands bool // speaks chat.v1
 	who      atomic.Pointer[Identity]
 	expiry   expiry.Slot // when the token ends
-	part     int         // of the roster
+	part     int         // of the set of connections that a heartbeat reaches together
 
 	account *account.Account // its user's, which it holds
 
@@ -124,9 +124,9 @@ func (c *socket) Expire()            { c.Close(CloseTokenExpired, "the token exp
 // tokenExpired reports whether the token has expired, by the wall clock.
 func (c *socket) tokenExpired(now time.Time) bool { return !c.who.Load().Expires.After(now) }
 
-// Beat and Kill are for the roster.
-func (c *socket) Beat() { c.conn.Beat() }
-func (c *socket) Kill() { c.conn.Out().Kill() }
+// Beat and Kill are for connset.
+func (c *socket) Beat(interval time.Duration) { c.conn.Beat(interval) }
+func (c *socket) Kill()                       { c.conn.Out().Kill() }
 
 // resumption is where a client that returns wants to go on.
 type resumption struct {
@@ -139,7 +139,7 @@ type resumption struct {
 // of being opened.
 func (c *socket) start(channels []string, resume resumption, leave func()) {
 	c.freeJoins = c.service.cfg.channelsPerSocket - len(channels)
-	c.part = c.service.roster.Add(c)
+	c.part = c.service.conns.Add(c)
 	c.service.expiries.Set(c, c.who.Load().Expires)
 	defer c.conn.Serve(c) // also after a panic: Ended clears up
 	defer func() {
@@ -148,7 +148,7 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 			leave()
 		}
 	}()
-	defer c.recover()
+	defer c.recoverPanic()
 	if c.gone() {
 		return
 	}
@@ -166,7 +166,7 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 		var slow atomic.Bool // the turn is another's: readings wait for their own
 		defer theirs()
 		defer time.AfterFunc(slowAfter, func() { slow.Store(true); theirs() }).Stop()
-		defer c.recover()
+		defer c.recoverPanic()
 		defer c.dropAhead()
 		c.catchUpAll(missed, resume, func(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error) {
 			if !slow.Load() {
@@ -192,12 +192,12 @@ func (c *socket) gone() bool {
 // Ended clears up when the connection has ended, also after a panic of the registry.
 func (c *socket) Ended(cause error) {
 	s := c.service
-	defer s.roster.Release()
+	defer s.conns.Release()
 	defer c.account.Release()
 	defer c.account.Closed()
-	defer s.roster.Remove(c, c.part)
+	defer s.conns.Remove(c, c.part)
 	defer s.expiries.Remove(c)
-	defer c.recover()
+	defer c.recoverPanic()
 	c.replaying.Wait()
 	if c.connected {
 		ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/reto10/chat/internal/connset"
 	"github.com/reto10/chat/internal/latency"
-	"github.com/reto10/chat/internal/roster"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
 )
@@ -74,7 +74,7 @@ func histogram(of *latency.Histogram) Histogram {
 // Stats reads the figures. They are each exact, but not all of one moment.
 func (s *Service) Stats() Stats {
 	st := Stats{
-		Sockets:       s.roster.Count(),
+		Sockets:       s.conns.Count(),
 		BacklogBytes:  s.sockets.Totals.Backlog.Load(),
 		Accepted:      s.counts.accepted.Load(),
 		SlowClosed:    s.sockets.Totals.Slow.Load(),
@@ -150,7 +150,7 @@ func (c *counters) failed(p port, err error) {
 // unavailable counts a port's error and says what was being done.
 func (s *Service) unavailable(p port, doing string, err error) error {
 	s.counts.failed(p, err)
-	return unavailable(doing, err)
+	return wrapUnavailable(doing, err)
 }
 
 // whyRefused is the reason that a refused handshake is counted under.
@@ -161,9 +161,9 @@ func whyRefused(err error) string {
 	switch {
 	case errors.Is(err, errBusy):
 		return "busy"
-	case errors.Is(err, roster.ErrDraining):
+	case errors.Is(err, connset.ErrDraining):
 		return "draining"
-	case errors.Is(err, roster.ErrFull):
+	case errors.Is(err, connset.ErrFull):
 		return "full"
 	case errors.Is(err, errTooMany):
 		return "too_many"

@@ -14,7 +14,7 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/internal/wire"
-	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/internal/wsdial"
 )
 
 // deliveryClient is a user with one socket at a time, who remembers places across
@@ -189,7 +189,7 @@ func (c *deliveryClient) connect() bool {
 func (c *deliveryClient) dial(h *deliveryHost, query url.Values) (*deliveryConn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	dialer := &wsconn.Dialer{HTTP: h.client, Subprotocol: "chat.v1", ReadLimit: 1 << 20}
+	dialer := &wsdial.Dialer{HTTP: h.client, Subprotocol: "chat.v1", ReadLimit: 1 << 20}
 	header := http.Header{"Authorization": {"Bearer " + c.name + "." + chat.RoleUser}}
 	client, err := dialer.Dial(ctx, "http://node/ws/chat?"+query.Encode(), header)
 	if err != nil {
@@ -258,7 +258,7 @@ func (c *deliveryClient) missing(want map[string]chat.Position) string {
 type deliveryConn struct {
 	of     *deliveryClient
 	host   *deliveryHost
-	client *wsconn.Client
+	client *wsdial.Client
 	done   chan struct{} // closed when nothing is read any more
 	closed int           // with which code; to be read when done
 
@@ -344,7 +344,7 @@ func (k *deliveryConn) read() {
 // ends looks at why the connection ended: it may not end by itself but when the
 // service shuts down, or because the client read too little. Under mu.
 func (k *deliveryConn) ends(err error) {
-	closed, ok := errors.AsType[*wsconn.CloseError](err)
+	closed, ok := errors.AsType[*wsdial.CloseError](err)
 	if !ok {
 		return // the client's doing, or a broken pipe behind a close frame
 	}

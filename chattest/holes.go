@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/internal/wsdial"
 )
 
 // TestHoles tests what a history and the service on it make of messages that are
@@ -310,9 +310,9 @@ type frame struct {
 }
 
 // socket opens one that resumes from an id, and returns its welcome.
-func (o office) socket(since string) (*wsconn.Client, frame) {
+func (o office) socket(since string) (*wsdial.Client, frame) {
 	o.Helper()
-	dialer := wsconn.Dialer{HTTP: o.server.Client(), Subprotocol: "chat.v1", ReadLimit: 1 << 20}
+	dialer := wsdial.Dialer{HTTP: o.server.Client(), Subprotocol: "chat.v1", ReadLimit: 1 << 20}
 	client, err := dialer.Dial(o.Context(), "ws"+strings.TrimPrefix(o.server.URL, "http")+"/ws/chat?"+url.Values{"since": {since}}.Encode(),
 		http.Header{"Authorization": {"Bearer " + o.token}})
 	if err != nil {
@@ -326,7 +326,7 @@ func (o office) socket(since string) (*wsconn.Client, frame) {
 	return client, welcome
 }
 
-func read(ctx context.Context, c *wsconn.Client) (f frame, err error) {
+func read(ctx context.Context, c *wsdial.Client) (f frame, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	text, err := c.Read(ctx)
@@ -350,7 +350,7 @@ func testResumeOverAHole(s sieve) {
 	for {
 		f, err := read(s.Context(), client)
 		if err != nil {
-			var closed *wsconn.CloseError
+			var closed *wsdial.CloseError
 			if !errors.As(err, &closed) || closed.Code != int(chat.CloseTooSlow) {
 				s.Errorf("it ended with %v, want 4003", err)
 			}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/wire"
-	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/internal/wsdial"
 )
 
 // subprotocol is the dialect of commands.
@@ -33,9 +33,9 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 func (c *Client) shake(ctx context.Context, token string) (*session, error) {
 	channels, asked := c.whereToGoOn()
 	address, n := target(c.cfg.base+"/ws/chat", channels, asked)
-	dialer := wsconn.Dialer{HTTP: c.cfg.http, Subprotocol: subprotocol, ReadLimit: c.cfg.readLimit}
+	dialer := wsdial.Dialer{HTTP: c.cfg.http, Subprotocol: subprotocol, ReadLimit: c.cfg.readLimit}
 	conn, err := dialer.Dial(ctx, address, http.Header{"Authorization": {"Bearer " + token}})
-	if answer, ok := errors.AsType[*wsconn.Answer](err); ok {
+	if answer, ok := errors.AsType[*wsdial.Answer](err); ok {
 		err = newStatusError(answer.Status, answer.Header, answer.Body)
 	}
 	if err != nil {
@@ -161,11 +161,11 @@ func seconds(n int64) time.Duration {
 
 // readError says in this package's words why reading ended.
 func readError(err error) error {
-	if closed, ok := errors.AsType[*wsconn.CloseError](err); ok {
+	if closed, ok := errors.AsType[*wsdial.CloseError](err); ok {
 		return &CloseError{Code: closed.Code, Reason: printable(closed.Reason)}
 	}
-	if errors.Is(err, wsconn.ErrFrame) {
-		return fmt.Errorf("%w: %s", ErrProtocol, strings.TrimPrefix(err.Error(), wsconn.ErrFrame.Error()+": "))
+	if errors.Is(err, wsdial.ErrFrame) {
+		return fmt.Errorf("%w: %s", ErrProtocol, strings.TrimPrefix(err.Error(), wsdial.ErrFrame.Error()+": "))
 	}
 	return err
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/wire"
-	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/internal/wsdial"
 )
 
 const (
@@ -41,7 +41,7 @@ var (
 // serve owns it and those that serve starts.
 type session struct {
 	client    *Client
-	conn      *wsconn.Client
+	conn      *wsdial.Client
 	began     time.Time
 	expiresIn time.Duration // of the welcome
 	gaps      []gap         // of the welcome
@@ -87,7 +87,7 @@ type answer struct {
 	err error
 }
 
-func newSession(c *Client, conn *wsconn.Client, token string) *session {
+func newSession(c *Client, conn *wsdial.Client, token string) *session {
 	return &session{
 		client: c, conn: conn, token: token, began: time.Now(),
 		commands: make(chan *call), shut: make(chan struct{}), written: make(chan struct{}),

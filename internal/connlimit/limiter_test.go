@@ -344,7 +344,7 @@ func TestWhoCountsAsOneAddress(t *testing.T) {
 // A handshake can be refused until a part of its answer is sent.
 func TestAHandshakeCanBeRefusedLate(t *testing.T) {
 	limiter := connlimit.New(connlimit.Limits{PerAddress: 5, Waiting: 5})
-	sockets := &wsconn.Server{Heartbeat: time.Minute}
+	sockets := new(wsconn.Server)
 	defer sockets.Close()
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := sockets.Accept(w, r)

@@ -1,14 +1,11 @@
-// Package fanout gets one message to very many receivers at the price of the
-// write itself.
+// Package fanout delivers each message to very many receivers: a [Hub] costs little more
+// than the writes themselves.
 //
-// A Hub has one shard a core. Publishers append frames to the shards' inboxes;
-// each shard's dispatcher takes all that waits, joins what goes to one group
-// into one batch of contiguous bytes and hands that same batch to each receiver
-// of the group. Idle, a message waits for nobody; busy, batches grow by
-// themselves and the price of a write is shared by all frames in it.
-//
-// An Outbox is the receiver for sockets: it never blocks, keeps by reference what
-// the kernel does not take, and gives up on a peer whose backlog passes a limit.
+// A Hub has one shard for each core. Publishers append frames to the inboxes of the
+// shards. A shard's dispatcher takes all frames that wait, joins those of one group into
+// one batch of contiguous bytes and passes that batch to each receiver of the group. An
+// idle Hub adds no delay. In a busy one batches grow, and the frames of a batch share the
+// cost of a write.
 package fanout
 
 import (
@@ -22,26 +19,25 @@ import (
 )
 
 const (
-	// maxBatch bounds the bytes of one batch, so that a peer that takes half of
-	// one has its backlog grow in steps well below any sensible limit.
+	// maxBatch bounds the bytes of one batch, so that a peer's backlog grows in steps
+	// well below its limit.
 	maxBatch = 64 << 10
-	// maxInbox is how many bytes may wait for a dispatcher before publishers do.
+	// maxInbox is how many bytes may wait for a dispatcher before Wait blocks.
 	maxInbox = 4 << 20
-	// maxNoted is how many joins and leaves wait for something to be published.
+	// maxNoted is how many joins and leaves wait before they start a dispatcher.
 	maxNoted = 256
 )
 
-// Frame is one event, ready to be sent.
+// Frame is one event, encoded.
 type Frame struct {
 	Bytes []byte // a whole WebSocket frame
-	Event any    // what it says, for receivers that are no sockets
+	Event any    // the event, for receivers that look at it
 
-	// Offered is when its way began, by [latency.Now]; 0: that is not measured.
+	// Offered is when the node received the event, by [latency.Now]; 0: not measured.
 	Offered time.Duration
 }
 
-// Batch is consecutive frames of one group. It is shared by all receivers: none
-// may change it.
+// Batch is consecutive frames of one group. All receivers share it: none may change it.
 type Batch struct {
 	Bytes  []byte // the frames' bytes, joined
 	Frames []Frame
@@ -49,22 +45,22 @@ type Batch struct {
 
 // Receiver is one end of the fan-out.
 type Receiver interface {
-	// Receive takes a batch. It is called by one goroutine at a time, must not
-	// block and may keep Bytes but not Frames.
+	// Receive takes a batch. One goroutine at a time calls it. It must not block. It
+	// may keep Bytes but not Frames.
 	Receive(Batch)
 }
 
-// Hub is a set of receivers in groups. Its methods, and its members', are safe
-// for concurrent use and never wait for a receiver. A Hub needs no closing: it
-// has goroutines only while something is to be delivered.
+// Hub is a set of receivers in groups. Its methods and those of its members are safe for
+// concurrent use and never wait for a receiver. A Hub is not closed: it has goroutines
+// only while it delivers.
 type Hub struct {
 	shards     []*shard
-	next       atomic.Uint32 // the shard of the next member, by turns
+	next       atomic.Uint32 // the next member's shard, round robin
 	deliveries atomic.Uint64
 	latency    latency.Histogram
 }
 
-// NewHub makes a hub with n shards; 0 means one for each core in use.
+// NewHub makes a hub with n shards; 0 means GOMAXPROCS.
 func NewHub(n int) *Hub {
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)
@@ -76,32 +72,32 @@ func NewHub(n int) *Hub {
 	return h
 }
 
-// Deliveries counts the frames handed to receivers so far.
+// Deliveries returns how many frames receivers have received so far.
 func (h *Hub) Deliveries() uint64 { return h.deliveries.Load() }
 
-// Latency is how long frames took from where they were offered to the last member
-// of the group in a shard, once for each shard with members.
+// Latency returns how long frames took from Offered to the last member of the group in
+// a shard, counted once for each shard with members.
 func (h *Hub) Latency() *latency.Histogram { return &h.latency }
 
-// Publish sends frames to every member of the group; it keeps the slice. Frames
-// published one after the other reach each member in that order. What a member
-// joins, leaves or is sent keeps its place among them.
+// Publish sends frames to each member of the group; it keeps the slice. Each member
+// receives frames in the order of the calls. Joins, leaves and Do take effect in that
+// order, too.
 func (h *Hub) Publish(group string, frames ...Frame) {
 	for _, s := range h.shards {
 		s.publish(group, frames)
 	}
 }
 
-// Each calls fn for every member of the group, when it got all that was
-// published before. fn must not block.
+// Each calls fn for each member of the group, after the frames that were published
+// before. fn must not block.
 func (h *Hub) Each(group string, fn func(Receiver)) {
 	for _, s := range h.shards {
 		s.enqueue(op{kind: opEach, group: group, each: fn})
 	}
 }
 
-// Wait returns when the dispatchers have room for more, or ctx ends. Publishers
-// that call it before Publish cannot outrun the dispatchers for long.
+// Wait returns when the dispatchers have room for more frames, or ctx ends. A publisher
+// calls it before Publish so that the inboxes stay bounded.
 func (h *Hub) Wait(ctx context.Context) error {
 	for _, s := range h.shards {
 		if err := s.wait(ctx); err != nil {
@@ -111,8 +107,8 @@ func (h *Hub) Wait(ctx context.Context) error {
 	return nil
 }
 
-// Flush returns when all that was published before the call is delivered, or ctx
-// ends.
+// Flush returns when all frames that were published before the call are delivered, or
+// ctx ends.
 func (h *Hub) Flush(ctx context.Context) error {
 	for _, s := range h.shards {
 		if err := s.do(ctx); err != nil {
@@ -122,8 +118,8 @@ func (h *Hub) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Add makes r a member of the hub, in no group yet; m, a zero Member, is where
-// the hub keeps it.
+// Add makes r a member of the hub, in no group yet. m is a zero Member, in which the hub
+// keeps its state.
 func (h *Hub) Add(m *Member, r Receiver) {
 	i := (h.next.Add(1) - 1) % uint32(len(h.shards))
 	m.shard, m.receiver = h.shards[i], r
@@ -136,37 +132,39 @@ type Member struct {
 	groups   []seat // owned by the shard's dispatcher
 }
 
-// seat is where in a group a member sits.
+// seat is a member's index in a group.
 type seat struct {
 	group *group
 	index int
 }
 
-// Join makes m a member of the group: it gets what is published after the call.
+// Join adds m to the group: m receives frames that are published after the call.
 func (m *Member) Join(group string) { m.shard.note(op{kind: opJoin, group: group, member: m}) }
 
-// Leave undoes Join: m gets nothing that is published after the call.
+// Leave undoes Join: m receives no frame that is published after the call.
 func (m *Member) Leave(group string) { m.shard.note(op{kind: opLeave, group: group, member: m}) }
 
-// Flush returns when m got all that was published before the call, or ctx ends.
+// Flush returns when m has received all frames that were published before the call, or
+// ctx ends.
 func (m *Member) Flush(ctx context.Context) error { return m.shard.do(ctx) }
 
-// Remove takes m out of all its groups.
+// Remove removes m from all its groups.
 func (m *Member) Remove() { m.shard.enqueue(op{kind: opRemove, member: m}) }
 
-// Do calls fn when m got all that was published before. fn must not block.
+// Do calls fn after m has received all frames that were published before. fn must not
+// block.
 func (m *Member) Do(fn func()) { m.shard.enqueue(op{kind: opDo, do: fn}) }
 
-// shard is a share of the members, served by one dispatcher.
+// shard is a part of the members, with one dispatcher.
 type shard struct {
 	hub *Hub
 
 	mu      sync.Mutex // guards what follows
 	inbox   []op
-	spare   []op // the inbox before, empty, used again
-	bytes   int  // of the frames in inbox
-	running bool // a dispatcher is at work
-	room    chan struct{}
+	spare   []op          // the previous inbox, empty, to be reused
+	bytes   int           // of the frames in inbox
+	running bool          // a dispatcher runs
+	room    chan struct{} // not nil while Wait blocks; closed when the inbox is taken
 
 	// Owned by the dispatcher.
 	groups map[string]*group
@@ -200,8 +198,8 @@ type op struct {
 	do     func()
 }
 
-// note is enqueue for what has an effect only on what comes after it, and waits
-// for that: so an arrival wakes nobody.
+// note enqueues an op without waking the dispatcher; it takes effect before the next
+// publish.
 func (s *shard) note(o op) {
 	s.mu.Lock()
 	s.inbox = append(s.inbox, o)
@@ -228,7 +226,7 @@ func (s *shard) publish(group string, frames []Frame) {
 	s.mu.Unlock()
 }
 
-// start sees to it that a dispatcher is at work. Under mu.
+// start starts a dispatcher unless one runs. Requires s.mu.
 func (s *shard) start() {
 	if !s.running {
 		s.running = true
@@ -236,7 +234,7 @@ func (s *shard) start() {
 	}
 }
 
-// do returns when the dispatcher has done all that was asked of it before.
+// do returns when the dispatcher has applied all earlier ops, or ctx ends.
 func (s *shard) do(ctx context.Context) error {
 	done := make(chan struct{})
 	s.enqueue(op{kind: opDo, do: func() { close(done) }})
@@ -268,8 +266,7 @@ func (s *shard) wait(ctx context.Context) error {
 	}
 }
 
-// dispatch serves the inbox until it is empty. The shard's owner is whoever
-// enqueues: while nothing is to do there is no goroutine.
+// dispatch applies ops until the inbox is empty, then ends.
 func (s *shard) dispatch() {
 	for {
 		s.mu.Lock()
@@ -294,7 +291,7 @@ func (s *shard) dispatch() {
 
 		clear(ops)
 		if cap(ops) > 1<<10 {
-			ops = nil // a burst's inbox is not kept for ever
+			ops = nil // do not keep the large inbox of a burst
 		}
 		s.mu.Lock()
 		s.spare = ops[:0]
@@ -365,7 +362,7 @@ func (m *Member) seatIn(g *group) (int, bool) {
 	return 0, false
 }
 
-// leave takes m out of g: the last member takes its seat.
+// leave removes m from g. The last member takes its index.
 func (s *shard) leave(m *Member, g *group) {
 	at, in := m.seatIn(g)
 	if !in {
@@ -397,7 +394,7 @@ func (s *shard) flushAll() {
 	s.dirty = s.dirty[:0]
 }
 
-// measure notes how long frames took that are delivered now.
+// measure records the latency of frames that are delivered now.
 func (h *Hub) measure(frames []Frame) {
 	now := latency.Now()
 	for i := range frames {
@@ -407,7 +404,7 @@ func (h *Hub) measure(frames []Frame) {
 	}
 }
 
-// flush hands what is pending in g to its members as one batch.
+// flush delivers the pending frames of g to its members as one batch.
 func (s *shard) flush(g *group) {
 	n := len(g.pending)
 	if n == 0 {

@@ -1,34 +1,43 @@
-// Package jsonobject takes a JSON object apart without looking into its values,
-// for callers that are strict about names and read very many small objects.
+// Package jsonobject reads JSON objects strictly: commands, request bodies and tokens.
+// It tells names apart by case and notices those that are given twice, which
+// encoding/json does not.
 package jsonobject
 
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
-	"unicode/utf8"
 )
 
-// Member is one of an object's.
+// The errors of Parse.
+var (
+	ErrNoObject = errors.New("not a JSON object")
+	ErrTrailing = errors.New("something follows the JSON object")
+)
+
+// Member is a name and a value of an object.
 type Member struct {
 	Name    []byte // without escapes
-	Escaped bool   // it was written with some
+	Escaped bool   // it was written with escapes
 	Value   []byte // as it was written
 }
 
-// Members are those of an object, in order.
+// Members are the members of an object, in order.
 type Members []Member
 
-// Parse takes an object apart; ok is false for anything else, also when it is not
-// UTF-8 or something follows it. Unlike encoding/json it tells names apart by case
-// and keeps those that come twice. The members are parts of b.
-func Parse(b []byte) (all Members, ok bool) {
-	b = bytes.Trim(b, " \t\r\n")
-	if !utf8.Valid(b) || !json.Valid(b) || b[0] != '{' {
-		return nil, false
+// Parse splits an object, which is valid UTF-8, into its members. They are parts of b.
+func Parse(b []byte) (Members, error) {
+	b = bytes.Trim(b, space)
+	if !json.Valid(b) {
+		return nil, explain(b)
+	}
+	if b[0] != '{' {
+		return nil, ErrNoObject
 	}
 	// From here on b is known to be well-formed.
-	all = make(Members, 0, 8)
+	all := make(Members, 0, 8)
 	for b = skipSpace(b[1:]); b[0] != '}'; b = skipSpace(b) {
 		if b[0] == ',' {
 			b = skipSpace(b[1:])
@@ -45,11 +54,36 @@ func Parse(b []byte) (all Members, ok bool) {
 		all = append(all, Member{name, escaped, b[:n]})
 		b = b[n:]
 	}
-	return all, true
+	return all, nil
 }
 
-// Get is the value of a name, nil where there is none; of one that comes twice
-// the last.
+// explain returns the error for text that is not valid JSON.
+func explain(text []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if dec.Decode(new(json.RawMessage)) == nil {
+		return ErrTrailing // json.Valid found something behind a whole value
+	}
+	return ErrNoObject
+}
+
+// Check returns an error for a name that is not known, written with escapes or given
+// twice, and for a null.
+func (all Members) Check(known ...string) error {
+	for i, m := range all {
+		switch {
+		case m.Escaped || !slices.Contains(known, string(m.Name)):
+			return fmt.Errorf("unknown field %.40q", m.Name)
+		case slices.ContainsFunc(all[:i], func(b Member) bool { return bytes.Equal(b.Name, m.Name) }):
+			return fmt.Errorf("%s is given twice", m.Name)
+		case m.Value[0] == 'n':
+			return fmt.Errorf("%s is null", m.Name)
+		}
+	}
+	return nil
+}
+
+// Get returns the value of a name, the last one if the name is given twice, nil if it
+// is missing.
 func (all Members) Get(name string) []byte {
 	for _, m := range slices.Backward(all) {
 		if string(m.Name) == name {
@@ -59,9 +93,11 @@ func (all Members) Get(name string) []byte {
 	return nil
 }
 
-func skipSpace(b []byte) []byte { return bytes.TrimLeft(b, " \t\r\n") }
+const space = " \t\r\n"
 
-// stringLen is the length of the string that b begins with, quotes included.
+func skipSpace(b []byte) []byte { return bytes.TrimLeft(b, space) }
+
+// stringLen returns the length of the string that b begins with, quotes included.
 func stringLen(b []byte) int {
 	for i := 1; ; i++ {
 		switch b[i] {
@@ -73,7 +109,7 @@ func stringLen(b []byte) int {
 	}
 }
 
-// valueLen is the length of the value that b begins with.
+// valueLen returns the length of the value that b begins with.
 func valueLen(b []byte) int {
 	switch b[0] {
 	case '"':
@@ -93,19 +129,22 @@ func valueLen(b []byte) int {
 			}
 		}
 	}
-	return bytes.IndexAny(b, ",}] \t\r\n") // a number or a word, within the object
+	return bytes.IndexAny(b, ",}]"+space) // a number, true, false or null, within the object
 }
 
-// Text is the string that a JSON value is, "" where it is none.
-func Text(value []byte) (s string) {
-	if !bytes.HasPrefix(value, []byte{'"'}) {
+// Text returns a JSON string's text, "" for any other value and for none.
+func Text(value []byte) string {
+	if len(value) == 0 || value[0] != '"' {
 		return ""
 	}
 	if bytes.IndexByte(value, '\\') < 0 {
 		return string(value[1 : len(value)-1])
 	}
-	if json.Unmarshal(value, &s) != nil {
-		return ""
-	}
+	return unescape(value)
+}
+
+// unescape is apart from Text because its variable is allocated.
+func unescape(value []byte) (s string) {
+	_ = json.Unmarshal(value, &s) // cannot fail: value is valid JSON
 	return s
 }

@@ -1,5 +1,8 @@
-// Package lazyctx has contexts with a timeout that cost a timer only where there
-// is something to wait for.
+// Package lazyctx provides contexts with a timeout that start a timer only when somebody
+// waits for it.
+//
+// A publish usually waits for nothing. With the standard library's contexts
+// Service.Broadcast takes 1.4 µs instead of 0.9 µs, and a socket's command has two of them.
 package lazyctx
 
 import (
@@ -8,8 +11,7 @@ import (
 	"time"
 )
 
-// bounded is a context whose timer starts when somebody asks for Done: most of
-// what is bounded never waits, and a timer for each would cost more than the work.
+// bounded is a context whose timer starts with the first call of Done.
 type bounded struct {
 	parent   context.Context
 	deadline time.Time
@@ -31,8 +33,8 @@ func WithTimeout(parent context.Context, d time.Duration) (context.Context, cont
 
 func (b *bounded) Deadline() (time.Time, bool) { return b.deadline, true }
 
-// Value asks the context with the timer where there is one, so that what is derived
-// from it knows it as one of the standard library's.
+// Value asks the context with the timer, if there is one, so that contexts derived from it
+// recognize a context of the standard library and start no goroutine.
 func (b *bounded) Value(key any) any {
 	b.mu.Lock()
 	inner := b.inner
@@ -62,7 +64,7 @@ func (b *bounded) Err() error {
 	return nil
 }
 
-// real is the context with the timer.
+// real returns the context with the timer, and starts it if necessary.
 func (b *bounded) real() context.Context {
 	b.mu.Lock()
 	defer b.mu.Unlock()

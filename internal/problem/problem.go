@@ -1,4 +1,4 @@
-// Package problem writes HTTP errors as RFC 9457 says: application/problem+json.
+// Package problem writes HTTP errors as application/problem+json (RFC 9457).
 package problem
 
 import (
@@ -6,7 +6,7 @@ import (
 	"net/http"
 )
 
-// Problem is an error as a client gets it. It holds nothing secret.
+// Problem is the body of an error. It contains no secret.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -14,7 +14,7 @@ type Problem struct {
 	Detail string `json:"detail,omitempty"`
 }
 
-// Write answers with a problem. Headers set on w before go out with it.
+// Write answers with a problem. Headers that were set on w before are sent with it.
 func Write(w http.ResponseWriter, status int, detail string) {
 	body, _ := json.Marshal(Problem{ // plain strings: never an error
 		Type:   "about:blank", // RFC 9457, section 4.2.1: the title is the status's

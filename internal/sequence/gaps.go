@@ -6,69 +6,70 @@ import (
 	"time"
 )
 
-// settleTime is how long Settle waits at most for what a Line misses.
+// settleTime is how long Settle waits at most for one Sequencer.
 const settleTime = time.Second
 
-// Gaps are the Lines that miss something. It is safe for concurrent use.
+// Gaps is the set of the Sequencers that miss a value. It is safe for concurrent use.
 type Gaps struct {
-	mu    sync.Mutex // guards lines; taken with the lock of a Line held
-	lines map[gapped]struct{}
+	mu      sync.Mutex // guards missing; taken with the lock of a Sequencer held
+	missing map[gapped]struct{}
 }
 
-// gapped is a Line of any type.
+// gapped is a Sequencer of any type.
 type gapped interface {
 	settle(ctx context.Context) error
 }
 
-// NewGaps makes the set for the Lines that are given it.
-func NewGaps() *Gaps { return &Gaps{lines: make(map[gapped]struct{})} }
+// NewGaps makes an empty set, for New.
+func NewGaps() *Gaps { return &Gaps{missing: make(map[gapped]struct{})} }
 
-func (g *Gaps) add(l gapped) {
+func (g *Gaps) add(s gapped) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.lines[l] = struct{}{}
+	g.missing[s] = struct{}{}
 }
 
-func (g *Gaps) remove(l gapped) {
+func (g *Gaps) remove(s gapped) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.lines, l)
+	delete(g.missing, s)
 }
 
-// Settle returns when all that the Lines were offered before the call is handed on,
-// or with ctx's error. It does not wait for what the history cannot tell now.
+// Settle returns when the Sequencers have delivered all values that they were offered
+// before the call, or with ctx's error. It does not wait while the history cannot bring
+// what is missing.
 func (g *Gaps) Settle(ctx context.Context) error {
 	g.mu.Lock()
-	lines := make([]gapped, 0, len(g.lines))
-	for l := range g.lines {
-		lines = append(lines, l)
+	missing := make([]gapped, 0, len(g.missing))
+	for s := range g.missing {
+		missing = append(missing, s)
 	}
 	g.mu.Unlock()
-	for _, l := range lines {
-		if err := l.settle(ctx); err != nil {
+	for _, s := range missing {
+		if err := s.settle(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// waiter waits until the Line has come as far as a place of its epoch.
+// waiter waits until the Sequencer has delivered up to a position of its epoch.
 type waiter struct {
-	place Position
-	done  chan struct{}
+	upTo Position
+	done chan struct{}
 }
 
-// settle waits as Gaps.Settle says.
-func (l *Line[T]) settle(ctx context.Context) error {
-	l.mu.Lock()
-	if l.closed || l.stuck || !l.gap() {
-		l.mu.Unlock()
+// settle does what Gaps.Settle does, for one Sequencer.
+func (s *Sequencer[T]) settle(ctx context.Context) error {
+	s.mu.Lock()
+	if s.closed || s.stuck || !s.gap() {
+		s.mu.Unlock()
 		return nil
 	}
-	w := waiter{l.newest, make(chan struct{})}
-	l.waiting = append(l.waiting, w)
-	l.mu.Unlock()
-	late := time.AfterFunc(settleTime, l.giveUp)
+	w := waiter{s.newest, make(chan struct{})}
+	s.waiting = append(s.waiting, w)
+	s.mu.Unlock()
+	late := time.AfterFunc(settleTime, s.giveUp)
 	defer late.Stop()
 	select {
 	case <-w.done:
@@ -78,25 +79,25 @@ func (l *Line[T]) settle(ctx context.Context) error {
 	}
 }
 
-// giveUp has nobody wait for the Line until the history has answered again.
-func (l *Line[T]) giveUp() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.stuck = true
-	l.wake()
+// giveUp ends all waiting until the history has answered again.
+func (s *Sequencer[T]) giveUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stuck = true
+	s.wake()
 }
 
-// wake ends the waiting of those whose place is reached, or will not be soon.
-// Under mu.
-func (l *Line[T]) wake() {
-	kept := l.waiting[:0]
-	for _, w := range l.waiting {
-		if !l.closed && !l.stuck && w.place.Epoch == l.last.Epoch && w.place.Seq > l.last.Seq {
+// wake ends the waiting for positions that are reached, or will not be reached soon.
+// Requires s.mu.
+func (s *Sequencer[T]) wake() {
+	kept := s.waiting[:0]
+	for _, w := range s.waiting {
+		if !s.closed && !s.stuck && w.upTo.Epoch == s.last.Epoch && w.upTo.Seq > s.last.Seq {
 			kept = append(kept, w)
 		} else {
 			close(w.done)
 		}
 	}
-	clear(l.waiting[len(kept):])
-	l.waiting = kept
+	clear(s.waiting[len(kept):])
+	s.waiting = kept
 }

@@ -28,7 +28,7 @@ func TestSettleWaitsForWhatTheHistoryHas(t *testing.T) {
 	})
 }
 
-func TestSettleReturnsWhenTheLineIsClosed(t *testing.T) {
+func TestSettleReturnsWhenTheSequencerIsClosed(t *testing.T) {
 	run(t, func(b *bench) {
 		b.Begin(at("a", 0))
 		b.offer("a", 2)

@@ -1,9 +1,9 @@
-// Package sequence puts what arrives in any order into the order of its places,
-// each place once and none left out.
+// Package sequence sorts the messages of a channel: a [Sequencer] takes them in any order
+// and delivers them in the order of their positions, each once and without a gap.
 //
-// Publishers race, brokers repeat and forget: a node is offered place 7 before
-// place 6, or 6 twice, or never. A Line hands on 5, 6, 7. What was never offered
-// it reads back from the history.
+// Publishers race and brokers repeat or lose messages. A node may see position 7 before
+// position 6, or 6 twice, or never. The Sequencer delivers 5, 6, 7, and reads a missing
+// one from the history.
 package sequence
 
 import (
@@ -15,258 +15,257 @@ import (
 )
 
 const (
-	// grace is how long a missing place may still arrive by itself: its
-	// publisher is usually between storing and offering it.
+	// grace is how long a Sequencer waits for a missing value before it reads the
+	// history: usually its publisher has stored it and offers it next.
 	grace = 5 * time.Millisecond
-	// retry is how long a Line waits after a history that failed.
+	// retry is how long a Sequencer waits after the history has failed.
 	retry = 250 * time.Millisecond
-	// readTimeout bounds one reading of the history.
+	// readTimeout bounds one read of the history.
 	readTimeout = 10 * time.Second
-	// maxEarly bounds what is kept of values that arrived early. Those beyond
-	// it are read back from the history when their turn comes.
+	// maxEarly bounds how many early values are kept. Others are read from the history
+	// when they are due.
 	maxEarly = 1024
-	// maxForeign bounds the other epochs that wait to be looked up.
+	// maxForeign bounds how many other epochs wait to be looked up.
 	maxForeign = 8
 )
 
-// ErrGone is what History.After answers when it no longer keeps what followed.
+// ErrGone is the error of History.After when it no longer keeps the next value.
 var ErrGone = errors.New("sequence: no longer kept")
 
-// Position numbers a value: within an epoch places count up by one.
+// Position is where a value is in its channel. Within an epoch Seq counts up by one.
 type Position struct {
 	Epoch string
 	Seq   uint64
 }
 
-// Item is a value and its place.
+// Item is a value and its position.
 type Item[T any] struct {
 	Position Position
 	Value    T
 }
 
-// History reads back what a Line was not offered.
+// History keeps the values, for those that a Sequencer was not offered.
 type History[T any] interface {
-	// After returns some of what follows p in order, nothing when p is the
-	// newest, or an error that wraps ErrGone, also when the epoch is over.
+	// After returns some of the values after p, in order, and none if p is the newest.
+	// The error wraps ErrGone if the next value is gone or the epoch is over.
 	After(ctx context.Context, p Position) ([]Item[T], error)
 }
 
-// Line is the sequence of one channel. Its methods are safe for concurrent use.
-type Line[T any] struct {
+// Sequencer delivers the values of one channel in order. Its methods are safe for
+// concurrent use.
+type Sequencer[T any] struct {
 	history History[T]
 	gaps    *Gaps
 	deliver func(T)
 	lost    func()
 
-	mu      sync.Mutex // guards all below and is held while delivering
+	mu      sync.Mutex // guards what follows; held while delivering
 	begun   bool       // last is known
 	closed  bool
-	last    Position       // the place handed on last
-	early   map[Position]T // offered before their turn, at most maxEarly
-	newest  Position       // the furthest place of the epoch that is known of
+	last    Position       // of the value that was delivered last
+	early   map[Position]T // values that are not due yet, at most maxEarly
+	newest  Position       // the highest known position of the epoch
 	filling *time.Timer    // not nil while the history has to be read
-	waiting []waiter       // for what was offered to be handed on
-	stuck   bool           // the history did not bring what is missing, so nobody waits for it
+	waiting []waiter       // calls of Settle
+	stuck   bool           // the history did not bring the missing value: nobody waits
 
-	// foreign is the furthest place of each other epoch that was offered. The
-	// history is asked whether one of them is the epoch of today: what is offered
-	// may as well be a straggler of an epoch that is over.
+	// foreign has the highest offered position of each other epoch. The history knows
+	// whether one of them is the new epoch or a late value of an old one.
 	foreign map[string]uint64
 }
 
-// New makes a Line that hands values on to deliver, one at a time and in order,
-// with the Line's lock held: deliver must not block or call the Line. lost is
-// called, likewise, when places were skipped because nothing keeps them any more,
-// and when another epoch began: nobody knows what the one before had. While the Line
-// misses something it is one of gaps.
-func New[T any](history History[T], gaps *Gaps, deliver func(T), lost func()) *Line[T] {
-	return &Line[T]{history: history, gaps: gaps, deliver: deliver, lost: lost}
+// New makes a Sequencer that calls deliver with one value at a time, in order. It calls
+// lost when values are skipped because the history no longer keeps them, and when a new
+// epoch began, because values of the old one may be missing. Both are called with the
+// Sequencer's lock held: they must not block or call the Sequencer. While the Sequencer
+// misses a value it is in gaps.
+func New[T any](history History[T], gaps *Gaps, deliver func(T), lost func()) *Sequencer[T] {
+	return &Sequencer[T]{history: history, gaps: gaps, deliver: deliver, lost: lost}
 }
 
-// Begun reports whether the Line knows where it starts.
-func (l *Line[T]) Begun() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.begun
+// Begun reports whether Begin was called.
+func (s *Sequencer[T]) Begun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun
 }
 
-// Begin starts the Line behind p. What is offered before is kept until then.
-// The first call counts.
-func (l *Line[T]) Begin(p Position) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.begun || l.closed {
+// Begin starts the delivery after p. Values that were offered before are kept until
+// then. Only the first call has an effect.
+func (s *Sequencer[T]) Begin(p Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun || s.closed {
 		return
 	}
-	l.begun, l.last = true, p
-	if l.newest.Epoch != "" && l.newest.Epoch != p.Epoch {
-		l.keepForeign(l.newest)
+	s.begun, s.last = true, p
+	if s.newest.Epoch != "" && s.newest.Epoch != p.Epoch {
+		s.keepForeign(s.newest)
 	}
-	l.tidy()
-	l.advance()
-	l.fillAfter(grace)
+	s.tidy()
+	s.advance()
+	s.fillAfter(grace)
 }
 
-// Expect says that the history goes as far as p: what the Line was not offered up
-// to there is read soon. A Line that has not begun needs no such word.
-func (l *Line[T]) Expect(p Position) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// Expect tells the Sequencer that the history has values up to p. It soon reads those
+// that it was not offered. Before Begin the call has no effect.
+func (s *Sequencer[T]) Expect(p Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
-	case !l.begun || l.closed:
+	case !s.begun || s.closed:
 		return
-	case p.Epoch != l.last.Epoch:
-		l.keepForeign(p)
-	case p.Epoch != l.newest.Epoch || p.Seq > l.newest.Seq:
-		l.newest = p
+	case p.Epoch != s.last.Epoch:
+		s.keepForeign(p)
+	case p.Epoch != s.newest.Epoch || p.Seq > s.newest.Seq:
+		s.newest = p
 	}
-	l.fillAfter(grace)
+	s.fillAfter(grace)
 }
 
-// At calls fn with the place handed on last; what comes after it is handed on
-// after fn returned. It reports false, without calling fn, when the Line is closed.
-func (l *Line[T]) At(fn func(last Position)) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
+// At calls fn with the position that was delivered last. Nothing is delivered until fn
+// returns. At reports false, without calling fn, when the Sequencer is closed.
+func (s *Sequencer[T]) At(fn func(last Position)) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return false
 	}
-	fn(l.last)
+	fn(s.last)
 	return true
 }
 
-// Offer hands v on when its turn has come, or keeps it until then. It reports
-// false when the Line is closed.
-func (l *Line[T]) Offer(p Position, v T) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
+// Offer delivers v when it is due, and keeps it until then. It reports false when the
+// Sequencer is closed.
+func (s *Sequencer[T]) Offer(p Position, v T) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return false
 	}
-	if l.begun && p.Epoch == l.last.Epoch && p.Seq == l.last.Seq+1 {
-		l.last = p
-		l.deliver(v)
-		if len(l.early) > 0 {
-			l.advance()
+	if s.begun && p.Epoch == s.last.Epoch && p.Seq == s.last.Seq+1 {
+		s.last = p
+		s.deliver(v)
+		if len(s.early) > 0 {
+			s.advance()
 		}
 		return true
 	}
 	switch {
-	case !l.begun:
-		l.keep(p, v)
-	case p.Epoch != l.last.Epoch:
-		l.keepForeign(p)
-	case p.Seq > l.last.Seq:
-		l.keep(p, v)
+	case !s.begun:
+		s.keep(p, v)
+	case p.Epoch != s.last.Epoch:
+		s.keepForeign(p)
+	case p.Seq > s.last.Seq:
+		s.keep(p, v)
 	}
-	if l.begun {
-		l.advance()
-		l.fillAfter(grace)
+	if s.begun {
+		s.advance()
+		s.fillAfter(grace)
 	}
 	return true
 }
 
-// Close ends the Line: nothing is delivered any more.
-func (l *Line[T]) Close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
-	l.early = nil
-	if l.filling != nil {
-		l.filling.Stop()
-		l.filled()
+// Close ends the delivery.
+func (s *Sequencer[T]) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.early = nil
+	if s.filling != nil {
+		s.filling.Stop()
+		s.filled()
 	}
 }
 
-func (l *Line[T]) keep(p Position, v T) {
-	if p.Epoch != l.newest.Epoch || p.Seq > l.newest.Seq {
-		l.newest = p
+func (s *Sequencer[T]) keep(p Position, v T) {
+	if p.Epoch != s.newest.Epoch || p.Seq > s.newest.Seq {
+		s.newest = p
 	}
-	if l.early == nil {
-		l.early = make(map[Position]T)
+	if s.early == nil {
+		s.early = make(map[Position]T)
 	}
-	if len(l.early) < maxEarly {
-		l.early[p] = v
-	}
-}
-
-// keepForeign notes that a place of another epoch was offered.
-func (l *Line[T]) keepForeign(p Position) {
-	if l.foreign == nil {
-		l.foreign = make(map[string]uint64)
-	}
-	if seq, known := l.foreign[p.Epoch]; known {
-		l.foreign[p.Epoch] = max(seq, p.Seq)
-	} else if len(l.foreign) < maxForeign {
-		l.foreign[p.Epoch] = p.Seq
+	if len(s.early) < maxEarly {
+		s.early[p] = v
 	}
 }
 
-// advance hands on whatever is next.
-func (l *Line[T]) advance() {
+// keepForeign notes a position of another epoch.
+func (s *Sequencer[T]) keepForeign(p Position) {
+	if s.foreign == nil {
+		s.foreign = make(map[string]uint64)
+	}
+	if seq, known := s.foreign[p.Epoch]; known {
+		s.foreign[p.Epoch] = max(seq, p.Seq)
+	} else if len(s.foreign) < maxForeign {
+		s.foreign[p.Epoch] = p.Seq
+	}
+}
+
+// advance delivers the early values that are due.
+func (s *Sequencer[T]) advance() {
 	for {
-		next := Position{l.last.Epoch, l.last.Seq + 1}
-		v, ok := l.early[next]
+		next := Position{s.last.Epoch, s.last.Seq + 1}
+		v, ok := s.early[next]
 		if !ok {
 			return
 		}
-		delete(l.early, next)
-		l.last = next
-		l.deliver(v)
+		delete(s.early, next)
+		s.last = next
+		s.deliver(v)
 	}
 }
 
-// filled notes that nothing is about to read the history, and wakes who waited.
-func (l *Line[T]) filled() {
-	l.filling = nil
-	l.gaps.remove(l)
-	l.wake()
+// filled notes that the history need not be read now, and ends the waiting.
+func (s *Sequencer[T]) filled() {
+	s.filling = nil
+	s.gaps.remove(s)
+	s.wake()
 }
 
-// beginAnew goes over to another epoch, behind p: the history lost its memory, so
-// nothing of the epoch before follows, and what of it was never offered is lost.
-func (l *Line[T]) beginAnew(p Position) {
-	l.last = p
-	delete(l.foreign, p.Epoch)
-	l.tidy()
-	l.lost()
+// beginAnew continues after p, in another epoch: the history has lost its memory, and
+// with it the values of the old epoch that were not offered.
+func (s *Sequencer[T]) beginAnew(p Position) {
+	s.last = p
+	delete(s.foreign, p.Epoch)
+	s.tidy()
+	s.lost()
 }
 
-// tidy drops early values whose turn will never come.
-func (l *Line[T]) tidy() {
-	maps.DeleteFunc(l.early, func(p Position, _ T) bool {
-		return p.Epoch != l.last.Epoch || p.Seq <= l.last.Seq
+// tidy drops early values that will never be due.
+func (s *Sequencer[T]) tidy() {
+	maps.DeleteFunc(s.early, func(p Position, _ T) bool {
+		return p.Epoch != s.last.Epoch || p.Seq <= s.last.Seq
 	})
 }
 
-// gap reports whether something was offered that is further than the next.
-func (l *Line[T]) gap() bool {
-	return l.newest.Epoch == l.last.Epoch && l.newest.Seq > l.last.Seq
+// gap reports whether a value is missing.
+func (s *Sequencer[T]) gap() bool {
+	return s.newest.Epoch == s.last.Epoch && s.newest.Seq > s.last.Seq
 }
 
 // unread reports whether the history has to be read.
-func (l *Line[T]) unread() bool { return l.gap() || len(l.foreign) > 0 }
+func (s *Sequencer[T]) unread() bool { return s.gap() || len(s.foreign) > 0 }
 
-// fillAfter sees to it that the history is read where that is necessary, in d at
-// the latest when nothing does so already.
-func (l *Line[T]) fillAfter(d time.Duration) {
-	if l.filling == nil && l.unread() {
-		l.filling = time.AfterFunc(d, l.fill)
-		l.gaps.add(l)
+// fillAfter starts a read of the history after d, if one is needed and none is planned.
+func (s *Sequencer[T]) fillAfter(d time.Duration) {
+	if s.filling == nil && s.unread() {
+		s.filling = time.AfterFunc(d, s.fill)
+		s.gaps.add(s)
 	}
 }
 
-// fill finds out about other epochs and reads the missing places from the history.
-// The reading itself holds no lock.
-func (l *Line[T]) fill() {
-	l.mu.Lock()
-	from := l.last
-	foreign := maps.Clone(l.foreign)
-	gap, wanted := l.gap(), l.unread() && !l.closed
+// fill looks up other epochs and reads the missing values from the history. It does not
+// hold the lock while it reads.
+func (s *Sequencer[T]) fill() {
+	s.mu.Lock()
+	from := s.last
+	foreign := maps.Clone(s.foreign)
+	gap, wanted := s.gap(), s.unread() && !s.closed
 	if !wanted {
-		l.filled()
+		s.filled()
 	}
-	l.mu.Unlock()
+	s.mu.Unlock()
 	if !wanted {
 		return
 	}
@@ -274,13 +273,13 @@ func (l *Line[T]) fill() {
 	failed := false
 	for epoch, seq := range foreign {
 		p := Position{epoch, seq}
-		_, err := l.read(p)
+		_, err := s.read(p)
 		switch {
 		case err == nil:
-			l.takeOver(p)
+			s.takeOver(p)
 			return
 		case errors.Is(err, ErrGone):
-			l.drop(p)
+			s.drop(p)
 		default:
 			failed = true
 		}
@@ -288,82 +287,82 @@ func (l *Line[T]) fill() {
 	var items []Item[T]
 	var err error
 	if gap {
-		items, err = l.read(from)
+		items, err = s.read(from)
 	}
 
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return
 	}
 	switch {
 	case errors.Is(err, ErrGone):
-		l.skip(from)
+		s.skip(from)
 	case err != nil:
 		failed = true
 	}
 	for _, it := range items {
-		if it.Position.Epoch == l.last.Epoch && it.Position.Seq == l.last.Seq+1 {
-			delete(l.early, it.Position)
-			l.last = it.Position
-			l.deliver(it.Value)
+		if it.Position.Epoch == s.last.Epoch && it.Position.Seq == s.last.Seq+1 {
+			delete(s.early, it.Position)
+			s.last = it.Position
+			s.deliver(it.Value)
 		}
 	}
-	l.advance()
-	// When nothing came of it, what is missing is not stored yet.
-	l.stuck = failed || gap && l.last == from
-	l.filled()
-	if l.stuck {
-		l.fillAfter(retry)
+	s.advance()
+	// Without a new value, the missing one is not stored yet.
+	s.stuck = failed || gap && s.last == from
+	s.filled()
+	if s.stuck {
+		s.fillAfter(retry)
 	} else {
-		l.fillAfter(grace)
+		s.fillAfter(grace)
 	}
 }
 
-// read reads what follows p. It holds no lock.
-func (l *Line[T]) read(p Position) ([]Item[T], error) {
+// read reads values after p. The caller does not hold the lock.
+func (s *Sequencer[T]) read(p Position) ([]Item[T], error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
-	return l.history.After(ctx, p)
+	return s.history.After(ctx, p)
 }
 
-// takeOver makes p's epoch, which the history knows, the Line's.
-func (l *Line[T]) takeOver(p Position) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
+// takeOver continues in p's epoch, which the history knows.
+func (s *Sequencer[T]) takeOver(p Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return
 	}
-	p.Seq = max(p.Seq, l.foreign[p.Epoch]) // what came meanwhile
-	l.beginAnew(p)
-	l.filled()
-	l.fillAfter(grace)
+	p.Seq = max(p.Seq, s.foreign[p.Epoch]) // offered during the read
+	s.beginAnew(p)
+	s.filled()
+	s.fillAfter(grace)
 }
 
-// drop forgets a place of an epoch that is over, or whose history has gone on so
-// far that the next offer tells more.
-func (l *Line[T]) drop(p Position) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.foreign[p.Epoch] == p.Seq {
-		delete(l.foreign, p.Epoch)
+// drop forgets a position that the history does not know: its epoch is over, or a later
+// offer will name a newer position.
+func (s *Sequencer[T]) drop(p Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.foreign[p.Epoch] == p.Seq {
+		delete(s.foreign, p.Epoch)
 	}
 }
 
-// skip goes on with the first value at hand, when what stands before it is gone.
-func (l *Line[T]) skip(from Position) {
-	if l.last != from {
-		return // it arrived meanwhile
+// skip continues with the first value that is left, because those before it are gone.
+func (s *Sequencer[T]) skip(from Position) {
+	if s.last != from {
+		return // the value arrived during the read
 	}
-	first := l.newest
-	for p := range l.early {
-		if p.Epoch == l.last.Epoch && p.Seq > l.last.Seq && p.Seq < first.Seq {
+	first := s.newest
+	for p := range s.early {
+		if p.Epoch == s.last.Epoch && p.Seq > s.last.Seq && p.Seq < first.Seq {
 			first = p
 		}
 	}
-	l.last.Seq = first.Seq - 1
-	if _, ok := l.early[first]; !ok {
-		l.last = first // not even that one is at hand
+	s.last.Seq = first.Seq - 1
+	if _, ok := s.early[first]; !ok {
+		s.last = first // that value is not kept either
 	}
-	l.lost()
+	s.lost()
 }

@@ -73,9 +73,9 @@ func (h *history) set(change func(*history)) {
 	change(h)
 }
 
-// bench is a Line in a synctest bubble, with what came of it.
+// bench is a Sequencer in a synctest bubble, with what came of it.
 type bench struct {
-	*sequence.Line[string]
+	*sequence.Sequencer[string]
 	t       *testing.T
 	history *history
 	gaps    *sequence.Gaps
@@ -93,7 +93,7 @@ func run(t *testing.T, test func(b *bench)) {
 			b.got = append(b.got, s)
 		}
 		b.gaps = sequence.NewGaps()
-		b.Line = sequence.New(b.history, b.gaps, note, func() { note("lost") })
+		b.Sequencer = sequence.New(b.history, b.gaps, note, func() { note("lost") })
 		test(b)
 		b.Close()
 	})
@@ -371,7 +371,7 @@ func TestAtSeesNothingBetweenItsPlaceAndWhatFollows(t *testing.T) {
 	})
 }
 
-func TestAClosedLineDeliversNothing(t *testing.T) {
+func TestAClosedSequencerDeliversNothing(t *testing.T) {
 	run(t, func(b *bench) {
 		b.Begin(at("a", 0))
 		b.offer("a", 2)
@@ -390,7 +390,7 @@ func TestAClosedLineDeliversNothing(t *testing.T) {
 	})
 }
 
-func TestALineMayBeClosedWhileItReads(t *testing.T) {
+func TestASequencerMayBeClosedWhileItReads(t *testing.T) {
 	for _, err := range []error{nil, errors.New("down"), sequence.ErrGone} {
 		run(t, func(b *bench) {
 			b.history.set(func(h *history) { h.block = make(chan struct{}); h.err = err })

@@ -1,10 +1,8 @@
-// Package sharedread has callers that read the same thing at the same time share
-// the reading.
+// Package sharedread lets callers that read the same key at the same time share one read.
 //
-// A call shares a read only when that has not begun yet, as transactions share a
-// commit: of each key one read is under way, and one waits for it to end, with
-// everybody who came meanwhile. So whatever was written before a call is in the
-// call's answer.
+// A call shares only a read that has not begun yet, as transactions share a group commit.
+// For each key one read runs, and the next one waits with all callers that arrived in
+// between. So a call returns everything that was written before it.
 package sharedread
 
 import (
@@ -19,8 +17,8 @@ import (
 // errEnded is the error of a read whose goroutine ended without returning.
 var errEnded = errors.New("sharedread: the read ended its goroutine")
 
-// Group is a set of reads by key. Its methods are safe for concurrent use. A Group
-// needs no closing: it has a goroutine for each key only while somebody waits.
+// Group is a set of reads by key. Its methods are safe for concurrent use. A Group is not
+// closed: it has a goroutine for a key only while a read runs.
 type Group[K comparable, V any] struct {
 	read    func(context.Context, K) (V, error)
 	timeout time.Duration
@@ -32,20 +30,20 @@ type Group[K comparable, V any] struct {
 // line is the reads of one key. The Group's mu guards it.
 type line[V any] struct {
 	running *flight[V]
-	waiting *flight[V] // nil: nobody came since running began
+	waiting *flight[V] // nil: nobody called since running began
 }
 
-// flight is one read and those who wait for it.
+// flight is one read and the number of its callers.
 type flight[V any] struct {
-	waiters int // under the Group's mu
+	waiters int // guarded by the Group's mu
 	cancel  context.CancelFunc
-	done    chan struct{} // closed when the rest holds
+	done    chan struct{} // closed when the fields below are set
 	value   V
 	err     error
 	panic   *Panic // not nil: the read panicked
 }
 
-// Panic is what callers panic with when their read did.
+// Panic is the value that callers panic with when their read has panicked.
 type Panic struct {
 	Value any
 	Stack []byte // of the read
@@ -53,15 +51,15 @@ type Panic struct {
 
 func (p *Panic) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
 
-// New makes a Group whose reads are done by fn, each within a time. Its callers
-// share the value, so that none may change it.
+// New makes a Group that reads with fn, within the timeout. Callers share the value: none
+// may change it.
 func New[K comparable, V any](timeout time.Duration, fn func(context.Context, K) (V, error)) *Group[K, V] {
 	return &Group[K, V]{read: fn, timeout: timeout, keys: make(map[K]*line[V])}
 }
 
-// Do returns what a read of key answers that begins after the call, or ctx's error
-// when that ends first. A read that everybody has left is cancelled. When the read
-// panics, so does each of its callers, with a *[Panic].
+// Do returns the result of a read of key that begins after the call, or ctx's error if
+// ctx ends first. A read is cancelled when all its callers have left. If the read panics,
+// each of its callers panics with a *[Panic].
 func (g *Group[K, V]) Do(ctx context.Context, key K) (V, error) {
 	f := g.join(key)
 	select {
@@ -95,7 +93,7 @@ func (g *Group[K, V]) join(key K) *flight[V] {
 	return l.waiting
 }
 
-// leave takes a caller out of a read that may have ended meanwhile.
+// leave removes a caller from a read, which may have ended.
 func (g *Group[K, V]) leave(key K, f *flight[V]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -109,9 +107,9 @@ func (g *Group[K, V]) leave(key K, f *flight[V]) {
 	f.cancel()
 }
 
-// begin starts a read. The caller holds mu.
+// begin starts a read. Requires g.mu.
 func (g *Group[K, V]) begin(key K, f *flight[V]) {
-	// Not of any caller's context: the others go on waiting when that one ends.
+	// Independent of the callers' contexts: when one ends, the others still wait.
 	ctx, cancel := context.WithTimeout(context.Background(), g.timeout)
 	f.cancel = cancel
 	go g.run(ctx, key, f)

@@ -6,19 +6,18 @@ import (
 	"time"
 )
 
-// window is how many slots are looked at to find a place for a new key.
+// window is how many slots are examined to find one for a new key.
 const window = 8
 
 // Limiter is many buckets by key: a key gets burst tries at once, then one each
 // interval. It is safe for concurrent use, and every call takes constant time.
 //
-// Its memory is bounded, whatever the keys: it keeps a keyed hash of each, never
-// the key, and no more than maxKeys of them. A bucket that is full again says
-// nothing, so its place is given away first. With no full one at hand, the
-// bucket nearest to full among a few makes room. So a flood of fresh keys, each
-// with one try used, pushes out its own kind; to make the limiter forget a key
-// that has used all its tries, an attacker would have to use up the tries of
-// about every other key in it, later than that key's.
+// Its memory is bounded: it keeps a keyed hash of each key, and at most maxKeys of them. A
+// new key takes the slot of a bucket that is full again, because that carries no
+// information. If there is none, the new key replaces the bucket nearest to full among a
+// few. So a flood of new keys with one try each replaces other keys of the flood. To make
+// the limiter forget a key that has used all its tries, an attacker has to use up the
+// tries of about every other key later.
 type Limiter struct {
 	every int64 // nanoseconds
 	burst int
@@ -28,7 +27,7 @@ type Limiter struct {
 	mu    sync.Mutex
 	slots []slot
 	index map[uint64]int // hash of the key to its slot
-	hand  int            // where the search for a place goes on
+	hand  int            // where the next search for a slot begins
 }
 
 type slot struct {
@@ -36,10 +35,9 @@ type slot struct {
 	bucket Bucket
 }
 
-// NewLimiter returns a limiter that gives each key burst tries, then one each
-// interval, and remembers at most maxKeys of the keys whose tries are not all
-// there. Arguments under one count as one (an interval under a nanosecond as a
-// nanosecond).
+// NewLimiter returns a limiter that gives each key burst tries, then one each interval. It
+// remembers at most maxKeys of the keys that have used tries. Arguments under one count as
+// one, an interval under a nanosecond as a nanosecond.
 func NewLimiter(burst int, every time.Duration, maxKeys int) *Limiter {
 	return &Limiter{
 		every: max(int64(every), 1),
@@ -50,9 +48,8 @@ func NewLimiter(burst int, every time.Duration, maxKeys int) *Limiter {
 	}
 }
 
-// Take uses up one of the key's tries. Where none is left it reports false and
-// how long until there is one, always more than zero; a refused try costs
-// nothing.
+// Take uses one of the key's tries. If none is left, it reports false and the time until
+// there is one, which is always more than zero. A refused try costs nothing.
 func (l *Limiter) Take(key string) (retryAfter time.Duration, ok bool) {
 	hash := maphash.String(l.seed, key)
 	l.mu.Lock()
@@ -65,8 +62,8 @@ func (l *Limiter) Take(key string) (retryAfter time.Duration, ok bool) {
 	return l.slots[i].bucket.take(now, l.every, l.burst)
 }
 
-// Return gives back one of the key's tries: it succeeded, so it was no guess. A
-// key with all its tries stays as it is.
+// Return gives back one of the key's tries: the login succeeded, so it was no guess. It
+// has no effect on a key that has all its tries.
 func (l *Limiter) Return(key string) {
 	hash := maphash.String(l.seed, key)
 	l.mu.Lock()
@@ -76,8 +73,8 @@ func (l *Limiter) Return(key string) {
 	}
 }
 
-// place finds a slot for a new key: one whose bucket is full again, or else a
-// further one, or else, at the bound, the one nearest to full.
+// place returns a slot for a new key: one whose bucket is full again, else a new one,
+// else, at the bound, the one nearest to full.
 func (l *Limiter) place(hash uint64, now int64) int {
 	best := -1
 	for range min(window, len(l.slots)) {

@@ -5,26 +5,25 @@ import (
 	"time"
 )
 
-// Meter bounds how much each key uses a second, after a burst, where it is known only
-// afterwards how much it was: what is used beyond that is a debt, which delays what the
-// key uses next. It is safe for concurrent use.
+// Meter bounds how much each key uses a second, after a burst, when the amount is known
+// only after the use. Use beyond the bound is a debt that delays the key's next use. A
+// Meter is safe for concurrent use.
 //
-// It remembers the keys alone that have used something lately, each for no longer than
-// what it used takes at the rate.
+// It remembers a key only until its use is paid at the rate.
 type Meter struct {
 	rate  float64 // a second
 	burst time.Duration
 
 	mu    sync.Mutex           // guards what follows
-	full  map[string]time.Time // when what a key has used is paid
-	sweep int                  // how many keys there are when those that have paid are dropped
+	full  map[string]time.Time // when a key's use is paid
+	sweep int                  // the number of keys at which paid ones are dropped
 }
 
-// minSweep is how many keys a Meter keeps before it looks for those to drop.
+// minSweep is the lowest number of keys at which a Meter drops paid ones.
 const minSweep = 1024
 
-// NewMeter returns a meter that lets each key use burst at once and then perSecond. Both
-// are positive.
+// NewMeter returns a meter that allows each key burst at once and then perSecond. Both are
+// positive.
 func NewMeter(perSecond, burst int) *Meter {
 	return &Meter{
 		rate:  float64(perSecond),
@@ -34,7 +33,7 @@ func NewMeter(perSecond, burst int) *Meter {
 	}
 }
 
-// Delay is how long the key has to wait before it uses more, 0 for not at all.
+// Delay returns how long the key has to wait before it uses more, 0 for not at all.
 func (m *Meter) Delay(key string) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -45,7 +44,7 @@ func (m *Meter) Delay(key string) time.Duration {
 	return max(0, time.Until(full)-m.burst)
 }
 
-// Use notes that the key has used something.
+// Use notes that the key has used an amount.
 func (m *Meter) Use(key string, amount int) {
 	now := time.Now()
 	m.mu.Lock()

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// placesOf is how many places a Seen remembers of one owner.
+// placesOf is how many places a Seen remembers for each owner.
 const placesOf = 8
 
-// Seen remembers at which places owners were lately: of each owner the last few places.
-// So one owner at very many places pushes out none of another's. Its memory is bounded
-// by the number of owners: it keeps keyed hashes, and past the bound it forgets those
-// that it saw last the longest ago, up to half of them at once. It is safe for
-// concurrent use, and every call takes constant time.
+// Seen remembers the last few places of each owner, such as the networks that a user
+// logged in from. An owner with very many places does not replace those of others. Its
+// memory is bounded by the number of owners: it keeps keyed hashes. Past the bound it
+// forgets the owners that were seen the longest ago, up to half of them at once. It is
+// safe for concurrent use, and each call takes constant time.
 type Seen struct {
 	keep int64 // nanoseconds
 	max  int
@@ -39,7 +39,7 @@ func NewSeen(maxOwners int, keep time.Duration) *Seen {
 	}
 }
 
-// Add notes that the owner was at a place.
+// Add notes a place of the owner.
 func (s *Seen) Add(owner, place string) {
 	who, where := maphash.String(s.seed, owner), maphash.String(s.seed, place)
 	s.mu.Lock()
@@ -68,7 +68,7 @@ func (s *Seen) Add(owner, place string) {
 	p[oldest].place, p[oldest].until = where, time.Now().UnixNano()+s.keep
 }
 
-// Has reports whether the owner was at the place lately.
+// Has reports whether the place was added for the owner within the last keep.
 func (s *Seen) Has(owner, place string) bool {
 	who, where := maphash.String(s.seed, owner), maphash.String(s.seed, place)
 	s.mu.Lock()

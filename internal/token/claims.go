@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/reto10/chat/internal/jsonobject"
 )
@@ -40,8 +41,8 @@ const Leeway = 30 * time.Second
 // An expiry after the year 9999 counts as the end of that year. The error is a
 // [Refusal].
 func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
-	all, ok := jsonobject.Parse(t.payload)
-	if !ok {
+	all, err := jsonobject.Parse(t.payload)
+	if err != nil || !utf8.Valid(t.payload) {
 		return Claims{}, ErrMalformed
 	}
 	expires, err := numericDate(all, "exp")

@@ -6,6 +6,7 @@ package token
 import (
 	"encoding/base64"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jws"
@@ -82,8 +83,8 @@ func Parse(s string) (*JWS, error) {
 	if err != nil {
 		return nil, ErrMalformed
 	}
-	header, ok := jsonobject.Parse(rawHeader)
-	if !ok {
+	header, err := jsonobject.Parse(rawHeader)
+	if err != nil || !utf8.Valid(rawHeader) {
 		return nil, ErrMalformed
 	}
 	var named [4]string

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"unicode/utf8"
+
+	"github.com/reto10/chat/internal/jsonobject"
 )
 
-// ParseEvent reads an event as a client gets it: a [Welcome], [Message],
-// [Presence], [Ack] or [Error], and nil for one that is not known. Unlike a server
-// it is lenient, and passes over fields that it does not know.
+// ParseEvent decodes an event for a client: a [Welcome], [Message], [Presence], [Ack] or
+// [Error], and nil for an unknown type. It ignores unknown fields, so that servers can
+// add some.
 func ParseEvent(text []byte) (event any, err error) {
 	if !utf8.Valid(text) {
 		return nil, errors.New("not UTF-8")
@@ -18,7 +20,7 @@ func ParseEvent(text []byte) (event any, err error) {
 		Type *string `json:"type"`
 	}
 	if err := json.Unmarshal(text, &head); err != nil {
-		return nil, fmt.Errorf("not an event: %w", jsonError(err))
+		return nil, fmt.Errorf("not an event: %w", jsonobject.PlainError(err))
 	}
 	if head.Type == nil {
 		return nil, errors.New("not an event: it has no type")
@@ -38,7 +40,7 @@ func ParseEvent(text []byte) (event any, err error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%.40s: %w", *head.Type, jsonError(err))
+		return nil, fmt.Errorf("%.40s: %w", *head.Type, jsonobject.PlainError(err))
 	}
 	return event, nil
 }
@@ -49,19 +51,5 @@ func parseAs[T any](text []byte) (any, error) {
 	return v, err
 }
 
-// MarshalCommand is a command as JSON, for ParseCommand to read.
-func MarshalCommand(c Command) []byte {
-	b := appendMember([]byte{'{'}, "type", c.Type)
-	for _, m := range []struct {
-		name  string
-		value *string
-	}{{"content", c.Content}, {"channel", c.Channel}, {"since", c.Since}, {"token", c.Token}} {
-		if m.value != nil {
-			b = appendMember(append(b, ','), m.name, *m.value)
-		}
-	}
-	if len(c.Ref) > 0 {
-		b = append(append(b, `,"ref":`...), c.Ref...)
-	}
-	return append(b, '}')
-}
+// MarshalCommand encodes a command as JSON, for ParseCommand to read.
+func MarshalCommand(c Command) []byte { return Marshal(c) }

@@ -1,14 +1,10 @@
 package wire_test
 
 import (
+	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/iotest"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -128,41 +124,6 @@ func TestACommandThatMakesNoSenseIsRefusedWithItsRef(t *testing.T) {
 	}
 }
 
-func TestDecodeStrictTellsWhatTheReaderFailedWith(t *testing.T) {
-	broken := errors.New("broken")
-	var v struct {
-		A int `json:"a"`
-	}
-	tests := []struct {
-		name string
-		r    io.Reader
-	}{
-		{"at once", iotest.ErrReader(broken)},
-		{"inside", io.MultiReader(strings.NewReader(`{"a"`), iotest.ErrReader(broken))},
-		{"behind", io.MultiReader(strings.NewReader(`{"a":1}  `), iotest.ErrReader(broken))},
-	}
-	for _, tt := range tests {
-		if err := wire.DecodeStrict(tt.r, &v); !errors.Is(err, broken) {
-			t.Errorf("%s: error = %v, want the reader's", tt.name, err)
-		}
-	}
-
-	w := httptest.NewRecorder()
-	body := http.MaxBytesReader(w, io.NopCloser(strings.NewReader(`{"a":1}`+strings.Repeat(" ", 100))), 50)
-	if _, ok := errors.AsType[*http.MaxBytesError](wire.DecodeStrict(body, &v)); !ok {
-		t.Error("a body over its limit is not told as such")
-	}
-}
-
-func TestDecodeStrictReadsByteByByte(t *testing.T) {
-	var got struct {
-		A int `json:"a"`
-	}
-	if err := wire.DecodeStrict(iotest.OneByteReader(strings.NewReader(" {\"a\":1} \n")), &got); err != nil || got.A != 1 {
-		t.Errorf("DecodeStrict = %+v, %v", got, err)
-	}
-}
-
 func FuzzParseCommand(f *testing.F) {
 	for _, s := range []string{
 		`{"type":"broadcast","content":"hi","channel":"c","ref":"1"}`,
@@ -215,28 +176,30 @@ func FuzzParseCommand(f *testing.F) {
 	})
 }
 
-// The short way reads nothing that the strict one would refuse or read otherwise.
-func FuzzPlainCommandsAreStrictOnes(f *testing.F) {
+// What is accepted is read as encoding/json reads it.
+func FuzzCommandsAreReadAsJSONDoes(f *testing.F) {
 	for _, text := range []string{
 		`{"type":"broadcast","content":"hi\n\u00f1","channel":"ops","ref":"1"}`,
 		` { "type" : "join" , "channel" : "ops" , "since" : "1-e" , "ref" : -1.5e3 } `,
 		`{"type":"leave","channel":"a","ref":null}`, `{"type":"","type":"leave"}`, `{"ty\u0070e":"leave"}`,
 		`{"type":"refresh","token":"x","token":"y"}`, `{"ref":{"a":[1,"}"]}}`, `{}`, `[]`, `{"type":1}`, `{"type":"x"}{}`,
-		"{\"type\":\"\xff\"}", `{"content":"\ud800"}`, `{"Type":"leave"}`,
+		`{"type":"broadcast","content":"\ud800"}`, `{"Type":"leave","type":"leave","channel":"a"}`,
 	} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		plain, ok := wire.PlainCommand(text)
-		if !ok {
+		got, err := wire.ParseCommand(text)
+		if err != nil || !utf8.Valid(text) {
 			return
 		}
-		strict, err := wire.StrictCommand(text)
-		if err != nil {
-			t.Fatalf("%q is refused by the strict way: %v", text, err)
+		var want wire.Command
+		dec := json.NewDecoder(bytes.NewReader(text))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&want); err != nil {
+			t.Fatalf("%q is refused by encoding/json: %v", text, err)
 		}
-		if diff := cmp.Diff(strict, plain); diff != "" {
-			t.Errorf("%q (-strict +plain):\n%s", text, diff)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
 		}
 	})
 }

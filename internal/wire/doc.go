@@ -1,4 +1,3 @@
-// Package wire turns events and commands of the chat protocol into JSON and
-// WebSocket frames, and back. It knows bytes and names of fields; who may do
-// what is decided elsewhere. docs/protocol.md is its specification.
+// Package wire encodes and decodes the events, commands and message ids of the chat
+// protocol. docs/protocol.md specifies them. Rights are checked elsewhere.
 package wire

@@ -1,10 +1,6 @@
 package wire
 
-import (
-	"bytes"
-	"strconv"
-	"time"
-)
+import "time"
 
 // Types of the events a server sends.
 const (
@@ -26,7 +22,7 @@ const (
 	CodeUnavailable = "unavailable"
 )
 
-// Welcome is the first event of every socket.
+// Welcome is the first event on every socket.
 type Welcome struct {
 	Type      string   `json:"type"`
 	Session   string   `json:"session"`
@@ -37,26 +33,7 @@ type Welcome struct {
 	Recovered *bool    `json:"recovered,omitempty"`
 }
 
-func (w Welcome) appendTo(b []byte) []byte {
-	b = append(appendMember(append(b, '{'), "type", w.Type), ',')
-	b = append(appendMember(b, "session", w.Session), ',')
-	b = append(appendMember(b, "user", w.User), ',')
-	b = append(appendMember(b, "role", w.Role), `,"expires_in":`...)
-	b = append(strconv.AppendInt(b, w.ExpiresIn, 10), `,"since":[`...)
-	for i, id := range w.Since {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendText(b, id)
-	}
-	b = append(b, ']')
-	if w.Recovered != nil {
-		b = strconv.AppendBool(append(b, `,"recovered":`...), *w.Recovered)
-	}
-	return append(b, '}')
-}
-
-// Message is a stored message. In an answer of GET /messages Type is absent.
+// Message is a stored message. GET /messages answers without a Type.
 type Message struct {
 	Type    string `json:"type,omitempty"`
 	ID      string `json:"id"`
@@ -66,21 +43,8 @@ type Message struct {
 	Time    string `json:"time"`
 }
 
-func (m Message) appendTo(b []byte) []byte {
-	b = append(b, '{')
-	if m.Type != "" {
-		b = append(appendMember(b, "type", m.Type), ',')
-	}
-	b = append(appendMember(b, "id", m.ID), ',')
-	if m.Channel != "" {
-		b = append(appendMember(b, "channel", m.Channel), ',')
-	}
-	b = append(appendMember(b, "sender", m.Sender), ',')
-	b = append(appendMember(b, "content", m.Content), ',')
-	return append(appendMember(b, "time", m.Time), '}')
-}
-
-// Presence says that a user's first socket came or its last one went.
+// Presence announces that a user joined or left: their first socket connected or their
+// last one ended.
 type Presence struct {
 	Type     string `json:"type"`
 	Username string `json:"username"`
@@ -89,17 +53,7 @@ type Presence struct {
 	Time     string `json:"time"`
 }
 
-func (p Presence) appendTo(b []byte) []byte {
-	b = append(appendMember(append(b, '{'), "type", p.Type), ',')
-	b = append(appendMember(b, "username", p.Username), ',')
-	b = append(appendMember(b, "role", p.Role), ',')
-	if p.Channel != "" {
-		b = append(appendMember(b, "channel", p.Channel), ',')
-	}
-	return append(appendMember(b, "time", p.Time), '}')
-}
-
-// Ack answers a command that was carried out.
+// Ack answers a command that succeeded.
 type Ack struct {
 	Type      string `json:"type"`
 	Ref       Ref    `json:"ref,omitempty"`
@@ -109,7 +63,7 @@ type Ack struct {
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 }
 
-// Error answers a command that was refused; the socket stays open.
+// Error answers a command that failed. The socket stays open.
 type Error struct {
 	Type    string `json:"type"`
 	Ref     Ref    `json:"ref,omitempty"`
@@ -117,7 +71,7 @@ type Error struct {
 	Message string `json:"message"`
 }
 
-// Time writes t as the protocol does: RFC 3339, UTC, milliseconds.
+// Time formats t as the protocol does: RFC 3339, UTC, milliseconds.
 func Time(t time.Time) string {
 	const layout = "2006-01-02T15:04:05.000Z"
 	t = t.UTC()
@@ -137,19 +91,10 @@ func Time(t time.Time) string {
 	return string(b[:])
 }
 
-// digits fills b with n, zeros in front.
+// digits fills b with the decimal digits of n, padded with zeros.
 func digits(b []byte, n int) {
 	for i := len(b) - 1; i >= 0; i-- {
 		b[i] = byte('0' + n%10)
 		n /= 10
 	}
 }
-
-// AppendMessage appends a message as JSON, as a frame has it.
-func AppendMessage(b []byte, m Message) []byte { return m.appendTo(b) }
-
-// Marshal is event as JSON.
-func Marshal(event any) []byte { return encode(event, bytes.Clone) }
-
-// Frame is event as one text frame.
-func Frame(event any) []byte { return encode(event, TextFrame) }

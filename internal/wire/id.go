@@ -6,17 +6,16 @@ import (
 	"strings"
 )
 
-// An id is SEQ-EPOCH for a message of everyone's channel and SEQ-EPOCH-CHANNEL
-// for any other. It is made of URL-safe characters only, so that a client may
-// put it in a query as it is: of a channel's name whatever is not one of
-// A-Z a-z 0-9 . _ : @ - is written as ~ and two hexadecimal digits. Every place
-// has exactly one spelling.
+// An id is SEQ-EPOCH in the common channel and SEQ-EPOCH-CHANNEL in any other. It has
+// URL-safe characters only, so that a client can put it in a query unchanged. In the
+// channel's name each byte other than A-Z a-z 0-9 . _ : @ - is written as ~ and two
+// hexadecimal digits. Each position has exactly one spelling.
 
 const maxEpoch = 32
 
 const upperHex = "0123456789ABCDEF"
 
-// FormatID names the place seq of epoch in channel.
+// FormatID returns the id of a position in a channel.
 func FormatID(channel, epoch string, seq uint64) string {
 	b := make([]byte, 0, 24+len(epoch)+len(channel))
 	b = strconv.AppendUint(b, seq, 10)
@@ -36,8 +35,8 @@ func FormatID(channel, epoch string, seq uint64) string {
 	return string(b)
 }
 
-// ParseID reads what FormatID wrote, and nothing else. Whether the channel's
-// name is a valid one is not checked here.
+// ParseID parses an id exactly as FormatID writes it. It does not check whether the
+// channel's name is valid.
 func ParseID(id string) (channel, epoch string, seq uint64, err error) {
 	seqText, rest, ok := strings.Cut(id, "-")
 	if !ok {
@@ -45,7 +44,7 @@ func ParseID(id string) (channel, epoch string, seq uint64, err error) {
 	}
 	seq, err = strconv.ParseUint(seqText, 10, 64)
 	if err != nil {
-		return "", "", 0, errors.New("not an id: no place")
+		return "", "", 0, errors.New("not an id: no number")
 	}
 	epoch, escaped, named := strings.Cut(rest, "-")
 	if !validEpoch(epoch) {

@@ -13,42 +13,36 @@ import (
 	"reflect"
 	"strings"
 	"time"
-
-	"github.com/reto10/chat/internal/fanout"
 )
 
-// Server is what the connections of one service have in common. Its fields are
-// set before use.
+// Server accepts WebSockets and has the settings that they share. Its fields are set
+// before use.
 type Server struct {
-	Subprotocol string // spoken when the client offers it
+	Subprotocol string // used when the client offers it
 	ReadLimit   int64  // bytes of a message
-	TooFast     int    // the close code for a peer that floods it with frames
-	Limits      fanout.Limits
-	Totals      fanout.Totals
-	// Heartbeat is the time between two calls of each connection's Beat. Unless
-	// Pings is set, a peer's kernel is enough of a sign of life where ours tells of
-	// its acknowledgements.
-	Heartbeat time.Duration
-	Pings     bool
+	TooFast     int    // the close code for a peer that sends too many frames
+	Pings       bool   // Beat always pings: acknowledgements of the peer's kernel are not enough
+	Limits      Limits
+	Totals      Totals
 
-	lot lot
+	poller poller
 }
 
-// Close ends what the server keeps for its connections when the last of them has
-// ended. Nothing is accepted any more.
-func (s *Server) Close() { s.lot.close() }
+// Close releases the poller when the last connection has ended. Nothing is accepted
+// after it.
+func (s *Server) Close() { s.poller.close() }
 
-// Refusal is the error of a request that cannot become a WebSocket.
+// Refusal is the error for a request that cannot become a WebSocket.
 type Refusal struct {
 	Status int
 	Detail string
-	Header http.Header // to be set on the answer
+	Header http.Header // to set on the answer
 }
 
 func (r *Refusal) Error() string { return r.Detail }
 
-// Check reports why r is no WebSocket handshake (RFC 6455, section 4.2.1), or
-// nil when it is one.
+// Check returns nil for a valid WebSocket handshake (RFC 6455, section 4.2.1), else the
+// reason why r is none.
 func Check(r *http.Request) *Refusal {
 	upgrade := http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
 	switch {
@@ -73,22 +67,21 @@ func Check(r *http.Request) *Refusal {
 	return &Refusal{http.StatusBadRequest, "Sec-WebSocket-Key must be one header of 16 bytes in base64", nil}
 }
 
-// Accept answers a handshake that Check found good, and takes the connection
-// over: the caller returns from its HTTP handler and uses nothing of the
-// request any more. An error means that the connection could not be taken over;
-// nothing was answered yet then.
+// Accept takes over the connection of a handshake that passed Check. The answer is sent
+// together with the first frame. The caller returns from its HTTP handler after Serve
+// and does not use the request any more. After an error the caller still has to answer.
 //
-// w may be wrapped by middleware that offers Unwrap and nothing else. Headers
-// set on it go out with the answer. Middleware is told the status by WriteHeader, as
-// what logs requests needs. net/http sends the answer when the connection is taken over
-// behind that, so with middleware both wait for Open.
+// Middleware may wrap w if it has Unwrap. Headers set on w are sent with the answer.
+// With middleware, Accept leaves both to Open: WriteHeader shows the status to the
+// middleware, for its log, and net/http sends the answer when the connection is taken
+// over after that.
 func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
-	header := w.Header() // before the connection is ours: w may be middleware that panics
+	header := w.Header() // before the connection is taken over: middleware may panic here
 	c := &Conn{server: s, subprotocol: negotiate(r.Header, s.Subprotocol)}
 	c.heard.Store(true)
 	key := r.Header.Get("Sec-WebSocket-Key")
 	if isWrapped(w) {
-		c.out = fanout.Detached(c, &s.Limits, &s.Totals)
+		c.out.open(c, nil)
 		c.pending = &handshake{w, r.Context().Done(), key}
 		return c, nil
 	}
@@ -97,20 +90,20 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 		return nil, err
 	}
 	c.own(conn, early)
-	c.out = fanout.NewOutbox(conn, c, &s.Limits, &s.Totals)
-	c.out.First(c.answer(header, key))
+	c.out.open(c, conn)
+	c.out.SetPreamble(c.answer(header, key))
 	return c, nil
 }
 
-// handshake is one that is not answered yet, and whose connection is net/http's.
+// handshake is a handshake that is not answered yet. net/http still owns its connection.
 type handshake struct {
 	w    http.ResponseWriter
-	left <-chan struct{} // closed when the client has gone
+	left <-chan struct{} // closed when the client is gone
 	key  string
 }
 
-// Open answers the handshake, unless that was done. It is called by the goroutine of the
-// HTTP handler, before Serve, which calls it otherwise.
+// Open answers a handshake that Accept left open, and takes the connection over. The
+// goroutine of the HTTP handler calls it before Serve; else Serve does.
 func (c *Conn) Open() {
 	h := c.pending
 	if h == nil {
@@ -127,7 +120,7 @@ func (c *Conn) Open() {
 	for name := range ours {
 		header.Del(name)
 	}
-	header["Date"] = nil // as without middleware
+	header["Date"] = nil // Accept sends none without middleware either
 	header.Set("Upgrade", "websocket")
 	header.Set("Connection", "Upgrade")
 	header.Set("Sec-WebSocket-Accept", accept(h.key))
@@ -140,10 +133,10 @@ func (c *Conn) Open() {
 		return
 	}
 	c.own(conn, early)
-	c.out.Attach(conn)
+	c.out.attach(conn)
 }
 
-// hijack takes a connection over, with what came behind the request.
+// hijack takes a connection over, with the bytes that followed the request.
 func hijack(w http.ResponseWriter) (conn net.Conn, early []byte, err error) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -156,7 +149,7 @@ func hijack(w http.ResponseWriter) (conn net.Conn, early []byte, err error) {
 	return conn, nil, nil
 }
 
-// own makes conn the connection's.
+// own sets the connection's net.Conn.
 func (c *Conn) own(conn net.Conn, early []byte) {
 	var acknowledged bool
 	c.conn, c.early = conn, early
@@ -165,9 +158,8 @@ func (c *Conn) own(conn net.Conn, early []byte) {
 	c.quiet = acknowledged && !c.server.Pings
 }
 
-// isWrapped reports whether there is middleware between w and a ResponseWriter of
-// net/http's server that can be taken over. Without that nothing may be written: the
-// caller has to answer with an error still.
+// isWrapped reports whether middleware wraps a ResponseWriter of net/http's server that
+// can be taken over. If it cannot, Accept has to fail before anything is written.
 func isWrapped(w http.ResponseWriter) bool {
 	wrapped := false
 	for {
@@ -182,20 +174,19 @@ func isWrapped(w http.ResponseWriter) bool {
 	return wrapped && ok && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "net/http"
 }
 
-// accept is the header that answers a key (RFC 6455, section 4.2.2).
+// accept returns Sec-WebSocket-Accept for a key (RFC 6455, section 4.2.2).
 func accept(key string) string {
 	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 	sum := sha1.Sum([]byte(strings.TrimSpace(key) + guid))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// errRefused is why a connection ends that Refuse has answered.
+// errRefused is the cause of the end after Refuse.
 var errRefused = errors.New("wsconn: the handshake is refused")
 
-// Refuse answers the handshake with an error after all; Serve, which is called behind
-// it, ends the connection then. Where the connection is net/http's still, that answers.
-// It is called by the goroutine of the HTTP handler. It reports false when the handshake was answered
-// already, with what came first.
+// Refuse answers the handshake with an error. Serve, which is called after it, then ends
+// the connection. It reports false if the handshake is answered already. The goroutine
+// of the HTTP handler calls it.
 func (c *Conn) Refuse(resp *http.Response) bool {
 	if h := c.pending; h != nil {
 		if c.out.Closing() {
@@ -207,18 +198,18 @@ func (c *Conn) Refuse(resp *http.Response) bool {
 		clear(header)
 		maps.Copy(header, resp.Header)
 		h.w.WriteHeader(resp.StatusCode)
-		_, _ = io.Copy(h.w, resp.Body) // an error is the client's end
+		_, _ = io.Copy(h.w, resp.Body) // fails only if the client is gone
 		return true
 	}
 	var b bytes.Buffer
 	resp.Proto, resp.ProtoMajor, resp.ProtoMinor, resp.Close = "HTTP/1.1", 1, 1, true
-	_ = resp.Write(&b) // to memory
-	c.refused = c.out.Instead(b.Bytes())
+	_ = resp.Write(&b) // memory: cannot fail
+	c.refused = c.out.ReplacePreamble(b.Bytes())
 	return c.refused
 }
 
-// negotiate is the server's subprotocol as the client wrote it, "" when it was
-// not offered (RFC 6455, section 4.2.2).
+// negotiate returns the server's subprotocol as the client wrote it, "" if it was not
+// offered (RFC 6455, section 4.2.2).
 func negotiate(h http.Header, spoken string) string {
 	for _, line := range h["Sec-Websocket-Protocol"] {
 		for offered := range strings.SplitSeq(line, ",") {
@@ -230,8 +221,8 @@ func negotiate(h http.Header, spoken string) string {
 	return ""
 }
 
-// answer is the handshake's (RFC 6455, section 4.2.2), for the outbox to send
-// with what comes first. It carries what the middleware has set, too.
+// answer returns the answer to the handshake (RFC 6455, section 4.2.2) with the headers
+// that middleware has set.
 func (c *Conn) answer(extra http.Header, key string) []byte {
 	var b bytes.Buffer
 	b.Grow(256)
@@ -241,19 +232,19 @@ func (c *Conn) answer(extra http.Header, key string) []byte {
 	if c.subprotocol != "" {
 		b.WriteString("Sec-WebSocket-Protocol: " + c.subprotocol + "\r\n")
 	}
-	_ = extra.WriteSubset(&b, ours) // to memory
+	_ = extra.WriteSubset(&b, ours) // memory: cannot fail
 	b.WriteString("\r\n")
 	return b.Bytes()
 }
 
-// ours are the headers of the answer that are not the middleware's to set.
+// ours are the headers of the answer that middleware must not set.
 var ours = map[string]bool{
 	"Upgrade": true, "Connection": true,
 	"Sec-Websocket-Accept": true, "Sec-Websocket-Protocol": true, "Sec-Websocket-Extensions": true,
 	"Content-Length": true, "Transfer-Encoding": true, // a 101 has no content
 }
 
-// hasToken reports whether a comma-separated header holds token, in any case.
+// hasToken reports whether a comma-separated header contains token, in any case.
 func hasToken(h http.Header, key, token string) bool {
 	for _, line := range h.Values(key) {
 		for t := range strings.SplitSeq(line, ",") {

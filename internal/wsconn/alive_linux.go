@@ -10,16 +10,15 @@ import (
 	"unsafe"
 )
 
-// unanswered reports whether the peer's kernel is asked again and again for an
-// acknowledgement that it owes, and has sent none for d (TCP_INFO, tcp(7)); known
-// is false when our kernel does not tell. A peer that does not read but is there
-// goes on acknowledging the probes of its closed window; TCP_USER_TIMEOUT would
-// end it.
+// unanswered reports whether the peer's kernel owes an acknowledgement, did not answer
+// retransmissions, and has sent nothing for d (TCP_INFO, tcp(7)). known is false if our
+// kernel does not say. A live peer that does not read still acknowledges the probes of
+// its closed window; TCP_USER_TIMEOUT would end it.
 func unanswered(raw syscall.RawConn, d time.Duration) (dead, known bool) {
 	info, known, bad := tcpInfo(raw)
 	silent := time.Duration(info.Last_ack_recv) * time.Millisecond
 	dead = known && info.Unacked > 0 && info.Retransmits > 0 && silent >= d
-	return dead, known || bad != nil // one that is closed needs no beat
+	return dead, known || bad != nil // a closed connection needs no beat
 }
 
 // hungUp reports whether the peer has closed its end, or the connection is broken.
@@ -29,7 +28,7 @@ func hungUp(raw syscall.RawConn) bool {
 	return bad != nil || known && info.State != established
 }
 
-// tcpInfo asks our kernel about a connection; known is false when it does not tell.
+// tcpInfo reads TCP_INFO. known is false if the kernel has none for this socket.
 func tcpInfo(raw syscall.RawConn) (info syscall.TCPInfo, known bool, bad error) {
 	bad = raw.Control(func(fd uintptr) {
 		size := uint32(unsafe.Sizeof(info))
@@ -40,7 +39,7 @@ func tcpInfo(raw syscall.RawConn) (info syscall.TCPInfo, known bool, bad error) 
 	return info, known, bad
 }
 
-// multipath reports whether conn speaks Multipath TCP.
+// multipath reports whether conn uses Multipath TCP.
 func multipath(conn net.Conn) bool {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// unanswered knows nothing here: peers are asked by pings.
+// unanswered knows nothing on this platform: Beat sends pings.
 func unanswered(syscall.RawConn, time.Duration) (dead, known bool) { return false, false }
 
-// hungUp knows nothing here: who reads notices.
+// hungUp knows nothing on this platform: a reader notices.
 func hungUp(syscall.RawConn) bool { return false }
 
 func multipath(net.Conn) bool { return false }

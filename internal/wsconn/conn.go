@@ -1,16 +1,14 @@
-// Package wsconn is a WebSocket as the service sees one: whole text messages
-// come in, frames go out through an outbox, and it ends with a close code.
+// Package wsconn is the server's side of a WebSocket: a [Conn] receives whole text
+// messages, sends frames through its [Outbox] and ends with a close code.
 //
-// nhooyr.io/websocket reads frames and answers control frames; it sits on a
-// connection of ours through which its own writes keep their place among the
-// frames of the outbox. This is its only importer. The handshake is answered
-// here: a Conn of nhooyr's for each arrival would be the dearest part of it.
+// nhooyr.io/websocket reads the frames and answers control frames. It works on a
+// net.Conn of this package, which puts its own writes in order with the frames of the
+// outbox. The handshake is answered here: creating nhooyr's Conn for each new socket
+// would be the most expensive part of it.
 //
-// Receivers hardly ever speak, so where the system allows it a connection that
-// says nothing costs no goroutine: it is parked, a file descriptor in an epoll
-// set and a small struct, until bytes come for it.
-//
-// [Dialer] is for the other end, the client's.
+// Most receivers rarely send anything. On Linux an idle connection costs no goroutine.
+// It is parked: a file descriptor in an epoll set and a small struct, until bytes
+// arrive.
 package wsconn
 
 import (
@@ -18,63 +16,62 @@ import (
 	"net"
 	"sync/atomic"
 	"syscall"
+	"time"
 
-	"github.com/reto10/chat/internal/fanout"
 	"github.com/reto10/chat/internal/throttle"
-	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
-// Close codes of RFC 6455, section 7.4.1, that this package sends by itself.
+// Close codes that this package sends (RFC 6455, section 7.4.1).
 const (
 	codeProtocol    = 1002
 	codeUnsupported = 1003
 	codeNotUTF8     = 1007
 )
 
-// Handler is whom a connection's messages are for. Its methods are called by one
-// goroutine at a time.
+// Handler receives a connection's messages. One goroutine at a time calls its methods.
 type Handler interface {
-	// Handle gets a message of the peer, never after a close frame was sent.
+	// Handle receives a message, which is valid UTF-8. It is not called after a close
+	// frame was sent.
 	Handle(text []byte)
-	// Ended is the last call: the connection is closed, and this is why.
+	// Ended is the last call: the connection is closed because of cause.
 	Ended(cause error)
 }
 
-// Conn is one accepted WebSocket. It is one of two things: read by a goroutine,
-// or parked.
+// Conn is one accepted WebSocket. Either a goroutine reads it, or it is parked.
 type Conn struct {
 	server      *Server
-	out         *fanout.Outbox
+	out         Outbox
 	conn        net.Conn
-	raw         syscall.RawConn // of the socket below, nil where there is none
+	raw         syscall.RawConn // of the socket below, nil if it cannot be parked
 	handler     Handler
 	subprotocol string
-	refused     bool       // by Refuse, or never taken over, before Serve
-	lost        bool       // middleware kept Open from taking it over
-	pending     *handshake // not answered yet, and the connection not ours; nil: it is
+	refused     bool       // Refuse answered, or Open failed: Serve ends the connection
+	lost        bool       // Open could not take the connection over
+	pending     *handshake // not nil until Open answers it and takes the connection over
 	parked      atomic.Bool
-	heard       atomic.Bool // bytes came since the last beat
+	heard       atomic.Bool // bytes arrived since the last Beat
 
-	// Owned by who calls Beat.
-	quiet bool // our kernel tells whether the peer's is there
+	// Owned by the caller of Beat.
+	quiet bool // the kernel knows whether the peer's kernel acknowledges
 
 	// Owned by the goroutine that reads.
-	parks bool            // it can be parked
-	spot  uint32          // in the parking lot, 0 for none yet
-	turn  int32           // of the spot
-	last  int64           // when the last message came, Unix nanoseconds
-	extra throttle.Bucket // of frames beyond one a message
-	early []byte          // what came with the handshake, until it is read
+	parks      bool            // it can be parked
+	slot       uint32          // in the poller, 0 for none yet
+	generation int32           // of the slot
+	last       int64           // when the last message arrived, Unix nanoseconds
+	extra      throttle.Bucket // for frames beyond one a message
+	early      []byte          // bytes that arrived with the handshake, until they are read
 }
 
-// Out is the writing side. It is corked until its owner uncorks it.
-func (c *Conn) Out() *fanout.Outbox { return c.out }
+// Out returns the writing side. It is corked until the caller uncorks it.
+func (c *Conn) Out() *Outbox { return &c.out }
 
-// Subprotocol is the one spoken, "" for none.
+// Subprotocol returns the subprotocol, "" for none.
 func (c *Conn) Subprotocol() string { return c.subprotocol }
 
-// Gone reports whether the peer has closed its end, as far as our kernel tells. It is
-// for who does something before Serve is called; from then on a reader notices.
+// Gone reports whether the peer has closed its end, as far as the kernel knows. Callers
+// use it before Serve; after that a reader notices.
 func (c *Conn) Gone() bool {
 	if c.pending != nil {
 		select {
@@ -88,18 +85,18 @@ func (c *Conn) Gone() bool {
 }
 
 // Lost reports whether the connection could not be taken over after the handshake was
-// answered: the HTTP handler has to end it. It is called behind Serve.
+// answered. Then the HTTP handler has to end it. Call Lost after Serve.
 func (c *Conn) Lost() bool { return c.lost }
 
-// Serve has h called with what comes, until the connection ends. It is called
-// once and returns at once.
+// Serve starts delivering messages to h, until the connection ends. It is called once
+// and returns at once.
 func (c *Conn) Serve(h Handler) {
 	c.handler = h
 	defer c.serveOpened() // also when middleware panics
 	c.Open()
 }
 
-// serveOpened is Serve for a connection whose handshake is answered, or that is lost.
+// serveOpened is Serve after Open.
 func (c *Conn) serveOpened() {
 	if c.refused {
 		go func() {
@@ -116,7 +113,7 @@ func (c *Conn) serveOpened() {
 	go c.serve()
 }
 
-// serve reads until the connection can be parked, or ends.
+// serve reads until the connection is parked or ends.
 func (c *Conn) serve() {
 	for {
 		err := c.read()
@@ -131,20 +128,20 @@ func (c *Conn) serve() {
 	}
 }
 
-// park leaves the connection without a goroutine until bytes come or it ends. It
-// reports false when that cannot be; then reads block.
+// park leaves the connection without a goroutine until bytes arrive or it ends. It
+// reports false when the connection cannot be parked; then reads block.
 func (c *Conn) park() bool {
 	if !c.parks || c.out.Closing() {
 		return false
 	}
-	lot, first := &c.server.lot, c.spot == 0
-	if first && !lot.take(c) {
+	poller, first := &c.server.poller, c.slot == 0
+	if first && !poller.take(c) {
 		c.parks = false
 		return false
 	}
 	c.parked.Store(true)
-	// From here on somebody else may have unparked it, and read.
-	err := lot.arm(c, first)
+	// From here on another goroutine may have unparked the connection and read it.
+	err := poller.arm(c, first)
 	if err == nil && !c.out.Closing() || !c.unpark() {
 		return true
 	}
@@ -154,36 +151,34 @@ func (c *Conn) park() bool {
 	return false
 }
 
-// unpark makes the caller the connection's reader, unless it has one.
+// unpark makes the caller the connection's reader. It reports false if there is one.
 func (c *Conn) unpark() bool { return c.parked.CompareAndSwap(true, false) }
 
-// wake has a parked connection read again.
+// wake starts a reader for a parked connection. It does not block: the outbox calls it
+// with its lock held when the close frame is written and when the connection is closed.
 func (c *Conn) wake() {
 	if c.unpark() {
 		go c.serve()
 	}
 }
 
-// Ending implements [fanout.Owner]: now only the peer's end is waited for.
-func (c *Conn) Ending() { c.wake() }
-
-// Beat is called once a heartbeat, by one goroutine at a time. Where our kernel
-// tells whether the peer's acknowledges what it gets, there only has to be
-// something to get: a pong, which nobody has to answer (RFC 6455, section 5.5.3).
-// Elsewhere a ping asks the peer for a sign of life, and the connection is killed
-// when none came since the beat before. Taking some of its backlog is one; such a
-// peer would see the ping only behind it.
-func (c *Conn) Beat() {
-	if c.out.Fresh() {
-		return // the handshake is not answered yet, and may be refused
+// Beat sends a heartbeat. One goroutine calls it once every interval.
+//
+// Where the kernel knows whether the peer's kernel acknowledges, a pong is enough, which
+// needs no answer (RFC 6455, section 5.5.3). Elsewhere Beat sends a ping, and kills the
+// connection if there was no sign of life since the call before. Reading a part of the
+// backlog is one: such a peer sees the ping only after the backlog.
+func (c *Conn) Beat(interval time.Duration) {
+	if c.out.Unanswered() {
+		return // the handshake may still be refused
 	}
 	if c.quiet {
-		dead, known := unanswered(c.raw, c.server.Heartbeat*3/4)
+		dead, known := unanswered(c.raw, interval*3/4)
 		if known && !dead {
-			c.out.Ahead(wire.PongFrame)
+			c.out.SendFirst(wsframe.Pong)
 			return
 		}
-		// With several paths the kernel tells of the first alone (RFC 8684).
+		// Of several paths the kernel knows the first only (RFC 8684).
 		if known && !multipath(c.conn) {
 			c.out.Kill()
 			return
@@ -194,7 +189,7 @@ func (c *Conn) Beat() {
 	case c.out.Moving():
 		c.heard.Store(true)
 	case c.heard.Swap(false):
-		c.out.Ahead(wire.PingFrame)
+		c.out.SendFirst(wsframe.Ping)
 	default:
 		c.out.Kill()
 	}

@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/test/wstest"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 // on runs a test over each kind of connection.
@@ -164,7 +164,7 @@ func TestAPeersCloseFrameIsAnsweredBehindWhatWasSent(t *testing.T) {
 		for i := range 20 {
 			text := fmt.Sprint(i, strings.Repeat("x", 20_000))
 			want = append(want, text)
-			c.Out().Send(wire.TextFrame([]byte(text)))
+			c.Out().Send(wsframe.Text([]byte(text)))
 		}
 		p.write(frame(opClose, closePayload(1000, "")))
 		p.want(append(want, "close 1000 ", "EOF")...)
@@ -175,7 +175,7 @@ func TestAPeersCloseFrameIsAnsweredBehindWhatWasSent(t *testing.T) {
 func TestAfterACloseFrameNothingIsHandled(t *testing.T) {
 	on(t, func(t *testing.T, s *server) {
 		p, c := s.connect(nil)
-		c.Out().Send(wire.TextFrame([]byte("last")))
+		c.Out().Send(wsframe.Text([]byte("last")))
 		go c.Out().Close(4002, "disconnected")
 		p.want("last", "close 4002 disconnected")
 		p.write(join(frame(opText, "late"), frame(opPing, "late"), frame(opClose, closePayload(4002, ""))))
@@ -213,7 +213,7 @@ func TestAPeerThatVanishesEndsTheSocket(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			on(t, func(t *testing.T, s *server) {
 				p, c := s.connect(nil)
-				c.Out().Send(wire.TextFrame(make([]byte, 500_000)))
+				c.Out().Send(wsframe.Text(make([]byte, 500_000)))
 				vanish(p)
 				if err := <-s.served; err == nil {
 					t.Error("Serve = nil")
@@ -356,21 +356,21 @@ func TestAPeerThatGivesNoSignOfLifeIsKilled(t *testing.T) {
 	clocked(t, func(t *testing.T, s *server) {
 		p, c := s.connect(nil)
 		synctest.Wait()
-		c.Beat() // it was just heard
+		c.Beat(time.Minute) // it was just heard
 		p.want("0x89 ")
 		p.write(frame(opPong, ""))
 		synctest.Wait()
-		c.Beat()
+		c.Beat(time.Minute)
 		p.want("0x89 ")
 		p.write(frame(opText, "anything will do"))
 		synctest.Wait()
-		c.Beat()
+		c.Beat(time.Minute)
 		p.want("0x89 ")
 		synctest.Wait()
-		c.Beat() // nothing came
+		c.Beat(time.Minute) // nothing came
 		p.want("EOF")
 		<-s.served
-		c.Beat()
+		c.Beat(time.Minute)
 	})
 }
 
@@ -378,9 +378,9 @@ func TestAPeerThatReadsItsBacklogIsAlive(t *testing.T) {
 	clocked(t, func(t *testing.T, s *server) {
 		p, c := s.connect(nil)
 		text := strings.Repeat("x", 500_000)
-		c.Out().Send(wire.TextFrame([]byte(text)))
+		c.Out().Send(wsframe.Text([]byte(text)))
 		for range 5 { // the pong could come only when all this is read
-			c.Beat()
+			c.Beat(time.Minute)
 			if _, err := io.ReadFull(p.Reader, make([]byte, 64<<10)); err != nil {
 				t.Fatal(err)
 			}
@@ -388,12 +388,12 @@ func TestAPeerThatReadsItsBacklogIsAlive(t *testing.T) {
 		}
 		go func() { _, _ = io.Copy(io.Discard, p.Reader) }()
 		synctest.Wait()
-		c.Beat()
+		c.Beat(time.Minute)
 		synctest.Wait()
 		if c.Out().Closing() {
 			t.Error("killed while it read")
 		}
-		c.Beat() // this one asks
+		c.Beat(time.Minute) // this one asks
 		c.Out().Kill()
 		<-s.served
 	})
@@ -404,9 +404,9 @@ func TestAPeerThatReadsNotEvenAPingIsKilled(t *testing.T) {
 		_, c := s.connect(nil)
 		synctest.Wait()
 		began := time.Now()
-		c.Beat() // hangs in the pipe: there is a backlog from now on
+		c.Beat(time.Minute) // hangs in the pipe: there is a backlog from now on
 		synctest.Wait()
-		c.Beat()
+		c.Beat(time.Minute)
 		s.wantEnd(began, 0)
 	})
 }
@@ -415,7 +415,7 @@ func TestAPeerThatReadsNothingIsKilled(t *testing.T) {
 	clocked(t, func(t *testing.T, s *server) {
 		_, c := s.connect(nil)
 		began := time.Now()
-		c.Out().Send(wire.TextFrame([]byte("hi")))
+		c.Out().Send(wsframe.Text([]byte("hi")))
 		s.wantEnd(began, stallTime)
 		if got := s.ws.Totals.Slow.Load(); got != 1 {
 			t.Errorf("slow = %d, want 1", got)
@@ -528,7 +528,7 @@ func TestTheCloseFrameBehindABacklogArrives(t *testing.T) {
 	}
 	const blocks, block = 30, 1 << 20
 	for range blocks {
-		c.Out().Send(wire.TextFrame(bytes.Repeat([]byte("b"), block)))
+		c.Out().Send(wsframe.Text(bytes.Repeat([]byte("b"), block)))
 	}
 	c.Out().Close(4001, "the end")
 	pace := time.NewTicker(90 * time.Millisecond)

@@ -11,12 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reto10/chat/internal/fanout"
-	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
 	"github.com/reto10/chat/test/leak"
 	"github.com/reto10/chat/test/pipenet"
 	"github.com/reto10/chat/test/wstest"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -66,12 +65,11 @@ func serve(t testing.TB, over kind) *server {
 		Subprotocol: "chat.v1",
 		ReadLimit:   readLimit,
 		TooFast:     4005,
-		Limits: fanout.Limits{
+		Limits: wsconn.Limits{
 			Backlog: backlog, Stall: stallTime, Closing: closingTime,
-			Slow: wire.CloseFrame(4003, "too slow"),
+			Slow: wsframe.Close(4003, "too slow"),
 		},
-		Heartbeat: time.Minute,
-		Pings:     true,
+		Pings: true,
 	}
 	var l net.Listener
 	if over == overPipes {

@@ -15,38 +15,39 @@ import (
 )
 
 const (
-	// messageTime bounds how long a message that has begun may take to end.
+	// messageTime bounds the time from the first to the last byte of a message.
 	messageTime = 30 * time.Second
-	// talkTime is how long a goroutine waits for the next message of a peer whose
-	// last two came no further apart, before the connection is parked.
+	// talkTime is how long a goroutine waits for the next message before it parks the
+	// connection, if the last two messages were no further apart.
 	talkTime = time.Second
-	// lingerTime and lingerBytes bound what is still read of a peer after the
-	// last byte was sent: a connection closed on unread bytes is reset, and the
-	// peer may never see why it was closed.
+	// lingerTime and lingerBytes bound how much is read after the last byte was sent.
+	// Closing a connection with unread bytes resets it, and the peer may never see the
+	// close frame.
 	lingerTime  = time.Second
 	lingerBytes = 256 << 10
 )
 
-// errNothing is what reading ends with when the connection may be parked: it
-// stands between two messages, and nothing more has come.
+// errNothing ends reading when the connection may be parked: it is between two messages
+// and no more bytes have arrived.
 var errNothing = errors.New("wsconn: nothing to read")
 
-// read hands messages on until there is nothing to read or the connection ends.
+// read passes messages to the handler until there is nothing to read or the connection
+// ends.
 //
-// Each spell of reading has a Conn of nhooyr's of its own, made by its Accept on
-// a handshake that nobody sent, whose answer goes nowhere. Between two messages
-// such a Conn has no state but its buffers, and they are empty then.
+// Each call creates an nhooyr Conn. It accepts a synthetic handshake whose answer is
+// discarded. Between two messages such a Conn has no state except its buffers, which are
+// empty then.
 func (c *Conn) read() error {
 	t := newTransport(c)
 	ws, err := websocket.Accept(t, anyHandshake, anyOrigin)
 	if err != nil {
 		return err
 	}
-	defer t.release()   // when nobody uses it any more
-	defer ws.CloseNow() // ends its goroutine; the connection is not its to close
+	defer t.release()   // after CloseNow: nobody uses t any more
+	defer ws.CloseNow() // ends nhooyr's goroutine; transport.Close keeps the connection open
 	ws.SetReadLimit(c.server.ReadLimit)
 	for {
-		typ, r, err := ws.Reader(context.Background()) // the connection's end ends it
+		typ, r, err := ws.Reader(context.Background()) // returns when the connection ends
 		if err != nil {
 			return err
 		}
@@ -70,36 +71,36 @@ func (c *Conn) read() error {
 	}
 }
 
-// finish sends what is still to be sent and closes the connection.
+// finish writes the rest of the outbox and closes the connection.
 func (c *Conn) finish(cause error) {
 	violated := websocket.CloseStatus(cause) == -1 && !gone(cause)
 	if violated {
-		c.out.Close(codeProtocol, "protocol error") // unless a close frame went already
+		c.out.Close(codeProtocol, "protocol error") // does nothing after another close frame
 	}
 	if !c.out.Closing() {
-		c.out.Kill() // nobody is there to send it to
+		c.out.Kill() // the peer cannot be reached
 	}
 	<-c.out.Idle()
-	// Over TLS CloseWrite waits for a peer that does not read, 5 s by itself.
+	// Over TLS CloseWrite waits up to 5 s for a peer that does not read.
 	defer time.AfterFunc(2*lingerTime, c.out.Kill).Stop()
 	if half, ok := c.conn.(interface{ CloseWrite() error }); ok && !gone(cause) {
-		_ = half.CloseWrite() // over TLS the last record, which Kill leaves out
+		_ = half.CloseWrite() // over TLS it writes the last record, which Kill does not
 	}
 	if violated {
 		c.linger()
 	}
 	c.out.Kill()
-	c.server.lot.leave(c)
+	c.server.poller.leave(c)
 }
 
-// linger reads on until the peer has closed, for a bounded time.
+// linger reads until the peer has closed its end, for a bounded time.
 func (c *Conn) linger() {
 	_ = c.conn.SetReadDeadline(time.Now().Add(lingerTime))
 	_, _ = io.CopyN(io.Discard, c.conn, lingerBytes)
 }
 
-// gone reports whether err means that the peer cannot be reached any more, or
-// did not answer in time.
+// gone reports whether err means that the peer cannot be reached or did not answer in
+// time.
 func gone(err error) bool {
 	_, network := errors.AsType[net.Error](err)
 	return network || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||

@@ -16,27 +16,26 @@ import (
 
 	"nhooyr.io/websocket"
 
-	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 const (
-	// readBuffer serves frame headers and small messages; longer ones are read
-	// past it.
+	// readBuffer is for frame headers and small messages; longer ones bypass it.
 	readBuffer = 512
-	// writeBuffer holds any control frame whole: a header of 2, a payload of 125.
+	// writeBuffer fits any control frame: a header of 2 bytes, a payload of 125.
 	writeBuffer = 256
-	// extraRate and extraBurst bound the frames that a peer sends beyond one a
-	// message, in frames a second: control frames, and fragments that others follow.
-	// They cost as much as messages, and nobody else counts them.
+	// extraRate and extraBurst bound, in frames a second, the frames beyond one a
+	// message: control frames and all fragments but the last. They cost as much as
+	// messages, and are not counted elsewhere.
 	extraRate  = 1000
 	extraBurst = 2000
 )
 
-// errFlood is what reading ends with when a peer sends too many frames.
+// errFlood ends reading when a peer sends too many frames.
 var errFlood = errors.New("wsconn: peer sends too many frames")
 
 var (
-	// anyHandshake stands for the one that was answered long ago.
+	// anyHandshake is the synthetic handshake that nhooyr accepts.
 	anyHandshake = &http.Request{
 		Method: http.MethodGet, URL: &url.URL{Path: "/"},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -45,19 +44,19 @@ var (
 			"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},
 		},
 	}
-	anyOrigin = &websocket.AcceptOptions{InsecureSkipVerify: true} // it was checked before
+	anyOrigin = &websocket.AcceptOptions{InsecureSkipVerify: true} // checked before Accept
 )
 
-// transport is a connection as nhooyr's Conn sees it for one spell of reading,
-// and the ResponseWriter that this Conn is accepted on.
+// transport is the net.Conn under nhooyr's Conn during one call of Conn.read, and the
+// ResponseWriter that nhooyr accepts the synthetic handshake on.
 type transport struct {
 	net.Conn
 	c       *Conn
 	frames  frames
-	began   bool          // something was read
-	wait    time.Duration // for the next message, before there is nothing to read
-	until   time.Time     // the deadline of reading that next has set
-	tooLong *time.Timer   // running while a message is waited for that has begun
+	began   bool          // next has been called
+	wait    time.Duration // how long next waits for the next message
+	until   time.Time     // the read deadline that next has set
+	tooLong *time.Timer   // not nil in the middle of a message: bounds its time
 	header  http.Header
 	br      *bufio.Reader
 	bw      *bufio.Writer
@@ -79,7 +78,7 @@ func newTransport(c *Conn) *transport {
 	return t
 }
 
-// release gives t back when neither nhooyr's Conn nor anybody else uses it.
+// release puts t back into the pool. Nobody may use it any more.
 func (t *transport) release() {
 	t.ended()
 	if !t.until.IsZero() {
@@ -95,24 +94,24 @@ func (t *transport) release() {
 func (t *transport) Header() http.Header { return t.header }
 func (t *transport) WriteHeader(int)     {}
 
-// Hijack gives nhooyr this transport, with buffers of the right size.
+// Hijack returns the transport itself, with small buffers.
 func (t *transport) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return t, bufio.NewReadWriter(t.br, t.bw), nil
 }
 
-// Write gets nhooyr's own frames: pongs and close frames, each in one call. It
-// echoes a close frame whose reason is not UTF-8, which no endpoint may send
-// (RFC 6455, sections 5.5.1 and 8.1).
+// Write sends nhooyr's own frames, pongs and close frames, through the outbox. nhooyr
+// writes each in one call. It also echoes a close reason that is not UTF-8, which an
+// endpoint must not send (RFC 6455, sections 5.5.1 and 8.1).
 func (t *transport) Write(p []byte) (int, error) {
-	if wire.IsClose(p) && !wire.ValidClose(p) {
+	if wsframe.IsClose(p) && !wsframe.ValidClose(p) {
 		t.c.out.Close(codeNotUTF8, "not UTF-8")
 	} else {
-		t.c.out.Ahead(bytes.Clone(p))
+		t.c.out.SendFirst(bytes.Clone(p))
 	}
 	return len(p), nil
 }
 
-// Close is not nhooyr's to do: the outbox may have more to send.
+// Close does nothing: the outbox may have more to send, and finish closes.
 func (t *transport) Close() error { return nil }
 
 func (t *transport) Read(p []byte) (n int, err error) {
@@ -144,14 +143,15 @@ func (t *transport) Read(p []byte) (n int, err error) {
 		}
 	}
 	if err == io.EOF {
-		// No WebSocket ends without a close frame, and nhooyr would take an EOF
-		// between two fragments for the end of their message.
+		// A WebSocket ends with a close frame. nhooyr would take an EOF between two
+		// fragments for the end of the message.
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
 }
 
-// affords pays for the frames that were beyond one a message.
+// affords takes a token for each frame beyond one a message, and reports whether there
+// were enough.
 func (t *transport) affords() bool {
 	if t.frames.extra == 0 {
 		return true
@@ -164,21 +164,21 @@ func (t *transport) affords() bool {
 	return true
 }
 
-// next reads the beginning of a message, or finds that there is nothing to read.
+// next reads the beginning of a message. It returns errNothing if none arrives in time.
 func (t *transport) next(p []byte) (n int, err error) {
 	wait := t.wait
 	if wait == 0 {
 		if n, err, ok := readNow(t.c, p); ok {
 			return n, err
 		}
-		// A TLS connection. Something woke it, so a record is coming; after that
-		// only those are read that it holds already.
+		// A TLS connection. After a wake-up a record is on its way. After that record
+		// only those are read that the tls.Conn has buffered.
 		if !t.began {
 			wait = talkTime
 		}
 	}
 	t.began = true
-	// One that talks has its deadline moved once in a while, not for each message.
+	// The deadline moves once in a while, not with each message.
 	if now := time.Now(); wait == 0 || t.until.Sub(now) < wait {
 		t.deadline(now.Add(2 * wait))
 	}
@@ -189,15 +189,15 @@ func (t *transport) next(p []byte) (n int, err error) {
 	return n, err
 }
 
-// deadline sets that of reading, zero for none, unless it is the peer's answer to
-// a close frame that is waited for.
+// deadline sets the read deadline, zero for none. The deadline for the peer's close
+// frame has priority.
 func (t *transport) deadline(at time.Time) {
 	t.until = at
 	_ = t.SetReadDeadline(at)
 	t.c.out.Await()
 }
 
-// talks is told of each message that was handled.
+// talks notes that a message was handled, and decides how long next waits.
 func (t *transport) talks() {
 	now := time.Now().UnixNano()
 	t.wait = 0
@@ -207,7 +207,7 @@ func (t *transport) talks() {
 	t.c.last = now
 }
 
-// ended is told when a message has ended: the next has a time of its own.
+// ended stops the timer of a message.
 func (t *transport) ended() {
 	if t.tooLong != nil {
 		t.tooLong.Stop()
@@ -215,22 +215,21 @@ func (t *transport) ended() {
 	}
 }
 
-// frames follows a stream of frames (RFC 6455, section 5.2) as far as to know
-// where messages end. What is wrong with them is for nhooyr to find.
+// frames parses a stream of frames (RFC 6455, section 5.2) to find where messages end.
+// nhooyr finds the errors in it.
 type frames struct {
 	head [14]byte
 	have int    // bytes of head
 	left uint64 // of the payload
-	open bool   // a message's last fragment is still to come
+	open bool   // more fragments of the message follow
 
-	extra int // frames that ended no message, to be counted off
+	extra int // frames that ended no message and are not paid for yet
 }
 
-// between reports whether the stream stands between two messages.
+// between reports whether the stream is between two messages.
 func (f *frames) between() bool { return f.have == 0 && f.left == 0 && !f.open }
 
-// pass goes over the next bytes of the stream and reports whether it came between
-// two messages on the way.
+// pass parses the next bytes of the stream and reports whether a message ended in them.
 func (f *frames) pass(b []byte) (ended bool) {
 	for len(b) > 0 {
 		if f.left > 0 {
@@ -257,7 +256,7 @@ func (f *frames) pass(b []byte) (ended bool) {
 	return ended
 }
 
-// payload is the length that a whole head announces.
+// payload returns the length of the payload once the head is complete.
 func (f *frames) payload() (length uint64, whole bool) {
 	if f.have < 2 {
 		return 0, false

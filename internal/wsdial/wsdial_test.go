@@ -1,4 +1,4 @@
-package wsconn_test
+package wsdial_test
 
 import (
 	"context"
@@ -12,15 +12,20 @@ import (
 
 	"nhooyr.io/websocket" //lint:ignore SA1019 this package's own
 
-	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/test/leak"
+	"github.com/reto10/chat/internal/wsdial"
 )
 
+func TestMain(m *testing.M) { leak.Main(m) }
+
+const readLimit = 1000
+
 // dialPeer dials a server whose handshakes a handler answers.
-func dialPeer(t *testing.T, h http.HandlerFunc) (*wsconn.Client, error) {
+func dialPeer(t *testing.T, h http.HandlerFunc) (*wsdial.Client, error) {
 	t.Helper()
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
-	d := wsconn.Dialer{HTTP: srv.Client(), Subprotocol: "chat.v1", ReadLimit: readLimit}
+	d := wsdial.Dialer{HTTP: srv.Client(), Subprotocol: "chat.v1", ReadLimit: readLimit}
 	c, err := d.Dial(t.Context(), srv.URL, http.Header{"X-Test": {"yes"}})
 	if err == nil {
 		t.Cleanup(c.Cut)
@@ -89,20 +94,20 @@ func TestHowReadingEnds(t *testing.T) {
 		script func(conn *websocket.Conn)
 		want   error
 	}{
-		{"closed", func(conn *websocket.Conn) { _ = conn.Close(4002, "bye") }, &wsconn.CloseError{Code: 4002, Reason: "bye"}},
-		{"cut", func(conn *websocket.Conn) { _ = conn.CloseNow() }, wsconn.ErrBroken},
+		{"closed", func(conn *websocket.Conn) { _ = conn.Close(4002, "bye") }, &wsdial.CloseError{Code: 4002, Reason: "bye"}},
+		{"cut", func(conn *websocket.Conn) { _ = conn.CloseNow() }, wsdial.ErrBroken},
 		{"too long", func(conn *websocket.Conn) {
 			_ = conn.Write(context.Background(), websocket.MessageText, make([]byte, readLimit+1))
 			_, _, _ = conn.Read(context.Background())
-		}, wsconn.ErrFrame},
+		}, wsdial.ErrFrame},
 		{"binary", func(conn *websocket.Conn) {
 			_ = conn.Write(context.Background(), websocket.MessageBinary, []byte("x"))
 			_, _, _ = conn.Read(context.Background())
-		}, wsconn.ErrFrame},
+		}, wsdial.ErrFrame},
 		{"not UTF-8", func(conn *websocket.Conn) {
 			_ = conn.Write(context.Background(), websocket.MessageText, []byte("\xff"))
 			_, _, _ = conn.Read(context.Background())
-		}, wsconn.ErrFrame},
+		}, wsdial.ErrFrame},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -111,8 +116,8 @@ func TestHowReadingEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = c.Read(t.Context())
-			if closed, ok := errors.AsType[*wsconn.CloseError](tt.want); ok {
-				if got, ok := errors.AsType[*wsconn.CloseError](err); !ok || *got != *closed {
+			if closed, ok := errors.AsType[*wsdial.CloseError](tt.want); ok {
+				if got, ok := errors.AsType[*wsdial.CloseError](err); !ok || *got != *closed {
 					t.Errorf("got %v, want %v", err, closed)
 				}
 			} else if !errors.Is(err, tt.want) {
@@ -140,7 +145,7 @@ func TestWhatIsNoUpgradeIsAnError(t *testing.T) {
 			w.WriteHeader(503)
 			_, _ = io.WriteString(w, strings.Repeat("x", 5000))
 		})
-		a, ok := errors.AsType[*wsconn.Answer](err)
+		a, ok := errors.AsType[*wsdial.Answer](err)
 		if !ok || a.Status != 503 || a.Header.Get("Retry-After") != "7" || string(a.Body) != strings.Repeat("x", 1024) {
 			t.Errorf("got %v", err)
 		}
@@ -152,7 +157,7 @@ func TestWhatIsNoUpgradeIsAnError(t *testing.T) {
 			}
 			http.Redirect(w, r, "/elsewhere", http.StatusFound)
 		})
-		if a, ok := errors.AsType[*wsconn.Answer](err); !ok || a.Status != http.StatusFound {
+		if a, ok := errors.AsType[*wsdial.Answer](err); !ok || a.Status != http.StatusFound {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -168,7 +173,7 @@ func TestWhatIsNoUpgradeIsAnError(t *testing.T) {
 		}
 	})
 	t.Run("nobody there", func(t *testing.T) {
-		d := wsconn.Dialer{HTTP: http.DefaultClient, Subprotocol: "chat.v1", ReadLimit: readLimit}
+		d := wsdial.Dialer{HTTP: http.DefaultClient, Subprotocol: "chat.v1", ReadLimit: readLimit}
 		_, err := d.Dial(t.Context(), "http://127.0.0.1:1/?since=very-long", nil)
 		if err == nil || strings.Contains(err.Error(), "very-long") {
 			t.Errorf("got %v", err)

@@ -1,4 +1,4 @@
-package fanout_test
+package wsconn_test
 
 import (
 	"bufio"
@@ -14,11 +14,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/fanout"
-	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
-func textFrame(s string) []byte { return wire.TextFrame([]byte(s)) }
+func textFrame(s string) []byte { return wsframe.Text([]byte(s)) }
 
 // want reads what comes until the end and compares it.
 func want(t testing.TB, peer net.Conn, frames ...string) {
@@ -31,61 +31,61 @@ func want(t testing.TB, peer net.Conn, frames ...string) {
 func TestACorkHoldsWhatIsSentAndNothingElse(t *testing.T) {
 	tests := []struct {
 		name string
-		do   func(o *fanout.Outbox)
+		do   func(o *wsconn.Outbox)
 		want []string
 	}{
-		{"uncorked", func(o *fanout.Outbox) {
+		{"uncorked", func(o *wsconn.Outbox) {
 			o.Send(textFrame("1"))
-			o.Ahead(textFrame("0"))
+			o.SendFirst(textFrame("0"))
 			o.Send(textFrame("2"))
 			o.Uncork()
 			o.Send(textFrame("3"))
 			o.Close(4000, "")
 		}, []string{"0", "1", "2", "3", "close 4000 "}},
-		{"corked again", func(o *fanout.Outbox) {
+		{"corked again", func(o *wsconn.Outbox) {
 			o.Uncork()
 			o.Send(textFrame("1"))
 			o.Cork()
 			o.Send(textFrame("4"))
-			_ = o.Pace(textFrame("2"))
-			o.Ahead(textFrame("3"))
+			_ = o.SendPaced(textFrame("2"))
+			o.SendFirst(textFrame("3"))
 			o.Uncork()
 			o.Uncork()
 			o.Close(4000, "")
 		}, []string{"1", "2", "3", "4", "close 4000 "}},
-		{"closed while corked", func(o *fanout.Outbox) {
+		{"closed while corked", func(o *wsconn.Outbox) {
 			o.Send(textFrame("1"))
-			_ = o.Pace(textFrame("0"))
+			_ = o.SendPaced(textFrame("0"))
 			o.Send(textFrame("2"))
 			o.Close(4000, "x")
 		}, []string{"0", "close 4000 x"}},
-		{"a close frame ahead", func(o *fanout.Outbox) {
+		{"a close frame ahead", func(o *wsconn.Outbox) {
 			o.Send(textFrame("held"))
-			o.Ahead(wire.CloseFrame(1000, ""))
+			o.SendFirst(wsframe.Close(1000, ""))
 			o.Uncork()
 		}, []string{"close 1000 "}},
-		{"never uncorked", func(o *fanout.Outbox) {
+		{"never uncorked", func(o *wsconn.Outbox) {
 			o.Send(textFrame("held"))
-			o.Ahead(textFrame("ahead"))
+			o.SendFirst(textFrame("ahead"))
 		}, []string{"ahead"}},
-		{"nothing after a close frame", func(o *fanout.Outbox) {
+		{"nothing after a close frame", func(o *wsconn.Outbox) {
 			o.Uncork()
 			o.Close(4001, "first")
 			o.Close(4002, "second")
 			o.Send(textFrame("late"))
-			o.Ahead(wire.PingFrame)
-			o.Ahead(wire.CloseFrame(1000, ""))
+			o.SendFirst(wsframe.Ping)
+			o.SendFirst(wsframe.Close(1000, ""))
 			o.Cork()
 			o.Send(textFrame("late"))
 			o.Uncork()
-			if err := o.Pace(textFrame("late")); !errors.Is(err, fanout.ErrClosed) {
-				panic(fmt.Sprint("Pace after Close: ", err))
+			if err := o.SendPaced(textFrame("late")); !errors.Is(err, wsconn.ErrClosed) {
+				panic(fmt.Sprint("SendPaced after Close: ", err))
 			}
 		}, []string{"close 4001 first"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			on(t, func(t *testing.T, ours, peers net.Conn) {
+			onLinks(t, func(t *testing.T, ours, peers net.Conn) {
 				o, _ := outbox(t, ours)
 				go func() {
 					tt.do(o)
@@ -100,7 +100,7 @@ func TestACorkHoldsWhatIsSentAndNothingElse(t *testing.T) {
 // TestFramesOfManySendersComeInOrder has several goroutines send batches, others
 // pings, to a peer that reads little by little and long after.
 func TestFramesOfManySendersComeInOrder(t *testing.T) {
-	on(t, func(t *testing.T, ours, peers net.Conn) {
+	onLinks(t, func(t *testing.T, ours, peers net.Conn) {
 		o, totals := outbox(t, ours)
 		o.Uncork()
 		const senders, batches, parts = 4, 300, 3
@@ -115,7 +115,7 @@ func TestFramesOfManySendersComeInOrder(t *testing.T) {
 					}
 					o.Send(batch)
 					if n%10 == 0 {
-						o.Ahead(wire.PingFrame)
+						o.SendFirst(wsframe.Ping)
 					}
 				}
 			})
@@ -164,8 +164,8 @@ func TestFramesOfManySendersComeInOrder(t *testing.T) {
 // TestAPeerPastItsLimitGetsWholeFramesAndIsClosed sends to a peer that reads only
 // when it was given up.
 func TestPaceReturnsAsThePeerReads(t *testing.T) {
-	on(t, func(t *testing.T, ours, peers net.Conn) {
-		o, _ := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 64 << 10 })
+	onLinks(t, func(t *testing.T, ours, peers net.Conn) {
+		o, _ := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = 64 << 10 })
 		const pages = 20
 		page := func(n int) []byte { return textFrame(fmt.Sprint(n, " ", strings.Repeat("x", 100_000))) }
 		paced := make(chan int, pages)
@@ -173,7 +173,7 @@ func TestPaceReturnsAsThePeerReads(t *testing.T) {
 			defer close(paced)
 			o.Send(textFrame("live"))
 			for n := range pages {
-				if err := o.Pace(page(n)); err != nil {
+				if err := o.SendPaced(page(n)); err != nil {
 					t.Errorf("page %d: %v", n, err)
 					return
 				}
@@ -203,26 +203,26 @@ func TestPaceReturnsAsThePeerReads(t *testing.T) {
 // TestAPageMayBeLongerThanTheBacklog is how a peer resumes that missed more than
 // a backlog's worth: it must not be taken for one that is slow.
 func TestPaceEndsWithTheOutbox(t *testing.T) {
-	ends := map[string]func(o *fanout.Outbox, peer net.Conn){
-		"killed":       func(o *fanout.Outbox, _ net.Conn) { o.Kill() },
-		"peer is gone": func(_ *fanout.Outbox, peer net.Conn) { _ = peer.Close() },
-		"closed": func(o *fanout.Outbox, peer net.Conn) {
+	ends := map[string]func(o *wsconn.Outbox, peer net.Conn){
+		"killed":       func(o *wsconn.Outbox, _ net.Conn) { o.Kill() },
+		"peer is gone": func(_ *wsconn.Outbox, peer net.Conn) { _ = peer.Close() },
+		"closed": func(o *wsconn.Outbox, peer net.Conn) {
 			o.Close(4000, "")
 			go func() { _, _ = io.Copy(io.Discard, peer) }()
 		},
 	}
 	for name, ending := range ends {
 		t.Run(name, func(t *testing.T) {
-			on(t, func(t *testing.T, ours, peers net.Conn) {
+			onLinks(t, func(t *testing.T, ours, peers net.Conn) {
 				o, totals := outbox(t, ours)
 				paced := make(chan error)
-				go func() { paced <- o.Pace(textFrame(strings.Repeat("x", 8<<20))) }()
+				go func() { paced <- o.SendPaced(textFrame(strings.Repeat("x", 8<<20))) }()
 				for totals.Backlog.Load() == 0 {
 					<-time.After(time.Millisecond)
 				}
 				ending(o, peers)
-				if err := <-paced; !errors.Is(err, fanout.ErrClosed) {
-					t.Errorf("Pace = %v, want ErrClosed", err)
+				if err := <-paced; !errors.Is(err, wsconn.ErrClosed) {
+					t.Errorf("SendPaced = %v, want ErrClosed", err)
 				}
 			})
 		})
@@ -233,23 +233,23 @@ func TestPaceEndsWithTheOutbox(t *testing.T) {
 // of them has to be nothing then, see outbox.
 func TestTheBacklogIsNothingAfterTheEnd(t *testing.T) {
 	batch := textFrame(strings.Repeat("x", 100_000))
-	states := map[string]func(o *fanout.Outbox, ours, peers net.Conn){
-		"new":              func(*fanout.Outbox, net.Conn, net.Conn) {},
-		"corked":           func(o *fanout.Outbox, _, _ net.Conn) { o.Send(batch); o.Send(batch) },
-		"with a backlog":   func(o *fanout.Outbox, _, _ net.Conn) { o.Uncork(); fill(o, batch) },
-		"corked behind it": func(o *fanout.Outbox, _, _ net.Conn) { o.Uncork(); fill(o, batch); o.Cork(); fill(o, batch) },
-		"closing":          func(o *fanout.Outbox, _, _ net.Conn) { fill(o, batch); o.Close(4000, "") },
-		"close frame ahead": func(o *fanout.Outbox, _, _ net.Conn) {
+	states := map[string]func(o *wsconn.Outbox, ours, peers net.Conn){
+		"new":              func(*wsconn.Outbox, net.Conn, net.Conn) {},
+		"corked":           func(o *wsconn.Outbox, _, _ net.Conn) { o.Send(batch); o.Send(batch) },
+		"with a backlog":   func(o *wsconn.Outbox, _, _ net.Conn) { o.Uncork(); fill(o, batch) },
+		"corked behind it": func(o *wsconn.Outbox, _, _ net.Conn) { o.Uncork(); fill(o, batch); o.Cork(); fill(o, batch) },
+		"closing":          func(o *wsconn.Outbox, _, _ net.Conn) { fill(o, batch); o.Close(4000, "") },
+		"close frame ahead": func(o *wsconn.Outbox, _, _ net.Conn) {
 			fill(o, batch)
-			o.Ahead(wire.CloseFrame(4000, ""))
+			o.SendFirst(wsframe.Close(4000, ""))
 		},
-		"given up": func(o *fanout.Outbox, _, _ net.Conn) {
+		"given up": func(o *wsconn.Outbox, _, _ net.Conn) {
 			o.Uncork()
 			for !o.Closing() {
 				o.Send(batch)
 			}
 		},
-		"given up corked": func(o *fanout.Outbox, _, _ net.Conn) {
+		"given up corked": func(o *wsconn.Outbox, _, _ net.Conn) {
 			o.Uncork()
 			fill(o, batch)
 			o.Cork()
@@ -257,19 +257,19 @@ func TestTheBacklogIsNothingAfterTheEnd(t *testing.T) {
 				o.Send(batch)
 			}
 		},
-		"uncorked when dead": func(o *fanout.Outbox, ours, _ net.Conn) {
+		"uncorked when dead": func(o *wsconn.Outbox, ours, _ net.Conn) {
 			fill(o, batch)
 			_ = ours.Close()
 			o.Uncork()
 			<-o.Idle()
 		},
-		"uncorked when the peer is gone": func(o *fanout.Outbox, _, peers net.Conn) {
+		"uncorked when the peer is gone": func(o *wsconn.Outbox, _, peers net.Conn) {
 			fill(o, batch)
 			_ = peers.Close()
 			o.Uncork()
 			<-o.Idle()
 		},
-		"closed when dead": func(o *fanout.Outbox, ours, _ net.Conn) {
+		"closed when dead": func(o *wsconn.Outbox, ours, _ net.Conn) {
 			fill(o, batch)
 			_ = ours.Close()
 			o.Close(4000, "")
@@ -278,12 +278,12 @@ func TestTheBacklogIsNothingAfterTheEnd(t *testing.T) {
 	}
 	for name, state := range states {
 		t.Run(name, func(t *testing.T) {
-			on(t, func(t *testing.T, ours, peers net.Conn) {
-				o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 5 << 20 })
+			onLinks(t, func(t *testing.T, ours, peers net.Conn) {
+				o, totals := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = 5 << 20 })
 				state(o, ours, peers)
 				o.Kill()
 				o.Send(batch)
-				o.Ahead(batch)
+				o.SendFirst(batch)
 				o.Uncork()
 				if got := totals.Backlog.Load(); got != 0 {
 					t.Errorf("backlog = %d, want 0", got)
@@ -297,7 +297,7 @@ func TestTheBacklogIsNothingAfterTheEnd(t *testing.T) {
 	}
 }
 
-func fill(o *fanout.Outbox, batch []byte) {
+func fill(o *wsconn.Outbox, batch []byte) {
 	for range 20 {
 		o.Send(batch)
 	}
@@ -306,10 +306,10 @@ func fill(o *fanout.Outbox, batch []byte) {
 // TestKillingWaitsForNobody has a dispatcher's view: while a peer over TLS does
 // not read, neither its end nor what is still sent to it takes any time.
 func TestKillingWaitsForNobody(t *testing.T) {
-	tests := map[string]func(o *fanout.Outbox){
-		"idle":           func(o *fanout.Outbox) { o.Uncork() },
-		"with a backlog": func(o *fanout.Outbox) { o.Uncork(); o.Send(textFrame("x")) },
-		"stalled": func(o *fanout.Outbox) {
+	tests := map[string]func(o *wsconn.Outbox){
+		"idle":           func(o *wsconn.Outbox) { o.Uncork() },
+		"with a backlog": func(o *wsconn.Outbox) { o.Uncork(); o.Send(textFrame("x")) },
+		"stalled": func(o *wsconn.Outbox) {
 			o.Uncork()
 			o.Send(textFrame("x"))
 			<-o.Idle()
@@ -319,7 +319,7 @@ func TestKillingWaitsForNobody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, _ := encrypted(t, pipe)
-				o, _ := outbox(t, ours, func(l *fanout.Limits) { l.Stall = time.Second })
+				o, _ := outbox(t, ours, func(l *wsconn.Limits) { l.Stall = time.Second })
 				state(o)
 				synctest.Wait()
 				began := time.Now()
@@ -379,33 +379,33 @@ func BenchmarkSendTCP(b *testing.B) {
 func TestWhatComesFirstIsReplacedUntilItIsSent(t *testing.T) {
 	tests := []struct {
 		name string
-		do   func(o *fanout.Outbox) bool // Instead's answer
+		do   func(o *wsconn.Outbox) bool // ReplacePreamble's answer
 		sent bool
 		want []string
 	}{
-		{"nothing was sent", func(o *fanout.Outbox) bool {
+		{"nothing was sent", func(o *wsconn.Outbox) bool {
 			o.Send(textFrame("held"))
-			sent := o.Instead(textFrame("instead"))
+			sent := o.ReplacePreamble(textFrame("instead"))
 			o.Uncork()
 			o.Send(textFrame("late"))
 			o.Close(4000, "late")
 			return sent
 		}, true, []string{"instead"}},
-		{"something was sent", func(o *fanout.Outbox) bool {
-			o.Ahead(textFrame("ahead"))
-			return o.Instead(textFrame("late"))
+		{"something was sent", func(o *wsconn.Outbox) bool {
+			o.SendFirst(textFrame("ahead"))
+			return o.ReplacePreamble(textFrame("late"))
 		}, false, []string{"first", "ahead"}},
-		{"closed", func(o *fanout.Outbox) bool {
+		{"closed", func(o *wsconn.Outbox) bool {
 			o.Close(4000, "")
-			return o.Instead(textFrame("late"))
+			return o.ReplacePreamble(textFrame("late"))
 		}, false, []string{"first", "close 4000 "}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			on(t, func(t *testing.T, ours, peers net.Conn) {
+			onLinks(t, func(t *testing.T, ours, peers net.Conn) {
 				o, _ := outbox(t, ours)
-				o.First(textFrame("first"))
-				if !o.Fresh() {
+				o.SetPreamble(textFrame("first"))
+				if !o.Unanswered() {
 					t.Error("it is not fresh before anything was sent")
 				}
 				sent := make(chan bool, 1)
@@ -415,9 +415,9 @@ func TestWhatComesFirstIsReplacedUntilItIsSent(t *testing.T) {
 				}()
 				want(t, peers, tt.want...)
 				if got := <-sent; got != tt.sent {
-					t.Errorf("Instead = %v, want %v", got, tt.sent)
+					t.Errorf("ReplacePreamble = %v, want %v", got, tt.sent)
 				}
-				if o.Fresh() {
+				if o.Unanswered() {
 					t.Error("it is fresh when something was sent")
 				}
 			})

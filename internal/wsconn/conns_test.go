@@ -1,4 +1,4 @@
-package fanout_test
+package wsconn_test
 
 import (
 	"bufio"
@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reto10/chat/internal/fanout"
-	"github.com/reto10/chat/internal/wire"
+	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 // link makes the two ends of a connection: the outbox's and the peer's.
@@ -33,8 +33,8 @@ var links = []link{
 	}},
 }
 
-// on runs a test on each kind of connection.
-func on(t *testing.T, test func(t *testing.T, ours, peers net.Conn)) {
+// onLinks runs a test on each kind of connection.
+func onLinks(t *testing.T, test func(t *testing.T, ours, peers net.Conn)) {
 	for _, l := range links {
 		t.Run(l.name, func(t *testing.T) {
 			ours, peers := l.make(t)
@@ -184,16 +184,16 @@ func next(r *bufio.Reader) (string, error) {
 }
 
 // outbox makes one with limits that no test but those about them reaches.
-func outbox(t testing.TB, conn net.Conn, change ...func(*fanout.Limits)) (*fanout.Outbox, *fanout.Totals) {
-	limits := &fanout.Limits{
+func outbox(t testing.TB, conn net.Conn, change ...func(*wsconn.Limits)) (*wsconn.Outbox, *wsconn.Totals) {
+	server := &wsconn.Server{Limits: wsconn.Limits{
 		Backlog: 1 << 30, Stall: time.Minute, Closing: 30 * time.Second,
-		Slow: wire.CloseFrame(4003, "too slow"),
-	}
+		Slow: wsframe.Close(4003, "too slow"),
+	}}
 	for _, c := range change {
-		c(limits)
+		c(&server.Limits)
 	}
-	totals := new(fanout.Totals)
-	o := fanout.NewOutbox(conn, nil, limits, totals)
+	totals := &server.Totals
+	o := wsconn.NewOutbox(conn, server)
 	t.Cleanup(func() {
 		o.Kill()
 		o.Kill()
@@ -205,7 +205,7 @@ func outbox(t testing.TB, conn net.Conn, change ...func(*fanout.Limits)) (*fanou
 }
 
 // end closes the connection as its owner does: when all is written.
-func end(o *fanout.Outbox) {
+func end(o *wsconn.Outbox) {
 	<-o.Idle()
 	o.Kill()
 }

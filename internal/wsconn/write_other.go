@@ -1,10 +1,10 @@
 //go:build !linux
 
-package fanout
+package wsconn
 
 import "net"
 
-// immediate can do nothing here: every write is the drainer's.
+// immediate cannot write on this platform: the drainer writes everything.
 type immediate struct{}
 
 func immediately(net.Conn) immediate { return immediate{} }

@@ -1,4 +1,4 @@
-package roster_test
+package connset_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/roster"
+	"github.com/reto10/chat/internal/connset"
 	"github.com/reto10/chat/test/leak"
 )
 
@@ -32,7 +32,7 @@ type socket struct {
 	killed []time.Duration
 }
 
-func (s *socket) Beat() {
+func (s *socket) Beat(time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.beats = append(s.beats, time.Since(s.began))
@@ -48,7 +48,7 @@ func (s *socket) Kill() {
 }
 
 // enter reserves a place and puts a socket on it; leave takes it off.
-func enter(t *testing.T, r *roster.Roster[*socket]) *socket {
+func enter(t *testing.T, r *connset.Set[*socket]) *socket {
 	t.Helper()
 	if err := r.Reserve(); err != nil {
 		t.Fatal(err)
@@ -59,20 +59,20 @@ func enter(t *testing.T, r *roster.Roster[*socket]) *socket {
 	return s
 }
 
-func drain(t *testing.T, r *roster.Roster[*socket]) {
+func drain(t *testing.T, r *connset.Set[*socket]) {
 	t.Helper()
 	if err := r.Drain(t.Context(), func(s *socket) { s.leave() }); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestARosterTakesSoManyAndNoMore(t *testing.T) {
-	r := roster.New[*socket](2, heartbeat, grace)
+func TestASetTakesSoManyAndNoMore(t *testing.T) {
+	r := connset.New[*socket](2, heartbeat, grace)
 	first := enter(t, r)
 	if err := r.Reserve(); err != nil { // accepted, not yet live
 		t.Fatal(err)
 	}
-	if err := r.Reserve(); !errors.Is(err, roster.ErrFull) {
+	if err := r.Reserve(); !errors.Is(err, connset.ErrFull) {
 		t.Errorf("Reserve = %v, want ErrFull", err)
 	}
 	if got := r.Count(); got != 2 {
@@ -91,7 +91,7 @@ func TestARosterTakesSoManyAndNoMore(t *testing.T) {
 	if !r.Draining() {
 		t.Error("not draining after Drain")
 	}
-	if err := r.Reserve(); !errors.Is(err, roster.ErrDraining) {
+	if err := r.Reserve(); !errors.Is(err, connset.ErrDraining) {
 		t.Errorf("Reserve = %v, want ErrDraining", err)
 	}
 	if got := r.Count(); got != 0 {
@@ -102,7 +102,7 @@ func TestARosterTakesSoManyAndNoMore(t *testing.T) {
 
 func TestManyComeAndGoAtOnce(t *testing.T) {
 	const most = 8
-	r := roster.New[*socket](most, heartbeat, grace)
+	r := connset.New[*socket](most, heartbeat, grace)
 	var work sync.WaitGroup
 	for range 4 * most {
 		work.Go(func() {
@@ -129,7 +129,7 @@ func TestManyComeAndGoAtOnce(t *testing.T) {
 
 func TestEverySocketIsAskedOnceAHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](1000, heartbeat, grace)
+		r := connset.New[*socket](1000, heartbeat, grace)
 		var sockets []*socket
 		for range 100 {
 			sockets = append(sockets, enter(t, r))
@@ -183,7 +183,7 @@ func TestDrainingIsSpread(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := roster.New[*socket](100_000, heartbeat, grace)
+				r := connset.New[*socket](100_000, heartbeat, grace)
 				for range tt.sockets {
 					enter(t, r)
 				}
@@ -222,7 +222,7 @@ func TestDrainingIsSpread(t *testing.T) {
 
 func TestDrainingWaitsForWhoIsStillComing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](10, heartbeat, grace)
+		r := connset.New[*socket](10, heartbeat, grace)
 		enter(t, r)
 		if err := r.Reserve(); err != nil {
 			t.Fatal(err)
@@ -249,7 +249,7 @@ func TestDrainingWaitsForWhoIsStillComing(t *testing.T) {
 
 func TestEachIsToldToGoOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](10, heartbeat, grace)
+		r := connset.New[*socket](10, heartbeat, grace)
 		a, b := enter(t, r), enter(t, r)
 		told := make(map[*socket]int)
 		err := r.Drain(t.Context(), func(s *socket) {
@@ -267,7 +267,7 @@ func TestEachIsToldToGoOnce(t *testing.T) {
 
 func TestWhoDoesNotGoInTimeIsKilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](10, heartbeat, grace)
+		r := connset.New[*socket](10, heartbeat, grace)
 		a, b := enter(t, r), enter(t, r)
 		if err := r.Reserve(); err != nil { // for the one that comes too late
 			t.Fatal(err)
@@ -306,7 +306,7 @@ func TestWhoDoesNotGoInTimeIsKilled(t *testing.T) {
 
 func TestDrainingWithoutTimeKillsAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](10, heartbeat, grace)
+		r := connset.New[*socket](10, heartbeat, grace)
 		s := enter(t, r)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -321,7 +321,7 @@ func TestDrainingWithoutTimeKillsAll(t *testing.T) {
 
 func TestNobodyIsAskedAfterDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := roster.New[*socket](10, heartbeat, grace)
+		r := connset.New[*socket](10, heartbeat, grace)
 		s := enter(t, r)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

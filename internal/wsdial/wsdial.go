@@ -1,6 +1,8 @@
 //lint:file-ignore SA1019 nhooyr.io/websocket is the owner's choice; the same code lives on as github.com/coder/websocket
 
-package wsconn
+// Package wsdial is the client's side of a WebSocket: a [Dialer] connects, and a [Client]
+// reads and writes text messages.
+package wsdial
 
 import (
 	"context"
@@ -18,41 +20,45 @@ import (
 	"nhooyr.io/websocket"
 )
 
-// closeTime is how long a Client waits for the peer's close frame.
-const closeTime = time.Second
+const (
+	// closeTime is how long Close waits for the peer's close frame.
+	closeTime = time.Second
 
-// Dialer is how a [Client] connects. It is read only.
+	// Close codes of RFC 6455, section 7.4.1.
+	closeUnsupported = 1003
+	closeNotUTF8     = 1007
+)
+
+// Dialer has the settings of connections. Dial does not change it.
 type Dialer struct {
-	HTTP        *http.Client // a redirect is never followed, whatever it says of these
-	Subprotocol string       // which the server has to speak
+	HTTP        *http.Client // sends the handshake; redirects are never followed
+	Subprotocol string       // which the server has to accept
 	ReadLimit   int64        // bytes of a message
 }
 
-// Client is the connecting end of a WebSocket, on nhooyr's Conn alone: one to a
-// process needs none of what a server does for very many. Read is for one
-// goroutine at a time, the rest for any number. Read has to be waiting for
-// anything to come, pongs included.
+// Client is a connected WebSocket. One goroutine at a time may call Read; the other
+// methods are safe for concurrent use. Pongs are received only while Read waits.
 type Client struct {
 	conn *websocket.Conn
 	pipe *pipe
 }
 
-// CloseError is how a peer closed the connection.
+// CloseError is the error after the peer has closed the connection.
 type CloseError struct {
-	Code   int    // 1005 for a close frame without one
+	Code   int    // 1005 for a close frame without a code
 	Reason string // for people; UTF-8
 }
 
 func (e *CloseError) Error() string { return fmt.Sprintf("closed with %d %q", e.Code, e.Reason) }
 
-// ErrFrame is a message that no peer of ours sends: it is over the limit, or no
-// UTF-8 text. The connection is closed then.
-var ErrFrame = errors.New("wsconn: not a message")
+// ErrFrame is the error for a message that is too long, binary or not UTF-8. The
+// connection is closed.
+var ErrFrame = errors.New("wsdial: not a message")
 
-// ErrBroken is a connection that ended without a close frame.
+// ErrBroken is the error when a connection ends without a close frame.
 var ErrBroken = errors.New("the connection broke")
 
-// Answer is an HTTP answer in place of the upgrade.
+// Answer is the error when the server answers the handshake without an upgrade.
 type Answer struct {
 	Status int
 	Header http.Header
@@ -63,8 +69,8 @@ func (a *Answer) Error() string {
 	return fmt.Sprintf("answered %d %s instead of an upgrade", a.Status, http.StatusText(a.Status))
 }
 
-// Dial opens a WebSocket. ctx bounds the handshake alone. The error is an *Answer
-// where the server gave one. None holds the address, whose query may be long.
+// Dial opens a WebSocket. ctx bounds the handshake only. The error is an *Answer if the
+// server gave one. No error contains the address, whose query may be long or secret.
 func (d *Dialer) Dial(ctx context.Context, address string, header http.Header) (*Client, error) {
 	over := &upgrade{next: d.HTTP.Transport}
 	if over.next == nil {
@@ -80,7 +86,7 @@ func (d *Dialer) Dial(ctx context.Context, address string, header http.Header) (
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 			a := &Answer{Status: resp.StatusCode, Header: resp.Header}
 			if resp.Body != nil {
-				a.Body, _ = io.ReadAll(resp.Body) // of what is in memory
+				a.Body, _ = io.ReadAll(resp.Body) // nhooyr keeps 1 KiB in memory
 			}
 			return nil, a
 		}
@@ -97,16 +103,16 @@ func (d *Dialer) Dial(ctx context.Context, address string, header http.Header) (
 	return &Client{conn, over.pipe}, nil
 }
 
-// Read returns the next message. The error is a *CloseError when the peer closed
-// the connection, and wraps ErrFrame for what makes no sense. When ctx ends the
-// connection is closed, and the error is ctx's.
+// Read returns the next message. The error is a *CloseError if the peer closed the
+// connection, and wraps ErrFrame for an invalid message. When ctx ends, Read closes the
+// connection and returns ctx's error.
 func (c *Client) Read(ctx context.Context) ([]byte, error) {
 	kind, text, err := c.conn.Read(ctx)
 	if closed, ok := errors.AsType[websocket.CloseError](err); ok {
 		return nil, &CloseError{int(closed.Code), strings.ToValidUTF8(closed.Reason, "\uFFFD")}
 	}
 	switch {
-	case err != nil && strings.Contains(err.Error(), "read limited at"): // nhooyr has no sentinel for it
+	case err != nil && strings.Contains(err.Error(), "read limited at"): // nhooyr has no sentinel for this
 		return nil, fmt.Errorf("%w: it is too long", ErrFrame)
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err() // nhooyr may say that the connection is closed
@@ -118,17 +124,17 @@ func (c *Client) Read(ctx context.Context) ([]byte, error) {
 		}
 		return nil, err
 	case kind != websocket.MessageText:
-		c.Close(codeUnsupported, "only text is spoken")
+		c.Close(closeUnsupported, "only text is spoken")
 		return nil, fmt.Errorf("%w: it is binary", ErrFrame)
 	case !utf8.Valid(text):
-		c.Close(codeNotUTF8, "not UTF-8")
+		c.Close(closeNotUTF8, "not UTF-8")
 		return nil, fmt.Errorf("%w: it is not UTF-8", ErrFrame)
 	}
 	return text, nil
 }
 
-// Write sends a message. When ctx ends meanwhile the connection is closed: half a
-// frame may have gone out.
+// Write sends a message. If ctx ends during the call, the connection is closed, because a
+// part of the frame may be sent.
 func (c *Client) Write(ctx context.Context, text []byte) error {
 	return c.conn.Write(ctx, websocket.MessageText, text)
 }
@@ -136,28 +142,28 @@ func (c *Client) Write(ctx context.Context, text []byte) error {
 // Ping asks the peer for a pong and waits for it.
 func (c *Client) Ping(ctx context.Context) error { return c.conn.Ping(ctx) }
 
-// Heard is when bytes of any kind last came.
+// Heard returns when bytes of any kind last arrived.
 func (c *Client) Heard() time.Time { return time.Unix(0, c.pipe.heard.Load()) }
 
-// Close sends a close frame, waits for the peer's, but not for long, and closes
-// the connection.
+// Close sends a close frame, waits up to a second for the peer's, and closes the
+// connection.
 func (c *Client) Close(code int, reason string) {
 	overdue := time.AfterFunc(closeTime, func() { _ = c.pipe.Close() })
 	defer overdue.Stop()
-	_ = c.conn.Close(websocket.StatusCode(code), reason) // closed it is in any case
+	_ = c.conn.Close(websocket.StatusCode(code), reason) // the connection is closed in any case
 }
 
-// Cut closes the connection without a word.
+// Cut closes the connection without a close frame.
 func (c *Client) Cut() {
-	_ = c.pipe.Close() // what nhooyr has begun ends at once
+	_ = c.pipe.Close() // ends reads and writes under way
 	_ = c.conn.CloseNow()
 }
 
-// upgrade is one handshake's way through a transport. It puts a pipe below what
-// nhooyr gets. Only one goroutine at a time uses it.
+// upgrade is the RoundTripper of one handshake. It puts a pipe under nhooyr's Conn. One
+// goroutine at a time uses it.
 type upgrade struct {
 	next http.RoundTripper
-	pipe *pipe // of the answer, once it is there
+	pipe *pipe // nil until the server has answered
 }
 
 func (u *upgrade) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -176,10 +182,10 @@ func (u *upgrade) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// pipe is a connection below nhooyr's Conn.
+// pipe is the connection under nhooyr's Conn.
 type pipe struct {
 	io.ReadWriteCloser
-	heard atomic.Int64 // when bytes last came, Unix nanoseconds
+	heard atomic.Int64 // when bytes last arrived, Unix nanoseconds
 }
 
 func (p *pipe) Read(b []byte) (int, error) {
@@ -188,14 +194,14 @@ func (p *pipe) Read(b []byte) (int, error) {
 		p.heard.Store(time.Now().UnixNano())
 	}
 	if err == io.EOF {
-		// No WebSocket ends without a close frame, and nhooyr would take an EOF
-		// between two fragments for the end of their message.
+		// A WebSocket ends with a close frame. nhooyr would take an EOF between two
+		// fragments for the end of the message.
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
 }
 
-// Close is not to be heard of twice: nhooyr closes what Cut has closed.
+// Close ignores the error of a second call: nhooyr closes after Cut, too.
 func (p *pipe) Close() error {
 	if err := p.ReadWriteCloser.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return err

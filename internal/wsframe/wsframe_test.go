@@ -1,9 +1,8 @@
-package wire_test
+package wsframe_test
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -16,9 +15,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"nhooyr.io/websocket" //lint:ignore SA1019 the peer that frames are made for, see internal/wsconn
 
-	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/test/leak"
 	"github.com/reto10/chat/test/wstest"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -64,7 +63,7 @@ var sizes = []int{0, 1, 124, 125, 126, 127, 65534, 65535, 65536, 65537, 200_000}
 func TestATextFrameIsReadByAPeer(t *testing.T) {
 	for _, n := range sizes {
 		want := bytes.Repeat([]byte("a"), n)
-		typ, got, err := read(t, wire.TextFrame(want))
+		typ, got, err := read(t, wsframe.Text(want))
 		if err != nil || typ != websocket.MessageText || !bytes.Equal(got, want) {
 			t.Errorf("%d bytes: %v of %d bytes, %v", n, typ, len(got), err)
 		}
@@ -83,7 +82,7 @@ func TestAFrameHasTheShortestHeader(t *testing.T) {
 		{65536, []byte{0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0}},
 	}
 	for _, tt := range tests {
-		frame := wire.TextFrame(make([]byte, tt.n))
+		frame := wsframe.Text(make([]byte, tt.n))
 		if diff := cmp.Diff(tt.want, frame[:len(frame)-tt.n]); diff != "" {
 			t.Errorf("header for %d bytes (-want +got):\n%s", tt.n, diff)
 		}
@@ -91,7 +90,7 @@ func TestAFrameHasTheShortestHeader(t *testing.T) {
 }
 
 func TestAPeerReadsPastControlFrames(t *testing.T) {
-	frames := append(append(bytes.Clone(wire.PongFrame), wire.PingFrame...), wire.TextFrame([]byte("hi"))...)
+	frames := append(append(bytes.Clone(wsframe.Pong), wsframe.Ping...), wsframe.Text([]byte("hi"))...)
 	if _, got, err := read(t, frames); err != nil || string(got) != "hi" {
 		t.Errorf("read %q, %v", got, err)
 	}
@@ -114,8 +113,8 @@ func TestACloseFrameTellsCodeAndReason(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			frame := wire.CloseFrame(tt.code, tt.reason)
-			if !wire.IsClose(frame) {
+			frame := wsframe.Close(tt.code, tt.reason)
+			if !wsframe.IsClose(frame) {
 				t.Error("IsClose is false")
 			}
 			_, _, err := read(t, frame)
@@ -132,38 +131,9 @@ func TestACloseFrameTellsCodeAndReason(t *testing.T) {
 }
 
 func TestOnlyACloseFrameIsOne(t *testing.T) {
-	for _, frame := range [][]byte{nil, wire.PingFrame, wire.PongFrame, wire.TextFrame(nil), []byte("HTTP/1.1 101")} {
-		if wire.IsClose(frame) {
+	for _, frame := range [][]byte{nil, wsframe.Ping, wsframe.Pong, wsframe.Text(nil), []byte("HTTP/1.1 101")} {
+		if wsframe.IsClose(frame) {
 			t.Errorf("IsClose(%q)", frame)
-		}
-	}
-}
-
-func TestAnEventIsOneJSONObjectWithItsTypeFirst(t *testing.T) {
-	yes, no, left := true, false, int64(0)
-	at := wire.Time(time.Date(2024, 2, 29, 23, 59, 59, 1_999_999, time.FixedZone("", 3600)))
-	tests := []struct {
-		event any
-		want  string
-	}{
-		{wire.Welcome{Type: "welcome", Session: "s", User: "ana", Role: "user", ExpiresIn: 900, Since: []string{"3-e"}, Recovered: &no},
-			`{"type":"welcome","session":"s","user":"ana","role":"user","expires_in":900,"since":["3-e"],"recovered":false}`},
-		{wire.Message{Type: "message", ID: "1-e", Sender: "ana", Content: "<b>&\u2028é\x7f", Time: at},
-			`{"type":"message","id":"1-e","sender":"ana","content":"<b>&\u2028é` + "\x7f" + `","time":"2024-02-29T22:59:59.001Z"}`},
-		{wire.Message{ID: "1-e-c", Channel: "c"}, `{"id":"1-e-c","channel":"c","sender":"","content":"","time":""}`},
-		{wire.Presence{Type: "user_left", Username: "ana", Role: "admin", Time: at},
-			`{"type":"user_left","username":"ana","role":"admin","time":"2024-02-29T22:59:59.001Z"}`},
-		{wire.Ack{Type: "ack", Ref: wire.Ref("7"), ExpiresIn: &left}, `{"type":"ack","ref":7,"expires_in":0}`},
-		{wire.Ack{Type: "ack", Since: "1-e-c", Recovered: &yes}, `{"type":"ack","since":"1-e-c","recovered":true}`},
-		{wire.Error{Type: "error", Code: "forbidden", Message: "no"}, `{"type":"error","code":"forbidden","message":"no"}`},
-	}
-	for _, tt := range tests {
-		got := wire.Marshal(tt.event)
-		if diff := cmp.Diff(tt.want, string(got)); diff != "" {
-			t.Errorf("%T (-want +got):\n%s", tt.event, diff)
-		}
-		if diff := cmp.Diff(wire.TextFrame(got), wire.Frame(tt.event)); diff != "" {
-			t.Errorf("frame of %T (-want +got):\n%s", tt.event, diff)
 		}
 	}
 }
@@ -179,7 +149,7 @@ func FuzzTextFrame(f *testing.F) {
 			return
 		}
 		want := strings.Repeat(s, times)
-		typ, got, err := read(t, wire.TextFrame([]byte(want)))
+		typ, got, err := read(t, wsframe.Text([]byte(want)))
 		if err != nil || typ != websocket.MessageText || string(got) != want {
 			t.Fatalf("sent %d bytes, read %v of %d, %v", len(want), typ, len(got), err)
 		}
@@ -194,7 +164,7 @@ func FuzzCloseFrame(f *testing.F) {
 		if code < 3000 || code > 4999 {
 			return
 		}
-		frame := wire.CloseFrame(int(code), reason)
+		frame := wsframe.Close(int(code), reason)
 		_, _, err := read(t, frame)
 		var got websocket.CloseError
 		if !errors.As(err, &got) || got.Code != websocket.StatusCode(code) {
@@ -209,68 +179,3 @@ func FuzzCloseFrame(f *testing.F) {
 	})
 }
 
-func FuzzMessageIsJSON(f *testing.F) {
-	f.Add("ana", "hi <b>\u2028")
-	f.Add("\xff", "\x00\x1f\xed\xa0\x80")
-	f.Fuzz(func(t *testing.T, sender, content string) {
-		text := wire.Marshal(wire.Message{Type: wire.TypeMessage, ID: "1-e", Sender: sender, Content: content})
-		var got wire.Message
-		if err := json.Unmarshal(text, &got); err != nil || !utf8.Valid(text) {
-			t.Fatalf("%q: %v", text, err)
-		}
-		if utf8.ValidString(content) && got.Content != content || utf8.ValidString(sender) && got.Sender != sender {
-			t.Fatalf("%q, %q came back as %+v", sender, content, got)
-		}
-	})
-}
-
-// What is written by hand is what encoding/json would write.
-func FuzzEventsAreEncodedAsJSONDoes(f *testing.F) {
-	type message wire.Message // without methods
-	type presence wire.Presence
-	type welcome wire.Welcome
-	f.Add("message", "ops", "ana", "hello")
-	f.Add("", "", "", "")
-	f.Add("user_joined", "@ana", "ana@example.com", "\u00f1 \u2019 \u2028 <b> & \\ \" \x7f \x00\t\n")
-	f.Add("\xff", "\xe2\x80", "\xed\xa0\x80", "\U0001F680")
-	f.Fuzz(func(t *testing.T, typ, channel, name, content string) {
-		m := wire.Message{Type: typ, ID: "1-e", Channel: channel, Sender: name, Content: content, Time: typ}
-		if diff := cmp.Diff(string(wire.Marshal(message(m))), string(wire.Marshal(m))); diff != "" {
-			t.Errorf("message (-want +got):\n%s", diff)
-		}
-		p := wire.Presence{Type: typ, Username: name, Role: content, Channel: channel, Time: typ}
-		if diff := cmp.Diff(string(wire.Marshal(presence(p))), string(wire.Marshal(p))); diff != "" {
-			t.Errorf("presence (-want +got):\n%s", diff)
-		}
-		again := len(content)%2 == 0
-		for _, w := range []wire.Welcome{
-			{Type: typ, Session: content, User: name, Role: typ, ExpiresIn: int64(len(content)), Since: []string{content, channel}, Recovered: &again},
-			{Type: typ, User: name, ExpiresIn: -1, Since: []string{}},
-		} {
-			if diff := cmp.Diff(string(wire.Marshal(welcome(w))), string(wire.Marshal(w))); diff != "" {
-				t.Errorf("welcome (-want +got):\n%s", diff)
-			}
-		}
-	})
-}
-
-func BenchmarkEncode(b *testing.B) {
-	m := wire.Message{
-		Type: wire.TypeMessage, ID: "123-abcdef", Sender: "ana",
-		Content: strings.Repeat("x", 128), Time: wire.Time(time.Unix(0, 0)),
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		wire.Frame(m)
-	}
-}
-
-func BenchmarkParseCommand(b *testing.B) {
-	text := []byte(`{"type":"broadcast","content":"` + strings.Repeat("x", 128) + `","ref":"1"}`)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := wire.ParseCommand(text); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

@@ -1,4 +1,5 @@
-package wire
+// Package wsframe builds the WebSocket frames that a server sends (RFC 6455, section 5).
+package wsframe
 
 import (
 	"encoding/binary"
@@ -18,16 +19,16 @@ const (
 // maxControl is the longest payload of a control frame (RFC 6455, section 5.5).
 const maxControl = 125
 
-// PingFrame and PongFrame are whole frames without payload. An unsolicited pong
+// Ping and Pong are whole frames without payload. An unsolicited pong
 // asks for no answer (RFC 6455, section 5.5.3).
 var (
-	PingFrame = []byte{finalBit | opPing, 0}
-	PongFrame = []byte{finalBit | opPong, 0}
+	Ping = []byte{finalBit | opPing, 0}
+	Pong = []byte{finalBit | opPong, 0}
 )
 
-// TextFrame wraps payload, valid UTF-8, in one unmasked frame: the bytes that
-// every socket gets alike (RFC 6455, section 5.1: a server does not mask).
-func TextFrame(payload []byte) []byte {
+// Text returns payload, valid UTF-8, as one frame. A server does not mask its frames (RFC
+// 6455, section 5.1), so all sockets can get the same bytes.
+func Text(payload []byte) []byte {
 	head := 2
 	switch {
 	case len(payload) > 0xFFFF:
@@ -39,9 +40,9 @@ func TextFrame(payload []byte) []byte {
 	return append(appendHeader(b, opText, len(payload)), payload...)
 }
 
-// CloseFrame is a whole close frame (RFC 6455, section 5.5.1). A reason that
-// does not fit is cut between two characters.
-func CloseFrame(code int, reason string) []byte {
+// Close returns a close frame (RFC 6455, section 5.5.1). A reason that is too long is cut
+// between two characters.
+func Close(code int, reason string) []byte {
 	if len(reason) > maxControl-2 {
 		end := maxControl - 2
 		for end > 0 && !utf8.RuneStart(reason[end]) {
@@ -55,14 +56,14 @@ func CloseFrame(code int, reason string) []byte {
 	return append(b, reason...)
 }
 
-// IsClose reports whether frame, a whole one, is a close frame.
+// IsClose reports whether a whole frame is a close frame.
 func IsClose(frame []byte) bool {
 	return len(frame) > 0 && frame[0] == finalBit|opClose
 }
 
-// ValidClose reports whether the reason of frame, a whole close frame, is UTF-8.
+// ValidClose reports whether the reason of a whole close frame is UTF-8.
 func ValidClose(frame []byte) bool {
-	return len(frame) <= 4 || utf8.Valid(frame[4:]) // behind the header and the code
+	return len(frame) <= 4 || utf8.Valid(frame[4:]) // after the header and the code
 }
 
 func appendHeader(b []byte, opcode byte, n int) []byte {

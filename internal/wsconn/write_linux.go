@@ -1,4 +1,4 @@
-package fanout
+package wsconn
 
 import (
 	"crypto/tls"
@@ -7,20 +7,19 @@ import (
 	"unsafe"
 )
 
-// maxTLS is how much is written over TLS at once: one record, which any socket
-// takes that has nothing else to send.
+// maxTLS is how many bytes are written over TLS at once: one record. A socket with an
+// empty send buffer takes it without blocking.
 const maxTLS = 16 << 10
 
-// immediate is a socket's descriptor, for writes that do not wait. It is good as
-// long as the connection is not closed, and nobody but its outbox closes that.
-// The zero value cannot.
+// immediate writes to a socket without waiting. It has the file descriptor, which is
+// valid because only the outbox closes the connection. The zero immediate cannot write.
 type immediate struct {
 	fd     int32 // plus one, 0 for none
 	secure int32 // over TLS, the size of the socket's send buffer, which only grows
 }
 
-// immediately is what can be done on a conn that is a TCP or Unix socket, or TLS
-// on one, and nothing on any other, as a pipe.
+// immediately returns the immediate of a TCP or Unix socket or of TLS on one, and the
+// zero immediate for any other conn.
 func immediately(conn net.Conn) (w immediate) {
 	t, secure := conn.(*tls.Conn)
 	if secure {
@@ -45,8 +44,8 @@ func immediately(conn net.Conn) (w immediate) {
 
 func (w immediate) can() bool { return w.fd > 0 }
 
-// write writes what of b goes without waiting and says how much that was. The
-// caller keeps calls apart from each other, from conn.Write and from conn.Close.
+// write writes as much of b as it can without waiting and returns how much that was. The
+// caller serializes it with other writes and with conn.Close.
 func (w immediate) write(conn net.Conn, b []byte) (int, error) {
 	if w.secure > 0 {
 		if len(b) > maxTLS || 4*len(b) > int(w.secure) || w.queued() {
@@ -68,8 +67,8 @@ func (w immediate) write(conn net.Conn, b []byte) (int, error) {
 	}
 }
 
-// queued reports whether something is in the socket's send buffer that was not
-// acknowledged yet (SIOCOUTQ, tcp(7)).
+// queued reports whether the socket's send buffer has bytes that are not acknowledged
+// yet (SIOCOUTQ, tcp(7)).
 func (w immediate) queued() bool {
 	var bytes int32
 	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(w.fd-1), syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&bytes)))

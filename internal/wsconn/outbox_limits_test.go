@@ -1,4 +1,4 @@
-package fanout_test
+package wsconn_test
 
 import (
 	"bufio"
@@ -14,14 +14,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/fanout"
+	"github.com/reto10/chat/internal/wsconn"
 )
 
 func TestAPeerPastItsLimitGetsWholeFramesAndIsClosed(t *testing.T) {
 	for _, size := range []int{10, 1000, 50_000, 200_000} {
 		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) {
-			on(t, func(t *testing.T, ours, peers net.Conn) {
-				o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 256 << 10 })
+			onLinks(t, func(t *testing.T, ours, peers net.Conn) {
+				o, totals := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = 256 << 10 })
 				o.Uncork()
 				filler := strings.Repeat("x", size)
 				sent := 0
@@ -54,8 +54,8 @@ func TestAPeerPastItsLimitGetsWholeFramesAndIsClosed(t *testing.T) {
 }
 
 func TestWhatACorkHoldsCountsTowardsTheLimit(t *testing.T) {
-	on(t, func(t *testing.T, ours, peers net.Conn) {
-		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 1000 })
+	onLinks(t, func(t *testing.T, ours, peers net.Conn) {
+		o, totals := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = 1000 })
 		for !o.Closing() {
 			o.Send(textFrame("held"))
 		}
@@ -71,8 +71,8 @@ func TestWhatACorkHoldsCountsTowardsTheLimit(t *testing.T) {
 }
 
 func TestWhatACallerKeepsCountsTowardsTheLimit(t *testing.T) {
-	on(t, func(t *testing.T, ours, peers net.Conn) {
-		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 1000 })
+	onLinks(t, func(t *testing.T, ours, peers net.Conn) {
+		o, totals := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = 1000 })
 		o.Uncork()
 		if !o.Reserve(600) || totals.Backlog.Load() != 600 {
 			t.Errorf("600 bytes of 1000 are not reserved, the backlog is %d", totals.Backlog.Load())
@@ -97,11 +97,11 @@ func TestWhatACallerKeepsCountsTowardsTheLimit(t *testing.T) {
 }
 
 func TestAPageMayBeLongerThanTheBacklog(t *testing.T) {
-	on(t, func(t *testing.T, ours, peers net.Conn) {
-		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 10_000 })
+	onLinks(t, func(t *testing.T, ours, peers net.Conn) {
+		o, totals := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = 10_000 })
 		page := strings.Repeat("x", 2<<20)
 		go func() {
-			if err := o.Pace(textFrame(page)); err != nil {
+			if err := o.SendPaced(textFrame(page)); err != nil {
 				t.Error(err)
 			}
 			o.Close(4000, "")
@@ -117,10 +117,10 @@ func TestAPageMayBeLongerThanTheBacklog(t *testing.T) {
 func TestWhileAPageIsPacedTheLimitHoldsForWhatIsLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, peers := pipe(t)
-		o, _ := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 10_000 })
+		o, _ := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = 10_000 })
 		page := strings.Repeat("x", 1<<20)
 		paced := make(chan error)
-		go func() { paced <- o.Pace(textFrame(page)) }()
+		go func() { paced <- o.SendPaced(textFrame(page)) }()
 		synctest.Wait()
 		live := textFrame(strings.Repeat("y", 996)) // 1000 bytes, and 64 for the entry
 		for range 9 {
@@ -135,8 +135,8 @@ func TestWhileAPageIsPacedTheLimitHoldsForWhatIsLive(t *testing.T) {
 		}
 		go end(o)
 		go func() {
-			if err := <-paced; !errors.Is(err, fanout.ErrClosed) {
-				t.Errorf("Pace = %v, want ErrClosed", err)
+			if err := <-paced; !errors.Is(err, wsconn.ErrClosed) {
+				t.Errorf("SendPaced = %v, want ErrClosed", err)
 			}
 		}()
 		want(t, peers, page, "close 4003 too slow")
@@ -146,7 +146,7 @@ func TestWhileAPageIsPacedTheLimitHoldsForWhatIsLive(t *testing.T) {
 func TestAPeerThatStallsIsKilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, peers := pipe(t)
-		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Stall = 10 * time.Second })
+		o, totals := outbox(t, ours, func(l *wsconn.Limits) { l.Stall = 10 * time.Second })
 		o.Uncork()
 		began := time.Now()
 		o.Send(textFrame("nobody reads this"))
@@ -167,7 +167,7 @@ func TestAPeerThatReadsSlowlyButSteadilyIsNotKilled(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, peers := pipe(t)
-				o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Stall = 10 * time.Second })
+				o, totals := outbox(t, ours, func(l *wsconn.Limits) { l.Stall = 10 * time.Second })
 				o.Uncork()
 				const total = 1 << 20
 				switch kind {
@@ -178,7 +178,7 @@ func TestAPeerThatReadsSlowlyButSteadilyIsNotKilled(t *testing.T) {
 						o.Send(make([]byte, 256))
 					}
 				case "a paced page":
-					go func() { _ = o.Pace(make([]byte, total)) }()
+					go func() { _ = o.SendPaced(make([]byte, total)) }()
 				}
 				// 64 KiB in a little less than a stall's time.
 				for read := 0; read < total; read += 32 << 10 {
@@ -199,7 +199,7 @@ func TestAPeerThatReadsSlowlyButSteadilyIsNotKilled(t *testing.T) {
 func TestAPeerHasTheClosingTimeToAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, peers := pipe(t)
-		o, _ := outbox(t, ours, func(l *fanout.Limits) { l.Closing = 5 * time.Second })
+		o, _ := outbox(t, ours, func(l *wsconn.Limits) { l.Closing = 5 * time.Second })
 		o.Uncork()
 		began := time.Now()
 		go o.Close(4000, "")
@@ -220,7 +220,7 @@ func TestAPeerHasTheClosingTimeToAnswer(t *testing.T) {
 func TestACloseFrameThatNobodyReadsIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, _ := pipe(t)
-		o, totals := outbox(t, ours, func(l *fanout.Limits) { l.Closing = 5 * time.Second })
+		o, totals := outbox(t, ours, func(l *wsconn.Limits) { l.Closing = 5 * time.Second })
 		o.Uncork()
 		began := time.Now()
 		o.Close(4000, "")
@@ -260,9 +260,9 @@ func TestAPeerThatTakesItsBacklogIsMoving(t *testing.T) {
 func TestWhatComesFirstIsNotDroppedWithABacklog(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the drainer comes late
 	ours, peers := pipe(t)
-	o, _ := outbox(t, ours, func(l *fanout.Limits) { l.Backlog = 1000 })
-	o.First([]byte("HTTP/1.1 101 Switching Protocols\r\n\r\n"))
-	o.Ahead(textFrame("welcome"))
+	o, _ := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = 1000 })
+	o.SetPreamble([]byte("HTTP/1.1 101 Switching Protocols\r\n\r\n"))
+	o.SendFirst(textFrame("welcome"))
 	o.Uncork()
 	o.Send(textFrame(strings.Repeat("x", 2000)))
 	go end(o)
