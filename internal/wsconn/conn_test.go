@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/test/wstest"
 	"github.com/reto10/chat/internal/wsframe"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // on runs a test over each kind of connection.

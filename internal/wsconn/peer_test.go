@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/internal/wsframe"
 	"github.com/reto10/chat/test/leak"
 	"github.com/reto10/chat/test/pipenet"
 	"github.com/reto10/chat/test/wstest"
-	"github.com/reto10/chat/internal/wsframe"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

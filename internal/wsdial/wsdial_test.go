@@ -12,8 +12,8 @@ import (
 
 	"nhooyr.io/websocket" //lint:ignore SA1019 this package's own
 
-	"github.com/reto10/chat/test/leak"
 	"github.com/reto10/chat/internal/wsdial"
+	"github.com/reto10/chat/test/leak"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }

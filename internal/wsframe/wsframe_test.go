@@ -15,9 +15,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"nhooyr.io/websocket" //lint:ignore SA1019 the peer that frames are made for, see internal/wsconn
 
+	"github.com/reto10/chat/internal/wsframe"
 	"github.com/reto10/chat/test/leak"
 	"github.com/reto10/chat/test/wstest"
-	"github.com/reto10/chat/internal/wsframe"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -178,4 +178,3 @@ func FuzzCloseFrame(f *testing.F) {
 		}
 	})
 }
-
