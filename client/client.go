@@ -72,7 +72,7 @@ type channel struct {
 // "https://example.com/chat". One of [WithLogin], [WithToken] and [WithTokenSource]
 // is needed.
 func Dial(ctx context.Context, address string, opts ...Option) (*Client, error) {
-	api, err := New(address, opts...)
+	api, err := NewAPI(address, opts...)
 	if err != nil {
 		return nil, err
 	}

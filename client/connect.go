@@ -132,7 +132,7 @@ func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channe
 	c.cfg.logger.Info("connected", "url", c.cfg.base, "user", printable(w.User), "session", printable(w.Session),
 		"gaps", len(s.gaps), "to join", len(s.unjoined))
 	s.gapped = len(s.gaps) > 0
-	c.greet(s, Connected{User: w.User, Role: w.Role, Session: w.Session, Resumed: s.resumed && !s.gapped})
+	c.greet(s, Welcome{User: w.User, Role: w.Role, ConnectionID: w.Session, Resumed: s.resumed && !s.gapped})
 	if c.behind {
 		return nil // another connection will be asked, once the consumer has caught up
 	}

@@ -47,7 +47,7 @@
 // is full, the client lets the server wait for a few seconds. Then, or at once when
 // the answer to a command is due, it drops what comes, and once the loop has caught
 // up it connects again and has what was dropped sent anew, which to the loop looks
-// like a [Lost] with [ErrBehind] and a [Connected]. Programs that only broadcast need
+// like a [Lost] with [ErrBehind] and a [Welcome]. Programs that only broadcast need
 // no loop.
 //
 // # Concurrency
@@ -56,5 +56,5 @@
 // loop over the events. Events is for one loop at a time. Events are plain values.
 // A client has a few goroutines, which end with it: call [Client.Close].
 //
-// [API] alone, made by [New], is for programs that need no socket.
+// [API] alone, made by [NewAPI], is for programs that need no socket.
 package client

@@ -77,7 +77,7 @@ func ExampleClient_Events() {
 			break
 		}
 		switch e := event.(type) {
-		case client.Connected:
+		case client.Welcome:
 			fmt.Println("connected; nothing was missed:", e.Resumed)
 		case client.Lost:
 			fmt.Println("not connected, next try in", e.Retry)
@@ -180,7 +180,7 @@ func ExampleAPI() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 
-	api := must(client.New(url, client.WithLogin("ana", "correct horse")))
+	api := must(client.NewAPI(url, client.WithLogin("ana", "correct horse")))
 	must(api.Publish(ctx, "the backup is done"))
 	page := must(api.Messages(ctx, client.Query{Newest: true, Limit: 10}))
 	for _, m := range page.Messages {

@@ -136,7 +136,7 @@ func TestATinyLimitKeepsNoGapBack(t *testing.T) {
 	channels := numbered("c", 20)
 	c := s.dial("ana", client.WithChannels(channels...), client.WithEventLimit(1, 1))
 	f := follow(t, c)
-	want[client.Connected](f)
+	want[client.Welcome](f)
 	for _, channel := range channels {
 		s.publish(channel, "hi")
 		f.texts(1)

@@ -21,7 +21,7 @@ const (
 	DefaultReadLimit  = 1 << 20
 )
 
-// Option changes how [Dial] and [New] set a client up. Each checks its argument.
+// Option changes how [Dial] and [NewAPI] set a client up. Each checks its argument.
 type Option func(*config) error
 
 // config is read only once the options have been applied.

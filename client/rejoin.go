@@ -65,7 +65,7 @@ func target(address string, channels []*channel, asked []string) (_ string, n in
 // greet puts the Connected of a session into the queue. As long as channels are to be
 // joined it is not known whether all that was missed follows: until then it waits
 // there, with what comes behind it. The lock is held.
-func (c *Client) greet(s *session, e Connected) {
+func (c *Client) greet(s *session, e Welcome) {
 	c.tell(e)
 	switch {
 	case len(s.unjoined) == 0:
@@ -87,7 +87,7 @@ func (c *Client) open() {
 	c.opening = nil
 	for i := range c.queue.items {
 		if it := &c.queue.items[i]; it.pending {
-			e := it.event.(Connected)
+			e := it.event.(Welcome)
 			e.Resumed = s.resumed && !s.gapped
 			it.event, it.pending = e, false
 		}

@@ -212,7 +212,7 @@ func (s *session) take(ctx context.Context, event any) error {
 		size := len(m.ID) + len(m.Channel) + len(m.Sender) + len(m.Content)
 		s.offer(ctx, m.Channel, item{event: m, id: m.ID, size: size})
 	case wire.Presence:
-		p, err := newPresence(e)
+		p, err := newPresenceEvent(e)
 		if err != nil {
 			return err
 		}

@@ -46,7 +46,7 @@ func TestAsManyChannelsAsThereMayBeAreResumed(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if e, ok := event.(client.Connected); ok {
+				if e, ok := event.(client.Welcome); ok {
 					if !e.Resumed {
 						t.Error("it is not where it was")
 					}

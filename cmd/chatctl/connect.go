@@ -108,7 +108,7 @@ func (s *session) api() (*client.API, error) {
 	if err != nil {
 		return nil, err
 	}
-	api, err := client.New(s.url.String(), opts...)
+	api, err := client.NewAPI(s.url.String(), opts...)
 	return api, s.explain(err)
 }
 

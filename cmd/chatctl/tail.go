@@ -162,7 +162,7 @@ func (c *tailing) follow(ctx context.Context, opts []client.Option) (err error) 
 		if err != nil {
 			return err
 		}
-		if _, ok := event.(client.Connected); ok && first {
+		if _, ok := event.(client.Welcome); ok && first {
 			first = false
 			continue // as was asked for
 		}
@@ -230,11 +230,11 @@ func (c *tailing) show(event client.Event) error {
 		return c.print(messageLine(e.Time, e.Channel, e.Sender, e.Content), wire.Message{
 			Type: wire.TypeMessage, ID: e.ID, Channel: e.Channel, Sender: e.Sender, Content: e.Content, Time: wire.Time(e.Time),
 		})
-	case client.Joined:
-		return c.showPresence(client.Presence(e), wire.TypeUserJoined, "joined")
-	case client.Left:
-		return c.showPresence(client.Presence(e), wire.TypeUserLeft, "left")
-	case client.Connected:
+	case client.UserJoined:
+		return c.showPresence(e, wire.TypeUserJoined, "joined")
+	case client.UserLeft:
+		return c.showPresence(client.UserJoined(e), wire.TypeUserLeft, "left")
+	case client.Welcome:
 		c.failure = ""
 		if e.Resumed {
 			c.tell("connected again, nothing was missed")
@@ -249,7 +249,7 @@ func (c *tailing) show(event client.Event) error {
 	return nil
 }
 
-func (c *tailing) showPresence(p client.Presence, kind, verb string) error {
+func (c *tailing) showPresence(p client.UserJoined, kind, verb string) error {
 	if !c.presence {
 		return nil
 	}

@@ -56,7 +56,7 @@ func (s *session) who(ctx context.Context, channel string, asJSON bool) error {
 }
 
 // usersTable is for people.
-func usersTable(users []client.Online) []byte {
+func usersTable(users []client.Presence) []byte {
 	if len(users) == 0 {
 		return []byte("nobody is connected\n")
 	}
@@ -64,14 +64,14 @@ func usersTable(users []client.Online) []byte {
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "USER\tROLE\tSOCKETS\tSINCE")
 	for _, u := range users {
-		fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", name(u.Username), name(u.Role), u.Connections, u.Since.Local().Format(timeLayout))
+		fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", name(u.User), name(u.Role), u.Connections, u.Since.Local().Format(timeLayout))
 	}
 	table.Flush() // into a buffer: never an error
 	return text.Bytes()
 }
 
 // usersJSON is as GET /users/connected answers.
-func usersJSON(users []client.Online) ([]byte, error) {
+func usersJSON(users []client.Presence) ([]byte, error) {
 	type user struct {
 		Username    string `json:"username"`
 		Role        string `json:"role"`
@@ -83,7 +83,7 @@ func usersJSON(users []client.Online) ([]byte, error) {
 		Users []user `json:"users"`
 	}{len(users), make([]user, len(users))}
 	for i, u := range users {
-		answer.Users[i] = user{u.Username, u.Role, u.Connections, wire.Time(u.Since)}
+		answer.Users[i] = user{u.User, u.Role, u.Connections, wire.Time(u.Since)}
 	}
 	text, err := json.Marshal(answer)
 	if err != nil {
