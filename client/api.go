@@ -63,7 +63,7 @@ func NewAPI(address string, opts ...Option) (*API, error) {
 
 // Presence is one connected user, in the list that [API.Connected] returns.
 type Presence struct {
-	User        string
+	User        string    // the name
 	Role        string    // "admin" or any other
 	Connections int       // open sockets, at least 1
 	Since       time.Time // when the first of these sockets connected, UTC

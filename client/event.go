@@ -25,7 +25,7 @@ type Message struct {
 // It and [UserLeft] are not stored. What happened while the client was not connected,
 // or dropped events, is never announced; [API.Connected] lists who is connected.
 type UserJoined struct {
-	User    string
+	User    string    // the name
 	Role    string    // "admin" or any other
 	Channel string    // "" is the service itself
 	Time    time.Time // when the server announced it, UTC
@@ -33,7 +33,7 @@ type UserJoined struct {
 
 // UserLeft says that a user's last socket left a channel or the service.
 type UserLeft struct {
-	User    string
+	User    string    // the name
 	Role    string    // "admin" or any other
 	Channel string    // "" is the service itself
 	Time    time.Time // when the server announced it, UTC

@@ -14,11 +14,11 @@ import (
 
 // Defaults of the options.
 const (
-	DefaultMinBackoff = 500 * time.Millisecond
-	DefaultMaxBackoff = 30 * time.Second
-	DefaultMaxEvents  = 1024
-	DefaultMaxBytes   = 4 << 20
-	DefaultReadLimit  = 1 << 20
+	defaultMinBackoff = 500 * time.Millisecond
+	defaultMaxBackoff = 30 * time.Second
+	defaultMaxEvents  = 1024
+	defaultMaxBytes   = 4 << 20
+	defaultReadLimit  = 1 << 20
 )
 
 // Option changes how [Dial] and [NewAPI] set a client up. Each checks its argument.
@@ -46,9 +46,9 @@ type config struct {
 func newConfig(address string, opts []Option) (config, error) {
 	cfg := config{
 		http:       http.DefaultClient,
-		minBackoff: DefaultMinBackoff, maxBackoff: DefaultMaxBackoff,
+		minBackoff: defaultMinBackoff, maxBackoff: defaultMaxBackoff,
 		logger:    slog.New(slog.DiscardHandler),
-		maxEvents: DefaultMaxEvents, maxBytes: DefaultMaxBytes, readLimit: DefaultReadLimit,
+		maxEvents: defaultMaxEvents, maxBytes: defaultMaxBytes, readLimit: defaultReadLimit,
 	}
 	var err error
 	if cfg.base, err = parseBase(address); err != nil {

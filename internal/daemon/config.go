@@ -73,13 +73,13 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"let in the users of this `file`, lines of name:bcrypt-hash[:role] as from htpasswd -B, read again on SIGHUP; without one, admin and user are made at start")
 	flags.StringVar(&c.secretFile, "secret-file", "",
 		fmt.Sprintf("sign tokens with the content of this `file`, at least %d bytes; without one, a key is made at start", chat.MinSecret))
-	cli.Var(flags, &c.tokenTTL, "token-ttl", chat.DefaultTokenTTL.String(), cli.ParsePositive,
+	cli.Var(flags, &c.tokenTTL, "token-ttl", "15m", cli.ParsePositive,
 		"the `duration` that a token holds for")
 	cli.Var(flags, &c.origins, "origins", "", parseList,
 		"let pages of these comma-separated `origins` in, besides those of the server's own")
 	flags.BoolVar(&c.page, "page", true,
 		"serve a page to chat on, at /, and the client that it is built on, at /chat.js")
-	cli.Var(flags, &c.heartbeat, "heartbeat", chat.DefaultHeartbeat.String(), cli.ParsePositive,
+	cli.Var(flags, &c.heartbeat, "heartbeat", "25s", cli.ParsePositive,
 		"send something to each socket once in this `duration`, so that proxies keep it open; who gives no sign of life within twice of it is ended")
 	flags.BoolVar(&c.pings, "pings", false,
 		"have heartbeats answered by clients rather than by their kernels, in whose place a proxy's may be; on with -plaintext unless it is -pings=false")

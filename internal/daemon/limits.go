@@ -3,7 +3,6 @@ package daemon
 import (
 	"net/netip"
 
-	"github.com/reto10/chat"
 	"github.com/reto10/chat/internal/connlimit"
 )
 
@@ -14,6 +13,8 @@ const (
 	// defaultWaiting is for a node whose clients all come back at once. What each
 	// may hold before it says who it is was measured: docs/operating.md.
 	defaultWaiting = 1024
+	// maxSockets bounds the sockets if open files do not; the library's own default.
+	maxSockets = 100_000
 	// ownFiles are for what is no client: pools of Redis and of a database, files,
 	// listeners, the debug address.
 	ownFiles = 128
@@ -28,7 +29,7 @@ type capacity struct {
 // capacityWithin shares the open files of a process: a quarter at the most for
 // connections that wait, some for the server itself, and the rest for sockets.
 func capacityWithin(files, waiting int) capacity {
-	c := capacity{waiting, chat.DefaultMaxSockets}
+	c := capacity{waiting, maxSockets}
 	if files == 0 {
 		return c
 	}
