@@ -11,9 +11,9 @@ import (
 	"github.com/reto10/chat/client"
 )
 
-// This is code of docs/embedding.md, which a test compares with it, and what runs it.
+// A test compares the first function with the code in docs/embedding.md.
 
-// followChannel hands on what comes to a channel of another service, until ctx ends.
+// followChannel calls got for each message in a channel of another service, until ctx ends.
 func followChannel(ctx context.Context, url string, token client.TokenSource, channel string, got func(client.Message)) error {
 	c, err := client.Dial(ctx, url, client.WithTokenSource(token), client.WithChannels(channel))
 	if err != nil {
@@ -22,7 +22,7 @@ func followChannel(ctx context.Context, url string, token client.TokenSource, ch
 	defer c.Close()
 	for event, err := range c.Events(ctx) {
 		if err != nil {
-			return err // ctx's, or why it makes no sense to go on
+			return err // ctx ended, or the client cannot reconnect
 		}
 		switch e := event.(type) {
 		case client.Message:
@@ -31,7 +31,7 @@ func followChannel(ctx context.Context, url string, token client.TokenSource, ch
 			}
 		case client.Gap:
 			if e.Channel == channel {
-				return errors.New("some of it is no longer kept: begin anew")
+				return errors.New("the server no longer has all messages")
 			}
 		}
 	}
@@ -58,7 +58,7 @@ func ExampleClient_Events_channel() {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	go func() { // publishes once somebody is there
+	go func() { // publishes once a user is in the channel
 		for {
 			if there, err := service.Connected(ctx, "ops"); err != nil || len(there) > 0 {
 				break

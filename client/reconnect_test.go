@@ -73,7 +73,7 @@ func TestNothingIsLostOrRepeatedAcrossCuts(t *testing.T) {
 }
 
 // A server that kept its history in memory and was restarted knows nothing of what
-// the client got. That is told, and what the new one has is handed on.
+// the client got. The client reports a gap, then delivers the messages of the new one.
 func TestARestartWithoutHistoryIsAGap(t *testing.T) {
 	s := serve(t)
 	p := through(t, s)

@@ -113,7 +113,7 @@ func TestWhatGoesWrongIsOneLineAndExitCode1(t *testing.T) {
 		"an empty password file":    {with("CHATCTL_PASSWORD_FILE=" + empty), []string{"who"}, `reading the password: the first line of ` + empty + ` is empty`},
 		"an endless password file":  {with("CHATCTL_PASSWORD_FILE=/dev/zero"), []string{"who"}, `reading the password: /dev/zero is over 16384 bytes`},
 		"a token that is none":      {d.anybody(), []string{"who", "-token", "not.a.token"}, host + ` does not take the token: .*`},
-		"one with a space":          {d.anybody(), []string{"who", "-token", "a b"}, `the token holds what no token can: .*`},
+		"one with a space":          {d.anybody(), []string{"who", "-token", "a b"}, `the token contains a space, a control character or a character that is not ASCII`},
 		"one of a file":             {d.anybody(), []string{"tail", "-token-file", token}, `the token in ` + token + ` does not hold, or not for long, and no other is there yet`},
 		"a file with more":          {d.anybody(), []string{"who", "-token-file", wrong}, `reading the token: ` + wrong + ` does not hold one, and nothing else`},
 		"a file with far more":      {d.anybody(), []string{"who", "-token-file", huge}, `reading the token: ` + huge + ` is over 16384 bytes`},
