@@ -60,8 +60,8 @@ func logged(next http.Handler, logger *slog.Logger) http.Handler {
 	})
 }
 
-// cookieSessions lets pages of this site use the session that their cookie names:
-// it becomes the token that the service's Authenticator is asked about.
+// cookieSessions passes the session cookie of this site's pages to the service's
+// Authenticator, as the token.
 func cookieSessions(next http.Handler) http.Handler {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if session, err := r.Cookie("session"); err == nil && r.Header.Get("Authorization") == "" {
@@ -93,8 +93,8 @@ func behindProxy(proxy netip.Prefix) chat.Option {
 	})
 }
 
-// newJWKS takes the tokens of an identity provider whose audience "chat" is this
-// service. It fetches keys until ctx ends.
+// newJWKS accepts the tokens of an identity provider for the audience "chat". It fetches keys
+// until ctx ends.
 func newJWKS(ctx context.Context, provider string) (*chat.JWKS, error) {
 	return chat.NewJWKS(ctx, provider+"/jwks.json",
 		chat.WithIssuer("https://id.example"),

@@ -12,16 +12,16 @@ import (
 	"github.com/reto10/chat"
 )
 
-// maxSecret is far more than a key can use, and keeps a slip such as
-// -secret-file /dev/zero from reading for ever.
+// maxSecret bounds a secret file in bytes, so that a mistake such as
+// -secret-file /dev/zero ends.
 const maxSecret = 4096
 
-// account is a user that was made at start, with the password that is shown once.
+// account is a user created at start. Its password is printed once.
 type account struct {
 	name, role, password string
 }
 
-// inventAccounts makes an admin and a user with random passwords.
+// inventAccounts creates an admin and an ordinary user with random passwords.
 func inventAccounts() ([]account, *chat.Users, error) {
 	accounts := []account{
 		{"admin", chat.RoleAdmin, randomPassword()},
@@ -42,15 +42,15 @@ func inventAccounts() ([]account, *chat.Users, error) {
 	return accounts, users, nil
 }
 
-// randomPassword is 80 bits in letters and digits that no shell takes for
-// anything else.
+// randomPassword returns a password of 80 random bits, in letters and digits that need no
+// quotes in a shell.
 func randomPassword() string {
 	return strings.ToLower(rand.Text()[:16])
 }
 
-// loadUsers replaces users by those of a file, or on an error nothing. A file without
-// a user is one: it lets nobody in, and is what a program that writes it anew leaves for
-// a moment.
+// loadUsers replaces users with those of a file. On an error it changes nothing. A file
+// without users is an error: it is what a program leaves for a moment while it rewrites the
+// file.
 func loadUsers(users *chat.Users, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -60,7 +60,7 @@ func loadUsers(users *chat.Users, path string) error {
 	var text bytes.Buffer
 	loaded, err := chat.ParseUsers(io.TeeReader(f, &text))
 	if err == nil && loaded.Len() == 0 {
-		err = errors.New("there is no user in it")
+		err = errors.New("it contains no user")
 	}
 	if err == nil {
 		err = users.Load(&text)
@@ -71,7 +71,7 @@ func loadUsers(users *chat.Users, path string) error {
 	return nil
 }
 
-// readSecret returns the key in a file, less one newline at its end.
+// readSecret returns the key in a file, without one newline at its end.
 func readSecret(path string) (secret []byte, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -89,7 +89,7 @@ func readSecret(path string) (secret []byte, err error) {
 	return []byte(text), nil
 }
 
-// inventSecret makes a key that ends with this process.
+// inventSecret returns a random key, which no later process knows.
 func inventSecret() []byte {
 	secret := make([]byte, 2*chat.MinSecret)
 	rand.Read(secret)

@@ -74,7 +74,7 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 	flags.StringVar(&c.secretFile, "secret-file", "",
 		fmt.Sprintf("sign tokens with the content of this `file`, at least %d bytes; without one, a key is made at start", chat.MinSecret))
 	cli.Var(flags, &c.tokenTTL, "token-ttl", "15m", cli.ParsePositive,
-		"the `duration` that a token holds for")
+		"issued tokens are valid for this `duration`")
 	cli.Var(flags, &c.origins, "origins", "", parseList,
 		"let pages of these comma-separated `origins` in, besides those of the server's own")
 	flags.BoolVar(&c.page, "page", true,
