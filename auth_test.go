@@ -15,6 +15,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -85,7 +87,7 @@ func TestIssue(t *testing.T) {
 	if got, err := auth.Authenticate(t.Context(), token.AccessToken); err != nil || got.User.Role != chat.RoleUser {
 		t.Errorf("without a role: %+v, %v", got.User, err)
 	}
-	if token.ExpiresIn != chat.DefaultTokenTTL {
+	if token.ExpiresIn != 15*time.Minute {
 		t.Errorf("by default expires in %v", token.ExpiresIn)
 	}
 	for _, user := range []chat.User{{}, {Role: "admin"}, {Name: "ana\n"}, {Name: "ana", Role: " "}} {
@@ -98,10 +100,10 @@ func TestIssue(t *testing.T) {
 func TestTokenOptionsAreChecked(t *testing.T) {
 	secret := []byte(authSecret)
 	publicPEM := pemOf(t, &rsaKey(t).PublicKey)
-	hs256 := func(secret []byte, opts ...chat.TokenOption) func() error {
+	hs256 := func(secret []byte, opts ...chat.HS256Option) func() error {
 		return func() error { _, err := chat.NewHS256(secret, opts...); return err }
 	}
-	jwks := func(url string, opts ...chat.TokenOption) func() error {
+	jwks := func(url string, opts ...chat.JWKSOption) func() error {
 		return func() error { _, err := chat.NewJWKS(t.Context(), url, opts...); return err }
 	}
 	tests := []struct {
@@ -113,17 +115,16 @@ func TestTokenOptionsAreChecked(t *testing.T) {
 		{"no secret", hs256(nil), "0 bytes"},
 		{"public key as secret", hs256(publicPEM), "public key"},
 		{"public key after a comment", hs256(append([]byte("# key\n"), publicPEM...)), "public key"},
-		{"nil option", hs256(secret, nil), "nil TokenOption"},
+		{"nil option", hs256(secret, nil), "HS256Option is nil"},
+		{"nil option for a JWKS", jwks("https://localhost", nil), "JWKSOption is nil"},
 		{"no issuer", hs256(secret, chat.WithIssuer("")), "WithIssuer"},
 		{"no audience", hs256(secret, chat.WithAudience("")), "WithAudience"},
 		{"no role claim", hs256(secret, chat.WithRoleClaim("")), "WithRoleClaim"},
 		{"role claim taken", hs256(secret, chat.WithRoleClaim("sub")), "WithRoleClaim"},
 		{"no time to live", hs256(secret, chat.WithTokenTTL(0)), "WithTokenTTL"},
-		{"client for a secret", hs256(secret, chat.WithHTTPClient(http.DefaultClient)), "WithHTTPClient"},
-		{"logger for a secret", hs256(secret, chat.WithJWKSLogger(slog.Default())), "WithJWKSLogger"},
 		{"no logger", jwks("https://localhost", chat.WithJWKSLogger(nil)), "WithJWKSLogger"},
 		{"no client", jwks("https://localhost", chat.WithHTTPClient(nil)), "WithHTTPClient"},
-		{"life of others' tokens", jwks("https://localhost", chat.WithTokenTTL(time.Hour)), "WithTokenTTL"},
+		{"no issuer for a JWKS", jwks("https://localhost", chat.WithIssuer("")), "WithIssuer"},
 		{"keys over plain http", jwks("http://id.example.com/jwks"), "http://id.example.com/jwks"},
 		{"keys from a file", jwks("file:///etc/keys"), "file:///etc/keys"},
 		{"keys from nowhere", jwks(""), "no absolute URL"},
@@ -135,6 +136,49 @@ func TestTokenOptionsAreChecked(t *testing.T) {
 				t.Errorf("%v, want ErrInvalid about %q", err, test.want)
 			}
 		})
+	}
+}
+
+// An option that does not apply to a constructor does not compile: its type is not
+// assignable to the constructor's parameter.
+func TestTokenOptionsFitTheirConstructorsOnly(t *testing.T) {
+	constructors := map[string]any{"NewHS256": chat.NewHS256, "NewJWKS": chat.NewJWKS}
+	tests := map[string]struct {
+		option any
+		want   []string
+	}{
+		"WithIssuer":     {chat.WithIssuer, []string{"NewHS256", "NewJWKS"}},
+		"WithAudience":   {chat.WithAudience, []string{"NewHS256", "NewJWKS"}},
+		"WithRoleClaim":  {chat.WithRoleClaim, []string{"NewHS256", "NewJWKS"}},
+		"WithTokenTTL":   {chat.WithTokenTTL, []string{"NewHS256"}},
+		"WithHTTPClient": {chat.WithHTTPClient, []string{"NewJWKS"}},
+		"WithJWKSLogger": {chat.WithJWKSLogger, []string{"NewJWKS"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for constructor, fn := range constructors {
+				options := reflect.TypeOf(fn).In(reflect.TypeOf(fn).NumIn() - 1) // a slice
+				if result := reflect.TypeOf(test.option).Out(0); result.AssignableTo(options.Elem()) {
+					got = append(got, constructor)
+				}
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("constructors that take it (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestATokenAsJSONIsTheAnswerToALogin(t *testing.T) {
+	token := chat.Token{AccessToken: "a.b-_.c", ExpiresIn: 90*time.Second + time.Second/2}
+	const want = `{"access_token":"a.b-_.c","token_type":"bearer","expires_in":90}`
+	for what, value := range map[string]any{"value": token, "pointer": &token} {
+		got, err := json.Marshal(value)
+		if diff := cmp.Diff(want, string(got)); err != nil || diff != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", what, err, diff)
+		}
 	}
 }
 
@@ -150,6 +194,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 			fmt.Fprintf(&out, verb+"\n", value)
 		}
 		slog.New(slog.NewJSONHandler(&out, nil)).Info("login", "value", value)
+		slog.New(slog.NewJSONHandler(&out, nil)).With("value", value).Info("login", slog.Group("group", "value", value))
 		slog.New(slog.NewTextHandler(&out, nil)).Info("login", "value", value)
 	}
 	for what, secret := range map[string]string{
@@ -278,7 +323,7 @@ func TestPasswordLogin(t *testing.T) {
 		t.Helper()
 		token, err := login.Login(t.Context(), name, secret)
 		if want == (chat.User{}) {
-			if diff := cmp.Diff("chat: unauthenticated: wrong user name or password", fmt.Sprint(err)); diff != "" || !errors.Is(err, chat.ErrUnauthenticated) {
+			if diff := cmp.Diff("chat: unauthenticated: wrong username or password", fmt.Sprint(err)); diff != "" || !errors.Is(err, chat.ErrUnauthenticated) {
 				t.Errorf("%s (-want +got):\n%s", name, diff)
 			}
 			return
@@ -426,7 +471,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 	}
 }
 
-func newHS256(t *testing.T, opts ...chat.TokenOption) *chat.HS256 {
+func newHS256(t *testing.T, opts ...chat.HS256Option) *chat.HS256 {
 	t.Helper()
 	auth, err := chat.NewHS256([]byte(authSecret), opts...)
 	if err != nil {

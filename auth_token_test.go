@@ -31,7 +31,7 @@ func TestTokensThatHold(t *testing.T) {
 	hour := time.Unix(bubbleStart+3600, 0)
 	tests := []struct {
 		name, header, claims string
-		opts                 []chat.TokenOption
+		opts                 []chat.HS256Option
 		want                 chat.Identity
 	}{
 		{
@@ -72,13 +72,13 @@ func TestTokensThatHold(t *testing.T) {
 		{
 			name:   "issuer and audience as configured, role elsewhere",
 			claims: `{"sub":"ana","exp":946688400,"iss":"me","aud":["x","chat"],"role":7,"https://x/role":"admin"}`,
-			opts:   []chat.TokenOption{chat.WithIssuer("me"), chat.WithAudience("chat"), chat.WithRoleClaim("https://x/role")},
+			opts:   []chat.HS256Option{chat.WithIssuer("me"), chat.WithAudience("chat"), chat.WithRoleClaim("https://x/role")},
 			want:   chat.Identity{User: chat.User{Name: "ana", Role: "admin"}, Expires: hour},
 		},
 		{
 			name:   "single audience",
 			claims: `{"sub":"ana","exp":946688400,"aud":"chat"}`,
-			opts:   []chat.TokenOption{chat.WithAudience("chat")},
+			opts:   []chat.HS256Option{chat.WithAudience("chat")},
 			want:   chat.Identity{User: chat.User{Name: "ana", Role: "user"}, Expires: hour},
 		},
 		{

@@ -51,7 +51,7 @@ func TestOrderWhateverSocketsDo(t *testing.T) {
 				}
 			}
 			s := serve(t, chat.WithRegistry(f), chat.WithHistory(f), chat.WithPresenceWindow(10*time.Millisecond),
-				chat.WithBacklog(8*chat.DefaultContentLimit), chat.WithSocketsPerUser(100), chat.WithCommandRate(0, 0), chat.WithConnectRate(0, 0))
+				chat.WithBacklog(8*32<<10), chat.WithSocketsPerUser(100), chat.WithCommandRate(0, 0), chat.WithConnectRate(0, 0))
 			(&engine{s: s, t: t}).run(f)
 		})
 	}

@@ -215,7 +215,7 @@ func (u *user) readNothing() error {
 	if err := u.hangUp(); err != nil {
 		return err
 	}
-	text := strings.Repeat("z", chat.DefaultContentLimit)
+	text := strings.Repeat("z", 32<<10)
 	own := chat.UserChannel(u.name) // nobody else has to read that
 	var last chat.Message
 	open := func() bool { return u.s.Stats().SlowClosed == before && u.connected() }

@@ -221,6 +221,26 @@ func ExampleNewJWKS() {
 	// chat: unauthenticated: token is for another audience
 }
 
+// A login of your own answers with a token as JSON, as POST /login does. A log does not
+// contain the token.
+func ExampleToken() {
+	signer := must(chat.NewHS256(secret))
+	login := func(w http.ResponseWriter, r *http.Request) {
+		// Check the user here.
+		token := must(signer.Issue(chat.User{Name: "ana"}))
+		fmt.Println("issued", token)
+		json.NewEncoder(w).Encode(token)
+	}
+
+	answer := httptest.NewRecorder()
+	login(answer, httptest.NewRequest("POST", "/login", nil))
+	text := answer.Body.String()
+	fmt.Println(text[:19], text[strings.Index(text, "token_type"):])
+	// Output:
+	// issued Token(REDACTED, expires in 15m0s)
+	// {"access_token":"ey token_type":"bearer","expires_in":900}
+}
+
 // Users from a file as "htpasswd -B" writes it; the service then has a /login.
 func ExampleNewPasswordLogin() {
 	users := must(chat.ParseUsers(strings.NewReader(

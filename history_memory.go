@@ -14,9 +14,9 @@ import (
 
 // Defaults of [MemoryLimits].
 const (
-	DefaultHistoryCount = 1000
-	DefaultHistoryAge   = 24 * time.Hour
-	DefaultHistoryBytes = 64 << 20
+	defaultHistoryCount = 1000
+	defaultHistoryAge   = 24 * time.Hour
+	defaultHistoryBytes = 64 << 20
 )
 
 const (
@@ -33,9 +33,9 @@ const (
 // channel's oldest messages go first; past Bytes those of the channel that keeps the
 // most bytes.
 type MemoryLimits struct {
-	Count int           // messages a channel, DefaultHistoryCount
-	Age   time.Duration // of a message since Append, DefaultHistoryAge
-	Bytes int           // of all channels together, DefaultHistoryBytes
+	Count int           // messages a channel; the default is 1,000
+	Age   time.Duration // of a message since Append; the default is 24 hours
+	Bytes int           // of all channels together; the default is 64 MiB
 }
 
 // MemoryHistory is the History of a single process: it lasts as long as the
@@ -85,13 +85,13 @@ type memoryEntry struct {
 // NewMemoryHistory makes an empty history.
 func NewMemoryHistory(limits MemoryLimits) *MemoryHistory {
 	if limits.Count <= 0 {
-		limits.Count = DefaultHistoryCount
+		limits.Count = defaultHistoryCount
 	}
 	if limits.Age <= 0 {
-		limits.Age = DefaultHistoryAge
+		limits.Age = defaultHistoryAge
 	}
 	if limits.Bytes <= 0 {
-		limits.Bytes = DefaultHistoryBytes
+		limits.Bytes = defaultHistoryBytes
 	}
 	return &MemoryHistory{
 		limits:   limits,

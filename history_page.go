@@ -49,7 +49,7 @@ const (
 const (
 	// userReadRate is how much of the history is read for a user, in bytes of content a
 	// second, after userReadBurst, for all their pages and sockets together. What is
-	// beyond that waits. It is for DefaultSocketsPerUser, see newUserReading.
+	// beyond that waits. It is for defaultSocketsPerUser, see newUserReading.
 	userReadRate  = 8 << 20
 	userReadBurst = 1 << 20
 	// readRate and readBurst are likewise, for the pages of all users together: reading,
@@ -75,7 +75,7 @@ func newReads(inAll, waiting, waitingOf int) *admission.Gate {
 // newUserReading grows with the sockets that a user may have, as [WithConnectRate] does:
 // all of them may miss something at the same time.
 func newUserReading(sockets int) *throttle.Meter {
-	per := func(n int) int { return max(n, sockets*(n/DefaultSocketsPerUser)) }
+	per := func(n int) int { return max(n, sockets*(n/defaultSocketsPerUser)) }
 	return throttle.NewMeter(per(userReadRate), per(userReadBurst))
 }
 

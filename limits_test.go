@@ -102,7 +102,7 @@ func TestCommandsAreLimited(t *testing.T) {
 		s := servePipes(t, chat.WithChannelsPerSocket(1))
 		c := s.dial("ana", "channel", "c") // no join is free
 		join := `{"type":"join","channel":"c","ref":5}`
-		for i := range chat.DefaultCommandBurst {
+		for i := range 40 {
 			if got := c.answer(join); got.Type != "ack" {
 				t.Fatalf("command %d: %+v, want an ack", i, got)
 			}
@@ -111,7 +111,7 @@ func TestCommandsAreLimited(t *testing.T) {
 			t.Fatalf("after the burst: %+v, want rate_limited with its ref", got)
 		}
 		<-time.After(time.Second)
-		for i := range chat.DefaultCommandRate {
+		for i := range 20 {
 			if got := c.answer(join); got.Type != "ack" {
 				t.Fatalf("command %d of the next second: %+v, want an ack", i, got)
 			}

@@ -17,21 +17,21 @@ const warningsASecond = 10
 
 // Defaults of the options.
 const (
-	DefaultReadLimit         = 32 << 10         // WithReadLimit
-	DefaultContentLimit      = 32 << 10         // WithContentLimit
-	DefaultMaxSockets        = 100_000          // WithMaxSockets
-	DefaultOpening           = 512              // WithOpening
-	DefaultSocketsPerUser    = 16               // WithSocketsPerUser
-	DefaultChannelsPerSocket = 128              // WithChannelsPerSocket
-	DefaultCommandRate       = 20               // WithCommandRate
-	DefaultCommandBurst      = 40               // WithCommandRate
-	DefaultConnectRate       = 1                // WithConnectRate
-	DefaultConnectBurst      = 64               // WithConnectRate
-	DefaultBacklog           = 1 << 20          // WithBacklog
-	DefaultStallTimeout      = 30 * time.Second // WithStallTimeout
-	DefaultHeartbeat         = 25 * time.Second // WithHeartbeat
-	DefaultPresenceWindow    = 500 * time.Millisecond
-	DefaultPresenceLimit     = 100 // WithPresenceLimit
+	defaultReadLimit         = 32 << 10         // WithReadLimit
+	defaultContentLimit      = 32 << 10         // WithContentLimit
+	defaultMaxSockets        = 100_000          // WithMaxSockets
+	defaultOpening           = 512              // WithOpening
+	defaultSocketsPerUser    = 16               // WithSocketsPerUser
+	defaultChannelsPerSocket = 128              // WithChannelsPerSocket
+	defaultCommandRate       = 20               // WithCommandRate
+	defaultCommandBurst      = 40               // WithCommandRate
+	defaultConnectRate       = 1                // WithConnectRate
+	defaultConnectBurst      = 64               // WithConnectRate
+	defaultBacklog           = 1 << 20          // WithBacklog
+	defaultStallTimeout      = 30 * time.Second // WithStallTimeout
+	defaultHeartbeat         = 25 * time.Second // WithHeartbeat
+	defaultPresenceWindow    = 500 * time.Millisecond
+	defaultPresenceLimit     = 100 // WithPresenceLimit
 )
 
 // Option changes a default of [New]. One that makes no sense is New's error.
@@ -109,19 +109,19 @@ func newConfig(opts []Option) (*config, error) {
 		logger:            slog.Default(),
 		clientAddr:        remoteHost,
 		scheme:            func(*http.Request) string { return "" },
-		presenceWindow:    DefaultPresenceWindow,
-		presenceLimit:     DefaultPresenceLimit,
-		readLimit:         DefaultReadLimit,
-		contentLimit:      DefaultContentLimit,
-		maxSockets:        DefaultMaxSockets,
-		opening:           DefaultOpening,
-		socketsPerUser:    DefaultSocketsPerUser,
-		channelsPerSocket: DefaultChannelsPerSocket,
-		commandRate:       account.Rate{PerSecond: DefaultCommandRate, Burst: DefaultCommandBurst},
-		connectRate:       account.Rate{PerSecond: DefaultConnectRate},
-		backlog:           DefaultBacklog,
-		stall:             DefaultStallTimeout,
-		heartbeat:         DefaultHeartbeat,
+		presenceWindow:    defaultPresenceWindow,
+		presenceLimit:     defaultPresenceLimit,
+		readLimit:         defaultReadLimit,
+		contentLimit:      defaultContentLimit,
+		maxSockets:        defaultMaxSockets,
+		opening:           defaultOpening,
+		socketsPerUser:    defaultSocketsPerUser,
+		channelsPerSocket: defaultChannelsPerSocket,
+		commandRate:       account.Rate{PerSecond: defaultCommandRate, Burst: defaultCommandBurst},
+		connectRate:       account.Rate{PerSecond: defaultConnectRate},
+		backlog:           defaultBacklog,
+		stall:             defaultStallTimeout,
+		heartbeat:         defaultHeartbeat,
 	}
 	for _, opt := range opts {
 		if opt == nil {
@@ -139,8 +139,8 @@ func newConfig(opts []Option) (*config, error) {
 	}
 	if c.connectRate.PerSecond > 0 && c.connectRate.Burst == 0 {
 		// All sockets of a user may reconnect some times in a row, as after failures.
-		c.connectRate.PerSecond = max(DefaultConnectRate, float64(c.socketsPerUser)*DefaultConnectRate/DefaultSocketsPerUser)
-		c.connectRate.Burst = max(DefaultConnectBurst, c.socketsPerUser*(DefaultConnectBurst/DefaultSocketsPerUser))
+		c.connectRate.PerSecond = max(defaultConnectRate, float64(c.socketsPerUser)*defaultConnectRate/defaultSocketsPerUser)
+		c.connectRate.Burst = max(defaultConnectBurst, c.socketsPerUser*(defaultConnectBurst/defaultSocketsPerUser))
 	}
 	c.sparing = sparinglog.NewHandler(c.logger.Handler(), warningsASecond)
 	c.logger = slog.New(c.sparing)
@@ -276,32 +276,32 @@ func WithPresence(to PresenceAudience) Option {
 
 // WithPresenceWindow is how long comings and goings are gathered before they are
 // told; one that is undone within it is not. While very many come it is drawn out
-// to four times this. The default is [DefaultPresenceWindow].
+// to four times this. The default is 500 ms.
 func WithPresenceWindow(d time.Duration) Option {
 	return func(c *config) error { return positive(&c.presenceWindow, "WithPresenceWindow", d) }
 }
 
 // WithPresenceLimit is the number of users in a channel above which only admins
 // are told of comings and goings: what is told to all grows with its square. The
-// default is [DefaultPresenceLimit].
+// default is 100.
 func WithPresenceLimit(users int) Option {
 	return func(c *config) error { return positive(&c.presenceLimit, "WithPresenceLimit", users) }
 }
 
 // WithReadLimit bounds one frame's message from a client, in bytes. A longer one
-// closes the socket with 1009. The default is [DefaultReadLimit].
+// closes the socket with 1009. The default is 32 KiB.
 func WithReadLimit(bytes int) Option {
 	return func(c *config) error { return positive(&c.readLimit, "WithReadLimit", bytes) }
 }
 
 // WithContentLimit bounds a message's content, in bytes. A longer one is refused
-// with "too_large" or 413. The default is [DefaultContentLimit].
+// with "too_large" or 413. The default is 32 KiB.
 func WithContentLimit(bytes int) Option {
 	return func(c *config) error { return positive(&c.contentLimit, "WithContentLimit", bytes) }
 }
 
 // WithMaxSockets bounds the sockets of this process. One more is answered 503. The
-// default is [DefaultMaxSockets].
+// default is 100,000.
 func WithMaxSockets(n int) Option {
 	return func(c *config) error { return positive(&c.maxSockets, "WithMaxSockets", n) }
 }
@@ -312,14 +312,14 @@ func WithMaxSockets(n int) Option {
 // for ten seconds at the most; then they are answered 503. One user's sockets take an
 // eighth of these at the most. At most 24 times as many wait, and of one user as many
 // as [WithSocketsPerUser] allows; any more are answered 503 at once. So the clients of a node that died do not ask the registry and the
-// history for everything at once. The default is [DefaultOpening].
+// history for everything at once. The default is 512.
 func WithOpening(n int) Option {
 	return func(c *config) error { return positive(&c.opening, "WithOpening", n) }
 }
 
 // WithSocketsPerUser bounds the sockets of one user on all nodes, those that are being
 // opened or closed included. One more is answered 429 before the upgrade, with
-// Retry-After. The default is [DefaultSocketsPerUser].
+// Retry-After. The default is 16.
 func WithSocketsPerUser(n int) Option {
 	return func(c *config) error { return positive(&c.socketsPerUser, "WithSocketsPerUser", n) }
 }
@@ -336,7 +336,7 @@ func WithReplaceOldest() Option {
 }
 
 // WithChannelsPerSocket bounds the channels that one socket joins beside
-// everyone's and its user's own. The default is [DefaultChannelsPerSocket].
+// everyone's and its user's own. The default is 128.
 func WithChannelsPerSocket(n int) Option {
 	return func(c *config) error { return positive(&c.channelsPerSocket, "WithChannelsPerSocket", n) }
 }
@@ -346,17 +346,17 @@ func WithChannelsPerSocket(n int) Option {
 // across reconnects. One more command is refused with "rate_limited", and a socket that
 // goes on regardless is closed with 4005; one more POST is answered 429. Of each socket's
 // joins as many are free as a handshake could have named channels, and did not, see
-// [WithChannelsPerSocket]. 0 a second is no limit. The defaults are
-// [DefaultCommandRate] and [DefaultCommandBurst].
+// [WithChannelsPerSocket]. 0 a second is no limit. The default is
+// 20 a second after a burst of 40.
 func WithCommandRate(perSecond float64, burst int) Option {
 	return func(c *config) error { return setRate(&c.commandRate, "WithCommandRate", perSecond, burst) }
 }
 
 // WithConnectRate bounds how often one user connects to this node: so many handshakes a
 // second, after a burst. One more is answered 429 before the upgrade, with Retry-After.
-// Handshakes that are answered 503 do not count. 0 a second is no limit. The defaults,
-// [DefaultConnectRate] and [DefaultConnectBurst], let all sockets of a user reconnect
-// four times in a row; they grow with [WithSocketsPerUser].
+// Handshakes that are answered 503 do not count. 0 a second is no limit. The default,
+// one a second after a burst of 64, lets all sockets of a user reconnect four times in a
+// row; it grows with [WithSocketsPerUser].
 func WithConnectRate(perSecond float64, burst int) Option {
 	return func(c *config) error { return setRate(&c.connectRate, "WithConnectRate", perSecond, burst) }
 }
@@ -368,13 +368,13 @@ func WithAdminCommandRate(perSecond float64, burst int) Option {
 
 // WithBacklog bounds the bytes that wait for a socket whose peer does not read.
 // Past it the socket is closed with 4003. It holds at least 8 messages of the
-// content limit. The default is [DefaultBacklog].
+// content limit. The default is 1 MiB.
 func WithBacklog(bytes int) Option {
 	return func(c *config) error { return positive(&c.backlog, "WithBacklog", bytes) }
 }
 
 // WithStallTimeout bounds how long a peer may take to read 64 KiB of its backlog, or of
-// a page of the history; then it is cut off. The default is [DefaultStallTimeout].
+// a page of the history; then it is cut off. The default is 30 seconds.
 func WithStallTimeout(d time.Duration) Option {
 	return func(c *config) error { return positive(&c.stall, "WithStallTimeout", d) }
 }
@@ -382,7 +382,7 @@ func WithStallTimeout(d time.Duration) Option {
 // WithHeartbeat is how often something is sent to a socket that has nothing else
 // to get, so that proxies keep it open and a peer that is gone is noticed: within
 // twice this time. On Linux the peer's kernel is asked, by TCP; elsewhere, and
-// with [WithPings], the peer itself. The default is [DefaultHeartbeat].
+// with [WithPings], the peer itself. The default is 25 seconds.
 func WithHeartbeat(interval time.Duration) Option {
 	return func(c *config) error { return positive(&c.heartbeat, "WithHeartbeat", interval) }
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/reto10/chat"
 )
 
-// window is longer than any window of presence events.
-const window = 2 * chat.DefaultPresenceWindow
+// window is longer than any window of presence events, twice the default.
+const window = time.Second
 
 // hear collects the presence events of a client, until it gets the message that
 // ends them.
@@ -199,7 +199,7 @@ func TestLeavesAreAnnouncedToEveryoneTheJoinMayHaveBeenAnnouncedTo(t *testing.T)
 					for _, c := range window {
 						(*r.watch)(c)
 					}
-					<-time.After(2 * chat.DefaultPresenceWindow)
+					<-time.After(time.Second)
 				}
 				wantEvents(t, "in all", s.hear(user), tt.want...)
 			})

@@ -347,7 +347,7 @@ func TestATokenOfAUserWhoConnectsTooOftenIsNotCheckedAgain(t *testing.T) {
 
 // All sockets of a user may come back several times, as after failures in a row.
 func TestAllSocketsOfAUserMayReconnect(t *testing.T) {
-	for _, perUser := range []int{chat.DefaultSocketsPerUser, 40} {
+	for _, perUser := range []int{16, 40} {
 		t.Run(fmt.Sprint(perUser), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := servePipes(t, chat.WithSocketsPerUser(perUser), chat.WithPresence(chat.PresenceToNobody))

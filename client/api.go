@@ -22,28 +22,28 @@ import (
 )
 
 const (
-	// requestTime bounds a request to its last byte.
+	// requestTime bounds a request, up to the last byte of the answer.
 	requestTime = 30 * time.Second
-	// maxAnswer bounds an answer: a page of messages has about 1 MiB of content,
-	// which JSON may make six times as long.
+	// maxAnswer bounds an answer's body: a page of messages has about 1 MiB of content,
+	// and JSON may make that six times as long.
 	maxAnswer = 16 << 20
-	// maxProblem bounds an answer that says no.
+	// maxProblem bounds the body of an answer that rejects the request.
 	maxProblem = 64 << 10
 )
 
-// API is the routes of a service that need no socket. Its methods may be called
-// concurrently. They end when their context does, after 30 seconds at the latest,
-// and return a [*StatusError] for an answer that says no.
+// API calls the HTTP routes of a service, without a socket. Its methods are safe for
+// concurrent use. Each ends with its context, after 30 seconds at the latest, and
+// returns a [*StatusError] if the server rejects the request.
 type API struct {
 	cfg         config
-	http        *http.Client // follows no redirect: that would take the token elsewhere
+	http        *http.Client // follows no redirect: another host would get the token
 	credentials *credentials
 }
 
-// New is for programs that need no socket. address is where the service is mounted,
-// such as "https://localhost:8443" or "https://example.com/chat". Nothing is sent
-// yet. The options for what a socket does are of no effect.
-func New(address string, opts ...Option) (*API, error) {
+// NewAPI returns an [API] for programs that need no socket. address is where the service
+// is mounted, such as "https://localhost:8443" or "https://example.com/chat". NewAPI sends
+// nothing yet. Options that concern the socket have no effect.
+func NewAPI(address string, opts ...Option) (*API, error) {
 	cfg, err := newConfig(address, opts)
 	if err != nil {
 		return nil, err
@@ -56,22 +56,22 @@ func New(address string, opts ...Option) (*API, error) {
 	}
 	a.credentials = newCredentials(cfg.source, cfg.fixed)
 	if plainHTTP(cfg.base) {
-		cfg.logger.Warn("credentials can be read on the way: the URL begins with http://", "url", cfg.base)
+		cfg.logger.Warn("the URL begins with http://: others on the network can read the credentials", "url", cfg.base)
 	}
 	return a, nil
 }
 
-// Online is a user who is connected.
-type Online struct {
-	Username    string    // whose
+// Presence is one connected user, in the list that [API.Connected] returns.
+type Presence struct {
+	User        string    // the name
 	Role        string    // "admin" or any other
-	Connections int       // sockets
-	Since       time.Time // when the first of them came, UTC
+	Connections int       // open sockets, at least 1
+	Since       time.Time // when the first of these sockets connected, UTC
 }
 
-// Connected lists who is connected, by name; of one channel's members unless
-// channel is "". It is for admins.
-func (a *API) Connected(ctx context.Context, channel string) ([]Online, error) {
+// Connected lists the connected users, sorted by name. With a channel it lists only the
+// users in that channel. The caller must be an admin.
+func (a *API) Connected(ctx context.Context, channel string) ([]Presence, error) {
 	var answer struct {
 		Users []struct {
 			Username    string    `json:"username"`
@@ -85,17 +85,17 @@ func (a *API) Connected(ctx context.Context, channel string) ([]Online, error) {
 		query.Set("channel", channel)
 	}
 	if err := a.call(ctx, http.MethodGet, "/users/connected", query, nil, &answer); err != nil {
-		return nil, fmt.Errorf("listing who is connected: %w", err)
+		return nil, fmt.Errorf("listing connected users: %w", err)
 	}
-	users := make([]Online, len(answer.Users))
+	users := make([]Presence, len(answer.Users))
 	for i, u := range answer.Users {
-		users[i] = Online(u)
+		users[i] = Presence{u.Username, u.Role, u.Connections, u.Since}
 	}
 	return users, nil
 }
 
-// Disconnect closes all sockets of a user, with 4002, and says how many there were.
-// It is for admins.
+// Disconnect closes all sockets of a user with code 4002 and returns how many it closed.
+// The caller must be an admin.
 func (a *API) Disconnect(ctx context.Context, username string) (closed int, err error) {
 	if username == "" {
 		return 0, fmt.Errorf("disconnecting a user: %w: the name is empty", ErrInvalid)
@@ -109,25 +109,25 @@ func (a *API) Disconnect(ctx context.Context, username string) (closed int, err 
 	return answer.Closed, nil
 }
 
-// Query asks for kept messages of a channel: the oldest, unless one of After,
-// Before and Newest is set.
+// Query selects messages in the history of a channel. At most one of After, Before and
+// Newest may be set; with none of them, the oldest messages are selected.
 type Query struct {
-	Channel string // "" is everyone's, or that of the id in After or Before
-	After   string // an id: messages behind it
-	Before  string // an id: messages right before it
-	Newest  bool   // the last ones
-	Limit   int    // how many at the most; 0 is the server's default, 100
+	Channel string // "" is everyone's channel, or the channel of the id in After or Before
+	After   string // an id: the messages that follow it
+	Before  string // an id: the messages just before it
+	Newest  bool   // the newest messages
+	Limit   int    // the most messages to return; 0 is the server's default, 100
 }
 
-// Page is messages of a channel, oldest first.
+// Page is a part of a channel's history.
 type Page struct {
 	Messages []Message // oldest first
-	More     bool      // there are further ones, in the direction that was asked for
-	Gap      bool      // messages right before these are no longer kept or, with Before, right behind them
+	More     bool      // the history has more messages in the direction of the query
+	Gap      bool      // messages just before these (with Before: just after) are no longer kept
 }
 
-// Messages reads the history of a channel, which the user has to be allowed to
-// join. A server without a history answers with status 405.
+// Messages reads the history of a channel that the user may join. A server without a
+// history answers with status 405.
 func (a *API) Messages(ctx context.Context, q Query) (Page, error) {
 	const doing = "reading messages"
 	query := url.Values{}
@@ -171,20 +171,20 @@ func (a *API) Messages(ctx context.Context, q Query) (Page, error) {
 	return page, nil
 }
 
-// Publish stores and hands on a message without a socket (POST /messages), to
-// everyone unless told otherwise with [To]. Whoever may publish may: admins, by
-// default. An error that wraps [ErrUnconfirmed] leaves open whether the message was
-// stored.
+// Publish sends a message without a socket (POST /messages) and returns the stored
+// message. It goes to everyone's channel, or to the channel that [To] names. By default
+// only admins may publish. After an error that wraps [ErrUnconfirmed], the message may
+// have been stored.
 func (a *API) Publish(ctx context.Context, content string, opts ...BroadcastOption) (Message, error) {
 	const doing = "publishing"
-	cmd, err := newBroadcast(content, opts)
+	b, err := newBroadcast(content, opts)
 	if err != nil {
 		return Message{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	body := struct {
-		Content string  `json:"content"`
-		Channel *string `json:"channel,omitempty"`
-	}{content, cmd.Channel}
+		Content string `json:"content"`
+		Channel string `json:"channel,omitempty"`
+	}{b.content, b.channel}
 	var answer wire.Message
 	err = a.call(ctx, http.MethodPost, "/messages", nil, body, &answer)
 	var m Message
@@ -200,7 +200,7 @@ func (a *API) Publish(ctx context.Context, content string, opts ...BroadcastOpti
 	return m, nil
 }
 
-// login asks for a token with the name and password.
+// login gets a token for the name and password of [WithLogin].
 func (a *API) login(ctx context.Context) (string, error) {
 	credentials := map[string]string{"username": a.cfg.username, "password": a.cfg.password}
 	var answer struct {
@@ -212,8 +212,8 @@ func (a *API) login(ctx context.Context) (string, error) {
 	return answer.Token, nil
 }
 
-// call is send with a token, and once more with another one when that does not
-// hold.
+// call sends a request with a token, and again with a new token if the server rejects
+// the first.
 func (a *API) call(ctx context.Context, method, path string, query url.Values, body, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
@@ -222,7 +222,7 @@ func (a *API) call(ctx context.Context, method, path string, query url.Values, b
 	})
 }
 
-// errNoAnswer: a request may have been carried out, and no answer came.
+// errNoAnswer means that no answer came; the server may have carried the request out.
 var errNoAnswer = errors.New("no answer")
 
 // send sends one request and reads its answer as JSON into answer.
@@ -250,7 +250,7 @@ func (a *API) send(ctx context.Context, method, path string, query url.Values, t
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	var connected, failed atomic.Bool // by hooks that may be called later, too
+	var connected, failed atomic.Bool // set by hooks, which may run after Do returns
 	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn:          func(httptrace.GotConnInfo) { connected.Store(true) },
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) { failed.Store(err != nil) },
@@ -268,7 +268,7 @@ func (a *API) send(ctx context.Context, method, path string, query url.Values, t
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem)) // as far as it goes
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem)) // a partial body is fine
 		return newStatusError(resp.StatusCode, resp.Header, text)
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -278,12 +278,12 @@ func (a *API) send(ctx context.Context, method, path string, query url.Values, t
 	case len(text) > maxAnswer:
 		return fmt.Errorf("%w: an answer of over %d bytes", ErrProtocol, maxAnswer)
 	case json.Unmarshal(text, answer) != nil:
-		return fmt.Errorf("%w: %s answers with something else than the service", ErrProtocol, a.cfg.base)
+		return fmt.Errorf("%w: the answer of %s is not one of a chat service", ErrProtocol, a.cfg.base)
 	}
 	return nil
 }
 
-// newStatusError reads an answer that says no.
+// newStatusError converts an answer that rejects a request.
 func newStatusError(status int, header http.Header, body []byte) *StatusError {
 	e := &StatusError{Status: status, RetryAfter: retryAfter(header)}
 	kind, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
@@ -294,7 +294,7 @@ func newStatusError(status int, header http.Header, body []byte) *StatusError {
 	case kind == "application/problem+json" && json.Unmarshal(body, &problem) == nil:
 		e.Detail = printable(problem.Detail)
 	case status >= 300 && status <= 399:
-		// Where to is for people to see; a query may hold what is not.
+		// The query is left out: it may contain a secret.
 		if to, err := url.Parse(header.Get("Location")); err == nil && to.Host != "" {
 			e.Detail = printable("redirected to " + to.Scheme + "://" + to.Host + to.EscapedPath() + ", which is not followed")
 		}
@@ -302,8 +302,7 @@ func newStatusError(status int, header http.Header, body []byte) *StatusError {
 	return e
 }
 
-// retryAfter reads the header of that name (RFC 9110, section 10.2.3), seconds or
-// a date.
+// retryAfter reads Retry-After (RFC 9110 section 10.2.3): seconds or a date.
 func retryAfter(header http.Header) time.Duration {
 	value := strings.TrimSpace(header.Get("Retry-After"))
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {

@@ -29,17 +29,17 @@ func TestWhoIsConnectedAndDisconnecting(t *testing.T) {
 	}
 	for i := range got {
 		if got[i].Since.Before(begin.Add(-time.Second)) || got[i].Since.After(time.Now().Add(time.Second)) {
-			t.Errorf("%s since %v", got[i].Username, got[i].Since)
+			t.Errorf("%s since %v", got[i].User, got[i].Since)
 		}
 		got[i].Since = time.Time{}
 	}
-	if diff := cmp.Diff([]client.Online{
-		{Username: "...", Role: "user", Connections: 1}, {Username: "a/b?c", Role: "user", Connections: 1},
-		{Username: "ana", Role: "user", Connections: 2}, {Username: "bob", Role: "user", Connections: 1},
+	if diff := cmp.Diff([]client.Presence{
+		{User: "...", Role: "user", Connections: 1}, {User: "a/b?c", Role: "user", Connections: 1},
+		{User: "ana", Role: "user", Connections: 2}, {User: "bob", Role: "user", Connections: 1},
 	}, got); diff != "" {
 		t.Errorf("connected (-want +got):\n%s", diff)
 	}
-	if got, err := a.Connected(t.Context(), "of-b"); err != nil || len(got) != 1 || got[0].Username != "bob" {
+	if got, err := a.Connected(t.Context(), "of-b"); err != nil || len(got) != 1 || got[0].User != "bob" {
 		t.Errorf("in a channel: %+v, %v", got, err)
 	}
 	for _, name := range []string{"a/b?c", "..."} {
@@ -133,7 +133,7 @@ func TestWithoutAHistoryWhatIsMissedIsAGap(t *testing.T) {
 	s := serve(t, chat.WithoutHistory())
 	p := through(t, s)
 	f := follow(t, s.dial("ana"))
-	want[client.Connected](f)
+	want[client.Welcome](f)
 	s.publish("", "1")
 	f.texts(1)
 	p.to("")
@@ -172,7 +172,7 @@ func TestPublishingOverNoConnectionIsNotUnconfirmed(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			a, err := client.New(tt.address, client.WithToken(s.token("admin")), client.WithHTTPClient(&http.Client{Transport: tt.transport}))
+			a, err := client.NewAPI(tt.address, client.WithToken(s.token("admin")), client.WithHTTPClient(&http.Client{Transport: tt.transport}))
 			if err != nil {
 				t.Fatal(err)
 			}

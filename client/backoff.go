@@ -6,16 +6,15 @@ import (
 	"time"
 )
 
-// settled is how long a connection has to live to be a good one: only then the
-// backoff begins anew. A server that accepts and closes at once is not hammered.
+// settled is how long a connection must last before the backoff starts from its minimum
+// again. A server that accepts connections and closes them at once is not flooded.
 const settled = 10 * time.Second
 
-// backoff is how long to wait before the next try: a random part of a time that
-// doubles ("full jitter"), so that those whose server was restarted do not come
-// back at once.
+// backoff computes the wait before the next attempt: a random part of a time that doubles
+// ("full jitter"). Clients of a restarted server thus do not reconnect all at once.
 type backoff struct {
 	least, most time.Duration
-	ceiling     time.Duration // of the next wait; 0 at first
+	ceiling     time.Duration // of the last wait; 0 before the first
 }
 
 func (b *backoff) reset() { b.ceiling = 0 }
@@ -25,7 +24,7 @@ func (b *backoff) next() time.Duration {
 	return rand.N(b.ceiling) + 1
 }
 
-// sleep waits, and reports whether it was to the end.
+// sleep waits for d and reports true, or false if ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

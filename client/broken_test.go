@@ -23,7 +23,7 @@ func TestABroadcastWithoutAnAnswerIsUnconfirmed(t *testing.T) {
 	p := through(t, s)
 	c := s.dial("admin")
 	f := follow(t, c)
-	want[client.Connected](f)
+	want[client.Welcome](f)
 	p.deafen()
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -169,7 +169,7 @@ func TestWhatEndsAClient(t *testing.T) {
 			p := through(t, s)
 			c := s.dial("ana", client.WithChannels("ops"))
 			f := follow(t, c)
-			want[client.Connected](f)
+			want[client.Welcome](f)
 			s.publish("", "the last")
 			f.texts(1)
 			tt.do(t, s, p)

@@ -14,65 +14,64 @@ import (
 )
 
 const (
-	// connectTime bounds one try to connect, up to the welcome.
+	// connectTime bounds one attempt to connect, up to the welcome.
 	connectTime = 30 * time.Second
-	// maxRetryAfter is the longest that a server's Retry-After is taken for.
+	// maxRetryAfter bounds the wait that a server's Retry-After can cause.
 	maxRetryAfter = 5 * time.Minute
-	// tooFastWait is the least wait after commands that were too fast.
+	// tooFastWait is the least wait after the server closed for too many commands (4005).
 	tooFastWait = 10 * time.Second
 )
 
-// Client is a connection to a service that is made again whenever it ends, and the
-// routes of its [API]. Its methods may be called concurrently, [Client.Events] by
-// one loop at a time.
+// Client is a connection to a service that reconnects whenever it ends, together with the
+// [API] of the service. Its methods are safe for concurrent use; only one loop may consume
+// [Client.Events] at a time.
 type Client struct {
 	*API
 
 	stop context.CancelCauseFunc // ends run
 	done chan struct{}           // closed when run has ended
 
-	consuming atomic.Bool   // by Events
-	caughtUp  chan struct{} // the queue is empty while the client is behind
+	consuming atomic.Bool   // a loop consumes Events
+	caughtUp  chan struct{} // gets a value when the consumer is behind and empties the queue
 
 	// mu guards what follows.
 	mu       sync.Mutex
 	user     string
-	channels []*channel // everyone's, the user's own, those joined in their order
-	current  *session   // nil while there is none that takes commands
-	failure  error      // why there is none
-	ended    error      // why there will be none any more
-	changed  signal     // current or ended
+	channels []*channel // everyone's, the user channel, then the joined ones in their order
+	current  *session   // accepts commands; nil without a connection
+	failure  error      // why current is nil
+	ended    error      // why the client ended, nil before
+	changed  signal     // current or ended changed
 	queue    queue
-	behind   bool     // the queue was full: what comes is dropped until it is empty
-	opening  *session // whose Connected waits in the queue for channels to be joined
+	behind   bool     // the queue was full: events are dropped until it is empty
+	opening  *session // its Welcome is pending in the queue until its channels are joined
 	dialling bool     // Dial has not returned: there is no consumer yet
-	arrived  signal   // something in the queue, or ended
-	room     signal   // something left the queue, or what was held
+	arrived  signal   // the queue got an item, or ended was set
+	room     signal   // the queue or a held queue has more room
 }
 
-// channel is one that the client is in. Its fields are guarded by the client's lock.
-// After leaving and joining again it is another, so that what still waits in the
-// queue moves the old one on.
+// channel is a joined channel. The client's lock guards its fields. Leaving and joining
+// again makes a new one, so that items of the old one in the queue do not change the new.
 type channel struct {
-	name     string // "" is everyone's
-	handed   string // the last id that the consumer got, or where the channel began
-	received string // the last id that entered the queue: where a connection goes on
-	told     string // received at the time that a gap was told of
-	filling  bool   // what is kept behind a gap is being fetched
-	held     queue  // what came live meanwhile, within what [Client.holds] says
+	name      string // "" is everyone's channel
+	delivered string // the last id that the consumer got, or the id the channel started from
+	received  string // the last id that entered the queue: the next connection resumes here
+	gapAfter  string // the value of received when the last Gap was queued
+	filling   bool   // a gap is being filled
+	held      queue  // live messages that arrive meanwhile, bounded by [Client.holds]
 }
 
-// Dial connects to a service and returns when it has been welcomed and is in its
-// channels, or with the error of that first try. ctx bounds the try; the handshake
-// has 30 seconds at the most. From then on it is connected, or connecting again, until
-// [Client.Close] or until reconnecting cannot succeed; then [Client.Events] says why,
-// and so does every call.
+// Dial connects to a service. It returns once the service has welcomed the client and all
+// channels are joined, or with the error of this first attempt. ctx bounds the attempt, and
+// the handshake takes at most 30 seconds. After that the client reconnects by itself until
+// [Client.Close], or until reconnecting cannot succeed; [Client.Events] and all other calls
+// then return the reason.
 //
 // address is where the service is mounted, such as "https://localhost:8443" or
-// "https://example.com/chat". One of [WithLogin], [WithToken] and [WithTokenSource]
-// is needed.
+// "https://example.com/chat". Exactly one of [WithLogin], [WithToken] and
+// [WithTokenSource] is required.
 func Dial(ctx context.Context, address string, opts ...Option) (*Client, error) {
-	api, err := New(address, opts...)
+	api, err := NewAPI(address, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +83,7 @@ func Dial(ctx context.Context, address string, opts ...Option) (*Client, error) 
 		c.channels = append(c.channels, newChannel(name, ""))
 	}
 	for i, id := range api.cfg.since {
-		c.channels[i].received, c.channels[i].handed = id, id
+		c.channels[i].received, c.channels[i].delivered = id, id
 	}
 	first, err := c.connect(ctx)
 	if err != nil {
@@ -100,16 +99,16 @@ func Dial(ctx context.Context, address string, opts ...Option) (*Client, error) 
 	return c, nil
 }
 
-// ownUnknown is the name of the user's own channel before the first welcome.
+// ownUnknown stands for the name of the user channel before the first welcome.
 const ownUnknown = "@"
 
 func newChannel(name, since string) *channel {
-	return &channel{name: name, received: since, handed: since}
+	return &channel{name: name, received: since, delivered: since}
 }
 
-// Close ends the client: the connection is closed, what waits for [Client.Events]
-// is dropped, and what is under way returns. It waits for that, and may be called
-// more than once. The error is always nil.
+// Close ends the client. It closes the connection, drops queued events, makes all other
+// calls return, and waits for the client's goroutines. It may be called more than once. The
+// error is always nil.
 func (c *Client) Close() error {
 	c.end(ErrClosed)
 	c.stop(ErrClosed)
@@ -117,14 +116,15 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Username is whose the token is.
+// Username returns the name of the token's user.
 func (c *Client) Username() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.user
 }
 
-// Channels are those joined beside everyone's and one's own, in order.
+// Channels returns the joined channels in the order of joining, without everyone's channel
+// and the user channel.
 func (c *Client) Channels() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,29 +135,29 @@ func (c *Client) Channels() []string {
 	return names
 }
 
-// Since is the last id that [Client.Events] handed over of each channel, or where
-// that began: everyone's, one's own, then those of [Client.Channels]. In the loop
-// over the events it counts the one at hand, so that what a program saves there
-// together with its work is for [WithSince] to go on from.
+// Since returns, for each channel, the id of the last message that [Client.Events] yielded,
+// or the id that the channel started from. The order is everyone's channel, the user
+// channel, then those of [Client.Channels]. Inside the loop over the events it includes the
+// current message. A program that saves the ids together with its work resumes there with
+// [WithSince].
 func (c *Client) Since() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ids := make([]string, len(c.channels))
 	for i, ch := range c.channels {
-		ids[i] = ch.handed
+		ids[i] = ch.delivered
 	}
 	return ids
 }
 
-// Events is what happens, in order, for one loop at a time: a second one gets
-// [ErrConsumed]. Breaking out of a loop loses nothing; the next goes on behind it.
-// The sequence ends with an error: that of ctx when it ends, which leaves the client
-// as it is, or what ended the client, such as [ErrDisconnected], [ErrReplaced],
-// [ErrUnauthenticated], [ErrForbidden] or [ErrClosed]. Errors are told with a nil
-// event, and only as the last.
+// Events yields the client's events in order. Only one loop may run at a time; a second one
+// gets [ErrConsumed]. After a break, the next loop continues with the next event.
 //
-// The loop may call the client's methods. One that is slow holds nothing up but
-// itself: see [WithEventLimit].
+// The sequence ends with a nil event and an error. It is ctx's error if ctx ended; the client
+// continues. Otherwise it is the reason why the client ended, such as [ErrDisconnected],
+// [ErrReplaced], [ErrUnauthenticated], [ErrForbidden] or [ErrClosed].
+//
+// The loop may call the client's methods. For a slow loop see [WithEventLimit].
 func (c *Client) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		if !c.consuming.CompareAndSwap(false, true) {
@@ -192,12 +192,12 @@ func (c *Client) next(ctx context.Context) (Event, error) {
 			it := c.queue.pop()
 			c.room.raise()
 			if it.channel != nil {
-				it.channel.handed = it.id
+				it.channel.delivered = it.id
 			}
 			if c.behind && len(c.queue.items) == 0 {
 				select {
 				case c.caughtUp <- struct{}{}:
-				default: // it was said already
+				default: // rotate has a value to read already
 				}
 			}
 			if it.event != nil {
@@ -217,7 +217,8 @@ func (c *Client) next(ctx context.Context) (Event, error) {
 	}
 }
 
-// run serves one connection after the other.
+// run serves one connection after the other. It is the goroutine that Dial starts, and ends
+// when ctx does or the client ends.
 func (c *Client) run(ctx context.Context, s *session) {
 	defer close(c.done)
 	defer c.stop(nil)
@@ -231,7 +232,7 @@ func (c *Client) run(ctx context.Context, s *session) {
 			wait.reset()
 		}
 		if s, err = c.reconnect(ctx, &wait, s, err); err != nil {
-			c.cfg.logger.Info("the client ends", "url", c.cfg.base, "error", err)
+			c.cfg.logger.Info("the client ended", "url", c.cfg.base, "error", err)
 			c.end(err)
 			return
 		}
@@ -241,8 +242,8 @@ func (c *Client) run(ctx context.Context, s *session) {
 	}
 }
 
-// reconnect tries until there is a connection or reconnecting cannot succeed. It
-// returns neither when ctx ends.
+// reconnect retries until there is a connection or reconnecting cannot succeed. It returns
+// nil and no error if ctx ends.
 func (c *Client) reconnect(ctx context.Context, wait *backoff, lost *session, cause error) (*session, error) {
 	if tokenEnded(cause) {
 		c.credentials.refused(lost.token)
@@ -256,7 +257,7 @@ func (c *Client) reconnect(ctx context.Context, wait *backoff, lost *session, ca
 		pause := wait.next()
 		switch {
 		case errors.Is(cause, ErrBehind):
-			wait.reset() // the connection was good
+			wait.reset() // the client itself closed a good connection
 		case least > 0:
 			pause = max(pause, least+rand.N(least/4+1))
 		}
@@ -284,7 +285,8 @@ func tokenEnded(err error) bool {
 	return ok && closed.Code == closeTokenExpired
 }
 
-// judge says whether an error ends the client, and if not how long to wait at least.
+// judge decides whether an error ends the client. If not, it returns the least wait before
+// the next attempt.
 func judge(err error) (least time.Duration, end bool) {
 	if closed, ok := errors.AsType[*CloseError](err); ok {
 		switch closed.Code {
@@ -303,11 +305,12 @@ func judge(err error) (least time.Duration, end bool) {
 		}
 		return min(status.RetryAfter, maxRetryAfter), false
 	}
-	// The last two answer the join of a channel that had no room in the address.
+	// The last two are answers to the join of a channel that the address had no room for.
 	return 0, errors.Is(err, ErrUnauthenticated) || errors.Is(err, ErrForbidden) || errors.Is(err, ErrInvalid)
 }
 
-// lost tells the consumer, unless it was told already that the client is behind.
+// lost queues a Lost, unless the queue ends with one that it can replace. The Lost of
+// ErrBehind was queued when dropping began.
 func (c *Client) lost(err error, pause time.Duration) {
 	c.cfg.logger.Info("no connection", "url", c.cfg.base, "error", err, "retry", pause)
 	c.mu.Lock()
@@ -321,35 +324,36 @@ func (c *Client) lost(err error, pause time.Duration) {
 		}
 	}
 	if !errors.Is(err, ErrBehind) {
-		c.tell(e)
+		c.notify(e)
 	}
 }
 
-// tell puts an event about the connection into the queue. The lock is held.
-func (c *Client) tell(e Event) {
+// notify queues an event about the connection. The caller holds c.mu.
+func (c *Client) notify(e Event) {
 	switch {
 	case c.behind:
 	case c.queue.fits(0):
 		c.queue.push(item{event: e})
 		c.arrived.raise()
 	default:
-		c.fallBehind()
+		c.startDropping()
 	}
 }
 
-// fallBehind begins to drop what comes. The lock is held.
-func (c *Client) fallBehind() {
+// startDropping drops all events from now on, until the consumer has emptied the queue. The
+// caller holds c.mu.
+func (c *Client) startDropping() {
 	if c.behind {
 		return
 	}
 	c.behind = true
-	c.open()
+	c.releaseWelcome()
 	c.release()
 	c.queue.push(item{event: Lost{Err: ErrBehind}})
 	c.arrived.raise()
 }
 
-// release drops what is held behind gaps. The lock is held.
+// release drops the messages that are held behind gaps. The caller holds c.mu.
 func (c *Client) release() {
 	for _, ch := range c.channels {
 		ch.filling = false
@@ -358,9 +362,9 @@ func (c *Client) release() {
 	c.room.raise()
 }
 
-// holds reports whether there is room behind gaps: in all channels and the queue,
-// where it goes in the end, for twice as much as in the queue alone. The lock is
-// held.
+// holds reports whether a message of this size may be held behind a gap. Held messages of
+// all channels and the queue, where they go in the end, may together have twice the queue's
+// limits. The caller holds c.mu.
 func (c *Client) holds(size int) bool {
 	n, bytes := len(c.queue.items), c.queue.bytes+size
 	for _, ch := range c.channels {
@@ -369,7 +373,7 @@ func (c *Client) holds(size int) bool {
 	return n == 0 || n/2 < c.queue.maxEvents && bytes/2 <= c.queue.maxBytes
 }
 
-// end says why the client ends, once.
+// end records why the client ends. Only the first call has an effect.
 func (c *Client) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -377,7 +381,7 @@ func (c *Client) end(err error) {
 		return
 	}
 	c.ended, c.current = err, nil
-	c.open()
+	c.releaseWelcome()
 	if errors.Is(err, ErrClosed) {
 		c.queue.clear()
 	}
@@ -386,7 +390,7 @@ func (c *Client) end(err error) {
 	c.room.raise()
 }
 
-// find is the channel of a name that the client is in, or nil. The lock is held.
+// find returns the joined channel of a name, or nil. The caller holds c.mu.
 func (c *Client) find(name string) *channel {
 	if i := slices.IndexFunc(c.channels, func(ch *channel) bool { return ch.name == name }); i >= 0 {
 		return c.channels[i]

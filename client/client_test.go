@@ -171,7 +171,7 @@ func (s *server) tryDial(opts ...client.Option) (*client.Client, error) {
 
 func (s *server) api(name string) *client.API {
 	s.t.Helper()
-	a, err := client.New(s.url, client.WithToken(s.token(name)), client.WithHTTPClient(s.http))
+	a, err := client.NewAPI(s.url, client.WithToken(s.token(name)), client.WithHTTPClient(s.http))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestAMessageIsAcknowledgedAndComes(t *testing.T) {
 	s := serve(t)
 	c := s.dial("admin", client.WithChannels("ops"))
 	f := follow(t, c)
-	if got := want[client.Connected](f); got.User != "admin" || got.Role != "admin" || got.Session == "" || got.Resumed {
+	if got := want[client.Welcome](f); got.User != "admin" || got.Role != "admin" || got.ConnectionID == "" || got.Resumed {
 		t.Errorf("got %+v", got)
 	}
 	for _, channel := range []string{"", "ops", "@admin"} {
@@ -281,17 +281,17 @@ func TestAMessageIsAcknowledgedAndComes(t *testing.T) {
 func TestComingsAndGoingsAreTold(t *testing.T) {
 	s := serve(t, chat.WithPresenceWindow(time.Millisecond))
 	f := follow(t, s.dial("ana", client.WithChannels("ops")))
-	for want[client.Joined](f).Channel != "ops" { // she herself, twice
+	for want[client.UserJoined](f).Channel != "ops" { // she herself, twice
 	}
 	bob := s.dial("bob", client.WithChannels("ops"))
-	got := map[string]client.Presence{}
+	got := map[string]client.UserJoined{}
 	for range 2 {
-		p := client.Presence(want[client.Joined](f))
+		p := want[client.UserJoined](f)
 		got[p.Channel] = p
 	}
 	bob.Close()
 	for range 2 {
-		p := client.Presence(want[client.Left](f))
+		p := client.UserJoined(want[client.UserLeft](f))
 		if got[p.Channel].User != "bob" || p.User != "bob" || p.Role != "user" || p.Time.Before(got[p.Channel].Time) {
 			t.Errorf("joined %+v, left %+v", got[p.Channel], p)
 		}
@@ -408,7 +408,7 @@ func TestTheLoopEndsWithItsContext(t *testing.T) {
 		if err = end; err != nil {
 			break
 		}
-		if _, ok := event.(client.Connected); ok {
+		if _, ok := event.(client.Welcome); ok {
 			time.AfterFunc(10*time.Millisecond, cancel)
 		}
 	}
@@ -424,9 +424,9 @@ func TestTheLoopEndsWithItsContext(t *testing.T) {
 func TestClosingEndsAll(t *testing.T) {
 	s := serve(t, chat.WithPresenceWindow(time.Millisecond))
 	watch := follow(t, s.dial("admin"))
-	want[client.Joined](watch)
+	want[client.UserJoined](watch)
 	c := s.dial("ana")
-	want[client.Joined](watch)
+	want[client.UserJoined](watch)
 	var loop sync.WaitGroup
 	loop.Go(func() {
 		if err := follow(t, c).end(); !errors.Is(err, client.ErrClosed) {
@@ -439,7 +439,7 @@ func TestClosingEndsAll(t *testing.T) {
 		}
 	}
 	loop.Wait()
-	want[client.Left](watch)
+	want[client.UserLeft](watch)
 	if _, err := c.Broadcast(t.Context(), "hi"); !errors.Is(err, client.ErrClosed) {
 		t.Errorf("Broadcast: %v", err)
 	}
@@ -477,7 +477,7 @@ func TestDialsContextBoundsTheFirstTryAlone(t *testing.T) {
 	defer c.Close()
 	cancel()
 	f := follow(t, c)
-	want[client.Connected](f)
+	want[client.Welcome](f)
 	s.publish("", "1")
 	f.texts(1)
 

@@ -57,7 +57,7 @@ func during(t *testing.T, d time.Duration, c *client.Client) (o outcome) {
 			break
 		}
 		switch e := event.(type) {
-		case client.Connected:
+		case client.Welcome:
 			o.connected++
 		case client.Lost:
 			o.lost = append(o.lost, e)
@@ -273,7 +273,7 @@ func TestHowLongIsWaitedBeforeTheNextTry(t *testing.T) {
 					}
 					if l, ok := event.(client.Lost); ok {
 						lost = append(lost, l)
-					} else if _, ok := event.(client.Connected); ok && len(lost) > tries {
+					} else if _, ok := event.(client.Welcome); ok && len(lost) > tries {
 						break
 					}
 				}
@@ -421,7 +421,7 @@ func TestAFreshTokenThatIsRefusedHasAnotherChance(t *testing.T) {
 		if c.Username() == "" {
 			t.Error("it is nobody")
 		}
-		api, err := client.New(s.url, client.WithHTTPClient(s.http), client.WithTokenSource(source))
+		api, err := client.NewAPI(s.url, client.WithHTTPClient(s.http), client.WithTokenSource(source))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,57 +10,70 @@ import (
 	"github.com/reto10/chat/internal/wire"
 )
 
-// BroadcastOption changes where a message goes.
-type BroadcastOption func(*wire.Command) error
+// BroadcastOption changes what [Client.Broadcast] and [API.Publish] send. Each option
+// checks its argument.
+type BroadcastOption func(*broadcast) error
 
-// To sends a message to a channel instead of everyone; to "@" and a username for
-// one person.
+// broadcast is a message to publish.
+type broadcast struct {
+	content string
+	channel string // "" is everyone's channel
+}
+
+// To sends a message to a channel instead of everyone's. The channel "@" and a username
+// reaches one user.
 func To(channel string) BroadcastOption {
-	return func(cmd *wire.Command) error {
+	return func(b *broadcast) error {
 		if channel == "" {
 			return fmt.Errorf("%w: To: the channel has no name", ErrInvalid)
 		}
-		cmd.Channel = &channel
+		b.channel = channel
 		return nil
 	}
 }
 
-func newBroadcast(content string, opts []BroadcastOption) (wire.Command, error) {
-	cmd := wire.Command{Type: wire.TypeBroadcast, Content: &content}
+func newBroadcast(content string, opts []BroadcastOption) (broadcast, error) {
+	b := broadcast{content: content}
 	if !utf8.ValidString(content) {
-		return cmd, fmt.Errorf("%w: the content is not UTF-8", ErrInvalid)
+		return b, fmt.Errorf("%w: the content is not UTF-8", ErrInvalid)
 	}
 	for _, opt := range opts {
 		if opt == nil {
-			return cmd, fmt.Errorf("%w: an option is nil", ErrInvalid)
+			return b, fmt.Errorf("%w: an option is nil", ErrInvalid)
 		}
-		if err := opt(&cmd); err != nil {
-			return cmd, err
+		if err := opt(&b); err != nil {
+			return b, err
 		}
 	}
-	return cmd, nil
+	return b, nil
 }
 
-// Ack says that a message is stored and handed on.
+// Ack says that the server stored and published a message.
 type Ack struct {
-	ID string // of the message
+	ID string // the message's id
 }
 
-// Broadcast sends a message, to everyone unless told otherwise with [To], and waits
-// until it is stored and handed on. While there is no connection it waits for one.
+// Broadcast sends a message and waits until the server stored and published it. The
+// message goes to everyone's channel, or to the channel that [To] names. Without a
+// connection, Broadcast waits for the next one.
 //
-// The error wraps [ErrUnconfirmed] when the message was sent and no answer came, be
-// it that the connection ended or that ctx did: it may have been stored, and is not
-// sent again. Otherwise it says why it was not sent, or refused: that of ctx,
-// [ErrForbidden], [ErrInvalid], [ErrTooLarge], [ErrRateLimited], [ErrUnavailable]
-// (after which it may have been stored, too), or what ended the client.
+// An error that wraps [ErrUnconfirmed] means that the message was sent, and the
+// connection or ctx ended before the answer. The message may have been stored, and the
+// client does not send it again. Any other error says why the message was not sent or
+// was rejected: ctx's error, [ErrForbidden], [ErrInvalid], [ErrTooLarge],
+// [ErrRateLimited], [ErrUnavailable] (the message may have been stored), or the error
+// that ended the client.
 //
-// Concurrent calls are under way at once, over one connection; the order of those is
-// open. The message itself comes to [Client.Events], too, before or after.
+// Concurrent calls share one connection, and their messages may be stored in any order.
+// The message also arrives in [Client.Events], before or after Broadcast returns.
 func (c *Client) Broadcast(ctx context.Context, content string, opts ...BroadcastOption) (Ack, error) {
-	cmd, err := newBroadcast(content, opts)
+	b, err := newBroadcast(content, opts)
 	if err != nil {
 		return Ack{}, fmt.Errorf("broadcasting: %w", err)
+	}
+	cmd := wire.Command{Type: wire.TypeBroadcast, Content: &b.content}
+	if b.channel != "" {
+		cmd.Channel = &b.channel
 	}
 	ack, err := c.once(ctx, cmd)
 	if errors.Is(err, errUnanswered) || errors.Is(err, ErrProtocol) {
@@ -72,28 +85,27 @@ func (c *Client) Broadcast(ctx context.Context, content string, opts ...Broadcas
 	return Ack{ID: ack.ID}, nil
 }
 
-// Join joins a channel, whose messages come from then on, and is in it again after
-// each reconnect. Being in it already is no error. While there is no connection it
-// waits for one; when that ends before the answer, it asks again over the next. When
-// ctx ends before the answer the channel may have been joined: [Client.Channels]
-// tells.
+// Join joins a channel. Its messages arrive from then on, and the client joins it again
+// after each reconnect. Joining a joined channel is no error. Without a connection, Join
+// waits for the next one; if a connection ends before the answer, Join retries over the
+// next. If ctx ends before the answer, the channel may be joined: see [Client.Channels].
 func (c *Client) Join(ctx context.Context, channel string) error {
 	if channel == "" {
 		return fmt.Errorf("joining a channel: %w: it has no name", ErrInvalid)
 	}
-	// It is sent also where the client is in the channel: a Leave may be on its way.
+	// Join is sent for a joined channel too: a concurrent Leave may be in flight.
 	if _, err := c.untilAnswered(ctx, wire.Command{Type: wire.TypeJoin, Channel: &channel}); err != nil {
 		return fmt.Errorf("joining %q: %w", printable(channel), err)
 	}
 	return nil
 }
 
-// Leave leaves a channel. Its messages that wait for [Client.Events] come all the
-// same. The error wraps [ErrNotJoined] when the client is not in it. Everyone's
-// channel and one's own cannot be left. It waits as [Client.Join] does.
+// Leave leaves a channel. Messages that already wait for [Client.Events] still arrive.
+// The error wraps [ErrNotJoined] if the channel is not joined. Everyone's channel and
+// the user channel cannot be left. Leave waits and retries as [Client.Join] does.
 func (c *Client) Leave(ctx context.Context, channel string) error {
 	if channel == "" {
-		return fmt.Errorf("leaving a channel: %w: everyone's is never left", ErrInvalid)
+		return fmt.Errorf("leaving a channel: %w: everyone's channel cannot be left", ErrInvalid)
 	}
 	if _, err := c.untilAnswered(ctx, wire.Command{Type: wire.TypeLeave, Channel: &channel}); err != nil {
 		return fmt.Errorf("leaving %q: %w", printable(channel), err)
@@ -101,7 +113,7 @@ func (c *Client) Leave(ctx context.Context, channel string) error {
 	return nil
 }
 
-// untilAnswered repeats a command that does no harm when it is carried out twice.
+// untilAnswered repeats an idempotent command until the server answers it.
 func (c *Client) untilAnswered(ctx context.Context, cmd wire.Command) (wire.Ack, error) {
 	for {
 		ack, err := c.once(ctx, cmd)
@@ -111,7 +123,7 @@ func (c *Client) untilAnswered(ctx context.Context, cmd wire.Command) (wire.Ack,
 	}
 }
 
-// once sends a command over this connection or, before it was sent, the next.
+// once sends a command once: over this connection or, if that ended first, the next.
 func (c *Client) once(ctx context.Context, cmd wire.Command) (wire.Ack, error) {
 	for {
 		s, err := c.connection(ctx)
@@ -125,7 +137,7 @@ func (c *Client) once(ctx context.Context, cmd wire.Command) (wire.Ack, error) {
 	}
 }
 
-// connection is the one that commands go over, once there is one.
+// connection waits for a connection that accepts commands.
 func (c *Client) connection(ctx context.Context) (*session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,7 +151,7 @@ func (c *Client) connection(ctx context.Context) (*session, error) {
 			}
 			return nil, err
 		}
-		// One that has ended may still be there for a moment.
+		// current is reset a moment after a session has ended.
 		if c.current != nil && !c.current.over() {
 			return c.current, nil
 		}
@@ -153,7 +165,7 @@ func (c *Client) connection(ctx context.Context) (*session, error) {
 	}
 }
 
-// over reports whether the session takes no commands any more.
+// over reports whether the session no longer accepts commands.
 func (s *session) over() bool {
 	select {
 	case <-s.shut:
@@ -165,7 +177,8 @@ func (s *session) over() bool {
 	}
 }
 
-// joined is called when the server says so, before anything of the channel comes.
+// joined adds a channel. It is called with the server's ack, before the channel's first
+// message is read.
 func (c *Client) joined(name, since string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,14 +187,14 @@ func (c *Client) joined(name, since string) {
 	}
 }
 
-// left is called when the server says so.
+// left removes a channel. It is called with the server's ack.
 func (c *Client) left(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drop(name)
 }
 
-// drop has the client in a channel no more. The lock is held.
+// drop removes a channel. The caller holds c.mu.
 func (c *Client) drop(name string) {
 	if i := slices.IndexFunc(c.channels, func(ch *channel) bool { return ch.name == name }); i >= 2 {
 		c.channels[i].filling = false

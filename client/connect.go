@@ -13,25 +13,25 @@ import (
 	"github.com/reto10/chat/internal/wsdial"
 )
 
-// subprotocol is the dialect of commands.
+// subprotocol selects JSON commands, see docs/protocol.md.
 const subprotocol = "chat.v1"
 
-// connect makes one connection, or tries to: with another token when the one in use
-// is refused.
+// connect makes one connection. If the server rejects the current token, it tries again
+// with a new one.
 func (c *Client) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	var s *session
 	err := c.credentials.with(ctx, func(token string) (err error) {
-		s, err = c.shake(ctx, token)
+		s, err = c.handshake(ctx, token)
 		return err
 	})
 	return s, err
 }
 
-// shake does the handshake and takes the welcome.
-func (c *Client) shake(ctx context.Context, token string) (*session, error) {
-	channels, asked := c.whereToGoOn()
+// handshake opens a connection and reads the server's welcome.
+func (c *Client) handshake(ctx context.Context, token string) (*session, error) {
+	channels, asked := c.resumePoints()
 	address, n := target(c.cfg.base+"/ws/chat", channels, asked)
 	dialer := wsdial.Dialer{HTTP: c.cfg.http, Subprotocol: subprotocol, ReadLimit: c.cfg.readLimit}
 	conn, err := dialer.Dial(ctx, address, http.Header{"Authorization": {"Bearer " + token}})
@@ -45,7 +45,7 @@ func (c *Client) shake(ctx context.Context, token string) (*session, error) {
 	err = c.takeWelcome(ctx, s, channels, asked, n)
 	if err != nil {
 		if tokenEnded(err) {
-			c.credentials.refused(token) // it ended just now
+			c.credentials.refused(token) // it expired just now
 		}
 		if errors.Is(err, ErrProtocol) {
 			conn.Close(closeProtocol, "")
@@ -56,9 +56,9 @@ func (c *Client) shake(ctx context.Context, token string) (*session, error) {
 	return s, nil
 }
 
-// whereToGoOn is the channels to be in, and of each the id to go on from, "" to
-// start live. While the consumer is behind nothing is asked for.
-func (c *Client) whereToGoOn() (channels []*channel, ids []string) {
+// resumePoints returns the channels to join and, for each, the id to resume from ("" to
+// start live). While the consumer is behind, all ids are "".
+func (c *Client) resumePoints() (channels []*channel, ids []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.queue.items) == 0 {
@@ -73,8 +73,8 @@ func (c *Client) whereToGoOn() (channels []*channel, ids []string) {
 	return slices.Clone(c.channels), ids
 }
 
-// takeWelcome reads the welcome and sees what of what was asked for is given. The
-// address named the first n channels; the others are joined from here on.
+// takeWelcome reads the server's welcome and compares it with the request. asked are the
+// ids to resume from. The address named the first n channels; joinRest joins the others.
 func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channel, asked []string, n int) error {
 	text, err := s.conn.Read(ctx)
 	if err != nil {
@@ -86,20 +86,21 @@ func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channe
 	}
 	w, ok := event.(wire.Welcome)
 	if !ok || w.User == "" {
-		return fmt.Errorf("%w: it does not begin with a welcome", ErrProtocol)
+		return fmt.Errorf("%w: the first event is not a welcome", ErrProtocol)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.user != "" && c.user != w.User {
-		return fmt.Errorf("%w: the token is of %q now, it was of %q", ErrUnauthenticated, printable(w.User), c.user)
+		return fmt.Errorf("%w: the new token is for %q, the first was for %q", ErrUnauthenticated, printable(w.User), c.user)
 	}
 	own := "@" + w.User
-	// A server gives no place for a channel that is joined in any case.
+	// WithChannels may name the user channel. The server joins it in any case and lists it
+	// once, so the second entry goes.
 	if i := slices.IndexFunc(channels[2:], func(ch *channel) bool { return ch.name == own }); i >= 0 {
 		i += 2
 		if asked[1] == "" {
 			asked[1] = asked[i]
-			channels[1].received, channels[1].handed = asked[i], asked[i]
+			channels[1].received, channels[1].delivered = asked[i], asked[i]
 		}
 		channels, asked = slices.Delete(channels, i, i+1), slices.Delete(asked, i, i+1)
 		if i < n {
@@ -121,8 +122,8 @@ func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channe
 	for i, ch := range channels[:n] {
 		switch {
 		case ch.received == "":
-			ch.received, ch.handed = w.Since[i], w.Since[i]
-		case asked[i] == "": // the consumer is behind
+			ch.received, ch.delivered = w.Since[i], w.Since[i]
+		case asked[i] == "": // not requested: the consumer is behind
 		case w.Since[i] == asked[i], w.Recovered != nil && *w.Recovered:
 			s.resumed = true
 		default:
@@ -132,34 +133,35 @@ func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channe
 	c.cfg.logger.Info("connected", "url", c.cfg.base, "user", printable(w.User), "session", printable(w.Session),
 		"gaps", len(s.gaps), "to join", len(s.unjoined))
 	s.gapped = len(s.gaps) > 0
-	c.greet(s, Connected{User: w.User, Role: w.Role, Session: w.Session, Resumed: s.resumed && !s.gapped})
+	c.queueWelcome(s, Welcome{User: w.User, Role: w.Role, ConnectionID: w.Session, Resumed: s.resumed && !s.gapped})
 	if c.behind {
-		return nil // another connection will be asked, once the consumer has caught up
+		return nil // the next connection resumes, once the consumer has caught up
 	}
 	for _, g := range s.gaps {
-		c.tellGap(g)
+		c.notifyGap(g)
 	}
 	return nil
 }
 
-// tellGap has what comes live behind a gap wait. The event has room where Connected
-// had: a limit must not keep it back for ever. The lock is held.
-func (c *Client) tellGap(g gap) {
-	if g.channel.told != g.after {
-		g.channel.told = g.after
+// notifyGap queues a Gap, once per position, and holds the channel's live messages until
+// the gap is filled. The event ignores the queue's limit, which could otherwise hold it back
+// forever. The caller holds c.mu.
+func (c *Client) notifyGap(g gap) {
+	if g.channel.gapAfter != g.after {
+		g.channel.gapAfter = g.after
 		c.queue.push(item{event: Gap{Channel: g.channel.name, After: g.after}})
 		c.arrived.raise()
 	}
 	g.channel.filling = true
 }
 
-// seconds is a duration that a server gives, which may be any number.
+// seconds converts a number from the server, which may be anything, to a duration.
 func seconds(n int64) time.Duration {
 	const most = 1 << 31 // 68 years
 	return time.Duration(max(0, min(n, most))) * time.Second
 }
 
-// readError says in this package's words why reading ended.
+// readError converts an error of package wsconn.
 func readError(err error) error {
 	if closed, ok := errors.AsType[*wsdial.CloseError](err); ok {
 		return &CloseError{Code: closed.Code, Reason: printable(closed.Reason)}

@@ -1,5 +1,5 @@
-// Package client connects Go programs to a chat service: it keeps a connection up,
-// resumes where it was, and says so where it could not.
+// Package client connects Go programs to a chat service. It reconnects, resumes without
+// losing messages, and reports a gap if the server no longer has them.
 //
 //	c, err := client.Dial(ctx, "https://localhost:8443", client.WithLogin("ana", password))
 //	if err != nil {
@@ -18,43 +18,46 @@
 //		}
 //	}
 //
-// # What it promises
+// Programs that need no socket use an [API] alone, see [NewAPI].
 //
-// The messages of a channel come in order, each once, also across any number of
-// connections: the client keeps the last id of each channel and goes on from there.
-// Where the server cannot, as it no longer keeps what followed or has forgotten all,
-// a [Gap] comes before any message behind it, and then what the server still has.
-// Between channels there is no order.
+// # Delivery
 //
-// [Client.Broadcast] returns when the message is stored and handed on. It sends a
-// message at most once: when the connection ends before the answer, it fails with
-// [ErrUnconfirmed] rather than perhaps sending it twice.
+// The messages of a channel arrive in order, each once, across any number of connections.
+// The client remembers the last id of each channel and resumes from there. If the server no
+// longer has the messages that follow that id, a [Gap] arrives first, and then the messages
+// that the server still has. Messages of different channels have no order.
 //
-// A connection that ends, or is silent for too long, is made again after a wait with
-// jitter. The client ends by itself only where trying again makes no sense: an admin
-// disconnected the user ([ErrDisconnected]), a newer socket of theirs replaced it
-// ([ErrReplaced]), the token no longer holds and there is no other
-// ([ErrUnauthenticated]), or the server answers the handshake with 400, 403, 404 and
-// the like, as for a channel that the user may not join any more ([ErrForbidden]).
+// [Client.Broadcast] returns when the server stored and published the message. It sends a
+// message at most once. If the connection ends before the answer, Broadcast fails with
+// [ErrUnconfirmed]: the message may have been stored.
 //
-// With [WithLogin] or [WithTokenSource] the client gets a new token ahead of the end
-// of the one that it has, and the connection goes on. Tokens travel in the
-// Authorization header, never in a URL; redirects are not followed.
+// # Reconnecting
+//
+// When a connection ends or is silent for too long, the client reconnects after a random
+// wait. The client ends by itself only if another attempt cannot succeed:
+//
+//   - An admin disconnected the user ([ErrDisconnected]).
+//   - A newer socket of the user replaced this one ([ErrReplaced]).
+//   - The token is invalid and there is no other ([ErrUnauthenticated]).
+//   - The server rejects the handshake with a status such as 400, 403 or 404, for example
+//     because the user may no longer join a channel ([ErrForbidden]).
+//
+// With [WithLogin] or [WithTokenSource], the client gets a new token before the current one
+// expires, and the connection stays open. The client sends tokens in the Authorization
+// header, never in a URL, and follows no redirects.
 //
 // # A slow consumer
 //
-// What waits for the loop over [Client.Events] is bounded ([WithEventLimit]). When it
-// is full, the client lets the server wait for a few seconds. Then, or at once when
-// the answer to a command is due, it drops what comes, and once the loop has caught
-// up it connects again and has what was dropped sent anew, which to the loop looks
-// like a [Lost] with [ErrBehind] and a [Connected]. Programs that only broadcast need
-// no loop.
+// The queue of events for [Client.Events] is bounded, see [WithEventLimit]. When the queue
+// is full, the client stops reading for a few seconds. Then, or at once if a caller waits
+// for the answer to a command, it drops incoming events. When the consumer has emptied the
+// queue, the client reconnects and gets the dropped messages again. The consumer sees a
+// [Lost] with [ErrBehind] and then a [Welcome]. Programs that only broadcast need not
+// consume events.
 //
 // # Concurrency
 //
-// All methods of [Client] and [API] may be called concurrently, also from inside the
-// loop over the events. Events is for one loop at a time. Events are plain values.
-// A client has a few goroutines, which end with it: call [Client.Close].
-//
-// [API] alone, made by [New], is for programs that need no socket.
+// All methods of [Client] and [API] are safe for concurrent use, also inside the loop over
+// the events. Only one loop may consume [Client.Events] at a time. Events are plain values.
+// A client has a few goroutines, which [Client.Close] ends.
 package client

@@ -9,58 +9,62 @@ import (
 	"github.com/reto10/chat/internal/wire"
 )
 
-// What callers tell apart with [errors.Is]. They are this package's own, so that a
-// client need not be built with the server's package and what that depends on.
+// Kinds of errors, for [errors.Is]. They are separate from package chat's, so that a client
+// does not depend on the server.
 var (
-	// ErrUnauthenticated: the password or the token does not hold, and no other is
-	// to be had (401, close code 4001).
+	// ErrUnauthenticated: the password is wrong, or the token is invalid and there is no
+	// other (401, close code 4001).
 	ErrUnauthenticated = errors.New("client: unauthenticated")
 	// ErrForbidden: the user may not do this (403, code "forbidden").
 	ErrForbidden = errors.New("client: forbidden")
-	// ErrInvalid: what was asked makes no sense (400, code "invalid").
+	// ErrInvalid: an argument is invalid, or the server rejected a request or command as
+	// invalid (400, code "invalid").
 	ErrInvalid = errors.New("client: invalid")
-	// ErrNotFound: there is no such route; often the URL is not that of a service (404).
+	// ErrNotFound: the server has no such route; often the URL is not that of a chat
+	// service (404).
 	ErrNotFound = errors.New("client: not found")
-	// ErrTooLarge: the content is over the server's limit (413, code "too_large",
-	// close code 1009), or the request line or a header is over a proxy's (414, 431).
+	// ErrTooLarge: the content exceeds the server's limit (413, code "too_large", close
+	// code 1009), or the request line or a header exceeds a proxy's limit (414, 431).
 	ErrTooLarge = errors.New("client: too large")
-	// ErrRateLimited: too many commands or tries, or the user connects too often or has
-	// too many sockets; wait before the next (429, code "rate_limited", close code
-	// 4005). A [Client] that has connected once waits and retries.
+	// ErrRateLimited: too many commands, logins, handshakes or sockets of the user; wait
+	// before the next attempt (429, code "rate_limited", close code 4005). A [Client] that
+	// has connected once waits and retries by itself.
 	ErrRateLimited = errors.New("client: rate limited")
-	// ErrNotJoined: the channel to leave is not joined (code "not_joined").
+	// ErrNotJoined: the client is not in the channel that it should leave (code
+	// "not_joined").
 	ErrNotJoined = errors.New("client: channel not joined")
-	// ErrUnavailable: the server cannot do it now (503 and other 5xx, code
-	// "unavailable"). A broadcast may have been stored all the same.
+	// ErrUnavailable: the server cannot do this now (503 and other 5xx, code
+	// "unavailable"). A broadcast may still have been stored.
 	ErrUnavailable = errors.New("client: unavailable")
 
-	// ErrUnconfirmed: a broadcast was sent, and the connection or the caller's
-	// context ended before the answer came. It may have been stored or not: whoever
-	// repeats it may send it twice.
+	// ErrUnconfirmed: a broadcast was sent, and the connection or the caller's context
+	// ended before the answer. The message may have been stored; sending it again may
+	// publish it twice.
 	ErrUnconfirmed = errors.New("client: unconfirmed")
 	// ErrDisconnected: an admin disconnected the user (close code 4002).
 	ErrDisconnected = errors.New("client: disconnected by an admin")
-	// ErrReplaced: replaced by a newer socket of this user (close code 4004); rarely, one
-	// too many that was found late. A handshake that is one too many is ErrRateLimited
-	// (429).
+	// ErrReplaced: a newer socket of this user replaced this one (close code 4004). Rarely,
+	// the server found only after the handshake that the user has too many sockets; during
+	// the handshake that is ErrRateLimited (429).
 	ErrReplaced = errors.New("client: replaced by a newer socket of this user")
 	// ErrClosed: [Client.Close] was called.
 	ErrClosed = errors.New("client: closed")
-	// ErrBehind: the consumer of [Client.Events] is so far behind that what comes is
-	// dropped, to be fetched once it has caught up. It is in [Lost] alone.
+	// ErrBehind: the consumer of [Client.Events] is too slow, and the client drops events.
+	// It gets the dropped messages again once the consumer has emptied the queue. Only
+	// [Lost] contains this error.
 	ErrBehind = errors.New("client: the consumer is behind")
-	// ErrProtocol: the server sent what makes no sense.
+	// ErrProtocol: the server violated the protocol.
 	ErrProtocol = errors.New("client: protocol error")
 	// ErrConsumed: another loop over [Client.Events] has not ended.
 	ErrConsumed = errors.New("client: the events are being consumed already")
 )
 
-// A StatusError is an HTTP answer that says no. It wraps what it means, such as
-// [ErrForbidden], where this package has a name for that.
+// StatusError is an HTTP answer that rejects a request. It wraps the matching kind, such as
+// [ErrForbidden], if there is one.
 type StatusError struct {
-	Status     int           // of the HTTP answer
-	Detail     string        // of the server's, for people; may be empty
-	RetryAfter time.Duration // what the server asks to wait, 0 when it does not
+	Status     int           // the HTTP status
+	Detail     string        // the server's explanation for people; may be empty
+	RetryAfter time.Duration // how long the server asks to wait, 0 if it does not say
 }
 
 func (e *StatusError) Error() string {
@@ -69,12 +73,12 @@ func (e *StatusError) Error() string {
 	case e.Detail != "":
 		text = e.Detail
 	case e.Status == http.StatusRequestURITooLong, e.Status == http.StatusRequestHeaderFieldsTooLarge:
-		text += ": the address or the token is longer than a proxy on the way takes"
+		text += ": the address or the token is longer than a proxy accepts"
 	}
 	return fmt.Sprintf("status %d: %s", e.Status, text)
 }
 
-// Unwrap is the kind of the error.
+// Unwrap returns the kind of the error, nil if there is none.
 func (e *StatusError) Unwrap() error {
 	switch e.Status {
 	case http.StatusUnauthorized:
@@ -96,10 +100,10 @@ func (e *StatusError) Unwrap() error {
 	return nil
 }
 
-// A CloseError is a close frame of the server's. It wraps what it means, such as
-// [ErrDisconnected], where this package has a name for that.
+// CloseError is a close frame from the server. It wraps the matching kind, such as
+// [ErrDisconnected], if there is one.
 type CloseError struct {
-	Code   int    // docs/protocol.md lists them; 1005 for a frame without one
+	Code   int    // docs/protocol.md lists the codes; 1005 for a frame without one
 	Reason string // for people
 }
 
@@ -110,7 +114,7 @@ func (e *CloseError) Error() string {
 	return fmt.Sprintf("the server closed the connection (%d, %s)", e.Code, e.Reason)
 }
 
-// Unwrap is the kind of the error.
+// Unwrap returns the kind of the error, nil if there is none.
 func (e *CloseError) Unwrap() error {
 	switch e.Code {
 	case closeTokenExpired:
@@ -129,7 +133,7 @@ func (e *CloseError) Unwrap() error {
 	return nil
 }
 
-// Close codes, of RFC 6455 and of the service.
+// Close codes of RFC 6455 and of the service.
 const (
 	closeNormal       = 1000
 	closeProtocol     = 1002
@@ -142,7 +146,7 @@ const (
 	closeTooFast      = 4005
 )
 
-// kindOf is what a code of an error event means.
+// kindOf returns the kind for the code of an error event.
 func kindOf(code string) error {
 	switch code {
 	case wire.CodeForbidden:
@@ -161,8 +165,8 @@ func kindOf(code string) error {
 	return fmt.Errorf("client: refused (%s)", printable(code))
 }
 
-// printable is a server's text as it can be shown in a line: no control
-// characters, not too long.
+// printable returns a server's text for a log line or an error: control characters become
+// spaces, and a long text is cut.
 func printable(s string) string {
 	const most = 300
 	b := make([]rune, 0, min(len(s), most))

@@ -7,70 +7,72 @@ import (
 	"github.com/reto10/chat/internal/wire"
 )
 
-// Event is what a client is told: a [Message], [Joined], [Left], [Connected],
-// [Lost] or [Gap]. More may be added; a loop passes over what it does not know.
+// Event is one of [Message], [UserJoined], [UserLeft], [Welcome], [Lost] and [Gap].
+// Later versions may add types; a loop over the events skips types it does not know.
 type Event interface{ event() }
 
-// Message is one notification. Those of a channel come in order and once.
+// Message is one notification. The messages of a channel arrive in order, each once.
 type Message struct {
-	ID      string    // opaque; names the channel and the place there
-	Channel string    // "" is everyone's, "@ana" ana's own
-	Sender  string    // who published it, "" for the program around the service
+	ID      string    // opaque; names the channel and the position in it
+	Channel string    // "" is everyone's channel, "@ana" is ana's user channel
+	Sender  string    // who published it, "" for the program that runs the service
 	Content string    // never empty
 	Time    time.Time // UTC, whole milliseconds
 }
 
-// Joined says that a user's first socket came.
-type Joined Presence
-
-// Left says that a user's last socket went.
-type Left Presence
-
-// Presence is who came or went, and where. These events are not kept: what
-// happened while there was no connection, or the consumer was behind, is not told;
-// [API.Connected] lists who is there.
-type Presence struct {
-	User    string    // who
+// UserJoined says that a user's first socket joined a channel or the service.
+//
+// It and [UserLeft] are not stored. What happened while the client was not connected,
+// or dropped events, is never announced; [API.Connected] lists who is connected.
+type UserJoined struct {
+	User    string    // the name
 	Role    string    // "admin" or any other
 	Channel string    // "" is the service itself
-	Time    time.Time // when it was told, UTC
+	Time    time.Time // when the server announced it, UTC
 }
 
-// Connected says that there is a connection: the first, or another after [Lost].
-type Connected struct {
-	User    string // whose the token is
-	Role    string // "admin" or any other
-	Session string // the server's name of the connection, as in its log
-	// Resumed says that the client asked to go on where it was, and that all that
-	// was missed follows. It is false for a first connection that was not given
-	// [WithSince], and when [Gap] events follow.
+// UserLeft says that a user's last socket left a channel or the service.
+type UserLeft struct {
+	User    string    // the name
+	Role    string    // "admin" or any other
+	Channel string    // "" is the service itself
+	Time    time.Time // when the server announced it, UTC
+}
+
+// Welcome says that the client is connected: for the first time, or again after [Lost].
+type Welcome struct {
+	User         string // the token's user
+	Role         string // "admin" or any other
+	ConnectionID string // the server's name for this connection, as in its log
+	// Resumed is true if the client continued where it was, and every missed message
+	// follows. It is false for a first connection without [WithSince], and when [Gap]
+	// events follow.
 	Resumed bool
 }
 
-// Lost says that there is no connection, and that the client goes on trying. It
-// comes when a connection ends and whenever a try fails; several in a row may be
-// told as one.
+// Lost says that the client is not connected and will retry. It follows the end of a
+// connection and each failed attempt; one Lost may stand for several in a row.
 type Lost struct {
-	Err   error         // why; [ErrBehind] when the consumer cannot keep up
-	Retry time.Duration // until the next try
+	Err   error         // why; [ErrBehind] when the consumer is too slow
+	Retry time.Duration // until the next attempt
 }
 
-// Gap says that messages of a channel may be missing here: the server no longer
-// keeps what followed the last one, or has forgotten all, as after a restart with
-// its history in memory. What it still has follows.
+// Gap says that messages of a channel may be missing at this point. The server no
+// longer has the messages after the last one, or lost its history, as after a restart
+// with the history in memory. The messages that it still has follow.
 type Gap struct {
-	Channel string // "" is everyone's
+	Channel string // "" is everyone's channel
 	After   string // the id of the last message before the gap
 }
 
-func (Message) event()   {}
-func (Joined) event()    {}
-func (Left) event()      {}
-func (Connected) event() {}
-func (Lost) event()      {}
-func (Gap) event()       {}
+func (Message) event()    {}
+func (UserJoined) event() {}
+func (UserLeft) event()   {}
+func (Welcome) event()    {}
+func (Lost) event()       {}
+func (Gap) event()        {}
 
-// newMessage reads a message of the server's.
+// newMessage converts a message from the wire.
 func newMessage(m wire.Message) (Message, error) {
 	at, err := time.Parse(time.RFC3339, m.Time)
 	if m.ID == "" || err != nil {
@@ -79,15 +81,15 @@ func newMessage(m wire.Message) (Message, error) {
 	return Message{ID: m.ID, Channel: m.Channel, Sender: m.Sender, Content: m.Content, Time: at.UTC()}, nil
 }
 
-// newPresence reads a user_joined or user_left.
-func newPresence(p wire.Presence) (Event, error) {
+// newPresenceEvent converts a user_joined or user_left from the wire.
+func newPresenceEvent(p wire.Presence) (Event, error) {
 	at, err := time.Parse(time.RFC3339, p.Time)
 	if p.Username == "" || err != nil {
 		return nil, fmt.Errorf("%w: a %s without username or time", ErrProtocol, p.Type)
 	}
-	e := Presence{User: p.Username, Role: p.Role, Channel: p.Channel, Time: at.UTC()}
+	e := UserJoined{User: p.Username, Role: p.Role, Channel: p.Channel, Time: at.UTC()}
 	if p.Type == wire.TypeUserJoined {
-		return Joined(e), nil
+		return e, nil
 	}
-	return Left(e), nil
+	return UserLeft(e), nil
 }

@@ -60,7 +60,7 @@ func ExampleClient_Events_channel() {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	go func() { // publishes once somebody is there
+	go func() { // publishes once a user is in the channel
 		for {
 			if there, err := service.Connected(ctx, "ops"); err != nil || len(there) > 0 {
 				break

@@ -19,7 +19,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// exampleServer is a service with the user ana, an admin, for the examples.
+// exampleServer starts a service whose only user is the admin ana.
 func exampleServer() (url string, stop func()) {
 	users := must(chat.ParseUsers(strings.NewReader("ana:$2y$04$swMcZUBPNP6fe9ZRQd80j.F6XcE9VA.z1G03CUCau/0J9hYzQng2i:admin\n")))
 	service := must(chat.New(chat.NewPasswordLogin(users, must(chat.NewHS256(secret)))))
@@ -53,8 +53,8 @@ func ExampleDial() {
 	// true
 }
 
-// A loop over the events does with each kind what the program is there for, and
-// ends when the client does.
+// A loop over the events handles each type that the program needs. It ends when the client
+// does.
 func ExampleClient_Events() {
 	url, stop := exampleServer()
 	defer stop()
@@ -69,7 +69,7 @@ func ExampleClient_Events() {
 
 	for event, err := range c.Events(ctx) {
 		if errors.Is(err, client.ErrDisconnected) {
-			fmt.Println("an admin has ended this")
+			fmt.Println("disconnected by an admin")
 			break
 		}
 		if err != nil {
@@ -77,10 +77,10 @@ func ExampleClient_Events() {
 			break
 		}
 		switch e := event.(type) {
-		case client.Connected:
-			fmt.Println("connected; nothing was missed:", e.Resumed)
+		case client.Welcome:
+			fmt.Println("connected; resumed:", e.Resumed)
 		case client.Lost:
-			fmt.Println("not connected, next try in", e.Retry)
+			fmt.Println("not connected, next attempt in", e.Retry)
 		case client.Gap:
 			fmt.Println("messages may be missing here")
 		case client.Message:
@@ -88,9 +88,9 @@ func ExampleClient_Events() {
 		}
 	}
 	// Output:
-	// connected; nothing was missed: false
+	// connected; resumed: false
 	// ana: lunch is ready
-	// an admin has ended this
+	// disconnected by an admin
 }
 
 func ExampleClient_Broadcast() {
@@ -105,7 +105,7 @@ func ExampleClient_Broadcast() {
 		_, err := c.Broadcast(ctx, "the deployment is done", client.To(to))
 		switch {
 		case err == nil:
-			fmt.Println("stored and handed on")
+			fmt.Println("stored and published")
 		case errors.Is(err, client.ErrUnconfirmed):
 			fmt.Println("perhaps stored: the connection ended before the answer")
 		default:
@@ -113,12 +113,12 @@ func ExampleClient_Broadcast() {
 		}
 	}
 	// Output:
-	// stored and handed on
-	// stored and handed on
+	// stored and published
+	// stored and published
 	// broadcasting: client: invalid: not a channel's name: "no channel's name"
 }
 
-// A program that stores where it is goes on there when it is started again.
+// A program that saves the ids of Since resumes there when it is started again.
 func ExampleWithSince() {
 	url, stop := exampleServer()
 	defer stop()
@@ -140,7 +140,7 @@ func ExampleWithSince() {
 	first := must(client.Dial(ctx, url, login))
 	must(first.Publish(ctx, "one"))
 	fmt.Println(next(first))
-	since := first.Since() // stored together with what was done with "one"
+	since := first.Since() // saved together with the work on "one"
 	must(first.Publish(ctx, "two"))
 	first.Close()
 
@@ -152,9 +152,9 @@ func ExampleWithSince() {
 	// two
 }
 
-// A TokenSource is for tokens that come from elsewhere.
+// A TokenSource supplies tokens of another issuer.
 func ExampleTokenSource() {
-	signer := must(chat.NewHS256(secret)) // stands for an identity provider
+	signer := must(chat.NewHS256(secret)) // in place of an identity provider
 	service := must(chat.New(signer))
 	server := httptest.NewServer(service)
 	defer server.Close()
@@ -173,22 +173,22 @@ func ExampleTokenSource() {
 	// Output: ana may broadcast: false
 }
 
-// Without a socket there is still the HTTP side of a service.
+// An API calls the HTTP routes without a socket.
 func ExampleAPI() {
 	url, stop := exampleServer()
 	defer stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 
-	api := must(client.New(url, client.WithLogin("ana", "correct horse")))
+	api := must(client.NewAPI(url, client.WithLogin("ana", "correct horse")))
 	must(api.Publish(ctx, "the backup is done"))
 	page := must(api.Messages(ctx, client.Query{Newest: true, Limit: 10}))
 	for _, m := range page.Messages {
-		fmt.Println(m.Sender, "said:", m.Content)
+		fmt.Printf("%s: %s\n", m.Sender, m.Content)
 	}
-	online := must(api.Connected(ctx, ""))
-	fmt.Println(len(online), "connected")
+	users := must(api.Connected(ctx, ""))
+	fmt.Println(len(users), "connected")
 	// Output:
-	// ana said: the backup is done
+	// ana: the backup is done
 	// 0 connected
 }

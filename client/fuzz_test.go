@@ -67,7 +67,7 @@ func FuzzWhatAServerSends(f *testing.F) {
 				}
 				break
 			}
-			if _, ok := event.(client.Connected); !ok && !begun {
+			if _, ok := event.(client.Welcome); !ok && !begun {
 				t.Errorf("%+v comes first", event)
 			}
 			begun = true

@@ -9,22 +9,22 @@ import (
 )
 
 const (
-	// fillPage is how many messages are asked for at once.
+	// fillPage is the number of messages per request.
 	fillPage = 1000
-	// fillTries is how often a page is asked for when the server cannot answer.
+	// fillTries bounds the attempts to read a page from a server that cannot answer.
 	fillTries = 3
 )
 
-// gap is where the server could not go on from the id that it was asked for. What
-// comes live in that channel begins behind another one.
+// gap is a channel that the server could not resume from the requested id.
 type gap struct {
 	channel *channel
-	after   string // the last id that the client got
-	live    string // what comes live begins behind it
+	after   string // the last id that the client received
+	live    string // live messages follow this id
 }
 
-// fill hands on what is still kept between the two ids of each gap, and then what
-// came live meanwhile. It is a courtesy: that something is missing has been told.
+// fill queues the messages that the server still has between the two ids of each gap, then
+// the live messages that were held meanwhile. It does its best: the consumer already got the
+// Gap.
 func (s *session) fill(ctx context.Context) {
 	c := s.client
 	for {
@@ -42,27 +42,27 @@ func (s *session) fill(ctx context.Context) {
 		}
 		err := s.fillOne(ctx, g)
 		if ctx.Err() != nil {
-			return // the next connection goes on behind what was handed on
+			return // the next connection resumes behind the queued messages
 		}
 		if err != nil {
-			c.cfg.logger.Warn("what is kept behind a gap cannot be fetched", "url", c.cfg.base, "error", err)
-			c.gapAgain(g)
+			c.cfg.logger.Warn("filling a gap failed", "url", c.cfg.base, "error", err)
+			c.notifyRemainingGap(g)
 		}
 		c.filled(g)
 	}
 }
 
-// gapAgain tells of the gap that is left behind what was fetched.
-func (c *Client) gapAgain(g gap) {
+// notifyRemainingGap queues a Gap for the rest that could not be read.
+func (c *Client) notifyRemainingGap(g gap) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if ch := g.channel; ch.filling && ch.received != g.after {
-		c.tell(Gap{Channel: ch.name, After: ch.received})
+		c.notify(Gap{Channel: ch.name, After: ch.received})
 	}
 }
 
-// fillOne pages forward up to the last message that does not come live, if that is
-// kept. If not, all that is kept comes live.
+// fillOne reads page after page, up to the message g.live. If that message is not in the
+// history, all kept messages arrive live.
 func (s *session) fillOne(ctx context.Context, g gap) error {
 	c, after := s.client, g.after
 	for first := true; ; first = false {
@@ -73,28 +73,28 @@ func (s *session) fillOne(ctx context.Context, g gap) error {
 		end := slices.IndexFunc(page.Messages, func(m Message) bool { return m.ID == g.live })
 		switch {
 		case end >= 0:
-			s.handOn(ctx, g.channel, page.Messages[:end+1])
+			s.enqueueAll(ctx, g.channel, page.Messages[:end+1])
 			return nil
 		case len(page.Messages) == 0 || !page.More:
 			return nil
 		case !first && page.Gap:
 			return errors.New("it is no longer kept")
 		case first:
-			if before, err := s.isBefore(ctx, page, g); !before {
+			if before, err := s.precedesLive(ctx, page, g); !before {
 				return err
 			}
 		}
-		if !s.handOn(ctx, g.channel, page.Messages) {
+		if !s.enqueueAll(ctx, g.channel, page.Messages) {
 			return nil
 		}
 		after = page.Messages[len(page.Messages)-1].ID
 	}
 }
 
-// isBefore reports whether the first page behind g.after is older than what comes
-// live, which is not on it. Ids do not tell the order: it is when there is a message
-// before g.live that is not before the page as well.
-func (s *session) isBefore(ctx context.Context, page Page, g gap) (bool, error) {
+// precedesLive reports whether the first page after g.after is older than the live messages.
+// The page does not contain g.live. Ids have no order, so the messages before g.live and
+// before the page are compared: the page is older if these differ.
+func (s *session) precedesLive(ctx context.Context, page Page, g gap) (bool, error) {
 	live, err := s.client.page(ctx, Query{Channel: g.channel.name, Before: g.live, Limit: 1})
 	if err != nil || len(live.Messages) == 0 {
 		return false, err
@@ -110,7 +110,7 @@ func (s *session) isBefore(ctx context.Context, page Page, g gap) (bool, error) 
 	return len(first.Messages) == 0 || first.Messages[0].ID != newest, nil
 }
 
-// page is Messages, repeated when the server cannot answer.
+// page calls Messages, and again if the server cannot answer.
 func (c *Client) page(ctx context.Context, q Query) (page Page, err error) {
 	wait := backoff{least: c.cfg.minBackoff, most: c.cfg.maxBackoff}
 	for range fillTries {
@@ -130,9 +130,9 @@ func (c *Client) page(ctx context.Context, q Query) (page Page, err error) {
 	return page, err
 }
 
-// handOn puts messages of the history into the queue as there is room. It reports
-// false when they are not wanted any more.
-func (s *session) handOn(ctx context.Context, ch *channel, messages []Message) bool {
+// enqueueAll queues messages of the history and waits for room. It reports false if the
+// gap no longer needs filling.
+func (s *session) enqueueAll(ctx context.Context, ch *channel, messages []Message) bool {
 	c := s.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,7 +158,7 @@ func (s *session) handOn(ctx context.Context, ch *channel, messages []Message) b
 	return true
 }
 
-// filled ends a gap: what was held goes on.
+// filled ends a gap and queues the held messages.
 func (c *Client) filled(g gap) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -129,14 +129,14 @@ func TestWhatComesLiveIsNotTakenFromTheHistory(t *testing.T) {
 	}
 }
 
-// However little may wait, each gap is told of.
+// Each gap is reported, however small the queue is.
 func TestATinyLimitKeepsNoGapBack(t *testing.T) {
 	s := serve(t)
 	p := through(t, s)
 	channels := numbered("c", 20)
 	c := s.dial("ana", client.WithChannels(channels...), client.WithEventLimit(1, 1))
 	f := follow(t, c)
-	want[client.Connected](f)
+	want[client.Welcome](f)
 	for _, channel := range channels {
 		s.publish(channel, "hi")
 		f.texts(1)
@@ -269,7 +269,7 @@ func TestWhatIsHeldBehindAGapIsBounded(t *testing.T) {
 	})
 }
 
-// A connection that ends while what is kept is handed on loses nothing of that.
+// No message is lost if the connection ends while a gap is being filled.
 func TestAGapThatIsBeingFilledWhenTheConnectionEndsIsFilledByTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := servePipes(t, nil, keep(50))

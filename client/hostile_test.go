@@ -148,7 +148,7 @@ func TestWhatMakesNoSenseEndsTheConnectionAlone(t *testing.T) {
 			s := serveWith(t, first(1, 1, tt.h))
 			p := through(t, s)
 			f := follow(t, s.dial("ana"))
-			want[client.Connected](f)
+			want[client.Welcome](f)
 			s.publish("", "1")
 			f.texts(1)
 			p.cut()
@@ -168,7 +168,7 @@ func TestWhatMakesNoSenseEndsTheConnectionAlone(t *testing.T) {
 					if strings.ContainsAny(e.Err.Error(), "\n\x1b") || len(e.Err.Error()) > 1000 {
 						t.Errorf("not to be shown: %q", e.Err)
 					}
-				case client.Connected:
+				case client.Welcome:
 					connected = again
 				}
 			}
@@ -211,10 +211,10 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 		want error
 		text string
 	}{
-		{"no JSON", body(200, "text/html", "<html>"), client.ErrProtocol, "something else than the service"},
-		{"another shape", body(200, "application/json", `{"messages":{}}`), client.ErrProtocol, "something else"},
+		{"no JSON", body(200, "text/html", "<html>"), client.ErrProtocol, "not one of a chat service"},
+		{"another shape", body(200, "application/json", `{"messages":{}}`), client.ErrProtocol, "not one of a chat service"},
 		{"a message without a time", body(200, "application/json", `{"messages":[{"id":"1-e"}]}`), client.ErrProtocol, "without id or time"},
-		{"nothing", body(200, "application/json", ``), client.ErrProtocol, "something else"},
+		{"nothing", body(200, "application/json", ``), client.ErrProtocol, "not one of a chat service"},
 		{"without end", endless, client.ErrProtocol, "over 16777216 bytes"},
 		{"cut off", cutOff, nil, "no answer"},
 		{"a problem with a terminal's commands", body(403, "application/problem+json", `{"detail":"\u001b[2J\nno"}`), client.ErrForbidden, "status 403:  [2J no"},
@@ -225,7 +225,7 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := httptest.NewServer(tt.h)
 			defer srv.Close()
-			a, err := client.New(srv.URL, client.WithToken("t"))
+			a, err := client.NewAPI(srv.URL, client.WithToken("t"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -251,7 +251,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 			if !ok || e.Status != status || !strings.Contains(err.Error(), elsewhere.URL+"/there, which is not followed") || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("Dial: %v", err)
 			}
-			a, err := client.New(srv.URL, opt)
+			a, err := client.NewAPI(srv.URL, opt)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,24 +14,24 @@ import (
 
 // Defaults of the options.
 const (
-	DefaultMinBackoff = 500 * time.Millisecond
-	DefaultMaxBackoff = 30 * time.Second
-	DefaultMaxEvents  = 1024
-	DefaultMaxBytes   = 4 << 20
-	DefaultReadLimit  = 1 << 20
+	defaultMinBackoff = 500 * time.Millisecond
+	defaultMaxBackoff = 30 * time.Second
+	defaultMaxEvents  = 1024
+	defaultMaxBytes   = 4 << 20
+	defaultReadLimit  = 1 << 20
 )
 
-// Option changes how [Dial] and [New] set a client up. Each checks its argument.
+// Option configures [Dial] and [NewAPI]. Each option checks its argument.
 type Option func(*config) error
 
-// config is read only once the options have been applied.
+// config does not change once the options are applied.
 type config struct {
 	base       string // the service's URL, without a slash at its end
 	source     TokenSource
-	fixed      bool // the source has one token and no other
+	fixed      bool // the source has only one token
 	username   string
 	password   string
-	ways       int // to authenticate that were given
+	ways       int // how many ways to authenticate were given; must be one
 	channels   []string
 	since      []string
 	http       *http.Client
@@ -46,9 +46,9 @@ type config struct {
 func newConfig(address string, opts []Option) (config, error) {
 	cfg := config{
 		http:       http.DefaultClient,
-		minBackoff: DefaultMinBackoff, maxBackoff: DefaultMaxBackoff,
+		minBackoff: defaultMinBackoff, maxBackoff: defaultMaxBackoff,
 		logger:    slog.New(slog.DiscardHandler),
-		maxEvents: DefaultMaxEvents, maxBytes: DefaultMaxBytes, readLimit: DefaultReadLimit,
+		maxEvents: defaultMaxEvents, maxBytes: defaultMaxBytes, readLimit: defaultReadLimit,
 	}
 	var err error
 	if cfg.base, err = parseBase(address); err != nil {
@@ -68,14 +68,14 @@ func newConfig(address string, opts []Option) (config, error) {
 	case cfg.ways > 1:
 		return cfg, errors.New("client: one of WithLogin, WithToken and WithTokenSource, not several")
 	case len(cfg.since) > 2+len(cfg.channels):
-		return cfg, fmt.Errorf("client: WithSince: %d ids for %d channels: everyone's, one's own and those of WithChannels",
+		return cfg, fmt.Errorf("client: WithSince: %d ids for %d channels: everyone's, the user's own and those of WithChannels",
 			len(cfg.since), 2+len(cfg.channels))
 	}
 	return cfg, nil
 }
 
-// parseBase checks the service's URL. What is wrong with it is said without
-// repeating it: there may be a password in it.
+// parseBase checks the service's URL. The error does not contain the URL, which may contain
+// a password.
 func parseBase(address string) (string, error) {
 	u, err := url.Parse(address)
 	switch {
@@ -85,19 +85,19 @@ func parseBase(address string) (string, error) {
 		}
 		return "", fmt.Errorf("client: not a URL: %w", err)
 	case u.Scheme != "https" && u.Scheme != "http":
-		return "", errors.New("client: the URL has to begin with https:// or http://, as in https://localhost:8443")
+		return "", errors.New("client: the URL must begin with https:// or http://, as in https://localhost:8443")
 	case u.Host == "" || u.Opaque != "":
 		return "", errors.New("client: the URL names no host")
 	case u.User != nil:
-		return "", errors.New("client: the URL holds a user: that is for WithLogin")
+		return "", errors.New("client: the URL contains a user: use WithLogin")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return "", errors.New("client: the URL is to be where the service is mounted, without a query or fragment")
+		return "", errors.New("client: the URL must be that of the service, without a query or fragment")
 	}
 	return strings.TrimRight(u.String(), "/"), nil
 }
 
-// plainHTTP reports whether what goes to a service can be read on the way: it is neither
-// https nor this machine.
+// plainHTTP reports whether others on the network can read requests to a service: its URL
+// is http:// and its host is not this machine.
 func plainHTTP(base string) bool {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" {
@@ -110,8 +110,8 @@ func plainHTTP(base string) bool {
 	return host != "localhost" && !strings.HasSuffix(host, ".localhost")
 }
 
-// WithLogin has the client log in with a name and password (POST /login), at first
-// and whenever it needs another token.
+// WithLogin logs in with a name and a password (POST /login) whenever the client needs a
+// token.
 func WithLogin(username, password string) Option {
 	return func(c *config) error {
 		if username == "" || password == "" {
@@ -123,8 +123,8 @@ func WithLogin(username, password string) Option {
 	}
 }
 
-// WithToken has the client use this token, and end with [ErrUnauthenticated] when
-// it no longer holds.
+// WithToken uses this token. The client ends with [ErrUnauthenticated] when the token
+// expires or is rejected.
 func WithToken(token string) Option {
 	return func(c *config) error {
 		if err := checkToken(token); err != nil {
@@ -136,12 +136,11 @@ func WithToken(token string) Option {
 	}
 }
 
-// WithTokenSource has the client ask for a token, at first and whenever it needs
-// another one.
+// WithTokenSource calls source whenever the client needs a token.
 func WithTokenSource(source TokenSource) Option {
 	return func(c *config) error {
 		if source == nil {
-			return errors.New("WithTokenSource: it is nil")
+			return errors.New("WithTokenSource: nil")
 		}
 		c.source = source
 		c.ways++
@@ -149,8 +148,8 @@ func WithTokenSource(source TokenSource) Option {
 	}
 }
 
-// WithChannels joins channels from the start, beside everyone's and one's own,
-// which are always joined. By default none.
+// WithChannels joins channels from the start, in addition to everyone's channel and the user
+// channel, which are always joined. The default is none.
 func WithChannels(names ...string) Option {
 	return func(c *config) error {
 		for i, name := range names {
@@ -166,11 +165,12 @@ func WithChannels(names ...string) Option {
 	}
 }
 
-// WithSince goes on where an earlier client was: ids is what its [Client.Since]
-// returned, with [WithChannels] given what its [Client.Channels] returned. That is
-// the last id of everyone's channel, of one's own, then of the channels in their
-// order; "" stands for none, and what is left out at the end is none. A channel
-// without an id starts live, which is the default for all.
+// WithSince resumes where an earlier client ended. Pass the ids that [Client.Since] returned
+// and, to [WithChannels], the names that [Client.Channels] returned.
+//
+// The ids are those of everyone's channel, of the user channel, then of the channels in
+// their order. A channel whose id is "" or left out at the end starts with the messages
+// that are published from now on, which is the default for all channels.
 func WithSince(ids ...string) Option {
 	return func(c *config) error {
 		c.since = slices.Clone(ids)
@@ -178,68 +178,68 @@ func WithSince(ids ...string) Option {
 	}
 }
 
-// WithHTTPClient is used for the HTTP routes and for the upgrade: its transport
-// decides on TLS, proxies and how to dial, and its Timeout, if any, bounds each
-// request and each handshake; none is needed, as the client has bounds of its own.
-// Redirects are not followed. By default [http.DefaultClient].
+// WithHTTPClient sets the client for HTTP requests and for the WebSocket handshake. Its
+// transport determines TLS, proxies and dialing. Its Timeout, if any, bounds each request
+// and each handshake in addition to this package's own limits. Redirects are never
+// followed. The default is [http.DefaultClient].
 func WithHTTPClient(h *http.Client) Option {
 	return func(c *config) error {
 		if h == nil {
-			return errors.New("WithHTTPClient: it is nil")
+			return errors.New("WithHTTPClient: nil")
 		}
 		c.http = h
 		return nil
 	}
 }
 
-// WithBackoff sets the wait before connecting again: a random part of a time that
-// begins with least, doubles with each try and ends with most, and begins anew when
-// a connection has lived for 10 seconds. By default 500 ms and 30 s.
+// WithBackoff sets the wait before a reconnect: a random part of a time that starts at
+// least and doubles with each attempt, up to most. It starts at least again after a
+// connection that lasted 10 seconds. The defaults are 500 ms and 30 s.
 func WithBackoff(least, most time.Duration) Option {
 	return func(c *config) error {
 		if least <= 0 || most < least {
-			return fmt.Errorf("WithBackoff: %v and %v: the first has to be positive, the second no less", least, most)
+			return fmt.Errorf("WithBackoff: %v and %v: the first must be positive, the second no less", least, most)
 		}
 		c.minBackoff, c.maxBackoff = least, most
 		return nil
 	}
 }
 
-// WithLogger logs what the client does by itself: connections and their ends at
-// level Info, what is odd at Warn, such as an http:// URL of another machine. Never a token or a password, nor any content. By
-// default nothing is logged.
+// WithLogger sets a logger. Connections and their ends are logged at Info, problems at Warn,
+// such as an http:// URL of another machine. Tokens, passwords and content are never logged.
+// By default nothing is logged.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		if l == nil {
-			return errors.New("WithLogger: it is nil")
+			return errors.New("WithLogger: nil")
 		}
 		c.logger = l
 		return nil
 	}
 }
 
-// WithEventLimit bounds what waits for the consumer of [Client.Events]: events, and
-// bytes of content, names and ids in them. Past it the client stops reading for a
-// little while, then drops what comes and fetches that once the consumer has caught
-// up. As much again may be held while gaps are filled, in all channels together.
-// By default 1024 events and 4 MiB.
+// WithEventLimit bounds the queue of [Client.Events]: the number of events, and the bytes of
+// their content, names and ids. When the queue is full, the client stops reading for a few
+// seconds. Then it drops events, and gets the dropped messages again once the consumer has
+// emptied the queue. While gaps are filled, all channels together may hold as much again.
+// The defaults are 1024 events and 4 MiB.
 func WithEventLimit(events, bytes int) Option {
 	return func(c *config) error {
 		if events < 1 || bytes < 1 {
-			return fmt.Errorf("WithEventLimit: %d events and %d bytes: both have to be positive", events, bytes)
+			return fmt.Errorf("WithEventLimit: %d events and %d bytes: both must be positive", events, bytes)
 		}
 		c.maxEvents, c.maxBytes = events, bytes
 		return nil
 	}
 }
 
-// WithReadLimit bounds one frame of the server's, in bytes. A longer one ends the
-// connection with [ErrProtocol]. By default 1 MiB; a server that allows contents of
-// more than about 150 KiB needs it to be six times as much.
+// WithReadLimit bounds one frame from the server, in bytes. A longer frame ends the
+// connection with [ErrProtocol]. The default is 1 MiB. For a server whose content limit
+// exceeds 150 KiB, set six times that limit.
 func WithReadLimit(bytes int64) Option {
 	return func(c *config) error {
 		if bytes < 1024 {
-			return fmt.Errorf("WithReadLimit: %d bytes: no less than 1024", bytes)
+			return fmt.Errorf("WithReadLimit: %d bytes are less than 1024", bytes)
 		}
 		c.readLimit = bytes
 		return nil

@@ -90,7 +90,7 @@ func TestOptionsSayWhatIsWrongWithThem(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := client.New(tt.url, tt.opts...)
+			_, err := client.NewAPI(tt.url, tt.opts...)
 			if tt.want == "" {
 				if err != nil {
 					t.Error(err)

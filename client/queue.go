@@ -1,16 +1,16 @@
 package client
 
-// item is what waits for the consumer: an event, and the id that its channel has
-// been handed on to with it. A nil event moves the channel on alone.
+// item is an entry of the consumer's queue. When the consumer takes it, id becomes the last
+// delivered id of the channel. An item without an event only does that.
 type item struct {
 	event   Event
-	channel *channel // nil where no channel is moved on
+	channel *channel // nil if the event has no id
 	id      string
 	size    int  // bytes of text
-	pending bool // not to be consumed yet, nor what is behind it
+	pending bool // neither this item nor those behind it may be consumed yet
 }
 
-// queue is items in order, within a limit. Whoever owns it has a lock.
+// queue holds items in order, within limits. Its owner guards it with a lock.
 type queue struct {
 	items     []item
 	bytes     int
@@ -18,7 +18,8 @@ type queue struct {
 	maxBytes  int
 }
 
-// fits reports whether there is room. A single item always fits.
+// fits reports whether there is room for an item of this size. An empty queue has room for
+// any item.
 func (q *queue) fits(size int) bool {
 	return len(q.items) == 0 || len(q.items) < q.maxEvents && q.bytes+size <= q.maxBytes
 }
@@ -34,12 +35,12 @@ func (q *queue) pop() item {
 	q.items = q.items[1:]
 	q.bytes -= it.size
 	if len(q.items) == 0 {
-		q.items = nil // with what was in front
+		q.items = nil // frees the consumed part of the array
 	}
 	return it
 }
 
-// last is the one pushed last, nil when the queue is empty.
+// last returns the newest item, nil if the queue is empty.
 func (q *queue) last() *item {
 	if len(q.items) == 0 {
 		return nil
@@ -49,11 +50,11 @@ func (q *queue) last() *item {
 
 func (q *queue) clear() { q.items, q.bytes = nil, 0 }
 
-// signal wakes all who wait for a change. What is waited for is guarded by the lock
-// that guards the signal.
+// signal wakes all goroutines that wait for a change. The lock that guards the changing
+// state also guards the signal.
 type signal struct{ ch chan struct{} }
 
-// wait is closed at the next change.
+// wait returns a channel that is closed at the next change.
 func (s *signal) wait() <-chan struct{} {
 	if s.ch == nil {
 		s.ch = make(chan struct{})

@@ -46,7 +46,7 @@ func TestNothingIsLostOrRepeatedAcrossCuts(t *testing.T) {
 			break
 		}
 		switch e := event.(type) {
-		case client.Connected:
+		case client.Welcome:
 			up <- struct{}{}
 			if connected++; connected > 1 && !e.Resumed {
 				t.Errorf("got %+v", e)
@@ -73,7 +73,7 @@ func TestNothingIsLostOrRepeatedAcrossCuts(t *testing.T) {
 }
 
 // A server that kept its history in memory and was restarted knows nothing of what
-// the client got. That is told, and what the new one has is handed on.
+// the client got. The client reports a gap, then delivers the messages of the new one.
 func TestARestartWithoutHistoryIsAGap(t *testing.T) {
 	s := serve(t)
 	p := through(t, s)
@@ -92,7 +92,7 @@ func TestARestartWithoutHistoryIsAGap(t *testing.T) {
 	if want[client.Lost](f).Err == nil {
 		t.Error("Lost without an error")
 	}
-	if want[client.Connected](f).Resumed {
+	if want[client.Welcome](f).Resumed {
 		t.Error("Resumed, it says")
 	}
 	for i, channel := range []string{"", "@ana", "ops"} {
@@ -116,7 +116,7 @@ func TestARestartWithoutHistoryIsAGap(t *testing.T) {
 		t.Fatal(err)
 	}
 	f = follow(t, next)
-	if !want[client.Connected](f).Resumed {
+	if !want[client.Welcome](f).Resumed {
 		t.Error("not resumed")
 	}
 	if got := f.texts(1); got[0] != "for the next" {
@@ -181,7 +181,7 @@ func TestOnesOwnChannelCanBeNamed(t *testing.T) {
 	s.publish("ops", "2")
 	c = s.dial("ana", client.WithChannels("ops", "@ana"), client.WithSince(since[0], "", since[2], since[1]))
 	f = follow(t, c)
-	if !want[client.Connected](f).Resumed {
+	if !want[client.Welcome](f).Resumed {
 		t.Error("not resumed")
 	}
 	if diff := cmp.Diff([]string{"2", "2"}, f.texts(2)); diff != "" {
@@ -203,7 +203,7 @@ func TestATokenOfAnotherUserEndsTheClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := follow(t, c)
-	want[client.Connected](f)
+	want[client.Welcome](f)
 	p.cut()
 	if err := f.end(); !errors.Is(err, client.ErrUnauthenticated) || !strings.Contains(err.Error(), "bob") {
 		t.Errorf("ended with %v", err)

@@ -9,8 +9,8 @@ import (
 	"github.com/reto10/chat/internal/wire"
 )
 
-// refresh puts the connection under a new token ahead of the end of the one it has.
-// It gives up when there is no other: the server closes the connection in the end.
+// refresh gives the connection a new token before the current one expires. It ends if
+// there is no new token: the server then closes the connection at the expiry.
 func (s *session) refresh(ctx context.Context) {
 	c := s.client
 	ends := s.began.Add(s.expiresIn)
@@ -27,12 +27,12 @@ func (s *session) refresh(ctx context.Context) {
 			c.cfg.logger.Warn("there is no new token", "url", c.cfg.base, "error", err)
 			return
 		case err == nil && token == s.token:
-			continue // the source may give another later
+			continue // the source may have a new one later
 		case err == nil:
 			var ack wire.Ack
 			ack, err = s.carryOut(ctx, wire.Command{Type: wire.TypeRefresh, Token: &token})
 			if errors.Is(err, errNotSent) || errors.Is(err, errUnanswered) {
-				return // the connection ends
+				return // the connection has ended
 			}
 			if err == nil {
 				s.token = token
@@ -45,12 +45,12 @@ func (s *session) refresh(ctx context.Context) {
 				continue
 			}
 		}
-		c.cfg.logger.Warn("the token is not refreshed", "url", c.cfg.base, "error", err)
+		c.cfg.logger.Warn("refreshing the token failed", "url", c.cfg.base, "error", err)
 	}
 }
 
-// refreshIn is when to refresh a token that holds for so much longer: at 75 to 85 %
-// of that, but 5 seconds ahead of its end where that leaves half of it.
+// refreshIn returns the wait before refreshing a token that is valid for the time left: 75
+// to 85 % of left, at most until 5 seconds before the expiry, but at least half of left.
 func refreshIn(left time.Duration) time.Duration {
 	at := left*3/4 + rand.N(left/10+1)
 	return max(min(at, left-5*time.Second), left/2)

@@ -13,31 +13,30 @@ import (
 )
 
 const (
-	// maxAddress is how long the address of a handshake may become by the channels in
-	// it. nginx takes 8 KiB of a request line unless configured otherwise, others less.
+	// maxAddress bounds the bytes of a handshake's URL. Channels beyond it are joined by
+	// commands. nginx accepts a request line of 8 KiB by default, other proxies less.
 	maxAddress = 2048
 
-	// Joins go out no faster than a server carries out commands by default, with
-	// something left for the program's own: 20 a second after a burst of 40.
+	// Joins are sent more slowly than a server accepts commands by default (20 a second
+	// after a burst of 40), which leaves room for the program's own commands.
 	joinBurst  = 16
 	joinEvery  = time.Second / 15
-	joinWindow = 16 // joins without an answer: no more are refused at once
+	joinWindow = 16 // joins that may wait for an answer, and so be rejected at once
 
-	// refusedWait is the least wait after joins that came too fast for the server; by
-	// then its burst is there again. It doubles up to maxRefusedWait.
+	// refusedWait is the least wait after the server rejected joins as too fast; it then
+	// accepts a burst again. It doubles up to maxRefusedWait.
 	refusedWait    = 2 * time.Second
 	maxRefusedWait = 16 * time.Second
 )
 
-// rejoin is a channel that the client is in, and that this connection has yet to
-// join.
+// rejoin is a channel of the client that this connection has not joined yet.
 type rejoin struct {
 	channel *channel
-	since   string // the id to go on from, "" to start live
+	since   string // the id to resume from, "" to start live
 }
 
-// target is the address of a handshake, with the first n of the channels in it:
-// everyone's, the user's own, and as many as there is room for.
+// target returns the URL of a handshake with the first n channels in it: everyone's, the
+// user channel, and as many others as there is room for.
 func target(address string, channels []*channel, asked []string) (_ string, n int) {
 	next := byte('?')
 	for i, ch := range channels {
@@ -62,11 +61,11 @@ func target(address string, channels []*channel, asked []string) (_ string, n in
 	return address, len(channels)
 }
 
-// greet puts the Connected of a session into the queue. As long as channels are to be
-// joined it is not known whether all that was missed follows: until then it waits
-// there, with what comes behind it. The lock is held.
-func (c *Client) greet(s *session, e Connected) {
-	c.tell(e)
+// queueWelcome queues the Welcome of a session. Whether the session resumed is unknown until
+// all channels are joined: until then the Welcome and everything behind it stays pending.
+// The caller holds c.mu.
+func (c *Client) queueWelcome(s *session, e Welcome) {
+	c.notify(e)
 	switch {
 	case len(s.unjoined) == 0:
 		close(s.joined)
@@ -76,10 +75,9 @@ func (c *Client) greet(s *session, e Connected) {
 	}
 }
 
-// open has the consumer get the Connected that waits, if one does: the channels are
-// joined, or the connection has ended, or what came meanwhile is as much as may wait.
-// The lock is held.
-func (c *Client) open() {
+// releaseWelcome makes a pending Welcome available to the consumer. The channels are joined,
+// the connection has ended, or the queue is full. The caller holds c.mu.
+func (c *Client) releaseWelcome() {
 	s := c.opening
 	if s == nil {
 		return
@@ -87,7 +85,7 @@ func (c *Client) open() {
 	c.opening = nil
 	for i := range c.queue.items {
 		if it := &c.queue.items[i]; it.pending {
-			e := it.event.(Connected)
+			e := it.event.(Welcome)
 			e.Resumed = s.resumed && !s.gapped
 			it.event, it.pending = e, false
 		}
@@ -95,7 +93,7 @@ func (c *Client) open() {
 	c.arrived.raise()
 }
 
-// awaitJoined waits until the first session has joined its channels, for [Dial].
+// awaitJoined waits until the first session has joined its channels. [Dial] calls it.
 func (c *Client) awaitJoined(ctx context.Context, s *session) error {
 	select {
 	case <-s.joined:
@@ -111,7 +109,7 @@ func (c *Client) awaitJoined(ctx context.Context, s *session) error {
 	return nil
 }
 
-// joinRest joins the channels that the address had no room for.
+// joinRest joins the channels that the handshake's URL had no room for.
 func (s *session) joinRest(ctx context.Context) {
 	c := s.client
 	var sent []*call // oldest first, as they are answered
@@ -137,9 +135,9 @@ func (s *session) joinRest(ctx context.Context) {
 				}
 				pause = min(2*pause, maxRefusedWait)
 			} else if a.err != nil {
-				return // the connection ends
+				return // the connection has ended
 			}
-		case ready == 0: // a caller's Join is under way
+		case ready == 0: // a caller's Join waits for its answer
 			select {
 			case <-s.refilled:
 			case <-s.done:
@@ -166,7 +164,7 @@ func (s *session) joinRest(ctx context.Context) {
 	}
 }
 
-// await is the answer to a command of the session's own.
+// await waits for the answer to a command of the session itself.
 func (s *session) await(ctx context.Context, k *call) answer {
 	select {
 	case a := <-k.answer:
@@ -178,11 +176,11 @@ func (s *session) await(ctx context.Context, k *call) answer {
 	}
 }
 
-// answerHere sees whether a command is about a channel that is still to be joined. A
-// join, be it a caller's, goes on where the channel was. A leave is carried out here,
-// and need not be sent. It reports whether the command is answered. It is called
-// where the order of commands is decided.
-func (s *session) answerHere(k *call) bool {
+// answerLocally handles a command for a channel that is not joined yet. It completes a join,
+// also a caller's, with the id to resume from. It carries out a leave, which need not be
+// sent. It reports whether the command is answered. Only write calls it, in the order in
+// which commands are sent.
+func (s *session) answerLocally(k *call) bool {
 	c := s.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -196,7 +194,7 @@ func (s *session) answerHere(k *call) bool {
 		return false
 	case k.cmd.Type != wire.TypeJoin:
 		return false
-	case k.own && len(s.unjoined) == 0: // left, or joined by a caller
+	case k.own && len(s.unjoined) == 0: // a caller left or joined it meanwhile
 		k.answer <- answer{}
 		return true
 	case !k.own:
@@ -214,13 +212,13 @@ func (s *session) answerHere(k *call) bool {
 	return false
 }
 
-// indexUnjoined finds a channel that is to be joined. The client's lock is held.
+// indexUnjoined finds a channel that is not joined yet. The caller holds the client's lock.
 func (s *session) indexUnjoined(name string) int {
 	return slices.IndexFunc(s.unjoined, func(r *rejoin) bool { return r.channel.name == name })
 }
 
-// dropUnjoined leaves a channel whose join was not sent, or was refused. The client's
-// lock is held.
+// dropUnjoined leaves a channel whose join was not sent, or was rejected. The caller holds
+// the client's lock.
 func (s *session) dropUnjoined(name string) bool {
 	i := s.indexUnjoined(name)
 	if i < 0 {
@@ -232,19 +230,19 @@ func (s *session) dropUnjoined(name string) bool {
 	return true
 }
 
-// leaveUnjoined is dropUnjoined for a leave that was sent behind a join which was
-// refused as too fast.
+// leaveUnjoined is dropUnjoined for a leave that was sent after a join, when the server
+// rejected the join as too fast.
 func (s *session) leaveUnjoined(name string) bool {
 	s.client.mu.Lock()
 	defer s.client.mu.Unlock()
 	return s.dropUnjoined(name)
 }
 
-// answered counts a channel that is joined or left. The client's lock is held.
+// answered counts a channel that was joined or left. The caller holds the client's lock.
 func (s *session) answered() {
 	if s.unanswered--; s.unanswered == 0 {
 		if s.client.opening == s {
-			s.client.open()
+			s.client.releaseWelcome()
 		}
 		close(s.joined)
 		s.refill()
@@ -259,9 +257,9 @@ func (s *session) refill() {
 	}
 }
 
-// rejoined takes the answer to the join of a channel that the client is in. What came
-// of the channel before is in order: it follows the id that was given. The error is
-// why the connection is of no use, as that of a handshake with all channels would be.
+// rejoined handles the answer to a join of joinRest. Messages of the channel that arrived
+// before it follow the id of the join. The error ends the connection, as the same error
+// ends a handshake.
 func (s *session) rejoined(r *rejoin, a *answer) error {
 	c, ch := s.client, r.channel
 	c.mu.Lock()
@@ -279,14 +277,14 @@ func (s *session) rejoined(r *rejoin, a *answer) error {
 	}
 	switch {
 	case ch.received == "":
-		ch.received, ch.handed = a.ack.Since, a.ack.Since
-	case r.since == "" || c.behind: // another connection will be asked
+		ch.received, ch.delivered = a.ack.Since, a.ack.Since
+	case r.since == "" || c.behind: // the next connection resumes
 	case a.ack.Since == r.since, a.ack.Recovered != nil && *a.ack.Recovered:
 		s.resumed = true
 	default:
 		g := gap{ch, ch.received, a.ack.Since}
 		s.gapped = true
-		c.tellGap(g)
+		c.notifyGap(g)
 		s.toFill <- g
 	}
 	s.answered()

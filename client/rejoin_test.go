@@ -47,7 +47,7 @@ func TestAHundredChannelsAreResumedWithAShortAddress(t *testing.T) {
 		s.publish(channel, "first in "+channel)
 	}
 	f := follow(t, c)
-	if e := want[client.Connected](f); e.Resumed {
+	if e := want[client.Welcome](f); e.Resumed {
 		t.Errorf("the first connection resumed: %+v", e)
 	}
 	got := map[string][]string{}
@@ -65,7 +65,7 @@ func TestAHundredChannelsAreResumedWithAShortAddress(t *testing.T) {
 		s.publish(channel, "missed in "+channel, "and more in "+channel)
 	}
 	p.to(s.addr)
-	if e := want[client.Connected](f); !e.Resumed {
+	if e := want[client.Welcome](f); !e.Resumed {
 		t.Errorf("got %+v", e)
 	}
 	take(2 * len(channels))
@@ -118,7 +118,7 @@ func TestNothingIsLostOrRepeatedWhenJoinsAreCutOff(t *testing.T) {
 			break
 		}
 		switch e := event.(type) {
-		case client.Connected:
+		case client.Welcome:
 			if total > 0 && !e.Resumed {
 				t.Errorf("got %+v", e)
 			}
@@ -169,7 +169,7 @@ func TestAGapInAChannelThatIsJoinedLate(t *testing.T) {
 	want[client.Lost](f)
 	s.publish(last, numbered("", 10)...)
 	p.to(s.addr)
-	if e := want[client.Connected](f); e.Resumed {
+	if e := want[client.Welcome](f); e.Resumed {
 		t.Errorf("got %+v", e)
 	}
 	if e := want[client.Gap](f); e.Channel != last {
@@ -193,7 +193,7 @@ func TestManyChannelsWithMoreThanMayWait(t *testing.T) {
 	channels := hundred()
 	c := s.dial("admin", client.WithChannels(channels...), client.WithEventLimit(8, 1<<20))
 	f := follow(t, c)
-	want[client.Connected](f)
+	want[client.Welcome](f)
 	p.to("")
 	p.cut()
 	want[client.Lost](f)
@@ -257,7 +257,7 @@ func TestManyChannelsAreJoinedAtAServersPace(t *testing.T) {
 	channels := hundred()[:50]
 	c := s.dial("ana", client.WithChannels(channels...))
 	f := follow(t, c)
-	want[client.Connected](f)
+	want[client.Welcome](f)
 	s.publish(channels[49], "hello")
 	if got := f.texts(1); got[0] != "hello" {
 		t.Errorf("got %q", got)
@@ -272,7 +272,7 @@ func TestChannelsAreLeftAndJoinedWhileTheyAreJoinedAgain(t *testing.T) {
 	channels := hundred()
 	c := s.dial("ana", client.WithChannels(channels...))
 	f := follow(t, c)
-	want[client.Connected](f)
+	want[client.Welcome](f)
 	p.to("")
 	p.cut()
 	want[client.Lost](f)
@@ -285,7 +285,7 @@ func TestChannelsAreLeftAndJoinedWhileTheyAreJoinedAgain(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if e := want[client.Connected](f); !e.Resumed {
+	if e := want[client.Welcome](f); !e.Resumed {
 		t.Errorf("got %+v", e)
 	}
 	if got := f.texts(1); got[0] != "missed" {

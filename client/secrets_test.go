@@ -107,7 +107,7 @@ func TestPlainHTTPIsLogged(t *testing.T) {
 		"https://chat.example.com": false, "http://localhost:8080": false, "http://127.0.0.1": false, "http://[::1]:8080": false,
 	} {
 		var logged bytes.Buffer
-		_, err := client.New(url, client.WithLogin("ana", "hunter2"), client.WithLogger(slog.New(slog.NewTextHandler(&logged, nil))))
+		_, err := client.NewAPI(url, client.WithLogin("ana", "hunter2"), client.WithLogger(slog.New(slog.NewTextHandler(&logged, nil))))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,18 +13,17 @@ import (
 )
 
 const (
-	// writeTime is how long a command may take to go out.
+	// writeTime bounds the writing of a command.
 	writeTime = 15 * time.Second
-	// quietTime is how long nothing may come before the server is asked for a sign
-	// of life, pongTime how long that may take. A server says something every 25 s.
+	// quietTime is how long the server may be silent before the client sends a ping;
+	// pongTime bounds the wait for the answer. A server sends something every 25 s.
 	quietTime = 20 * time.Second
 	pongTime  = 10 * time.Second
-	// roomTime is how long reading waits for the consumer to make room.
+	// roomTime is how long reading waits for room in the queue.
 	roomTime = 5 * time.Second
-	// closeFrameTime is how long a connection that takes nothing may still give.
+	// closeFrameTime is how long the client waits for a close frame after a failed write.
 	closeFrameTime = time.Second
-	// answerTime is how long answers are waited for before a connection that is
-	// good is given up for another.
+	// answerTime bounds the wait for answers before rotate closes a working connection.
 	answerTime = 5 * time.Second
 )
 
@@ -37,54 +33,40 @@ var (
 	errSilent     = errors.New("the server is silent")
 )
 
-// session is one connection, from its welcome to its end. The goroutine that calls
-// serve owns it and those that serve starts.
+// session is one connection, from its welcome to its end. The goroutine that calls serve
+// owns it, and ends the goroutines that serve starts.
 type session struct {
 	client    *Client
 	conn      *wsdial.Client
 	began     time.Time
-	expiresIn time.Duration // of the welcome
-	gaps      []gap         // of the welcome
+	expiresIn time.Duration // from the welcome
+	gaps      []gap         // from the welcome
 	token     string        // owned by refresh while that runs
 
-	commands chan *call    // unbuffered: what was handed over will be written
-	shut     chan struct{} // closed by rotate: no command is taken any more
-	written  chan struct{} // closed when nothing is written any more
-	done     chan struct{} // closed when nothing is answered any more
-	cause    error         // why, set before that
-	wanted   chan struct{} // somebody waits for an answer
+	commands chan *call    // unbuffered: write sends every call that it receives
+	shut     chan struct{} // rotate closes it: no command is accepted any more
+	written  chan struct{} // closed when write has ended
+	done     chan struct{} // closed when no more answers can come
+	cause    error         // why the connection ended; set before done is closed
+	wanted   chan struct{} // gets a value when a caller starts to wait for an answer
 	paused   atomic.Bool   // reading waits for the consumer
-	joined   chan struct{} // closed when all channels are, or the connection has ended before
-	refilled chan struct{} // unjoined has one more
-	toFill   chan gap      // with room for those of all channels
+	joined   chan struct{} // closed when all channels are joined, or the connection has ended
+	refilled chan struct{} // gets a value when unjoined grows
+	toFill   chan gap      // has room for the gaps of all channels
 
-	// The client's lock guards what follows: channels that the address of the
-	// handshake had no room for.
-	unjoined   []*rejoin // of these, those whose join is to be sent
-	unanswered int       // of these, those that are neither joined nor left
-	resumed    bool      // some channel went on where it was
-	gapped     bool      // some could not
+	// The client's lock guards the following fields. The first two are about channels that
+	// the handshake's URL had no room for.
+	unjoined   []*rejoin // their joins are not sent yet
+	unanswered int       // how many are neither joined nor left
+	resumed    bool      // a channel resumed
+	gapped     bool      // a channel has a gap
 	broken     error     // why the connection ended before all were joined
 
 	// mu guards what follows.
 	mu      sync.Mutex
 	pending map[uint64]*call
-	last    uint64 // the ref given last
-	settled signal // fewer are pending
-}
-
-// call is a command on its way.
-type call struct {
-	cmd    wire.Command
-	answer chan answer // one, of one that comes
-	ref    uint64      // guarded by the session's lock
-	own    bool        // the session's, not a caller's: it joins the next of unjoined
-	rejoin *rejoin     // the one that it joins; set by write
-}
-
-type answer struct {
-	ack wire.Ack
-	err error
+	last    uint64 // the last ref
+	settled signal // pending shrank
 }
 
 func newSession(c *Client, conn *wsdial.Client, token string) *session {
@@ -97,7 +79,7 @@ func newSession(c *Client, conn *wsdial.Client, token string) *session {
 	}
 }
 
-// serve works the connection until it ends, and returns why.
+// serve runs the connection until it ends, and returns the reason.
 func (s *session) serve(ctx context.Context) error {
 	c := s.client
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -122,7 +104,7 @@ func (s *session) serve(ctx context.Context) error {
 	c.attach(s)
 	err := s.read(ctx)
 	if cause := context.Cause(ctx); cause != nil && !refusing(err) {
-		err = cause // reading ended because of it
+		err = cause // the reason why reading ended
 	}
 	cancel(err)
 	c.detach(s, err)
@@ -136,20 +118,20 @@ func (s *session) serve(ctx context.Context) error {
 		close(s.joined)
 	}
 	if c.opening == s {
-		c.open()
+		c.releaseWelcome()
 	}
 	c.mu.Unlock()
 	return err
 }
 
-// refusing reports whether the server closed with a code of its own, and did not
-// just answer a close frame.
+// refusing reports whether the server closed the connection by itself, rather than
+// answering a close frame.
 func refusing(err error) bool {
 	closed, ok := errors.AsType[*CloseError](err)
 	return ok && closed.Code != closeNormal
 }
 
-// attach lets commands be sent.
+// attach makes the session the one that commands use.
 func (c *Client) attach(s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -159,7 +141,7 @@ func (c *Client) attach(s *session) {
 	}
 }
 
-// detach has commands wait for the next connection.
+// detach makes commands wait for the next connection.
 func (c *Client) detach(s *session, cause error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -169,8 +151,8 @@ func (c *Client) detach(s *session, cause error) {
 	c.failure = cause
 }
 
-// close ends the connection when ctx does, with a close frame where that is for the
-// server to know.
+// close ends the connection when ctx does. It sends a close frame if the client is the one
+// that ends it.
 func (s *session) close(ctx context.Context) {
 	<-ctx.Done()
 	switch cause := context.Cause(ctx); {
@@ -182,9 +164,9 @@ func (s *session) close(ctx context.Context) {
 	s.conn.Cut()
 }
 
-// read takes what the server sends.
+// read handles events from the server until the connection ends.
 func (s *session) read(ctx context.Context) error {
-	open := context.WithoutCancel(ctx) // the end of ctx is for close to carry out
+	open := context.WithoutCancel(ctx) // close, not read, reacts to the end of ctx
 	for {
 		text, err := s.conn.Read(open)
 		if err != nil {
@@ -212,7 +194,7 @@ func (s *session) take(ctx context.Context, event any) error {
 		size := len(m.ID) + len(m.Channel) + len(m.Sender) + len(m.Content)
 		s.offer(ctx, m.Channel, item{event: m, id: m.ID, size: size})
 	case wire.Presence:
-		p, err := newPresence(e)
+		p, err := newPresenceEvent(e)
 		if err != nil {
 			return err
 		}
@@ -222,16 +204,16 @@ func (s *session) take(ctx context.Context, event any) error {
 	case wire.Error:
 		err := fmt.Errorf("%w: %s", kindOf(e.Code), printable(e.Message))
 		if len(e.Ref) == 0 {
-			s.client.cfg.logger.Warn("an error about no command", "url", s.client.cfg.base, "error", err)
+			s.client.cfg.logger.Warn("the server sent an error without a command", "url", s.client.cfg.base, "error", err)
 		}
 		return s.settle(e.Ref, answer{err: err})
 	}
 	return nil
 }
 
-// offer puts what came into the queue. When that is full it waits a little for the
-// consumer, unless somebody waits for an answer that may be behind this, and then
-// drops it.
+// offer queues an event from the server. If the queue is full, offer waits up to roomTime
+// for the consumer, then drops the event. It does not wait if a caller waits for an answer,
+// which may be behind the event.
 func (s *session) offer(ctx context.Context, name string, it item) {
 	c := s.client
 	var overdue <-chan time.Time
@@ -240,7 +222,7 @@ func (s *session) offer(ctx context.Context, name string, it item) {
 	for {
 		ch := c.find(name)
 		if ch == nil || c.behind || ctx.Err() != nil {
-			return // left, or to be fetched later: what comes behind something dropped is dropped, too
+			return // the channel was left, or the next connection gets the dropped events
 		}
 		if it.id != "" {
 			it.channel = ch
@@ -255,10 +237,10 @@ func (s *session) offer(ctx context.Context, name string, it item) {
 			return
 		}
 		if s.awaited() || c.dialling {
-			c.fallBehind()
+			c.startDropping()
 			return
 		}
-		c.open() // or there never is any room
+		c.releaseWelcome() // a pending Welcome would keep the queue full
 		room := c.room.wait()
 		c.mu.Unlock()
 		if overdue == nil {
@@ -278,13 +260,13 @@ func (s *session) offer(ctx context.Context, name string, it item) {
 		s.paused.Store(false)
 		c.mu.Lock()
 		if late && ctx.Err() == nil {
-			c.fallBehind()
+			c.startDropping()
 			return
 		}
 	}
 }
 
-// enqueue moves a channel on. The lock is held.
+// enqueue queues an item and records its id as received. The caller holds c.mu.
 func (c *Client) enqueue(it item) {
 	c.queue.push(it)
 	if it.channel != nil {
@@ -293,160 +275,7 @@ func (c *Client) enqueue(it item) {
 	c.arrived.raise()
 }
 
-// write sends commands, and gives each its ref. They are answered in that order.
-func (s *session) write(ctx context.Context, cancel context.CancelCauseFunc) {
-	defer close(s.written)
-	for {
-		select {
-		case k := <-s.commands:
-			if s.answerHere(k) {
-				continue
-			}
-			s.mu.Lock()
-			s.last++
-			k.ref = s.last
-			s.pending[k.ref] = k
-			s.mu.Unlock()
-			if !k.own {
-				select {
-				case s.wanted <- struct{}{}:
-				default:
-				}
-			}
-			k.cmd.Ref = strconv.AppendUint(nil, k.ref, 10)
-			sending, stop := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
-			err := s.conn.Write(sending, wire.MarshalCommand(k.cmd))
-			stop()
-			if err != nil {
-				// There may be a close frame to be read, which says why.
-				if sleep(ctx, closeFrameTime) {
-					cancel(fmt.Errorf("sending a command: %w", err))
-				}
-				return
-			}
-		case <-s.shut:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// awaited reports whether a caller's command waits for its answer.
-func (s *session) awaited() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, k := range s.pending {
-		if !k.own {
-			return true
-		}
-	}
-	return false
-}
-
-// settle hands an answer to who waits for it. What it changes is changed before
-// anything that comes behind it is looked at.
-func (s *session) settle(ref wire.Ref, a answer) error {
-	n, err := strconv.ParseUint(string(ref), 10, 64)
-	if err != nil {
-		return nil // not ours
-	}
-	s.mu.Lock()
-	k := s.pending[n]
-	delete(s.pending, n)
-	s.settled.raise()
-	s.mu.Unlock()
-	if k == nil {
-		return nil
-	}
-	var end error // what the connection cannot go on after
-	switch {
-	case k.rejoin != nil:
-		end = s.rejoined(k.rejoin, &a)
-	case a.err == nil:
-		switch k.cmd.Type {
-		case wire.TypeJoin:
-			if a.ack.Since == "" {
-				a.err = fmt.Errorf("%w: an ack of a join without since", ErrProtocol)
-			} else {
-				s.client.joined(*k.cmd.Channel, a.ack.Since)
-			}
-		case wire.TypeLeave:
-			s.client.left(*k.cmd.Channel)
-		case wire.TypeBroadcast:
-			if a.ack.ID == "" {
-				a.err = fmt.Errorf("%w: an ack of a broadcast without id", ErrProtocol)
-			}
-		}
-	case k.cmd.Type == wire.TypeLeave && errors.Is(a.err, ErrNotJoined) && s.leaveUnjoined(*k.cmd.Channel):
-		a.err = nil
-	}
-	k.answer <- a
-	if errors.Is(a.err, ErrProtocol) {
-		return a.err
-	}
-	return end
-}
-
-// finish has nobody wait any more. A frame that the server did not bear is that of
-// the oldest command without an answer: it closes when it reads it.
-func (s *session) finish(cause error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cause = cause
-	if closed, ok := errors.AsType[*CloseError](cause); ok {
-		switch closed.Code {
-		case closeTooLarge, closeProtocol, closeUnsupported, closeNotUTF8:
-			if len(s.pending) > 0 {
-				oldest := slices.Min(slices.Collect(maps.Keys(s.pending)))
-				s.pending[oldest].answer <- answer{err: closed}
-			}
-		}
-	}
-	close(s.done)
-}
-
-// carryOut sends a command and waits for its answer. The error wraps errNotSent when
-// another connection may try, and errUnanswered when it was sent.
-func (s *session) carryOut(ctx context.Context, cmd wire.Command) (wire.Ack, error) {
-	k := &call{cmd: cmd, answer: make(chan answer, 1)}
-	select {
-	case s.commands <- k:
-	case <-s.shut:
-		return wire.Ack{}, errNotSent
-	case <-s.done:
-		return wire.Ack{}, errNotSent
-	case <-ctx.Done():
-		return wire.Ack{}, ctx.Err()
-	}
-	var err error
-	select {
-	case a := <-k.answer:
-		return a.ack, a.err
-	case <-s.done:
-		err = s.cause
-	case <-ctx.Done():
-		err = ctx.Err()
-		if cmd.Type == wire.TypeBroadcast {
-			s.forget(k)
-		}
-	}
-	select {
-	case a := <-k.answer: // at the same time
-		return a.ack, a.err
-	default:
-		return wire.Ack{}, fmt.Errorf("%w: %w", errUnanswered, err)
-	}
-}
-
-func (s *session) forget(k *call) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.pending, k.ref)
-	s.settled.raise()
-}
-
-// watch ends a connection over which nothing comes any more.
+// watch ends a connection over which the server no longer sends anything.
 func (s *session) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 	for {
 		quiet := time.Since(s.conn.Heard())
@@ -470,8 +299,9 @@ func (s *session) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 	}
 }
 
-// rotate gives the connection up for another once the consumer has caught up: what
-// was dropped is asked for anew. Commands that were sent are answered before.
+// rotate closes the connection once the consumer has caught up after events were dropped.
+// The next connection resumes and gets the dropped messages. Before closing, rotate waits for
+// the answers to commands.
 func (s *session) rotate(ctx context.Context, cancel context.CancelCauseFunc) {
 	c := s.client
 	for caught := false; !caught; {

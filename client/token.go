@@ -12,25 +12,25 @@ import (
 )
 
 const (
-	// tokenTime is how long a source may take for a token.
+	// tokenTime bounds one call of a source.
 	tokenTime = 30 * time.Second
-	// freshTime is how long a token counts as just obtained. A server whose clock is
-	// behind the clock of the issuer may refuse it.
+	// freshTime is how long a token counts as fresh. A server whose clock is behind the
+	// issuer's may reject a fresh token.
 	freshTime = 5 * time.Second
-	// freshWait is the least wait before the next token is tried then; a random part of
-	// it is added.
+	// freshWait is the least wait after a rejected fresh token; a random part of it is
+	// added.
 	freshWait = time.Second
 )
 
-// TokenSource gives tokens. Token is called by one goroutine at a time: for the
-// first connection, ahead of the end of a token, and when one no longer holds; then
-// it should not give the same again. ctx ends when the token is not wanted any more,
-// after 30 seconds at the latest, and Token has to return then.
-//
-// An error that wraps [ErrUnauthenticated] says that there will be no token any
-// more, and ends the client. After any other it is asked again later.
+// TokenSource supplies tokens.
 type TokenSource interface {
-	// Token returns one that holds from now on.
+	// Token returns a valid token. The client calls it before the first connection, before
+	// a token expires, and after the server rejected a token; then Token should return a
+	// different one. Calls do not overlap. ctx ends when the client no longer needs the
+	// token, after 30 seconds at the latest, and Token must return then.
+	//
+	// An error that wraps [ErrUnauthenticated] ends the client. After any other error the
+	// client retries later.
 	Token(ctx context.Context) (string, error)
 }
 
@@ -44,38 +44,38 @@ type fixedToken string
 
 func (t fixedToken) Token(context.Context) (string, error) { return string(t), nil }
 
-// checkToken refuses what cannot stand in a header, without repeating it.
+// checkToken rejects text that cannot be in an HTTP header. The error does not contain it.
 func checkToken(token string) error {
 	if token == "" {
 		return errors.New("the token is empty")
 	}
 	if i := strings.IndexFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7F }); i >= 0 {
-		return errors.New("the token holds what no token can: a space, a line's end, or no ASCII")
+		return errors.New("the token contains a space, a control character or a character that is not ASCII")
 	}
 	return nil
 }
 
-// credentials is the token in use, and where to get another.
+// credentials holds the current token and the source of the next.
 type credentials struct {
 	source TokenSource
 	fixed  bool
 
-	// asking is held while the source is asked, so that only one does. It is there
-	// to be waited for, with a context.
+	// asking holds one value while a goroutine calls the source, so that calls do not
+	// overlap. Unlike a mutex, it can be waited for with a context.
 	asking chan struct{}
 
 	// mu guards what follows.
 	mu      sync.Mutex
-	token   string    // "" when another is needed
-	expires time.Time // by the wall clock; zero when that is not known
-	got     time.Time // when the source gave it
+	token   string    // "" if a new one is needed
+	expires time.Time // by the wall clock; zero if unknown
+	got     time.Time // when the source returned it
 }
 
 func newCredentials(source TokenSource, fixed bool) *credentials {
 	return &credentials{source: source, fixed: fixed, asking: make(chan struct{}, 1)}
 }
 
-// get is the token in use, or a new one.
+// get returns the current token, or a new one if there is none.
 func (k *credentials) get(ctx context.Context) (string, error) {
 	if token := k.current(); token != "" {
 		return token, nil
@@ -86,7 +86,7 @@ func (k *credentials) get(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("waiting for a token: %w", ctx.Err())
 	}
 	defer func() { <-k.asking }()
-	if token := k.current(); token != "" { // somebody else's asking
+	if token := k.current(); token != "" { // another goroutine got one meanwhile
 		return token, nil
 	}
 	return k.ask(ctx)
@@ -101,7 +101,7 @@ func (k *credentials) current() string {
 	return k.token
 }
 
-// another asks the source for a token ahead of the end of the one in use.
+// another gets a new token while the current one is still valid.
 func (k *credentials) another(ctx context.Context) (string, error) {
 	select {
 	case k.asking <- struct{}{}:
@@ -112,7 +112,7 @@ func (k *credentials) another(ctx context.Context) (string, error) {
 	return k.ask(ctx)
 }
 
-// ask is called by who holds asking.
+// ask calls the source. The caller holds asking.
 func (k *credentials) ask(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, tokenTime)
 	defer cancel()
@@ -131,9 +131,9 @@ func (k *credentials) ask(ctx context.Context) (string, error) {
 	return token, nil
 }
 
-// with does something with a token, and again with another one when the server
-// refuses it with 401. A token that was just obtained may hold only a moment later,
-// where clocks differ: the next one has that moment, and is the last.
+// with calls do with a token, and again with a new token after a 401. If a fresh token was
+// rejected, the server's clock may be behind the issuer's: with then waits for a moment
+// before its last attempt.
 func (k *credentials) with(ctx context.Context, do func(token string) error) error {
 	for waited := false; ; {
 		token, err := k.get(ctx)
@@ -158,24 +158,25 @@ func (k *credentials) with(ctx context.Context, do func(token string) error) err
 	}
 }
 
-// isFresh reports whether the token in use was just obtained.
+// isFresh reports whether the source returned the current token just now.
 func (k *credentials) isFresh() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return time.Since(k.got) < freshTime
 }
 
-// lives says for how long a token holds.
+// lives records how long a token is still valid.
 func (k *credentials) lives(token string, left time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if token == k.token {
-		// By the wall clock: the other one stands still while the machine sleeps.
+		// By the wall clock: the monotonic clock stands still while the machine sleeps.
 		k.expires = time.Now().Round(0).Add(left)
 	}
 }
 
-// refused says that a token does not hold, and reports whether another can be had.
+// refused records that the server rejected a token. It reports whether the source may have
+// another.
 func (k *credentials) refused(token string) bool {
 	if k.fixed {
 		return false

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/reto10/chat"
 	"github.com/reto10/chat/client"
 	"github.com/reto10/chat/test/chatdtest"
 )
@@ -17,7 +16,7 @@ func TestAsManyChannelsAsThereMayBeAreResumed(t *testing.T) {
 	t.Parallel()
 	node := program.Start(t, nil, "-plaintext")
 	var channels []string
-	for i := range chat.DefaultChannelsPerSocket {
+	for i := range 128 {
 		channels = append(channels, fmt.Sprintf("%0128d", i)) // names as long as may be
 	}
 	for _, kind := range proxies {
@@ -46,7 +45,7 @@ func TestAsManyChannelsAsThereMayBeAreResumed(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if e, ok := event.(client.Connected); ok {
+				if e, ok := event.(client.Welcome); ok {
 					if !e.Resumed {
 						t.Error("it is not where it was")
 					}

@@ -78,7 +78,7 @@ func TestDockerIsNotSentTheSecrets(t *testing.T) {
 			t.Errorf("%s is sent", name)
 		}
 	}
-	for _, name := range []string{"go.mod", "users.go", "deploy/Dockerfile", "cmd/chatd-cluster/main.go", "internal/token/token.go"} {
+	for _, name := range []string{"go.mod", "auth.go", "deploy/Dockerfile", "cmd/chatd-cluster/main.go", "internal/jwt/jwt.go"} {
 		if excluded(t, patterns, name) {
 			t.Errorf("%s is not sent", name)
 		}

@@ -10,11 +10,11 @@ import (
 
 // Defaults of the options.
 const (
-	DefaultPrefix  = "chat:"          // WithPrefix
-	DefaultLease   = 15 * time.Second // WithLease
-	DefaultCount   = 1000             // WithCount
-	DefaultAge     = 24 * time.Hour   // WithAge
-	DefaultTimeout = 2 * time.Second  // WithTimeout
+	defaultPrefix  = "chat:"          // WithPrefix
+	defaultLease   = 15 * time.Second // WithLease
+	defaultCount   = 1000             // WithCount
+	defaultAge     = 24 * time.Hour   // WithAge
+	defaultTimeout = 2 * time.Second  // WithTimeout
 )
 
 // Option changes a default of [New]. One that makes no sense is New's error.
@@ -32,11 +32,11 @@ type config struct {
 
 func newConfig(opts []Option) (config, error) {
 	c := config{
-		prefix:  DefaultPrefix,
-		lease:   DefaultLease,
-		count:   DefaultCount,
-		age:     DefaultAge,
-		timeout: DefaultTimeout,
+		prefix:  defaultPrefix,
+		lease:   defaultLease,
+		count:   defaultCount,
+		age:     defaultAge,
+		timeout: defaultTimeout,
 		logger:  slog.Default(),
 	}
 	for _, opt := range opts {
@@ -49,7 +49,7 @@ func newConfig(opts []Option) (config, error) {
 
 // WithPrefix begins the names of all keys and pub/sub channels. Services that share
 // a Redis and nothing else need different ones, in different databases of a server,
-// too: pub/sub is common to them.
+// too: pub/sub is common to them. The default is "chat:".
 func WithPrefix(prefix string) Option {
 	return func(c *config) error {
 		if prefix == "" || strings.ContainsAny(prefix, "{}") {
@@ -61,7 +61,7 @@ func WithPrefix(prefix string) Option {
 }
 
 // WithLease is within what time the users of a node that has died leave: the others
-// must have heard from it meanwhile. All nodes need the same. At least a second.
+// must have heard from it meanwhile. All nodes need the same. At least a second; the default is 15.
 func WithLease(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Second {
@@ -72,7 +72,7 @@ func WithLease(d time.Duration) Option {
 	}
 }
 
-// WithCount is how many messages of each channel are kept.
+// WithCount is how many messages of each channel are kept. The default is 1,000.
 func WithCount(messages int) Option {
 	return func(c *config) error {
 		if messages <= 0 {
@@ -84,7 +84,7 @@ func WithCount(messages int) Option {
 }
 
 // WithAge is how long messages are kept. Those past it go when the next come to
-// their channel, or when none came for that long.
+// their channel, or when none came for that long. The default is 24 hours.
 func WithAge(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Millisecond {
@@ -96,7 +96,7 @@ func WithAge(d time.Duration) Option {
 }
 
 // WithTimeout bounds whatever is asked of Redis, and how long a probe may be on its
-// way through pub/sub until Redis counts as unreachable.
+// way through pub/sub until Redis counts as unreachable. The default is 2 seconds.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d <= 0 {

@@ -121,7 +121,7 @@ func explainTLS(err error) error {
 // Ping asks Redis for an answer. Its error names what a person can change, as far as
 // that is known: a wrong password, a missing permission, TLS on one side only.
 func Ping(ctx context.Context, client redis.UniversalClient) error {
-	return explainSilence(explain(client.Ping(ctx).Err(), DefaultPrefix), client)
+	return explainSilence(explain(client.Ping(ctx).Err(), defaultPrefix), client)
 }
 
 // explainSilence is explain of a Ping that was not answered: a server that waits for

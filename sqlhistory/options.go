@@ -9,10 +9,10 @@ import (
 
 // Defaults of the options.
 const (
-	DefaultCount   = 100_000             // WithCount
-	DefaultAge     = 30 * 24 * time.Hour // WithAge
-	DefaultBatch   = 512                 // WithBatch
-	DefaultTimeout = 5 * time.Second     // WithTimeout
+	defaultCount   = 100_000             // WithCount
+	defaultAge     = 30 * 24 * time.Hour // WithAge
+	defaultBatch   = 512                 // WithBatch
+	defaultTimeout = 5 * time.Second     // WithTimeout
 )
 
 // Option changes a default of a history. One that makes no sense is an error of
@@ -29,7 +29,7 @@ type config struct {
 }
 
 func newConfig(opts []Option) (config, error) {
-	c := config{count: DefaultCount, age: DefaultAge, batch: DefaultBatch, timeout: DefaultTimeout, logger: slog.Default()}
+	c := config{count: defaultCount, age: defaultAge, batch: defaultBatch, timeout: defaultTimeout, logger: slog.Default()}
 	for _, opt := range opts {
 		if err := opt(&c); err != nil {
 			return c, fmt.Errorf("sqlhistory: %w", err)

@@ -18,45 +18,44 @@ import (
 )
 
 const (
-	// minContent has room for what a message is recognized by.
+	// minContent has room for the mark that identifies a message of this run.
 	minContent = 40
-	// maxContent is more than a server takes unless told so.
+	// maxContent is more than a server accepts by default.
 	maxContent = 1 << 20
-	// maxAccount bounds the memory in bytes that says which socket got what.
+	// maxAccount bounds the memory in bytes that records which socket got which message.
 	maxAccount = 1 << 30
-	// settling is how long nothing may come any more before what is missing counts
+	// settling is how long bench waits without any delivery before missing messages count
 	// as lost.
 	settling = 5 * time.Second
 )
 
 var benchCommand = command{
 	name:    "bench",
-	summary: "opens sockets, sends at a rate, measures",
-	about: `Opens sockets, sends messages at a rate to the channel that all of them are in, and
-prints how long these took from when they were due to being received, with what was
-lost and what came twice. It sends for -for and then ends by itself; SIGINT and
-SIGTERM have it end early, with what was measured so far. That something was lost,
-came twice or was refused makes its exit code 1.
+	summary: "measures a server under load",
+	about: `Opens sockets, sends messages at a rate to a channel that all sockets have joined, and
+prints the latencies. A latency is the time from when a message was due to be sent until
+a socket received it. Bench also counts lost and repeated messages. It sends for -for;
+SIGINT and SIGTERM end it early, with the results so far. The exit code is 1 if a
+message was lost, repeated or rejected.
 
-A server lets a user have 16 sockets unless told otherwise, and the one who sends
-has to be an admin. With -secret-file, the key that chatd signs tokens with, each
-socket is a user of its own, bench-1 and so on, and bench-admin sends; nobody has
-to log in. Messages go to a channel of this run's own, and stay in the server's
-history as others do.
+By default a server allows 16 sockets per user, and only an admin may send. With
+-secret-file, the key that chatd signs tokens with, each socket has a user of its own,
+bench-1 and so on, and bench-admin sends, without any login. The channel is new for each
+run. Its messages stay in the server's history like any others.
 
-What it measures has this process in it: that says how much of the CPU it used. A
-socket costs it and the server an open file each.
+The results include the cost of this process, and the report says how much CPU it used.
+Each socket takes an open file here and one at the server.
 `,
 	define: func(flags *flag.FlagSet) func(context.Context, *session, []string) error {
 		b := new(bench)
-		cli.Var(flags, &b.sockets, "n", "100", cli.ParseCount, "open so many `sockets`")
-		cli.Var(flags, &b.rate, "rate", "10", parseRate, "send so many `messages` a second")
+		cli.Var(flags, &b.sockets, "n", "100", cli.ParseCount, "open this number of `sockets`")
+		cli.Var(flags, &b.rate, "rate", "10", parseRate, "send this number of `messages` per second")
 		cli.Var(flags, &b.length, "for", "10s", cli.ParsePositive, "send for this `duration`")
-		cli.Var(flags, &b.size, "size", "128", parseSize, "the `bytes` of a message's content")
+		cli.Var(flags, &b.size, "size", "128", parseSize, "the size of a message's content in `bytes`")
 		flags.StringVar(&b.secretFile, "secret-file", "",
-			"make tokens for users of its own with the key in this `file`, as chatd -secret-file has it")
+			"make tokens for the run's own users with the key in this `file`, that of chatd -secret-file")
 		flags.BoolVar(&b.everyone, "everyone", false,
-			"send to everyone instead of to a channel of its own: whoever is connected sees it")
+			"send to everyone instead of to the run's own channel: all connected users see it")
 		return b.run
 	},
 }
@@ -88,12 +87,12 @@ type bench struct {
 
 	session *session
 	http    *http.Client
-	signer  *chat.HS256 // makes tokens, nil without -secret-file
-	name    string      // of this run, in its messages
-	channel string      // "" for everyone's
+	signer  *chat.HS256 // issues tokens, nil without -secret-file
+	name    string      // identifies the run in its messages
+	channel string      // "" is everyone's channel
 }
 
-// messages is how many there will be at the most.
+// messages returns how many messages the run sends at most.
 func (b *bench) messages() int {
 	return max(1, int(math.Ceil(b.rate*b.length.Seconds())))
 }
@@ -102,9 +101,9 @@ func (b *bench) run(ctx context.Context, s *session, args []string) error {
 	if len(args) > 0 {
 		return cli.Usagef("unexpected argument %q", args[0])
 	}
-	const each = 12 // bytes, and a bit of each socket
+	const each = 12 // bytes per message, and one bit for each socket
 	if b.rate*b.length.Seconds()*(each+float64(b.sockets)/8) > maxAccount {
-		return cli.Usagef("%d sockets for %v at %g a second are more than can be kept account of", b.sockets, b.length, b.rate)
+		return cli.Usagef("%d sockets for %v at %g a second are too many to keep track of", b.sockets, b.length, b.rate)
 	}
 	if err := checkOpenFiles(b.sockets + 1); err != nil {
 		return err
@@ -121,12 +120,12 @@ func (b *bench) run(ctx context.Context, s *session, args []string) error {
 		return err
 	}
 	if m.silenced != nil {
-		return explained{"the one who sends was cut off: " + s.explain(m.silenced).Error(), m.silenced}
+		return explained{"the sender was disconnected: " + s.explain(m.silenced).Error(), m.silenced}
 	}
 	return m.verdict()
 }
 
-// prepare reads what is needed to connect.
+// prepare reads the secrets and makes the HTTP client.
 func (b *bench) prepare() (err error) {
 	b.name = strings.ToLower(rand.Text()[:8])
 	if !b.everyone {
@@ -162,8 +161,8 @@ func (b *bench) readSecret() error {
 	return nil
 }
 
-// dial opens a socket as one of the run's users, or where they cannot be made as
-// the one that the session is of.
+// dial opens a socket as one of the run's users or, without -secret-file, as the session's
+// user.
 func (b *bench) dial(ctx context.Context, user chat.User, opts ...client.Option) (*client.Client, error) {
 	var identity client.Option
 	if b.signer != nil {
@@ -180,7 +179,7 @@ func (b *bench) dial(ctx context.Context, user chat.User, opts ...client.Option)
 	opts = append(opts, identity, client.WithHTTPClient(b.http))
 	c, err := client.Dial(ctx, b.session.url.String(), opts...)
 	if (errors.Is(err, client.ErrReplaced) || errors.Is(err, client.ErrRateLimited)) && b.signer == nil {
-		return nil, explained{"the server allows this user no more sockets, 16 unless it was told otherwise: with -secret-file each is of a user of its own", err}
+		return nil, explained{"the server allows this user no more sockets, by default 16: with -secret-file each socket has its own user", err}
 	}
 	return c, err
 }

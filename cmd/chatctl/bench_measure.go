@@ -22,33 +22,33 @@ const (
 	unconfirmed // stored or not
 )
 
-// measure is what a run finds out.
+// measure holds the results of a run.
 type measure struct {
-	mark     string // what its messages begin with
-	messages int    // as many may be sent
+	mark     string // the beginning of all its messages
+	messages int    // how many may be sent
 
-	at   []atomic.Int64 // when each was due to be published, in nanoseconds since zero
+	at   []atomic.Int64 // when each message was due, in nanoseconds since zero
 	fate []atomic.Int32
 	zero time.Time
 
 	open      atomic.Int64 // sockets
 	acks      histogram
-	latencies histogram    // of deliveries, each message once at a socket
-	repeated  atomic.Int64 // deliveries beyond that
-	broken    atomic.Int64 // connections that were lost, and made again
+	latencies histogram    // of the first delivery of each message to each socket
+	repeated  atomic.Int64 // further deliveries
+	broken    atomic.Int64 // lost connections and failed reconnects
 
 	mu    sync.Mutex // guards these three
-	first error      // of those that a message was refused for
-	gone  error      // why the first of the sockets ended that did
-	ended int        // how many did
+	first error      // the first failure of a message
+	gone  error      // why the first of the ended sockets ended
+	ended int        // sockets that ended
 
-	// Set by one goroutine, before what reads them begins.
+	// One goroutine sets these before others read them.
 	opening    time.Duration
 	began      time.Time
 	elapsed    time.Duration // of publishing
-	delivering time.Duration // of that and what came behind it
+	delivering time.Duration // from the first message to the last delivery
 	cpu        time.Duration
-	silenced   error // why the one who sends could not go on
+	silenced   error // why the sender's connection ended
 	fates      [unconfirmed + 1]int
 	lost, owed int64
 }
@@ -66,13 +66,13 @@ func newMeasure(name string, messages int) *measure {
 func (m *measure) begin() { m.began, m.cpu = time.Now(), cpuTime() }
 func (m *measure) end()   { m.elapsed, m.cpu = time.Since(m.began), cpuTime()-m.cpu }
 
-// content is what message seq says, in so many bytes.
+// content returns the content of message seq, of this size in bytes.
 func (m *measure) content(seq, size int) string {
 	text := m.mark + strconv.Itoa(seq) + " "
 	return text + strings.Repeat("x", max(0, size-len(text)))
 }
 
-// number is the seq of a content, if it is of this run.
+// number returns the seq of a content. ok is false for a message of another run.
 func (m *measure) number(content string) (seq int, ok bool) {
 	rest, ours := strings.CutPrefix(content, m.mark)
 	digits, _, _ := strings.Cut(rest, " ")
@@ -80,8 +80,8 @@ func (m *measure) number(content string) (seq int, ok bool) {
 	return seq, ours && err == nil && seq >= 0 && seq < m.messages
 }
 
-// publish notes that a message goes out, which was due at a time. From then on it is
-// timed: while a server stands still, what cannot go out waits for it, too.
+// publish records that a message is being sent. Its latency counts from when it was due: a
+// message that could not be sent because the server stalled has waited, too.
 func (m *measure) publish(seq int, due time.Time) time.Duration {
 	at := due.Sub(m.zero)
 	m.at[seq].Store(int64(at))
@@ -89,7 +89,7 @@ func (m *measure) publish(seq int, due time.Time) time.Duration {
 	return at
 }
 
-// published notes what came of it.
+// published records the outcome of sending a message.
 func (m *measure) published(seq int, at time.Duration, err error) {
 	switch {
 	case err == nil:
@@ -108,14 +108,14 @@ func (m *measure) published(seq int, at time.Duration, err error) {
 	}
 }
 
-// receive counts what comes to a socket, until it is closed.
+// receive counts the deliveries to a socket until it is closed.
 func (m *measure) receive(ctx context.Context, r *receiver) {
 	for event, err := range r.client.Events(ctx) {
 		switch e := event.(type) {
 		case client.Message:
 			seq, ok := m.number(e.Content)
 			switch {
-			case !ok || m.fate[seq].Load() == notSent: // by somebody else
+			case !ok || m.fate[seq].Load() == notSent: // not a message of this run
 			case r.got.set(seq):
 				m.latencies.observe(time.Since(m.zero) - time.Duration(m.at[seq].Load()))
 			default:
@@ -134,7 +134,7 @@ func (m *measure) receive(ctx context.Context, r *receiver) {
 	}
 }
 
-// settle waits until all has come that is on its way, or nothing comes any more.
+// settle waits until all stored messages are delivered, or deliveries have stopped.
 func (m *measure) settle(f *fleet) {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
@@ -158,7 +158,7 @@ func (m *measure) settle(f *fleet) {
 	}
 }
 
-// count compares what was sent with what each socket got.
+// count compares the stored messages with those that each socket received.
 func (m *measure) count(f *fleet) {
 	stored := newBitset(m.messages)
 	for i := range m.fate {
@@ -174,12 +174,12 @@ func (m *measure) count(f *fleet) {
 	}
 }
 
-// bitset says of numbers whether they are in it.
+// bitset is a set of numbers.
 type bitset []uint64
 
 func newBitset(n int) bitset { return make(bitset, (n+63)/64) }
 
-// set puts i in and reports whether that is new.
+// set adds i and reports whether it is new.
 func (s bitset) set(i int) bool {
 	bit := uint64(1) << (i % 64)
 	if s[i/64]&bit != 0 {
@@ -189,7 +189,7 @@ func (s bitset) set(i int) bool {
 	return true
 }
 
-// without is how many are in s and not in others.
+// without returns how many numbers are in s and not in others.
 func (s bitset) without(others bitset) (n int) {
 	for i, word := range s {
 		n += bits.OnesCount64(word &^ others[i])

@@ -14,7 +14,7 @@ import (
 	"github.com/reto10/chat/internal/terminal"
 )
 
-// verdict is an error when something was not as it is to be.
+// verdict returns an error if a message was lost, repeated or not stored.
 func (m *measure) verdict() error {
 	var wrong []string
 	for _, w := range []struct {
@@ -23,7 +23,7 @@ func (m *measure) verdict() error {
 	}{
 		{m.lost, "lost"},
 		{m.repeated.Load(), "repeated"},
-		{int64(m.fates[refused]), "refused"},
+		{int64(m.fates[refused]), "rejected"},
 		{int64(m.fates[unconfirmed]), "unconfirmed"},
 	} {
 		if w.n > 0 {
@@ -33,7 +33,7 @@ func (m *measure) verdict() error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	return errors.New("not all went well: " + strings.Join(wrong, ", "))
+	return errors.New("the run failed: " + strings.Join(wrong, ", "))
 }
 
 // report prints the figures.
@@ -51,16 +51,16 @@ func (m *measure) report(w io.Writer, b *bench) error {
 	sent := m.messages - m.fates[notSent]
 	line("published", "%d messages of %d bytes in %s: %s a second of %g asked for", sent, b.size, short(m.elapsed), perSecond(int64(sent), m.elapsed), b.rate)
 	if n := m.fates[refused] + m.fates[unconfirmed]; n > 0 {
-		line("failed", "%d messages were refused, %d may have been stored or not; the first: %v",
+		line("failed", "%d messages were rejected, %d may have been stored; the first: %v",
 			m.fates[refused], m.fates[unconfirmed], b.session.explain(m.first))
 	}
 	line("delivered", "%d of %d, %s a second: %d lost, %d repeated",
 		m.owed-m.lost, m.owed, perSecond(m.owed-m.lost, m.delivering), m.lost, m.repeated.Load())
 	if n := m.broken.Load(); n > 0 {
-		line("broken", "%d times a connection, or a try to have another", n)
+		line("broken", "%d times: lost connections and failed reconnects", n)
 	}
 	if m.ended > 0 {
-		line("ended", "%d sockets for good, the first: %v", m.ended, b.session.explain(m.gone))
+		line("ended", "%d sockets, the first: %v", m.ended, b.session.explain(m.gone))
 	}
 	line("ack", "%s", m.acks.summary())
 	line("latency", "%s", m.latencies.summary())
@@ -68,19 +68,19 @@ func (m *measure) report(w io.Writer, b *bench) error {
 		share := 100 * m.cpu.Seconds() / m.elapsed.Seconds() / float64(runtime.NumCPU())
 		own := ""
 		if share > 70 {
-			own = ", so the figures are its own as much as the server's"
+			own = ", so it limits the figures as much as the server does"
 		}
 		line("cpu", "this process used %.0f %% of %d cores%s", share, runtime.NumCPU(), own)
 	}
 	if m.latencies.count() > 0 {
-		fmt.Fprintf(&text, "\nfrom when they were due to be published to receiving, deliveries:\n")
+		fmt.Fprintf(&text, "\ndeliveries by latency:\n")
 		m.latencies.print(&text)
 	}
 	_, err := w.Write(text.Bytes())
 	return err
 }
 
-// perSecond has three digits that matter.
+// perSecond returns a rate with three significant digits.
 func perSecond(n int64, d time.Duration) string {
 	if d <= 0 {
 		return "0"
@@ -92,14 +92,14 @@ func perSecond(n int64, d time.Duration) string {
 	return strconv.FormatFloat(rate, 'g', 3, 64)
 }
 
-// publishing says how far it is.
+// publishing returns the progress of publishing.
 func (m *measure) publishing() string {
 	return fmt.Sprintf("%s: %d sent, %d delivered, latency %s",
 		time.Since(m.began).Round(time.Second), m.acks.count(), m.latencies.count(), m.latencies.summary())
 }
 
-// progress says on stderr how far it is, until stop is called: on a terminal in a
-// line that stays where it is, else a line now and then.
+// progress prints the progress on stderr until stop is called: in one changing line of a
+// terminal, otherwise in a new line every five seconds.
 func (b *bench) progress(text func() string) (stop func()) {
 	stderr, ok := b.session.std.err.(screen)
 	onTerminal := ok && terminal.Is(stderr.file)

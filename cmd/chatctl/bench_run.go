@@ -12,25 +12,26 @@ import (
 )
 
 const (
-	// opening is how many sockets are being opened at once, and closed.
+	// opening bounds the sockets that are being opened, or closed, at once.
 	opening = 64
-	// loggingIn is how many of those that have to log in for it: a server counts
-	// that many tries of a user as an attack, until it has seen that they are none.
+	// loggingIn bounds them if each logs in: a server limits the tries of a user whose
+	// password it has not checked yet.
 	loggingIn = 4
-	// inFlight is how many messages may wait for their ack. Past it the rate drops.
+	// inFlight bounds the messages that wait for their ack. When it is reached, the rate
+	// drops.
 	inFlight = 256
-	// ackTime is how long after the last message acks are waited for.
+	// ackTime bounds the wait for acks after the last message.
 	ackTime = 10 * time.Second
 )
 
-// measure opens, publishes, waits for what is on its way, and closes. That ctx ends
-// is no error: then it is a shorter measure.
+// measure opens the sockets, publishes, waits for the deliveries, and closes the sockets. If
+// ctx ends, the run is shorter; that is no error.
 func (b *bench) measure(ctx context.Context, m *measure) error {
 	publisher, err := b.dial(ctx, chat.User{Name: "bench-admin", Role: chat.RoleAdmin})
 	if err != nil {
 		return err
 	}
-	// What was begun is ended in good order, also when ctx has ended.
+	// After ctx has ended, deliveries still count and sockets close in order.
 	beyond, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ctx, stop := context.WithCancel(ctx)
 	var drained sync.WaitGroup
@@ -50,7 +51,7 @@ func (b *bench) measure(ctx context.Context, m *measure) error {
 		cancel()
 		drained.Wait()
 	}()
-	// Whether it may is to be known before the server gets all those sockets.
+	// If the user may not publish, the run ends before it opens the sockets.
 	if _, err := publisher.Broadcast(ctx, m.mark+"begins", toChannel(b.channel)...); err != nil {
 		return err
 	}
@@ -66,8 +67,8 @@ func (b *bench) measure(ctx context.Context, m *measure) error {
 	return nil
 }
 
-// publish sends messages at the rate, until the time is up or ctx ends. It returns
-// when their fate is known.
+// publish sends messages at the rate until the time is up or ctx ends. It returns when the
+// outcome of each is known.
 func (b *bench) publish(ctx, beyond context.Context, m *measure, c *client.Client) {
 	ctx, cancel := context.WithTimeout(ctx, b.length)
 	defer cancel()
@@ -107,24 +108,24 @@ func (b *bench) publish(ctx, beyond context.Context, m *measure, c *client.Clien
 	sending.Wait()
 }
 
-// fleet is the sockets that receive.
+// fleet holds the receiving sockets.
 type fleet struct {
 	measure *measure
-	ctx     context.Context // of receiving, which is longer than that of opening
+	ctx     context.Context // for receiving; outlives the context of opening
 
-	mu        sync.Mutex // guards what follows while the sockets are being opened
+	mu        sync.Mutex // guards the following fields while sockets are being opened
 	receivers []*receiver
-	failed    error // why one could not be
+	failed    error // why a socket could not be opened
 	receiving sync.WaitGroup
 }
 
-// receiver is a socket. Its account is its goroutine's.
+// receiver is a receiving socket. Its goroutine owns got.
 type receiver struct {
 	client *client.Client
 	got    bitset
 }
 
-// open opens the sockets. When ctx ends there are fewer.
+// open opens the sockets, fewer if ctx ends.
 func (f *fleet) open(ctx context.Context, b *bench) error {
 	stop := b.progress(func() string {
 		return fmt.Sprintf("%d of %d sockets are open", f.measure.open.Load(), b.sockets)
@@ -187,7 +188,7 @@ func (f *fleet) openOne(ctx context.Context, b *bench, i int) error {
 	return nil
 }
 
-// close ends all sockets and waits for that. It may be called again.
+// close closes all sockets and waits until they are closed. It may be called again.
 func (f *fleet) close() {
 	slots := make(chan struct{}, opening)
 	for _, r := range f.receivers {

@@ -128,7 +128,7 @@ func TestBenchSaysWhatLimitsIt(t *testing.T) {
 	t.Parallel()
 	d := startServer(t)
 	_, stderr, code := ctl(t).RunToEnd(t, d.as("admin"), "bench", "-n", "17", "-for", "1s")
-	if want := regexp.MustCompile(`^chatctl: socket 1\d of 17: the server allows this user no more sockets, 16 unless it was told otherwise: with -secret-file each is of a user of its own\n$`); code != 1 || !want.MatchString(stderr) {
+	if want := regexp.MustCompile(`^chatctl: socket 1\d of 17: the server allows this user no more sockets, by default 16: with -secret-file each socket has its own user\n$`); code != 1 || !want.MatchString(stderr) {
 		t.Errorf("sockets of a user: exit code %d, says %q", code, stderr)
 	}
 
@@ -172,10 +172,10 @@ func TestBenchEndsWhenItMaySendNoMore(t *testing.T) {
 	p.Await(regexp.MustCompile(`^\d+s: `)) // all are there
 	d.admin("kick", "bench-2")
 	d.admin("kick", "bench-admin")
-	if code, says := p.ExitCode(), p.Logged(); code != 1 || !strings.HasSuffix(says, "\nchatctl: the one who sends was cut off: disconnected by an admin") {
+	if code, says := p.ExitCode(), p.Logged(); code != 1 || !strings.HasSuffix(says, "\nchatctl: the sender was disconnected: disconnected by an admin") {
 		t.Errorf("exit code %d, says %q", code, says)
 	}
-	if report := p.Printed(); !regexp.MustCompile(`(?m)^ended +1 sockets for good, the first: disconnected by an admin$`).MatchString(report) {
+	if report := p.Printed(); !regexp.MustCompile(`(?m)^ended +1 sockets, the first: disconnected by an admin$`).MatchString(report) {
 		t.Errorf("it prints\n%s", report)
 	}
 }

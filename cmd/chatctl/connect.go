@@ -14,8 +14,8 @@ import (
 	"github.com/reto10/chat/internal/cli"
 )
 
-// options say to package client where to connect and as whom; more are of the
-// command. The password is asked for here, if it has to be.
+// options returns the client options of the session, and more, the command's own. It asks
+// for the password if it needs one.
 func (s *session) options(more ...client.Option) ([]client.Option, error) {
 	identity, err := s.identity()
 	if err != nil {
@@ -31,7 +31,7 @@ func (s *session) options(more ...client.Option) ([]client.Option, error) {
 	}, more...), nil
 }
 
-// identity may be called again: one of its results is for one client.
+// identity returns the option that authenticates. Each client needs an option of its own.
 func (s *session) identity() (client.Option, error) {
 	s.warnOfPlainHTTP()
 	switch {
@@ -54,11 +54,10 @@ func (s *session) identity() (client.Option, error) {
 		}
 		return client.WithLogin(s.user, s.asked), nil
 	}
-	return nil, cli.Usagef("-user or -token-file is needed, to say who you are")
+	return nil, cli.Usagef("-user or -token-file is required")
 }
 
-// warnOfPlainHTTP says, once, that anybody between here and another machine can read what
-// proves who somebody is.
+// warnOfPlainHTTP warns once if the password or token goes unencrypted to another machine.
 func (s *session) warnOfPlainHTTP() {
 	if s.warned || s.url.Scheme != "http" || onThisMachine(s.url.Hostname()) {
 		return
@@ -68,7 +67,7 @@ func (s *session) warnOfPlainHTTP() {
 	if s.user != "" && s.token == "" && s.tokenFile == "" {
 		what = "the password"
 	}
-	fmt.Fprintf(s.std.err, "%s: warning: %s goes to %s over http://, where others can read it on the way: use https://\n", program, what, s.url.Host)
+	fmt.Fprintf(s.std.err, "%s: warning: %s goes to %s over http://, where others on the network can read it: use https://\n", program, what, s.url.Host)
 }
 
 // onThisMachine reports whether a host is this machine by its name or address.
@@ -80,8 +79,8 @@ func onThisMachine(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// tokensOfFile gives the token that -token-file held at first, which may be a pipe,
-// and then what it holds once that is another.
+// tokensOfFile returns the token that was first read from -token-file, which may be a pipe,
+// and later the file's new token.
 func tokensOfFile(s *session) client.TokenSource {
 	given := ""
 	return client.TokenSourceFunc(func(context.Context) (string, error) {
@@ -94,7 +93,7 @@ func tokensOfFile(s *session) client.TokenSource {
 			return "", explained{err.Error(), err}
 		}
 		if token == given {
-			text := fmt.Sprintf("the token in %s does not hold, or not for long, and no other is there yet", s.tokenFile)
+			text := fmt.Sprintf("the token in %s is invalid or about to expire, and the file has no new one yet", s.tokenFile)
 			return "", explained{text, nil}
 		}
 		given = token
@@ -102,17 +101,17 @@ func tokensOfFile(s *session) client.TokenSource {
 	})
 }
 
-// api is for commands that need no socket.
+// api returns the API for commands that need no socket.
 func (s *session) api() (*client.API, error) {
 	opts, err := s.options()
 	if err != nil {
 		return nil, err
 	}
-	api, err := client.New(s.url.String(), opts...)
+	api, err := client.NewAPI(s.url.String(), opts...)
 	return api, s.explain(err)
 }
 
-// explained is an error of package client for who has only flags to turn.
+// explained is an error whose text speaks of flags and hosts instead of Go.
 type explained struct {
 	text  string
 	cause error
@@ -121,7 +120,7 @@ type explained struct {
 func (e explained) Error() string { return e.text }
 func (e explained) Unwrap() error { return e.cause }
 
-// explain says what went wrong, and what to do about it where that is known.
+// explain returns an error that says what went wrong and, if known, what to change.
 func (s *session) explain(err error) error {
 	if err == nil || errors.As(err, new(cli.UsageError)) {
 		return err
@@ -138,7 +137,7 @@ func (s *session) explanation(err error) string {
 		return fmt.Sprintf("the certificate of %s is not trusted: %v (-ca names its authority, -insecure trusts any)", host, e.Err)
 	}
 	if errors.Is(err, http.ErrSchemeMismatch) {
-		return fmt.Sprintf("%s speaks no TLS: is it http:// rather than https://?", host)
+		return fmt.Sprintf("%s does not use TLS: is it http:// rather than https://?", host)
 	}
 	if e, ok := errors.AsType[*client.StatusError](err); ok {
 		return s.refusal(e)
@@ -149,9 +148,9 @@ func (s *session) explanation(err error) string {
 	case errors.Is(err, client.ErrReplaced):
 		return "replaced by a newer socket of this user"
 	case errors.Is(err, client.ErrUnauthenticated):
-		return "the token does not hold, and there is no other"
+		return "the token is invalid or has expired, and there is no other"
 	case errors.Is(err, client.ErrUnconfirmed):
-		return fmt.Sprintf("no answer of %s: the message may have been stored or not, and is not sent again (%v)", host, deepest(err))
+		return fmt.Sprintf("no answer from %s: the message may have been stored and is not sent again (%v)", host, deepest(err))
 	}
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
 		return fmt.Sprintf("cannot connect to %s: %v", host, e)
@@ -163,35 +162,35 @@ func (s *session) explanation(err error) string {
 		return "interrupted"
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Sprintf("no answer of %s in time", host)
+		return fmt.Sprintf("no answer from %s in time", host)
 	}
 	return strings.NewReplacer("client: ", "", "WithToken: ", "").Replace(err.Error())
 }
 
-// refusal explains an answer of HTTP that says no.
+// refusal explains an HTTP answer that rejects the request.
 func (s *session) refusal(e *client.StatusError) string {
 	switch {
 	case e.Status == http.StatusUnauthorized && s.user != "":
 		return fmt.Sprintf("wrong username or password (of %s at %s)", s.user, s.url.Host)
 	case e.Status == http.StatusUnauthorized:
-		return fmt.Sprintf("%s does not take the token: %s", s.url.Host, e.Detail)
+		return fmt.Sprintf("%s rejects the token: %s", s.url.Host, e.Detail)
 	case e.Status == http.StatusForbidden:
 		return "not allowed: " + e.Detail
 	case e.Status == http.StatusNotFound && s.user != "":
-		return fmt.Sprintf("nothing is at %s, or it has no login of its own (then -token-file)", s.url)
+		return fmt.Sprintf("nothing is at %s, or the service has no login (use -token-file)", s.url)
 	case e.Status == http.StatusNotFound:
 		return fmt.Sprintf("nothing is at %s: -url is where the service is mounted", s.url)
 	case e.RetryAfter > 0:
-		return fmt.Sprintf("%s; again in %v", e.Detail, e.RetryAfter)
+		return fmt.Sprintf("%s; retry in %v", e.Detail, e.RetryAfter)
 	case e.Status == http.StatusBadRequest && e.Detail == "" && s.url.Scheme == "http":
-		return fmt.Sprintf("%s does not understand: is it https:// rather than http://?", s.url.Host)
+		return fmt.Sprintf("%s answers with 400: is it https:// rather than http://?", s.url.Host)
 	case e.Detail != "":
 		return e.Detail
 	}
 	return fmt.Sprintf("%s answers with status %d (%s)", s.url.Host, e.Status, http.StatusText(e.Status))
 }
 
-// deepest is the cause of a cause, to its end.
+// deepest returns the innermost error of a chain.
 func deepest(err error) error {
 	for {
 		switch e := err.(type) {

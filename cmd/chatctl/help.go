@@ -20,8 +20,8 @@ func printOverview(w io.Writer) error {
   %[1]s help command          lists the flags of a command
   %[1]s -version              prints the version
 
-All of them take -url, and -user or -token-file to say who you are, or CHATCTL_URL
-and so on from the environment.
+All commands take -url, and -user or -token-file, or the environment variables
+CHATCTL_URL and so on.
 `, program)
 	_, err := w.Write(text.Bytes())
 	return err
@@ -29,7 +29,7 @@ and so on from the environment.
 
 func (c *command) printHelp(w io.Writer, flags *flag.FlagSet) error {
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "Usage:\n  %s\n\n%s\nFlags, some with the environment variable that stands in where one is not given:\n\n",
+	fmt.Fprintf(&text, "Usage:\n  %s\n\n%s\nFlags, some with the environment variable that sets their default:\n\n",
 		strings.TrimSpace(fmt.Sprintf("%s %s [flags] %s", program, c.name, c.args)), c.about)
 	cli.PrintFlags(&text, flags, environment)
 	_, err := w.Write(text.Bytes())

@@ -11,22 +11,22 @@ import (
 )
 
 const (
-	// fineness is how many buckets there are from one power of two to the next: a
-	// duration is known to a 64th of itself.
+	// fineness is the number of buckets from one power of two to the next: a duration is
+	// known to 1/64 of itself.
 	fineness     = 64
 	finenessBits = 6
 
 	bucketCount = (64 - finenessBits) * fineness
 )
 
-// histogram counts durations. The zero one is empty; its methods are safe for
-// concurrent use.
+// histogram counts durations. The zero value is empty. Its methods are safe for concurrent
+// use.
 type histogram struct {
 	counts [bucketCount]atomic.Uint64
 	most   atomic.Int64
 }
 
-// observe counts one; less than nothing counts as nothing.
+// observe counts a duration; a negative one counts as zero.
 func (h *histogram) observe(d time.Duration) {
 	d = max(d, 0)
 	h.counts[bucketOf(d)].Add(1)
@@ -38,20 +38,20 @@ func (h *histogram) observe(d time.Duration) {
 	}
 }
 
-// bucketOf has a bucket for each nanosecond below fineness, and above that ones
-// that grow with what is in them.
+// bucketOf returns the bucket of a duration. Below fineness each nanosecond has its own
+// bucket; above, the width of a bucket grows with the duration.
 func bucketOf(d time.Duration) int {
 	shift := max(bits.Len64(uint64(d))-finenessBits-1, 0)
 	return shift*fineness + int(uint64(d)>>shift)
 }
 
-// upTo is the longest duration in a bucket.
+// upTo returns the longest duration of a bucket.
 func upTo(bucket int) time.Duration {
 	shift := max(bucket/fineness-1, 0)
 	return time.Duration((uint64(bucket-shift*fineness)+1)<<shift - 1)
 }
 
-// count is how many were counted.
+// count returns the number of durations.
 func (h *histogram) count() (n uint64) {
 	for i := range h.counts {
 		n += h.counts[i].Load()
@@ -59,11 +59,11 @@ func (h *histogram) count() (n uint64) {
 	return n
 }
 
-// max is the longest, exactly; zero of none.
+// max returns the longest duration exactly, zero if there is none.
 func (h *histogram) max() time.Duration { return time.Duration(h.most.Load()) }
 
-// quantile is what a share q of the durations does not exceed, to 1.6 % above;
-// zero of none.
+// quantile returns a duration that a share q of all durations does not exceed, at most 1.6 %
+// above the exact one. It is zero if there are no durations.
 func (h *histogram) quantile(q float64) time.Duration {
 	rank := uint64(math.Ceil(q * float64(h.count())))
 	var n uint64
@@ -75,7 +75,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 	return h.max()
 }
 
-// summary is one line of the figures that matter.
+// summary returns the main quantiles in one line.
 func (h *histogram) summary() string {
 	if h.count() == 0 {
 		return "none"
@@ -84,8 +84,7 @@ func (h *histogram) summary() string {
 		short(h.quantile(0.5)), short(h.quantile(0.9)), short(h.quantile(0.99)), short(h.max()))
 }
 
-// print draws a bar for each step of 1, 2, 5, 10… between the shortest and the
-// longest.
+// print draws a bar for each step of 1, 2, 5, 10… from the shortest to the longest duration.
 func (h *histogram) print(w io.Writer) {
 	type row struct {
 		upTo  time.Duration
@@ -114,7 +113,7 @@ func (h *histogram) print(w io.Writer) {
 	}
 }
 
-// steps are the upper ends of a histogram's rows: 10 µs to the longest there is.
+// steps returns the upper ends of the rows: 10 µs to the longest possible duration.
 func steps() (ends []time.Duration) {
 	for decade := 10 * time.Microsecond; decade <= 10000*time.Second; decade *= 10 {
 		ends = append(ends, decade, 2*decade, 5*decade)
@@ -122,7 +121,7 @@ func steps() (ends []time.Duration) {
 	return append(ends, math.MaxInt64)
 }
 
-// short is a duration with three digits: "1.23ms".
+// short returns a duration with three digits: "1.23ms".
 func short(d time.Duration) string {
 	unit := time.Duration(1)
 	for d/1000 >= unit {

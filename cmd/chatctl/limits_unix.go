@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// sparePlaces are open files beside those of the sockets: stdin and its like, the
-// publisher, what the runtime waits with, names being looked up.
+// sparePlaces is the number of open files for everything but the sockets: stdin, stdout, the
+// publisher, the runtime's poller, name lookups.
 const sparePlaces = 64
 
-// checkOpenFiles says why so many sockets cannot be open. Package os has raised the
-// limit as far as it may be.
+// checkOpenFiles returns an error if this process may not open that many sockets. Package os
+// has already raised the limit as far as possible.
 func checkOpenFiles(sockets int) error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return nil // then it is found out by trying
+		return nil // opening the sockets will show
 	}
 	if need := uint64(sockets + sparePlaces); need > uint64(limit.Cur) {
 		return fmt.Errorf("%d sockets need %d open files, and this process may have %d: raise the limit (ulimit -Hn, LimitNOFILE=), for the server, too",
@@ -26,7 +26,7 @@ func checkOpenFiles(sockets int) error {
 	return nil
 }
 
-// cpuTime is what this process has used.
+// cpuTime returns the CPU time that this process has used.
 func cpuTime() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

@@ -9,15 +9,14 @@
 //	chatctl kick ana
 //	chatctl bench -secret-file secret -n 1000 -rate 100
 //
-// Who it is follows from -user, with the password from a prompt or from
-// -password-file, or from -token-file. These and -url can stand in the environment
-// instead: CHATCTL_URL, CHATCTL_USER and so on. "chatctl help send" lists a
-// command's flags; docs/chatctl.md has them all.
+// The user comes from -user, with the password from a prompt or from -password-file, or
+// from -token-file. These flags and -url have environment variables: CHATCTL_URL,
+// CHATCTL_USER and so on. "chatctl help send" lists the flags of a command, docs/chatctl.md
+// lists all.
 //
-// What was asked for is on stdout, everything else on stderr. It exits with 0 when
-// that was done, 1 with one line on stderr when something went wrong, 2 when it was
-// asked for in a way that makes no sense. Reading its output only in part, as head
-// does, is no error.
+// Chatctl prints results on stdout and everything else on stderr. It exits with 0 on
+// success, with 1 and one line on stderr on failure, and with 2 if the command line is
+// wrong. A reader that closes stdout early, such as head, is no failure.
 package main
 
 import (
@@ -41,11 +40,11 @@ const program = "chatctl"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends it at once
-	// Without this, writing to a pipe that nobody reads any more would end it with a
-	// signal rather than with errNotRead.
+	// Without this, a write to a closed pipe would end the process with a signal instead of
+	// returning errNotRead.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
-	log.SetOutput(io.Discard) // net/http tells of strange servers there; so do errors
+	log.SetOutput(io.Discard) // net/http logs faulty servers there; the errors are enough
 
 	about, err := run(ctx, os.Args[1:], streams{os.Stdin, output{os.Stdout}, screen{os.Stderr}})
 	if errors.Is(err, errNotRead) {
@@ -60,7 +59,7 @@ type streams struct {
 	out, err io.Writer
 }
 
-// say prints what people read: see [fold].
+// say prints text for people, see [fold].
 func (s streams) say(text string) error {
 	if stdout, ok := s.out.(output); ok {
 		text = fold(text, terminal.Width(stdout.File))
@@ -69,7 +68,7 @@ func (s streams) say(text string) error {
 	return err
 }
 
-// errNotRead means that whoever read stdout does so no more.
+// errNotRead means that the reader of stdout has closed it.
 var errNotRead = errors.New("stdout is closed")
 
 // output is stdout.
@@ -85,21 +84,21 @@ func (o output) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// command is one of chatctl's.
+// command is one command of chatctl.
 type command struct {
 	name    string
-	args    string // what may stand behind the flags
-	summary string // a line of the overview
-	about   string // what else its own help says
+	args    string // the arguments after the flags, for the usage line
+	summary string // the line in the overview
+	about   string // the description in the command's own help
 
-	// define adds the command's own flags and returns what carries it out, with
-	// what stands behind the flags as args.
+	// define adds the command's own flags and returns the function that runs the command.
+	// args are the arguments after the flags.
 	define func(*flag.FlagSet) func(ctx context.Context, s *session, args []string) error
 }
 
 var commands = []command{sendCommand, tailCommand, whoCommand, kickCommand, benchCommand}
 
-// run carries a command out. Beside its error it says where to read about it.
+// run runs a command. about says where its usage is described.
 func run(ctx context.Context, args []string, std streams) (about string, err error) {
 	about = program + " -help lists the commands"
 	if len(args) == 0 {
@@ -117,7 +116,7 @@ func run(ctx context.Context, args []string, std streams) (about string, err err
 			return about, printOverview(std.out)
 		}
 		if len(args) > 1 {
-			return about, cli.Usagef("help is about one command")
+			return about, cli.Usagef("help takes one command")
 		}
 		name, args = args[0], []string{"-help"}
 	}
@@ -127,7 +126,7 @@ func run(ctx context.Context, args []string, std streams) (about string, err err
 		}
 	}
 	if strings.HasPrefix(name, "-") {
-		return about, cli.Usagef("flags stand behind the command, as in %s send -url …", program)
+		return about, cli.Usagef("flags go after the command, as in %s send -url …", program)
 	}
 	return about, cli.Usagef("there is no command %q", name)
 }
@@ -156,8 +155,8 @@ func (c *command) run(ctx context.Context, args []string, std streams) error {
 	return do(ctx, s, flags.Args())
 }
 
-// misplaced finds flags behind what flags have to stand before, where package flag
-// takes them for arguments: "send hello -channel ops" is not to tell everyone.
+// misplaced returns an error if a flag is among the arguments, where package flag does not
+// see it: "send hello -channel ops" must not send to everyone.
 func misplaced(flags *flag.FlagSet, args []string) error {
 	first := len(args) - flags.NArg()
 	if first > 0 && args[first-1] == "--" {
@@ -166,7 +165,7 @@ func misplaced(flags *flag.FlagSet, args []string) error {
 	for _, arg := range flags.Args() {
 		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 		if strings.HasPrefix(arg, "-") && flags.Lookup(name) != nil {
-			return cli.Usagef("-%s has to stand before %q; with -- before that it is no flag", name, flags.Arg(0))
+			return cli.Usagef("-%s must go before %q; put -- before the text if it is no flag", name, flags.Arg(0))
 		}
 	}
 	return nil

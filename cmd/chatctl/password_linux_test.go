@@ -22,7 +22,7 @@ func TestThePasswordIsAskedForAtTheTerminalAndDoesNotShow(t *testing.T) {
 	}{
 		"right":   {chatdtest.Passwords["admin"] + "\n", "nobody is connected\n", 0, `: \r\n$`},
 		"wrong":   {"battery horse\n", "", 1, `chatctl: wrong username or password \(of admin at `},
-		"nothing": {"\n", "", 1, `chatctl: reading the password: none was typed`},
+		"nothing": {"\n", "", 1, `chatctl: reading the password: it is empty`},
 		"Ctrl-C":  {"\x03", "", 1, `chatctl: reading the password: interrupted`},
 	}
 	for name, test := range tests {
@@ -50,7 +50,7 @@ func TestWithoutATerminalAPasswordFileIsNeeded(t *testing.T) {
 	alone.Env = append(alone.Environ(), program.Env...)
 	alone.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	out, _ := alone.CombinedOutput()
-	want := "chatctl: no terminal to ask for the password of admin at: -password-file names a file that has it (chatctl help who lists the flags)\n"
+	want := "chatctl: there is no terminal to ask for the password of admin: use -password-file (chatctl help who lists the flags)\n"
 	if string(out) != want || alone.ProcessState.ExitCode() != 2 {
 		t.Errorf("%v, says %q", alone.ProcessState, out)
 	}

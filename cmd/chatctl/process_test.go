@@ -56,12 +56,13 @@ func ctl(t testing.TB) chatdtest.Program { return binaryAs(t, asChatctl) }
 // server is a chatd that serves TLS with a certificate of its own making.
 type server struct {
 	*chatdtest.Process
-	t testing.TB
+	t     testing.TB
+	token string // the admin's, see adminToken
 }
 
 func startServer(t testing.TB, args ...string) *server {
 	t.Helper()
-	return &server{binaryAs(t, asChatd).Start(t, nil, args...), t}
+	return &server{Process: binaryAs(t, asChatd).Start(t, nil, args...), t: t}
 }
 
 // restarted is a server at the address of another, which has ended.
@@ -104,7 +105,7 @@ func (d *server) tail(user, channel string, args ...string) *chatdtest.Process {
 // awaitOnline waits until a user is in a channel, "" for the service.
 func (d *server) awaitOnline(user, channel string) {
 	d.t.Helper()
-	token := d.Token("admin")
+	token := d.adminToken()
 	wstest.Eventually(d.t, user+" to connect", func() bool {
 		_, body := d.Request(http.MethodGet, "/users/connected?channel="+channel, token, "")
 		return slices.Contains(usernames(d.t, body), user)
@@ -125,10 +126,19 @@ func usernames(t testing.TB, body string) (names []string) {
 	return names
 }
 
+// adminToken logs in as the admin once: a test that polls would exhaust the login limits.
+func (d *server) adminToken() string {
+	d.t.Helper()
+	if d.token == "" {
+		d.token = d.Token("admin")
+	}
+	return d.token
+}
+
 // contents of messages that the server keeps of a channel, oldest first.
 func (d *server) contents(channel string) (contents []string) {
 	d.t.Helper()
-	_, body := d.Request(http.MethodGet, "/messages?channel="+channel, d.Token("admin"), "")
+	_, body := d.Request(http.MethodGet, "/messages?channel="+channel, d.adminToken(), "")
 	var answer struct {
 		Messages []struct{ Content string }
 	}

@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	// maxLine is the longest line that is read; servers take far less.
+	// maxLine bounds a line of stdin in bytes; servers accept far less.
 	maxLine = 1 << 20
-	// patience is for how long a line is tried while the server is not there.
+	// patience is how long send retries a line while it cannot connect.
 	patience = time.Minute
-	// pause is between two of these tries.
+	// pause is the time between two of these attempts.
 	pause = time.Second
 )
 
@@ -30,19 +30,19 @@ var sendCommand = command{
 	name:    "send",
 	args:    "text…",
 	summary: "sends a message, or with - the lines of stdin",
-	about: `Sends the text, its words with a space between them, to everyone, to a channel
-or to one person. With - for a text each line of stdin is a message; empty lines
-are passed over. A line is sent when the one before it was stored, and at the first
-that is refused it stops, and says which that is; those before it were sent.
+	about: `Sends the text to everyone, to a channel or to one user, with a space between its
+words. If the text is -, each line of stdin is a message; empty lines are skipped.
+Send waits until a line is stored before it sends the next. It stops at the first
+line that the server rejects, and prints the number of that line.
 
-What may have been stored is not sent again: when the connection breaks before the
-answer, it stops and says so. A line that cannot have been sent, as the server is
-away, is tried for a minute; the first one is not.
+A message that may have been stored is not sent again: if the connection breaks
+before the answer, send stops and says so. While it cannot connect, send retries a
+line for a minute, except the first one.
 `,
 	define: func(flags *flag.FlagSet) func(context.Context, *session, []string) error {
 		c := new(sending)
-		flags.StringVar(&c.channel, "channel", "", "send to those in this `channel` rather than to everyone")
-		flags.StringVar(&c.to, "to", "", "send to this `user` alone")
+		flags.StringVar(&c.channel, "channel", "", "send to this `channel` instead of everyone")
+		flags.StringVar(&c.to, "to", "", "send only to this `user`")
 		flags.BoolVar(&c.ids, "ids", false, "print the id of each message once it is stored")
 		return c.run
 	},
@@ -65,7 +65,7 @@ func (c *sending) run(ctx context.Context, s *session, args []string) error {
 	case c.channel != "" && !chat.ValidChannel(c.channel):
 		return cli.Usagef("-channel %q cannot be a channel's name", c.channel)
 	case len(args) == 0:
-		return cli.Usagef("no text to send, nor - for the lines of stdin")
+		return cli.Usagef("no text to send; - sends the lines of stdin")
 	}
 	if c.to != "" {
 		c.channel = chat.UserChannel(c.to)
@@ -91,7 +91,7 @@ func (c *sending) send(ctx context.Context, text string) error {
 	m, err := c.api.Publish(ctx, text, toChannel(c.channel)...)
 	switch {
 	case errors.Is(err, client.ErrUnavailable):
-		return explained{c.session.explain(err).Error() + ": the message may have been stored or not, and is not sent again", err}
+		return explained{c.session.explain(err).Error() + ": the message may have been stored and is not sent again", err}
 	case err != nil:
 		return err
 	}
@@ -101,7 +101,7 @@ func (c *sending) send(ctx context.Context, text string) error {
 	return err
 }
 
-// toChannel is where a message goes; "" is to everyone.
+// toChannel returns the options for a message to a channel; "" is everyone's channel.
 func toChannel(name string) (opts []client.BroadcastOption) {
 	if name != "" {
 		opts = append(opts, client.To(name))
@@ -109,7 +109,7 @@ func toChannel(name string) (opts []client.BroadcastOption) {
 	return opts
 }
 
-// sendLines publishes what comes on stdin.
+// sendLines publishes the lines of stdin.
 func (c *sending) sendLines(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -152,8 +152,8 @@ func before(sent int) string {
 	return fmt.Sprintf("; %d messages before that were sent", sent)
 }
 
-// sendLine is send for one of several. Once the server has been there it waits for
-// it to come back, as long as nothing can have been sent.
+// sendLine publishes one of several lines. With wait, it retries while it cannot connect,
+// because the line was then certainly not sent.
 func (c *sending) sendLine(ctx context.Context, text string, wait bool) error {
 	overdue := time.After(patience)
 	for {
@@ -172,7 +172,7 @@ func (c *sending) sendLine(ctx context.Context, text string, wait bool) error {
 	}
 }
 
-// sendable says why no server would take a text.
+// sendable returns an error for a text that every server rejects.
 func sendable(text string) error {
 	switch {
 	case text == "":
@@ -180,21 +180,20 @@ func sendable(text string) error {
 	case !utf8.ValidString(text):
 		return errors.New("the text is not UTF-8")
 	case strings.ContainsRune(text, 0):
-		return errors.New("the text holds a NUL")
+		return errors.New("the text contains a NUL")
 	}
 	return nil
 }
 
-// line is one of stdin's.
+// line is a line of stdin.
 type line struct {
 	number int
 	text   string
-	err    error // it could not be read
+	err    error // why it could not be read
 }
 
-// readLines gives the lines of r that are not empty, without their ends, until one
-// cannot be read or ctx ends. The goroutine that reads stays where it is while r
-// gives nothing, which is until the process ends.
+// readLines returns the non-empty lines of r, without line ends, until reading fails or ctx
+// ends. Its goroutine ends with the process if a read of r blocks.
 func readLines(ctx context.Context, r io.Reader) <-chan line {
 	lines := make(chan line)
 	go func() {

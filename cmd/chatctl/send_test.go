@@ -67,7 +67,7 @@ func TestSendReadsLines(t *testing.T) {
 		"longer than the content": {"one\ntwo\n\n" + long + long + "\nfour\n", []string{"one", "two"}, `^chatctl: line 4: .*content.*; 2 messages before that were sent\n$`},
 		"longer than is read":     {"one\n" + strings.Repeat("x", 2<<20) + "\nthree\n", []string{"one"}, `^chatctl: line 2: over 1048576 bytes; one message before that was sent\n$`},
 		"not UTF-8":               {"caf\xe9\ntwo\n", nil, `^chatctl: line 1: the text is not UTF-8\n$`},
-		"a NUL":                   {"one\n\x00\n", []string{"one"}, `^chatctl: line 2: the text holds a NUL; one message`},
+		"a NUL":                   {"one\n\x00\n", []string{"one"}, `^chatctl: line 2: the text contains a NUL; one message`},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestSendNeverSendsAgainWhatMayHaveBeenStored(t *testing.T) {
 	fmt.Fprintln(write, "two")
 	wstest.Eventually(t, "the server to have it", func() bool { return len(d.contents("")) == 2 })
 	way.cut()
-	p.Await(regexp.MustCompile(`^chatctl: line 2: no answer of 127\.0\.0\.1:\d+: the message may have been stored or not, and is not sent again .*; one message before that was sent$`))
+	p.Await(regexp.MustCompile(`^chatctl: line 2: no answer from 127\.0\.0\.1:\d+: the message may have been stored and is not sent again .*; one message before that was sent$`))
 	if code := p.ExitCode(); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
@@ -143,7 +143,7 @@ func TestSendSaysWhatAServerThatCannotNowMayHaveDone(t *testing.T) {
 	t.Cleanup(srv.Close)
 	env := []string{"CHATCTL_URL=" + srv.URL, "CHATCTL_TOKEN=abc"}
 	_, stderr, code := ctl(t).RunToEnd(t, env, "send", "hello")
-	if want := "chatctl: shutting down: the message may have been stored or not, and is not sent again\n"; code != 1 || stderr != want {
+	if want := "chatctl: shutting down: the message may have been stored and is not sent again\n"; code != 1 || stderr != want {
 		t.Errorf("exit code %d, says %q", code, stderr)
 	}
 }

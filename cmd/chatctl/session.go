@@ -23,22 +23,22 @@ import (
 const (
 	defaultURL = "https://localhost:8443"
 
-	// What is read of files, so that a slip such as -token-file /dev/zero ends.
+	// Limits of files in bytes, so that a mistake such as -token-file /dev/zero ends.
 	maxSecretFile = 16 << 10
 	maxCAFile     = 4 << 20
 
-	// idleTime is how long a connection is kept for the next request: less than
-	// servers and proxies do, since one that is sent as they close it is lost.
+	// idleTime is how long an idle connection is kept. It is shorter than that of servers
+	// and proxies: a request that they receive while closing is lost.
 	idleTime = 30 * time.Second
 )
 
-// session is what flags and environment say about where to connect and as whom.
+// session holds the flags and variables that say where to connect and as which user.
 type session struct {
 	std   streams
-	given map[string]string // by flag: "-url" or "CHATCTL_URL", whichever set it
+	given map[string]string // by flag: what set it, such as "-url" or "CHATCTL_URL"
 
 	address      string
-	url          *url.URL // address, once that is known to be one
+	url          *url.URL // the parsed address
 	insecure     bool
 	ca           string
 	user         string
@@ -47,16 +47,16 @@ type session struct {
 	tokenFile    string
 
 	asked string // the password, once it was read
-	first string // the token that -token-file held at first, likewise
+	first string // the first token of -token-file, once it was read
 
-	warned bool // of plain HTTP
+	warned bool // warnOfPlainHTTP has warned
 }
 
-// shared are the flags of a session, all that have an environment variable.
+// shared are the flags of a session. Only these have environment variables.
 var shared = []string{"url", "user", "password-file", "token-file", "token", "ca", "insecure"}
 
-// environment has variables for the flags of a session alone: a -channel in the
-// environment would be one too easily forgotten.
+// environment gives variables only to the flags of a session: a -channel in the environment
+// would be too easy to forget.
 var environment cli.Environment = func(flagName string) string {
 	if slices.Contains(shared, flagName) {
 		return cli.Prefixed("CHATCTL_")(flagName)
@@ -65,25 +65,25 @@ var environment cli.Environment = func(flagName string) string {
 }
 
 func (s *session) define(flags *flag.FlagSet) {
-	// Whatever is wrong with it is found later: package flag would repeat it in its
-	// error, and there may be a password in it.
+	// validate checks the address: package flag would repeat it in its error, and it may
+	// contain a password.
 	flags.StringVar(&s.address, "url", defaultURL,
-		"the service's `address`, with the path that it is mounted at")
+		"the `address` of the service, with the path where it is mounted")
 	flags.StringVar(&s.user, "user", "",
-		"log in with this `name`; the password is asked for at the terminal")
+		"log in with this `name`; chatctl asks for the password at the terminal")
 	flags.StringVar(&s.passwordFile, "password-file", "",
-		"take the password from the first line of this `file`")
+		"read the password from the first line of this `file`")
 	flags.StringVar(&s.tokenFile, "token-file", "",
-		"instead of logging in, use the token in this `file`, which is read again when the token expires")
+		"use the token in this `file` instead of logging in; the file is read again when the token expires")
 	flags.StringVar(&s.token, "token", "",
-		"use this `token`; others on this machine can read it while the command runs, unlike those of -token-file and CHATCTL_TOKEN")
+		"use this `token`; other users of this machine can read it while the command runs, unlike that of -token-file or CHATCTL_TOKEN")
 	flags.StringVar(&s.ca, "ca", "",
-		"trust the authorities in this PEM `file`, beside those of the system")
+		"trust the authorities in this PEM `file`, in addition to the system's")
 	flags.BoolVar(&s.insecure, "insecure", false,
-		"trust any certificate, such as the one that chatd makes at start; whoever is on the way can read all")
+		"trust any certificate, such as the one that chatd makes at start; attackers on the network can then read everything")
 }
 
-// validate finds settings that hold each alone but not together.
+// validate checks the address, and settings that exclude each other.
 func (s *session) validate() (err error) {
 	if s.url, err = parseURL(s.address); err != nil {
 		return cli.Usagef("%s is %w", s.given["url"], err)
@@ -108,8 +108,8 @@ func (s *session) validate() (err error) {
 	return nil
 }
 
-// forget drops who the environment says one is where the command line says
-// somebody else, or in another way.
+// forget drops the user or token of the environment if the command line has another, or the
+// other kind.
 func (s *session) forget() {
 	byFlag := func(names ...string) bool {
 		return slices.ContainsFunc(names, func(name string) bool { return s.given[name] == "-"+name })
@@ -129,7 +129,7 @@ func (s *session) forget() {
 	}
 }
 
-// has reports whether a setting says something: -user "" does not.
+// has reports whether a setting is set and not empty.
 func (s *session) has(name string) bool {
 	switch name {
 	case "token":
@@ -148,7 +148,7 @@ func (s *session) has(name string) bool {
 	panic("chatctl: has: " + name)
 }
 
-// password is the one for -user, asked for where no file has it.
+// password returns the password for -user, from the file or from the terminal.
 func (s *session) password() (string, error) {
 	if s.passwordFile != "" {
 		text, err := readSecret(s.passwordFile)
@@ -164,11 +164,11 @@ func (s *session) password() (string, error) {
 	password, err := terminal.ReadPassword(fmt.Sprintf("password of %s at %s: ", s.user, s.url.Host))
 	switch {
 	case errors.Is(err, terminal.ErrNone):
-		return "", cli.Usagef("no terminal to ask for the password of %s at: -password-file names a file that has it", s.user)
+		return "", cli.Usagef("there is no terminal to ask for the password of %s: use -password-file", s.user)
 	case err != nil:
 		return "", fmt.Errorf("reading the password: %w", err)
 	case password == "":
-		return "", errors.New("reading the password: none was typed")
+		return "", errors.New("reading the password: it is empty")
 	}
 	return password, nil
 }
@@ -181,7 +181,7 @@ func (s *session) readToken() (string, error) {
 	}
 	token := strings.TrimSpace(text)
 	if token == "" || strings.ContainsAny(token, " \t\r\n") {
-		return "", fmt.Errorf("reading the token: %s does not hold one, and nothing else", s.tokenFile)
+		return "", fmt.Errorf("reading the token: %s must contain one token and nothing else", s.tokenFile)
 	}
 	return token, nil
 }
@@ -205,8 +205,8 @@ func readFile(path string, limit int64) (string, error) {
 	return string(text), nil
 }
 
-// transport is how to get to the service. It speaks HTTP/1.1, as the upgrade to a
-// WebSocket does, and goes by the system's proxy.
+// transport returns the transport for all requests. It uses HTTP/1.1, which the WebSocket
+// handshake needs, and the proxy of the environment.
 func (s *session) transport() (*http.Transport, error) {
 	trust := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: s.insecure}
 	if s.ca != "" {
@@ -229,12 +229,12 @@ func (s *session) transport() (*http.Transport, error) {
 	return transport, nil
 }
 
-// parseURL reads a service's address.
+// parseURL parses the address of a service. Its errors complete "-url is …".
 func parseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
-		return nil, errors.New("no URL such as " + defaultURL) // err would repeat it
+		return nil, errors.New("no URL such as " + defaultURL) // err would repeat the address
 	case u.Scheme != "https" && u.Scheme != "http" || u.Opaque != "":
 		return nil, errors.New("not https:// or http:// and a host")
 	case cmp.Or(u.Hostname(), u.Host) == "":

@@ -6,10 +6,9 @@ import (
 	"unsafe"
 )
 
-// unread waits until nobody reads f any more, as when head has what it wanted: a
-// pipe's other end is closed (poll(2)), which writing would tell too late. Of a
-// file, and where it cannot be told, it never returns; the caller's goroutine ends
-// with the process.
+// unread waits until the other end of the pipe f is closed (poll(2)), for example by head.
+// The next write could be much later. For a file, and after an error, unread never returns;
+// the caller's goroutine ends with the process.
 func unread(f *os.File) {
 	conn, err := f.SyscallConn()
 	if err != nil {

@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// unread never returns: that nobody reads stdout any more is found out by writing.
+// unread never returns: only a write shows that stdout was closed.
 func unread(*os.File) { select {} }

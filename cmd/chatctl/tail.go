@@ -16,34 +16,34 @@ import (
 )
 
 const (
-	// maxLast is the most that -n may ask for, of each channel.
+	// maxLast bounds -n.
 	maxLast = 10_000
-	// pageSize is the most that a server gives at once.
+	// pageSize is the largest page that a server returns.
 	pageSize = 1000
 )
 
 var tailCommand = command{
 	name:    "tail",
-	summary: "follows what is sent",
-	about: `Prints messages as they come: those to everyone, to you alone, and to the channels
-that -channel names. It goes on until SIGINT or SIGTERM, which is no error. When
-the connection breaks, or the server is restarted, it connects again and goes on
-behind the last message; stderr tells of that, and where messages may be missing
-because the server no longer has them.
+	summary: "follows messages",
+	about: `Prints messages as they arrive: those to everyone, those to you alone, and those to
+the channels of -channel. It runs until SIGINT or SIGTERM and then exits with 0. If
+the connection breaks or the server restarts, tail reconnects and resumes after the
+last message. It reports this on stderr, and gaps whose messages the server no longer
+has.
 
-A message is one line; at a terminal a long one goes on in rows that begin with blanks.
-Ends of lines in it, escape sequences and the like are spelled out (\n, \x1b), and a
-name that is not one plain word is in quotes.
+A message is one line; a terminal shows a long one in rows that begin with blanks. Line
+ends, escape sequences and the like in it are spelled out (\n, \x1b). A name that is
+not one plain word is in quotes.
 `,
 	define: func(flags *flag.FlagSet) func(context.Context, *session, []string) error {
 		c := new(tailing)
-		flags.Func("channel", "follow this `channel`, too; may be given again", c.addChannel)
+		flags.Func("channel", "also follow this `channel`; may be repeated", c.addChannel)
 		flags.BoolVar(&c.asJSON, "json", false,
-			"print the protocol's events, a JSON object a line, with nothing in them that a terminal would obey")
-		flags.BoolVar(&c.presence, "presence", false, "tell of users who come and go, too")
+			"print the protocol's events, one JSON object per line, escaped so that no terminal obeys them")
+		flags.BoolVar(&c.presence, "presence", false, "also print joins and leaves of users")
 		cli.Var(flags, &c.last, "n", "", parseLast,
-			fmt.Sprintf("begin with the last `messages` of each channel, %d at the most, as far as the server keeps them", maxLast))
-		flags.Func("since", "begin behind the message with this `id`, as -json shows it; may be given again, for another channel", c.addSince)
+			fmt.Sprintf("begin with the last `messages` of each channel, at most %d, as far as the server keeps them", maxLast))
+		flags.Func("since", "begin after the message with this `id`, as -json prints it; may be repeated for other channels", c.addSince)
 		return c.run
 	},
 }
@@ -57,16 +57,16 @@ type tailing struct {
 
 	session *session
 	client  *client.Client
-	shown   map[string]bool // ids of the history, which may come live as well
-	failure string          // why there is no connection, as it was told last
+	shown   map[string]bool // ids of the history, whose messages may also arrive live
+	failure string          // the reason for the lost connection that was printed last
 }
 
 func (c *tailing) addChannel(name string) error {
 	switch {
 	case strings.HasPrefix(name, "@"):
-		return errors.New("one's own channel is followed as it is, and nobody else's can be")
+		return errors.New("your user channel is always followed, and those of others cannot be")
 	case !chat.ValidChannel(name):
-		return errors.New("it cannot be a channel's name")
+		return errors.New("not a valid channel name")
 	}
 	if !slices.Contains(c.channels, name) {
 		c.channels = append(c.channels, name)
@@ -77,10 +77,10 @@ func (c *tailing) addChannel(name string) error {
 func (c *tailing) addSince(id string) error {
 	channel, _, err := chat.ParseID(id)
 	if err != nil {
-		return errors.New("it is no message's id")
+		return errors.New("not the id of a message")
 	}
 	if strings.HasPrefix(channel, "@") {
-		channel = "@" // nobody else's
+		channel = "@" // only the own user channel is possible
 	}
 	if c.since == nil {
 		c.since = make(map[string]string)
@@ -122,12 +122,12 @@ func (c *tailing) run(ctx context.Context, s *session, args []string) error {
 	}
 	err = c.follow(ctx, opts)
 	if ctx.Err() != nil {
-		return nil // that is how it is ended
+		return nil // the regular end
 	}
 	return s.explain(err)
 }
 
-// options puts the ids of -since in the order of the channels.
+// options returns the client options, with the ids of -since in the order of the channels.
 func (c *tailing) options(s *session) ([]client.Option, error) {
 	var since []string
 	left := len(c.since)
@@ -148,7 +148,7 @@ func (c *tailing) options(s *session) ([]client.Option, error) {
 	return s.options(client.WithChannels(c.channels...), client.WithSince(since...))
 }
 
-// follow prints what comes until ctx ends, or something that ends it for good.
+// follow prints events until ctx or the client ends.
 func (c *tailing) follow(ctx context.Context, opts []client.Option) (err error) {
 	if c.client, err = client.Dial(ctx, c.session.url.String(), opts...); err != nil {
 		return err
@@ -162,9 +162,9 @@ func (c *tailing) follow(ctx context.Context, opts []client.Option) (err error) 
 		if err != nil {
 			return err
 		}
-		if _, ok := event.(client.Connected); ok && first {
+		if _, ok := event.(client.Welcome); ok && first {
 			first = false
-			continue // as was asked for
+			continue // nothing to report
 		}
 		if err := c.show(event); err != nil {
 			return err
@@ -173,8 +173,8 @@ func (c *tailing) follow(ctx context.Context, opts []client.Option) (err error) 
 	return nil
 }
 
-// history prints the last messages. It is read once there is a connection: what is
-// published meanwhile is in both, and shown once.
+// history prints the last messages. It reads them once the client is connected: a message
+// that is published meanwhile is in both, and is shown once.
 func (c *tailing) history(ctx context.Context) error {
 	if c.last == 0 {
 		return nil
@@ -184,7 +184,7 @@ func (c *tailing) history(ctx context.Context) error {
 	for _, channel := range append([]string{"", own}, c.channels...) {
 		msgs, err := c.newest(ctx, channel)
 		if status, ok := errors.AsType[*client.StatusError](err); ok && status.Status == http.StatusMethodNotAllowed {
-			return explained{"the server keeps no messages: -n has nothing to begin with", err}
+			return explained{"the server keeps no history: -n has no effect", err}
 		}
 		if err != nil {
 			return err
@@ -202,7 +202,7 @@ func (c *tailing) history(ctx context.Context) error {
 	return nil
 }
 
-// newest reads the last messages of a channel, a page at a time, backward.
+// newest reads the last messages of a channel, page by page from the newest.
 func (c *tailing) newest(ctx context.Context, channel string) ([]client.Message, error) {
 	var msgs []client.Message
 	query := client.Query{Channel: channel, Newest: true}
@@ -220,7 +220,7 @@ func (c *tailing) newest(ctx context.Context, channel string) ([]client.Message,
 	}
 }
 
-// show prints an event, on stdout what was asked for, else on stderr.
+// show prints an event: messages and presence on stdout, the rest on stderr.
 func (c *tailing) show(event client.Event) error {
 	switch e := event.(type) {
 	case client.Message:
@@ -230,26 +230,26 @@ func (c *tailing) show(event client.Event) error {
 		return c.print(messageLine(e.Time, e.Channel, e.Sender, e.Content), wire.Message{
 			Type: wire.TypeMessage, ID: e.ID, Channel: e.Channel, Sender: e.Sender, Content: e.Content, Time: wire.Time(e.Time),
 		})
-	case client.Joined:
-		return c.showPresence(client.Presence(e), wire.TypeUserJoined, "joined")
-	case client.Left:
-		return c.showPresence(client.Presence(e), wire.TypeUserLeft, "left")
-	case client.Connected:
+	case client.UserJoined:
+		return c.showPresence(e, wire.TypeUserJoined, "joined")
+	case client.UserLeft:
+		return c.showPresence(client.UserJoined(e), wire.TypeUserLeft, "left")
+	case client.Welcome:
 		c.failure = ""
 		if e.Resumed {
-			c.tell("connected again, nothing was missed")
+			c.warn("reconnected, no message was missed")
 		} else {
-			c.tell("connected again")
+			c.warn("reconnected")
 		}
 	case client.Gap:
-		c.tell("messages " + to(e.Channel) + " may be missing here: the server no longer has what followed the last one")
+		c.warn("messages " + to(e.Channel) + " may be missing here: the server no longer has those after the last one")
 	case client.Lost:
 		c.showLost(e)
 	}
 	return nil
 }
 
-func (c *tailing) showPresence(p client.Presence, kind, verb string) error {
+func (c *tailing) showPresence(p client.UserJoined, kind, verb string) error {
 	if !c.presence {
 		return nil
 	}
@@ -258,15 +258,15 @@ func (c *tailing) showPresence(p client.Presence, kind, verb string) error {
 	})
 }
 
-// showLost tells why there is no connection, and again when that has changed.
+// showLost prints why the connection was lost, once per reason.
 func (c *tailing) showLost(e client.Lost) {
 	if errors.Is(e.Err, client.ErrBehind) {
-		c.tell("too slow for what comes: it is fetched again once this has caught up")
+		c.warn("too slow: messages were dropped and are read again")
 		return
 	}
 	why := c.session.explain(e.Err).Error()
 	if why != c.failure {
-		c.tell("no connection, trying again: " + why)
+		c.warn("not connected, retrying: " + why)
 	}
 	c.failure = why
 }
@@ -279,11 +279,11 @@ func (c *tailing) print(text string, event any) error {
 	return err
 }
 
-func (c *tailing) tell(text string) {
+func (c *tailing) warn(text string) {
 	fmt.Fprintf(c.session.std.err, "%s: %s\n", program, text)
 }
 
-// to says for whom a channel is.
+// to names the receivers of a channel.
 func to(channel string) string {
 	switch where := strings.TrimSuffix(where(channel), " "); {
 	case where == "":

@@ -225,10 +225,10 @@ func TestTailSurvivesARestartAndSaysWhatMayBeMissing(t *testing.T) {
 	d.publish("", "before, to everyone")
 	p.AwaitPrinted(is("before, to everyone"))
 	d.Kill()
-	p.Await(regexp.MustCompile(`^chatctl: no connection, trying again: `))
+	p.Await(regexp.MustCompile(`^chatctl: not connected, retrying: `))
 	d = restarted(t, addr) // which has forgotten all
-	p.Await(is("chatctl: connected again"))
-	p.Await(regexp.MustCompile(`^chatctl: messages to everyone may be missing here: the server no longer has what followed the last one$`))
+	p.Await(is("chatctl: reconnected"))
+	p.Await(regexp.MustCompile(`^chatctl: messages to everyone may be missing here: the server no longer has those after the last one$`))
 	p.Await(regexp.MustCompile(`^chatctl: messages to #ops may be missing here: `))
 	d.awaitOnline("user", "ops")
 	d.publish("ops", "after")
@@ -239,7 +239,7 @@ func TestTailSurvivesARestartAndSaysWhatMayBeMissing(t *testing.T) {
 	}
 	d.Signal(syscall.SIGTERM)
 	d.ExitCode()
-	p.Await(regexp.MustCompile(`^chatctl: no connection, trying again: cannot connect to 127\.0\.0\.1:\d+: dial`))
+	p.Await(regexp.MustCompile(`^chatctl: not connected, retrying: cannot connect to 127\.0\.0\.1:\d+: dial`))
 	p.Signal(syscall.SIGINT)
 	if code := p.ExitCode(); code != 0 {
 		t.Errorf("SIGINT without a connection: exit code %d", code)
@@ -257,7 +257,7 @@ func TestTailMissesNothingWhenTheLineBreaks(t *testing.T) {
 	way.cut()
 	d.publish("", "meanwhile")
 	p.AwaitPrinted(is("meanwhile"))
-	p.Await(is("chatctl: connected again, nothing was missed"))
+	p.Await(is("chatctl: reconnected, no message was missed"))
 	if diff := cmp.Diff([]string{"admin: before", "admin: meanwhile"}, printedLines(p)); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)
 	}

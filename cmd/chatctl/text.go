@@ -14,17 +14,17 @@ import (
 	"github.com/reto10/chat/internal/terminal"
 )
 
-// timeLayout is how people read times, in their own zone.
+// timeLayout is the format of times, which are local.
 const timeLayout = "2006-01-02 15:04:05"
 
-// messageLine is a message for people, in one line whatever it contains:
+// messageLine returns a message for people, always as one line:
 //
 //	2026-11-25 04:31:58 ana: to everyone
 //	2026-11-25 04:31:58 #ops ana: to a channel
 //	2026-11-25 04:31:58 @bob ana: to bob alone
 //
-// What could look like anything else than the content of this one message does
-// not come through: see [harmless] and [name].
+// The content cannot imitate another line or control the terminal: see [harmless] and
+// [name].
 func messageLine(at time.Time, channel, sender, content string) string {
 	from := "(the service)"
 	if sender != "" {
@@ -33,7 +33,7 @@ func messageLine(at time.Time, channel, sender, content string) string {
 	return fmt.Sprintf("%s %s%s: %s\n", at.Local().Format(timeLayout), where(channel), from, harmless(content))
 }
 
-// where is a channel with a space behind it, "" for everyone's.
+// where returns a channel and a space, "" for everyone's channel.
 func where(channel string) string {
 	if channel == "" {
 		return ""
@@ -44,9 +44,8 @@ func where(channel string) string {
 	return "#" + name(channel) + " "
 }
 
-// unseen are characters that count as graphic and that nobody sees, beside those of
-// [harmless]: fillers, a blank of braille, selectors of variants but the two that emoji
-// are written with.
+// unseen are invisible characters that package unicode counts as graphic: fillers, the blank
+// of braille, and all variation selectors except the two of emoji.
 var unseen = &unicode.RangeTable{
 	R16: []unicode.Range16{
 		{0x034F, 0x034F, 1}, {0x115F, 0x1160, 1}, {0x17B4, 0x17B5, 1}, {0x180B, 0x180F, 1},
@@ -55,8 +54,8 @@ var unseen = &unicode.RangeTable{
 	R32: []unicode.Range32{{0xE0100, 0xE01EF, 1}},
 }
 
-// name is a name that somebody chose as one word, in quotes where it would not be
-// one, or could be taken for something that chatctl says.
+// name returns a name as one word. It is in quotes if it is not one plain word, or could be
+// mistaken for a text of chatctl.
 func name(chosen string) string {
 	for i, r := range chosen {
 		if unicode.IsLetter(r) && !unicode.Is(unseen, r) || unicode.IsDigit(r) || strings.ContainsRune("._@+-|/", r) ||
@@ -71,10 +70,9 @@ func name(chosen string) string {
 	return chosen
 }
 
-// harmless is what somebody wrote with everything spelled out that would do
-// something to a terminal or to its reader: ends of lines, escape sequences, what
-// turns the direction of writing around, what cannot be seen. The joiners that
-// emoji and some scripts are written with stay.
+// harmless spells out all characters that could control a terminal or mislead its reader:
+// line ends, escape sequences, changes of the writing direction, invisible characters. The
+// joiners of emoji and of some scripts stay.
 func harmless(content string) string {
 	const zeroWidthNonJoiner, zeroWidthJoiner = '\u200c', '\u200d'
 	var text strings.Builder
@@ -92,13 +90,13 @@ func harmless(content string) string {
 	return text.String()
 }
 
-// indent begins each row but the first of what takes several. No line that chatctl
-// prints begins so.
+// indent begins each row of a folded line except the first. No line of chatctl begins with
+// it.
 const indent = "    "
 
-// fold has lines that are longer than a row of the terminal go on in rows of their own,
-// which begin with blanks: what a message holds never stands where a line begins.
-// columns is 0 where there is no terminal.
+// fold breaks lines that are longer than a row of the terminal. The further rows begin with
+// blanks, so that no part of a message is at the beginning of a row. columns is 0 if there
+// is no terminal.
 func fold(text string, columns int) string {
 	if columns <= len(indent)+2 {
 		return text
@@ -110,9 +108,9 @@ func fold(text string, columns int) string {
 		if r == '\n' {
 			at, wide = 0, 0
 		} else if r >= utf8.RuneSelf {
-			wide = 2 // at the most; what is narrower leaves room
+			wide = 2 // at most; a narrower character leaves room
 		}
-		if at+wide >= columns { // a terminal may go on by itself behind a full row
+		if at+wide >= columns { // a terminal may wrap a full row by itself
 			folded.WriteString("\n" + indent)
 			at = len(indent)
 		}
@@ -122,7 +120,7 @@ func fold(text string, columns int) string {
 	return folded.String()
 }
 
-// screen is a file that may be a terminal, for what people read.
+// screen is a file for people, perhaps a terminal.
 type screen struct{ file *os.File }
 
 func (s screen) Write(b []byte) (int, error) {
@@ -132,7 +130,7 @@ func (s screen) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// presenceLine says that somebody came or went, unlike any message:
+// presenceLine returns a line about a join or a leave, which looks unlike any message:
 //
 //	2026-11-25 04:31:58 * ana joined
 //	2026-11-25 04:31:58 #ops * ana left
@@ -140,8 +138,8 @@ func presenceLine(at time.Time, channel, user, verb string) string {
 	return fmt.Sprintf("%s %s* %s %s\n", at.Local().Format(timeLayout), where(channel), name(user), verb)
 }
 
-// jsonLine is JSON as a line that does nothing to a terminal: what is valid in JSON
-// as it is, and no [harmless] text, is escaped.
+// jsonLine returns JSON as one line that no terminal obeys: it escapes all characters that
+// [harmless] spells out.
 func jsonLine(object []byte) string {
 	var line strings.Builder
 	for _, r := range string(object) {

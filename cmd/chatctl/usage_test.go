@@ -23,15 +23,15 @@ func TestWhatMakesNoSenseIsOneLineAndExitCode2(t *testing.T) {
 	}{
 		"no command":           {nil, nil, `no command (chatctl -help lists the commands)`},
 		"another command":      {nil, []string{"sned"}, `there is no command "sned" (chatctl -help lists the commands)`},
-		"flags first":          {nil, []string{"-url", "x", "who"}, `flags stand behind the command, as in chatctl send -url … (chatctl -help lists the commands)`},
-		"help on two":          {nil, []string{"help", "send", "tail"}, `help is about one command (chatctl -help lists the commands)`},
+		"flags first":          {nil, []string{"-url", "x", "who"}, `flags go after the command, as in chatctl send -url … (chatctl -help lists the commands)`},
+		"help on two":          {nil, []string{"help", "send", "tail"}, `help takes one command (chatctl -help lists the commands)`},
 		"help on none":         {nil, []string{"help", "sned"}, `there is no command "sned" (chatctl -help lists the commands)`},
 		"no such flag":         {nil, []string{"who", "-chanel", "ops"}, `flag provided but not defined: -chanel (chatctl help who lists the flags)`},
 		"an argument too many": {who, []string{"who", "ops"}, `unexpected argument "ops" (chatctl help who lists the flags)`},
 		"tail with one":        {who, []string{"tail", "ops"}, `unexpected argument "ops" (chatctl help tail lists the flags)`},
 		"bench with one":       {who, []string{"bench", "ops"}, `unexpected argument "ops" (chatctl help bench lists the flags)`},
-		"nobody":               {nil, []string{"who"}, `-user or -token-file is needed, to say who you are (chatctl help who lists the flags)`},
-		"nobody to bench as":   {nil, []string{"bench"}, `-user or -token-file is needed, to say who you are (chatctl help bench lists the flags)`},
+		"nobody":               {nil, []string{"who"}, `-user or -token-file is required (chatctl help who lists the flags)`},
+		"nobody to bench as":   {nil, []string{"bench"}, `-user or -token-file is required (chatctl help bench lists the flags)`},
 
 		"two tokens":            {nil, []string{"who", "-token", "a", "-token-file", "b"}, `-token and -token-file exclude each other (chatctl help who lists the flags)`},
 		"a token and a user":    {nil, []string{"who", "-token", "a", "-user", "b"}, `-token and -user exclude each other (chatctl help who lists the flags)`},
@@ -45,29 +45,29 @@ func TestWhatMakesNoSenseIsOneLineAndExitCode2(t *testing.T) {
 		"an address with more":  {nil, []string{"who", "-url", "https://localhost/?a=b"}, `-url is with more than a path behind the host (chatctl help who lists the flags)`},
 		"an address of control": {nil, []string{"who", "-url", "https://local\nhost"}, `-url is no URL such as https://localhost:8443 (chatctl help who lists the flags)`},
 
-		"nothing to send":         {who, []string{"send"}, `no text to send, nor - for the lines of stdin (chatctl help send lists the flags)`},
+		"nothing to send":         {who, []string{"send"}, `no text to send; - sends the lines of stdin (chatctl help send lists the flags)`},
 		"an empty text":           {who, []string{"send", ""}, `the text is empty (chatctl help send lists the flags)`},
 		"no text but bytes":       {who, []string{"send", "caf\xe9"}, `the text is not UTF-8 (chatctl help send lists the flags)`},
 		"to two places":           {who, []string{"send", "-to", "ana", "-channel", "ops", "x"}, `-channel and -to exclude each other (chatctl help send lists the flags)`},
 		"to no channel":           {who, []string{"send", "-channel", "a b", "x"}, `-channel "a b" cannot be a channel's name (chatctl help send lists the flags)`},
 		"to no user":              {who, []string{"send", "-to", "ana ", "x"}, `-to "ana " cannot be a user's name (chatctl help send lists the flags)`},
-		"a flag behind the text":  {who, []string{"send", "hello", "-channel", "ops"}, `-channel has to stand before "hello"; with -- before that it is no flag (chatctl help send lists the flags)`},
-		"one with its value":      {who, []string{"send", "hello", "--to=ana"}, `-to has to stand before "hello"; with -- before that it is no flag (chatctl help send lists the flags)`},
-		"nobody to kick":          {who, []string{"kick"}, `kick is about one user (chatctl help kick lists the flags)`},
-		"two to kick":             {who, []string{"kick", "ana", "bob"}, `kick is about one user (chatctl help kick lists the flags)`},
+		"a flag behind the text":  {who, []string{"send", "hello", "-channel", "ops"}, `-channel must go before "hello"; put -- before the text if it is no flag (chatctl help send lists the flags)`},
+		"one with its value":      {who, []string{"send", "hello", "--to=ana"}, `-to must go before "hello"; put -- before the text if it is no flag (chatctl help send lists the flags)`},
+		"nobody to kick":          {who, []string{"kick"}, `kick takes one user (chatctl help kick lists the flags)`},
+		"two to kick":             {who, []string{"kick", "ana", "bob"}, `kick takes one user (chatctl help kick lists the flags)`},
 		"no user to kick":         {who, []string{"kick", ""}, `"" cannot be a user's name (chatctl help kick lists the flags)`},
 		"who is in no channel":    {who, []string{"who", "-channel", "a b"}, `-channel "a b" cannot be a channel's name (chatctl help who lists the flags)`},
-		"to follow no channel":    {who, []string{"tail", "-channel", "a b"}, `invalid value "a b" for flag -channel: it cannot be a channel's name (chatctl help tail lists the flags)`},
-		"to follow somebody":      {who, []string{"tail", "-channel", "@ana"}, `invalid value "@ana" for flag -channel: one's own channel is followed as it is, and nobody else's can be (chatctl help tail lists the flags)`},
+		"to follow no channel":    {who, []string{"tail", "-channel", "a b"}, `invalid value "a b" for flag -channel: not a valid channel name (chatctl help tail lists the flags)`},
+		"to follow somebody":      {who, []string{"tail", "-channel", "@ana"}, `invalid value "@ana" for flag -channel: your user channel is always followed, and those of others cannot be (chatctl help tail lists the flags)`},
 		"a negative number":       {who, []string{"tail", "-n", "-1"}, `invalid value "-1" for flag -n: not a number above zero (chatctl help tail lists the flags)`},
 		"too many":                {who, []string{"tail", "-n", "10001"}, `invalid value "10001" for flag -n: more than 10000 (chatctl help tail lists the flags)`},
-		"no id":                   {who, []string{"tail", "-since", "x"}, `invalid value "x" for flag -since: it is no message's id (chatctl help tail lists the flags)`},
+		"no id":                   {who, []string{"tail", "-since", "x"}, `invalid value "x" for flag -since: not the id of a message (chatctl help tail lists the flags)`},
 		"an id of another":        {who, []string{"tail", "-since", "1-abc-ops"}, `-since 1-abc-ops needs -channel ops (chatctl help tail lists the flags)`},
 		"two beginnings":          {who, []string{"tail", "-since", "1-abc", "-n", "3"}, `-n and -since exclude each other (chatctl help tail lists the flags)`},
 		"no sockets":              {who, []string{"bench", "-n", "0"}, `invalid value "0" for flag -n: not a number above zero (chatctl help bench lists the flags)`},
 		"no rate":                 {who, []string{"bench", "-rate", "NaN"}, `invalid value "NaN" for flag -rate: not a number above zero, and a million at the most (chatctl help bench lists the flags)`},
 		"too small":               {who, []string{"bench", "-size", "8"}, `invalid value "8" for flag -size: not a number of 40 to 1048576 (chatctl help bench lists the flags)`},
-		"more than can be":        {who, []string{"bench", "-n", "10000", "-rate", "1000000", "-for", "100h"}, `10000 sockets for 100h0m0s at 1e+06 a second are more than can be kept account of (chatctl help bench lists the flags)`},
+		"more than can be":        {who, []string{"bench", "-n", "10000", "-rate", "1000000", "-for", "100h"}, `10000 sockets for 100h0m0s at 1e+06 a second are too many to keep track of (chatctl help bench lists the flags)`},
 		"two ways to be somebody": {nil, []string{"bench", "-secret-file", "x", "-user", "ana"}, `-secret-file and -user exclude each other (chatctl help bench lists the flags)`},
 	}
 	for name, test := range tests {
@@ -113,10 +113,10 @@ func TestWhatGoesWrongIsOneLineAndExitCode1(t *testing.T) {
 		"no password file":          {with("CHATCTL_PASSWORD_FILE=/nowhere"), []string{"who"}, `reading the password: open /nowhere: no such file or directory`},
 		"an empty password file":    {with("CHATCTL_PASSWORD_FILE=" + empty), []string{"who"}, `reading the password: the first line of ` + empty + ` is empty`},
 		"an endless password file":  {with("CHATCTL_PASSWORD_FILE=/dev/zero"), []string{"who"}, `reading the password: /dev/zero is over 16384 bytes`},
-		"a token that is none":      {d.anybody(), []string{"who", "-token", "not.a.token"}, host + ` does not take the token: .*`},
-		"one with a space":          {d.anybody(), []string{"who", "-token", "a b"}, `the token holds what no token can: .*`},
-		"one of a file":             {d.anybody(), []string{"tail", "-token-file", token}, `the token in ` + token + ` does not hold, or not for long, and no other is there yet`},
-		"a file with more":          {d.anybody(), []string{"who", "-token-file", wrong}, `reading the token: ` + wrong + ` does not hold one, and nothing else`},
+		"a token that is none":      {d.anybody(), []string{"who", "-token", "not.a.token"}, host + ` rejects the token: .*`},
+		"one with a space":          {d.anybody(), []string{"who", "-token", "a b"}, `the token contains a space, a control character or a character that is not ASCII`},
+		"one of a file":             {d.anybody(), []string{"tail", "-token-file", token}, `the token in ` + token + ` is invalid or about to expire, and the file has no new one yet`},
+		"a file with more":          {d.anybody(), []string{"who", "-token-file", wrong}, `reading the token: ` + wrong + ` must contain one token and nothing else`},
 		"a file with far more":      {d.anybody(), []string{"who", "-token-file", huge}, `reading the token: ` + huge + ` is over 16384 bytes`},
 		"a certificate of anybody":  {with("CHATCTL_INSECURE="), []string{"who"}, `the certificate of ` + host + ` is not trusted: x509: .* \(-ca names its authority, -insecure trusts any\)`},
 		"to send by it":             {with("CHATCTL_INSECURE="), []string{"send", "hello"}, `the certificate of ` + host + ` is not trusted: x509: .*`},
@@ -125,15 +125,15 @@ func TestWhatGoesWrongIsOneLineAndExitCode1(t *testing.T) {
 		"nobody listens":            {with("CHATCTL_URL=https://" + nobody), []string{"send", "hello"}, `cannot connect to ` + nobody + `: dial tcp ` + nobody + `: connect: connection refused`},
 		"nor to tail":               {with("CHATCTL_URL=https://" + nobody), []string{"tail"}, `cannot connect to ` + nobody + `: dial tcp ` + nobody + `: connect: connection refused`},
 		"no such host":              {with("CHATCTL_URL=https://nowhere.invalid"), []string{"who"}, `cannot connect to nowhere\.invalid: dial tcp: lookup nowhere\.invalid.*`},
-		"HTTP to TLS":               {with("CHATCTL_URL=http://" + host), []string{"who"}, host + ` does not understand: is it https:// rather than http://\?`},
-		"TLS to HTTP":               {with("CHATCTL_URL=https" + strings.TrimPrefix(plain.URL, "http")), []string{"who"}, `127\.0\.0\.1:\d+ speaks no TLS: is it http:// rather than https://\?`},
-		"another path":              {with("CHATCTL_URL=" + d.URL + "/chat"), []string{"who"}, `nothing is at ` + d.URL + `/chat, or it has no login of its own \(then -token-file\)`},
+		"HTTP to TLS":               {with("CHATCTL_URL=http://" + host), []string{"who"}, host + ` answers with 400: is it https:// rather than http://\?`},
+		"TLS to HTTP":               {with("CHATCTL_URL=https" + strings.TrimPrefix(plain.URL, "http")), []string{"who"}, `127\.0\.0\.1:\d+ does not use TLS: is it http:// rather than https://\?`},
+		"another path":              {with("CHATCTL_URL=" + d.URL + "/chat"), []string{"who"}, `nothing is at ` + d.URL + `/chat, or the service has no login \(use -token-file\)`},
 		"another path with a token": {append(d.anybody(), "CHATCTL_URL="+d.URL+"/chat"), []string{"tail", "-token-file", token}, `nothing is at ` + d.URL + `/chat: -url is where the service is mounted`},
 		"another service":           {with("CHATCTL_URL=http://" + stranger), []string{"who"}, `.*protocol error.*`},
 		"one that hangs up":         {with("CHATCTL_URL=https://" + silent), []string{"who"}, `.*EOF.*|.*connection reset.*`},
 		"too long":                  {d.as("admin"), []string{"send", strings.Repeat("long ", 7000)}, `content is over 32768 bytes`},
 		"a secret too short":        {d.anybody(), []string{"bench", "-secret-file", token}, `using the secret in ` + token + `: .*`},
-		"another secret":            {d.anybody(), []string{"bench", "-secret-file", chatdtest.WriteFile(t, "secret", strings.Repeat("x", 32))}, `.* does not take the token.*`},
+		"another secret":            {d.anybody(), []string{"bench", "-secret-file", chatdtest.WriteFile(t, "secret", strings.Repeat("x", 32))}, `.* rejects the token.*`},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -330,7 +330,7 @@ func TestAClosedStdoutIsQuietAndAFullOneIsNot(t *testing.T) {
 	}
 }
 
-// What proves who somebody is can be read on the way, but for that within this machine.
+// A password or token that goes unencrypted to another machine is warned of.
 func TestPlainHTTPToAnotherMachineIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	plain := startServer(t, "-plaintext", "-addr", "0.0.0.0:0")
@@ -360,7 +360,7 @@ func TestPlainHTTPToAnotherMachineIsWarnedOf(t *testing.T) {
 				env = append(env, password)
 			}
 			_, stderr, _ := ctl(t).RunToEnd(t, env, test.args...)
-			want := "chatctl: warning: " + test.want + " goes to " + test.host + ":" + port + " over http://, where others can read it on the way: use https://\n"
+			want := "chatctl: warning: " + test.want + " goes to " + test.host + ":" + port + " over http://, where others on the network can read it: use https://\n"
 			if test.want == "" && strings.Contains(stderr, "warning") || test.want != "" && strings.Count(stderr, want) != 1 {
 				t.Errorf("it says %q, want %q", stderr, want)
 			}

@@ -16,13 +16,13 @@ import (
 
 var whoCommand = command{
 	name:    "who",
-	summary: "lists who is connected",
-	about: `Lists the users who are connected, by name, with how many sockets they have and
-since when. That is for admins.
+	summary: "lists connected users",
+	about: `Lists the connected users by name, with the number of their sockets and the time
+when the first of these connected. Only admins may do this.
 `,
 	define: func(flags *flag.FlagSet) func(context.Context, *session, []string) error {
-		channel := flags.String("channel", "", "list those who are in this `channel`")
-		asJSON := flags.Bool("json", false, "print what the server answers: one JSON object")
+		channel := flags.String("channel", "", "list only the users in this `channel`")
+		asJSON := flags.Bool("json", false, "print the server's answer, one JSON object")
 		return func(ctx context.Context, s *session, args []string) error {
 			if len(args) > 0 {
 				return cli.Usagef("unexpected argument %q", args[0])
@@ -55,8 +55,8 @@ func (s *session) who(ctx context.Context, channel string, asJSON bool) error {
 	return err
 }
 
-// usersTable is for people.
-func usersTable(users []client.Online) []byte {
+// usersTable returns the list for people.
+func usersTable(users []client.Presence) []byte {
 	if len(users) == 0 {
 		return []byte("nobody is connected\n")
 	}
@@ -64,14 +64,14 @@ func usersTable(users []client.Online) []byte {
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "USER\tROLE\tSOCKETS\tSINCE")
 	for _, u := range users {
-		fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", name(u.Username), name(u.Role), u.Connections, u.Since.Local().Format(timeLayout))
+		fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", name(u.User), name(u.Role), u.Connections, u.Since.Local().Format(timeLayout))
 	}
 	table.Flush() // into a buffer: never an error
 	return text.Bytes()
 }
 
-// usersJSON is as GET /users/connected answers.
-func usersJSON(users []client.Online) ([]byte, error) {
+// usersJSON returns the list as GET /users/connected answers.
+func usersJSON(users []client.Presence) ([]byte, error) {
 	type user struct {
 		Username    string `json:"username"`
 		Role        string `json:"role"`
@@ -83,7 +83,7 @@ func usersJSON(users []client.Online) ([]byte, error) {
 		Users []user `json:"users"`
 	}{len(users), make([]user, len(users))}
 	for i, u := range users {
-		answer.Users[i] = user{u.Username, u.Role, u.Connections, wire.Time(u.Since)}
+		answer.Users[i] = user{u.User, u.Role, u.Connections, wire.Time(u.Since)}
 	}
 	text, err := json.Marshal(answer)
 	if err != nil {
@@ -96,15 +96,14 @@ var kickCommand = command{
 	name:    "kick",
 	args:    "user",
 	summary: "disconnects a user",
-	about: `Closes all sockets of a user and says how many there were. It takes nothing away:
-as long as the user's token holds, or the password, they can come back. That is for
-admins.
+	about: `Closes all sockets of a user and prints how many there were. The user can reconnect
+as long as the token or the password is valid. Only admins may do this.
 `,
 	define: func(*flag.FlagSet) func(context.Context, *session, []string) error {
 		return func(ctx context.Context, s *session, args []string) error {
 			switch {
 			case len(args) != 1:
-				return cli.Usagef("kick is about one user")
+				return cli.Usagef("kick takes one user")
 			case !chat.ValidUsername(args[0]):
 				return cli.Usagef("%q cannot be a user's name", args[0])
 			}

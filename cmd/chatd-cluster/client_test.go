@@ -78,7 +78,7 @@ func consume(t *testing.T, c *client.Client, slow bool) (got came) {
 			return got
 		}
 		switch e := event.(type) {
-		case client.Connected:
+		case client.Welcome:
 			if got.connected++; got.connected > 1 && !e.Resumed {
 				t.Errorf("got %+v", e)
 			}

@@ -20,7 +20,6 @@ import (
 
 	"github.com/reto10/chat/internal/cli"
 	"github.com/reto10/chat/internal/daemon"
-	"github.com/reto10/chat/redisregistry"
 )
 
 func main() {
@@ -30,9 +29,9 @@ func main() {
 		Registries: []string{"redis://…", "rediss://…", "redis+cluster://…", "redis+sentinel://…"},
 		Histories:  []string{"redis", "sqlite:FILE", "postgres://…"},
 		Flags: func(flags *flag.FlagSet) {
-			cli.Var(flags, &s.prefix, "redis-prefix", redisregistry.DefaultPrefix, parsePrefix,
+			cli.Var(flags, &s.prefix, "redis-prefix", "chat:", parsePrefix,
 				"begin the names of keys in Redis with this `text`; chats that share a Redis and nothing else need different ones")
-			cli.Var(flags, &s.lease, "lease", redisregistry.DefaultLease.String(), cli.AtLeast(time.Second),
+			cli.Var(flags, &s.lease, "lease", "15s", cli.AtLeast(time.Second),
 				"the `duration` after which the users of a node that has died leave; the same on all nodes")
 			flags.BoolVar(&s.durable, "redis-durable", false,
 				"Redis never misses what it has acknowledged (appendfsync always, no replica that takes over, no older copy put in its place): its restart is no loss")

@@ -51,7 +51,7 @@ func TestAClientTellsOfAGapWhenTheHistoryIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	api, err := client.New("https://chatd.test", append(opts, client.WithLogin("admin", chatdtest.Passwords["admin"]))...)
+	api, err := client.NewAPI("https://chatd.test", append(opts, client.WithLogin("admin", chatdtest.Passwords["admin"]))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestAClientTellsOfAGapWhenTheHistoryIsGone(t *testing.T) {
 	first.Kill()
 	second := start(t, nil, args...)
 	// There, others are back before this client is.
-	direct, err := client.New(second.URL, client.WithHTTPClient(second.HTTP), client.WithLogin("admin", chatdtest.Passwords["admin"]))
+	direct, err := client.NewAPI(second.URL, client.WithHTTPClient(second.HTTP), client.WithLogin("admin", chatdtest.Passwords["admin"]))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,13 +73,13 @@ func (c *config) define(flags *flag.FlagSet, prog Program) {
 		"accept the users in this `file`, lines of name:bcrypt-hash[:role] as from htpasswd -B; SIGHUP reloads it; without it, admin and user are made at start")
 	flags.StringVar(&c.secretFile, "secret-file", "",
 		fmt.Sprintf("sign tokens with the content of this `file`, at least %d bytes; without it, a key is made at start", chat.MinSecret))
-	cli.Var(flags, &c.tokenTTL, "token-ttl", chat.DefaultTokenTTL.String(), cli.ParsePositive,
+	cli.Var(flags, &c.tokenTTL, "token-ttl", "15m", cli.ParsePositive,
 		"tokens are valid for this `duration`")
 	cli.Var(flags, &c.origins, "origins", "", parseList,
 		"accept web pages from these comma-separated `origins`, besides the server's own")
 	flags.BoolVar(&c.page, "page", true,
 		"serve the web client at /, and the JavaScript client at /chat.js")
-	cli.Var(flags, &c.heartbeat, "heartbeat", chat.DefaultHeartbeat.String(), cli.ParsePositive,
+	cli.Var(flags, &c.heartbeat, "heartbeat", "25s", cli.ParsePositive,
 		"send something to each socket once in this `duration`, so that proxies keep it open; a client without a sign of life for twice as long is disconnected")
 	flags.BoolVar(&c.pings, "pings", false,
 		"send heartbeats as pings, which the client itself answers; otherwise an acknowledgement by the kernel at the other end is enough, and behind a proxy that is the proxy's; on by default with -plaintext")

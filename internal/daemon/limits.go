@@ -3,7 +3,6 @@ package daemon
 import (
 	"net/netip"
 
-	"github.com/reto10/chat"
 	"github.com/reto10/chat/internal/connlimit"
 )
 
@@ -14,6 +13,8 @@ const (
 	// defaultWaiting fits a node whose clients all reconnect at once. docs/operating.md
 	// says what each connection may take before it is authenticated.
 	defaultWaiting = 1024
+	// maxSockets bounds the sockets if open files do not; the library's own default.
+	maxSockets = 100_000
 	// reservedFiles are for everything but clients: connections to Redis and databases,
 	// files, listeners, the debug address.
 	reservedFiles = 128
@@ -29,7 +30,7 @@ type capacity struct {
 // that wait for their clients, reservedFiles, and the rest for sockets. With files 0 the
 // limit is unknown.
 func capacityWithin(files, waiting int) capacity {
-	c := capacity{waiting, chat.DefaultMaxSockets}
+	c := capacity{waiting, maxSockets}
 	if files == 0 {
 		return c
 	}

@@ -186,7 +186,7 @@ func (s *server) announce(prog Program, proc Process, cfg *config, bound address
 	for _, w := range s.warnings {
 		s.log.Warn(w.Msg, w.Args...)
 	}
-	if s.capacity.sockets < chat.DefaultMaxSockets {
+	if s.capacity.sockets < maxSockets {
 		s.log.Info("the limit of open files (ulimit -n, LimitNOFILE) allows fewer sockets than the default",
 			"sockets", s.capacity.sockets, "waiting_connections", s.capacity.waiting, "open_files", openFiles())
 	}

@@ -11,25 +11,24 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// maxLine is the length in bytes of the longest line of a file: a name, a hash
-// and a role with room to spare.
+// maxLine is the length in bytes of the longest line of a file: more than a name, a hash
+// and a role need.
 const maxLine = 1024
 
-// saltAndSum is how many characters of bcrypt's base64 follow the cost: 22 of
-// salt and 31 of checksum.
+// saltAndSum is the number of characters after the cost: 22 of salt, 31 of checksum.
 const saltAndSum = 22 + 31
 
 // Parse reads users, one a line:
 //
 //	name:bcrypt-hash[:role]
 //
-// as "htpasswd -B" writes them. Blank lines and lines that begin with '#' are
-// skipped, lines may end in CRLF. Names and roles have to be valid. The error
-// gives the line's number and what is wrong with it, never what stands in it:
-// where fields are mixed up, any of them may be a secret.
+// as "htpasswd -B" writes them. It skips blank lines and lines that begin with '#'; lines
+// may end in CRLF. valid checks names and roles. The error gives the line's number and
+// the fault, never the line's content: any field may be a secret that is in the wrong
+// place.
 func Parse(r io.Reader, valid func(string) bool) (*Users, error) {
 	users := &Users{byName: make(map[string]user)}
-	lines := make(map[string]int) // where each user was
+	lines := make(map[string]int) // the line of each user
 	scanner := bufio.NewScanner(r)
 	scanner.Buffer(nil, maxLine)
 	number := 0
@@ -37,7 +36,7 @@ func Parse(r io.Reader, valid func(string) bool) (*Users, error) {
 		number++
 		line := scanner.Text()
 		if number == 1 {
-			line = strings.TrimPrefix(line, "\ufeff") // some editors' first bytes
+			line = strings.TrimPrefix(line, "\ufeff") // a byte order mark, as some editors write
 		}
 		line = strings.TrimRight(line, " \t\r")
 		if line == "" || strings.HasPrefix(strings.TrimLeft(line, " \t"), "#") {
@@ -84,9 +83,9 @@ func parseLine(line string, valid func(string) bool) (name string, u user, err e
 	return name, u, nil
 }
 
-// parseHash returns the cost of a hash of the form $2y$10$ and 53 characters.
-// The variants 2a, 2b and 2y are one algorithm; 2x marks hashes of a buggy one. The last
-// character stands for 4 bits of the checksum; where its other 2 are set no password has
+// parseHash returns the cost of a hash: $2y$10$ and 53 characters, for example. The
+// variants 2a, 2b and 2y are one algorithm; 2x marks hashes of a faulty one. The last
+// character encodes 4 bits of the checksum; if its other 2 bits are set, no password has
 // this hash.
 func parseHash(hash string) (cost int, err error) {
 	parts := strings.Split(hash, "$")
@@ -105,7 +104,7 @@ func parseHash(hash string) (cost int, err error) {
 	return cost, nil
 }
 
-// alphabet is bcrypt's own for base64, in the order of what its characters stand for.
+// alphabet is bcrypt's variant of base64, in the order of the characters' values.
 const alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 func notBase64(r rune) bool { return !strings.ContainsRune(alphabet, r) }

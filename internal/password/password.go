@@ -1,6 +1,6 @@
-// Package password checks passwords against bcrypt hashes in such a way that
-// neither the time nor the answer tells whether a user exists, and so that
-// checking cannot take the whole machine.
+// Package password checks passwords against bcrypt hashes. Neither the time nor the
+// result of a check reveals whether a user exists, and all checks together use at most
+// half of the cores.
 package password
 
 import (
@@ -13,34 +13,31 @@ import (
 )
 
 const (
-	// DefaultCost is the bcrypt cost of [Hash] and the work of a check when
-	// there are no users at all.
+	// DefaultCost is the bcrypt cost of [Hash], and of a check if there are no users.
 	DefaultCost = bcrypt.DefaultCost
-	// MaxCost is the highest cost a file may ask for. Since every check costs as
-	// much as the dearest user's, one typing error would stop all logins.
+	// MaxCost is the highest cost that a file may contain. Every check costs as much as
+	// the most expensive user's, so that one typing error would stop all logins.
 	MaxCost = 16
-	// MaxLen is the length in bytes of the longest password: bcrypt ignores what
-	// follows.
+	// MaxLen is the length in bytes of the longest password: bcrypt ignores the rest.
 	MaxLen = 72
 )
 
 var (
-	// ErrPassword is what [Hash] refuses: no password, one over [MaxLen] bytes,
-	// or one with a NUL in it.
+	// ErrPassword means that no user can have this password: it is empty, over [MaxLen]
+	// bytes, or contains a NUL.
 	ErrPassword = errors.New("a password has 1 to 72 bytes, none of them NUL")
-	// ErrBusy says that too many checks are waiting for their turn already.
+	// ErrBusy means that too many checks already wait for their turn.
 	ErrBusy = errors.New("too many passwords are being checked")
 )
 
-// compare is bcrypt's comparison; tests count what goes through it.
+// compare is bcrypt's comparison; tests replace it to count the calls.
 var compare = bcrypt.CompareHashAndPassword
 
-// Users is a fixed set of users with the hashes of their passwords and their
-// roles, as [Parse] reads it. It is safe for concurrent use. The zero Users
-// knows nobody.
+// Users is a fixed set of users with their roles and the hashes of their passwords, as
+// [Parse] reads it. It is safe for concurrent use. The zero Users is empty.
 type Users struct {
 	byName map[string]user
-	cost   int // the highest of any user, 0 when there is none
+	cost   int // the highest of any user, 0 if there is none
 }
 
 type user struct {
@@ -49,19 +46,19 @@ type user struct {
 	role string
 }
 
-// Len is how many users there are.
+// Len returns the number of users.
 func (u *Users) Len() int { return len(u.byName) }
 
-// Check reports whether password is that of the user of this name, and if so the
-// user's role ("" where the file gives none).
+// Check reports whether the user has this password, and returns the user's role ("" if
+// the file has none).
 //
-// Whoever is asked for, known or not, right or wrong, bcrypt does the same work:
-// that of the highest cost among all users. A password that nobody can have
-// (empty, over [MaxLen] bytes, or with a NUL, which bcrypt would take for the
-// end) is refused at once, also whoever it is for.
+// For every user, known or unknown, and every password, bcrypt does the same work: that of
+// the highest cost of any user. Only an impossible password (see [ErrPassword]) is rejected
+// at once, for every user.
 //
-// Checks wait for their turn until ctx ends; the error then wraps ctx's. [ErrBusy]
-// comes when too many wait, most of all of the network or the user that [From] names.
+// A check waits for its turn until ctx ends; the error then wraps ctx's. The error is
+// [ErrBusy] if too many checks wait, above all from the network or for the user that
+// [From] names.
 func (u *Users) Check(ctx context.Context, name, password string) (role string, ok bool, err error) {
 	if Possible(password) != nil {
 		return "", false, nil
@@ -82,8 +79,8 @@ func (u *Users) Check(ctx context.Context, name, password string) (role string, 
 		return "", false, nil
 	}
 	match := compare([]byte(known.hash), []byte(password)) == nil
-	// A comparison of cost c is 2^c rounds. The user's own and one more of each
-	// cost from there up add up to exactly 2^highest.
+	// A comparison of cost c takes 2^c rounds. The user's comparison and one of each cost
+	// from there to highest-1 add up to exactly 2^highest rounds.
 	for cost := known.cost; cost < highest; cost++ {
 		burn(cost, password)
 	}
@@ -93,9 +90,9 @@ func (u *Users) Check(ctx context.Context, name, password string) (role string, 
 	return known.role, true, nil
 }
 
-// Hash returns the bcrypt hash of password at [DefaultCost], salted anew each
-// time. It takes its turn among the checks: the error is that of [Possible], [ErrBusy]
-// or that of the system's randomness.
+// Hash returns the bcrypt hash of password at [DefaultCost], with a new salt. It waits for
+// a turn as a check does. The error is that of [Possible], [ErrBusy], or that of the
+// system's random source.
 func Hash(password string) (string, error) {
 	if err := Possible(password); err != nil {
 		return "", err
@@ -112,14 +109,15 @@ func Hash(password string) (string, error) {
 	return string(hash), nil
 }
 
-// burn does the work of one comparison of that cost and forgets the answer.
+// burn does the work of one comparison of that cost and ignores the result.
 func burn(cost int, password string) {
 	_ = compare(fmt.Appendf(nil, "$2a$%02d$%s", cost, strings.Repeat("a", saltAndSum)), []byte(password))
 }
 
-// Possible says why nobody can have this password, with its length and not with
-// itself; the error wraps [ErrPassword]. A file can have the hash of the first 72 bytes
-// of a longer one, as htpasswd makes it: that does not show.
+// Possible returns an error that wraps [ErrPassword] if no user can have this password.
+// The text contains its length, never the password. A file may still contain the hash of
+// the first 72 bytes of a longer password, as htpasswd writes it: such a hash looks like
+// any other.
 func Possible(password string) error {
 	switch {
 	case len(password) > MaxLen:

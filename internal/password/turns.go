@@ -12,19 +12,19 @@ import (
 )
 
 const (
-	// maxWaiting is how many may wait in a process, of many networks: a waiter takes some
-	// kilobytes. waitingTime is how long each may.
+	// maxWaiting bounds the checks that wait in the process; each takes some kilobytes.
+	// waitingTime bounds the wait of each.
 	maxWaiting  = 2048
 	waitingTime = 10 * time.Second
-	// waitOfUser is how many of these may be for one user, from all networks, for each
-	// bcrypt run allowed at once; no more than maxOfUser.
+	// waitOfUser bounds the waiting checks for one user, from all networks, for each check
+	// that may run at once. maxOfUser bounds them in all.
 	waitOfUser = 16
 	maxOfUser  = 128
 )
 
-// turns is what keeps the whole process, however many sets of users it has, from
-// being taken over by bcrypt: half of the cores that Go starts with may run it,
-// at least one, so that those who are logged in are served meanwhile.
+// turns bounds the checks of the whole process, for all sets of users together. At most
+// half of the cores that Go starts with run bcrypt, at least one, so that the service
+// keeps serving its sockets.
 var turns = newGate(max(1, runtime.GOMAXPROCS(0)/2))
 
 func newGate(slots int) *admission.Gate {
@@ -37,14 +37,14 @@ func newGate(slots int) *admission.Gate {
 	}, nil)
 }
 
-// Standing is what is known of whoever has a password checked. Those of each standing
-// have a share of the turns, as large as that of each other, and of the places to wait.
+// Standing says what is known about the client that has a password checked. Each standing
+// has an equal share of the turns and of the waiting places.
 type Standing string
 
 // The standings.
 const (
 	Stranger     Standing = "stranger"
-	KnownNetwork Standing = "network" // somebody logged in lately from the widest network
+	KnownNetwork Standing = "network" // a user logged in lately from the widest network
 	KnownUser    Standing = "user"    // this user logged in lately from the narrowest network
 )
 
@@ -56,22 +56,23 @@ type origin struct {
 	networks []string
 }
 
-// From returns a context for a check that comes from these networks, the widest
-// first. Standings take turns, of each of them the widest networks, in these the narrower
-// ones, and in the narrowest users. Where too many wait, the network with the
-// most of them gives way to the others. Checks with no networks are one network's.
+// From returns a context for checks that come from these networks, the widest first.
+// Standings take turns; within a standing, the widest networks do; within these, the
+// narrower ones; within the narrowest, users. If too many checks wait, the network with the
+// most of them gives way. Checks without networks count as one network's.
 func From(ctx context.Context, standing Standing, networks []string) context.Context {
 	return context.WithValue(ctx, source{}, origin{standing, networks})
 }
 
-// enter waits until one more password may be checked or hashed, which ends with leave.
+// enter waits for a turn to check or hash a password. The caller ends the turn with leave.
 func enter(ctx context.Context, name string) (leave func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("waiting to check a password: %w", err)
 	}
-	key, path := "", []string(nil) // the program's own
+	key, path := "", []string(nil) // a check by the program itself
 	if o, _ := ctx.Value(source{}).(origin); len(o.networks) > 0 {
-		// Tries of strangers at a user take no place of the user's own.
+		// The standing is part of the key: strangers who try a user's name take none of
+		// the waiting places that the user has.
 		key = string(o.standing) + "\n" + name
 		path = slices.Concat([]string{string(o.standing)}, o.networks, []string{name})
 	}

@@ -161,7 +161,7 @@ func end(t *testing.T, e *events) {
 	p.write(websocket.MessageText, "\xff")
 	p.closed(1007)
 	p = connect()
-	p.sendWrong(`{"type":"broadcast","content":"` + strings.Repeat("x", chat.DefaultReadLimit+1) + `"}`)
+	p.sendWrong(`{"type":"broadcast","content":"` + strings.Repeat("x", 32<<10+1) + `"}`)
 	p.closed(1009)
 	p = connect()
 	p.send(`{"type":"refresh","token":"forged"}`)
@@ -171,7 +171,7 @@ func end(t *testing.T, e *events) {
 	p.closed(4002)
 
 	p = connect()
-	for i := range 10 * chat.DefaultCommandBurst { // far more than are let pass meanwhile
+	for i := range 10 * 40 { // far more than are let pass meanwhile
 		if err := p.conn.Write(p.within(), websocket.MessageText, fmt.Appendf(nil, `{"type":"join","channel":"ops","ref":%d}`, i)); err != nil {
 			break // closed already
 		}
@@ -179,7 +179,7 @@ func end(t *testing.T, e *events) {
 	wantCode(t, p.answer("join", isError), "rate_limited")
 	p.closed(4005)
 
-	for range chat.DefaultSocketsPerUser {
+	for range 16 {
 		p = e.connect(t, d, "text", admin, "")
 	}
 	if status, answer := d.Request("GET", "/ws/chat", admin, ""); status != http.StatusTooManyRequests {
@@ -230,7 +230,7 @@ func readNothing(t *testing.T, e *events) {
 	d := chatd.Start(t, nil, "-debug-addr", "127.0.0.1:0")
 	slow := e.connect(t, d, "commands", d.Token("user"), "")
 	admin := d.Token("admin")
-	body := `{"content":"` + strings.Repeat("x", chat.DefaultContentLimit) + `"}`
+	body := `{"content":"` + strings.Repeat("x", 32<<10) + `"}`
 	for range 4096 { // 128 MiB, far more than kernels buffer
 		d.Request("POST", "/messages", admin, body)
 		if _, stats := d.Request("GET", d.Debug+"/debug/vars", "", ""); strings.Contains(stats, `"slow_closed":1`) {

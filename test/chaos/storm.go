@@ -34,7 +34,7 @@ const (
 	commonOneIn = 50
 	// stormMembers is about how many clients are in a channel: more than are told of
 	// each other's comings and goings, which would be most of what is measured.
-	stormMembers = 2 * chat.DefaultPresenceLimit
+	stormMembers = 2 * 100 // twice the default of chat.WithPresenceLimit
 )
 
 // Storm runs the clients of one node into another: they connect to the first node

@@ -31,9 +31,9 @@ const (
 
 const (
 	channel = "bench"
-	// Both keep as much as is this library's default.
-	kept    = redisregistry.DefaultCount
-	keptFor = redisregistry.DefaultAge
+	// Both keep as much as redisregistry does by default.
+	kept    = 1000
+	keptFor = 24 * time.Hour
 	// content is about as long as a notification.
 	contentLength = 128
 )

@@ -1,4 +1,4 @@
-package keyset
+package jwks
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const (
 	maxRedirects = 5
 )
 
-// fetch gets the keys once. The error names the address.
+// fetch fetches the keys once. The error names the address.
 func (s *Set) fetch(ctx context.Context) (_ *keys, err error) {
 	defer func() {
 		if err != nil {
@@ -34,7 +34,7 @@ func (s *Set) fetch(ctx context.Context) (_ *keys, err error) {
 		return nil, err
 	}
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
-	request.Close = true // minutes go by until the next: leave no idle connection
+	request.Close = true // no idle connection: the next fetch is minutes away
 	response, err := s.client.Do(request)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,8 @@ func (s *Set) fetch(ctx context.Context) (_ *keys, err error) {
 	return parseKeys(body)
 }
 
-// guarded is client (or a plain one) that follows redirects to safe places only.
+// guarded returns a copy of client, or of a plain one if it is nil, that follows
+// redirects to safe addresses only.
 func guarded(client *http.Client) *http.Client {
 	if client == nil {
 		client = &http.Client{}
@@ -75,8 +76,8 @@ func guarded(client *http.Client) *http.Client {
 	return &careful
 }
 
-// safe reports why keys must not be fetched from u: on the way from there
-// somebody could put in their own.
+// safe returns an error if an attacker on the network could replace the keys that come
+// from u.
 func safe(u *url.URL) error {
 	switch host := u.Hostname(); {
 	case host == "":
@@ -91,7 +92,7 @@ func safe(u *url.URL) error {
 	return fmt.Errorf("%w: plain http, and not a loopback host", ErrAddress)
 }
 
-// redacted is an address without the password that may stand in it.
+// redacted returns an address without the password that it may contain.
 func redacted(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {

@@ -1,4 +1,4 @@
-package keyset_test
+package jwks_test
 
 import (
 	"bytes"
@@ -12,8 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/reto10/chat/internal/keyset"
-	"github.com/reto10/chat/internal/token"
+	"github.com/reto10/chat/internal/jwks"
+	"github.com/reto10/chat/internal/jwt"
 )
 
 // An answer without a usable key is one that failed: it ends no token, it is repeated
@@ -46,22 +46,22 @@ func TestAnAnswerWithoutAUsableKeyChangesNothing(t *testing.T) {
 				var logged bytes.Buffer
 				old, fresh := newSigner(t, "EdDSA"), newSigner(t, "EdDSA")
 				p := newProvider(t, old.jwk(t, map[string]any{"kid": "1"}))
-				set, err := keyset.Open(t.Context(), address, p.client, slog.New(slog.NewTextHandler(&logged, nil)))
+				set, err := jwks.Open(t.Context(), address, p.client, slog.New(slog.NewTextHandler(&logged, nil)))
 				if err != nil {
 					t.Fatal(err)
 				}
 				p.behave(broken)
-				<-time.After(keyset.Refresh) // one fetch that fails
+				<-time.After(jwks.Refresh) // one fetch that fails
 				synctest.Wait()
 				before := p.asked()
 				if err := set.Verify(t.Context(), old.token(t, "1")); err != nil {
 					t.Errorf("by a key from before: %v", err)
 				}
-				refusal := token.Refusal("")
+				refusal := jwt.Refusal("")
 				if err := set.Verify(t.Context(), fresh.token(t, "2")); err == nil || errors.As(err, &refusal) {
 					t.Errorf("by an unknown key: %v, want an error that is no Refusal", err)
 				}
-				<-time.After(keyset.RetryFirst + keyset.RetryFirst*2 - 1) // repeated, and again
+				<-time.After(jwks.RetryFirst + jwks.RetryFirst*2 - 1) // repeated, and again
 				synctest.Wait()
 				if got := p.asked() - before; got != 2 { // with the one for the unknown key
 					t.Errorf("%d fetches more, want 2", got)
@@ -69,7 +69,7 @@ func TestAnAnswerWithoutAUsableKeyChangesNothing(t *testing.T) {
 				p.publish(fresh.jwk(t, map[string]any{"kid": "2"}))
 				<-time.After(1)
 				synctest.Wait()
-				if err := set.Verify(t.Context(), old.token(t, "1")); !errors.Is(err, token.ErrSignature) {
+				if err := set.Verify(t.Context(), old.token(t, "1")); !errors.Is(err, jwt.ErrSignature) {
 					t.Errorf("once another key is published, by the one from before: %v, want ErrSignature", err)
 				}
 				if err := set.Verify(t.Context(), fresh.token(t, "2")); err != nil {
@@ -88,10 +88,10 @@ func TestAProviderThatStaysAwayIsAskedLessAndLess(t *testing.T) {
 		p := newProvider(t, newSigner(t, "EdDSA").jwk(t, nil))
 		open(t, p)
 		p.fail()
-		<-time.After(keyset.Refresh)
+		<-time.After(jwks.Refresh)
 		synctest.Wait()
 		before := p.asked()
-		<-time.After(20 * keyset.Refresh)
+		<-time.After(20 * jwks.Refresh)
 		synctest.Wait()
 		if got := p.asked() - before; got < 20 || got > 26 {
 			t.Errorf("%d fetches in twenty intervals, want one each and a few at first", got)
@@ -115,7 +115,7 @@ func FuzzKeySet(f *testing.F) {
 	}
 	stranger := newSigner(f, "ES256").token(f, "1")
 	f.Fuzz(func(t *testing.T, body []byte) {
-		kinds, verify, err := keyset.ParseKeys(body)
+		kinds, verify, err := jwks.ParseKeys(body)
 		if err != nil {
 			return
 		}

@@ -1,7 +1,7 @@
-// Package token reads JSON Web Tokens (RFC 7519) the strict way: one signature
-// in compact form, nothing optional, nothing guessed. What algorithm and key a
-// token is checked with is the caller's choice, never the token's.
-package token
+// Package jwt signs, parses and verifies JSON Web Tokens (RFC 7519). It accepts one
+// signature in compact form and nothing else. The caller chooses the algorithm and the
+// key of a check; the token has no say in it.
+package jwt
 
 import (
 	"encoding/base64"
@@ -14,16 +14,16 @@ import (
 	"github.com/reto10/chat/internal/jsonobject"
 )
 
-// MaxLen is the length in bytes of the longest token that is looked at.
+// MaxLen is the length in bytes of the longest token that [Parse] accepts.
 const MaxLen = 8 << 10
 
-// Refusal is why a token does not hold. Its text is short and holds nothing of
-// the token.
+// Refusal is the reason why a token is invalid. Its text is short and contains nothing
+// from the token.
 type Refusal string
 
 func (r Refusal) Error() string { return string(r) }
 
-// The refusals.
+// The reasons.
 const (
 	ErrTooLong   Refusal = "token is too long"
 	ErrMalformed Refusal = "token is malformed"
@@ -41,29 +41,29 @@ const (
 	ErrDate      Refusal = "token has a date that is no number"
 )
 
-// JWS is a token taken apart; nothing of it is verified yet.
-type JWS struct {
+// Token is a parsed token. Nothing in it is verified yet.
+type Token struct {
 	Algorithm string // "alg", never empty
 	KeyID     string // "kid", "" when absent
-	signed    []byte // header and payload as they were signed
+	signed    []byte // the text that the signature is of: header, dot, payload
 	payload   []byte
 	signature []byte
 }
 
-// encoding is base64url without padding (RFC 7515 section 2), in which every
-// byte string has one text only.
+// encoding is base64url without padding (RFC 7515 section 2). It is strict: each byte
+// string has exactly one text.
 var encoding = base64.RawURLEncoding.Strict()
 
-// Parse takes a token in compact serialization (RFC 7515 section 7.1) apart. It
-// refuses every other form (JSON, encrypted, unsigned, detached, nested), header
-// extensions (RFC 7515 section 4.1.11), and types other than an access token's
-// (RFC 8725 section 3.11): absent, "JWT" or "at+jwt". The error is a [Refusal].
-func Parse(s string) (*JWS, error) {
+// Parse parses a token in compact serialization (RFC 7515 section 7.1). It rejects every
+// other form (JSON, encrypted, unsigned, detached, nested) and header extensions
+// (RFC 7515 section 4.1.11). The type must be that of an access token (RFC 8725
+// section 3.11): absent, "JWT" or "at+jwt". The error is a [Refusal].
+func Parse(s string) (*Token, error) {
 	if len(s) > MaxLen {
 		return nil, ErrTooLong
 	}
 	for i := range len(s) {
-		if !inAlphabet(s[i]) { // the decoder would skip line ends
+		if !inAlphabet(s[i]) { // the decoder would skip line breaks
 			return nil, ErrMalformed
 		}
 	}
@@ -107,7 +107,7 @@ func Parse(s string) (*JWS, error) {
 	case !accessType(typ) || contentType != "":
 		return nil, ErrType
 	}
-	return &JWS{
+	return &Token{
 		Algorithm: algorithm,
 		KeyID:     keyID,
 		signed:    []byte(s[:len(parts[0])+1+len(parts[1])]),
@@ -116,11 +116,10 @@ func Parse(s string) (*JWS, error) {
 	}, nil
 }
 
-// Verify checks that the token says it is signed with this algorithm and that it
-// is, with this key: []byte, [*crypto/rsa.PublicKey], [*crypto/ecdsa.PublicKey]
-// or [crypto/ed25519.PublicKey], the kind that the algorithm takes. The error is
-// a [Refusal].
-func (t *JWS) Verify(algorithm jwa.SignatureAlgorithm, key any) error {
+// Verify checks that the token names this algorithm and is signed with it and this key.
+// The key is of the algorithm's kind: []byte, [*crypto/rsa.PublicKey],
+// [*crypto/ecdsa.PublicKey] or [crypto/ed25519.PublicKey]. The error is a [Refusal].
+func (t *Token) Verify(algorithm jwa.SignatureAlgorithm, key any) error {
 	if t.Algorithm != algorithm.String() {
 		return ErrAlgorithm
 	}
@@ -134,9 +133,9 @@ func (t *JWS) Verify(algorithm jwa.SignatureAlgorithm, key any) error {
 	return nil
 }
 
-// accessType reports whether a "typ" header may stand on an access token. It is
-// a media type, of which "application/" may be left out (RFC 7515 section
-// 4.1.9); RFC 9068 gives access tokens their own.
+// accessType reports whether a "typ" header is that of an access token. It is a media
+// type whose "application/" may be left out (RFC 7515 section 4.1.9). RFC 9068 defines
+// "at+jwt" for access tokens.
 func accessType(typ string) bool {
 	switch strings.TrimPrefix(strings.ToLower(typ), "application/") {
 	case "", "jwt", "at+jwt":

@@ -1,4 +1,4 @@
-package token_test
+package jwt_test
 
 import (
 	"crypto/hmac"
@@ -12,13 +12,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/lestrrat-go/jwx/v2/jwa"
 
-	"github.com/reto10/chat/internal/token"
+	"github.com/reto10/chat/internal/jwt"
 )
 
 var (
 	secret = []byte("0123456789abcdef0123456789abcdef")
 	now    = time.Unix(1_000_000_000, 0)
-	rules  = token.Rules{Role: "role"}
+	rules  = jwt.Rules{Role: "role"}
 )
 
 func TestDatesAreReadExactly(t *testing.T) {
@@ -34,30 +34,30 @@ func TestDatesAreReadExactly(t *testing.T) {
 		{name: "exponent", claims: `"exp":2e9`, want: time.Unix(2e9, 0)},
 		{name: "past the year 9999", claims: `"exp":9007199254740993`, want: lastSecond},
 		{name: "past any clock", claims: `"exp":123456789012345678901234567890`, want: lastSecond},
-		{name: "past any number", claims: `"exp":1e999`, err: token.ErrDate},
-		{name: "this very moment", claims: `"exp":1000000000`, err: token.ErrExpired},
-		{name: "a moment ago", claims: `"exp":999999999.999`, err: token.ErrExpired},
-		{name: "before 1970", claims: `"exp":-1`, err: token.ErrExpired},
-		{name: "zero", claims: `"exp":0`, err: token.ErrExpired},
-		{name: "absent", claims: `"iat":1`, err: token.ErrNoExpiry},
-		{name: "of other case", claims: `"EXP":2000000000`, err: token.ErrNoExpiry},
-		{name: "null", claims: `"exp":null`, err: token.ErrDate},
-		{name: "string", claims: `"exp":"2000000000"`, err: token.ErrDate},
-		{name: "date", claims: `"exp":"2033-05-18T03:33:20Z"`, err: token.ErrDate},
-		{name: "list", claims: `"exp":[2000000000]`, err: token.ErrDate},
-		{name: "twice, the last counts", claims: `"exp":2000000000,"exp":1`, err: token.ErrExpired},
+		{name: "past any number", claims: `"exp":1e999`, err: jwt.ErrDate},
+		{name: "this very moment", claims: `"exp":1000000000`, err: jwt.ErrExpired},
+		{name: "a moment ago", claims: `"exp":999999999.999`, err: jwt.ErrExpired},
+		{name: "before 1970", claims: `"exp":-1`, err: jwt.ErrExpired},
+		{name: "zero", claims: `"exp":0`, err: jwt.ErrExpired},
+		{name: "absent", claims: `"iat":1`, err: jwt.ErrNoExpiry},
+		{name: "of other case", claims: `"EXP":2000000000`, err: jwt.ErrNoExpiry},
+		{name: "null", claims: `"exp":null`, err: jwt.ErrDate},
+		{name: "string", claims: `"exp":"2000000000"`, err: jwt.ErrDate},
+		{name: "date", claims: `"exp":"2033-05-18T03:33:20Z"`, err: jwt.ErrDate},
+		{name: "list", claims: `"exp":[2000000000]`, err: jwt.ErrDate},
+		{name: "twice, the last counts", claims: `"exp":2000000000,"exp":1`, err: jwt.ErrExpired},
 		{name: "nbf now", claims: `"exp":2e9,"nbf":1000000000`, want: time.Unix(2e9, 0)},
 		{name: "nbf of a clock ahead", claims: `"exp":2e9,"nbf":1000000000.5`, want: time.Unix(2e9, 0)},
 		{name: "nbf ahead as far as it may", claims: `"exp":2e9,"nbf":1000000030`, want: time.Unix(2e9, 0)},
-		{name: "nbf ahead", claims: `"exp":2e9,"nbf":1000000030.1`, err: token.ErrNotYet},
-		{name: "nbf of a clock ahead, and expired", claims: `"exp":1000000000,"nbf":1000000000.5`, err: token.ErrExpired},
-		{name: "nbf string", claims: `"exp":2e9,"nbf":"1"`, err: token.ErrDate},
+		{name: "nbf ahead", claims: `"exp":2e9,"nbf":1000000030.1`, err: jwt.ErrNotYet},
+		{name: "nbf of a clock ahead, and expired", claims: `"exp":1000000000,"nbf":1000000000.5`, err: jwt.ErrExpired},
+		{name: "nbf string", claims: `"exp":2e9,"nbf":"1"`, err: jwt.ErrDate},
 		{name: "iat ahead", claims: `"exp":2e9,"iat":1999999999`, want: time.Unix(2e9, 0)},
-		{name: "iat string", claims: `"exp":2e9,"iat":"1"`, err: token.ErrDate},
+		{name: "iat string", claims: `"exp":2e9,"iat":"1"`, err: jwt.ErrDate},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			parsed, err := token.Parse(sign(`{"alg":"HS256"}`, "{"+eve+","+test.claims+"}"))
+			parsed, err := jwt.Parse(sign(`{"alg":"HS256"}`, "{"+eve+","+test.claims+"}"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -74,7 +74,7 @@ func TestDatesAreReadExactly(t *testing.T) {
 
 func TestVerifyNeverLetsTheTokenChoose(t *testing.T) {
 	for _, header := range []string{`{"alg":"HS256"}`, `{"alg":"none"}`, `{"alg":"HS512"}`, `{"alg":"RS256"}`} {
-		parsed, err := token.Parse(sign(header, `{}`))
+		parsed, err := jwt.Parse(sign(header, `{}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +83,7 @@ func TestVerifyNeverLetsTheTokenChoose(t *testing.T) {
 			if ok := parsed.Algorithm == "HS256" && alg == jwa.HS256; ok != (err == nil) {
 				t.Errorf("%s verified as %s: %v", header, alg, err)
 			}
-			if refusal := token.Refusal(""); err != nil && !errors.As(err, &refusal) {
+			if refusal := jwt.Refusal(""); err != nil && !errors.As(err, &refusal) {
 				t.Errorf("%s verified as %s: %v is no Refusal", header, alg, err)
 			}
 		}
@@ -97,18 +97,18 @@ func FuzzToken(f *testing.F) {
 	f.Add("a.b.c")
 	f.Add("..")
 	f.Fuzz(func(t *testing.T, s string) {
-		parsed, err := token.Parse(s)
-		refusal := token.Refusal("")
+		parsed, err := jwt.Parse(s)
+		refusal := jwt.Refusal("")
 		if err != nil {
 			if !errors.As(err, &refusal) {
 				t.Fatalf("%v is no Refusal", err)
 			}
 			return
 		}
-		if len(s) > token.MaxLen || strings.Count(s, ".") != 2 {
+		if len(s) > jwt.MaxLen || strings.Count(s, ".") != 2 {
 			t.Errorf("parsed %q", s)
 		}
-		claims, err := parsed.Claims(token.Rules{Role: "role", Issuer: "me", Audience: "a"}, now)
+		claims, err := parsed.Claims(jwt.Rules{Role: "role", Issuer: "me", Audience: "a"}, now)
 		if err != nil && !errors.As(err, &refusal) {
 			t.Errorf("%v is no Refusal", err)
 		}

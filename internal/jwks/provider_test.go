@@ -1,4 +1,4 @@
-package keyset_test
+package jwks_test
 
 import (
 	"crypto"
@@ -18,7 +18,7 @@ import (
 
 	"github.com/lestrrat-go/jwx/v2/jwk"
 
-	"github.com/reto10/chat/internal/token"
+	"github.com/reto10/chat/internal/jwt"
 	"github.com/reto10/chat/test/pipenet"
 )
 
@@ -136,13 +136,13 @@ func jwkOf(t testing.TB, raw any, members map[string]any) string {
 }
 
 // token is one that the key signed, with "kid" unless it is empty.
-func (s signer) token(t testing.TB, kid string) *token.JWS {
+func (s signer) token(t testing.TB, kid string) *jwt.Token {
 	t.Helper()
 	return s.tokenAs(t, s.alg, kid)
 }
 
 // tokenAs is one whose header claims to be of another algorithm.
-func (s signer) tokenAs(t testing.TB, alg, kid string) *token.JWS {
+func (s signer) tokenAs(t testing.TB, alg, kid string) *jwt.Token {
 	t.Helper()
 	header := fmt.Sprintf(`{"alg":%q,"kid":%q}`, alg, kid)
 	if kid == "" {
@@ -168,7 +168,7 @@ func (s signer) tokenAs(t testing.TB, alg, kid string) *token.JWS {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parsed, err := token.Parse(signed + "." + base64url(signature))
+	parsed, err := jwt.Parse(signed + "." + base64url(signature))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package keyset_test
+package jwks_test
 
 import (
 	"context"
@@ -17,8 +17,8 @@ import (
 
 	"github.com/lestrrat-go/jwx/v2/jwk"
 
-	"github.com/reto10/chat/internal/keyset"
-	"github.com/reto10/chat/internal/token"
+	"github.com/reto10/chat/internal/jwks"
+	"github.com/reto10/chat/internal/jwt"
 )
 
 // bubbleStart is when the clock of a synctest bubble starts.
@@ -40,8 +40,8 @@ func TestEveryAlgorithmWithAndWithoutNames(t *testing.T) {
 			{"key without kid", nil, "1", nil},
 			{"neither with kid", nil, "", nil},
 			{"for verifying", map[string]any{"kid": "1", "key_ops": []string{"verify"}}, "1", nil},
-			{"another kid", map[string]any{"kid": "1"}, "2", token.ErrSignature},
-			{"kid of other case", map[string]any{"kid": "a"}, "A", token.ErrSignature},
+			{"another kid", map[string]any{"kid": "1"}, "2", jwt.ErrSignature},
+			{"kid of other case", map[string]any{"kid": "a"}, "A", jwt.ErrSignature},
 		}
 		for _, test := range tests {
 			t.Run(alg+"/"+test.name, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestOnlyTheRightKeyVerifies(t *testing.T) {
 					if good := says == alg && (kid == alg || kid == ""); good != (err == nil) {
 						t.Errorf("signed with %s, says %s by %q: %v", alg, says, kid, err)
 					}
-					if refusal := token.Refusal(""); err != nil && !errors.As(err, &refusal) {
+					if refusal := jwt.Refusal(""); err != nil && !errors.As(err, &refusal) {
 						t.Errorf("signed with %s, says %s by %q: %v is no Refusal", alg, says, kid, err)
 					}
 				}
@@ -83,7 +83,7 @@ func TestOnlyTheRightKeyVerifies(t *testing.T) {
 		}
 		before := p.asked()
 		for range 10 {
-			if err := set.Verify(t.Context(), stranger.token(t, "ES256")); !errors.Is(err, token.ErrSignature) {
+			if err := set.Verify(t.Context(), stranger.token(t, "ES256")); !errors.Is(err, jwt.ErrSignature) {
 				t.Errorf("forged in the name of a key: %v", err)
 			}
 		}
@@ -125,7 +125,7 @@ func TestKeysForOtherUsesAreLeftAlone(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newProvider(t, test.key)
-				if _, err := keyset.Open(t.Context(), address, p.client, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "no key") {
+				if _, err := jwks.Open(t.Context(), address, p.client, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "no key") {
 					t.Errorf("alone: %v", err)
 				}
 				good := newSigner(t, "ES256")
@@ -161,7 +161,7 @@ func TestRotationIsPickedUpAtOnce(t *testing.T) {
 				if err := set.Verify(t.Context(), fresh.token(t, two)); err != nil {
 					t.Errorf("by the new key: %v", err)
 				}
-				if err := set.Verify(t.Context(), old.token(t, one)); !errors.Is(err, token.ErrSignature) {
+				if err := set.Verify(t.Context(), old.token(t, one)); !errors.Is(err, jwt.ErrSignature) {
 					t.Errorf("by the removed key: %v, want ErrSignature", err)
 				}
 				if got := time.Since(bubbleStart); got != 0 {
@@ -178,13 +178,13 @@ func TestKeysTakenBackAreRefusedInTime(t *testing.T) {
 		p := newProvider(t, old.jwk(t, map[string]any{"kid": "1"}))
 		set := open(t, p)
 		p.publish(fresh.jwk(t, map[string]any{"kid": "1"})) // even under the same name
-		<-time.After(keyset.Refresh - 1)
+		<-time.After(jwks.Refresh - 1)
 		if err := set.Verify(t.Context(), old.token(t, "1")); err != nil {
 			t.Errorf("before the refresh: %v", err)
 		}
 		<-time.After(1)
 		synctest.Wait()
-		if err := set.Verify(t.Context(), old.token(t, "1")); !errors.Is(err, token.ErrSignature) {
+		if err := set.Verify(t.Context(), old.token(t, "1")); !errors.Is(err, jwt.ErrSignature) {
 			t.Errorf("after the refresh: %v, want ErrSignature", err)
 		}
 		if err := set.Verify(t.Context(), fresh.token(t, "1")); err != nil {
@@ -202,7 +202,7 @@ func TestMadeUpKeysDoNotHammerTheProvider(t *testing.T) {
 		for second := range 60 {
 			for i := range 50 {
 				err := set.Verify(t.Context(), stranger.token(t, fmt.Sprint(second, i)))
-				if !errors.Is(err, token.ErrSignature) {
+				if !errors.Is(err, jwt.ErrSignature) {
 					t.Fatalf("%v, want ErrSignature", err)
 				}
 			}
@@ -213,7 +213,7 @@ func TestMadeUpKeysDoNotHammerTheProvider(t *testing.T) {
 		}
 		// And the attack leaves nothing behind that goes on asking.
 		before = p.asked()
-		<-time.After(10 * keyset.Refresh)
+		<-time.After(10 * jwks.Refresh)
 		synctest.Wait()
 		if got := p.asked() - before; got != 10 {
 			t.Errorf("%d fetches in ten intervals after that, want 10", got)
@@ -262,7 +262,7 @@ func TestProviderDown(t *testing.T) {
 		wait time.Duration // until an unknown key is given up
 	}{
 		{"says so", func(p *provider) { p.fail() }, 0},
-		{"hangs", func(p *provider) { p.behave(hang) }, keyset.Timeout},
+		{"hangs", func(p *provider) { p.behave(hang) }, jwks.Timeout},
 		{"answers with no keys at all", func(p *provider) {
 			p.behave(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"error":"x"}`) })
 		}, 0},
@@ -275,7 +275,7 @@ func TestProviderDown(t *testing.T) {
 				p := newProvider(t, keyOne)
 				set := open(t, p)
 				test.down(p)
-				refusal := token.Refusal("")
+				refusal := jwt.Refusal("")
 				for i := range 5 { // also when no fetch is to be had just now
 					begin := time.Now()
 					err := set.Verify(t.Context(), fresh.token(t, "2"))
@@ -286,7 +286,7 @@ func TestProviderDown(t *testing.T) {
 						t.Errorf("took %v, want %v", took, test.wait)
 					}
 				}
-				<-time.After(3 * keyset.Refresh) // several more that fail
+				<-time.After(3 * jwks.Refresh) // several more that fail
 				if err := set.Verify(t.Context(), known.token(t, "1")); err != nil {
 					t.Errorf("by a known key: %v", err)
 				}
@@ -304,7 +304,7 @@ func TestVerifyEndsWithItsContext(t *testing.T) {
 		known := newSigner(t, "EdDSA")
 		p := newProvider(t, known.jwk(t, map[string]any{"kid": "1"}))
 		ctx, stop := context.WithCancel(t.Context())
-		set, err := keyset.Open(ctx, address, p.client, slog.New(slog.DiscardHandler))
+		set, err := jwks.Open(ctx, address, p.client, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -319,7 +319,7 @@ func TestVerifyEndsWithItsContext(t *testing.T) {
 		if err := set.Verify(t.Context(), known.token(t, "1")); err != nil {
 			t.Errorf("by a known key after the end: %v", err)
 		}
-		if err := set.Verify(t.Context(), known.token(t, "3")); !errors.Is(err, keyset.ErrStopped) {
+		if err := set.Verify(t.Context(), known.token(t, "3")); !errors.Is(err, jwks.ErrStopped) {
 			t.Errorf("by an unknown key after the end: %v, want ErrStopped", err)
 		}
 	})
@@ -359,11 +359,11 @@ func TestOpenRefuses(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newProvider(t)
 				p.behave(test.answer)
-				_, err := keyset.Open(t.Context(), test.address, p.client, slog.New(slog.DiscardHandler))
+				_, err := jwks.Open(t.Context(), test.address, p.client, slog.New(slog.DiscardHandler))
 				if err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Fatalf("%v, want an error about %q", err, test.want)
 				}
-				if test.answer == nil && !errors.Is(err, keyset.ErrAddress) {
+				if test.answer == nil && !errors.Is(err, jwks.ErrAddress) {
 					t.Errorf("%v, want ErrAddress", err)
 				}
 				if test.answer != nil && !strings.Contains(err.Error(), address) {
@@ -412,9 +412,9 @@ func BenchmarkVerify(b *testing.B) {
 }
 
 // open opens the provider's keys until the end of the test.
-func open(t testing.TB, p *provider) *keyset.Set {
+func open(t testing.TB, p *provider) *jwks.Set {
 	t.Helper()
-	set, err := keyset.Open(t.Context(), address, p.client, slog.New(slog.DiscardHandler))
+	set, err := jwks.Open(t.Context(), address, p.client, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,14 @@
-package keyset
+package jwks
 
 import (
 	"fmt"
 
-	"github.com/reto10/chat/internal/token"
+	"github.com/reto10/chat/internal/jwt"
 )
 
 // ParseKeys reads a key set. It returns the algorithm and the type of each key that is
 // taken, and what checks a token with them.
-func ParseKeys(body []byte) (kinds []string, verify func(*token.JWS) error, err error) {
+func ParseKeys(body []byte) (kinds []string, verify func(*jwt.Token) error, err error) {
 	found, err := parseKeys(body)
 	if err != nil {
 		return nil, nil, err

@@ -1,4 +1,4 @@
-package token
+package jwt
 
 import (
 	"encoding/json"
@@ -11,36 +11,39 @@ import (
 	"github.com/reto10/chat/internal/jsonobject"
 )
 
-// Rules are what a token's claims have to agree with.
+// Rules are what the claims of a token must satisfy.
 type Rules struct {
-	Issuer   string // "iss", unchecked when ""
-	Audience string // must be (one of) "aud", unchecked when ""
-	Role     string // the name of the claim that holds the role
+	Issuer   string // "iss" must equal this; "" is no rule
+	Audience string // "aud" must equal or contain this; "" is no rule
+	Role     string // the name of the role's claim
 }
 
-// Claims are what a token says, as far as this service wants to know.
+// Claims are the claims of a token that the service uses.
 type Claims struct {
 	Subject string // "sub"
 	Role    string // "" when the token has none
 	Expires time.Time
 }
 
-// maxDate is the last second of the year 9999, the last that RFC 3339 can write.
+// maxDate is the last second of the year 9999, the last that RFC 3339 can express.
 const maxDate = 253402300799
 
-// Leeway is how far "nbf" may lie ahead (RFC 7519 section 4.1.5): the clock of who
-// signed the token may be ahead of ours, and it is used at once. "exp" has none: it
-// says until when a token may be used at the longest.
+// Leeway is how far "nbf" may lie in the future (RFC 7519 section 4.1.5). The issuer's
+// clock may be ahead of this one, and clients use new tokens at once. "exp" has no leeway.
 const Leeway = 30 * time.Second
 
-// Claims reads the token's claims and holds them against the rules and the time:
-// "exp" is required and must lie ahead, "nbf" by no more than [Leeway], "iat"
-// must be a date but may be any (RFC 7519 section 4.1.6 gives it no say), "sub"
-// must be a string, the role, if present, one that is not empty. Names are told
-// apart by case; of one that comes twice the last counts (RFC 7519 section 4).
-// An expiry after the year 9999 counts as the end of that year. The error is a
-// [Refusal].
-func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
+// Claims reads the token's claims and checks them against the rules and the time. The
+// error is a [Refusal].
+//
+//   - "exp" is required and must be in the future. One after the year 9999 counts as the
+//     end of that year.
+//   - "nbf" may be at most [Leeway] in the future.
+//   - "iat" must be a date and is not compared (RFC 7519 section 4.1.6).
+//   - "sub" must be a non-empty string, and so must the role, if there is one.
+//
+// Names are case-sensitive. If a name appears twice, the last one counts (RFC 7519
+// section 4).
+func (t *Token) Claims(rules Rules, now time.Time) (Claims, error) {
 	all, err := jsonobject.Parse(t.payload)
 	if err != nil || !utf8.Valid(t.payload) {
 		return Claims{}, ErrMalformed
@@ -79,7 +82,7 @@ func (t *JWS) Claims(rules Rules, now time.Time) (Claims, error) {
 	return claims, nil
 }
 
-// texts is the string or strings that a JSON value is, none where it is neither.
+// texts returns the string or the strings of a JSON value, none for any other value.
 func texts(value []byte) (list []string) {
 	if s := jsonobject.Text(value); s != "" {
 		return []string{s}
@@ -90,8 +93,8 @@ func texts(value []byte) (list []string) {
 	return list
 }
 
-// numericDate reads a claim that is a number of seconds since 1970, whole or not
-// (RFC 7519 section 2). The time is zero when there is no such claim.
+// numericDate reads a claim that is a number of seconds since 1970, with or without a
+// fraction (RFC 7519 section 2). It returns the zero time if the claim is absent.
 func numericDate(all jsonobject.Members, name string) (time.Time, error) {
 	value := all.Get(name)
 	if value == nil {
@@ -100,7 +103,7 @@ func numericDate(all jsonobject.Members, name string) (time.Time, error) {
 	if whole, err := strconv.ParseInt(string(value), 10, 64); err == nil {
 		return time.Unix(min(max(whole, 0), maxDate), 0), nil
 	}
-	seconds, err := strconv.ParseFloat(string(value), 64) // fails for what is no JSON number
+	seconds, err := strconv.ParseFloat(string(value), 64) // fails unless the value is a JSON number
 	if err != nil {
 		return time.Time{}, ErrDate
 	}

@@ -1,4 +1,4 @@
-package keyset
+package jwks
 
 import (
 	"crypto/ecdsa"
@@ -12,33 +12,33 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 
-	"github.com/reto10/chat/internal/token"
+	"github.com/reto10/chat/internal/jwt"
 )
 
 const (
-	// maxKeys bounds how many signatures one token can make us check.
+	// maxKeys bounds the signature checks that one token can cause.
 	maxKeys = 100
-	// RFC 7518 section 3.3 wants 2048 bits at least; past 8192 a check takes
-	// long enough to be of use to an attacker.
+	// RFC 7518 section 3.3 requires at least 2048 bits. Above 8192 bits a check takes so
+	// long that an attacker could use it.
 	minRSABits, maxRSABits = 2048, 8192
 )
 
-// errUnknownKey says that the token may be signed by a key that came since.
+// errUnknownKey means that a key published since the last fetch may have signed the token.
 var errUnknownKey = errors.New("token is signed by an unknown key")
 
-// keys is what one fetch brought. It does not change.
+// keys are the usable keys of one fetch. They do not change.
 type keys struct{ list []key }
 
-// key is a public key and the one algorithm that it is used with.
+// key is a public key with its one algorithm.
 type key struct {
-	id        string // "" when it has none
+	id        string // "kid", "" if absent
 	algorithm jwa.SignatureAlgorithm
 	public    any
 }
 
-// parseKeys reads a key set and keeps the keys that check tokens. Others, of
-// other kinds or for other uses, may stand beside them. A set without one that checks
-// tokens is an error: no provider means that, and it would end every token.
+// parseKeys parses a key set and keeps the keys that can verify tokens. It ignores keys
+// of other kinds or for other uses. A set without a usable key is an error: it is a
+// provider's fault rather than its intention, and would invalidate every token.
 func parseKeys(body []byte) (*keys, error) {
 	set, err := jwk.Parse(body, jwk.WithIgnoreParseError(true))
 	if err != nil {
@@ -57,14 +57,14 @@ func parseKeys(body []byte) (*keys, error) {
 		found.list = append(found.list, key{candidate.KeyID(), algorithm, public})
 	}
 	if len(found.list) == 0 {
-		return nil, fmt.Errorf("no key among %d that a token can be checked with", set.Len())
+		return nil, fmt.Errorf("no key among %d can verify a token", set.Len())
 	}
 	return found, nil
 }
 
-// usable returns the public key and its algorithm, nothing when it is not for
-// checking the signature of tokens. A private or symmetric key that somebody
-// published is nobody's proof.
+// usable returns the public key and its algorithm, or nil if the key is not meant for
+// verifying signatures. A published private or symmetric key is not usable: everyone
+// could sign with it.
 func usable(k jwk.Key) (public any, algorithm jwa.SignatureAlgorithm) {
 	switch k := k.(type) {
 	case jwk.RSAPublicKey:
@@ -103,14 +103,14 @@ func usable(k jwk.Key) (public any, algorithm jwa.SignatureAlgorithm) {
 	return public, algorithm
 }
 
-// verify checks the token with the key that it names; where it names none, or no
-// key has that name, with those of its algorithm that it could mean. The error
-// is a [token.Refusal] or errUnknownKey.
-func (s *keys) verify(t *token.JWS) error {
+// verify checks the token with the key that it names. If it names none, every key of its
+// algorithm is tried; if no key has that name, every such key without a name. The error
+// is a [jwt.Refusal] or errUnknownKey.
+func (s *keys) verify(t *jwt.Token) error {
 	switch t.Algorithm {
 	case jwa.RS256.String(), jwa.ES256.String(), jwa.EdDSA.String():
 	default:
-		return token.ErrAlgorithm
+		return jwt.ErrAlgorithm
 	}
 	named := false
 	for _, k := range s.list {
@@ -121,8 +121,8 @@ func (s *keys) verify(t *token.JWS) error {
 			}
 		}
 	}
-	if named { // by a key we have, and it is not
-		return token.ErrSignature
+	if named { // the key is known and did not sign the token
+		return jwt.ErrSignature
 	}
 	for _, k := range s.list {
 		if (t.KeyID == "" || k.id == "") && k.check(t) {
@@ -132,6 +132,6 @@ func (s *keys) verify(t *token.JWS) error {
 	return errUnknownKey
 }
 
-func (k key) check(t *token.JWS) bool {
+func (k key) check(t *jwt.Token) bool {
 	return t.Algorithm == k.algorithm.String() && t.Verify(k.algorithm, k.public) == nil
 }
