@@ -14,7 +14,7 @@ import (
 
 	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/internal/daemon"
-	"github.com/reto10/chat/internal/documents"
+	"github.com/reto10/chat/test/docs"
 )
 
 // inTables are what of the code in the first cells of docs/operating.md's tables
@@ -57,16 +57,16 @@ func TestDocumentsCompile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var docs []documents.Document
-	for _, d := range documents.All(t, root) {
+	var shown []docs.Document
+	for _, d := range docs.All(t, root) {
 		for _, module := range []string{"prommetrics", "redisregistry", "sqlhistory"} {
 			if slices.Contains(d.Imports(t), "github.com/reto10/chat/"+module) {
-				docs = append(docs, d)
+				shown = append(shown, d)
 				break
 			}
 		}
 	}
-	documents.Vet(t, root, "cmd/chatd-cluster", docs)
+	docs.Vet(t, root, "cmd/chatd-cluster", shown)
 }
 
 // What an operator asks at two in the morning is answered.
@@ -74,7 +74,7 @@ func TestTheRunbooksCommandsRun(t *testing.T) {
 	t.Parallel()
 	d := program(t).Start(t, nil, "-plaintext", "-debug-addr", "127.0.0.1:0")
 	asked := 0
-	for _, b := range documents.Read(t, "../..", "docs/operating.md").Blocks() {
+	for _, b := range docs.Read(t, "../..", "docs/operating.md").Blocks() {
 		for command := range strings.Lines(b.Code) {
 			if !strings.HasPrefix(command, "curl ") {
 				continue

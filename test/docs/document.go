@@ -1,6 +1,6 @@
-// Package documents reads the Markdown files of this repository, for the tests
+// Package docs reads the Markdown files of this repository, for the tests
 // that hold them to the code and to each other.
-package documents
+package docs
 
 import (
 	"io/fs"
