@@ -56,7 +56,7 @@ func loadUsers(users *chat.Users, path string) error {
 	if err != nil {
 		return fmt.Errorf("reading users: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	var text bytes.Buffer
 	loaded, err := chat.ParseUsers(io.TeeReader(f, &text))
 	if err == nil && loaded.Len() == 0 {
@@ -77,7 +77,7 @@ func readSecret(path string) (secret []byte, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the secret: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	secret, err = io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading the secret: %w", err)

@@ -40,7 +40,7 @@ func acceptRest(l net.Listener) (conns []net.Conn) {
 		if conn, err := net.FileConn(f); err == nil { // of a copy, which does not block
 			conns = append(conns, conn)
 		}
-		f.Close()
+		_ = f.Close() // the connection has a copy
 	}
 	return conns
 }

@@ -340,7 +340,7 @@ func (s *server) stopAtOnce() {
 	s.ready.stop()
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
-	s.service.Shutdown(over)
+	_ = s.service.Shutdown(over) // it cuts all sockets and says that time was up
 	s.main.Close()
 	s.debug.Close()
 }

@@ -44,7 +44,7 @@ func ReadPassword(prompt string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNone, err)
 	}
-	defer tty.Close() // which ends the reading, too
+	defer func() { _ = tty.Close() }() // ends the reading, too
 
 	before, err := attributes(tty)
 	if err != nil {
@@ -64,7 +64,7 @@ func ReadPassword(prompt string) (string, error) {
 	if err := setAttributesOf(tty, silent); err != nil {
 		return "", fmt.Errorf("hiding what is typed: %w", err)
 	}
-	defer setAttributesOf(tty, before)
+	defer func() { _ = setAttributesOf(tty, before) }() // fails only if the terminal is gone
 	if _, err := io.WriteString(tty, prompt); err != nil {
 		return "", fmt.Errorf("asking at the terminal: %w", err)
 	}
