@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -151,6 +152,18 @@ func spansIn(text string) (spans []string) {
 		spans = append(spans, strings.Join(strings.Fields(strings.Trim(code, "`")), " "))
 	}
 	return spans
+}
+
+// Commands lists what a reader might type: the lines of the document's blocks for a
+// shell, and the pieces of code in its text.
+func (d Document) Commands() []string {
+	lines := d.Spans()
+	for _, b := range d.Blocks() {
+		if b.Lang == "" || b.Lang == "sh" || b.Lang == "bash" {
+			lines = slices.AppendSeq(lines, strings.SplitSeq(b.Code, "\n"))
+		}
+	}
+	return lines
 }
 
 var row = regexp.MustCompile(`(?m)^\|(.*)\|$`)

@@ -68,7 +68,7 @@ func TestCommandsInDocumentsExist(t *testing.T) {
 				t.Errorf("%s: %s: there is no %s", d.Path, name, kind)
 			}
 		}
-		for _, command := range commands(d) {
+		for _, command := range d.Commands() {
 			for _, m := range target.FindAllStringSubmatch(command, -1) {
 				check("target", "make "+m[1], slices.Contains(targets, m[1]))
 			}
@@ -94,18 +94,6 @@ func TestCommandsInDocumentsExist(t *testing.T) {
 			t.Errorf("no document shows a %s: is this test still able to find one?", kind)
 		}
 	}
-}
-
-// commands lists the lines of a document's blocks that are not Go, and its pieces of
-// code in the text.
-func commands(d docs.Document) []string {
-	lines := d.Spans()
-	for _, b := range d.Blocks() {
-		if b.Lang == "" || b.Lang == "sh" || b.Lang == "bash" {
-			lines = slices.AppendSeq(lines, strings.SplitSeq(b.Code, "\n"))
-		}
-	}
-	return lines
 }
 
 // exists reports whether the repository has a file or a directory.
