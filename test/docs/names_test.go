@@ -43,6 +43,27 @@ func TestNamesInDocumentsExist(t *testing.T) {
 	}
 }
 
+// TestTheTestsThatCheckSkipsExist finds each test that scripts/check skips: one that
+// was renamed would run, and take its seconds.
+func TestTheTestsThatCheckSkipsExist(t *testing.T) {
+	t.Parallel()
+	var code strings.Builder
+	for _, name := range files(t, ".go", "cmd") {
+		if strings.HasSuffix(name, "_test.go") {
+			code.WriteString(readFile(t, name))
+		}
+	}
+	skipped := regexp.MustCompile(`(?m)^\t(Test\w+)$`).FindAllStringSubmatch(readFile(t, "scripts/check"), -1)
+	for _, m := range skipped {
+		if !strings.Contains(code.String(), "\nfunc "+m[1]+"(t *testing.T)") {
+			t.Errorf("scripts/check skips %s, which does not exist", m[1])
+		}
+	}
+	if len(skipped) == 0 {
+		t.Error("scripts/check skips nothing: is this test still able to find it?")
+	}
+}
+
 // TestCommandsInDocumentsExist looks for what documents tell a reader to run: the
 // targets of make, the packages of go, the scripts and the flags of chatd. Other tests
 // run the commands: TestWhatTheReadmeSaysToType and TestTheRunbooksCommandsRun.
