@@ -11,8 +11,8 @@ import (
 	"github.com/reto10/chat/test/docs"
 )
 
-// TestTheDocumentListsEveryFlag compares the tables of docs/chatctl.md with what
-// the commands' help says.
+// TestTheDocumentListsEveryFlag compares the tables of docs/chatctl.md with the
+// commands' help.
 func TestTheDocumentListsEveryFlag(t *testing.T) {
 	t.Parallel()
 	var shared []string // the flags of all commands, from sections about none of them
@@ -85,7 +85,7 @@ func commandNamed(name string) *command {
 	return nil
 }
 
-// flagsOfHelp are "-url address CHATCTL_URL https://localhost:8443", sorted.
+// flagsOfHelp returns flags such as "-url address CHATCTL_URL https://localhost:8443", sorted.
 func flagsOfHelp(help string) (flags []string) {
 	for _, m := range regexp.MustCompile(`(?m)^  (-[a-z-]+(?: \S+)?)(?:   (CHATCTL_\w+))?(?:   default (\S+))?$`).FindAllStringSubmatch(help, -1) {
 		flags = append(flags, strings.Join(strings.Fields(strings.Join(m[1:], " ")), " "))
@@ -94,8 +94,8 @@ func flagsOfHelp(help string) (flags []string) {
 	return flags
 }
 
-// flagsOfTable are likewise, of the rows of a table that begin with a flag and go
-// on with a variable or a default.
+// flagsOfTable returns flags in the same form, from the rows of a table that begin with
+// a flag and continue with a variable or a default.
 func flagsOfTable(section string) (flags []string) {
 	for line := range strings.Lines(section) {
 		cells := strings.Split(strings.Trim(line, "| \n"), " | ")

@@ -17,8 +17,8 @@ import (
 	"github.com/reto10/chat/test/docs"
 )
 
-// inTables are what of the code in the first cells of docs/operating.md's tables
-// a pattern matches, sorted, each once.
+// inTables returns the code in the first cells of docs/operating.md's tables that
+// matches pattern, sorted, each once.
 func inTables(t *testing.T, pattern string) (found []string) {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/operating.md")
@@ -49,8 +49,8 @@ func TestTheDocumentListsEveryMetric(t *testing.T) {
 	}
 }
 
-// What documents show of the modules beside the root needs what is here. The code
-// of the others is vetted there.
+// This module requires all that documents import of nested modules. TestSnippetsCompile
+// in test/docs vets the other documents.
 func TestDocumentsCompile(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
@@ -69,7 +69,7 @@ func TestDocumentsCompile(t *testing.T) {
 	docs.Vet(t, root, "cmd/chatd-cluster", shown)
 }
 
-// What an operator asks at two in the morning is answered.
+// The runbook's requests to chatd succeed.
 func TestTheRunbooksCommandsRun(t *testing.T) {
 	t.Parallel()
 	d := program(t).Start(t, nil, "-plaintext", "-debug-addr", "127.0.0.1:0")
@@ -93,7 +93,7 @@ func TestTheRunbooksCommandsRun(t *testing.T) {
 	}
 }
 
-// What both programs have is in the README, and compared there.
+// The README lists the flags that chatd has, too; test/docs compares those.
 func TestTheDocumentListsEveryFlagOfItsOwn(t *testing.T) {
 	t.Parallel()
 	listed := regexp.MustCompile(`(?m)^  (-[a-z-]+)`)
