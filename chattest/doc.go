@@ -25,4 +25,7 @@
 //	}
 //
 // What an adapter does when its server stops, or is slow, is for its own tests.
+//
+// Two helpers are for tests of your own code. [NewService] starts a service with users
+// who can log in. [SocketRecorder] is a socket that records what a registry delivers.
 package chattest

@@ -93,7 +93,7 @@ func Dial(ctx context.Context, address string, opts ...Option) (*Client, error) 
 	c.stop = stop
 	go c.run(running, first)
 	if err := c.awaitJoined(ctx, first); err != nil {
-		c.Close()
+		_ = c.Close() // always nil
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	return c, nil

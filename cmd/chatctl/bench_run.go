@@ -47,7 +47,7 @@ func (b *bench) measure(ctx context.Context, m *measure) error {
 	defer func() {
 		stop()
 		f.close()
-		publisher.Close()
+		_ = publisher.Close() // always nil
 		cancel()
 		drained.Wait()
 	}()
@@ -194,7 +194,7 @@ func (f *fleet) close() {
 	for _, r := range f.receivers {
 		slots <- struct{}{}
 		f.receiving.Go(func() {
-			r.client.Close()
+			_ = r.client.Close() // always nil
 			<-slots
 		})
 	}

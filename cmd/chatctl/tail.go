@@ -153,7 +153,7 @@ func (c *tailing) follow(ctx context.Context, opts []client.Option) (err error) 
 	if c.client, err = client.Dial(ctx, c.session.url.String(), opts...); err != nil {
 		return err
 	}
-	defer c.client.Close()
+	defer func() { _ = c.client.Close() }() // always nil
 	if err := c.history(ctx); err != nil {
 		return err
 	}

@@ -13,12 +13,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat/internal/daemon"
-	"github.com/reto10/chat/internal/documents"
 	"github.com/reto10/chat/test/chatdtest"
+	"github.com/reto10/chat/test/docs"
 )
 
-// inTables are what of the code in the first cells of docs/operating.md's tables
-// a pattern matches, sorted, each once.
+// inTables returns the code in the first cells of docs/operating.md's tables that
+// matches pattern, sorted, each once.
 func inTables(t *testing.T, pattern string) (found []string) {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/operating.md")
@@ -49,32 +49,32 @@ func TestTheDocumentListsEveryMetric(t *testing.T) {
 	}
 }
 
-// What documents show of the modules beside the root needs what is here. The code
-// of the others is vetted there.
+// This module requires all that documents import of nested modules. TestSnippetsCompile
+// in test/docs vets the other documents.
 func TestDocumentsCompile(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var docs []documents.Document
-	for _, d := range documents.All(t, root) {
+	var shown []docs.Document
+	for _, d := range docs.All(t, root) {
 		for _, module := range []string{"prommetrics", "redisregistry", "sqlhistory"} {
 			if slices.Contains(d.Imports(t), "github.com/reto10/chat/"+module) {
-				docs = append(docs, d)
+				shown = append(shown, d)
 				break
 			}
 		}
 	}
-	documents.Vet(t, root, "cmd/chatd-cluster", docs)
+	docs.Vet(t, root, "cmd/chatd-cluster", shown)
 }
 
-// What an operator asks at two in the morning is answered.
+// The runbook's requests to chatd succeed.
 func TestTheRunbooksCommandsRun(t *testing.T) {
 	t.Parallel()
 	d := program(t).Start(t, nil, "-plaintext", "-debug-addr", "127.0.0.1:0")
 	asked := 0
-	for _, b := range documents.Read(t, "../..", "docs/operating.md").Blocks() {
+	for _, b := range docs.Read(t, "../..", "docs/operating.md").Blocks() {
 		for command := range strings.Lines(b.Code) {
 			if !strings.HasPrefix(command, "curl ") {
 				continue
@@ -93,7 +93,7 @@ func TestTheRunbooksCommandsRun(t *testing.T) {
 	}
 }
 
-// What both programs have is in the README, and compared there.
+// The README lists the flags that chatd has, too; test/docs compares those.
 func TestTheDocumentListsEveryFlagOfItsOwn(t *testing.T) {
 	t.Parallel()
 	listed := regexp.MustCompile(`(?m)^  (-[a-z-]+)`)

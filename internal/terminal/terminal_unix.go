@@ -43,7 +43,7 @@ func ReadPassword(prompt string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNone, err)
 	}
-	defer tty.Close() // ends the read, too
+	defer func() { _ = tty.Close() }() // ends the read, too
 
 	before, err := attributes(tty)
 	if err != nil {
@@ -63,7 +63,7 @@ func ReadPassword(prompt string) (string, error) {
 	if err := setAttributesOf(tty, silent); err != nil {
 		return "", fmt.Errorf("turning off the echo of the terminal: %w", err)
 	}
-	defer setAttributesOf(tty, before)
+	defer func() { _ = setAttributesOf(tty, before) }() // fails only if the terminal is gone
 	if _, err := io.WriteString(tty, prompt); err != nil {
 		return "", fmt.Errorf("writing the prompt to the terminal: %w", err)
 	}

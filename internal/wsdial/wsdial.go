@@ -87,6 +87,7 @@ func (d *Dialer) Dial(ctx context.Context, address string, header http.Header) (
 			a := &Answer{Status: resp.StatusCode, Header: resp.Header}
 			if resp.Body != nil {
 				a.Body, _ = io.ReadAll(resp.Body) // nhooyr keeps 1 KiB in memory
+				_ = resp.Body.Close()
 			}
 			return nil, a
 		}

@@ -72,7 +72,7 @@ func newBench(ctx context.Context, s settings) (_ *bench, err error) {
 
 func (b *bench) users() string  { return filepath.Join(b.dir, "users") }
 func (b *bench) secret() string { return filepath.Join(b.dir, "secret") }
-func (b *bench) remove()        { os.RemoveAll(b.dir) }
+func (b *bench) remove()        { _ = os.RemoveAll(b.dir) }
 
 // token lets a user in.
 func (b *bench) token(name, role string) string {

@@ -45,14 +45,14 @@ func start(name string, cmd *exec.Cmd, log io.Writer) (*process, error) {
 	}
 	cmd.SysProcAttr.Setpgid = true // a Ctrl-C is for us to pass on
 	err = cmd.Start()
-	in.Close()
+	_ = in.Close() // the process has its own
 	if err != nil {
-		out.Close()
+		_ = out.Close() // nothing was read
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	go func() {
 		defer close(p.done)
-		defer out.Close()
+		defer func() { _ = out.Close() }() // it was only read
 		p.read(out, log)
 		_ = cmd.Wait() // says nothing that ProcessState does not
 	}()

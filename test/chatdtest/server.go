@@ -50,8 +50,8 @@ func (s *Server) Begin() {
 	}
 	go func() {
 		defer close(s.done)
-		defer log.Close()
-		_ = s.cmd.Wait() // ended by End
+		defer func() { _ = log.Close() }() // the process has written it
+		_ = s.cmd.Wait()                   // ended by End
 	}()
 	deadline := time.Now().Add(Patience)
 	for {
@@ -143,7 +143,7 @@ func StartPostgres(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // as far as another user lets it
 	as := serverUser(t, dir)
 	command := func(name string, args ...string) *exec.Cmd {
 		cmd := exec.Command(filepath.Join(bin, name), args...)

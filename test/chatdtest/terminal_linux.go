@@ -71,8 +71,8 @@ func (p Program) atTerminal(t testing.TB, columns int, env, args []string) *Term
 	t.Cleanup(func() {
 		x.cmd.Process.Kill()
 		<-x.done
-		x.keyboard.Close()
-		x.line.Close()
+		_ = x.keyboard.Close() // a terminal has nothing to flush
+		_ = x.line.Close()
 		x.reading.Wait()
 		if t.Failed() {
 			t.Logf("the terminal shows:\n%s", x.Shown())

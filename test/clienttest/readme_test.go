@@ -16,17 +16,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reto10/chat/internal/documents"
+	"github.com/reto10/chat/test/docs"
 )
 
 // TestWhatTheReadmeSaysToType types the README's commands in its order, each as it
 // stands there but for the port, which has to be free, and the passwords, which are
 // those that this chatd made.
 func TestWhatTheReadmeSaysToType(t *testing.T) {
-	var commands []documents.Block
-	var program documents.Block
+	var commands []docs.Block
+	var program docs.Block
 	typed := regexp.MustCompile(`^(go|curl|npx|TOKEN=)`)
-	readme := documents.Read(t, checkout, "README.md")
+	readme := docs.Read(t, checkout, "README.md")
 	for _, b := range readme.Blocks() {
 		switch {
 		case b.Lang == "" && typed.MatchString(b.Code):

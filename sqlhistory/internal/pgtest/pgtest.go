@@ -51,7 +51,7 @@ func Start(settings ...string) (*Server, error) {
 		return nil, err
 	}
 	if err := s.create(); err != nil {
-		os.RemoveAll(s.dir)
+		_ = os.RemoveAll(s.dir) // the other error tells more
 		return nil, fmt.Errorf("pgtest: making a server: %w", err)
 	}
 	if err := s.Restart(); err != nil {
@@ -332,9 +332,9 @@ func (s *Server) PromoteStandby() error {
 func (s *Server) Stop() {
 	s.end(syscall.SIGQUIT)
 	if s.log != nil {
-		s.log.Close()
+		_ = s.log.Close() // the server has written it
 	}
-	os.RemoveAll(s.dir)
+	_ = os.RemoveAll(s.dir) // temporary
 }
 
 // Promote ends the server and starts it on a new timeline, as a standby that takes

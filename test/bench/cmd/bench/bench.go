@@ -111,7 +111,7 @@ func bench(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // temporary
 	programs, err := build(ctx, dir, o.allKinds())
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@ func run() error {
 
 func table(kinds []string, results map[string][]result) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	defer w.Flush()
+	defer func() { _ = w.Flush() }() // for people
 	fmt.Fprintln(w, "\t"+strings.Join(kinds, "\t"))
 	row := func(name, format string, of func(result) float64) {
 		cells := []string{name}

@@ -282,7 +282,10 @@ func listen(ctx context.Context, kind, address string) (*listener, error) {
 		url += "ws/chat?channel=" + channel
 		header.Set("Authorization", "Bearer listener")
 	}
-	conn, _, err := websocket.DefaultDialer.DialContext(ctx, url, header)
+	conn, resp, err := websocket.DefaultDialer.DialContext(ctx, url, header)
+	if resp != nil {
+		_ = resp.Body.Close() // of what is in memory
+	}
 	if err != nil {
 		return nil, err
 	}

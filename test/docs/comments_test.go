@@ -1,11 +1,10 @@
-package chat_test
+package docs_test
 
 import (
 	"go/ast"
 	"go/doc"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
@@ -13,39 +12,24 @@ import (
 	"testing"
 )
 
-// public are the packages of this repository that others import, by directory,
+// public lists the packages of this repository that others import, by directory,
 // with their tests.
 func public(t *testing.T) map[string]*doc.Package {
 	t.Helper()
-	files := make(map[string][]*ast.File)
+	parsed := make(map[string][]*ast.File)
 	fset := token.NewFileSet()
-	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+	for _, name := range files(t, ".go", "internal", "testdata", "deploy", "test") {
+		file, err := parser.ParseFile(fset, filepath.Join(root, name), nil, parser.ParseComments)
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
-		if entry.IsDir() {
-			skip := []string{"internal", "test", "node_modules", "testdata", "deploy"}
-			if name != "." && (slices.Contains(skip, entry.Name()) || strings.HasPrefix(entry.Name(), ".")) {
-				return filepath.SkipDir
-			}
-			return nil
+		if file.Name.Name != "main" {
+			parsed[path.Dir(name)] = append(parsed[path.Dir(name)], file)
 		}
-		if filepath.Ext(name) != ".go" {
-			return nil
-		}
-		file, err := parser.ParseFile(fset, name, nil, parser.ParseComments)
-		if err == nil && file.Name.Name != "main" {
-			dir := filepath.ToSlash(filepath.Dir(name))
-			files[dir] = append(files[dir], file)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	packages := make(map[string]*doc.Package)
-	for dir, all := range files {
-		// Those of another system's build tags are in it, too: the comments count.
+	for dir, all := range parsed {
+		// Files with the build tags of other systems count, too: only comments matter.
 		p, err := doc.NewFromFiles(fset, all, path.Join("github.com/reto10/chat", dir), doc.PreserveAST)
 		if err != nil {
 			t.Fatal(err)
@@ -59,9 +43,10 @@ func public(t *testing.T) map[string]*doc.Package {
 }
 
 // TestWhatIsExportedIsDocumented finds packages, types, functions, methods,
-// fields, constants and variables without a comment. What stands together in one
-// declaration may share one; what Error is for everybody knows.
+// fields, constants and variables without a comment. Constants or variables of one
+// declaration may share a comment. Error methods need none.
 func TestWhatIsExportedIsDocumented(t *testing.T) {
+	t.Parallel()
 	for dir, p := range public(t) {
 		bare := func(name string) { t.Errorf("%s: %s.%s has no comment", dir, p.Name, name) }
 		if p.Doc == "" {
@@ -76,7 +61,7 @@ func TestWhatIsExportedIsDocumented(t *testing.T) {
 			values = slices.Concat(values, typ.Consts, typ.Vars)
 			functions = append(functions, typ.Funcs...)
 			for _, m := range typ.Methods {
-				if m.Doc == "" && m.Level == 0 && m.Name != "Error" { // else of an embedded type's
+				if m.Doc == "" && m.Level == 0 && m.Name != "Error" { // at other levels it is an embedded type's
 					bare(typ.Name + "." + m.Name)
 				}
 			}
@@ -106,8 +91,8 @@ func TestWhatIsExportedIsDocumented(t *testing.T) {
 	}
 }
 
-// bareFields are the exported fields of a struct and methods of an interface
-// without a comment.
+// bareFields lists the exported fields of a struct, or the methods of an interface,
+// that have no comment.
 func bareFields(typ *ast.TypeSpec) (names []string) {
 	var fields *ast.FieldList
 	switch typ := typ.Type.(type) {
@@ -134,8 +119,9 @@ func bareFields(typ *ast.TypeSpec) (names []string) {
 // TestEveryPortHasAnExample looks at the interfaces of the root package. Embedders
 // implement each, except options, and an example shows how.
 func TestEveryPortHasAnExample(t *testing.T) {
+	t.Parallel()
 	var files []*ast.File
-	names, err := filepath.Glob("example*_test.go")
+	names, err := filepath.Glob(filepath.Join(root, "example*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}

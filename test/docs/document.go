@@ -1,12 +1,14 @@
-// Package documents reads the Markdown files of this repository, for the tests
-// that hold them to the code and to each other.
-package documents
+// Package docs reads the Markdown files of this repository. Tests use it to compare
+// what can mislead in documents with the code: commands, snippets, tables, names and
+// links. They compare no sentences.
+package docs
 
 import (
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,7 +23,7 @@ type Document struct {
 	prose string // Text with blank lines in place of its code blocks
 }
 
-// All are the Markdown files below root, in the order of their paths.
+// All returns the Markdown files below root, sorted by path.
 func All(t testing.TB, root string) (all []Document) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -46,7 +48,7 @@ func All(t testing.TB, root string) (all []Document) {
 	return all
 }
 
-// Read reads one file.
+// Read reads the file at path below root.
 func Read(t testing.TB, root, path string) Document {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(path)))
@@ -56,7 +58,7 @@ func Read(t testing.TB, root, path string) Document {
 	return New(path, string(text))
 }
 
-// New is a document with this text.
+// New returns a document with this text.
 func New(path, text string) Document {
 	prose := block.ReplaceAllStringFunc(text, func(code string) string {
 		return strings.Repeat("\n", strings.Count(code, "\n"))
@@ -66,14 +68,14 @@ func New(path, text string) Document {
 
 // Block is a fenced block of code.
 type Block struct {
-	Line int    // of its first line of code, from 1
-	Lang string // what stands behind the fence
+	Line int    // of the first line of code, counted from 1
+	Lang string // the word after the fence, or ""
 	Code string
 }
 
 var block = regexp.MustCompile("(?ms)^```([a-z0-9]*)\n(.*?)^```$")
 
-// Blocks are those of the document, in order.
+// Blocks returns the document's fenced blocks, in order.
 func (d Document) Blocks() (blocks []Block) {
 	for _, at := range block.FindAllStringSubmatchIndex(d.Text, -1) {
 		blocks = append(blocks, Block{
@@ -85,16 +87,16 @@ func (d Document) Blocks() (blocks []Block) {
 	return blocks
 }
 
-// Heading is one of a document.
+// Heading is a heading of a document.
 type Heading struct {
 	Level  int
 	Text   string
-	Anchor string // what GitHub makes of it
+	Anchor string // the anchor that GitHub makes of it
 }
 
 var heading = regexp.MustCompile(`(?m)^(#+) (.*)$`)
 
-// Headings are those of the document, in order.
+// Headings returns the document's headings, in order.
 func (d Document) Headings() (headings []Heading) {
 	times := make(map[string]int)
 	for _, m := range heading.FindAllStringSubmatch(d.prose, -1) {
@@ -116,7 +118,7 @@ func (d Document) Headings() (headings []Heading) {
 	return headings
 }
 
-// Link is one of a document, or a picture.
+// Link is a link or a picture of a document.
 type Link struct {
 	Line int
 	To   string
@@ -127,7 +129,7 @@ var (
 	span = regexp.MustCompile("`[^`]+`")
 )
 
-// Links are those of the document that are not inside of code, in order.
+// Links returns the document's links in order, without those inside code.
 func (d Document) Links() (links []Link) {
 	text := span.ReplaceAllStringFunc(d.prose, func(code string) string {
 		return strings.Map(func(r rune) rune {
@@ -143,7 +145,7 @@ func (d Document) Links() (links []Link) {
 	return links
 }
 
-// Spans are the pieces of code in lines of text, without their backticks.
+// Spans returns the pieces of code in the text, without their backticks.
 func (d Document) Spans() (spans []string) { return spansIn(d.prose) }
 
 func spansIn(text string) (spans []string) {
@@ -153,10 +155,22 @@ func spansIn(text string) (spans []string) {
 	return spans
 }
 
+// Commands lists what a reader might type: the lines of the document's blocks for a
+// shell, and the pieces of code in its text.
+func (d Document) Commands() []string {
+	lines := d.Spans()
+	for _, b := range d.Blocks() {
+		if b.Lang == "" || b.Lang == "sh" || b.Lang == "bash" {
+			lines = slices.AppendSeq(lines, strings.SplitSeq(b.Code, "\n"))
+		}
+	}
+	return lines
+}
+
 var row = regexp.MustCompile(`(?m)^\|(.*)\|$`)
 
-// Rows are the rows of all tables, in order, in their cells. The line below the
-// first row of a table is none.
+// Rows returns the cells of each row of all tables, in order, without the lines that
+// separate a table's head from its body.
 func (d Document) Rows() (rows [][]string) {
 	for _, m := range row.FindAllStringSubmatch(d.prose, -1) {
 		if strings.Trim(m[1], "|-: ") == "" && strings.Contains(m[1], "-") {

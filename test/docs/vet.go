@@ -1,4 +1,4 @@
-package documents
+package docs
 
 import (
 	"bytes"
@@ -17,15 +17,15 @@ import (
 	"testing"
 )
 
-// standard are the packages that a block may use without importing them. Any
-// other one it has to show.
+// standard lists the packages that a block may use without importing them. A block
+// has to show its other imports.
 var standard = []string{
 	"context", "crypto/tls", "encoding/json", "errors", "fmt", "io", "log", "log/slog", "net", "net/http",
 	"net/http/httptest", "net/netip", "os", "os/signal", "strings", "syscall", "testing", "time",
 	"github.com/reto10/chat", "github.com/reto10/chat/client", "github.com/reto10/chat/web",
 }
 
-// Imports are the paths that the document's Go code imports, each once.
+// Imports returns the paths that the document's Go code imports, sorted, each once.
 func (d Document) Imports(t testing.TB) (paths []string) {
 	t.Helper()
 	for _, b := range d.goBlocks() {
@@ -64,8 +64,8 @@ func (d Document) parse(t testing.TB, b Block) (*ast.File, string) {
 	return file, source
 }
 
-// missing are the imports of standard that a block makes use of and has not. A
-// variable of such a name counts for the package: name it otherwise.
+// missing returns the packages of standard that a block uses without an import. A
+// variable with the name of a package counts as a use: choose another name for it.
 func missing(file *ast.File) (paths []string) {
 	named := make(map[string]bool)
 	for _, spec := range file.Imports {
@@ -89,10 +89,10 @@ func missing(file *ast.File) (paths []string) {
 	return paths
 }
 
-// Vet has the Go code of docs formatted and vetted, with module's dependencies:
-// the directory of a module of this repository. A block that begins with "package"
-// is a program of its own; the others of a document are files of one package, and
-// may leave out imports of the standard library and of packages chat, client and web.
+// Vet checks that the Go code of docs is formatted and passes go vet, with the
+// dependencies of module, which is a module's directory below root. A block that
+// begins with "package" is a program. The other blocks of a document are files of one
+// package; they may leave out imports of the packages in standard.
 func Vet(t testing.TB, root, module string, docs []Document) {
 	t.Helper()
 	dir, programs := t.TempDir(), 0
@@ -100,7 +100,7 @@ func Vet(t testing.TB, root, module string, docs []Document) {
 	for i, d := range docs {
 		for j, b := range d.goBlocks() {
 			if tidy, err := format.Source([]byte(b.Code)); err == nil && string(tidy) != b.Code {
-				t.Errorf("%s:%d: not as gofmt would have it", d.Path, b.Line)
+				t.Errorf("%s:%d: not formatted by gofmt", d.Path, b.Line)
 			}
 			file, source := d.parse(t, b)
 			if file.Name == nil {
@@ -127,8 +127,8 @@ func Vet(t testing.TB, root, module string, docs []Document) {
 	}
 }
 
-// writeModule makes a module of somebody else's of dir, which has what module has
-// and uses this repository from a checkout.
+// writeModule makes dir a module as an embedder would have it: it has the requirements
+// of module, and replaces module by this checkout.
 func writeModule(t testing.TB, root, module, dir string) {
 	t.Helper()
 	read := func(name string) []byte {

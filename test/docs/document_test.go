@@ -1,4 +1,4 @@
-package documents_test
+package docs_test
 
 import (
 	"os"
@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reto10/chat/internal/documents"
+	"github.com/reto10/chat/test/docs"
 )
 
 const original = "# Chat\n\nRead [how](docs/how.md#start) or [ahead](#what-it-is), or [in Spanish](READ.es.md).\n\n" +
@@ -20,14 +20,14 @@ const translated = "# Chat\n\nLee [cómo](docs/how.md#empezar) o [sigue](#qué-e
 	"| Opción | Por defecto |\n|---|---|\n| `WithA` | de `a`, 1.000 |\n| `WithB` | 1,5 s |\n"
 
 func TestWhatADocumentIsMadeOf(t *testing.T) {
-	d := documents.New("READ.es.md", translated+"\n## Qué es\n")
-	if diff := cmp.Diff([]documents.Heading{{1, "Chat", "chat"}, {2, "Qué es", "qué-es"}, {2, "Qué es", "qué-es-1"}}, d.Headings()); diff != "" {
+	d := docs.New("READ.es.md", translated+"\n## Qué es\n")
+	if diff := cmp.Diff([]docs.Heading{{1, "Chat", "chat"}, {2, "Qué es", "qué-es"}, {2, "Qué es", "qué-es-1"}}, d.Headings()); diff != "" {
 		t.Errorf("headings (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]documents.Link{{3, "docs/how.md#empezar"}, {3, "#qué-es"}, {3, "READ.md"}}, d.Links()); diff != "" {
+	if diff := cmp.Diff([]docs.Link{{3, "docs/how.md#empezar"}, {3, "#qué-es"}, {3, "READ.md"}}, d.Links()); diff != "" {
 		t.Errorf("links (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]documents.Block{{10, "go", "# no heading [no](link)\nx := 1\n"}}, d.Blocks()); diff != "" {
+	if diff := cmp.Diff([]docs.Block{{10, "go", "# no heading [no](link)\nx := 1\n"}}, d.Blocks()); diff != "" {
 		t.Errorf("blocks (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"http.Handler", "Service", "WithA", "a", "WithB"}, d.Spans()); diff != "" {
@@ -39,7 +39,7 @@ func TestWhatADocumentIsMadeOf(t *testing.T) {
 }
 
 func TestATranslationThatSaysTheSame(t *testing.T) {
-	found := documents.Differences(documents.New("READ.md", original), documents.New("READ.es.md", translated))
+	found := docs.Differences(docs.New("READ.md", original), docs.New("READ.es.md", translated))
 	if len(found) > 0 {
 		t.Error(strings.Join(found, "\n"))
 	}
@@ -63,7 +63,7 @@ func TestATranslationThatSaysSomethingElse(t *testing.T) {
 			if changed == translated {
 				t.Fatalf("no %q", c.old)
 			}
-			if found := documents.Differences(documents.New("READ.md", original), documents.New("READ.es.md", changed)); len(found) == 0 {
+			if found := docs.Differences(docs.New("READ.md", original), docs.New("READ.es.md", changed)); len(found) == 0 {
 				t.Error("nothing is found")
 			}
 		})
@@ -93,7 +93,7 @@ func TestBrokenLinks(t *testing.T) {
 		"READ.md:5: link to #there: no such heading",
 		"READ.md:5: link to /etc/passwd: not in this repository",
 	}
-	if diff := cmp.Diff(want, documents.BrokenLinks(root, documents.All(t, root))); diff != "" {
+	if diff := cmp.Diff(want, docs.BrokenLinks(root, docs.All(t, root))); diff != "" {
 		t.Errorf("broken links (-want +got):\n%s", diff)
 	}
 }

@@ -1,4 +1,4 @@
-package documents
+package docs
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// BrokenLinks are those links of docs to files below root, and to headings of
-// these, that lead nowhere. Links to other places are not followed.
+// BrokenLinks describes each link of docs to a file below root, or to a heading in
+// one, that does not exist. It follows no links to other sites.
 func BrokenLinks(root string, docs []Document) (broken []string) {
 	anchors := make(map[string][]string)
 	for _, d := range docs {

@@ -1,4 +1,4 @@
-package documents
+package docs
 
 import (
 	"fmt"
@@ -10,11 +10,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Differences says where a translation no longer says what the original does, as
-// far as that shows without knowing the language: headings, blocks of code, code
-// in the text of each section, numbers and code in each row of a table, and where
-// links lead. The translation's name is that of the original with a language in
-// it: README.md, README.es.md; that each links to the other is no difference.
+// Differences describes where a translation differs from the original in what does
+// not depend on the language: the levels of headings, blocks of code, code in the text
+// of each section, numbers and code in each row of a table, and the targets of links.
+// A translation of README.md is called README.es.md; links from each to the other do
+// not count.
 func Differences(original, translation Document) (differences []string) {
 	compare := func(what string, want, got any) {
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -46,8 +46,8 @@ func code(d Document) (code []string) {
 	return code
 }
 
-// places are files and addresses, sorted: languages differ in the order of words,
-// and headings have the anchors of their language.
+// places returns the files and addresses that links lead to, without anchors. They are
+// sorted, since languages order words differently.
 func places(d Document) (places []string) {
 	own, _, _ := strings.Cut(path.Base(d.Path), ".")
 	for _, l := range d.Links() {
@@ -60,10 +60,11 @@ func places(d Document) (places []string) {
 	return places
 }
 
-// number is one as either language writes it: 1.15 is 1,15 and 100,000 is 100.000.
+// number matches a number as either language writes it: 1.15 or 1,15, 100,000 or 100.000.
 var number = regexp.MustCompile(`\d+(?:[.,\x{a0}\x{202f}]\d+)*`)
 
-// facts are what of each row of a table is the same in all languages.
+// facts returns the code and the numbers of each row of a table, by column: these are
+// the same in all languages.
 func facts(d Document) (facts [][]string) {
 	for _, cells := range d.Rows() {
 		row := []string{}
