@@ -162,12 +162,12 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 }
 
 // publish is a user's Broadcast.
-func (s *Service) publish(ctx context.Context, u User, channel, content string) (Message, error) {
-	m := Message{Channel: channel, Sender: u.Name, Content: content}
+func (s *Service) publish(ctx context.Context, who Identity, channel, content string) (Message, error) {
+	m := Message{Channel: channel, Sender: who.User.Name, Content: content}
 	if err := s.check(m); err != nil {
 		return Message{}, err
 	}
-	if err := s.allow(s.cfg.policy.Publish(ctx, u, channel)); err != nil {
+	if err := s.allow(s.cfg.policy.Publish(ctx, who, channel)); err != nil {
 		return Message{}, err
 	}
 	return s.Broadcast(ctx, m)
@@ -214,17 +214,17 @@ func (s *Service) identify(ctx context.Context, token string) (Identity, error) 
 	return who, nil
 }
 
-// mayJoin says whether u may be in a channel and read its history.
-func (s *Service) mayJoin(ctx context.Context, u User, channel string) error {
+// mayJoin decides whether a user may be in a channel and read its history.
+func (s *Service) mayJoin(ctx context.Context, who Identity, channel string) error {
 	switch {
-	case channel == "" || channel == UserChannel(u.Name):
+	case channel == "" || channel == UserChannel(who.User.Name):
 		return nil
 	case !ValidChannel(channel):
 		return wrapf(ErrInvalid, "not a channel's name: %q", shorten(channel))
 	case strings.HasPrefix(channel, "@"):
 		return wrapf(ErrForbidden, "another user's own channel")
 	}
-	return s.allow(s.cfg.policy.Join(ctx, u, channel))
+	return s.allow(s.cfg.policy.Join(ctx, who, channel))
 }
 
 // allow turns what a policy answered into one of the package's kinds.

@@ -122,18 +122,18 @@ func notify(ctx context.Context, service *chat.Service, username, text string) e
 // publish where they are a member. All else is as by default.
 type teams struct{ chat.DefaultPolicy }
 
-func (teams) Join(_ context.Context, u chat.User, channel string) error {
-	if team, ok := strings.CutPrefix(channel, "team:"); ok && team != u.Role && !u.Admin() {
+func (teams) Join(_ context.Context, who chat.Identity, channel string) error {
+	if team, ok := strings.CutPrefix(channel, "team:"); ok && team != who.User.Role && !who.User.Admin() {
 		return fmt.Errorf("%w: %s is another team's", chat.ErrForbidden, channel)
 	}
 	return nil
 }
 
-func (p teams) Publish(ctx context.Context, u chat.User, channel string) error {
+func (p teams) Publish(ctx context.Context, who chat.Identity, channel string) error {
 	if strings.HasPrefix(channel, "team:") {
-		return p.Join(ctx, u, channel)
+		return p.Join(ctx, who, channel)
 	}
-	return p.DefaultPolicy.Publish(ctx, u, channel)
+	return p.DefaultPolicy.Publish(ctx, who, channel)
 }
 
 // ready says whether new clients should come: for a load balancer.
