@@ -146,10 +146,14 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 	}
 	m.Position = Position{}
 	m.Time = time.Now().UTC().Truncate(time.Millisecond)
-	m, err := s.cfg.history.Append(ctx, m)
+	stored, err := s.cfg.history.Append(ctx, m)
+	if err == nil && len(stored) != 1 {
+		err = fmt.Errorf("History.Append returned %d messages for 1", len(stored))
+	}
 	if err != nil {
 		return Message{}, s.unavailable(portHistory, "storing a message", err)
 	}
+	m = stored[0]
 	// It is stored: that its publisher gives up is no reason not to hand it on.
 	ctx, cancel := lazyctx.WithTimeout(context.WithoutCancel(ctx), portTimeout)
 	defer cancel()

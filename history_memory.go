@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"hash/maphash"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,9 +104,18 @@ func NewMemoryHistory(limits MemoryLimits) *MemoryHistory {
 }
 
 // Append implements [History].
-func (h *MemoryHistory) Append(_ context.Context, m Message) (Message, error) {
+func (h *MemoryHistory) Append(_ context.Context, msgs ...Message) ([]Message, error) {
+	stored := slices.Clone(msgs)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	for i, m := range stored {
+		stored[i].Position = h.append(m)
+	}
+	return stored, nil
+}
+
+// append requires h.mu.
+func (h *MemoryHistory) append(m Message) Position {
 	c := h.channels[m.Channel]
 	if c == nil {
 		c = h.open(m.Channel)
@@ -120,7 +130,7 @@ func (h *MemoryHistory) Append(_ context.Context, m Message) (Message, error) {
 	for h.bytes > h.limits.Bytes && h.order.Len() > 1 {
 		h.drop(h.victim())
 	}
-	return m, nil
+	return m.Position
 }
 
 // After implements [History].

@@ -290,13 +290,13 @@ type brokenHistory struct {
 	broken chan bool // holds whether it is
 }
 
-func (h *brokenHistory) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+func (h *brokenHistory) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
 	broken := <-h.broken
 	h.broken <- broken
 	if broken {
-		return chat.Message{}, errors.New("disk password hunter2 is wrong")
+		return nil, errors.New("disk password hunter2 is wrong")
 	}
-	return h.MemoryHistory.Append(ctx, m)
+	return h.MemoryHistory.Append(ctx, msgs...)
 }
 
 func TestPublisherHearsWhenTheHistoryFails(t *testing.T) {

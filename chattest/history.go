@@ -26,9 +26,13 @@ func TestHistory(t *testing.T, open func(t *testing.T) []chat.History) {
 		name string
 		run  func(archive)
 	}{
-		{"PlacesCountUpByOne", testPlaces},
-		{"PlacesAreContiguousUnderConcurrency", testPlacesRace},
-		{"PlacesAreContiguousWhenCallersGiveUp", testPlacesGivenUp},
+		{"PositionsCountUpByOne", testPositions},
+		{"PositionsAreContiguousUnderConcurrency", testPositionsRace},
+		{"PositionsAreContiguousWhenCallersGiveUp", testPositionsGivenUp},
+		{"NoMessagesAreNoError", testAppendNone},
+		{"SeveralAreStoredInOneCall", testAppendSeveral},
+		{"SeveralAreContiguousUnderConcurrency", testAppendSeveralRace},
+		{"SeveralAreContiguousWhenCallersGiveUp", testAppendSeveralGivenUp},
 		{"AfterReadsBack", testAfter},
 		{"AfterEndsWhereTheBytesDo", testAfterBytes},
 		{"AfterOfWhatIsUnknownIsGone", testAfterUnknown},
@@ -176,13 +180,22 @@ func (a archive) at(node int) chat.History { return a.nodes[node%len(a.nodes)] }
 
 func (a archive) append(node int, channel, content string) chat.Position {
 	a.Helper()
-	m, err := a.at(node).Append(a.Context(), chat.Message{
+	m, err := appendOne(a.Context(), a.at(node), chat.Message{
 		Channel: channel, Sender: "ana", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond),
 	})
 	if err != nil {
 		a.Errorf("Append to %q: %v", channel, err)
 	}
 	return m.Position
+}
+
+// appendOne stores one message.
+func appendOne(ctx context.Context, h chat.History, m chat.Message) (chat.Message, error) {
+	stored, err := h.Append(ctx, m)
+	if err != nil {
+		return chat.Message{}, err
+	}
+	return stored[0], nil
 }
 
 func (a archive) after(node int, channel string, p chat.Position, limit int) []chat.Message {
@@ -234,8 +247,8 @@ func (a archive) all(node int, channel string, page int) []chat.Message {
 	}
 }
 
-// "Append stores m as the next message of m.Channel and returns it with its Position."
-func testPlaces(a archive) {
+// "Each message becomes the next of its channel."
+func testPositions(a archive) {
 	var epoch string
 	for i := range 6 {
 		p := a.append(i, "c", fmt.Sprint(i+1))
@@ -257,9 +270,9 @@ func testPlaces(a archive) {
 	}
 }
 
-// "Places of a channel are contiguous within an epoch, also among concurrent
-// calls"; "After returns messages without a hole", also while they are written.
-func testPlacesRace(a archive) {
+// "The positions of a channel are contiguous within an epoch, also among concurrent
+// calls." "After returns messages without a hole", also while others are stored.
+func testPositionsRace(a archive) {
 	const writers, each, channels = 8, 90, 3
 	var progress [channels]chan struct{} // something was written since the last reading
 	for c := range progress {
@@ -331,10 +344,10 @@ func testPlacesRace(a archive) {
 	}
 }
 
-// What was acked is there, in a place of its own, and there is no hole, whatever
-// became of the calls whose context ended. "After an error the message may have been
-// stored all the same", but once.
-func testPlacesGivenUp(a archive) {
+// Every acknowledged message is stored once, in a position of its own, and there is no
+// hole, even though the contexts of other calls end. "After an error any number of the
+// messages may have been stored", but none twice.
+func testPositionsGivenUp(a archive) {
 	const writers, each = 8, 60
 	var writing sync.WaitGroup
 	var mu sync.Mutex // guards acked
@@ -347,7 +360,7 @@ func testPlacesGivenUp(a archive) {
 					ctx, cancel = context.WithTimeout(ctx, rand.N(2*time.Millisecond))
 				}
 				content := fmt.Sprint(w, " ", i)
-				m, err := a.at(w).Append(ctx, chat.Message{Channel: "c", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond)})
+				m, err := appendOne(ctx, a.at(w), chat.Message{Channel: "c", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond)})
 				cancel()
 				if err == nil {
 					mu.Lock()

@@ -26,7 +26,7 @@ func TestRetentionByAge(t *testing.T, open func(t *testing.T, age time.Duration)
 	sent := make(map[chat.Position]interval)
 	publish := func(node int, wrong time.Duration) chat.Position {
 		began := time.Now()
-		m, err := a.at(node).Append(a.Context(), chat.Message{
+		m, err := appendOne(a.Context(), a.at(node), chat.Message{
 			Channel: "c", Content: fmt.Sprint(node), Time: began.Add(wrong).UTC().Truncate(time.Millisecond),
 		})
 		if err != nil {

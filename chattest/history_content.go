@@ -30,7 +30,7 @@ func testRoundTrip(a archive) {
 	for i := range max(len(senders), len(contents)) {
 		for _, channel := range []string{channels[i%len(channels)], "all"} {
 			m := chat.Message{Channel: channel, Sender: senders[i%len(senders)], Content: contents[i%len(contents)], Time: times[i%len(times)]}
-			stored, err := a.at(i).Append(a.Context(), m)
+			stored, err := appendOne(a.Context(), a.at(i), m)
 			if err != nil {
 				a.Errorf("Append of %.40q to %q: %v", m.Content, channel, err)
 				continue
