@@ -73,7 +73,7 @@ func ExampleHistory_BeginEpoch() {
 	if err := history.BeginEpoch(ctx); err != nil {
 		log.Fatal(err)
 	}
-	_, err = history.After(ctx, "", known.Position, chat.Limit{Count: 10})
+	_, err = history.After(ctx, "", known[0].Position, chat.Limit{Count: 10})
 	fmt.Println("gone:", errors.Is(err, chat.ErrGone))
 	kept, err := history.After(ctx, "", chat.Position{}, chat.Limit{Count: 10})
 	fmt.Println("kept:", kept[0].Content, err)

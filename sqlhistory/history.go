@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -155,26 +156,49 @@ func (h *History) Identity(ctx context.Context) (name string, err error) {
 	return name, nil
 }
 
-// Append implements [chat.History]. Content and sender have to be UTF-8 without NUL,
-// or else the error wraps [chat.ErrInvalid]. When ctx ends while the message is being
-// stored it may be stored all the same.
-func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
-	for _, text := range []string{m.Channel, m.Sender, m.Content} {
-		if strings.IndexByte(text, 0) >= 0 {
-			return chat.Message{}, fmt.Errorf("sqlhistory: %w: the message holds a NUL, which a database does not take", chat.ErrInvalid)
-		}
-		if !utf8.ValidString(text) {
-			return chat.Message{}, fmt.Errorf("sqlhistory: %w: the message is not UTF-8", chat.ErrInvalid)
+// Append implements [chat.History]. It stores the messages in one transaction, or in
+// several if there are more than [WithBatch] allows or their contents exceed 4 MiB. A
+// transaction stores all of its messages or none. When ctx ends during a transaction, its
+// messages may still be stored.
+//
+// Channel, sender and content must be UTF-8 without NUL. Otherwise the error wraps
+// [chat.ErrInvalid], and nothing is stored.
+func (h *History) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	for _, m := range msgs {
+		if err := checkTexts(m); err != nil {
+			return nil, fmt.Errorf("sqlhistory: %w", err)
 		}
 	}
+	stored := slices.Clone(msgs)
+	for rest := stored; len(rest) > 0; {
+		n := h.writer.fits(rest)
+		if err := h.appendOnce(ctx, rest[:n]); err != nil {
+			return nil, fmt.Errorf("sqlhistory: storing messages: %w", explain(err))
+		}
+		rest = rest[n:]
+	}
+	return stored, nil
+}
+
+// appendOnce stores messages in one transaction. It may have to wait for the transaction
+// before.
+func (h *History) appendOnce(ctx context.Context, msgs []chat.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*h.cfg.timeout)
 	defer cancel()
-	m.Position = chat.Position{}
-	m, err := h.writer.append(ctx, m)
-	if err != nil {
-		return chat.Message{}, fmt.Errorf("sqlhistory: storing a message: %w", explain(err))
+	return h.writer.append(ctx, msgs)
+}
+
+// checkTexts rejects what a database cannot store as text.
+func checkTexts(m chat.Message) error {
+	for _, text := range []string{m.Channel, m.Sender, m.Content} {
+		if strings.IndexByte(text, 0) >= 0 {
+			return fmt.Errorf("%w: a message contains NUL, which a database cannot store", chat.ErrInvalid)
+		}
+		if !utf8.ValidString(text) {
+			return fmt.Errorf("%w: a message is not UTF-8", chat.ErrInvalid)
+		}
 	}
-	return m, nil
+	return nil
 }
 
 // After implements [chat.History].

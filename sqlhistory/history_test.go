@@ -98,10 +98,19 @@ func message(channel, content string) chat.Message {
 	return chat.Message{Channel: channel, Sender: "ana", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond)}
 }
 
+// appendOne stores one message.
+func appendOne(ctx context.Context, h chat.History, m chat.Message) (chat.Message, error) {
+	stored, err := h.Append(ctx, m)
+	if err != nil {
+		return chat.Message{}, err
+	}
+	return stored[0], nil
+}
+
 func appendTo(t testing.TB, h chat.History, channel string, contents ...string) (places []chat.Position) {
 	t.Helper()
 	for _, content := range contents {
-		m, err := h.Append(t.Context(), message(channel, content))
+		m, err := appendOne(t.Context(), h, message(channel, content))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -414,7 +423,7 @@ func testWrongClock(t *testing.T, d database) {
 	for name, wrong := range map[string]time.Duration{"right": 0, "fast": time.Hour, "slow": -time.Hour} {
 		m := message("c", name)
 		m.Time = m.Time.Add(wrong)
-		stored, err := h.Append(t.Context(), m)
+		stored, err := appendOne(t.Context(), h, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -517,7 +526,7 @@ func testFailingBatch(t *testing.T, d database) {
 	var callers sync.WaitGroup
 	for i := range 5 {
 		callers.Go(func() {
-			m, err := h.Append(t.Context(), message("c", fmt.Sprint("refused ", i)))
+			m, err := appendOne(t.Context(), h, message("c", fmt.Sprint("refused ", i)))
 			if err == nil {
 				t.Errorf("stored at %v while the tables are locked", m.Position)
 			}

@@ -344,9 +344,9 @@ func (d *postgres) storeOnce(ctx context.Context, db *sql.DB, b *batch, server s
 	n := len(b.messages)
 	channels, times := make([]string, n), make([]int64, n)
 	senders, contents := make([]string, n), make([]string, n)
-	for i, p := range b.messages {
-		channels[i], times[i] = p.message.Channel, p.message.Time.UnixMilli()
-		senders[i], contents[i] = p.message.Sender, p.message.Content
+	for i, m := range b.messages {
+		channels[i], times[i] = m.Channel, m.Time.UnixMilli()
+		senders[i], contents[i] = m.Sender, m.Content
 	}
 	counts := make([]int64, len(b.names))
 	for i, name := range b.names {

@@ -35,7 +35,7 @@ func TestPostgresKilledUnderTraffic(t *testing.T) {
 		publishers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				content := fmt.Sprint(i, " ", n)
-				m, err := nodes[i%2].Append(t.Context(), message("c", content))
+				m, err := appendOne(t.Context(), nodes[i%2], message("c", content))
 				mu.Lock()
 				if err != nil {
 					failed++
@@ -91,7 +91,7 @@ func TestPostgresOnAnotherTimeline(t *testing.T) {
 	wantAfter(t, opened, "c", chat.Position{}, "1", "2")
 	var p chat.Position
 	eventually(t, "the one that was running to find the server again", func() bool {
-		m, err := running.Append(t.Context(), message("c", "3"))
+		m, err := appendOne(t.Context(), running, message("c", "3"))
 		p = m.Position
 		return err == nil
 	})

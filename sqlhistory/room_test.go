@@ -197,7 +197,7 @@ func TestPostgresThatSaysItsDiskIsFull(t *testing.T) {
 	for _, table := range []string{"chat_room", "chat_messages"} {
 		d.exec(t, "CREATE TRIGGER refuse BEFORE INSERT ON "+table+" EXECUTE FUNCTION refuse()")
 	}
-	if m, err := h.Append(t.Context(), message("c", "1")); err == nil {
+	if m, err := appendOne(t.Context(), h, message("c", "1")); err == nil {
 		t.Errorf("stored at %v on a full disk", m.Position)
 	}
 	eventually(t, "Check to notice", func() bool {
@@ -294,7 +294,7 @@ func TestSQLiteFileReplacedWhileItIsOpen(t *testing.T) {
 			d.exec(t, "VACUUM INTO '"+d.file+".copy'")
 			appendTo(t, h, "c", "2")
 			replace(t, d.file)
-			if m, err := h.Append(t.Context(), message("c", "3")); err == nil || !strings.Contains(err.Error(), "replaced") {
+			if m, err := appendOne(t.Context(), h, message("c", "3")); err == nil || !strings.Contains(err.Error(), "replaced") {
 				t.Errorf("stored at %v, %v", m.Position, err)
 			}
 			if msgs, err := h.After(t.Context(), "c", places[0], chat.Limit{Count: 10}); err == nil || errors.Is(err, chat.ErrGone) {

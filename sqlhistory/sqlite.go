@@ -321,8 +321,8 @@ func (d *sqlite) store(ctx context.Context, db *sql.DB, b *batch, _ string) erro
 			return err
 		}
 		defer insert.Close()
-		for i, p := range b.messages {
-			m, c := p.message, b.channels[p.message.Channel]
+		for i, m := range b.messages {
+			c := b.channels[m.Channel]
 			_, err := insert.ExecContext(ctx, ids[m.Channel], c.last-c.count+b.nth[i], m.Time.UnixMilli(), m.Sender, m.Content)
 			if err != nil {
 				return err

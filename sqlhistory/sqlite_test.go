@@ -165,7 +165,7 @@ func crashing() {
 	for i := range 8 {
 		go func() {
 			for n := 0; ; n++ {
-				m, err := h.Append(context.Background(), message("c", fmt.Sprint(i, " ", n)))
+				m, err := appendOne(context.Background(), h, message("c", fmt.Sprint(i, " ", n)))
 				if err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)

@@ -66,10 +66,10 @@ type queryer interface {
 
 // batch is messages for one transaction.
 type batch struct {
-	messages []*pending
-	nth      []int64                  // of each, counting from 1 within its channel
+	messages []*chat.Message
+	nth      []int64                  // number of each message within its channel, from 1
 	channels map[string]*batchChannel // by name
-	names    []string                 // of channels, in the order they came
+	names    []string                 // of the channels, in the order of their first messages
 	sighting sighting                 // of the server that stored it
 }
 
@@ -83,24 +83,30 @@ type batchChannel struct {
 	gone  int64 // places up to this one are no longer kept
 }
 
-func newBatch(msgs []*pending) *batch {
-	b := &batch{messages: msgs, nth: make([]int64, len(msgs)), channels: make(map[string]*batchChannel)}
-	for i, p := range msgs {
-		name := p.message.Channel
-		c := b.channels[name]
-		if c == nil {
-			c = &batchChannel{}
-			b.channels[name] = c
-			b.names = append(b.names, name)
+func newBatch(calls []*pending) *batch {
+	b := &batch{channels: make(map[string]*batchChannel)}
+	for _, p := range calls {
+		for i := range p.messages {
+			b.add(&p.messages[i])
 		}
-		c.count++
-		b.nth[i] = c.count
 	}
 	return b
 }
 
-// store is the writer's: it stores messages and gives them their places.
-func (h *History) store(msgs []*pending) (err error) {
+func (b *batch) add(m *chat.Message) {
+	c := b.channels[m.Channel]
+	if c == nil {
+		c = &batchChannel{}
+		b.channels[m.Channel] = c
+		b.names = append(b.names, m.Channel)
+	}
+	c.count++
+	b.messages, b.nth = append(b.messages, m), append(b.nth, c.count)
+}
+
+// store stores the messages of some calls in one transaction and sets their positions.
+// Only the writer calls it.
+func (h *History) store(calls []*pending) (err error) {
 	defer func() {
 		if err != nil {
 			h.probe.failed()
@@ -113,7 +119,7 @@ func (h *History) store(msgs []*pending) (err error) {
 			return err
 		}
 	}
-	b := newBatch(msgs)
+	b := newBatch(calls)
 	if err := h.storeVerified(ctx, b); err != nil {
 		return err
 	}
@@ -133,10 +139,10 @@ func (h *History) store(msgs []*pending) (err error) {
 	}
 	first := b.channels[b.names[0]]
 	h.witness.keeps(stored{b.names[0], first.epoch, first.last})
-	for i, p := range msgs {
-		c := b.channels[p.message.Channel]
-		p.message.Position = chat.Position{Epoch: c.epoch, Seq: uint64(c.last - c.count + b.nth[i])}
-		p.message.Time = p.message.Time.UTC().Truncate(time.Millisecond)
+	for i, m := range b.messages {
+		c := b.channels[m.Channel]
+		m.Position = chat.Position{Epoch: c.epoch, Seq: uint64(c.last - c.count + b.nth[i])}
+		m.Time = m.Time.UTC().Truncate(time.Millisecond)
 	}
 	for name, c := range b.channels {
 		h.given.note(name, c)
