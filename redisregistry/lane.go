@@ -115,23 +115,28 @@ func (l *lane) send(batch []*call) {
 		c.reply, c.err = l.server.eval(ctx, l.script, c.keys, c.args...)
 		return
 	}
-	answers, err := bounded(ctx, l.server, func(ctx context.Context) ([]*redis.Cmd, error) {
-		pipe := l.server.client.Pipeline()
+	l.server.evalAll(ctx, l.script, batch)
+}
+
+// evalAll runs a script several times in one round trip, and sets the result of each call.
+func (s *server) evalAll(ctx context.Context, sc *script, calls []*call) {
+	answers, err := bounded(ctx, s, func(ctx context.Context) ([]*redis.Cmd, error) {
+		pipe := s.client.Pipeline()
 		var answers []*redis.Cmd
-		for _, c := range batch {
-			answers = append(answers, pipe.EvalSha(ctx, l.script.hash, c.keys, c.args...))
+		for _, c := range calls {
+			answers = append(answers, pipe.EvalSha(ctx, sc.hash, c.keys, c.args...))
 		}
 		_, _ = pipe.Exec(ctx) // each answer has its own error
 		return answers, nil
 	})
-	for i, c := range batch {
+	for i, c := range calls {
 		if c.err = err; err != nil {
 			continue
 		}
 		c.reply, c.err = answers[i].Result()
 		if redis.HasErrorPrefix(c.err, "NOSCRIPT") {
-			c.reply, c.err = l.server.eval(ctx, l.script, c.keys, c.args...)
+			c.reply, c.err = s.eval(ctx, sc, c.keys, c.args...)
 		}
-		c.err = explain(c.err, l.server.keys.prefix)
+		c.err = explain(c.err, s.keys.prefix)
 	}
 }
