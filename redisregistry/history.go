@@ -16,24 +16,23 @@ import (
 	"github.com/reto10/chat"
 )
 
-// maxChannels is how many channels a bucket has before it begins a new era: what
-// Redis keeps of channels that have nothing any more is bounded.
+// maxChannels is how many channels a bucket has before it begins a new era. It bounds what
+// Redis keeps of channels that have no messages any more.
 const maxChannels = 100_000
 
-// History is the [chat.History] on a Registry's Redis. What it has appended is
-// published to all nodes already.
+// History is a [chat.History] in a Registry's Redis. Append also publishes the messages to
+// all nodes. Its methods are safe for concurrent use.
 //
-// It keeps things as durably as Redis is set up to. All channels begin a new epoch
-// when Redis was started again or a replica took its place, whatever that has of the
-// messages, unless [WithDurableRedis] says that nothing acknowledged is ever missing.
-// Its methods are safe for concurrent use.
+// Messages are as durable as the settings of Redis make them. After a restart of Redis, or a
+// failover to a replica, all channels begin a new epoch, even if no message is missing.
+// [WithDurableRedis] prevents that.
 type History struct {
 	registry *Registry
 	calls    atomic.Uint64
 	lanes    []lanes // one, or one for each bucket of a cluster
 }
 
-// lanes are one for each script.
+// lanes has one lane for each script.
 type lanes struct{ publish, after, last lane }
 
 func newHistory(r *Registry) *History {
@@ -52,7 +51,7 @@ func newHistory(r *Registry) *History {
 
 func (h *History) of(channel string) *lanes { return &h.lanes[bucketOf(channel)%len(h.lanes)] }
 
-// common is the arguments that every script begins with.
+// common returns the first arguments of every script.
 func (h *History) common(channel string) []any {
 	durable := ""
 	if h.registry.cfg.durable {
@@ -61,15 +60,15 @@ func (h *History) common(channel string) []any {
 	return []any{newEra(), durable, channel}
 }
 
-// body is what is stored of a message beside its place and channel.
+// body is a message as it is stored, without its position and channel.
 type body struct {
 	Sender  string `json:"s,omitempty"`
 	Content string `json:"c"`
-	Time    int64  `json:"t"` // Unix, in ms
+	Time    int64  `json:"t"` // Unix time in milliseconds
 }
 
-// encode is the body as JSON, without the escapes that only HTML needs: they would make
-// six bytes of one.
+// encode returns the body as JSON, without the escapes that only HTML needs: each would
+// take six bytes instead of one.
 func (b body) encode() (string, error) {
 	var text strings.Builder
 	enc := json.NewEncoder(&text)
@@ -139,13 +138,15 @@ func (h *History) appendOnce(ctx context.Context, msgs []chat.Message) error {
 	} else {
 		h.registry.server.evalAll(ctx, publishScript, calls)
 	}
-	var failed error
+	var failed error // the first: Redis mostly fails all calls of a pipeline alike
 	for i, c := range calls {
 		err := c.err
 		if err == nil {
 			err = batches[i].number(c.reply)
 		}
-		failed = errors.Join(failed, err)
+		if failed == nil {
+			failed = err
+		}
 	}
 	return failed
 }
@@ -203,7 +204,7 @@ func (b *bucketBatch) number(reply any) error {
 		return fmt.Errorf("the publish script returned %.80q for %d channels", fmt.Sprint(reply), len(b.channels))
 	}
 	for i, c := range b.channels {
-		last, err := parsePlace(fields[0], fields[1+i])
+		last, err := parsePosition(fields[0], fields[1+i])
 		if err != nil {
 			return err
 		}
@@ -225,7 +226,7 @@ func (h *History) After(ctx context.Context, channel string, p chat.Position, li
 		found, err = texts(reply)
 	}
 	if err == nil && len(found) < 2 {
-		err = fmt.Errorf("an answer of another form: %q", found)
+		err = fmt.Errorf("the script returned %q, want an era and a flag", found)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("redisregistry: reading the history: %w", err)
@@ -250,7 +251,7 @@ func (h *History) Last(ctx context.Context, channel string) (chat.Position, erro
 	reply, err := h.of(channel).last.run(ctx, []string{h.registry.server.keys.places(channel)}, h.common(channel)...)
 	var p chat.Position
 	if err == nil {
-		p, err = placeOf(reply)
+		p, err = positionOf(reply)
 	}
 	if err != nil {
 		return chat.Position{}, fmt.Errorf("redisregistry: reading a channel's last position: %w", err)
@@ -258,9 +259,9 @@ func (h *History) Last(ctx context.Context, channel string) (chat.Position, erro
 	return p, nil
 }
 
-// begin has every bucket note which run of Redis serves it, and so begin an era where
-// that is another one than before. A bucket that nobody used meanwhile would not show
-// that another run has served it, when a master is one again that was none for a while.
+// begin records in every bucket which run of Redis serves it. A bucket that another run
+// served before begins a new era. Without begin, a bucket that no node used meanwhile would
+// not show that another run has served it, when a former master becomes master again.
 func (h *History) begin(ctx context.Context) error {
 	s := h.registry.server
 	_, err := bounded(ctx, s, func(ctx context.Context) ([]redis.Cmder, error) {
@@ -277,26 +278,26 @@ func (h *History) begin(ctx context.Context) error {
 	return nil
 }
 
-// placeOf reads "era seq", which scripts return.
-func placeOf(reply any) (chat.Position, error) {
+// positionOf parses "era seq", which scripts return.
+func positionOf(reply any) (chat.Position, error) {
 	text, _ := reply.(string)
 	era, seq, ok := strings.Cut(text, " ")
 	if !ok {
-		return chat.Position{}, fmt.Errorf("an answer of another form: %.80q", fmt.Sprint(reply))
+		return chat.Position{}, fmt.Errorf("the script returned %.80q, want a position", fmt.Sprint(reply))
 	}
-	return parsePlace(era, seq)
+	return parsePosition(era, seq)
 }
 
-func parsePlace(era, seq string) (chat.Position, error) {
+func parsePosition(era, seq string) (chat.Position, error) {
 	n, err := strconv.ParseUint(seq, 10, 64)
 	if err != nil {
-		return chat.Position{}, fmt.Errorf("a place that is none: %w", err)
+		return chat.Position{}, fmt.Errorf("parsing a position: %w", err)
 	}
 	return chat.Position{Epoch: era, Seq: n}, nil
 }
 
 func decode(channel, era, seq, text string) (chat.Message, error) {
-	p, err := parsePlace(era, seq)
+	p, err := parsePosition(era, seq)
 	if err != nil {
 		return chat.Message{}, err
 	}
@@ -331,7 +332,7 @@ func decodePublished(channel, text string) ([]chat.Message, error) {
 	if len(parts) != 3 {
 		return nil, errors.New("decoding messages: want a position and a body")
 	}
-	p, err := parsePlace(parts[0], parts[1])
+	p, err := parsePosition(parts[0], parts[1])
 	if err != nil {
 		return nil, err
 	}
@@ -347,16 +348,16 @@ func decodePublished(channel, text string) ([]chat.Message, error) {
 	return msgs, nil
 }
 
-// texts is what a script returned, a list of strings.
+// texts converts what a script returned to a list of strings.
 func texts(reply any) ([]string, error) {
 	list, ok := reply.([]any)
 	if !ok {
-		return nil, fmt.Errorf("an answer of another form: %T", reply)
+		return nil, fmt.Errorf("the script returned a %T, want a list", reply)
 	}
 	found := make([]string, len(list))
 	for i, v := range list {
 		if found[i], ok = v.(string); !ok {
-			return nil, fmt.Errorf("an answer of another form: %T", v)
+			return nil, fmt.Errorf("the script returned a %T in a list, want text", v)
 		}
 	}
 	return found, nil
