@@ -38,10 +38,8 @@ func testSlowEpoch(t *testing.T, d database) {
 // The same for who opens a database that is not the one that it was.
 func testSlowEpochAtOpening(t *testing.T, d database) {
 	const timeout = 200 * time.Millisecond
+	d.relaxed = d.file != ""
 	opts := []sqlhistory.Option{sqlhistory.WithTimeout(timeout)}
-	if d.file != "" {
-		opts = append(opts, sqlhistory.WithRelaxedSync())
-	}
 	h := d.open(t, opts...)
 	before := appendTo(t, h, "c", "1")[0]
 	closeHistory(t, h)

@@ -21,6 +21,8 @@ import (
 	"github.com/reto10/chat/internal/leak"
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+	"github.com/reto10/chat/sqlhistory/postgres"
+	"github.com/reto10/chat/sqlhistory/sqlite"
 )
 
 // patience is how long a test waits for what has to come.
@@ -33,8 +35,9 @@ func TestMain(m *testing.M) {
 
 // database is an empty one of either kind.
 type database struct {
-	file string // of SQLite
-	dsn  string // of PostgreSQL
+	file    string // of SQLite
+	relaxed bool   // opened with sqlite.OpenRelaxed
+	dsn     string // of PostgreSQL
 }
 
 // open opens a history on the database and has it closed when the test ends.
@@ -50,10 +53,13 @@ func (d database) open(t testing.TB, opts ...sqlhistory.Option) *sqlhistory.Hist
 
 func (d database) tryOpen(ctx context.Context, opts ...sqlhistory.Option) (*sqlhistory.History, error) {
 	opts = append([]sqlhistory.Option{sqlhistory.WithLogger(slog.New(slog.DiscardHandler))}, opts...)
-	if d.file != "" {
-		return sqlhistory.OpenSQLite(ctx, d.file, opts...)
+	if d.relaxed {
+		return sqlite.OpenRelaxed(ctx, d.file, opts...)
 	}
-	return sqlhistory.OpenPostgres(ctx, d.dsn, opts...)
+	if d.file != "" {
+		return sqlite.Open(ctx, d.file, opts...)
+	}
+	return postgres.Open(ctx, d.dsn, opts...)
 }
 
 func closeHistory(t testing.TB, h *sqlhistory.History) {
@@ -185,6 +191,7 @@ func TestBoth(t *testing.T) {
 		{"PagedOverHTTP", testHTTP},
 		{"ReadingALongChannelReadsALittleOfIt", testReadsLittle},
 		{"PublisherThatGoesAwayIsHeard", testPublisherGoesAway},
+		{"InvalidAmongSeveralStoresNothing", testInvalidAmongSeveral},
 	}
 	server := startPostgres(t)
 	for kind, fresh := range map[string]func(testing.TB) database{

@@ -6,73 +6,25 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
-// maxConns bounds the connections of OpenPostgres and OpenSQLite: one stores, the
-// others read.
-const maxConns = 16
-
-// OpenPostgres makes a history on a pool of its own, of up to 16 connections. dsn is
-// what libpq takes, a URL ("postgres://user:password@host/database?sslmode=verify-full")
-// or pairs ("host=/run/postgresql dbname=chat"), with several hosts
-// target_session_attrs=read-write. It notices a pooler such as pgbouncer, which may give
-// each transaction another connection, and prepares no statements then, as with
-// default_query_exec_mode=exec.
-func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, error) {
-	cfg, err := newConfig(opts)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.relaxed {
-		return nil, errors.New("sqlhistory: WithRelaxedSync is for SQLite; a PostgreSQL server has synchronous_commit")
-	}
-	server, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		return nil, fmt.Errorf("sqlhistory: %w", err) // without the password
-	}
-	if err := suitPooler(ctx, server); err != nil {
-		return nil, fmt.Errorf("sqlhistory: connecting: %w", explain(err))
-	}
-	db := stdlib.OpenDB(*server)
-	db.SetMaxOpenConns(maxConns)
-	db.SetMaxIdleConns(maxConns)
-	h, err := open(ctx, db, &postgres{}, cfg)
-	if err != nil {
-		db.Close()
-		return nil, err
-	}
-	h.ownDB = true
-	return h, nil
-}
-
-// suspect closes the connections that nobody uses when an answer did not come in
-// time: where the host at their end is gone without a word, each would cost a timeout
-// of its own. Or when the server turns out to be a standby, which would answer for
-// ever. A pool of the caller's is left alone.
+// suspect closes the idle connections after an answer that did not come in time: if the
+// server's host is gone, each of them would cost a timeout of its own. It also closes them
+// if the server is a standby, which would answer forever. It leaves a pool of the caller's
+// alone.
 func (h *History) suspect(err error) {
 	if _, remote := h.dialect.(*postgres); !remote || !h.ownDB {
 		return
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStandby) || code(err) == "25006" {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStandby) || database.SQLState(err) == "25006" {
 		h.db.SetMaxIdleConns(0)
-		h.db.SetMaxIdleConns(maxConns)
+		h.db.SetMaxIdleConns(database.MaxConns)
 	}
 }
 
-// errStandby is that a server stores nothing.
+// errStandby means that the server is read-only.
 var errStandby = errors.New("the server is read-only, as a standby is: " + toPrimary)
-
-// code is the SQLSTATE of a server's error, "" of others.
-func code(err error) string {
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) {
-		return refused.Code
-	}
-	return ""
-}
 
 // postgres is the dialect of PostgreSQL. Its fields are expressions, which prepare
 // fills in: a server that is run by others may not let everything be asked.
@@ -85,11 +37,8 @@ type postgres struct {
 	queries     struct{ after, store, look string }
 }
 
-// check refuses what cannot hold every message, and what would lose statements.
+// check rejects a database that cannot store every message.
 func (*postgres) check(ctx context.Context, db *sql.DB) error {
-	if err := checkPooler(ctx, db); err != nil {
-		return err
-	}
 	var encoding string
 	if err := db.QueryRowContext(ctx, "SHOW server_encoding").Scan(&encoding); err != nil {
 		return err
@@ -157,7 +106,7 @@ func firstAllowed(ctx context.Context, db *sql.DB, expressions []string) (string
 	for i, e := range expressions {
 		var value sql.NullString
 		err := db.QueryRowContext(ctx, "SELECT ("+e+")::text").Scan(&value)
-		switch code(err) {
+		switch database.SQLState(err) {
 		case "42501", "42883", "0A000": // not allowed, not there, not supported
 			if i < len(expressions)-1 {
 				continue
@@ -256,7 +205,7 @@ func (*postgres) room(ctx context.Context, db *sql.DB) error {
 	_, err := db.ExecContext(ctx, `WITH old AS (
 		DELETE FROM chat_room WHERE id IN (SELECT id FROM chat_room ORDER BY id LIMIT 10 FOR UPDATE SKIP LOCKED)
 	) INSERT INTO chat_room (filler) VALUES (repeat('x', 7000))`)
-	if code(err) == "40001" {
+	if database.SQLState(err) == "40001" {
 		return nil // another node has written there
 	}
 	return err
@@ -331,7 +280,7 @@ SELECT s.server, s.wal, c.name, c.epoch, c.last, c.gone FROM s LEFT JOIN c ON tr
 func (d *postgres) store(ctx context.Context, db *sql.DB, b *batch, server string) error {
 	for {
 		err := d.storeOnce(ctx, db, b, server)
-		if c := code(err); c != "40001" && c != "40P01" {
+		if c := database.SQLState(err); c != "40001" && c != "40P01" {
 			return err
 		}
 		if ctx.Err() != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+	"github.com/reto10/chat/sqlhistory/postgres"
 )
 
 // The server is killed and started again, twice, while two nodes store.
@@ -260,7 +261,7 @@ func TestPostgresErrorsKeepThePassword(t *testing.T) {
 		"host=127.0.0.1 port=1 user=ana password=s3cr3t sslmode=disable",
 		"host=127.0.0.1 port=x user=ana password=s3cr3t",
 	} {
-		h, err := sqlhistory.OpenPostgres(ctx, dsn)
+		h, err := postgres.Open(ctx, dsn)
 		if err == nil {
 			closeHistory(t, h)
 			t.Fatal("connected to nothing")
@@ -311,7 +312,7 @@ func testConnections(t *testing.T, server *pgtest.Server) {
 			t.Errorf("%s: read %q", mode, got)
 		}
 	}
-	h, err := sqlhistory.New(t.Context(), asAna.pool(t), sqlhistory.PostgreSQL)
+	h, err := postgres.New(t.Context(), asAna.pool(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
 const (
@@ -71,7 +73,7 @@ func (h *History) room(ctx context.Context) error {
 		err := h.tryRoom()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if code(err) == "42501" { // insufficient_privilege
+		if database.SQLState(err) == "42501" { // insufficient_privilege
 			if !p.warned {
 				h.cfg.logger.Warn("cannot tell whether the database has room: grant SELECT, INSERT, UPDATE, DELETE on chat_room to the role", "error", err)
 			}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"strings"
 
-	driversqlite "modernc.org/sqlite"
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
 // refusal is an error of a database with what a person can change about it, in one
@@ -41,7 +41,7 @@ const toPrimary = "connect to its primary (with several hosts, target_session_at
 
 // Codes of SQLite, in the lowest byte.
 const (
-	sqliteBusy     = 5
+	sqliteBusy     = database.Busy
 	sqliteReadOnly = 8
 	sqliteIO       = 10
 	sqliteCorrupt  = 11
@@ -68,10 +68,9 @@ func explain(err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	advice := advicePostgres[code(err)]
-	var sqlite *driversqlite.Error
-	if errors.As(err, &sqlite) {
-		advice = adviceSQLite[sqlite.Code()&0xff]
+	advice := advicePostgres[database.SQLState(err)]
+	if advice == "" {
+		advice = adviceSQLite[database.SQLiteCode(err)]
 	}
 	text := err.Error()
 	if advice == "" && strings.Contains(text, "server refused TLS connection") {

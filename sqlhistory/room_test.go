@@ -16,6 +16,7 @@ import (
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+	"github.com/reto10/chat/sqlhistory/sqlite"
 )
 
 // testRoom asks very often whether there is room: that is looked at now and then, and
@@ -69,7 +70,7 @@ func TestSQLiteWithoutRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	h, err := sqlhistory.New(t.Context(), db, sqlhistory.SQLite)
+	h, err := sqlite.New(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
 // ErrNewer is the error for tables that a newer version of this package has made.
@@ -23,7 +25,7 @@ func migrate(ctx context.Context, db *sql.DB, d dialect) error {
 	}
 	for {
 		err := migrateOnce(ctx, db, d)
-		if code(err) != "55P03" { // lock_not_available: see postgres.locks
+		if database.SQLState(err) != "55P03" { // lock_not_available: see postgres.locks
 			return err
 		}
 		select {

@@ -6,112 +6,17 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
-	"time"
 
-	driversqlite "modernc.org/sqlite" // "sqlite"
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
 // bootID is a file with a name for the time since the machine was started.
 const bootID = "/proc/sys/kernel/random/boot_id"
 
-// OpenSQLite makes a history in a file, which is made where it is missing, for its
-// owner alone to read; its directory has to be there. Beside it there are two more
-// while it is in use (-wal, -shm). Several processes of one machine may use it at
-// once. Network file systems will not do.
-func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, error) {
-	cfg, err := newConfig(opts)
-	if err != nil {
-		return nil, err
-	}
-	if file == "" || strings.HasPrefix(file, ":memory:") {
-		return nil, errors.New("sqlhistory: a history in SQLite needs a file")
-	}
-	path, err := filepath.Abs(file)
-	if err != nil {
-		return nil, fmt.Errorf("sqlhistory: %w", err)
-	}
-	if err := makePrivate(path); err != nil {
-		return nil, fmt.Errorf("sqlhistory: making %s: %w", file, err)
-	}
-	d := &sqlite{}
-	synchronous := "synchronous(FULL)"
-	if cfg.relaxed {
-		synchronous = "synchronous(NORMAL)"
-	}
-	// A page of a channel that is busy is changed by one transaction after the other:
-	// 16 MB of log between checkpoints, four times the default, has it copied less often.
-	query := url.Values{"_pragma": {
-		fmt.Sprintf("busy_timeout(%d)", cfg.timeout.Milliseconds()), "journal_mode(WAL)", "wal_autocheckpoint(4000)", synchronous,
-	}}
-	name := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: query.Encode()}
-	db, err := sql.Open("sqlite", name.String())
-	if err != nil {
-		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, explain(err))
-	}
-	db.SetMaxOpenConns(maxConns)
-	db.SetMaxIdleConns(maxConns)
-	if err := connectFirst(ctx, db, cfg.timeout); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, explain(err))
-	}
-	h, err := open(ctx, db, d, cfg)
-	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("%w (%s)", err, file)
-	}
-	h.ownDB = true
-	return h, nil
-}
-
-// makePrivate makes an empty file that its owner alone can read, where there is
-// none: SQLite itself would let everybody, and gives -wal and -shm the permissions
-// of the file. The file is never opened here, since to close it would undo the
-// locks that others in this process have on it.
-func makePrivate(path string) error {
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return nil // what is wrong with it SQLite says
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".history-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name())
-	if err := file.Close(); err != nil {
-		return err
-	}
-	_ = os.Link(file.Name(), path) // somebody was faster, or there are no links and no permissions here
-	return nil
-}
-
-// connectFirst makes a connection. Where programs make a file at the same time, one
-// turns it to WAL and the others are refused at once, busy_timeout or not.
-func connectFirst(ctx context.Context, db *sql.DB, timeout time.Duration) error {
-	deadline := time.After(timeout)
-	for {
-		err := db.PingContext(ctx)
-		if !isBusy(err) {
-			return err
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-deadline:
-			return err
-		case <-ctx.Done():
-			return err
-		}
-	}
-}
-
-// isBusy reports whether an error is that another connection has a lock.
-func isBusy(err error) bool {
-	var refused *driversqlite.Error
-	return errors.As(err, &refused) && refused.Code()&0xff == sqliteBusy
-}
+// isBusy reports whether another connection has a lock.
+func isBusy(err error) bool { return database.SQLiteCode(err) == database.Busy }
 
 // sqlite is the dialect of SQLite.
 type sqlite struct {

@@ -13,7 +13,7 @@ import (
 	"github.com/reto10/chat/chattest"
 	"github.com/reto10/chat/internal/chatdtest"
 	"github.com/reto10/chat/redisregistry"
-	"github.com/reto10/chat/sqlhistory"
+	"github.com/reto10/chat/sqlhistory/postgres"
 )
 
 // The database gives the place and Redis carries the message: three nodes on both
@@ -41,7 +41,7 @@ func TestRedisAndPostgresConform(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 3 {
-			history, err := sqlhistory.OpenPostgres(t.Context(), where.String())
+			history, err := postgres.Open(t.Context(), where.String())
 			if err != nil {
 				t.Fatal(err)
 			}
