@@ -224,7 +224,7 @@ func ExampleHistoryReader() {
 // without any network.
 type printer struct{ told chan string }
 
-func (p printer) ID() string  { return "a session" }
+func (p printer) ID() string       { return "a session" }
 func (p printer) User() chat.User  { return chat.User{Name: "ana", Role: chat.RoleUser} }
 func (p printer) Since() time.Time { return time.Time{} }
 

@@ -83,6 +83,9 @@ func testAppendSeveral(a archive) {
 		clear(msgs) // a history that kept them would store these now
 	}
 	for channel, want := range stored {
+		if a.Failed() {
+			return // the rest would only repeat it
+		}
 		a.wantFollow(chat.Position{Epoch: want[0].Position.Epoch}, want)
 		if diff := cmp.Diff(want, a.all(1, channel, 100)); diff != "" {
 			a.Errorf("%q (-stored +read):\n%.2000s", channel, diff)
@@ -124,8 +127,8 @@ func testAppendSeveralRace(a archive) {
 	for _, channel := range channels {
 		want := acked[channel]
 		slices.SortFunc(want, func(x, y chat.Message) int { return int(x.Position.Seq) - int(y.Position.Seq) })
-		if len(want) == 0 {
-			return
+		if a.Failed() || len(want) == 0 {
+			return // the rest would only repeat it
 		}
 		a.wantFollow(chat.Position{Epoch: want[0].Position.Epoch}, want)
 		if diff := cmp.Diff(want, a.all(1, channel, 100)); diff != "" {
