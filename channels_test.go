@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
 )
@@ -81,23 +84,78 @@ func longName(n int) string { return fmt.Sprintf("%0*d", n, 0) }
 // clubPolicy lets only members of the club into it, and everybody publish there.
 type clubPolicy struct{ chat.DefaultPolicy }
 
-func (clubPolicy) Join(_ context.Context, u chat.User, channel string) error {
+func (clubPolicy) Join(_ context.Context, who chat.Identity, channel string) error {
 	switch {
 	case channel == "panic":
 		panic("a bug of the embedder's")
 	case channel == "broken":
 		return errors.New("database password is hunter2")
-	case channel == "club" && u.Role != "member":
+	case channel == "club" && who.User.Role != "member":
 		return fmt.Errorf("%w: members only", chat.ErrForbidden)
 	}
 	return nil
 }
 
-func (p clubPolicy) Publish(ctx context.Context, u chat.User, channel string) error {
+func (p clubPolicy) Publish(ctx context.Context, who chat.Identity, channel string) error {
 	if channel == "club" {
 		return nil
 	}
-	return p.DefaultPolicy.Publish(ctx, u, channel)
+	return p.DefaultPolicy.Publish(ctx, who, channel)
+}
+
+// witnessPolicy allows everything and passes on the identities that it was asked about.
+type witnessPolicy struct{ asked chan chat.Identity }
+
+func (p witnessPolicy) Join(_ context.Context, who chat.Identity, _ string) error {
+	p.asked <- who
+	return nil
+}
+
+func (p witnessPolicy) Publish(_ context.Context, who chat.Identity, _ string) error {
+	p.asked <- who
+	return nil
+}
+
+func TestPolicyReceivesTheIdentityOfTheToken(t *testing.T) {
+	p := witnessPolicy{make(chan chat.Identity, 1)}
+	s := serve(t, chat.WithPolicy(p))
+	user := chat.User{Name: "ana", Role: "auditor"}
+	token := tokenFor(t, user, time.Hour)
+	signer, err := chat.NewHS256(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := signer.Authenticate(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ana := s.dialToken(t, token)
+	for _, tt := range []struct {
+		name string
+		act  func()
+	}{
+		{"join command", func() { ana.answer(`{"type":"join","channel":"news"}`) }},
+		{"broadcast command", func() { ana.answer(`{"type":"broadcast","content":"x"}`) }},
+		{"handshake", func() {
+			conn, _, err := s.tryDial(token, dialOptions{query: map[string][]string{"channel": {"news"}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.CloseNow()
+		}},
+		{"GET /messages", func() { s.request("GET", "/messages?channel=news", token, "") }},
+		{"POST /messages", func() { s.request("POST", "/messages", token, `{"content":"x"}`) }},
+	} {
+		tt.act()
+		select {
+		case got := <-p.asked:
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s: identity (-want +got):\n%s", tt.name, diff)
+			}
+		case <-time.After(patience):
+			t.Errorf("%s: the policy was not asked", tt.name)
+		}
+	}
 }
 
 func TestPolicySaysWhoJoinsAndWhoPublishes(t *testing.T) {

@@ -149,10 +149,14 @@ func (s *Service) store(ctx context.Context, m Message) (Message, error) {
 	}
 	m.Position = Position{}
 	m.Time = time.Now().UTC().Truncate(time.Millisecond)
-	m, err := s.cfg.history.Append(ctx, m)
+	stored, err := s.cfg.history.Append(ctx, m)
+	if err == nil && len(stored) != 1 {
+		err = fmt.Errorf("History.Append returned %d messages for 1", len(stored))
+	}
 	if err != nil {
 		return Message{}, s.unavailable(portHistory, "storing a message", err)
 	}
+	m = stored[0]
 	// It is stored: that its publisher gives up is no reason not to hand it on.
 	ctx, cancel := lazyctx.WithTimeout(context.WithoutCancel(ctx), portTimeout)
 	defer cancel()
@@ -165,12 +169,12 @@ func (s *Service) store(ctx context.Context, m Message) (Message, error) {
 }
 
 // publish is a user's Broadcast.
-func (s *Service) publish(ctx context.Context, u User, channel, content string) (Message, error) {
-	m := Message{Channel: channel, Sender: u.Name, Content: content}
+func (s *Service) publish(ctx context.Context, who Identity, channel, content string) (Message, error) {
+	m := Message{Channel: channel, Sender: who.User.Name, Content: content}
 	if err := s.check(m); err != nil {
 		return Message{}, err
 	}
-	if err := s.allow(s.cfg.policy.Publish(ctx, u, channel)); err != nil {
+	if err := s.allow(s.cfg.policy.Publish(ctx, who, channel)); err != nil {
 		return Message{}, err
 	}
 	return s.store(ctx, m)
@@ -219,17 +223,17 @@ func (s *Service) identify(ctx context.Context, token string) (Identity, error) 
 	return who, nil
 }
 
-// mayJoin says whether u may be in a channel and read its history.
-func (s *Service) mayJoin(ctx context.Context, u User, channel string) error {
+// mayJoin decides whether a user may be in a channel and read its history.
+func (s *Service) mayJoin(ctx context.Context, who Identity, channel string) error {
 	switch {
-	case channel == "" || channel == UserChannel(u.Name):
+	case channel == "" || channel == UserChannel(who.User.Name):
 		return nil
 	case !ValidChannel(channel):
 		return wrapf(ErrInvalid, "not a channel's name: %q", shorten(channel))
 	case strings.HasPrefix(channel, "@"):
 		return wrapf(ErrForbidden, "another user's own channel")
 	}
-	return s.allow(s.cfg.policy.Join(ctx, u, channel))
+	return s.allow(s.cfg.policy.Join(ctx, who, channel))
 }
 
 // allow turns what a policy answered into one of the package's kinds.

@@ -27,7 +27,7 @@ func (c *socket) Handle(text []byte) {
 	if !c.commands {
 		err := c.admit(now)
 		if err == nil {
-			_, err = s.publish(ctx, c.User(), "", string(text))
+			_, err = s.publish(ctx, *c.who.Load(), "", string(text))
 		}
 		if err != nil {
 			c.refuse(nil, err)
@@ -148,7 +148,7 @@ func (c *socket) broadcast(ctx context.Context, cmd wire.Command) error {
 	if err != nil {
 		return err
 	}
-	m, err := c.service.publish(ctx, c.User(), channel, *cmd.Content)
+	m, err := c.service.publish(ctx, *c.who.Load(), channel, *cmd.Content)
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	if channel == "" {
 		return wrapf(ErrInvalid, "not a channel's name: %q", "")
 	}
-	if err := c.service.mayJoin(ctx, c.User(), channel); err != nil {
+	if err := c.service.mayJoin(ctx, *c.who.Load(), channel); err != nil {
 		return err
 	}
 	c.replaying.Wait()
@@ -295,7 +295,7 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 	}
 	changed := who.User.Role != c.User().Role
 	if changed {
-		switch err := c.mayStay(ctx, who.User); {
+		switch err := c.mayStay(ctx, who); {
 		case errors.Is(err, ErrForbidden):
 			c.Close(CloseTokenExpired, "the new role may not be in a channel that is joined")
 			return nil
@@ -316,11 +316,11 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 	return nil
 }
 
-// mayStay says whether u may be in all channels that are joined. Called by who
-// carries out commands, which alone change them.
-func (c *socket) mayStay(ctx context.Context, u User) error {
+// mayStay decides whether a user may be in all channels that the socket has joined.
+// Only the goroutine that handles commands calls it: only commands change the channels.
+func (c *socket) mayStay(ctx context.Context, who Identity) error {
 	for _, s := range c.subscriptions {
-		if err := c.service.mayJoin(ctx, u, s.channel); err != nil {
+		if err := c.service.mayJoin(ctx, who, s.channel); err != nil {
 			return err
 		}
 	}

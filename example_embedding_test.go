@@ -122,18 +122,18 @@ func notify(ctx context.Context, service *chat.Service, username, text string) e
 // there. For all other channels the default applies.
 type teams struct{ chat.DefaultPolicy }
 
-func (teams) Join(_ context.Context, u chat.User, channel string) error {
-	if team, ok := strings.CutPrefix(channel, "team:"); ok && team != u.Role && !u.Admin() {
+func (teams) Join(_ context.Context, who chat.Identity, channel string) error {
+	if team, ok := strings.CutPrefix(channel, "team:"); ok && team != who.User.Role && !who.User.Admin() {
 		return fmt.Errorf("%w: %s belongs to another team", chat.ErrForbidden, channel)
 	}
 	return nil
 }
 
-func (p teams) Publish(ctx context.Context, u chat.User, channel string) error {
+func (p teams) Publish(ctx context.Context, who chat.Identity, channel string) error {
 	if strings.HasPrefix(channel, "team:") {
-		return p.Join(ctx, u, channel)
+		return p.Join(ctx, who, channel)
 	}
-	return p.DefaultPolicy.Publish(ctx, u, channel)
+	return p.DefaultPolicy.Publish(ctx, who, channel)
 }
 
 // ready tells a load balancer whether to send new clients here.

@@ -47,20 +47,19 @@ func ExampleLoginProvider() {
 	// 401 Unauthorized
 }
 
-// audited is a History that also notes who published when, for good.
+// audited is a History that also notes each message in an audit log.
 type audited struct {
 	chat.History
 	note func(chat.Message)
 }
 
-// Append notes what was stored. Nothing else of the embedded History changes: its
-// places stay without holes.
-func (h audited) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
-	m, err := h.History.Append(ctx, m)
-	if err == nil {
+// Append notes what was stored. The embedded History does the rest.
+func (h audited) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	stored, err := h.History.Append(ctx, msgs...)
+	for _, m := range stored {
 		h.note(m)
 	}
-	return m, err
+	return stored, err
 }
 
 // A History of one's own usually stands on another one.
@@ -244,8 +243,8 @@ func ExampleSocket() {
 	ana := printer{make(chan string, 10)} // room enough: Deliver must not block
 	must(registry.Add(ctx, ana))
 	must(registry.Join(ctx, ana, "ops"))
-	m := must(history.Append(ctx, chat.Message{Channel: "ops", Content: "deploying", Time: time.Now()}))
-	must(0, registry.Publish(ctx, m))
+	stored := must(history.Append(ctx, chat.Message{Channel: "ops", Content: "deploying", Time: time.Now()}))
+	must(0, registry.Publish(ctx, stored[0]))
 	must(registry.CloseUser(ctx, "ana", 0, chat.CloseDisconnected, "enough"))
 	fmt.Println(<-ana.told)
 	fmt.Println(<-ana.told)

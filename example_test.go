@@ -106,11 +106,11 @@ func ExampleRegistry() {
 // newsroom is the default policy, and editors publish the news.
 type newsroom struct{ chat.DefaultPolicy }
 
-func (p newsroom) Publish(ctx context.Context, u chat.User, channel string) error {
-	if u.Role == "editor" && channel == "news" {
+func (p newsroom) Publish(ctx context.Context, who chat.Identity, channel string) error {
+	if who.User.Role == "editor" && channel == "news" {
 		return nil
 	}
-	return p.DefaultPolicy.Publish(ctx, u, channel)
+	return p.DefaultPolicy.Publish(ctx, who, channel)
 }
 
 // A Policy of one's own embeds the default one and changes what it has to.

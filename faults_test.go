@@ -301,12 +301,12 @@ type countingPolicy struct {
 	asked *atomic.Int32
 }
 
-func (p countingPolicy) Join(context.Context, chat.User, string) error {
+func (p countingPolicy) Join(context.Context, chat.Identity, string) error {
 	p.asked.Add(1)
 	return nil
 }
 
-func (countingPolicy) Publish(context.Context, chat.User, string) error { return nil }
+func (countingPolicy) Publish(context.Context, chat.Identity, string) error { return nil }
 
 // unwell is a registry that can hand nothing on, and says so when asked.
 type unwell struct{ *chat.MemoryRegistry }

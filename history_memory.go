@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"hash/maphash"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,69 +21,67 @@ const (
 )
 
 const (
-	// maxMemoryChannels is how many channels a MemoryHistory remembers the last
-	// place of, whether or not it keeps messages of them.
+	// maxMemoryChannels is how many channels a MemoryHistory remembers the last position of,
+	// also channels without messages.
 	maxMemoryChannels = 100_000
-	// epochGroups is how many groups the names of channels are spread over, and those
-	// of users' channels over as many others. The channels of a group have an epoch
-	// in common until their first message.
+	// epochGroups is how many groups channel names are hashed to. User channels have as many
+	// groups of their own. The channels of a group share an epoch until their first message.
 	epochGroups = 1024
 )
 
-// MemoryLimits bound what a [MemoryHistory] keeps. A zero field means its default. A
-// channel's oldest messages go first; past Bytes those of the channel that keeps the
-// most bytes.
+// MemoryLimits bounds what a [MemoryHistory] keeps. A zero field means its default. The
+// oldest messages of a channel are dropped first. If Bytes is exceeded, the channel that keeps
+// the most bytes loses its oldest.
 type MemoryLimits struct {
 	Count int           // messages a channel; the default is 1,000
 	Age   time.Duration // of a message since Append; the default is 24 hours
 	Bytes int           // of all channels together; the default is 64 MiB
 }
 
-// MemoryHistory is the History of a single process: it lasts as long as the
-// process. After a restart its epoch is another one, so that a client's old ids
-// are known to be gone. Its methods are safe for concurrent use.
+// MemoryHistory is a [History] in memory, for a single process. It ends with the process.
+// After a restart its epoch is another one, so it recognizes ids from before. Its methods
+// are safe for concurrent use.
 //
-// A message's age is over when that time has passed, also while the machine was suspended.
-// A clock that is set forward counts as that, so a machine whose clock is wrong when it
-// starts should set it before the service runs: what is kept may be lost otherwise. A clock
-// that is set back changes nothing.
+// The age of a message includes time during which the machine was suspended. A clock that is
+// set forward looks the same and ends messages early. So a machine that starts with a wrong
+// clock should set it before the service runs. Setting the clock back changes nothing.
 //
-// It remembers 100,000 channels. For one more it forgets the channel, other than
-// everyone's, that keeps no message and was used least lately, or, when all keep some,
-// the one that was used least lately.
+// A MemoryHistory remembers 100,000 channels. To remember another one it forgets the channel
+// without messages that was used least recently. If all have messages, it forgets the one
+// that was used least recently. It never forgets the common channel.
 type MemoryHistory struct {
 	limits MemoryLimits
 	base   string // of all epochs of this process
 	seed   maphash.Seed
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	channels map[string]*memoryChannel
 	order    list.List    // of *memoryEntry: all messages, oldest first
-	largest  channelHeap  // those that keep messages
+	largest  channelHeap  // channels with messages
 	bytes    int          // of all messages
-	kept     list.List    // of *memoryChannel that keep messages, used least lately first
-	empty    list.List    // of *memoryChannel that keep none, likewise
-	forgot   map[int]uint // how many channels of a group were forgotten, if any
+	kept     list.List    // of *memoryChannel with messages, least recently used first
+	empty    list.List    // of *memoryChannel without messages, least recently used first
+	forgot   map[int]uint // number of forgotten channels, by group
 }
 
-// memoryChannel is a channel that had a message.
+// memoryChannel is a channel that has or had a message.
 type memoryChannel struct {
 	name    string
 	last    Position
 	entries []*list.Element // of *memoryEntry, oldest first
-	bytes   int             // of these
-	index   int             // in the heap, -1 outside
-	used    *list.Element   // in kept or empty; nil for everyone's channel
+	bytes   int             // of the entries
+	index   int             // in the heap, -1 if it is not there
+	used    *list.Element   // in kept or empty; nil for the common channel
 }
 
 type memoryEntry struct {
 	message Message
 	stored  time.Time // by both clocks, see isOld
-	nth     uint64    // rising, and unlike stored never the same
+	nth     uint64    // rises with every message, which stored may not
 	channel *memoryChannel
 }
 
-// NewMemoryHistory makes an empty history.
+// NewMemoryHistory creates an empty history.
 func NewMemoryHistory(limits MemoryLimits) *MemoryHistory {
 	if limits.Count <= 0 {
 		limits.Count = defaultHistoryCount
@@ -103,9 +102,18 @@ func NewMemoryHistory(limits MemoryLimits) *MemoryHistory {
 }
 
 // Append implements [History].
-func (h *MemoryHistory) Append(_ context.Context, m Message) (Message, error) {
+func (h *MemoryHistory) Append(_ context.Context, msgs ...Message) ([]Message, error) {
+	stored := slices.Clone(msgs)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	for i, m := range stored {
+		stored[i].Position = h.append(m)
+	}
+	return stored, nil
+}
+
+// append requires h.mu.
+func (h *MemoryHistory) append(m Message) Position {
 	c := h.channels[m.Channel]
 	if c == nil {
 		c = h.open(m.Channel)
@@ -120,7 +128,7 @@ func (h *MemoryHistory) Append(_ context.Context, m Message) (Message, error) {
 	for h.bytes > h.limits.Bytes && h.order.Len() > 1 {
 		h.drop(h.victim())
 	}
-	return m, nil
+	return m.Position
 }
 
 // After implements [History].
@@ -133,7 +141,7 @@ func (h *MemoryHistory) After(_ context.Context, channel string, p Position, lim
 	if c := h.channels[channel]; c != nil {
 		kept = c.entries
 	}
-	oldest := last.Seq + 1 - uint64(len(kept)) // place of kept[0]
+	oldest := last.Seq + 1 - uint64(len(kept)) // sequence of kept[0]
 	var err error
 	switch {
 	case p == Position{}:
@@ -168,8 +176,8 @@ func (h *MemoryHistory) last(channel string) Position {
 	return Position{Epoch: h.epoch(channel)}
 }
 
-// group is which channels share an epoch with this one until their first message. Who
-// does not know the seed cannot choose a name of the same group as another's.
+// group returns the group of a channel, see epochGroups. Users do not know the seed, so they
+// cannot choose a name in the group of another channel.
 func (h *MemoryHistory) group(channel string) int {
 	group := int(maphash.String(h.seed, channel) % epochGroups)
 	if strings.HasPrefix(channel, "@") {
@@ -178,13 +186,13 @@ func (h *MemoryHistory) group(channel string) int {
 	return group
 }
 
-// epoch is that of a channel that is not remembered. It changes whenever one of its
-// group is forgotten, so that a forgotten place never comes again with another message.
+// epoch returns the epoch of a channel that is not remembered. It changes whenever a channel
+// of its group is forgotten, so that no position is given to a second message.
 func (h *MemoryHistory) epoch(channel string) string {
 	return h.base + strconv.FormatUint(uint64(h.forgot[h.group(channel)]), 36)
 }
 
-// open remembers one more channel.
+// open starts to remember a channel.
 func (h *MemoryHistory) open(name string) *memoryChannel {
 	if len(h.channels) >= maxMemoryChannels {
 		h.forgetOne()
@@ -197,14 +205,14 @@ func (h *MemoryHistory) open(name string) *memoryChannel {
 	return c
 }
 
-// use notes that a channel was used now, or in which of the lists it belongs now.
+// use makes a channel the most recently used one of the list that it belongs in.
 func (h *MemoryHistory) use(c *memoryChannel) {
 	switch {
 	case c.used == nil:
 	case len(c.entries) == 0:
 		h.kept.Remove(c.used)
 		c.used = h.empty.PushBack(c)
-	case len(c.entries) == 1: // it may have been empty
+	case len(c.entries) == 1: // it may be in the list of empty channels
 		h.empty.Remove(c.used)
 		h.kept.Remove(c.used)
 		c.used = h.kept.PushBack(c)
@@ -236,7 +244,7 @@ func (h *MemoryHistory) drop(c *memoryChannel) {
 	h.weigh(c, -weight(entry.message))
 }
 
-// weigh adds to what a channel keeps.
+// weigh adds to the bytes of a channel.
 func (h *MemoryHistory) weigh(c *memoryChannel, bytes int) {
 	h.bytes += bytes
 	c.bytes += bytes
@@ -250,8 +258,8 @@ func (h *MemoryHistory) weigh(c *memoryChannel, bytes int) {
 	}
 }
 
-// expire drops what is too old. A message's age counts from Append, not from its
-// Time: messages are in the order of the one and only nearly in that of the other.
+// expire drops messages that are too old. The age counts from Append, not from Message.Time,
+// which does not quite follow the order of the messages.
 func (h *MemoryHistory) expire() {
 	now := time.Now()
 	for e := h.order.Front(); e != nil; e = h.order.Front() {
@@ -263,17 +271,16 @@ func (h *MemoryHistory) expire() {
 	}
 }
 
-// isOld reports whether a message's age is over by one of the clocks. The monotonic one
-// is never set, so that a wall clock that is set back keeps nothing longer; but it stands
-// still while the machine is suspended. A wall clock that is set forward cannot be told
-// from that: messages end earlier.
+// isOld reports whether a message is too old by one of two clocks. The monotonic clock is
+// never set back, but stands still while the machine is suspended. The wall clock covers that;
+// if it is set forward, messages end early.
 func (h *MemoryHistory) isOld(now, stored time.Time) bool {
 	return now.Sub(stored) > h.limits.Age || now.Round(0).Sub(stored.Round(0)) > h.limits.Age
 }
 
-// victim is the channel whose oldest message goes for the sake of others: the one that
-// keeps the most bytes. The newest message of all stays: it was only just stored.
-// There are two messages at least.
+// victim returns the channel that loses its oldest message: the one with the most bytes. The
+// newest message of all must stay, since it was just stored. There must be at least two
+// messages.
 func (h *MemoryHistory) victim() *memoryChannel {
 	first := h.largest[0]
 	if first.entries[0] != h.order.Back() {
@@ -287,7 +294,7 @@ func (h *MemoryHistory) victim() *memoryChannel {
 	return second
 }
 
-// forgetOne makes room for another channel.
+// forgetOne forgets a channel to make room for another.
 func (h *MemoryHistory) forgetOne() {
 	e := h.empty.Front()
 	if e == nil {
@@ -302,14 +309,14 @@ func (h *MemoryHistory) forgetOne() {
 	h.forgot[h.group(c.name)]++
 }
 
-// weight is about what a message takes in memory.
+// weight returns about how many bytes a message takes in memory.
 func weight(m Message) int {
 	const overhead = 256 // the structs, the list's element, the slice's
 	return overhead + len(m.Content) + len(m.Sender)
 }
 
-// channelHeap has the channel that keeps the most bytes at the top; of those that keep
-// as much, the one with the oldest message. It implements [heap.Interface].
+// channelHeap implements [heap.Interface]. At its top is the channel with the most bytes, and
+// among equals the one with the oldest message.
 type channelHeap []*memoryChannel
 
 func (h channelHeap) Len() int { return len(h) }

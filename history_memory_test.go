@@ -20,13 +20,13 @@ import (
 // append1 appends a message to a channel and returns its place.
 func append1(t testing.TB, h chat.History, channel, content string) chat.Position {
 	t.Helper()
-	m, err := h.Append(t.Context(), chat.Message{
+	stored, err := h.Append(t.Context(), chat.Message{
 		Channel: channel, Sender: "ana", Content: content, Time: time.Now().UTC(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m.Position
+	return stored[0].Position
 }
 
 // contents is what a history has after a place, or "gone".
@@ -117,12 +117,12 @@ func TestMemoryHistoryStoresAMessageAsItIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want.Position = got.Position
+	want.Position = got[0].Position
 	back, err := h.After(t.Context(), "@ana", chat.Position{}, chat.Limit{Count: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]chat.Message{want, want}, append(back, got)); diff != "" {
+	if diff := cmp.Diff([]chat.Message{want, want}, append(back, got...)); diff != "" {
 		t.Errorf("message (-want +got):\n%s", diff)
 	}
 }
@@ -377,11 +377,12 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 		writing.Go(func() {
 			for i := range each {
 				channel := fmt.Sprint("c", i%channels)
-				m, err := h.Append(ctx, chat.Message{Channel: channel, Content: fmt.Sprint(w, " ", i), Time: time.Now()})
+				stored, err := h.Append(ctx, chat.Message{Channel: channel, Content: fmt.Sprint(w, " ", i), Time: time.Now()})
 				if err != nil {
 					t.Error(err)
 					return
 				}
+				m := stored[0]
 				mu.Lock()
 				if seen[channel] == nil {
 					seen[channel] = make(map[chat.Position]string)

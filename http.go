@@ -187,7 +187,7 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 			mine.Unconnect(time.Now())
 		}
 	}()
-	channels, resume, err := s.requestedChannels(r.Context(), query, who.User)
+	channels, resume, err := s.requestedChannels(r.Context(), query, who)
 	if err != nil {
 		return err
 	}
@@ -233,15 +233,15 @@ func after(first, last func()) func() {
 
 // requestedChannels reads ?channel= and ?since=. An id that names no place in one
 // of the socket's channels is one that is not known any more.
-func (s *Service) requestedChannels(ctx context.Context, query url.Values, u User) (channels []string, resume resumption, err error) {
+func (s *Service) requestedChannels(ctx context.Context, query url.Values, who Identity) (channels []string, resume resumption, err error) {
 	for _, channel := range query["channel"] {
-		if channel == "" || channel == UserChannel(u.Name) || slices.Contains(channels, channel) {
+		if channel == "" || channel == UserChannel(who.User.Name) || slices.Contains(channels, channel) {
 			continue
 		}
 		if len(channels) == s.cfg.channelsPerSocket {
 			return nil, resume, wrapf(ErrInvalid, "a socket joins at most %d channels", s.cfg.channelsPerSocket)
 		}
-		if err := s.mayJoin(ctx, u, channel); err != nil {
+		if err := s.mayJoin(ctx, who, channel); err != nil {
 			return nil, resume, err
 		}
 		channels = append(channels, strings.Clone(channel)) // it would keep the whole request
@@ -251,7 +251,7 @@ func (s *Service) requestedChannels(ctx context.Context, query url.Values, u Use
 	}
 	for _, id := range query["since"] {
 		channel, place, err := ParseID(id)
-		if err != nil || channel != "" && channel != UserChannel(u.Name) && !slices.Contains(channels, channel) {
+		if err != nil || channel != "" && channel != UserChannel(who.User.Name) && !slices.Contains(channels, channel) {
 			resume.unknown = true
 			continue
 		}

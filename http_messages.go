@@ -46,7 +46,7 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 	}
 	q, err := parseHistoryQuery(query)
 	if err == nil {
-		err = s.mayJoin(r.Context(), who.User, q.channel)
+		err = s.mayJoin(r.Context(), who, q.channel)
 	}
 	if err != nil {
 		s.refuseRequest(w, r, err)
@@ -183,7 +183,7 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 	// Who asks may go away while it is stored: it is handed on all the same.
 	ctx, cancel := lazyctx.WithTimeout(context.WithoutCancel(r.Context()), portTimeout)
 	defer cancel()
-	m, err := s.publish(ctx, who.User, channel, body.Content)
+	m, err := s.publish(ctx, who, channel, body.Content)
 	if err != nil {
 		s.refuseRequest(w, r, err)
 		return

@@ -108,8 +108,8 @@ func TestRefreshChangesTheRole(t *testing.T) {
 // rolePolicy lets into a channel whose role is its name.
 type rolePolicy struct{ chat.DefaultPolicy }
 
-func (rolePolicy) Join(_ context.Context, u chat.User, channel string) error {
-	if u.Role != channel {
+func (rolePolicy) Join(_ context.Context, who chat.Identity, channel string) error {
+	if who.User.Role != channel {
 		return fmt.Errorf("%w: for %s", chat.ErrForbidden, channel)
 	}
 	return nil
@@ -140,7 +140,7 @@ type brokenLater struct {
 	broken *atomic.Bool
 }
 
-func (p brokenLater) Join(context.Context, chat.User, string) error {
+func (p brokenLater) Join(context.Context, chat.Identity, string) error {
 	if p.broken.Load() {
 		return errors.New("the policy's database is away")
 	}
@@ -290,13 +290,13 @@ type brokenHistory struct {
 	broken chan bool // holds whether it is
 }
 
-func (h *brokenHistory) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+func (h *brokenHistory) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
 	broken := <-h.broken
 	h.broken <- broken
 	if broken {
-		return chat.Message{}, errors.New("disk password hunter2 is wrong")
+		return nil, errors.New("disk password hunter2 is wrong")
 	}
-	return h.MemoryHistory.Append(ctx, m)
+	return h.MemoryHistory.Append(ctx, msgs...)
 }
 
 func TestPublisherHearsWhenTheHistoryFails(t *testing.T) {

@@ -102,9 +102,9 @@ func (s *stage) join(r *receiver, channel string) uint64 {
 
 func (s *stage) publish(channel string) {
 	s.Helper()
-	m, err := s.history.Append(s.Context(), chat.Message{Channel: channel, Content: "x", Time: time.Now()})
+	stored, err := s.history.Append(s.Context(), chat.Message{Channel: channel, Content: "x", Time: time.Now()})
 	if err == nil {
-		err = s.registry.Publish(s.Context(), m)
+		err = s.registry.Publish(s.Context(), stored[0])
 	}
 	if err != nil {
 		s.Error(err)

@@ -335,8 +335,8 @@ func newRenewable() *renewable {
 
 func (h *renewable) renew() { h.now.Store(chat.NewMemoryHistory(chat.MemoryLimits{})) }
 
-func (h *renewable) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
-	return h.now.Load().Append(ctx, m)
+func (h *renewable) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	return h.now.Load().Append(ctx, msgs...)
 }
 
 func (h *renewable) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {

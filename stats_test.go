@@ -158,7 +158,7 @@ func (h historyOf) After(context.Context, string, chat.Position, chat.Limit) ([]
 	return nil, h.err
 }
 
-func (p policyOf) Join(context.Context, chat.User, string) error { return p.err }
+func (p policyOf) Join(context.Context, chat.Identity, string) error { return p.err }
 
 func TestStatsCountWhatPortsFailedAt(t *testing.T) {
 	for name, test := range map[string]struct {

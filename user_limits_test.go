@@ -20,7 +20,7 @@ import (
 // publishers is a policy that lets everybody publish.
 type publishers struct{ chat.DefaultPolicy }
 
-func (publishers) Publish(context.Context, chat.User, string) error { return nil }
+func (publishers) Publish(context.Context, chat.Identity, string) error { return nil }
 
 // What is answered 429 with is a Retry-After.
 func wantTooMany(t *testing.T, resp *http.Response, body string) {

@@ -103,12 +103,19 @@ var broken = []struct {
 	{"presence-without-sizes", "PresenceCarriesTheSizeAtTheJoin", registry(func(m *memory) chat.Registry { return &forgetsSizes{m} })},
 	{"role-of-any-socket", "TheRoleIsThatOfTheNewestSocketThere", registry(func(m *memory) chat.Registry { return &roleOfAny{m} })},
 	{"presence-without-order", "PresenceBalancesUnderConcurrency", registry(func(m *memory) chat.Registry { return &tellsLate{memory: m} })},
-	{"notifies-all", "NotifyReachesItsAudience", registry(func(m *memory) chat.Registry { return &notifiesAll{m} })},
+	{"notifies-all", "AnnounceReachesItsAudience", registry(func(m *memory) chat.Registry { return &notifiesAll{m} })},
 	{"flushes-nothing", "FlushWaitsForDelivery", registry(func(m *memory) chat.Registry { return &flushesNothing{m} })},
 
-	{"place-twice", "PlacesCountUpByOne", history(func(h chat.History) chat.History { return &placeTwice{History: h} })},
-	{"hole", "PlacesAreContiguousUnderConcurrency", history(func(h chat.History) chat.History { return &hides{h, 100} })},
-	{"stored-twice", "PlacesAreContiguousWhenCallersGiveUp", history(func(h chat.History) chat.History { return &storesTwice{h} })},
+	{"position-twice", "PositionsCountUpByOne", history(func(h chat.History) chat.History { return &positionTwice{h} })},
+	{"hole", "PositionsAreContiguousUnderConcurrency", history(func(h chat.History) chat.History { return &hides{h, 100} })},
+	{"stored-twice", "PositionsAreContiguousWhenCallersGiveUp", history(func(h chat.History) chat.History { return &storesTwice{h} })},
+	{"last-first", "SeveralAreStoredInOneCall", history(func(h chat.History) chat.History { return &lastFirst{h} })},
+	{"only-the-first", "SeveralAreStoredInOneCall", history(func(h chat.History) chat.History { return &onlyFirst{h} })},
+	{"one-position", "SeveralAreStoredInOneCall", history(func(h chat.History) chat.History { return &onePosition{h} })},
+	{"in-place", "SeveralAreStoredInOneCall", history(func(h chat.History) chat.History { return &inPlace{h} })},
+	{"needs-a-message", "NoMessagesAreNoError", history(func(h chat.History) chat.History { return &needsOne{h} })},
+	{"several-last-first", "SeveralAreContiguousUnderConcurrency", history(func(h chat.History) chat.History { return &lastFirst{h} })},
+	{"half-twice", "SeveralAreContiguousWhenCallersGiveUp", history(func(h chat.History) chat.History { return &retriesInHalves{h} })},
 	{"one-too-many", "AfterReadsBack", history(func(h chat.History) chat.History { return &oneMore{h} })},
 	{"any-bytes", "AfterEndsWhereTheBytesDo", history(func(h chat.History) chat.History { return &anyBytes{h} })},
 	{"nothing-over-the-bytes", "AfterEndsWhereTheBytesDo", history(func(h chat.History) chat.History { return &neverOver{h} })},
@@ -465,15 +472,17 @@ func (r *loses) Publish(ctx context.Context, m chat.Message) error {
 	return r.memory.Publish(ctx, m)
 }
 
-// placeTwice gives the fourth message the third's place.
-type placeTwice struct{ chat.History }
+// positionTwice gives the fourth message the third's position.
+type positionTwice struct{ chat.History }
 
-func (h *placeTwice) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
-	m, err := h.History.Append(ctx, m)
-	if m.Position.Seq == 4 {
-		m.Position.Seq--
+func (h *positionTwice) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	stored, err := h.History.Append(ctx, msgs...)
+	for i := range stored {
+		if stored[i].Position.Seq == 4 {
+			stored[i].Position.Seq--
+		}
 	}
-	return m, err
+	return stored, err
 }
 
 // hides has a hole at a place.
@@ -490,10 +499,10 @@ func (h *hides) After(ctx context.Context, channel string, p chat.Position, limi
 // storesTwice tries again what it cannot know to have failed.
 type storesTwice struct{ chat.History }
 
-func (h *storesTwice) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
-	stored, err := h.History.Append(ctx, m)
+func (h *storesTwice) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	stored, err := h.History.Append(ctx, msgs...)
 	if _, bounded := ctx.Deadline(); bounded {
-		return h.History.Append(ctx, m)
+		return h.History.Append(ctx, msgs...)
 	}
 	return stored, err
 }
@@ -593,30 +602,102 @@ func (h *noEpoch) Last(ctx context.Context, channel string) (chat.Position, erro
 
 type shortens struct{ chat.History }
 
-func (h *shortens) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
-	whole := m.Content
-	m.Content = m.Content[:min(len(m.Content), 32<<10-1)]
-	m, err := h.History.Append(ctx, m)
-	m.Content = whole
-	return m, err
+func (h *shortens) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	short := slices.Clone(msgs)
+	for i, m := range msgs {
+		short[i].Content = m.Content[:min(len(m.Content), 32<<10-1)]
+	}
+	stored, err := h.History.Append(ctx, short...)
+	for i := range stored {
+		stored[i].Content = msgs[i].Content
+	}
+	return stored, err
 }
 
 type oneCase struct{ chat.History }
 
-func (h *oneCase) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
-	channel := m.Channel
-	m.Channel = strings.ToLower(channel)
-	m, err := h.History.Append(ctx, m)
-	m.Channel = channel
-	return m, err
+func (h *oneCase) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	lower := slices.Clone(msgs)
+	for i, m := range msgs {
+		lower[i].Channel = strings.ToLower(m.Channel)
+	}
+	stored, err := h.History.Append(ctx, lower...)
+	for i := range stored {
+		stored[i].Channel = msgs[i].Channel
+	}
+	return stored, err
 }
 
 // hangs answers when it would have, and not before.
 type hangs struct{ chat.History }
 
-func (h *hangs) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+func (h *hangs) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
 	if ctx.Err() != nil {
 		select {}
 	}
-	return h.History.Append(ctx, m)
+	return h.History.Append(ctx, msgs...)
+}
+
+// lastFirst stores the messages of a call in the wrong order.
+type lastFirst struct{ chat.History }
+
+func (h *lastFirst) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	turned := slices.Clone(msgs)
+	slices.Reverse(turned)
+	stored, err := h.History.Append(ctx, turned...)
+	slices.Reverse(stored)
+	return stored, err
+}
+
+// onlyFirst stores the first message of a call and returns all.
+type onlyFirst struct{ chat.History }
+
+func (h *onlyFirst) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	stored, err := h.History.Append(ctx, msgs[:min(len(msgs), 1)]...)
+	return append(stored, msgs[min(len(msgs), 1):]...), err
+}
+
+// onePosition gives all messages that a call stores in a channel the last one's position.
+type onePosition struct{ chat.History }
+
+func (h *onePosition) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	stored, err := h.History.Append(ctx, msgs...)
+	last := make(map[string]chat.Position)
+	for _, m := range stored {
+		last[m.Channel] = m.Position
+	}
+	for i, m := range stored {
+		stored[i].Position = last[m.Channel]
+	}
+	return stored, err
+}
+
+// inPlace writes the positions into its caller's messages.
+type inPlace struct{ chat.History }
+
+func (h *inPlace) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	stored, err := h.History.Append(ctx, msgs...)
+	copy(msgs, stored)
+	return stored, err
+}
+
+// needsOne takes no call without messages.
+type needsOne struct{ chat.History }
+
+func (h *needsOne) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	if len(msgs) == 0 {
+		return nil, errors.New("no messages")
+	}
+	return h.History.Append(ctx, msgs...)
+}
+
+// retriesInHalves stores half of the messages of a call whose context is bounded, then
+// tries all again.
+type retriesInHalves struct{ chat.History }
+
+func (h *retriesInHalves) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	if _, bounded := ctx.Deadline(); bounded {
+		_, _ = h.History.Append(ctx, msgs[:len(msgs)/2]...)
+	}
+	return h.History.Append(ctx, msgs...)
 }

@@ -161,7 +161,7 @@ func (anyToken) Authenticate(_ context.Context, token string) (chat.Identity, er
 // anything is a policy that allows it.
 type anything struct{ chat.DefaultPolicy }
 
-func (anything) Publish(context.Context, chat.User, string) error { return nil }
+func (anything) Publish(context.Context, chat.Identity, string) error { return nil }
 
 // rng decides for one of those who act.
 func (d *delivery) rng(kind uint64, i int) *rand.Rand {

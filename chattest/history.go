@@ -16,19 +16,22 @@ import (
 	"github.com/reto10/chat"
 )
 
-// TestHistory tests a history. open is called once for each test and makes what is
-// empty: one History, or several on one backend, as nodes that share it have them.
-// The tests spread over these. What has to be closed open leaves to t.Cleanup. It
-// keeps 20,000 messages of a channel or more. What [TestRetention],
-// [TestRetentionByAge] and [TestHoles] test is apart.
+// TestHistory tests a history. It calls open once for each test. open returns one empty
+// History, or several on one empty backend, as nodes have them; the tests use them in turn.
+// open closes things with t.Cleanup. A history must keep at least 20,000 messages of a
+// channel. [TestRetention], [TestRetentionByAge] and [TestHoles] test the rest.
 func TestHistory(t *testing.T, open func(t *testing.T) []chat.History) {
 	tests := []struct {
 		name string
 		run  func(archive)
 	}{
-		{"PlacesCountUpByOne", testPlaces},
-		{"PlacesAreContiguousUnderConcurrency", testPlacesRace},
-		{"PlacesAreContiguousWhenCallersGiveUp", testPlacesGivenUp},
+		{"PositionsCountUpByOne", testPositions},
+		{"PositionsAreContiguousUnderConcurrency", testPositionsRace},
+		{"PositionsAreContiguousWhenCallersGiveUp", testPositionsGivenUp},
+		{"NoMessagesAreNoError", testAppendNone},
+		{"SeveralAreStoredInOneCall", testAppendSeveral},
+		{"SeveralAreContiguousUnderConcurrency", testAppendSeveralRace},
+		{"SeveralAreContiguousWhenCallersGiveUp", testAppendSeveralGivenUp},
 		{"AfterReadsBack", testAfter},
 		{"AfterEndsWhereTheBytesDo", testAfterBytes},
 		{"AfterOfWhatIsUnknownIsGone", testAfterUnknown},
@@ -48,16 +51,16 @@ func TestHistory(t *testing.T, open func(t *testing.T) []chat.History) {
 	}
 }
 
-// TestRetention tests that a history forgets without leaving a hole. open makes
-// one that is empty and keeps the newest count messages of a channel, or somewhat
-// more for a while; it is called once.
+// TestRetention tests that a history drops old messages without leaving a hole. It calls open
+// once. open returns an empty history that keeps the newest count messages of a channel, or
+// somewhat more for a while.
 func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.History) {
 	const count, writers, each = 100, 8, 100
 	const written = writers * each
 	a := archive{t, open(t, count)}
 	first := a.append(0, "c", "the first")
 	a.append(0, "other", "stays")
-	progress := make(chan struct{}, 1) // something was written since the last reading
+	progress := make(chan struct{}, 1) // something was written since the last read
 	var writing, reading sync.WaitGroup
 	for w := range writers {
 		writing.Go(func() {
@@ -104,7 +107,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 		}
 		return ""
 	})
-	// More may go while it is looked at: then what was found says nothing.
+	// Messages may be dropped meanwhile: then the result means nothing.
 	eventually(t, func() string {
 		kept := a.after(0, "c", chat.Position{}, written)
 		found := a.lookAtKept(kept, count, last)
@@ -124,8 +127,8 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 	}
 }
 
-// lookAtKept says what is wrong with what is kept where the newest count are to be,
-// and in reading it.
+// lookAtKept returns what is wrong with the messages that a history keeps, and with reading
+// them. The history must keep the newest count.
 func (a archive) lookAtKept(kept []chat.Message, count int, last chat.Position) (found []string) {
 	a.Helper()
 	a.wantFollow(chat.Position{}, kept)
@@ -158,7 +161,7 @@ func (a archive) lookAtKept(kept []chat.Message, count int, last chat.Position) 
 	return found
 }
 
-// signal says that there is something, if that is not said yet.
+// signal sends without blocking. c holds one signal.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -166,7 +169,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// archive is a history, on several nodes perhaps, and what tests do with it.
+// archive is a test with a history, which may be on several nodes.
 type archive struct {
 	*testing.T
 	nodes []chat.History
@@ -176,13 +179,22 @@ func (a archive) at(node int) chat.History { return a.nodes[node%len(a.nodes)] }
 
 func (a archive) append(node int, channel, content string) chat.Position {
 	a.Helper()
-	m, err := a.at(node).Append(a.Context(), chat.Message{
+	m, err := appendOne(a.Context(), a.at(node), chat.Message{
 		Channel: channel, Sender: "ana", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond),
 	})
 	if err != nil {
 		a.Errorf("Append to %q: %v", channel, err)
 	}
 	return m.Position
+}
+
+// appendOne stores one message.
+func appendOne(ctx context.Context, h chat.History, m chat.Message) (chat.Message, error) {
+	stored, err := h.Append(ctx, m)
+	if err != nil {
+		return chat.Message{}, err
+	}
+	return stored[0], nil
 }
 
 func (a archive) after(node int, channel string, p chat.Position, limit int) []chat.Message {
@@ -203,7 +215,8 @@ func (a archive) last(node int, channel string) chat.Position {
 	return p
 }
 
-// wantFollow checks that messages follow p, or one another behind the zero Position.
+// wantFollow checks that messages follow p without a hole. For the zero Position it only checks
+// that they follow one another.
 func (a archive) wantFollow(p chat.Position, msgs []chat.Message) {
 	a.Helper()
 	for i, m := range msgs {
@@ -215,7 +228,7 @@ func (a archive) wantFollow(p chat.Position, msgs []chat.Message) {
 	}
 }
 
-// all reads a channel from its beginning, by pages.
+// all reads a channel from its beginning, in pages.
 func (a archive) all(node int, channel string, page int) []chat.Message {
 	a.Helper()
 	var list []chat.Message
@@ -234,8 +247,8 @@ func (a archive) all(node int, channel string, page int) []chat.Message {
 	}
 }
 
-// "Append stores m as the next message of m.Channel and returns it with its Position."
-func testPlaces(a archive) {
+// "Each message becomes the next of its channel."
+func testPositions(a archive) {
 	var epoch string
 	for i := range 6 {
 		p := a.append(i, "c", fmt.Sprint(i+1))
@@ -257,11 +270,11 @@ func testPlaces(a archive) {
 	}
 }
 
-// "Places of a channel are contiguous within an epoch, also among concurrent
-// calls"; "After returns messages without a hole", also while they are written.
-func testPlacesRace(a archive) {
+// "The positions of a channel are contiguous within an epoch, also among concurrent
+// calls." "After returns messages without a hole", also while others are stored.
+func testPositionsRace(a archive) {
 	const writers, each, channels = 8, 90, 3
-	var progress [channels]chan struct{} // something was written since the last reading
+	var progress [channels]chan struct{} // something was written since the last read
 	for c := range progress {
 		progress[c] = make(chan struct{}, 1)
 	}
@@ -278,7 +291,7 @@ func testPlacesRace(a archive) {
 					acked[channel] = make(map[chat.Position]string)
 				}
 				if other, taken := acked[channel][p]; taken {
-					a.Errorf("%v was given to %q and %q", p, other, content)
+					a.Errorf("position %v was given to %q and to %q", p, other, content)
 				}
 				acked[channel][p] = content
 				mu.Unlock()
@@ -331,10 +344,10 @@ func testPlacesRace(a archive) {
 	}
 }
 
-// What was acked is there, in a place of its own, and there is no hole, whatever
-// became of the calls whose context ended. "After an error the message may have been
-// stored all the same", but once.
-func testPlacesGivenUp(a archive) {
+// Every acknowledged message is stored once, in a position of its own, and there is no
+// hole, even though the contexts of other calls end. "After an error any number of the
+// messages may have been stored", but none twice.
+func testPositionsGivenUp(a archive) {
 	const writers, each = 8, 60
 	var writing sync.WaitGroup
 	var mu sync.Mutex // guards acked
@@ -347,7 +360,7 @@ func testPlacesGivenUp(a archive) {
 					ctx, cancel = context.WithTimeout(ctx, rand.N(2*time.Millisecond))
 				}
 				content := fmt.Sprint(w, " ", i)
-				m, err := a.at(w).Append(ctx, chat.Message{Channel: "c", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond)})
+				m, err := appendOne(ctx, a.at(w), chat.Message{Channel: "c", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond)})
 				cancel()
 				if err == nil {
 					mu.Lock()
@@ -376,9 +389,9 @@ func testPlacesGivenUp(a archive) {
 	}
 }
 
-// "After returns messages of the channel within a limit, which follow p, oldest first
-// and without a hole; none when p is the newest. The zero Position asks for the oldest
-// that are kept."
+// "After returns messages of a channel, oldest first, without a hole between them and within
+// the limit." "If p is the newest position, it returns none." "If p is the zero Position, it
+// returns the oldest messages that are kept."
 func testAfter(a archive) {
 	start := a.last(0, "c")
 	var p []chat.Position
@@ -417,9 +430,9 @@ func testAfter(a archive) {
 	}
 }
 
-// "No message follows those whose contents reach Bytes together"; "it returns the first
-// message that there is, whatever its size"; "a history may end sooner", but "an answer
-// that is short does not mean that nothing follows".
+// "No message follows if the contents reach Bytes together." "It returns at least one
+// message, whatever its size, when there is one." "A history may stop earlier", but "only an
+// empty answer means that nothing follows".
 func testAfterBytes(a archive) {
 	tests := []struct {
 		name  string
@@ -478,7 +491,8 @@ func testAfterBytes(a archive) {
 	}
 }
 
-// "When p is unknown, the error wraps ErrGone and comes with the oldest that are kept."
+// "Otherwise p is unknown. Then the error wraps ErrGone and comes with the oldest messages
+// that are kept."
 func testAfterUnknown(a archive) {
 	for _, channel := range []string{"empty", "c"} {
 		if channel == "c" {
@@ -511,7 +525,8 @@ func testAfterUnknown(a archive) {
 	}
 }
 
-// "Last returns, when it had none yet, the place before the first, with its epoch."
+// "If the channel had no message yet, Last returns the position before the first, with its
+// epoch."
 func testLastEmpty(a archive) {
 	for _, channel := range []string{"", "c", "@ana"} {
 		start := a.last(0, channel)

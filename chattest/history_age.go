@@ -10,15 +10,14 @@ import (
 	"github.com/reto10/chat"
 )
 
-// agePatience is by how much the clocks of a history and of the test may differ, with
-// all that is rounded to milliseconds.
+// agePatience is how much the clocks of the history and of the test may differ, including
+// rounding to milliseconds.
 const agePatience = 50 * time.Millisecond
 
-// TestRetentionByAge tests that no read returns a message that is older than the
-// history keeps messages, and that each returns the others, whatever is published
-// meanwhile. open makes one that is empty and keeps messages of this age and 1,000 of
-// a channel or more; it is called once. A message's age counts from when it was
-// stored: the Time that it carries is that of a node, whose clock may be wrong.
+// TestRetentionByAge tests that no read returns a message that is too old, and that each read
+// returns the others, while messages are published. It calls open once. open returns an empty
+// history that keeps messages for this age, and at least 1,000 of a channel. A message's age
+// counts from when it was stored. Message.Time does not matter: a node's clock may be wrong.
 func TestRetentionByAge(t *testing.T, open func(t *testing.T, age time.Duration) []chat.History) {
 	const age, burst, pause = 2 * time.Second, 400, 100 * time.Millisecond
 	a := archive{t, open(t, age)}
@@ -26,7 +25,7 @@ func TestRetentionByAge(t *testing.T, open func(t *testing.T, age time.Duration)
 	sent := make(map[chat.Position]interval)
 	publish := func(node int, wrong time.Duration) chat.Position {
 		began := time.Now()
-		m, err := a.at(node).Append(a.Context(), chat.Message{
+		m, err := appendOne(a.Context(), a.at(node), chat.Message{
 			Channel: "c", Content: fmt.Sprint(node), Time: began.Add(wrong).UTC().Truncate(time.Millisecond),
 		})
 		if err != nil {
@@ -68,10 +67,10 @@ func TestRetentionByAge(t *testing.T, open func(t *testing.T, age time.Duration)
 	}
 }
 
-// interval is when a message was stored: not before began, not after ended.
+// interval is when a message was stored: between began and ended.
 type interval struct{ began, ended time.Time }
 
-// checkAges reads a channel and compares it with what was sent.
+// checkAges reads a channel and compares the messages with those that were stored.
 func (a archive) checkAges(node int, age time.Duration, sent map[chat.Position]interval) {
 	a.Helper()
 	kept := make(map[chat.Position]bool)

@@ -11,7 +11,7 @@ import (
 	"github.com/reto10/chat"
 )
 
-// A message comes back as it was stored: its channel, sender, content and time.
+// A message is read as it was stored: with its channel, sender, content and time.
 func testRoundTrip(a archive) {
 	long := strings.Repeat("0123456789abcdef", 32<<10/16)
 	now := time.Now().UTC().Truncate(time.Millisecond)
@@ -30,7 +30,7 @@ func testRoundTrip(a archive) {
 	for i := range max(len(senders), len(contents)) {
 		for _, channel := range []string{channels[i%len(channels)], "all"} {
 			m := chat.Message{Channel: channel, Sender: senders[i%len(senders)], Content: contents[i%len(contents)], Time: times[i%len(times)]}
-			stored, err := a.at(i).Append(a.Context(), m)
+			stored, err := appendOne(a.Context(), a.at(i), m)
 			if err != nil {
 				a.Errorf("Append of %.40q to %q: %v", m.Content, channel, err)
 				continue
@@ -60,7 +60,7 @@ func testRoundTrip(a archive) {
 	}
 }
 
-// Channels are told apart to the byte, and each counts for itself.
+// Channels differ if one byte of their names differs. Each has positions of its own.
 func testChannels(a archive) {
 	channels := []string{
 		"", "a", "A", "a.", "a:b", "a_b", "a-b", "@a", "@A", "@é", "@e\u0301", "@a b", "@{a}", "@a%b", "@a_b", "@a*",
@@ -89,7 +89,7 @@ func testChannels(a archive) {
 	}
 }
 
-// The methods "respect ctx": with one that is over they return.
+// The methods "respect ctx": if it has ended they return.
 func testHistoryContexts(a archive) {
 	over, cancel := context.WithCancel(a.Context())
 	cancel()

@@ -22,10 +22,10 @@ import (
 	"github.com/reto10/chat/internal/wsdial"
 )
 
-// TestHoles tests what a history and the service on it make of messages that are
-// missing between others, as when somebody deleted them by hand. open is called once
-// for each test and makes an empty history, and a function that removes the message
-// with a sequence number and nothing else.
+// TestHoles tests how a history, and a service with it, handle messages that are missing
+// between others, for example because somebody deleted them by hand. It calls open once for
+// each test. open returns an empty history, and a function that removes the message with a
+// sequence number and nothing else.
 func TestHoles(t *testing.T, open func(t *testing.T) (h chat.History, remove func(channel string, seq uint64))) {
 	tests := []struct {
 		name string
@@ -43,13 +43,13 @@ func TestHoles(t *testing.T, open func(t *testing.T) (h chat.History, remove fun
 	}
 }
 
-// sieve is a history with holes.
+// sieve is a test with a history that has holes.
 type sieve struct {
 	archive
 	remove func(channel string, seq uint64)
 }
 
-// pattern is messages of a channel, and which of them are missing.
+// pattern is a channel with messages, some of which are missing.
 type pattern struct {
 	channel string
 	epoch   string
@@ -57,11 +57,11 @@ type pattern struct {
 	gone    []bool // by sequence number
 }
 
-// patterns makes channels with holes at every kind of place.
+// patterns makes channels with holes at the beginning, in the middle and at the end.
 func (s sieve) patterns() []pattern {
 	s.Helper()
 	list := make([]pattern, 0, 100)
-	var making sync.WaitGroup // at once: each message waits for a disk
+	var making sync.WaitGroup // concurrently, because each message waits for a disk
 	add := func(channel string, count int, holes []uint64) {
 		list = append(list, pattern{})
 		into := &list[len(list)-1]
@@ -100,7 +100,7 @@ func (s sieve) pattern(channel string, count int, holes []uint64) pattern {
 	return p
 }
 
-// kept is the sequence numbers of what is kept within from and to.
+// kept returns the sequence numbers of the messages from from to to that are kept.
 func (p pattern) kept(from, to int) (list []int) {
 	for seq := max(from, 1); seq <= min(to, p.count); seq++ {
 		if !p.gone[seq] {
@@ -110,7 +110,7 @@ func (p pattern) kept(from, to int) (list []int) {
 	return list
 }
 
-// run is the first messages without a hole that are kept from a sequence number on.
+// run returns the first kept messages from a sequence number on, up to a hole or the limit.
 func (p pattern) run(from, limit int) []int {
 	kept := p.kept(from, p.count)
 	for i := range kept {
@@ -121,8 +121,8 @@ func (p pattern) run(from, limit int) []int {
 	return kept
 }
 
-// "Otherwise the error wraps ErrGone and comes together with messages: those behind
-// the hole, or else the oldest that are kept."
+// "Otherwise the error wraps ErrGone and comes with messages": those behind the hole, or the
+// oldest that are kept.
 func testAfterHoles(s sieve) {
 	for _, p := range s.patterns() {
 		for _, limit := range []int{0, 1, 2, 100} {
@@ -154,7 +154,7 @@ func testAfterHoles(s sieve) {
 	}
 }
 
-// office is a service on a history, and someone who asks it.
+// office is a test with a service on a history, and a user's token.
 type office struct {
 	*testing.T
 	server *httptest.Server
@@ -185,7 +185,7 @@ func (a archive) office() office {
 	return office{a.T, server, token.AccessToken}
 }
 
-// page is one of GET /messages.
+// page is an answer of GET /messages.
 type page struct {
 	seqs      []int
 	ids       []string
@@ -226,7 +226,7 @@ func (o office) page(query url.Values) (p page) {
 	return p
 }
 
-// Pages go on behind a hole, forward and backward, say where it is, and end.
+// Pages continue behind a hole, forward and backward, report it, and end.
 func testPagesOverHoles(s sieve) {
 	o := s.office()
 	for _, p := range s.patterns() {
@@ -254,7 +254,7 @@ func (o office) forward(p pattern, limit int) {
 		if more = page.more; len(page.seqs) > 0 {
 			at = page.seqs[len(page.seqs)-1]
 		}
-		// Where nothing that is kept follows, a hole at the end is not reported yet.
+		// If no kept message follows, a hole at the end is not reported yet.
 		if want := len(page.seqs) > 0 && at < p.count; more != want {
 			o.Errorf("%s, the page to %d, limit %d: more %v, want %v", p.channel, at, limit, more, want)
 			return
@@ -302,14 +302,14 @@ func (o office) backward(p pattern, limit int) {
 	}
 }
 
-// frame is what the tests look at in an event.
+// frame is the part of an event that the tests check.
 type frame struct {
 	Type, ID  string
 	Since     []string
 	Recovered *bool
 }
 
-// socket opens one that resumes from an id, and returns its welcome.
+// socket opens a socket that resumes from an id. It returns the welcome too.
 func (o office) socket(since string) (*wsdial.Client, frame) {
 	o.Helper()
 	dialer := wsdial.Dialer{HTTP: o.server.Client(), Subprotocol: "chat.v1", ReadLimit: 1 << 20}
@@ -336,8 +336,8 @@ func read(ctx context.Context, c *wsdial.Client) (f frame, err error) {
 	return f, err
 }
 
-// Who resumes gets what is before the hole, is closed with 4003, and is told when
-// resuming from there that something is lost. It does not come to that again.
+// A socket that resumes gets the messages before the hole and is closed with 4003. Resuming
+// from there reports the loss, once.
 func testResumeOverAHole(s sieve) {
 	p := s.pattern("", 6, []uint64{4, 5})
 	o := s.office()
@@ -367,7 +367,7 @@ func testResumeOverAHole(s sieve) {
 	if welcome.Recovered == nil || *welcome.Recovered {
 		s.Errorf("recovered: %v when the next message is missing", welcome.Recovered)
 	}
-	// From where it is joined now it goes on, live and when it comes again.
+	// Resuming from the new position works.
 	start := welcome.Since[slices.IndexFunc(welcome.Since, func(id string) bool { c, _, _ := chat.ParseID(id); return c == "" })]
 	if start != id(6) {
 		s.Errorf("joined at %s, want %s", start, id(6))

@@ -25,16 +25,19 @@ func newSparse() *sparse {
 
 const sparseEpoch = "sparse"
 
-func (s *sparse) Append(_ context.Context, m chat.Message) (chat.Message, error) {
+func (s *sparse) Append(_ context.Context, msgs ...chat.Message) (stored []chat.Message, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last[m.Channel]++
-	m.Position = chat.Position{Epoch: sparseEpoch, Seq: s.last[m.Channel]}
-	if s.kept[m.Channel] == nil {
-		s.kept[m.Channel] = make(map[uint64]chat.Message)
+	for _, m := range msgs {
+		s.last[m.Channel]++
+		m.Position = chat.Position{Epoch: sparseEpoch, Seq: s.last[m.Channel]}
+		if s.kept[m.Channel] == nil {
+			s.kept[m.Channel] = make(map[uint64]chat.Message)
+		}
+		s.kept[m.Channel][m.Position.Seq] = m
+		stored = append(stored, m)
 	}
-	s.kept[m.Channel][m.Position.Seq] = m
-	return m, nil
+	return stored, nil
 }
 
 func (s *sparse) Last(_ context.Context, channel string) (chat.Position, error) {

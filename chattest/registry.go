@@ -149,7 +149,7 @@ func (s *stage) leave(c *socket, channel string) {
 // store gives a message its place.
 func (s *stage) store(node int, channel, content string) chat.Message {
 	s.Helper()
-	m, err := s.at(node).History.Append(s.Context(), chat.Message{
+	m, err := appendOne(s.Context(), s.at(node).History, chat.Message{
 		Channel: channel, Sender: "eva", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond),
 	})
 	if err != nil {

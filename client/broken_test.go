@@ -200,9 +200,9 @@ type closing struct {
 	n    atomic.Int32
 }
 
-func (p *closing) Publish(context.Context, chat.User, string) error { return nil }
+func (p *closing) Publish(context.Context, chat.Identity, string) error { return nil }
 
-func (p *closing) Join(context.Context, chat.User, string) error {
+func (p *closing) Join(context.Context, chat.Identity, string) error {
 	if p.n.Add(1) > p.open {
 		return fmt.Errorf("%w: it is over", chat.ErrForbidden)
 	}
@@ -301,9 +301,9 @@ func TestJoiningWhileLeavingIsUnderWay(t *testing.T) {
 // gate lets a channel be joined once it is open.
 type gate struct{ entered, opened chan struct{} }
 
-func (g gate) Publish(context.Context, chat.User, string) error { return nil }
+func (g gate) Publish(context.Context, chat.Identity, string) error { return nil }
 
-func (g gate) Join(_ context.Context, _ chat.User, channel string) error {
+func (g gate) Join(_ context.Context, _ chat.Identity, channel string) error {
 	if channel == "slow" {
 		close(g.entered)
 		<-g.opened

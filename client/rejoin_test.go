@@ -147,12 +147,12 @@ func TestNothingIsLostOrRepeatedWhenJoinsAreCutOff(t *testing.T) {
 
 type countingPolicy struct{ joins *atomic.Int32 }
 
-func (p countingPolicy) Join(context.Context, chat.User, string) error {
+func (p countingPolicy) Join(context.Context, chat.Identity, string) error {
 	p.joins.Add(1)
 	return nil
 }
 
-func (countingPolicy) Publish(context.Context, chat.User, string) error { return nil }
+func (countingPolicy) Publish(context.Context, chat.Identity, string) error { return nil }
 
 // A channel that has no room in the address and cannot go on is a gap as any other.
 func TestAGapInAChannelThatIsJoinedLate(t *testing.T) {
@@ -219,7 +219,7 @@ type closedChannel struct {
 	closed atomic.Bool
 }
 
-func (p *closedChannel) Join(_ context.Context, _ chat.User, channel string) error {
+func (p *closedChannel) Join(_ context.Context, _ chat.Identity, channel string) error {
 	if p.closed.Load() && channel == p.name {
 		return chat.ErrForbidden
 	}

@@ -177,4 +177,3 @@ func (s *session) forget(k *call) {
 	delete(s.pending, k.ref)
 	s.settled.raise()
 }
-

@@ -2,6 +2,7 @@ package redisregistry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -456,5 +457,49 @@ func TestAnOrderWhoseReadingFailsIsCarriedOut(t *testing.T) {
 	}
 	if armed.Load() > 0 {
 		t.Error("no answer was lost")
+	}
+}
+
+// go-redis looks at a context's deadline only with ContextTimeoutEnabled, which is off by
+// default, and never at its cancellation while it waits for an answer.
+func TestCallsEndWithTheirContextWhateverTheClientDoes(t *testing.T) {
+	t.Parallel()
+	for name, enabled := range map[string]bool{"ContextTimeoutEnabled": true, "default": false} {
+		for ending, end := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+			"deadline": func(ctx context.Context) (context.Context, context.CancelFunc) {
+				return context.WithTimeout(ctx, 200*time.Millisecond)
+			},
+			"cancelled": func(ctx context.Context) (context.Context, context.CancelFunc) {
+				ctx, cancel := context.WithCancel(ctx)
+				time.AfterFunc(200*time.Millisecond, cancel)
+				return ctx, cancel
+			},
+		} {
+			t.Run(name+"/"+ending, func(t *testing.T) {
+				t.Parallel()
+				s := redistest.Start(t)
+				n := start(t, redis.NewClient(&redis.Options{
+					Addr: s.Addr, ContextTimeoutEnabled: enabled, ReadTimeout: 2 * patience, MaxRetries: -1,
+				}), redisregistry.WithTimeout(2*patience)) // only the context can end a call
+				n.publish("news", "1")
+				s.Stop()
+				defer s.Continue()
+				ctx, cancel := end(t.Context())
+				defer cancel()
+				ended := make(chan error, 1)
+				go func() {
+					_, err := n.History().Last(ctx, "news")
+					ended <- err
+				}()
+				select {
+				case err := <-ended:
+					if !errors.Is(err, ctx.Err()) {
+						t.Errorf("Last: %v, want %v", err, ctx.Err())
+					}
+				case <-time.After(patience):
+					t.Error("Last does not return when its context is over")
+				}
+			})
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,24 +16,23 @@ import (
 	"github.com/reto10/chat"
 )
 
-// maxChannels is how many channels a bucket has before it begins a new era: what
-// Redis keeps of channels that have nothing any more is bounded.
+// maxChannels is how many channels a bucket has before it begins a new era. It bounds what
+// Redis keeps of channels that have no messages any more.
 const maxChannels = 100_000
 
-// History is the [chat.History] on a Registry's Redis. What it has appended is
-// published to all nodes already.
+// History is a [chat.History] in a Registry's Redis. Append also publishes the messages to
+// all nodes. Its methods are safe for concurrent use.
 //
-// It keeps things as durably as Redis is set up to. All channels begin a new epoch
-// when Redis was started again or a replica took its place, whatever that has of the
-// messages, unless [WithDurableRedis] says that nothing acknowledged is ever missing.
-// Its methods are safe for concurrent use.
+// Messages are as durable as the settings of Redis make them. After a restart of Redis, or a
+// failover to a replica, all channels begin a new epoch, even if no message is missing.
+// [WithDurableRedis] prevents that.
 type History struct {
 	registry *Registry
 	calls    atomic.Uint64
 	lanes    []lanes // one, or one for each bucket of a cluster
 }
 
-// lanes are one for each script.
+// lanes has one lane for each script.
 type lanes struct{ publish, after, last lane }
 
 func newHistory(r *Registry) *History {
@@ -51,7 +51,7 @@ func newHistory(r *Registry) *History {
 
 func (h *History) of(channel string) *lanes { return &h.lanes[bucketOf(channel)%len(h.lanes)] }
 
-// common is the arguments that every script begins with.
+// common returns the first arguments of every script.
 func (h *History) common(channel string) []any {
 	durable := ""
 	if h.registry.cfg.durable {
@@ -60,15 +60,15 @@ func (h *History) common(channel string) []any {
 	return []any{newEra(), durable, channel}
 }
 
-// body is what is stored of a message beside its place and channel.
+// body is a message as it is stored, without its position and channel.
 type body struct {
 	Sender  string `json:"s,omitempty"`
 	Content string `json:"c"`
-	Time    int64  `json:"t"` // Unix, in ms
+	Time    int64  `json:"t"` // Unix time in milliseconds
 }
 
-// encode is the body as JSON, without the escapes that only HTML needs: they would make
-// six bytes of one.
+// encode returns the body as JSON, without the escapes that only HTML needs: each would
+// take six bytes instead of one.
 func (b body) encode() (string, error) {
 	var text strings.Builder
 	enc := json.NewEncoder(&text)
@@ -79,30 +79,140 @@ func (b body) encode() (string, error) {
 	return strings.TrimSuffix(text.String(), "\n"), nil
 }
 
-// Append implements [chat.History].
-func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
+// Bounds on what Append sends to Redis at once: other commands wait for a script. The
+// message that reaches maxAppendBytes is the last one.
+const (
+	maxAppendCount = 128
+	maxAppendBytes = 1 << 20
+)
+
+// Append implements [chat.History]. One script call stores and publishes all messages of
+// a bucket, and the calls for several buckets share a pipeline. More than 128 messages, or
+// more than 1 MiB of content, take several round trips.
+func (h *History) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	if len(msgs) == 0 {
+		return nil, nil
+	}
 	r := h.registry
 	if err := r.ready(); err != nil {
-		return chat.Message{}, err
+		return nil, err
 	}
+	stored := slices.Clone(msgs)
+	for rest := stored; len(rest) > 0; {
+		n := 0
+		for bytes := 0; n < min(len(rest), maxAppendCount) && bytes < maxAppendBytes; n++ {
+			bytes += len(rest[n].Content)
+		}
+		if err := h.appendOnce(ctx, rest[:n]); err != nil {
+			for _, m := range rest[:n] { // it may have been stored, and not published
+				r.untold.add(m.Channel)
+			}
+			return nil, fmt.Errorf("redisregistry: storing messages: %w", err)
+		}
+		rest = rest[n:]
+	}
+	return stored, nil
+}
+
+// appendOnce stores messages in one round trip and sets their positions.
+func (h *History) appendOnce(ctx context.Context, msgs []chat.Message) error {
+	var batches []*bucketBatch
+	for i := range msgs {
+		bucket := bucketOf(msgs[i].Channel)
+		at := slices.IndexFunc(batches, func(b *bucketBatch) bool { return b.bucket == bucket })
+		if at < 0 {
+			at = len(batches)
+			batches = append(batches, &bucketBatch{bucket: bucket})
+		}
+		if err := batches[at].add(&msgs[i]); err != nil {
+			return err
+		}
+	}
+	calls := make([]*call, len(batches))
+	for i, b := range batches {
+		calls[i] = h.publishCall(b)
+	}
+	if len(calls) == 1 {
+		c := calls[0]
+		c.reply, c.err = h.of(msgs[0].Channel).publish.run(ctx, c.keys, c.args...)
+	} else {
+		h.registry.server.evalAll(ctx, publishScript, calls)
+	}
+	var failed error // the first: Redis mostly fails all calls of a pipeline alike
+	for i, c := range calls {
+		err := c.err
+		if err == nil {
+			err = batches[i].number(c.reply)
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// publishCall makes the call of the publish script that stores a batch.
+func (h *History) publishCall(b *bucketBatch) *call {
+	r, k := h.registry, h.registry.server.keys
+	first := b.channels[0].name
+	name := r.node + "-" + strconv.FormatUint(h.calls.Add(1), 36)
+	c := &call{
+		keys: []string{k.places(first), k.call(first, name)},
+		args: append(h.common(first), r.cfg.count, r.cfg.age.Milliseconds(), r.publishCommand(), maxChannels),
+	}
+	for _, ch := range b.channels {
+		c.keys = append(c.keys, k.stream(ch.name))
+		c.args = append(c.args, ch.name, k.topic(ch.name), len(ch.bodies))
+		c.args = append(c.args, ch.bodies...)
+	}
+	return c
+}
+
+// bucketBatch is messages of one bucket, which one script call stores.
+type bucketBatch struct {
+	bucket   int
+	channels []*channelBatch // in the order of their first messages
+}
+
+type channelBatch struct {
+	name     string
+	messages []*chat.Message
+	bodies   []any // the messages as JSON
+}
+
+func (b *bucketBatch) add(m *chat.Message) error {
 	text, err := body{m.Sender, m.Content, m.Time.UnixMilli()}.encode()
 	if err != nil {
-		return chat.Message{}, fmt.Errorf("redisregistry: encoding a message: %w", err)
+		return fmt.Errorf("encoding a message: %w", err)
 	}
-	k := r.server.keys
-	name := r.node + "-" + strconv.FormatUint(h.calls.Add(1), 36)
-	reply, err := h.of(m.Channel).publish.run(ctx, []string{k.places(m.Channel), k.stream(m.Channel), k.call(m.Channel, name)},
-		append(h.common(m.Channel), text, r.cfg.count, r.cfg.age.Milliseconds(), k.topic(m.Channel),
-			r.publishCommand(), name, maxChannels)...)
-	if err == nil {
-		m.Position, err = placeOf(reply)
+	at := slices.IndexFunc(b.channels, func(c *channelBatch) bool { return c.name == m.Channel })
+	if at < 0 {
+		at = len(b.channels)
+		b.channels = append(b.channels, &channelBatch{name: m.Channel})
 	}
-	if err != nil {
-		// It may have been stored all the same, and not published.
-		r.untold.add(m.Channel)
-		return chat.Message{}, fmt.Errorf("redisregistry: storing a message: %w", err)
+	c := b.channels[at]
+	c.messages, c.bodies = append(c.messages, m), append(c.bodies, text)
+	return nil
+}
+
+// number sets the positions of the messages from the publish script's reply: the era, and
+// the last position of each channel.
+func (b *bucketBatch) number(reply any) error {
+	text, _ := reply.(string)
+	fields := strings.Fields(text)
+	if len(fields) != 1+len(b.channels) {
+		return fmt.Errorf("the publish script returned %.80q for %d channels", fmt.Sprint(reply), len(b.channels))
 	}
-	return m, nil
+	for i, c := range b.channels {
+		last, err := parsePosition(fields[0], fields[1+i])
+		if err != nil {
+			return err
+		}
+		for n, m := range c.messages {
+			m.Position = chat.Position{Epoch: last.Epoch, Seq: last.Seq - uint64(len(c.messages)-1-n)}
+		}
+	}
+	return nil
 }
 
 // After implements [chat.History].
@@ -116,7 +226,7 @@ func (h *History) After(ctx context.Context, channel string, p chat.Position, li
 		found, err = texts(reply)
 	}
 	if err == nil && len(found) < 2 {
-		err = fmt.Errorf("an answer of another form: %q", found)
+		err = fmt.Errorf("the script returned %q, want an era and a flag", found)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("redisregistry: reading the history: %w", err)
@@ -141,7 +251,7 @@ func (h *History) Last(ctx context.Context, channel string) (chat.Position, erro
 	reply, err := h.of(channel).last.run(ctx, []string{h.registry.server.keys.places(channel)}, h.common(channel)...)
 	var p chat.Position
 	if err == nil {
-		p, err = placeOf(reply)
+		p, err = positionOf(reply)
 	}
 	if err != nil {
 		return chat.Position{}, fmt.Errorf("redisregistry: reading a channel's last position: %w", err)
@@ -149,9 +259,9 @@ func (h *History) Last(ctx context.Context, channel string) (chat.Position, erro
 	return p, nil
 }
 
-// begin has every bucket note which run of Redis serves it, and so begin an era where
-// that is another one than before. A bucket that nobody used meanwhile would not show
-// that another run has served it, when a master is one again that was none for a while.
+// begin records in every bucket which run of Redis serves it. A bucket that another run
+// served before begins a new era. Without begin, a bucket that no node used meanwhile would
+// not show that another run has served it, when a former master becomes master again.
 func (h *History) begin(ctx context.Context) error {
 	s := h.registry.server
 	_, err := bounded(ctx, s, func(ctx context.Context) ([]redis.Cmder, error) {
@@ -168,41 +278,44 @@ func (h *History) begin(ctx context.Context) error {
 	return nil
 }
 
-// placeOf reads "era seq", which scripts return.
-func placeOf(reply any) (chat.Position, error) {
+// positionOf parses "era seq", which scripts return.
+func positionOf(reply any) (chat.Position, error) {
 	text, _ := reply.(string)
 	era, seq, ok := strings.Cut(text, " ")
 	if !ok {
-		return chat.Position{}, fmt.Errorf("an answer of another form: %.80q", fmt.Sprint(reply))
+		return chat.Position{}, fmt.Errorf("the script returned %.80q, want a position", fmt.Sprint(reply))
 	}
-	return parsePlace(era, seq)
+	return parsePosition(era, seq)
 }
 
-func parsePlace(era, seq string) (chat.Position, error) {
+func parsePosition(era, seq string) (chat.Position, error) {
 	n, err := strconv.ParseUint(seq, 10, 64)
 	if err != nil {
-		return chat.Position{}, fmt.Errorf("a place that is none: %w", err)
+		return chat.Position{}, fmt.Errorf("parsing a position: %w", err)
 	}
 	return chat.Position{Epoch: era, Seq: n}, nil
 }
 
 func decode(channel, era, seq, text string) (chat.Message, error) {
-	place, err := parsePlace(era, seq)
+	p, err := parsePosition(era, seq)
 	if err != nil {
 		return chat.Message{}, err
 	}
+	return decodeBody(channel, p, text)
+}
+
+func decodeBody(channel string, p chat.Position, text string) (chat.Message, error) {
 	var b body
 	if err := json.Unmarshal([]byte(text), &b); err != nil {
 		return chat.Message{}, fmt.Errorf("decoding a message: %w", err)
 	}
 	return chat.Message{
-		Position: place, Channel: channel, Sender: b.Sender, Content: b.Content,
+		Position: p, Channel: channel, Sender: b.Sender, Content: b.Content,
 		Time: time.UnixMilli(b.Time).UTC(),
 	}, nil
 }
 
-// encode is a message as it is published: its position and its body. The publish
-// script puts the same together.
+// encode returns a message in the form in which the publish script publishes it too.
 func encode(m chat.Message) (string, error) {
 	text, err := body{m.Sender, m.Content, m.Time.UnixMilli()}.encode()
 	if err != nil {
@@ -211,25 +324,40 @@ func encode(m chat.Message) (string, error) {
 	return m.Position.Epoch + " " + strconv.FormatUint(m.Position.Seq, 10) + " " + text, nil
 }
 
-// decodePublished reads what encode, or the publish script, wrote.
-func decodePublished(channel, text string) (chat.Message, error) {
+// decodePublished decodes what encode, or the publish script, published: the position of
+// the first message, and the bodies of one or several messages in a row, one a line. JSON
+// has no line break.
+func decodePublished(channel, text string) ([]chat.Message, error) {
 	parts := strings.SplitN(text, " ", 3)
 	if len(parts) != 3 {
-		return chat.Message{}, errors.New("decoding a message: not of the form it is published in")
+		return nil, errors.New("decoding messages: want a position and a body")
 	}
-	return decode(channel, parts[0], parts[1], parts[2])
+	p, err := parsePosition(parts[0], parts[1])
+	if err != nil {
+		return nil, err
+	}
+	msgs := make([]chat.Message, 0, 1+strings.Count(parts[2], "\n"))
+	for text := range strings.SplitSeq(parts[2], "\n") {
+		m, err := decodeBody(channel, p, text)
+		if err != nil {
+			return nil, err
+		}
+		msgs = append(msgs, m)
+		p.Seq++
+	}
+	return msgs, nil
 }
 
-// texts is what a script returned, a list of strings.
+// texts converts what a script returned to a list of strings.
 func texts(reply any) ([]string, error) {
 	list, ok := reply.([]any)
 	if !ok {
-		return nil, fmt.Errorf("an answer of another form: %T", reply)
+		return nil, fmt.Errorf("the script returned a %T, want a list", reply)
 	}
 	found := make([]string, len(list))
 	for i, v := range list {
 		if found[i], ok = v.(string); !ok {
-			return nil, fmt.Errorf("an answer of another form: %T", v)
+			return nil, fmt.Errorf("the script returned a %T in a list, want text", v)
 		}
 	}
 	return found, nil

@@ -100,12 +100,12 @@ func TestHistoryKeepsAMessageAsItIs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want.Position = got.Position
-			back, err := n.History().After(t.Context(), channel, chat.Position{Epoch: got.Position.Epoch, Seq: got.Position.Seq - 1}, chat.Limit{Count: 1})
+			want.Position = got[0].Position
+			back, err := n.History().After(t.Context(), channel, chat.Position{Epoch: got[0].Position.Epoch, Seq: got[0].Position.Seq - 1}, chat.Limit{Count: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff([]chat.Message{want, want}, append(back, got)); diff != "" {
+			if diff := cmp.Diff([]chat.Message{want, want}, append(back, got...)); diff != "" {
 				t.Errorf("message (-want +got):\n%s", diff)
 			}
 		}

@@ -10,38 +10,38 @@ import (
 )
 
 const (
-	// batchesAtOnce are how many batches of a lane are under way: while Redis works on
-	// one the next is made.
+	// batchesAtOnce is how many batches of a lane run at once: while Redis works on one,
+	// the next is sent.
 	batchesAtOnce = 2
-	// maxBatch is how many calls share a batch, maxReads how many of those whose
+	// maxBatch is the maximum number of calls in a batch, maxReads the same for calls whose
 	// answers may be long.
 	maxBatch = 128
 	maxReads = 16
 )
 
-// lane is a script's calls on their way to one master. What comes while it is busy
-// goes together, in one round trip. A call that comes alone goes at once.
+// lane sends calls of one script to one master. Calls that arrive while it is busy share a
+// round trip. A call that arrives while it is idle is sent at once.
 type lane struct {
 	server *server
 	script *script
 	most   int // calls in a batch
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	waiting []*call
-	running int // batches
+	running int // number of batches
 }
 
 // call is one run of the script.
 type call struct {
 	keys      []string
 	args      []any
-	abandoned atomic.Bool   // nobody waits for it any more
-	done      chan struct{} // closed when the rest holds
+	abandoned atomic.Bool   // its caller no longer waits
+	done      chan struct{} // closed when reply and err are final; nil: evalAll's caller waits
 	reply     any
 	err       error
 }
 
-// run runs the script, and returns no later than when its time is over.
+// run runs the script. It returns when ctx ends at the latest.
 func (l *lane) run(ctx context.Context, keys []string, args ...any) (any, error) {
 	l.mu.Lock()
 	if l.running < batchesAtOnce {
@@ -64,7 +64,7 @@ func (l *lane) run(ctx context.Context, keys []string, args ...any) (any, error)
 	}
 }
 
-// goOn has others do what has come meanwhile.
+// goOn starts a goroutine for the calls that arrived meanwhile, if there are any.
 func (l *lane) goOn() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,7 +75,7 @@ func (l *lane) goOn() {
 	go l.work() // ends with the last call
 }
 
-// work sends what waits until nothing does.
+// work sends batches until no call waits.
 func (l *lane) work() {
 	for batch := l.take(); len(batch) > 0; batch = l.take() {
 		l.send(batch)
@@ -85,7 +85,7 @@ func (l *lane) work() {
 	}
 }
 
-// take is the next batch. When there is none the worker ends.
+// take returns the next batch. If there is none, the worker ends.
 func (l *lane) take() (batch []*call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,29 +109,34 @@ func (l *lane) take() (batch []*call) {
 }
 
 func (l *lane) send(batch []*call) {
-	ctx := context.Background() // each call's end is its own, and the server bounds this
+	ctx := context.Background() // each caller waits for its own context, and bounded ends this
 	if len(batch) == 1 {
 		c := batch[0]
 		c.reply, c.err = l.server.eval(ctx, l.script, c.keys, c.args...)
 		return
 	}
-	answers, err := bounded(ctx, l.server, func(ctx context.Context) ([]*redis.Cmd, error) {
-		pipe := l.server.client.Pipeline()
+	l.server.evalAll(ctx, l.script, batch)
+}
+
+// evalAll runs a script several times in one round trip, and sets the result of each call.
+func (s *server) evalAll(ctx context.Context, sc *script, calls []*call) {
+	answers, err := bounded(ctx, s, func(ctx context.Context) ([]*redis.Cmd, error) {
+		pipe := s.client.Pipeline()
 		var answers []*redis.Cmd
-		for _, c := range batch {
-			answers = append(answers, pipe.EvalSha(ctx, l.script.hash, c.keys, c.args...))
+		for _, c := range calls {
+			answers = append(answers, pipe.EvalSha(ctx, sc.hash, c.keys, c.args...))
 		}
 		_, _ = pipe.Exec(ctx) // each answer has its own error
 		return answers, nil
 	})
-	for i, c := range batch {
+	for i, c := range calls {
 		if c.err = err; err != nil {
 			continue
 		}
 		c.reply, c.err = answers[i].Result()
 		if redis.HasErrorPrefix(c.err, "NOSCRIPT") {
-			c.reply, c.err = l.server.eval(ctx, l.script, c.keys, c.args...)
+			c.reply, c.err = s.eval(ctx, sc, c.keys, c.args...)
 		}
-		c.err = explain(c.err, l.server.keys.prefix)
+		c.err = explain(c.err, s.keys.prefix)
 	}
 }

@@ -432,13 +432,15 @@ func (r *Registry) heard(topic, text string) {
 	if channel == nil {
 		return // unsubscribed meanwhile
 	}
-	m, err := decodePublished(*channel, text)
+	msgs, err := decodePublished(*channel, text)
 	if err != nil {
 		r.cfg.logger.Error("a message that cannot be read came by pub/sub", "error", err)
 		return
 	}
-	// It waits while more is handed on than the shards take; never for a socket.
-	_ = r.memory.Publish(context.Background(), m) // an error is the context's end
+	for _, m := range msgs {
+		// It waits while more is handed on than the shards take; never for a socket.
+		_ = r.memory.Publish(context.Background(), m) // an error is the context's end
+	}
 }
 
 // signal has whoever waits for c go on, now or later.

@@ -278,13 +278,13 @@ func (n *node) disconnect(r *receiver) {
 func (n *node) try(channel, content string) (chat.Message, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	m, err := n.History().Append(ctx, chat.Message{
+	stored, err := n.History().Append(ctx, chat.Message{
 		Channel: channel, Sender: "ops", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond),
 	})
 	if err != nil {
-		return m, err
+		return chat.Message{}, err
 	}
-	return m, n.Publish(ctx, m)
+	return stored[0], n.Publish(ctx, stored[0])
 }
 
 func (n *node) publish(channel string, contents ...string) (last chat.Message) {
@@ -427,14 +427,14 @@ func TestAnotherHistoryIsSharedByPublishing(t *testing.T) {
 	b.ReadHistory(h)
 	bob := b.connect("bob", "news")
 	for i := range 3 {
-		m, err := h.Append(t.Context(), chat.Message{Channel: "news", Sender: "ops", Content: fmt.Sprint(i), Time: time.Now()})
+		stored, err := h.Append(t.Context(), chat.Message{Channel: "news", Sender: "ops", Content: fmt.Sprint(i), Time: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if i == 1 {
 			continue // stored, and its publisher died
 		}
-		if err := a.Publish(t.Context(), m); err != nil {
+		if err := a.Publish(t.Context(), stored[0]); err != nil {
 			t.Fatal(err)
 		}
 	}

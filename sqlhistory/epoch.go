@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// beginFor bounds the transaction that begins an epoch: it changes the row of each
-// channel there ever was.
+// beginFor bounds the transaction that begins an epoch. It changes one row for each channel
+// that ever had a message.
 const beginFor = 5 * time.Minute
 
-// maxGiven bounds the channels that a History remembers the last place of.
+// maxGiven is how many channels a History remembers the last position of.
 const maxGiven = 100_000
 
-// given is which places this history has given out: a database that gives one again
-// has gone back in time. It is the last net: what [History.verify] compares tells as
-// much before anything is stored.
+// given remembers which positions this history has given out. A database that gives one out
+// again has gone back in time. Mostly [History.verify] detects that earlier, before anything
+// is stored.
 type given struct {
-	last  map[string]placeGiven // by channel
-	again string                // the epoch in which the database gave places again, "" for none: another has to begin
+	last  map[string]positionGiven // by channel
+	again string                   // the epoch in which a position was given out twice, and which must end; "" for none
 }
 
-type placeGiven struct {
+type positionGiven struct {
 	epoch string
 	seq   int64
 }
 
-// twice reports whether a channel's first place in a batch was given before.
+// twice reports whether the first position of a channel in a batch was given out before.
 func (g *given) twice(channel string, c *batchChannel) bool {
 	p, known := g.last[channel]
 	return known && p.epoch == c.epoch && c.last-c.count < p.seq
@@ -36,26 +36,26 @@ func (g *given) twice(channel string, c *batchChannel) bool {
 
 func (g *given) note(channel string, c *batchChannel) {
 	if g.last == nil {
-		g.last = make(map[string]placeGiven)
+		g.last = make(map[string]positionGiven)
 	}
 	if _, known := g.last[channel]; !known && len(g.last) >= maxGiven {
-		for other := range g.last { // any
+		for other := range g.last { // forget any other
 			delete(g.last, other)
 			break
 		}
 	}
-	g.last[channel] = placeGiven{c.epoch, c.last}
+	g.last[channel] = positionGiven{c.epoch, c.last}
 }
 
 func newEpoch() string { return strings.ToLower(rand.Text()[:16]) }
 
-// BeginEpoch begins a new epoch in every channel: places that clients know are gone,
-// what is kept has places of the new epoch. It is for after an older copy of
-// the database was put in its place, see the package's documentation. Sockets that
-// are connected are told to resume when the next message comes.
+// BeginEpoch begins a new epoch in every channel. Messages that are kept get positions of
+// the new epoch; the positions that clients know are no longer valid. Call it after the
+// database was replaced by an older copy, see the package's documentation. Connected
+// sockets are closed, so that they resume, when the next message of a channel arrives.
 //
-// With very many channels that takes seconds. When ctx ends meanwhile the epoch begins
-// all the same, unless the history is closed; calling it again waits for the same one.
+// With very many channels this takes seconds. It continues after ctx ends, unless the
+// history is closed; another call waits for the same epoch.
 func (h *History) BeginEpoch(ctx context.Context) error {
 	err := h.begin(ctx, func(v view) (shared, string) { return v.shared, "BeginEpoch was called" })
 	if err != nil {
@@ -64,8 +64,7 @@ func (h *History) BeginEpoch(ctx context.Context) error {
 	return nil
 }
 
-// begin begins an epoch when judge has a reason that is not in the row. It goes on when
-// ctx ends.
+// begin begins an epoch if judge returns a reason. It continues when ctx ends.
 func (h *History) begin(ctx context.Context, judge func(view) (shared, string)) error {
 	return h.beginning.share(ctx, h.start, func() error {
 		ctx, cancel := context.WithTimeout(h.life, max(h.cfg.timeout, beginFor))
@@ -75,24 +74,24 @@ func (h *History) begin(ctx context.Context, judge func(view) (shared, string)) 
 	})
 }
 
-// renew begins the epoch that is due because places of the current one were given again.
+// renew begins a new epoch because positions of the current one were given out twice.
 func (h *History) renew(ctx context.Context) error {
 	again := h.given.again
 	err := h.begin(ctx, func(v view) (shared, string) {
-		if v.epoch != again { // by the attempt before, or by another node
+		if v.epoch != again { // an earlier attempt or another node has begun one
 			return v.shared, ""
 		}
 		return v.shared, "the database gave positions again that it had given before"
 	})
 	if err != nil {
-		return fmt.Errorf("beginning an epoch where places were given again: %w", err)
+		return fmt.Errorf("beginning an epoch after positions were given out twice: %w", err)
 	}
 	h.given.again = ""
 	clear(h.given.last)
 	return nil
 }
 
-// renumber puts what was stored already into the epoch that has begun since.
+// renumber puts a stored batch into the epoch that has begun since.
 func (h *History) renumber(ctx context.Context, b *batch) error {
 	epoch, err := h.epoch(ctx)
 	if err != nil {
@@ -104,9 +103,9 @@ func (h *History) renumber(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// change writes what judge makes of the row that all nodes share and, when that has a
-// reason, begins an epoch. Nobody stores meanwhile. With relaxed, commits count as not
-// being on disk.
+// change replaces the shared row by what judge returns, and begins an epoch if judge
+// returns a reason. No node stores anything meanwhile. relaxed means that commits are not on
+// disk.
 func (h *History) change(ctx context.Context, relaxed bool, judge func(view) (shared, string)) (v view, err error) {
 	reason := ""
 	_, locks := h.dialect.locks()

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
-	"github.com/reto10/chat/sqlhistory"
+	"github.com/reto10/chat/sqlhistory/sqlite"
 )
 
 // A service whose messages outlast it.
@@ -26,7 +26,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	for _, content := range []string{"before the restart", "after it"} {
-		history, err := sqlhistory.OpenSQLite(ctx, filepath.Join(dir, "history.db"))
+		history, err := sqlite.Open(ctx, filepath.Join(dir, "history.db"))
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -60,7 +60,7 @@ func ExampleHistory_BeginEpoch() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	history, err := sqlhistory.OpenSQLite(ctx, filepath.Join(dir, "restored.db"))
+	history, err := sqlite.Open(ctx, filepath.Join(dir, "restored.db"))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -73,32 +73,11 @@ func ExampleHistory_BeginEpoch() {
 	if err := history.BeginEpoch(ctx); err != nil {
 		log.Fatal(err)
 	}
-	_, err = history.After(ctx, "", known.Position, chat.Limit{Count: 10})
+	_, err = history.After(ctx, "", known[0].Position, chat.Limit{Count: 10})
 	fmt.Println("gone:", errors.Is(err, chat.ErrGone))
 	kept, err := history.After(ctx, "", chat.Position{}, chat.Limit{Count: 10})
 	fmt.Println("kept:", kept[0].Content, err)
 	// Output:
 	// gone: true
 	// kept: hello <nil>
-}
-
-// PostgreSQL, for several nodes: the password is better in PGPASSWORD or in
-// ~/.pgpass than in the address. This is compiled and not run.
-func ExampleOpenPostgres() {
-	ctx := context.Background()
-	history, err := sqlhistory.OpenPostgres(ctx, "postgres://chat@db.example.com/chat?sslmode=verify-full",
-		sqlhistory.WithCount(10_000), sqlhistory.WithAge(7*24*time.Hour))
-	if err != nil {
-		log.Fatal(err) // cannot be reached, or its tables are of a newer version
-	}
-	defer history.Close() // after the service was shut down
-	signer, err := chat.NewHS256([]byte(os.Getenv("CHAT_SECRET")))
-	if err != nil {
-		log.Fatal(err)
-	}
-	service, err := chat.New(signer, chat.WithHistory(history))
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer service.Shutdown(ctx)
 }

@@ -5,20 +5,20 @@ import (
 	"sync"
 )
 
-// flight lets concurrent callers share one run of a function. Its zero value is
-// ready.
+// flight lets concurrent callers share one run of a function. The zero value is ready to use.
 type flight struct {
 	mu  sync.Mutex // guards now; not held while the function runs
-	now *run       // nil when none is under way
+	now *run       // nil if the function does not run
 }
 
 type run struct {
-	done chan struct{} // closed when err holds
+	done chan struct{} // closed when err is set
 	err  error
 }
 
-// share runs fn in a goroutine of its own, unless it runs already, and returns its
-// error when it has ended, or ctx's. start starts the goroutine, or reports false.
+// share runs fn in a goroutine, unless it runs already. It returns fn's error when fn has
+// ended, or ctx's error when ctx ends. start starts the goroutine; if it reports false, share
+// returns ErrClosed.
 func (f *flight) share(ctx context.Context, start func(func()) bool, fn func() error) error {
 	f.mu.Lock()
 	r := f.now

@@ -6,20 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
-// ErrClosed is the error of a history that was closed.
+// ErrClosed means that the history was closed.
 var ErrClosed = errors.New("sqlhistory: closed")
 
-// History is a [chat.History] in a database. Its methods are safe for concurrent
-// use, and several histories, in one process or many, may share a database. Close it
-// after the service that uses it was shut down.
+// History is a [chat.History] in a database. Its methods are safe for concurrent use.
+// Several histories, in one process or in many, may share a database. Close it after the
+// service that uses it has shut down.
 type History struct {
 	db      *sql.DB
 	ownDB   bool // Close closes it
@@ -47,35 +49,33 @@ var (
 	_ chat.SharedHistory = (*History)(nil)
 )
 
-// Dialect is what a database speaks.
-type Dialect int
-
-// The dialects of [New].
-const (
-	PostgreSQL Dialect = iota + 1 // by the driver github.com/jackc/pgx/v5/stdlib
-	SQLite                        // by the driver modernc.org/sqlite
-)
-
-// New makes a history on a pool of the caller's, which the caller closes after the
-// history. It makes the tables or brings them up to date. A pool that goes through a
-// pooler such as pgbouncer needs default_query_exec_mode=exec. A SQLite pool has to set
-// busy_timeout and journal_mode(WAL) for each connection, and should leave
-// synchronous at FULL; see [OpenSQLite], which does.
-func New(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) (*History, error) {
+// New opens a history in a database that package postgres or sqlite describes. Programs
+// call [github.com/reto10/chat/sqlhistory/postgres.Open],
+// [github.com/reto10/chat/sqlhistory/sqlite.Open] or the New of these packages.
+//
+// It creates the tables or brings them up to date.
+func New(ctx context.Context, d database.Database, opts ...Option) (*History, error) {
 	cfg, err := newConfig(opts)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.relaxed {
-		return nil, errors.New("sqlhistory: WithRelaxedSync is for OpenSQLite")
+	db, err := d.Open(ctx, cfg.timeout)
+	if err != nil {
+		return nil, fmt.Errorf("sqlhistory: opening the database: %w", explain(err))
 	}
-	switch d {
-	case PostgreSQL:
-		return open(ctx, db, &postgres{}, cfg)
-	case SQLite:
-		return open(ctx, db, &sqlite{}, cfg)
+	var speaks dialect = &sqlite{}
+	if d.Dialect == database.PostgreSQL {
+		speaks = &postgres{}
 	}
-	return nil, fmt.Errorf("sqlhistory: no such dialect: %d", d)
+	h, err := open(ctx, db, speaks, cfg)
+	if err != nil {
+		if d.Own {
+			db.Close()
+		}
+		return nil, err
+	}
+	h.ownDB = d.Own
+	return h, nil
 }
 
 // open makes a history on a pool, which stays the caller's when that fails.
@@ -105,8 +105,8 @@ func open(ctx context.Context, db *sql.DB, d dialect, cfg config) (*History, err
 	return h, nil
 }
 
-// Close ends what goes on in the background, after what is being stored.
-// What is appended from now on is ErrClosed.
+// Close waits until everything is stored that was appended, and ends the background work.
+// Append returns [ErrClosed] from now on.
 func (h *History) Close() error {
 	var err error
 	h.closing.Do(func() {
@@ -121,8 +121,8 @@ func (h *History) Close() error {
 	return err
 }
 
-// start runs fn in the background, which Close waits for, and reports whether it does:
-// a closed history starts nothing more.
+// start runs fn in a goroutine that Close waits for. It reports false, and does not run fn,
+// if the history is closed.
 func (h *History) start(fn func()) bool {
 	h.starting.Lock()
 	defer h.starting.Unlock()
@@ -135,15 +135,15 @@ func (h *History) start(fn func()) bool {
 	}
 }
 
-// end has nothing more be started in the background.
+// end keeps start from starting anything more.
 func (h *History) end() {
 	h.starting.Lock()
 	defer h.starting.Unlock()
 	close(h.closed)
 }
 
-// Identity implements [chat.SharedHistory]: a name that was drawn when the tables were
-// made, and is the same for all nodes. A standby that takes over has it, too, and so
+// Identity implements [chat.SharedHistory]. The name is random, chosen when the tables were
+// created, and the same for all nodes. A standby that takes over has the same name, and so
 // has a copy of the database.
 func (h *History) Identity(ctx context.Context) (name string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
@@ -155,26 +155,49 @@ func (h *History) Identity(ctx context.Context) (name string, err error) {
 	return name, nil
 }
 
-// Append implements [chat.History]. Content and sender have to be UTF-8 without NUL,
-// or else the error wraps [chat.ErrInvalid]. When ctx ends while the message is being
-// stored it may be stored all the same.
-func (h *History) Append(ctx context.Context, m chat.Message) (chat.Message, error) {
-	for _, text := range []string{m.Channel, m.Sender, m.Content} {
-		if strings.IndexByte(text, 0) >= 0 {
-			return chat.Message{}, fmt.Errorf("sqlhistory: %w: the message holds a NUL, which a database does not take", chat.ErrInvalid)
-		}
-		if !utf8.ValidString(text) {
-			return chat.Message{}, fmt.Errorf("sqlhistory: %w: the message is not UTF-8", chat.ErrInvalid)
+// Append implements [chat.History]. It stores the messages in one transaction, or in
+// several if there are more than [WithBatch] allows or their contents exceed 4 MiB. A
+// transaction stores all of its messages or none. When ctx ends during a transaction, its
+// messages may still be stored.
+//
+// Channel, sender and content must be UTF-8 without NUL. Otherwise the error wraps
+// [chat.ErrInvalid], and nothing is stored.
+func (h *History) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
+	for _, m := range msgs {
+		if err := checkTexts(m); err != nil {
+			return nil, fmt.Errorf("sqlhistory: %w", err)
 		}
 	}
+	stored := slices.Clone(msgs)
+	for rest := stored; len(rest) > 0; {
+		n := h.writer.fits(rest)
+		if err := h.appendOnce(ctx, rest[:n]); err != nil {
+			return nil, fmt.Errorf("sqlhistory: storing messages: %w", explain(err))
+		}
+		rest = rest[n:]
+	}
+	return stored, nil
+}
+
+// appendOnce stores messages in one transaction. It may have to wait for the transaction
+// before.
+func (h *History) appendOnce(ctx context.Context, msgs []chat.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*h.cfg.timeout)
 	defer cancel()
-	m.Position = chat.Position{}
-	m, err := h.writer.append(ctx, m)
-	if err != nil {
-		return chat.Message{}, fmt.Errorf("sqlhistory: storing a message: %w", explain(err))
+	return h.writer.append(ctx, msgs)
+}
+
+// checkTexts rejects what a database cannot store as text.
+func checkTexts(m chat.Message) error {
+	for _, text := range []string{m.Channel, m.Sender, m.Content} {
+		if strings.IndexByte(text, 0) >= 0 {
+			return fmt.Errorf("%w: a message contains NUL, which a database cannot store", chat.ErrInvalid)
+		}
+		if !utf8.ValidString(text) {
+			return fmt.Errorf("%w: a message is not UTF-8", chat.ErrInvalid)
+		}
 	}
-	return m, nil
+	return nil
 }
 
 // After implements [chat.History].
@@ -186,9 +209,9 @@ func (h *History) After(ctx context.Context, channel string, p chat.Position, li
 		return nil, fmt.Errorf("sqlhistory: reading messages: %w", explain(err))
 	}
 	if p != (chat.Position{}) && !c.follows(p, msgs) {
-		err = fmt.Errorf("sqlhistory: %w: what is behind %s", chat.ErrGone, chat.FormatID(channel, p))
+		err = fmt.Errorf("sqlhistory: %w: what follows %s", chat.ErrGone, chat.FormatID(channel, p))
 	}
-	for i := range msgs { // whoever deleted rows by hand made a hole: stop before it
+	for i := range msgs { // rows that were deleted by hand leave a hole: stop before it
 		if i > 0 && msgs[i].Position.Seq != msgs[i-1].Position.Seq+1 {
 			msgs = msgs[:i]
 			break
@@ -208,12 +231,12 @@ func (h *History) Last(ctx context.Context, channel string) (chat.Position, erro
 		return s, err
 	})
 	if err != nil {
-		return chat.Position{}, fmt.Errorf("sqlhistory: reading where a channel is: %w", explain(err))
+		return chat.Position{}, fmt.Errorf("sqlhistory: reading a channel's last position: %w", explain(err))
 	}
 	return p, nil
 }
 
-// epoch is that of channels to come.
+// epoch returns the epoch of channels that have no message yet.
 func (h *History) epoch(ctx context.Context) (epoch string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
@@ -227,8 +250,8 @@ func (h *History) epoch(ctx context.Context) (epoch string, err error) {
 	return epoch, nil
 }
 
-// ask has query read something, again where the server that answered was not verified
-// before: what a server says that lost data is not what to tell clients.
+// ask runs a query. If the server that answered is not verified, ask verifies it and runs
+// the query again: a server that lost data must not answer clients.
 func (h *History) ask(ctx context.Context, query func() (sighting, error)) error {
 	for {
 		if err := h.dialect.present(); err != nil {
@@ -251,29 +274,29 @@ func (h *History) ask(ctx context.Context, query func() (sighting, error)) error
 	}
 }
 
-// channelState is what the tables say of a channel.
+// channelState is the row of a channel.
 type channelState struct {
 	epoch string
-	last  int64 // place of the newest message
-	began int64 // what last was when the epoch began
+	last  int64 // sequence of the newest message
+	began int64 // value of last when the epoch began
 }
 
-// follows reports whether messages that were read behind p are what follows it: it
-// is known, and nothing that came right behind it is missing.
+// follows reports whether msgs, which were read after p, follow p without a hole. It
+// reports false if p is unknown.
 func (c channelState) follows(p chat.Position, msgs []chat.Message) bool {
 	switch {
 	case p.Epoch != c.epoch || p.Seq > uint64(c.last):
 		return false
 	case p.Seq == 0 && c.began > 0:
-		return false // nobody was ever told of that place
+		return false // no client ever got that position
 	case len(msgs) == 0:
 		return p.Seq == uint64(c.last)
 	}
 	return msgs[0].Position.Seq == p.Seq+1
 }
 
-// read gets messages that follow p and are not too old, within a limit, and the channel
-// as it was at that moment. Where p is not known they are the oldest.
+// read returns messages that follow p and are not too old, within a limit, and the state of
+// the channel at that moment. If p is unknown they are the oldest messages.
 func (h *History) read(ctx context.Context, channel string, p chat.Position, limit chat.Limit) (c channelState, msgs []chat.Message, err error) {
 	err = h.ask(ctx, func() (s sighting, err error) {
 		c, msgs = channelState{}, nil

@@ -20,6 +20,8 @@ import (
 	"github.com/reto10/chat/chattest"
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+	"github.com/reto10/chat/sqlhistory/postgres"
+	"github.com/reto10/chat/sqlhistory/sqlite"
 	"github.com/reto10/chat/test/leak"
 	"github.com/reto10/chat/test/wstest"
 )
@@ -37,8 +39,9 @@ func TestMain(m *testing.M) {
 
 // database is an empty one of either kind.
 type database struct {
-	file string // of SQLite
-	dsn  string // of PostgreSQL
+	file    string // of SQLite
+	relaxed bool   // opened with sqlite.OpenRelaxed
+	dsn     string // of PostgreSQL
 }
 
 // open opens a history on the database and has it closed when the test ends.
@@ -54,10 +57,13 @@ func (d database) open(t testing.TB, opts ...sqlhistory.Option) *sqlhistory.Hist
 
 func (d database) tryOpen(ctx context.Context, opts ...sqlhistory.Option) (*sqlhistory.History, error) {
 	opts = append([]sqlhistory.Option{sqlhistory.WithLogger(slog.New(slog.DiscardHandler))}, opts...)
-	if d.file != "" {
-		return sqlhistory.OpenSQLite(ctx, d.file, opts...)
+	if d.relaxed {
+		return sqlite.OpenRelaxed(ctx, d.file, opts...)
 	}
-	return sqlhistory.OpenPostgres(ctx, d.dsn, opts...)
+	if d.file != "" {
+		return sqlite.Open(ctx, d.file, opts...)
+	}
+	return postgres.Open(ctx, d.dsn, opts...)
 }
 
 func closeHistory(t testing.TB, h *sqlhistory.History) {
@@ -102,10 +108,19 @@ func message(channel, content string) chat.Message {
 	return chat.Message{Channel: channel, Sender: "ana", Content: content, Time: time.Now().UTC().Truncate(time.Millisecond)}
 }
 
+// appendOne stores one message.
+func appendOne(ctx context.Context, h chat.History, m chat.Message) (chat.Message, error) {
+	stored, err := h.Append(ctx, m)
+	if err != nil {
+		return chat.Message{}, err
+	}
+	return stored[0], nil
+}
+
 func appendTo(t testing.TB, h chat.History, channel string, contents ...string) (places []chat.Position) {
 	t.Helper()
 	for _, content := range contents {
-		m, err := h.Append(t.Context(), message(channel, content))
+		m, err := appendOne(t.Context(), h, message(channel, content))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,6 +181,7 @@ func TestBoth(t *testing.T) {
 		{"PagedOverHTTP", testHTTP},
 		{"ReadingALongChannelReadsALittleOfIt", testReadsLittle},
 		{"PublisherThatGoesAwayIsHeard", testPublisherGoesAway},
+		{"InvalidAmongSeveralStoresNothing", testInvalidAmongSeveral},
 	}
 	server := startPostgres(t)
 	for kind, fresh := range map[string]func(testing.TB) database{
@@ -404,7 +420,7 @@ func testWrongClock(t *testing.T, d database) {
 	for name, wrong := range map[string]time.Duration{"right": 0, "fast": time.Hour, "slow": -time.Hour} {
 		m := message("c", name)
 		m.Time = m.Time.Add(wrong)
-		stored, err := h.Append(t.Context(), m)
+		stored, err := appendOne(t.Context(), h, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -507,7 +523,7 @@ func testFailingBatch(t *testing.T, d database) {
 	var callers sync.WaitGroup
 	for i := range 5 {
 		callers.Go(func() {
-			m, err := h.Append(t.Context(), message("c", fmt.Sprint("refused ", i)))
+			m, err := appendOne(t.Context(), h, message("c", fmt.Sprint("refused ", i)))
 			if err == nil {
 				t.Errorf("stored at %v while the tables are locked", m.Position)
 			}

@@ -15,8 +15,8 @@ const (
 	defaultTimeout = 5 * time.Second     // WithTimeout
 )
 
-// Option changes a default of a history. One that makes no sense is an error of
-// the function that it is given to.
+// Option changes a default of a history. An invalid value is an error of the function that
+// the option is passed to.
 type Option func(*config) error
 
 type config struct {
@@ -24,7 +24,6 @@ type config struct {
 	age     time.Duration
 	batch   int
 	timeout time.Duration
-	relaxed bool
 	logger  *slog.Logger
 }
 
@@ -38,7 +37,7 @@ func newConfig(opts []Option) (config, error) {
 	return c, nil
 }
 
-// WithCount is how many messages are kept of each channel, 100,000 by default. For a
+// WithCount sets how many messages of each channel are kept, by default 100,000. For a
 // while there may be a quarter more.
 func WithCount(messages int) Option {
 	return func(c *config) error {
@@ -50,8 +49,8 @@ func WithCount(messages int) Option {
 	}
 }
 
-// WithAge is how long a message is kept, 30 days by default, counted by the database's
-// clock from when it was stored. What is older is not read any more, and is deleted
+// WithAge sets how long a message is kept, by default 30 days. Its age counts from when it
+// was stored, by the database's clock. An older message is no longer returned, and is deleted
 // within a minute.
 func WithAge(age time.Duration) Option {
 	return func(c *config) error {
@@ -63,7 +62,7 @@ func WithAge(age time.Duration) Option {
 	}
 }
 
-// WithBatch is how many messages share a transaction at most, 512 by default.
+// WithBatch sets the maximum number of messages in a transaction, by default 512.
 func WithBatch(messages int) Option {
 	return func(c *config) error {
 		if messages < 1 || messages > 10_000 {
@@ -74,9 +73,8 @@ func WithBatch(messages int) Option {
 	}
 }
 
-// WithTimeout bounds each transaction and each reading, 5 seconds by default, and
-// Append, which may have to wait for the transaction before its own, by twice that.
-// What takes longer is an error.
+// WithTimeout bounds each transaction and each read, by default to 5 seconds. Append may
+// have to wait for the transaction before its own: it gets twice that for each transaction.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d <= 0 {
@@ -87,19 +85,8 @@ func WithTimeout(d time.Duration) Option {
 	}
 }
 
-// WithRelaxedSync has [OpenSQLite] leave it to the operating system when a commit
-// goes to disk (synchronous=NORMAL). What was acknowledged outlives the process,
-// but not a power failure: the last moments may be missing then, and a new epoch
-// begins. It needs to know when the machine was started, which it does on Linux.
-func WithRelaxedSync() Option {
-	return func(c *config) error {
-		c.relaxed = true
-		return nil
-	}
-}
-
-// WithLogger replaces [slog.Default]. What cannot be deleted in the background is
-// logged, and that a new epoch began.
+// WithLogger replaces [slog.Default]. The history logs failures to delete old messages, and
+// the beginning of an epoch.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		if l == nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/reto10/chat/chattest"
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+	"github.com/reto10/chat/sqlhistory/postgres"
 )
 
 // pgbouncer starts one in transaction mode before a server, with few connections: who
@@ -134,7 +135,7 @@ func TestBehindPgbouncer(t *testing.T) {
 	}
 	t.Run("PoolOfTheCallers", func(t *testing.T) {
 		d := fresh(t)
-		if h, err := sqlhistory.New(t.Context(), d.pool(t), sqlhistory.PostgreSQL); err == nil {
+		if h, err := postgres.New(t.Context(), d.pool(t)); err == nil {
 			closeHistory(t, h)
 			t.Error("a pool that prepares statements was taken")
 		} else if !strings.Contains(err.Error(), "default_query_exec_mode=exec") {
@@ -144,7 +145,7 @@ func TestBehindPgbouncer(t *testing.T) {
 			d := database{dsn: d.dsn + " default_query_exec_mode=" + mode}
 			var nodes []*sqlhistory.History
 			for range 2 {
-				h, err := sqlhistory.New(t.Context(), d.pool(t), sqlhistory.PostgreSQL)
+				h, err := postgres.New(t.Context(), d.pool(t))
 				if err != nil {
 					t.Fatal(err)
 				}

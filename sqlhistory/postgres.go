@@ -6,90 +6,39 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
-// maxConns bounds the connections of OpenPostgres and OpenSQLite: one stores, the
-// others read.
-const maxConns = 16
-
-// OpenPostgres makes a history on a pool of its own, of up to 16 connections. dsn is
-// what libpq takes, a URL ("postgres://user:password@host/database?sslmode=verify-full")
-// or pairs ("host=/run/postgresql dbname=chat"), with several hosts
-// target_session_attrs=read-write. It notices a pooler such as pgbouncer, which may give
-// each transaction another connection, and prepares no statements then, as with
-// default_query_exec_mode=exec.
-func OpenPostgres(ctx context.Context, dsn string, opts ...Option) (*History, error) {
-	cfg, err := newConfig(opts)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.relaxed {
-		return nil, errors.New("sqlhistory: WithRelaxedSync is for SQLite; a PostgreSQL server has synchronous_commit")
-	}
-	server, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		return nil, fmt.Errorf("sqlhistory: %w", err) // without the password
-	}
-	if err := suitPooler(ctx, server); err != nil {
-		return nil, fmt.Errorf("sqlhistory: connecting: %w", explain(err))
-	}
-	db := stdlib.OpenDB(*server)
-	db.SetMaxOpenConns(maxConns)
-	db.SetMaxIdleConns(maxConns)
-	h, err := open(ctx, db, &postgres{}, cfg)
-	if err != nil {
-		db.Close()
-		return nil, err
-	}
-	h.ownDB = true
-	return h, nil
-}
-
-// suspect closes the connections that nobody uses when an answer did not come in
-// time: where the host at their end is gone without a word, each would cost a timeout
-// of its own. Or when the server turns out to be a standby, which would answer for
-// ever. A pool of the caller's is left alone.
+// suspect closes the idle connections after an answer that did not come in time: if the
+// server's host is gone, each of them would cost a timeout of its own. It also closes them
+// if the server is a standby, which would answer forever. It leaves a pool of the caller's
+// alone.
 func (h *History) suspect(err error) {
 	if _, remote := h.dialect.(*postgres); !remote || !h.ownDB {
 		return
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStandby) || code(err) == "25006" {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStandby) || database.SQLState(err) == "25006" {
 		h.db.SetMaxIdleConns(0)
-		h.db.SetMaxIdleConns(maxConns)
+		h.db.SetMaxIdleConns(database.MaxConns)
 	}
 }
 
-// errStandby is that a server stores nothing.
+// errStandby means that the server is read-only.
 var errStandby = errors.New("the server is read-only, as a standby is: " + toPrimary)
 
-// code is the SQLSTATE of a server's error, "" of others.
-func code(err error) string {
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) {
-		return refused.Code
-	}
-	return ""
-}
-
-// postgres is the dialect of PostgreSQL. Its fields are expressions, which prepare
-// fills in: a server that is run by others may not let everything be asked.
+// postgres is the dialect of PostgreSQL. Its fields are expressions that prepare chooses: on
+// a hosted server the role may not ask everything.
 type postgres struct {
-	start       string // names the server's run, as text, see startOf; standby where it follows another
-	wal         string // how far its log is on disk, in bytes
-	from        string // where its log may have begun when it was started: not behind that
-	incarnation string
-	durable     string // whether a commit is on disk
+	start       string // sighting.server
+	wal         string // sighting.wal
+	from        string // view.from
+	incarnation string // view.incarnation
+	durable     string // view.durable
 	queries     struct{ after, store, look string }
 }
 
-// check refuses what cannot hold every message, and what would lose statements.
+// check rejects a database that cannot store every message.
 func (*postgres) check(ctx context.Context, db *sql.DB) error {
-	if err := checkPooler(ctx, db); err != nil {
-		return err
-	}
 	var encoding string
 	if err := db.QueryRowContext(ctx, "SHOW server_encoding").Scan(&encoding); err != nil {
 		return err
@@ -100,17 +49,17 @@ func (*postgres) check(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// resetsStatistics is the first version of PostgreSQL that keeps statistics in shared
-// memory. Before, they come from a process of their own, late and from a file.
+// resetsStatistics is the first version of PostgreSQL that keeps statistics in shared memory.
+// In earlier versions they come late, from a process of their own and from a file.
 const resetsStatistics = 150000
 
-// A server that recovers because one of its processes crashed keeps its start time, but
-// may lose commits that were not on disk. It resets its statistics then. An
-// administrator may do that as well: see run for what it costs.
+// A server that recovers after one of its processes crashed keeps its start time, but may
+// lose commits that were not on disk. It resets its statistics then, so the name of a run
+// contains that time. An administrator may reset them as well; then nodes only compare once
+// more.
 //
-// A checkpoint of the server's writes down where the log went on from, which no other
-// database on that server has moved since. The one that ends a recovery is written
-// before anybody may connect.
+// A checkpoint records where the log continued. The checkpoint that ends a recovery is
+// written before clients can connect.
 func (d *postgres) prepare(ctx context.Context, db *sql.DB) (err error) {
 	const primary = "CASE WHEN pg_is_in_recovery() THEN %s ELSE %s END"
 	const flushed = "(pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint"
@@ -132,8 +81,8 @@ func (d *postgres) prepare(ctx context.Context, db *sql.DB) (err error) {
 		{&d.wal, []string{fmt.Sprintf(primary, "0", flushed), "0::bigint"}},
 		{&d.from, []string{fmt.Sprintf(primary, "0", "least("+flushed+", ((SELECT redo_lsn FROM pg_control_checkpoint()) - '0/0'::pg_lsn)::bigint)"),
 			fmt.Sprintf(primary, "0", flushed), "0::bigint"}},
-		// A standby that took over and a recovered backup have another timeline, a
-		// restored dump has another table.
+		// A standby that took over, or a recovered backup, has another timeline. A restored
+		// dump has another table.
 		{&d.incarnation, []string{fmt.Sprintf(primary, "''", `concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
 			left(pg_walfile_name(pg_current_wal_lsn()), 8), `+table+")"), table}},
 	} {
@@ -143,7 +92,7 @@ func (d *postgres) prepare(ctx context.Context, db *sql.DB) (err error) {
 	}
 	d.durable = "(current_setting('synchronous_commit') <> 'off' AND current_setting('fsync') = 'on')"
 	if d.start == "''" {
-		d.durable = "true" // nothing tells of a crash, so there is nothing to record for it
+		d.durable = "true" // a crash cannot be detected, so there is nothing to record for it
 	}
 	d.queries.after = fmt.Sprintf(afterPostgres, d.sighting(), d.now())
 	d.queries.store = fmt.Sprintf(storePostgres, d.start, d.wal, d.durable, d.now())
@@ -152,12 +101,12 @@ func (d *postgres) prepare(ctx context.Context, db *sql.DB) (err error) {
 	return nil
 }
 
-// firstAllowed is the first of some expressions that the server lets be asked.
+// firstAllowed returns the first of the expressions that the role may query.
 func firstAllowed(ctx context.Context, db *sql.DB, expressions []string) (string, error) {
 	for i, e := range expressions {
 		var value sql.NullString
 		err := db.QueryRowContext(ctx, "SELECT ("+e+")::text").Scan(&value)
-		switch code(err) {
+		switch database.SQLState(err) {
 		case "42501", "42883", "0A000": // not allowed, not there, not supported
 			if i < len(expressions)-1 {
 				continue
@@ -185,23 +134,22 @@ func (d *postgres) look(ctx context.Context, q queryer) (v view, err error) {
 	return v, err
 }
 
-// It reads the catalogue: to_regclass may remember what was before the lock was had.
+// exists reads the catalog: to_regclass may return what was cached before the lock was taken.
 func (*postgres) exists() string {
 	return "SELECT count(*) > 0 FROM pg_catalog.pg_class WHERE relname = 'chat_history' AND pg_table_is_visible(oid)"
 }
 
-// The first is a lock among those who migrate; its number is this package's. They wait
-// for who reads a table for long, as pg_dump does, and everybody else would wait behind
-// them: only for a short time, see migrate. The last waits for who is storing, and lets
-// who reads go on.
+// locks returns, for a migration, an advisory lock (the number belongs to this package) and a
+// short lock timeout. A migration waits for transactions that read for long, as pg_dump
+// does, and all others would wait behind it; so it waits a short time and retries, see
+// migrate. The lock on the channels waits for transactions that store, but not for readers.
 func (*postgres) locks() (schema, channels []string) {
 	return []string{"SELECT pg_advisory_xact_lock(7093125561482039)", "SET LOCAL lock_timeout = '2s'"},
 		[]string{"LOCK TABLE chat_channels IN SHARE ROW EXCLUSIVE MODE"}
 }
 
-// Names are compared byte by byte, whatever the database's language is. A channel's
-// row is changed by each transaction that stores in it: room in its page makes that
-// cheap.
+// Names are compared byte by byte, whatever the database's collation is. Each transaction
+// that stores in a channel updates its row; free space in the page makes that cheap.
 func (*postgres) migrations() [][]string {
 	return [][]string{{
 		`CREATE TABLE chat_history (
@@ -214,9 +162,9 @@ func (*postgres) migrations() [][]string {
 			id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 			name text COLLATE "C" NOT NULL UNIQUE,
 			epoch text NOT NULL,
-			last bigint NOT NULL,             -- place of the newest message
+			last bigint NOT NULL,             -- sequence of the newest message
 			began bigint NOT NULL DEFAULT 0,  -- what last was when the epoch began
-			gone bigint NOT NULL DEFAULT 0,   -- places up to this one are deleted
+			gone bigint NOT NULL DEFAULT 0,   -- messages up to this sequence are deleted
 			oldest bigint NOT NULL            -- when the oldest that is kept was stored, about
 		) WITH (fillfactor = 50)`,
 		`CREATE TABLE chat_messages (
@@ -228,15 +176,15 @@ func (*postgres) migrations() [][]string {
 			PRIMARY KEY (channel, seq)
 		)`,
 	}, {
-		// As who stores takes them, so that nobody waits for each other.
+		// In the order in which storing locks them, to avoid deadlocks.
 		"LOCK TABLE chat_channels, chat_history, chat_messages IN ACCESS EXCLUSIVE MODE",
 		`ALTER TABLE chat_history
 			ADD COLUMN identity text NOT NULL DEFAULT '',     -- names the data, for good
 			ADD COLUMN starts text NOT NULL DEFAULT '',       -- of the server, see start
 			ADD COLUMN relaxed boolean NOT NULL DEFAULT false -- commits since the last start may not be on disk`,
-		// By the database's clock. Rows of before have none: ms stands in.
+		// By the database's clock. Older rows have none: ms replaces it.
 		"ALTER TABLE chat_messages ADD COLUMN stored bigint",
-		// What is written into it needs new space.
+		// Check writes to it what needs new space.
 		"CREATE TABLE chat_room (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, filler text NOT NULL)",
 		"ALTER TABLE chat_room ALTER COLUMN filler SET STORAGE PLAIN",
 	}}
@@ -251,21 +199,21 @@ func (*postgres) writable(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-// room fills most of a page, and lets older ones go.
+// room fills most of a page, and deletes older rows.
 func (*postgres) room(ctx context.Context, db *sql.DB) error {
 	_, err := db.ExecContext(ctx, `WITH old AS (
 		DELETE FROM chat_room WHERE id IN (SELECT id FROM chat_room ORDER BY id LIMIT 10 FOR UPDATE SKIP LOCKED)
 	) INSERT INTO chat_room (filler) VALUES (repeat('x', 7000))`)
-	if code(err) == "40001" {
-		return nil // another node has written there
+	if database.SQLState(err) == "40001" {
+		return nil // another node has written at the same time
 	}
 	return err
 }
 
 func (d *postgres) after() string { return d.queries.after }
 
-// The driver reads all rows of an answer, wanted or not, so that the statement bounds
-// them. The length of a content does not take reading it.
+// The driver reads all rows of an answer, so the statement must limit them. PostgreSQL knows
+// the length of a content without reading it.
 const afterPostgres = `SELECT %[1]s, h.epoch, c.epoch, c.last, c.began, m.seq, m.ms, m.sender, m.content
 	FROM chat_history h LEFT JOIN chat_channels c ON c.name = $1 LEFT JOIN LATERAL (
 		SELECT seq, ms, sender, content FROM (
@@ -281,7 +229,7 @@ const afterPostgres = `SELECT %[1]s, h.epoch, c.epoch, c.last, c.began, m.seq, m
 	ORDER BY m.seq`
 
 func (*postgres) transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error {
-	// Stricter ones would not see what the locks were waited for.
+	// A stricter isolation level would not see what was committed while waiting for a lock.
 	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
@@ -297,10 +245,9 @@ func (*postgres) transact(ctx context.Context, db *sql.DB, fn func(queryer) erro
 	return tx.Commit()
 }
 
-// storePostgres counts the channels up and inserts the messages, all in one statement
-// that is its own transaction. Channels are locked in the order of their names, so
-// that nodes that store in the same ones wait for each other one way round only. On a
-// server that is not the one that is expected nothing is stored, nor where commits are
+// storePostgres advances the channels and inserts the messages in one statement, which is a
+// transaction of its own. It locks the channels in the order of their names, so that nodes do
+// not deadlock. It stores nothing if the server is not the expected one, or if commits are
 // not on disk and that is not recorded.
 const storePostgres = `WITH s AS (
 	SELECT %[1]s AS server, %[2]s AS wal, %[3]s AS durable
@@ -326,12 +273,12 @@ const storePostgres = `WITH s AS (
 )
 SELECT s.server, s.wal, c.name, c.epoch, c.last, c.gone FROM s LEFT JOIN c ON true`
 
-// store tries again what was rolled back for the sake of another transaction: where
-// they are stricter than the default, that is how nodes wait for each other.
+// store retries a transaction that was rolled back because of another one. If the isolation
+// level is stricter than the default, nodes wait for each other like that.
 func (d *postgres) store(ctx context.Context, db *sql.DB, b *batch, server string) error {
 	for {
 		err := d.storeOnce(ctx, db, b, server)
-		if c := code(err); c != "40001" && c != "40P01" {
+		if c := database.SQLState(err); c != "40001" && c != "40P01" {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -344,9 +291,9 @@ func (d *postgres) storeOnce(ctx context.Context, db *sql.DB, b *batch, server s
 	n := len(b.messages)
 	channels, times := make([]string, n), make([]int64, n)
 	senders, contents := make([]string, n), make([]string, n)
-	for i, p := range b.messages {
-		channels[i], times[i] = p.message.Channel, p.message.Time.UnixMilli()
-		senders[i], contents[i] = p.message.Sender, p.message.Content
+	for i, m := range b.messages {
+		channels[i], times[i] = m.Channel, m.Time.UnixMilli()
+		senders[i], contents[i] = m.Sender, m.Content
 	}
 	counts := make([]int64, len(b.names))
 	for i, name := range b.names {
@@ -359,7 +306,7 @@ func (d *postgres) storeOnce(ctx context.Context, db *sql.DB, b *batch, server s
 	defer rows.Close()
 	told := 0
 	for rows.Next() {
-		var name, epoch sql.NullString // null where nothing was stored
+		var name, epoch sql.NullString // null if nothing was stored
 		var last, gone sql.NullInt64
 		if err := rows.Scan(&b.sighting.server, &b.sighting.wal, &name, &epoch, &last, &gone); err != nil {
 			return err
@@ -369,12 +316,12 @@ func (d *postgres) storeOnce(ctx context.Context, db *sql.DB, b *batch, server s
 		}
 		known := b.channels[name.String]
 		if known == nil {
-			return fmt.Errorf("the server told of channel %q, which was not stored", name.String)
+			return fmt.Errorf("the server returned channel %q, which is not in the batch", name.String)
 		}
 		known.epoch, known.last, known.gone = epoch.String, last.Int64, gone.Int64
 		told++
 	}
-	// Only behind the last row is it known that all is committed.
+	// The transaction is committed only once all rows were read without an error.
 	if err := rows.Close(); err != nil {
 		return err
 	}
@@ -388,7 +335,7 @@ func (d *postgres) storeOnce(ctx context.Context, db *sql.DB, b *batch, server s
 	case told == 0:
 		return errNotDurable
 	case told != len(b.names):
-		return fmt.Errorf("the server told of %d channels of %d", told, len(b.names))
+		return fmt.Errorf("the server returned %d channels of %d", told, len(b.names))
 	}
 	return nil
 }

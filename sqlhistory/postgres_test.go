@@ -13,6 +13,7 @@ import (
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+	"github.com/reto10/chat/sqlhistory/postgres"
 )
 
 // The server is killed and started again, twice, while two nodes store.
@@ -35,7 +36,7 @@ func TestPostgresKilledUnderTraffic(t *testing.T) {
 		publishers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				content := fmt.Sprint(i, " ", n)
-				m, err := nodes[i%2].Append(t.Context(), message("c", content))
+				m, err := appendOne(t.Context(), nodes[i%2], message("c", content))
 				mu.Lock()
 				if err != nil {
 					failed++
@@ -91,7 +92,7 @@ func TestPostgresOnAnotherTimeline(t *testing.T) {
 	wantAfter(t, opened, "c", chat.Position{}, "1", "2")
 	var p chat.Position
 	eventually(t, "the one that was running to find the server again", func() bool {
-		m, err := running.Append(t.Context(), message("c", "3"))
+		m, err := appendOne(t.Context(), running, message("c", "3"))
 		p = m.Position
 		return err == nil
 	})
@@ -260,7 +261,7 @@ func TestPostgresErrorsKeepThePassword(t *testing.T) {
 		"host=127.0.0.1 port=1 user=ana password=s3cr3t sslmode=disable",
 		"host=127.0.0.1 port=x user=ana password=s3cr3t",
 	} {
-		h, err := sqlhistory.OpenPostgres(ctx, dsn)
+		h, err := postgres.Open(ctx, dsn)
 		if err == nil {
 			closeHistory(t, h)
 			t.Fatal("connected to nothing")
@@ -311,7 +312,7 @@ func testConnections(t *testing.T, server *pgtest.Server) {
 			t.Errorf("%s: read %q", mode, got)
 		}
 	}
-	h, err := sqlhistory.New(t.Context(), asAna.pool(t), sqlhistory.PostgreSQL)
+	h, err := postgres.New(t.Context(), asAna.pool(t))
 	if err != nil {
 		t.Fatal(err)
 	}

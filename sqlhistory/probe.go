@@ -5,34 +5,36 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
 const (
-	// probeEvery is how often Check writes at the most.
+	// probeEvery is the time between two writes by Check, at least.
 	probeEvery = 10 * time.Second
-	// probeAgain is the same after something could not be written or stored.
+	// probeAgain is the same after a failed write.
 	probeAgain = time.Second
 )
 
-// probe is whether something could be written lately.
+// probe remembers whether Check could write.
 type probe struct {
 	flight flight
 
-	mu     sync.Mutex // guards what follows
-	err    error      // of the last time
-	ended  time.Time  // when that was, zero for never
+	mu     sync.Mutex // guards the fields below
+	err    error      // of the last write
+	ended  time.Time  // when the last write ended, zero for never
 	doubt  bool       // a message could not be stored since
-	warned bool       // that the role may not write, which is logged once
+	warned bool       // the warning that the role may not write was logged
 }
 
-// failed has the next Check look soon, because a message could not be stored.
+// failed makes the next Check write soon. A message could not be stored.
 func (p *probe) failed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.doubt = true
 }
 
-// last is what the last time told, and whether that is still to be believed.
+// last returns the result of the last write, and whether it is recent enough.
 func (p *probe) last() (err error, fresh bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -43,10 +45,10 @@ func (p *probe) last() (err error, fresh bool) {
 	return p.err, !p.ended.IsZero() && time.Since(p.ended) < every
 }
 
-// Check reports whether the database answers, and whether messages can be stored: every
-// 10 seconds at the most, or every second after a failure, it writes something and
-// commits it, since a disk that is full is noticed by nothing less. A role that may not
-// write to chat_room cannot tell; a warning says so once.
+// Check returns an error if the database does not answer or cannot store messages. To detect
+// a full disk it writes a row to chat_room and commits, at most every 10 seconds, or every
+// second after a failure. If the role may not write to chat_room, Check leaves that out and
+// logs one warning.
 func (h *History) Check(ctx context.Context) error {
 	if _, err := h.epoch(ctx); err != nil {
 		return err
@@ -61,7 +63,7 @@ func (h *History) Check(ctx context.Context) error {
 	return nil
 }
 
-// room reports what kept something from being written the last time, or tries again.
+// room returns the error of the last write, or writes again if that is too long ago.
 func (h *History) room(ctx context.Context) error {
 	p := &h.probe
 	if err, fresh := p.last(); fresh {
@@ -71,7 +73,7 @@ func (h *History) room(ctx context.Context) error {
 		err := h.tryRoom()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if code(err) == "42501" { // insufficient_privilege
+		if database.SQLState(err) == "42501" { // insufficient_privilege
 			if !p.warned {
 				h.cfg.logger.Warn("cannot tell whether the database has room: grant SELECT, INSERT, UPDATE, DELETE on chat_room to the role", "error", err)
 			}
@@ -82,8 +84,8 @@ func (h *History) room(ctx context.Context) error {
 	})
 }
 
-// tryRoom writes something. In SQLite that has its turn with who stores: they would be
-// in the way of each other.
+// tryRoom writes a row. On SQLite the writer's goroutine does it, between two batches: two
+// transactions would lock each other out.
 func (h *History) tryRoom() (err error) {
 	write := func() {
 		ctx, cancel := context.WithTimeout(h.life, h.cfg.timeout)
@@ -94,7 +96,7 @@ func (h *History) tryRoom() (err error) {
 		write()
 		return err
 	}
-	err = ErrClosed // if it has no turn
+	err = ErrClosed // if the writer is closed
 	h.writer.do(write)
 	return err
 }

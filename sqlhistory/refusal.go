@@ -4,10 +4,10 @@ import (
 	"errors"
 	"strings"
 
-	driversqlite "modernc.org/sqlite"
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
-// refusal is an error of a database with what a person can change about it, in one
+// refusal is an error of a database with advice on what a person can change. Its text is one
 // line.
 type refusal struct {
 	advice string
@@ -15,7 +15,7 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string {
-	cause := strings.Join(strings.Fields(r.cause.Error()), " ") // the driver puts each host on a line of its own
+	cause := strings.Join(strings.Fields(r.cause.Error()), " ") // the driver writes a line for each host
 	if r.advice == "" {
 		return cause
 	}
@@ -24,7 +24,7 @@ func (r *refusal) Error() string {
 
 func (r *refusal) Unwrap() error { return r.cause }
 
-// advicePostgres is what to change, by the SQLSTATE of the server's error.
+// advicePostgres is what a person can change, by the SQLSTATE of the error.
 var advicePostgres = map[string]string{
 	"28P01": "the user or the password is wrong",
 	"28000": "PostgreSQL does not let the user in: see pg_hba.conf, and whether the role is there and may log in",
@@ -39,9 +39,9 @@ var advicePostgres = map[string]string{
 
 const toPrimary = "connect to its primary (with several hosts, target_session_attrs=read-write)"
 
-// Codes of SQLite, in the lowest byte.
+// Primary result codes of SQLite.
 const (
-	sqliteBusy     = 5
+	sqliteBusy     = database.Busy
 	sqliteReadOnly = 8
 	sqliteIO       = 10
 	sqliteCorrupt  = 11
@@ -50,7 +50,7 @@ const (
 	sqliteNotADB   = 26
 )
 
-// adviceSQLite is what to change, by the code of the driver's error.
+// adviceSQLite is what a person can change, by the primary result code of the error.
 var adviceSQLite = map[int]string{
 	sqliteBusy:     "another program has locked the file: end it, or wait until it is done",
 	sqliteReadOnly: "the file or its directory may not be written by this user",
@@ -61,17 +61,15 @@ var adviceSQLite = map[int]string{
 	sqliteNotADB:   "the file is no SQLite database",
 }
 
-// explain adds to a database's error what a person can change about it, as far as that
-// is known, and puts it in one line.
+// explain adds advice to a database's error, if there is any, and puts the text on one line.
 func explain(err error) error {
 	var known *refusal
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	advice := advicePostgres[code(err)]
-	var sqlite *driversqlite.Error
-	if errors.As(err, &sqlite) {
-		advice = adviceSQLite[sqlite.Code()&0xff]
+	advice := advicePostgres[database.SQLState(err)]
+	if advice == "" {
+		advice = adviceSQLite[database.SQLiteCode(err)]
 	}
 	text := err.Error()
 	if advice == "" && strings.Contains(text, "server refused TLS connection") {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+	"github.com/reto10/chat/sqlhistory/sqlite"
 )
 
 // wantCause checks that an error names what is to be changed and what the database
@@ -216,7 +217,7 @@ func TestASQLiteFileThatCannotBeUsedSaysWhy(t *testing.T) {
 			func(t *testing.T) string {
 				dir := tmpfs(t, 1<<20)
 				file := filepath.Join(dir, "history.db")
-				h, err := sqlhistory.OpenSQLite(t.Context(), file)
+				h, err := sqlite.Open(t.Context(), file)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -232,7 +233,7 @@ func TestASQLiteFileThatCannotBeUsedSaysWhy(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h, err := sqlhistory.OpenSQLite(t.Context(), tt.file(t), sqlhistory.WithTimeout(time.Second))
+			h, err := sqlite.Open(t.Context(), tt.file(t), sqlhistory.WithTimeout(time.Second))
 			if err == nil {
 				closeHistory(t, h)
 			}

@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// sweepEvery is how often all channels are looked at.
+	// sweepEvery is the time between sweeps of all channels.
 	sweepEvery = time.Minute
-	// sweepPage is how many of them are listed at once.
+	// sweepPage is how many channels one query lists.
 	sweepPage = 1000
-	// trimBatch is how many messages are deleted in one transaction.
+	// trimBatch is how many messages one transaction deletes.
 	trimBatch = 1000
 )
 
-// sweepOn deletes what is not to be kept any more, until ctx ends.
+// sweepOn deletes messages that are too old or too many, until ctx ends.
 func (h *History) sweepOn(ctx context.Context) {
 	tick := time.NewTicker(min(sweepEvery, max(time.Second, h.cfg.age/10)))
 	defer tick.Stop()
@@ -36,9 +36,9 @@ func (h *History) sweepOn(ctx context.Context) {
 	}
 }
 
-// sweep trims every channel that keeps what is too much or too old.
+// sweep trims every channel with messages that are too old or too many.
 func (h *History) sweep(ctx context.Context) error {
-	var behind int64 // id of the channel that was looked at last
+	var behind int64 // id of the last channel that was listed
 	for {
 		channels, last, err := h.overdue(ctx, behind)
 		if err != nil || len(channels) == 0 {
@@ -53,7 +53,7 @@ func (h *History) sweep(ctx context.Context) error {
 	}
 }
 
-// overdue lists channels to be trimmed, some behind an id.
+// overdue lists channels that must be trimmed, with ids after behind.
 func (h *History) overdue(ctx context.Context, behind int64) (channels []string, last int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
@@ -75,7 +75,7 @@ func (h *History) overdue(ctx context.Context, behind int64) (channels []string,
 	return channels, last, rows.Err()
 }
 
-// trim deletes what one channel is not to keep, a number of messages at a time.
+// trim deletes a channel's messages that are too old or too many, trimBatch at a time.
 func (h *History) trim(ctx context.Context, channel string) error {
 	for {
 		cut, err := h.cutOf(ctx, channel)
@@ -89,19 +89,19 @@ func (h *History) trim(ctx context.Context, channel string) error {
 	}
 }
 
-// cut is what is to be deleted of a channel.
+// cut is what one transaction deletes of a channel.
 type cut struct {
 	channel int64 // its id
-	upto    int64 // the last place of it, 0 for nothing
-	oldest  int64 // when what stays was stored
-	more    bool  // there is more than one transaction deletes
+	upto    int64 // sequence of the last message to delete; 0: none
+	oldest  int64 // when the oldest message that stays was stored
+	more    bool  // another transaction has to follow
 }
 
 func (h *History) cutOf(ctx context.Context, channel string) (cut, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()
 	var c cut
-	var last, gone, now int64 // by the database's clock, as all times here
+	var last, gone, now int64 // by the database's clock
 	err := h.db.QueryRowContext(ctx, "SELECT id, last, gone, "+h.dialect.now()+" FROM chat_channels WHERE name = $1", channel).
 		Scan(&c.channel, &last, &gone, &now)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -133,8 +133,8 @@ func (h *History) cutOf(ctx context.Context, channel string) (cut, error) {
 	return c, rows.Err()
 }
 
-// cutOff deletes the messages before it locks the channel's row, so that who stores
-// waits for the commit alone.
+// cutOff deletes the messages before it locks the channel's row. So a transaction that
+// stores waits only for the commit.
 func (h *History) cutOff(ctx context.Context, c cut) error {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.timeout)
 	defer cancel()

@@ -16,6 +16,7 @@ import (
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/sqlhistory"
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
+	"github.com/reto10/chat/sqlhistory/sqlite"
 )
 
 // testRoom asks very often whether there is room: that is looked at now and then, and
@@ -69,7 +70,7 @@ func TestSQLiteWithoutRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	h, err := sqlhistory.New(t.Context(), db, sqlhistory.SQLite)
+	h, err := sqlite.New(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +198,7 @@ func TestPostgresThatSaysItsDiskIsFull(t *testing.T) {
 	for _, table := range []string{"chat_room", "chat_messages"} {
 		d.exec(t, "CREATE TRIGGER refuse BEFORE INSERT ON "+table+" EXECUTE FUNCTION refuse()")
 	}
-	if m, err := h.Append(t.Context(), message("c", "1")); err == nil {
+	if m, err := appendOne(t.Context(), h, message("c", "1")); err == nil {
 		t.Errorf("stored at %v on a full disk", m.Position)
 	}
 	eventually(t, "Check to notice", func() bool {
@@ -294,7 +295,7 @@ func TestSQLiteFileReplacedWhileItIsOpen(t *testing.T) {
 			d.exec(t, "VACUUM INTO '"+d.file+".copy'")
 			appendTo(t, h, "c", "2")
 			replace(t, d.file)
-			if m, err := h.Append(t.Context(), message("c", "3")); err == nil || !strings.Contains(err.Error(), "replaced") {
+			if m, err := appendOne(t.Context(), h, message("c", "3")); err == nil || !strings.Contains(err.Error(), "replaced") {
 				t.Errorf("stored at %v, %v", m.Position, err)
 			}
 			if msgs, err := h.After(t.Context(), "c", places[0], chat.Limit{Count: 10}); err == nil || errors.Is(err, chat.ErrGone) {

@@ -6,24 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
-// ErrNewer is the error for tables that a newer version of this package has made.
+// ErrNewer means that a newer version of this package has created or changed the tables.
 var ErrNewer = errors.New("sqlhistory: the tables are of a newer version than this program")
 
-// migrate makes the tables or brings them up to date. Programs that start at the
-// same time wait for the first of them. What others have locked is waited for until ctx
-// ends, a short time each.
+// migrate creates the tables or brings them up to date. Programs that start at the same time
+// wait for the first of them. If other transactions hold locks, migrate retries until ctx
+// ends; each try waits a short time.
 func migrate(ctx context.Context, db *sql.DB, d dialect) error {
 	steps := d.migrations()
 	if version, err := schemaVersion(ctx, db, d); err != nil {
 		return err
 	} else if version == len(steps) {
-		return nil // no right to change anything is needed
+		return nil // the role needs no right to change the schema
 	}
 	for {
 		err := migrateOnce(ctx, db, d)
-		if code(err) != "55P03" { // lock_not_available: see postgres.locks
+		if database.SQLState(err) != "55P03" { // lock_not_available: see postgres.locks
 			return err
 		}
 		select {
@@ -34,7 +36,8 @@ func migrate(ctx context.Context, db *sql.DB, d dialect) error {
 	}
 }
 
-// lockPause is for those who had to wait behind a migration that waited for a lock.
+// lockPause is the time between two tries. Transactions that waited behind the migration
+// run meanwhile.
 const lockPause = 500 * time.Millisecond
 
 func migrateOnce(ctx context.Context, db *sql.DB, d dialect) error {
@@ -68,7 +71,7 @@ func migrateOnce(ctx context.Context, db *sql.DB, d dialect) error {
 	})
 }
 
-// schemaVersion is 0 where there are no tables yet.
+// schemaVersion returns the version of the tables, 0 if there are none.
 func schemaVersion(ctx context.Context, db queryer, d dialect) (version int, err error) {
 	var there bool
 	if err := db.QueryRowContext(ctx, d.exists()).Scan(&there); err != nil || !there {

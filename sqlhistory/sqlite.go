@@ -6,123 +6,28 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
-	"time"
 
-	driversqlite "modernc.org/sqlite" // "sqlite"
+	"github.com/reto10/chat/sqlhistory/internal/database"
 )
 
-// bootID is a file with a name for the time since the machine was started.
+// bootID is a file that names the time since the machine started.
 const bootID = "/proc/sys/kernel/random/boot_id"
 
-// OpenSQLite makes a history in a file, which is made where it is missing, for its
-// owner alone to read; its directory has to be there. Beside it there are two more
-// while it is in use (-wal, -shm). Several processes of one machine may use it at
-// once. Network file systems will not do.
-func OpenSQLite(ctx context.Context, file string, opts ...Option) (*History, error) {
-	cfg, err := newConfig(opts)
-	if err != nil {
-		return nil, err
-	}
-	if file == "" || strings.HasPrefix(file, ":memory:") {
-		return nil, errors.New("sqlhistory: a history in SQLite needs a file")
-	}
-	path, err := filepath.Abs(file)
-	if err != nil {
-		return nil, fmt.Errorf("sqlhistory: %w", err)
-	}
-	if err := makePrivate(path); err != nil {
-		return nil, fmt.Errorf("sqlhistory: making %s: %w", file, err)
-	}
-	d := &sqlite{}
-	synchronous := "synchronous(FULL)"
-	if cfg.relaxed {
-		synchronous = "synchronous(NORMAL)"
-	}
-	// A page of a channel that is busy is changed by one transaction after the other:
-	// 16 MB of log between checkpoints, four times the default, has it copied less often.
-	query := url.Values{"_pragma": {
-		fmt.Sprintf("busy_timeout(%d)", cfg.timeout.Milliseconds()), "journal_mode(WAL)", "wal_autocheckpoint(4000)", synchronous,
-	}}
-	name := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: query.Encode()}
-	db, err := sql.Open("sqlite", name.String())
-	if err != nil {
-		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, explain(err))
-	}
-	db.SetMaxOpenConns(maxConns)
-	db.SetMaxIdleConns(maxConns)
-	if err := connectFirst(ctx, db, cfg.timeout); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("sqlhistory: opening %s: %w", file, explain(err))
-	}
-	h, err := open(ctx, db, d, cfg)
-	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("%w (%s)", err, file)
-	}
-	h.ownDB = true
-	return h, nil
-}
-
-// makePrivate makes an empty file that its owner alone can read, where there is
-// none: SQLite itself would let everybody, and gives -wal and -shm the permissions
-// of the file. The file is never opened here, since to close it would undo the
-// locks that others in this process have on it.
-func makePrivate(path string) error {
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return nil // what is wrong with it SQLite says
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".history-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(file.Name()) }() // empty, if it stays
-	if err := file.Close(); err != nil {
-		return err
-	}
-	_ = os.Link(file.Name(), path) // somebody was faster, or there are no links and no permissions here
-	return nil
-}
-
-// connectFirst makes a connection. Where programs make a file at the same time, one
-// turns it to WAL and the others are refused at once, busy_timeout or not.
-func connectFirst(ctx context.Context, db *sql.DB, timeout time.Duration) error {
-	deadline := time.After(timeout)
-	for {
-		err := db.PingContext(ctx)
-		if !isBusy(err) {
-			return err
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-deadline:
-			return err
-		case <-ctx.Done():
-			return err
-		}
-	}
-}
-
-// isBusy reports whether an error is that another connection has a lock.
-func isBusy(err error) bool {
-	var refused *driversqlite.Error
-	return errors.As(err, &refused) && refused.Code()&0xff == sqliteBusy
-}
+// isBusy reports whether another connection has a lock.
+func isBusy(err error) bool { return database.SQLiteCode(err) == database.Busy }
 
 // sqlite is the dialect of SQLite.
 type sqlite struct {
-	boot    string      // since when the machine runs, "" where that cannot be told
+	boot    string      // names the time since the machine started, "" if unknown
 	relaxed bool        // a commit may not be on disk while the machine runs
-	path    string      // of the file, "" where there is none to be looked at
-	file    os.FileInfo // which it was when it was opened
+	path    string      // of the file, "" if the system has none of that name
+	file    os.FileInfo // the file that was opened
 }
 
-// check refuses what would have readers wait for who stores, or who stores fail when
-// another does.
+// check rejects settings with which readers would wait for a transaction that stores, or
+// such a transaction would fail because of another.
 func (d *sqlite) check(ctx context.Context, db *sql.DB) error {
 	var mode string
 	var patience, synchronous int
@@ -147,7 +52,7 @@ func (d *sqlite) check(ctx context.Context, db *sql.DB) error {
 	if boot, err := os.ReadFile(bootID); err == nil {
 		d.boot = strings.TrimSpace(string(boot))
 	} else if synchronous < 2 { // OFF or NORMAL
-		return fmt.Errorf("synchronous is not FULL, so it has to be known when the machine was started: %w", err)
+		return fmt.Errorf("synchronous is not FULL, which needs the time of the machine's start: %w", err)
 	}
 	d.relaxed = synchronous < 2
 	if d.file, err = os.Stat(d.path); err != nil {
@@ -158,8 +63,8 @@ func (d *sqlite) check(ctx context.Context, db *sql.DB) error {
 
 func (*sqlite) prepare(context.Context, *sql.DB) error { return nil }
 
-// present notices that there is another file where the one was that is open: what is
-// stored in the old one nobody would find again.
+// present returns an error if the open file was removed or replaced: messages stored in it
+// would be lost.
 func (d *sqlite) present() error {
 	if d.path == "" {
 		return nil
@@ -170,13 +75,13 @@ func (d *sqlite) present() error {
 	return nil
 }
 
-// There is no server, and no other clock than this machine's.
+// sighting has no server and no log: SQLite runs in this process.
 func (*sqlite) sighting() string { return "'', 0" }
 
 func (*sqlite) now() string { return "CAST(unixepoch('subsec') * 1000 AS INTEGER)" }
 
-// Since when the machine runs is recorded where a commit may not have reached the disk
-// before that. Nothing else about a file tells that it is a copy.
+// look records the start of the machine if commits may not reach the disk before the next.
+// Nothing else about a file shows that it is a copy.
 func (d *sqlite) look(ctx context.Context, q queryer) (v view, err error) {
 	var starts string
 	err = q.QueryRowContext(ctx, "SELECT epoch, incarnation, starts, relaxed FROM chat_history").Scan(&v.epoch, &v.shared.incarnation, &starts, &v.relaxed)
@@ -194,7 +99,7 @@ func (*sqlite) exists() string {
 	return "SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = 'chat_history'"
 }
 
-// A transaction that may write excludes every other from its beginning.
+// locks returns none: a transaction that may write excludes every other.
 func (*sqlite) locks() (schema, channels []string) { return nil, nil }
 
 func (*sqlite) migrations() [][]string {
@@ -209,9 +114,9 @@ func (*sqlite) migrations() [][]string {
 			id INTEGER PRIMARY KEY,
 			name TEXT NOT NULL UNIQUE,
 			epoch TEXT NOT NULL,
-			last INTEGER NOT NULL,             -- place of the newest message
+			last INTEGER NOT NULL,             -- sequence of the newest message
 			began INTEGER NOT NULL DEFAULT 0,  -- what last was when the epoch began
-			gone INTEGER NOT NULL DEFAULT 0,   -- places up to this one are deleted
+			gone INTEGER NOT NULL DEFAULT 0,   -- messages up to this sequence are deleted
 			oldest INTEGER NOT NULL            -- when the oldest that is kept was stored, about
 		) STRICT`,
 		`CREATE TABLE chat_messages (
@@ -223,10 +128,10 @@ func (*sqlite) migrations() [][]string {
 			PRIMARY KEY (channel, seq)
 		) STRICT, WITHOUT ROWID`,
 	}, {
-		"ALTER TABLE chat_history ADD COLUMN identity TEXT NOT NULL DEFAULT ''",  // names the data, for good
-		"ALTER TABLE chat_history ADD COLUMN starts TEXT NOT NULL DEFAULT ''",    // of a server: there is none
+		"ALTER TABLE chat_history ADD COLUMN identity TEXT NOT NULL DEFAULT ''",  // the name of the data, which never changes
+		"ALTER TABLE chat_history ADD COLUMN starts TEXT NOT NULL DEFAULT ''",    // unused: there is no server
 		"ALTER TABLE chat_history ADD COLUMN relaxed INTEGER NOT NULL DEFAULT 0", // likewise
-		"ALTER TABLE chat_messages ADD COLUMN stored INTEGER",                    // rows of before have none: ms stands in
+		"ALTER TABLE chat_messages ADD COLUMN stored INTEGER",                    // older rows have none: ms replaces it
 		"CREATE TABLE chat_room (id INTEGER PRIMARY KEY, filler BLOB NOT NULL) STRICT",
 	}}
 }
@@ -240,8 +145,8 @@ func (d *sqlite) after() string {
 		WHERE h.one = 1 AND $6 > 0 ORDER BY m.seq LIMIT $5`
 }
 
-// room fills some pages, and lets the ones of before go: they are what a message can
-// have when there is no more room.
+// room fills some pages and deletes those of the time before. Messages can use these when
+// the disk is full.
 func (d *sqlite) room(ctx context.Context, db *sql.DB) error {
 	return d.transact(ctx, db, func(tx queryer) error {
 		if _, err := tx.ExecContext(ctx, "INSERT INTO chat_room (filler) VALUES (zeroblob(16384))"); err != nil {
@@ -252,8 +157,8 @@ func (d *sqlite) room(ctx context.Context, db *sql.DB) error {
 	})
 }
 
-// transact waits for the lock as long as ctx lets it, which may be longer than the
-// pool's busy_timeout.
+// transact waits for the lock until ctx ends, which may be longer than the pool's
+// busy_timeout.
 func (d *sqlite) transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error {
 	for {
 		began := false
@@ -267,11 +172,11 @@ func (d *sqlite) transact(ctx context.Context, db *sql.DB, fn func(queryer) erro
 	}
 }
 
-// A file is what it was when it was opened.
+// writable has nothing to check: a file that was writable when it was opened still is.
 func (*sqlite) writable(context.Context, *sql.DB) error { return nil }
 
-// immediate runs fn in a transaction that takes the lock for writing at its
-// beginning, where it can be waited for.
+// immediate runs fn in a transaction that takes the write lock when it begins: only then does
+// SQLite wait for the lock.
 func (*sqlite) immediate(ctx context.Context, db *sql.DB, fn func(*sql.Conn) error) (err error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -309,8 +214,8 @@ const (
 
 func (d *sqlite) store(ctx context.Context, db *sql.DB, b *batch, _ string) error {
 	return d.immediate(ctx, db, func(conn *sql.Conn) error {
-		// Having the lock it waits for nobody, so ctx is not looked at any more: for the
-		// driver that would be a goroutine for each statement.
+		// With the lock, no statement has to wait, so ctx does not matter any more. With a
+		// ctx that can end, the driver would start a goroutine for each statement.
 		ctx := context.WithoutCancel(ctx)
 		ids, err := d.count(ctx, conn, b)
 		if err != nil {
@@ -321,8 +226,8 @@ func (d *sqlite) store(ctx context.Context, db *sql.DB, b *batch, _ string) erro
 			return err
 		}
 		defer insert.Close()
-		for i, p := range b.messages {
-			m, c := p.message, b.channels[p.message.Channel]
+		for i, m := range b.messages {
+			c := b.channels[m.Channel]
 			_, err := insert.ExecContext(ctx, ids[m.Channel], c.last-c.count+b.nth[i], m.Time.UnixMilli(), m.Sender, m.Content)
 			if err != nil {
 				return err
@@ -332,7 +237,7 @@ func (d *sqlite) store(ctx context.Context, db *sql.DB, b *batch, _ string) erro
 	})
 }
 
-// count counts the channels up and returns their ids.
+// count advances the channels and returns their ids.
 func (*sqlite) count(ctx context.Context, conn *sql.Conn, b *batch) (ids map[string]int64, err error) {
 	count, err := conn.PrepareContext(ctx, countSQLite)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/sqlhistory"
+	"github.com/reto10/chat/sqlhistory/sqlite"
 )
 
 func TestOptionsAreChecked(t *testing.T) {
@@ -27,20 +28,17 @@ func TestOptionsAreChecked(t *testing.T) {
 		"no time":       sqlhistory.WithTimeout(0),
 		"no logger":     sqlhistory.WithLogger(nil),
 	} {
-		h, err := sqlhistory.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "x.db"), opt)
+		h, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"), opt)
 		if err == nil {
 			closeHistory(t, h)
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if _, err := sqlhistory.OpenPostgres(t.Context(), "host=127.0.0.1 port=1", sqlhistory.WithRelaxedSync()); err == nil {
-		t.Error("PostgreSQL takes WithRelaxedSync")
-	}
 }
 
 func TestOnlyItsOwnerReadsANewFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x.db")
-	h, err := sqlhistory.OpenSQLite(t.Context(), file)
+	h, err := sqlite.Open(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +66,7 @@ func TestAFilesPermissionsAreKept(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	h, err := sqlhistory.OpenSQLite(t.Context(), file)
+	h, err := sqlite.Open(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +84,7 @@ func TestFilesThatCannotBe(t *testing.T) {
 		"a directory":  t.TempDir(),
 		"no database":  "sqlite_test.go",
 	} {
-		h, err := sqlhistory.OpenSQLite(t.Context(), file)
+		h, err := sqlite.Open(t.Context(), file)
 		if err == nil {
 			closeHistory(t, h)
 			t.Errorf("%s: no error", name)
@@ -106,7 +104,7 @@ func TestFileOfAnyName(t *testing.T) {
 
 func TestSQLitePoolOfOnesOwn(t *testing.T) {
 	d := inFile(t)
-	h, err := sqlhistory.New(t.Context(), d.pool(t), sqlhistory.SQLite)
+	h, err := sqlite.New(t.Context(), d.pool(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +121,7 @@ func TestSQLitePoolOfOnesOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		if h, err := sqlhistory.New(t.Context(), db, sqlhistory.SQLite); err == nil {
+		if h, err := sqlite.New(t.Context(), db); err == nil {
 			closeHistory(t, h)
 			t.Errorf("%s: was taken", query)
 		} else if !strings.Contains(err.Error(), says) {
@@ -135,14 +133,15 @@ func TestSQLitePoolOfOnesOwn(t *testing.T) {
 // With relaxed sync a new epoch begins when the machine was started since.
 func TestRelaxedSync(t *testing.T) {
 	d := inFile(t)
-	h := d.open(t, sqlhistory.WithRelaxedSync())
+	d.relaxed = true
+	h := d.open(t)
 	first := appendTo(t, h, "c", "1")[0]
 	closeHistory(t, h)
-	h = d.open(t, sqlhistory.WithRelaxedSync())
+	h = d.open(t)
 	wantAfter(t, h, "c", first) // the same machine, still running
 	closeHistory(t, h)
 	d.exec(t, "UPDATE chat_history SET incarnation = 'before a power failure'")
-	h = d.open(t, sqlhistory.WithRelaxedSync())
+	h = d.open(t)
 	wantAfter(t, h, "c", first, "gone")
 	if p := appendTo(t, h, "c", "2")[0]; p.Seq != 2 || p.Epoch == first.Epoch {
 		t.Errorf("goes on at %v behind %v", p, first)
@@ -156,7 +155,7 @@ func crashing() {
 	if file == "" {
 		return
 	}
-	h, err := sqlhistory.OpenSQLite(context.Background(), file)
+	h, err := sqlite.Open(context.Background(), file)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -165,7 +164,7 @@ func crashing() {
 	for i := range 8 {
 		go func() {
 			for n := 0; ; n++ {
-				m, err := h.Append(context.Background(), message("c", fmt.Sprint(i, " ", n)))
+				m, err := appendOne(context.Background(), h, message("c", fmt.Sprint(i, " ", n)))
 				if err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)
@@ -274,7 +273,7 @@ func TestSQLitePoolThatIsRelaxed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	relaxed, err := sqlhistory.New(t.Context(), db, sqlhistory.SQLite)
+	relaxed, err := sqlite.New(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,52 +9,52 @@ import (
 	"github.com/reto10/chat"
 )
 
-// dialect is what differs between the databases.
+// dialect is what differs between PostgreSQL and SQLite.
 type dialect interface {
-	// check reports what about the database would not do.
+	// check returns an error if the database or its settings cannot be used.
 	check(ctx context.Context, db *sql.DB) error
-	// prepare finds out what may be asked of the database, once the tables are there.
+	// prepare finds out what the role may ask the database. The tables exist.
 	prepare(ctx context.Context, db *sql.DB) error
-	// present reports that the database was taken away while it is in use, as far as
-	// that can be told without asking it.
+	// present returns an error if the database was removed while it is in use. It does not
+	// query the database.
 	present() error
-	// sighting are two expressions: the columns of a sighting.
+	// sighting returns two expressions: the columns of a sighting.
 	sighting() string
-	// now is an expression: the database's time in Unix milliseconds.
+	// now returns an expression: the database's time in Unix milliseconds.
 	now() string
 	// look reads the shared row, and the database around it.
 	look(ctx context.Context, q queryer) (view, error)
-	// after is the query behind History.After. Its parameters are a channel's name, an
-	// epoch, a place in it, an age in milliseconds, a number of messages and one of
-	// bytes: no message follows those whose contents reach that, unless the database
-	// reads each row when it is asked for it. Its columns are those of a sighting, the epoch of channels to come, those of channelState, and of the
-	// messages behind the place, or of all where the place is not in the epoch.
+	// after returns the query of History.After. Its parameters are the name of a channel, an
+	// epoch, a sequence in it, an age in milliseconds, and a limit of messages and of bytes:
+	// no message follows those whose contents reach the bytes. A database that reads each
+	// row only when asked for it may ignore the bytes. The columns are those of a sighting,
+	// the epoch of channels that have no message yet, those of channelState, and those of
+	// the messages after the position. If the channel is in another epoch, these are all.
 	after() string
-	// writable reports why nothing can be stored, as far as that can be told.
+	// writable returns an error if the database is read-only.
 	writable(ctx context.Context, db *sql.DB) error
-	// room writes something that needs new space, and commits it.
+	// room writes something that needs new space, and commits.
 	room(ctx context.Context, db *sql.DB) error
-	// transact runs fn in a transaction that may write and is on disk when it is
-	// committed.
+	// transact runs fn in a transaction that may write, and that is on disk once committed.
 	transact(ctx context.Context, db *sql.DB, fn func(queryer) error) error
-	// locks are statements for the beginning of a transaction that changes the
-	// schema, and of one that changes all channels.
+	// locks returns the first statements of a transaction that changes the schema, and of
+	// one that changes all channels.
 	locks() (schema, channels []string)
-	// exists is the query that says whether the tables are there.
+	// exists returns the query that tells whether the tables exist.
 	exists() string
-	// migrations are the statements that bring the tables from each version, counted
+	// migrations returns the statements that bring the tables from each version, counted
 	// from 0, to the next.
 	migrations() [][]string
-	// store inserts a batch in one transaction and fills in its channels. It stores
-	// nothing and returns errOtherServer or errNotDurable where that has to be seen to
-	// before.
+	// store inserts a batch in one transaction and sets the state of its channels. It
+	// stores nothing and returns errOtherServer or errNotDurable if the caller must handle
+	// that first.
 	store(ctx context.Context, db *sql.DB, b *batch, server string) error
 }
 
 var (
-	// errOtherServer is that the server is not the one that was verified.
+	// errOtherServer means that the server is not the one that was verified.
 	errOtherServer = errors.New("the server is another one, or was started again")
-	// errNotDurable is that commits are not on disk, and that this is not recorded yet.
+	// errNotDurable means that commits are not on disk, and that this is not recorded yet.
 	errNotDurable = errors.New("commits are not on disk")
 )
 
@@ -66,10 +66,10 @@ type queryer interface {
 
 // batch is messages for one transaction.
 type batch struct {
-	messages []*pending
-	nth      []int64                  // of each, counting from 1 within its channel
+	messages []*chat.Message
+	nth      []int64                  // number of each message within its channel, from 1
 	channels map[string]*batchChannel // by name
-	names    []string                 // of channels, in the order they came
+	names    []string                 // of the channels, in the order of their first messages
 	sighting sighting                 // of the server that stored it
 }
 
@@ -77,30 +77,36 @@ type batch struct {
 type batchChannel struct {
 	count int64 // messages in the batch
 
-	// What is known when it is stored.
+	// Set by store.
 	epoch string
-	last  int64 // place of the newest message
-	gone  int64 // places up to this one are no longer kept
+	last  int64 // sequence of the newest message
+	gone  int64 // messages up to this sequence are no longer kept
 }
 
-func newBatch(msgs []*pending) *batch {
-	b := &batch{messages: msgs, nth: make([]int64, len(msgs)), channels: make(map[string]*batchChannel)}
-	for i, p := range msgs {
-		name := p.message.Channel
-		c := b.channels[name]
-		if c == nil {
-			c = &batchChannel{}
-			b.channels[name] = c
-			b.names = append(b.names, name)
+func newBatch(calls []*pending) *batch {
+	b := &batch{channels: make(map[string]*batchChannel)}
+	for _, p := range calls {
+		for i := range p.messages {
+			b.add(&p.messages[i])
 		}
-		c.count++
-		b.nth[i] = c.count
 	}
 	return b
 }
 
-// store is the writer's: it stores messages and gives them their places.
-func (h *History) store(msgs []*pending) (err error) {
+func (b *batch) add(m *chat.Message) {
+	c := b.channels[m.Channel]
+	if c == nil {
+		c = &batchChannel{}
+		b.channels[m.Channel] = c
+		b.names = append(b.names, m.Channel)
+	}
+	c.count++
+	b.messages, b.nth = append(b.messages, m), append(b.nth, c.count)
+}
+
+// store stores the messages of some calls in one transaction and sets their positions.
+// Only the writer calls it.
+func (h *History) store(calls []*pending) (err error) {
 	defer func() {
 		if err != nil {
 			h.probe.failed()
@@ -113,7 +119,7 @@ func (h *History) store(msgs []*pending) (err error) {
 			return err
 		}
 	}
-	b := newBatch(msgs)
+	b := newBatch(calls)
 	if err := h.storeVerified(ctx, b); err != nil {
 		return err
 	}
@@ -133,25 +139,25 @@ func (h *History) store(msgs []*pending) (err error) {
 	}
 	first := b.channels[b.names[0]]
 	h.witness.keeps(stored{b.names[0], first.epoch, first.last})
-	for i, p := range msgs {
-		c := b.channels[p.message.Channel]
-		p.message.Position = chat.Position{Epoch: c.epoch, Seq: uint64(c.last - c.count + b.nth[i])}
-		p.message.Time = p.message.Time.UTC().Truncate(time.Millisecond)
+	for i, m := range b.messages {
+		c := b.channels[m.Channel]
+		m.Position = chat.Position{Epoch: c.epoch, Seq: uint64(c.last - c.count + b.nth[i])}
+		m.Time = m.Time.UTC().Truncate(time.Millisecond)
 	}
 	for name, c := range b.channels {
 		h.given.note(name, c)
 		if c.last-c.gone > int64(h.cfg.count+h.cfg.count/4) {
 			select {
 			case h.due <- name:
-			default: // it comes up again
+			default: // the sweep finds it
 			}
 		}
 	}
 	return nil
 }
 
-// storeVerified stores a batch on a server that is known to hold what was stored
-// before, and nowhere else.
+// storeVerified stores a batch, but only on a server that is verified: it has everything
+// that was stored before.
 func (h *History) storeVerified(ctx context.Context, b *batch) error {
 	for {
 		if err := h.dialect.present(); err != nil {

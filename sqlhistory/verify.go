@@ -13,62 +13,62 @@ import (
 )
 
 const (
-	// watchEvery is how often a node looks at the server while nothing else does.
+	// watchEvery is how often a node queries the server if nothing else does.
 	watchEvery = 500 * time.Millisecond
-	// settleFor is how long nothing is stored or read on a server that was started
-	// anew: every node looks at it meanwhile, and begins an epoch when it lacks what
-	// that node has seen. Several times watchEvery.
+	// settleFor is how long nothing is stored or read after the server has started. Every
+	// node looks at the server in that time, and begins an epoch if the server lacks what
+	// the node has seen. It is several times watchEvery.
 	settleFor = 2 * time.Second
-	// maxStarts bounds the starts of the server that are recorded.
+	// maxStarts is how many starts of the server are recorded.
 	maxStarts = 64
-	// maxReplaced bounds the epochs that are recorded of each.
+	// maxReplaced is how many replaced epochs are recorded for each start.
 	maxReplaced = 8
 )
 
-// standby stands in for the start of a server that only follows another one.
+// standby is the value of sighting.server for a server that follows another one.
 const standby = "standby"
 
-// recovered separates in the name of a server's run the time at which it was started
-// from the time at which it began its statistics anew, as after a crash of one of its
-// processes.
+// recovered is the separator in the name of a server's run. Before it stands the time of
+// the start, after it the time at which the server reset its statistics, as it does after a
+// crash of one of its processes.
 const recovered = "/"
 
-// startOf is the time at which the server of a run was started.
+// startOf returns the time of the start from the name of a run.
 func startOf(server string) string {
 	started, _, _ := strings.Cut(server, recovered)
 	return started
 }
 
-// sighting is what each statement tells of the server that ran it.
+// sighting is what each statement returns about the server that ran it.
 type sighting struct {
-	server string // names its run, see startOf; standby, or "" where that cannot be told
-	wal    int64  // how far its log is on disk, 0 where that cannot be told
+	server string // name of its run, see startOf; standby, or "" if the role may not ask
+	wal    int64  // bytes of its log that are on disk; 0 if the role may not ask
 }
 
-// witness is what this node knows of the server. Its methods are safe for concurrent
-// use.
+// witness is what this node has seen of the server. Its methods are safe for concurrent use.
 type witness struct {
-	mu       sync.Mutex // guards what follows
-	verified bool       // what is stored on server, and read there, is what was stored before
-	server   string     // which was verified last
-	wal      int64      // how far its log was on disk, at least
-	seen     time.Time  // when a statement told of it last
+	mu       sync.Mutex // guards the fields below
+	verified bool       // server has everything that was stored before
+	server   string     // the run that was verified last
+	wal      int64      // at least this much of its log was on disk, in bytes
+	seen     time.Time  // of the last statement that it ran
 	stored   stored     // what this node stored last
 }
 
-// stored is the place of a message. A transaction that is there has all before it.
+// stored is the position of a message. A database that has a transaction also has all that
+// were committed before it.
 type stored struct {
-	channel string // of a zero value: nothing was stored yet
+	channel string
 	epoch   string
 	seq     int64
 }
 
-// walPage divides every size of a page of PostgreSQL's log. The log may be on disk up
-// to the end of a page, in the middle of what a crash then takes back: such a position
-// is not one to remember.
+// walPage divides every page size of PostgreSQL's log. If the log is on disk up to the end of
+// a page, that may be in the middle of a record, which a crash takes back. So the witness
+// does not remember such a position.
 const walPage = 1024
 
-// saw notes what a statement told, and reports whether that server is verified.
+// saw records a sighting and reports whether its server is verified.
 func (w *witness) saw(s sighting) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -82,29 +82,28 @@ func (w *witness) saw(s sighting) bool {
 	return true
 }
 
-// keeps notes what this node stored last.
+// keeps records what this node stored last.
 func (w *witness) keeps(last stored) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stored = last
 }
 
-// current is the server that is verified.
+// current returns the verified server. ok is false if none is.
 func (w *witness) current() (server string, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.server, w.verified
 }
 
-// doubt has the server verified before it is used again.
+// doubt requires that the server is verified before its next use.
 func (w *witness) doubt() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.verified = false
 }
 
-// trust has the server used. What was stored in another epoch than that of channels to
-// come has no part in anything any more.
+// trust marks a server as verified. What was stored in an earlier epoch no longer matters.
 func (w *witness) trust(server, epoch string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -117,12 +116,12 @@ func (w *witness) trust(server, epoch string) {
 	w.verified, w.seen = true, time.Now()
 }
 
-// memory is what a node has seen of a database.
+// memory is what this node has seen of the database, at one moment.
 type memory struct {
-	server string // that it verified last, "" for none
-	wal    int64  // how far its log was on disk there
+	server string // the run that it verified last, "" for none
+	wal    int64  // at least this much of that server's log was on disk, in bytes
 	stored stored
-	lost   bool // the database has not got what was stored
+	lost   bool // the database lacks stored
 }
 
 func (w *witness) memory() memory {
@@ -137,18 +136,18 @@ func (w *witness) idle(d time.Duration) bool {
 	return time.Since(w.seen) >= d
 }
 
-// start is the record of a start of the server, or of a recovery from a crash, made by
-// the first node that met it.
+// start records a start of the server, or its recovery from a crash. The first node that
+// sees it makes the record.
 type start struct {
 	server  string
-	wal     int64 // how far the log was then
-	met     int64 // the database's time, Unix milliseconds
-	renewed bool  // an epoch began since
+	wal     int64 // length of the log then, in bytes
+	met     int64 // when the record was made: the database's time, Unix milliseconds
+	renewed bool  // an epoch has begun since
 
-	replaced []string // the epochs that ended since, the newest maxReplaced
+	replaced []string // the epochs that have ended since, at most maxReplaced, the newest
 }
 
-// parseStarts reads what formatStarts wrote.
+// parseStarts parses what formatStarts returned.
 func parseStarts(text string) (list []start) {
 	for line := range strings.Lines(text) {
 		var s start
@@ -184,24 +183,24 @@ func formatStarts(list []start) string {
 
 // shared is the row that all nodes share.
 type shared struct {
-	incarnation string  // of the database as it was known last, "" for none yet
+	incarnation string  // of the database when it was verified last, "" for never
 	starts      []start // of the server, oldest first
-	relaxed     bool    // what was committed since the last start may not be on disk
+	relaxed     bool    // commits since the last start may not be on disk
 }
 
-// view is the database as it is, and the row in it.
+// view is the state of the database, with the shared row.
 type view struct {
 	sighting
-	from        int64  // where the log may have begun at the server's start: not behind that
-	incarnation string // names the database: another when it may have gone back in time
+	from        int64  // the log was at most this long at the server's start, in bytes
+	incarnation string // changes if the database may have gone back in time
 	durable     bool   // a commit on this connection is on disk
 	now         int64  // the database's time, Unix milliseconds
-	epoch       string // of channels to come
+	epoch       string // of channels that have no message yet
 	shared
 }
 
-// judge says what the row is to be, and why a new epoch has to begin, "" for no
-// reason.
+// judge returns the new shared row, and the reason why a new epoch must begin. The reason is
+// "" if none must.
 func (v view) judge(mine memory) (row shared, reason string) {
 	row = v.shared
 	if v.incarnation != row.incarnation {
@@ -219,8 +218,8 @@ func (v view) judge(mine memory) (row shared, reason string) {
 		}
 		wal := v.from
 		if n > 0 && startOf(row.starts[n-1].server) == startOf(v.server) {
-			// Its log is still the same. It may have had no checkpoint since, if its
-			// statistics were reset by hand.
+			// The log continues. If somebody reset the statistics by hand, there may have
+			// been no checkpoint since.
 			wal = v.wal
 		}
 		row.starts = append(row.starts[:n:n], start{server: v.server, wal: wal, met: v.now})
@@ -233,15 +232,15 @@ func (v view) judge(mine memory) (row shared, reason string) {
 	return row, reason
 }
 
-// lacks says why the data is older than what a node has seen, "" when it is not or the
-// epoch that has to begin has begun.
+// lacks returns why the data is older than what a node has seen. It returns "" if the data
+// is not older, or if an epoch has begun for that already.
 func lacks(starts []start, mine memory) string {
 	const older = "the database is older than what this node has seen: "
 	if mine.server == "" || mine.server == starts[len(starts)-1].server {
 		return ""
 	}
 	known := false
-	// Where mine is not known, the newest start alone says whether an epoch began since:
+	// If mine is not recorded, only the newest start tells whether an epoch has begun since:
 	// the others may be older than the copy.
 	behind := starts[len(starts)-1:] // the starts after mine
 	for i, s := range starts {
@@ -272,10 +271,10 @@ func (row shared) equal(other shared) bool {
 	return row.incarnation == other.incarnation && row.relaxed == other.relaxed && formatStarts(row.starts) == formatStarts(other.starts)
 }
 
-// verify makes sure that the server is known to hold what was stored before, or begins
-// a new epoch. With relaxed it records, too, that commits may not be on disk. Concurrent
-// callers share the work, which goes on when their contexts end. Afterwards the caller
-// tries again what it was about to do.
+// verify checks that the server has everything that was stored before. If not, it begins a
+// new epoch. relaxed records that commits may not be on disk. Concurrent callers share the
+// work, which continues when their contexts end. Afterwards the caller retries what it was
+// about to do.
 func (h *History) verify(ctx context.Context, relaxed bool) error {
 	return h.verifying.share(ctx, h.start, func() error {
 		v, err := h.settle(relaxed)
@@ -291,7 +290,7 @@ func (h *History) verify(ctx context.Context, relaxed bool) error {
 	})
 }
 
-// settle brings the row up to date, and begins an epoch where one is due.
+// settle updates the shared row, and begins an epoch if one must begin.
 func (h *History) settle(relaxed bool) (view, error) {
 	mine := h.witness.memory()
 	v, err := h.compare(relaxed, &mine)
@@ -300,7 +299,7 @@ func (h *History) settle(relaxed bool) (view, error) {
 	}
 	row, reason := v.judge(mine)
 	if reason == "" && row.equal(v.shared) {
-		return v, nil // nothing to write, no lock to wait for
+		return v, nil // without waiting for a lock
 	}
 	limit := h.cfg.timeout
 	if reason != "" {
@@ -311,7 +310,8 @@ func (h *History) settle(relaxed bool) (view, error) {
 	return h.change(ctx, relaxed, func(v view) (shared, string) { return v.judge(mine) })
 }
 
-// compare looks at the database, and notes in mine whether it lacks what was stored.
+// compare reads the state of the database. It sets mine.lost if the database lacks what this
+// node stored.
 func (h *History) compare(relaxed bool, mine *memory) (view, error) {
 	ctx, cancel := context.WithTimeout(h.life, h.cfg.timeout)
 	defer cancel()
@@ -329,8 +329,8 @@ func (h *History) compare(relaxed bool, mine *memory) (view, error) {
 	return v, err
 }
 
-// lost reports whether the database has not got a message that this node stored, in an
-// epoch that has not ended since.
+// lost reports whether the database lacks a message that this node stored, in an epoch that
+// has not ended since.
 func (h *History) lost(ctx context.Context, m stored, starts []start) (bool, error) {
 	if m == (stored{}) {
 		return false, nil
@@ -350,8 +350,8 @@ func (h *History) lost(ctx context.Context, m stored, starts []start) (bool, err
 	return !ended, nil
 }
 
-// letSettle waits until every other node had time to look at a server that was started
-// anew.
+// letSettle waits, after a start of the server, until every other node had time to look at
+// it.
 func (h *History) letSettle(v view) error {
 	n := len(v.starts)
 	if n < 2 || v.starts[n-1].renewed {
@@ -371,8 +371,8 @@ func (h *History) letSettle(v view) error {
 	}
 }
 
-// watch looks at the server while nothing else does, until ctx ends: what this node
-// has seen is what it can miss when the server comes back with older data.
+// watch queries the server whenever nothing else does, until ctx ends. This node can only
+// detect older data if it has seen the newer.
 func (h *History) watch(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()

@@ -45,7 +45,7 @@ func (w *warnings) wantEpochs(t *testing.T, n int, reason string) {
 func untilStored(t *testing.T, h chat.History, content string) (p chat.Position) {
 	t.Helper()
 	eventually(t, "the server to be found again", func() bool {
-		m, err := h.Append(t.Context(), message("c", content))
+		m, err := appendOne(t.Context(), h, message("c", content))
 		p = m.Position
 		return err == nil
 	})

@@ -9,25 +9,25 @@ import (
 	"github.com/reto10/chat"
 )
 
-// maxBatchBytes bounds the content of one transaction: the messages behind it wait
-// for the next.
+// maxBatchBytes bounds the content of one transaction. The message that reaches it is the
+// last one.
 const maxBatchBytes = 4 << 20
 
-// pending is a message that waits to be stored.
+// pending is messages that one caller waits for. They share a transaction.
 type pending struct {
-	message   chat.Message  // with its place once it is stored
-	abandoned atomic.Bool   // its caller has gone
-	done      chan struct{} // closed when message and err hold
+	messages  []chat.Message // the writer's until done is closed; then with their positions
+	abandoned atomic.Bool    // the caller no longer waits
+	done      chan struct{}  // closed when messages and err are final
 	err       error
 }
 
-// writer gathers what concurrent callers append into batches. It has a goroutine
-// while there is something to do, one at a time, and none when idle.
+// writer batches the messages that concurrent callers append. While there is something
+// to do it has one goroutine, which ends when there is nothing left.
 type writer struct {
-	batch int
+	batch int // maximum number of messages in a transaction
 	store func([]*pending) error
 
-	mu      sync.Mutex // guards what follows; not held while storing
+	mu      sync.Mutex // guards the fields below; not held while storing
 	queue   []*pending
 	jobs    []func()
 	running bool
@@ -39,31 +39,41 @@ func newWriter(batch int, store func([]*pending) error) *writer {
 	return &writer{batch: batch, store: store}
 }
 
-// append has m stored with what others append, and returns it with its place.
-func (w *writer) append(ctx context.Context, m chat.Message) (chat.Message, error) {
-	if err := ctx.Err(); err != nil {
-		return m, err
+// fits returns how many of the first messages one transaction may store.
+func (w *writer) fits(msgs []chat.Message) (n int) {
+	for bytes := 0; n < min(len(msgs), w.batch) && bytes < maxBatchBytes; n++ {
+		bytes += len(msgs[n].Content)
 	}
-	p := &pending{message: m, done: make(chan struct{})}
+	return n
+}
+
+// append stores messages, in one transaction with those of other callers, and sets their
+// positions. There are no more than fits allows. After an error the messages still belong
+// to the writer: the caller must not touch them.
+func (w *writer) append(ctx context.Context, msgs []chat.Message) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	p := &pending{messages: msgs, done: make(chan struct{})}
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()
-		return m, ErrClosed
+		return ErrClosed
 	}
 	w.queue = append(w.queue, p)
 	w.wake()
 	w.mu.Unlock()
 	select {
 	case <-p.done:
-		return p.message, p.err
+		return p.err
 	case <-ctx.Done():
 		p.abandoned.Store(true)
-		return m, ctx.Err()
+		return ctx.Err()
 	}
 }
 
-// do calls job between two batches and returns when it is done, or at once when the
-// writer is closed.
+// do calls job between two batches and returns when it has ended. If the writer is closed
+// it returns at once, without calling job.
 func (w *writer) do(job func()) {
 	done := make(chan struct{})
 	w.mu.Lock()
@@ -80,7 +90,8 @@ func (w *writer) do(job func()) {
 	<-done
 }
 
-// close lets what was appended be stored, and takes nothing more.
+// close waits until everything is stored that was appended. The writer accepts nothing
+// more.
 func (w *writer) close() {
 	w.mu.Lock()
 	w.closed = true
@@ -88,7 +99,7 @@ func (w *writer) close() {
 	w.idle.Wait()
 }
 
-// wake sees to it that the queue is worked on. Under mu.
+// wake starts the goroutine if it does not run. It requires w.mu.
 func (w *writer) wake() {
 	if !w.running {
 		w.running = true
@@ -108,8 +119,8 @@ func (w *writer) run() {
 				p.err = err
 				close(p.done)
 			}
-			// Let those who were waiting come with what they have next: it goes along
-			// with what came meanwhile.
+			// Let the callers that were waiting append their next messages: these share a
+			// transaction with those that others appended meanwhile.
 			runtime.Gosched()
 		default:
 			return
@@ -117,7 +128,7 @@ func (w *writer) run() {
 	}
 }
 
-// take is what to do next: nothing ends the goroutine.
+// take returns what to do next: a job or a batch. If there is neither, the goroutine ends.
 func (w *writer) take() (batch []*pending, job func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -125,17 +136,20 @@ func (w *writer) take() (batch []*pending, job func()) {
 		job, w.jobs = w.jobs[0], w.jobs[1:]
 		return nil, job
 	}
-	taken, bytes := 0, 0
+	taken, messages, bytes := 0, 0, 0
 	for _, p := range w.queue {
-		if len(batch) == w.batch || bytes > maxBatchBytes {
+		if messages += len(p.messages); messages > w.batch || bytes >= maxBatchBytes {
 			break
 		}
 		taken++
 		if p.abandoned.Load() {
-			continue // nobody waits, and nothing was promised
+			messages -= len(p.messages)
+			continue // no caller waits for it
 		}
 		batch = append(batch, p)
-		bytes += len(p.message.Content)
+		for _, m := range p.messages {
+			bytes += len(m.Content)
+		}
 	}
 	if taken == len(w.queue) {
 		w.queue = nil

@@ -67,7 +67,7 @@ func (s *settings) open(ctx context.Context, where daemon.Storage, log *slog.Log
 		closers = append(closers, history.Close)
 		b.Options = append(b.Options, chat.WithHistory(history))
 		b.Checks = append(b.Checks, daemon.Check{Part: "history", Ask: history.Check})
-		if file, ok := strings.CutPrefix(where.History, sqlite+":"); ok {
+		if file, ok := strings.CutPrefix(where.History, sqliteKind+":"); ok {
 			b.Warnings = daemon.File{What: "the history", Path: file, Secret: true}.Warnings()
 		}
 	}
@@ -108,7 +108,7 @@ func settle(where daemon.Storage) (daemon.Storage, error) {
 		return where, daemon.UsageError("-history redis: that is all there is to say, it is where -registry is")
 	case kind == inRedis && !shared:
 		return where, daemon.UsageError("-history redis needs the URL of a Redis in -registry")
-	case shared && (kind == daemon.InMemory || kind == daemon.Off || kind == sqlite):
+	case shared && (kind == daemon.InMemory || kind == daemon.Off || kind == sqliteKind):
 		return where, daemon.UsageError("-history %s: nodes that meet in -registry %s need a history in common, redis or postgres",
 			kind, daemon.Kind(where.Registry))
 	case kind != daemon.InMemory && kind != daemon.Off && kind != inRedis && !slices.Contains(sqlKinds, kind):
@@ -133,7 +133,7 @@ func parseURL(flag, where string) (*url.URL, error) {
 func shown(where string) string {
 	u, err := url.Parse(where)
 	switch {
-	case daemon.Kind(where) == sqlite:
+	case daemon.Kind(where) == sqliteKind:
 		return where
 	case err != nil || u.Host == "":
 		return daemon.Kind(where)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/reto10/chat/chattest"
 	"github.com/reto10/chat/redisregistry"
-	"github.com/reto10/chat/sqlhistory"
+	"github.com/reto10/chat/sqlhistory/postgres"
 	"github.com/reto10/chat/test/chatdtest"
 	"github.com/reto10/chat/test/wstest"
 )
@@ -43,7 +43,7 @@ func TestRedisAndPostgresConform(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 3 {
-			history, err := sqlhistory.OpenPostgres(t.Context(), where.String())
+			history, err := postgres.Open(t.Context(), where.String())
 			if err != nil {
 				t.Fatal(err)
 			}

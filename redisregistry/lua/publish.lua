@@ -1,66 +1,123 @@
--- Stores a message as the next of its channel and publishes it.
--- KEYS: positions of the bucket, stream of the channel, what this call did before
--- ARGV, behind those of every script: body, messages kept, their age in ms, topic,
---       publishing command, name of this call, channels a bucket may have
--- Returns "era seq".
-local done = redis.call('GET', KEYS[3])
+-- Stores messages of one bucket, each as the next of its channel, and publishes them.
+-- KEYS: positions of the bucket, result of this call, then the stream of each channel
+-- ARGV, behind those of every script: messages kept, their age in ms, publishing
+--       command, maximum number of channels in a bucket, then of each channel: name,
+--       topic, number of messages, and their bodies. ARGV[3] is the first channel.
+-- Returns the era, then the position of each channel's last message, with spaces between
+-- them. What is published is the era, the position of the first message and the bodies,
+-- one a line.
+local done = redis.call('GET', KEYS[2])
 if done and string.match(done, '^%S+') == era then
 	return done -- the client sends a command again when its connection broke
 end
-if last == 0 then
-	if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[10]) + 1 then
+local count, age = ARGV[4], ARGV[5]
+
+local channels, fresh, at = {}, false, 8
+while at <= #ARGV do
+	local c = {name = ARGV[at], topic = ARGV[at + 1], stream = KEYS[3 + #channels], last = last,
+		bodies = {unpack(ARGV, at + 3, at + 2 + ARGV[at + 2])}}
+	if #channels > 0 then
+		c.last = tonumber(redis.call('HGET', KEYS[1], ':' .. c.name) or '0')
+	end
+	fresh = fresh or c.last == 0
+	channels[#channels + 1] = c
+	at = at + 3 + #c.bodies
+end
+if fresh then
+	if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[7]) + 1 then
 		era = begin()
+		for _, c in ipairs(channels) do
+			c.last = 0
+		end
 	end
 	redis.call('HSET', KEYS[1], '@', run) -- refused where Redis is full, which DEL is not
-	redis.call('DEL', KEYS[2]) -- of an era before
+	for _, c in ipairs(channels) do
+		if c.last == 0 then
+			redis.call('DEL', c.stream) -- of an era before
+		end
+	end
 end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function add(seq)
-	return redis.pcall('XADD', KEYS[2], 'MAXLEN', ARGV[5], string.format('%.0f-0', seq),
-		't', string.format('%.0f', now), 'm', ARGV[4])
-end
--- The message is there before its position counts: either may be refused, and a
--- position without a message would be a hole.
-local seq = last + 1
-local added = add(seq)
-if type(added) == 'table' and added.err then
-	-- A message whose position could not be noted stands there: it counts now.
-	local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
-	local over = top and tonumber(string.match(top[1], '^%d+'))
-	if not over or over < seq then
-		return added
-	end
-	seq = over + 1
-	added = add(seq)
-	if type(added) == 'table' and added.err then
-		return added
-	end
-end
-local lasts = redis.pcall('PEXPIRE', KEYS[2], ARGV[6])
-if type(lasts) == 'table' and lasts.err then
-	if redis.call('XLEN', KEYS[2]) == 1 then
-		redis.call('DEL', KEYS[2]) -- nothing else would ever end it
-	end
-	return lasts
-end
-redis.call('HSET', KEYS[1], field, string.format('%.0f', seq))
-local position = string.format('%s %.0f', era, seq)
-redis.call(ARGV[8], ARGV[7], position .. ' ' .. ARGV[4])
-redis.call('SET', KEYS[3], position, 'PX', 30000)
+local oldest = now - tonumber(age)
+local function failed(reply) return type(reply) == 'table' and reply.err end
 
--- What is too old goes, some more than comes; the oldest alone is read when it stays.
-local oldest, keep = now - tonumber(ARGV[6]), nil
-for _, count in ipairs({1, 8}) do
-	for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', count)) do
-		keep = tonumber(entry[2][2]) <= oldest and tonumber(string.match(entry[1], '^%d+')) + 1 or keep
+-- add appends a body to the stream. It returns the position, or an error.
+local function add(c, body)
+	local seq = c.last + 1
+	local function try()
+		return redis.pcall('XADD', c.stream, 'MAXLEN', count, string.format('%.0f-0', seq),
+			't', string.format('%.0f', now), 'm', body)
 	end
-	if not keep then
-		break
+	local added = try()
+	if failed(added) then
+		-- A message whose position could not be noted stands there: it counts now.
+		local top = redis.call('XREVRANGE', c.stream, '+', '-', 'COUNT', 1)[1]
+		local over = top and tonumber(string.match(top[1], '^%d+'))
+		if not over or over < seq then
+			return nil, added
+		end
+		seq = over + 1
+		added = try()
+		if failed(added) then
+			return nil, added
+		end
 	end
+	return seq
 end
-if keep then
-	redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f-0', keep))
+
+-- store stores and publishes what is for one channel. It returns an error or nothing.
+-- Messages are there before their positions count: either may be refused, and a position
+-- without a message would be a hole.
+local function store(c)
+	local first
+	for _, body in ipairs(c.bodies) do
+		local seq, err = add(c, body)
+		if err then
+			return err
+		end
+		c.last = seq
+		if not first then
+			first = seq
+			local lasts = redis.pcall('PEXPIRE', c.stream, age)
+			if failed(lasts) then
+				if redis.call('XLEN', c.stream) == 1 then
+					redis.call('DEL', c.stream) -- nothing else would ever end it
+				end
+				return lasts
+			end
+		end
+	end
+	redis.call('HSET', KEYS[1], ':' .. c.name, string.format('%.0f', c.last))
+	redis.call(ARGV[6], c.topic, string.format('%s %.0f ', era, first) .. table.concat(c.bodies, '\n'))
 end
-return position
+
+-- trim deletes what is too old, some more than was added. If the oldest stays, it alone is
+-- read.
+local function trim(c)
+	local keep
+	for _, most in ipairs({1, 7 + #c.bodies}) do
+		for _, entry in ipairs(redis.call('XRANGE', c.stream, '-', '+', 'COUNT', most)) do
+			keep = tonumber(entry[2][2]) <= oldest and tonumber(string.match(entry[1], '^%d+')) + 1 or keep
+		end
+		if not keep then
+			return
+		end
+	end
+	redis.call('XTRIM', c.stream, 'MINID', string.format('%.0f-0', keep))
+end
+
+local answer = era
+for _, c in ipairs(channels) do
+	local err = store(c)
+	if err then
+		return err
+	end
+	answer = answer .. string.format(' %.0f', c.last)
+end
+redis.call('SET', KEYS[2], answer, 'PX', 30000)
+for _, c in ipairs(channels) do
+	trim(c)
+end
+return answer

@@ -21,7 +21,7 @@ const serveVariable = "ABUSE_SERVE"
 // open lets everybody publish.
 type open struct{ chat.DefaultPolicy }
 
-func (open) Publish(context.Context, chat.User, string) error { return nil }
+func (open) Publish(context.Context, chat.Identity, string) error { return nil }
 
 // serve runs a service whose users may publish until it is interrupted, and returns
 // the exit code. Like chatd it says on stderr where it listens.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/reto10/chat/internal/daemon"
 	"github.com/reto10/chat/redisregistry"
-	"github.com/reto10/chat/sqlhistory"
+	"github.com/reto10/chat/sqlhistory/postgres"
 	"github.com/reto10/chat/test/leak"
 )
 
@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { leak.Main(m) }
 
 // linked makes the code of the nodes a part of this binary too. It is not run here;
 // but go test looks at the binary to tell whether a result it has kept still holds.
-var linked = []any{daemon.Main, redisregistry.New, sqlhistory.OpenPostgres}
+var linked = []any{daemon.Main, redisregistry.New, postgres.Open}
 
 func short(t *testing.T) Config {
 	t.Helper()

@@ -1,4 +1,4 @@
-package sqlhistory
+package postgres
 
 import (
 	"context"
@@ -12,13 +12,12 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// errPooler is a pool that prepares statements, which a pooler between it and the
-// server gives to another connection.
+// errPooler means that a pool prepares statements through a pooler, which may run them on
+// another connection.
 var errPooler = errors.New("the connection goes through a pooler such as pgbouncer, which mixes up prepared statements: " +
 	"open the pool with default_query_exec_mode=exec in its connection string")
 
-// suitPooler has statements not be prepared where a pooler is between here and the
-// server.
+// suitPooler turns prepared statements off if the connection goes through a pooler.
 func suitPooler(ctx context.Context, server *pgx.ConnConfig) error {
 	if !prepares(server.DefaultQueryExecMode) {
 		return nil
@@ -35,8 +34,8 @@ func suitPooler(ctx context.Context, server *pgx.ConnConfig) error {
 	return err
 }
 
-// checkPooler refuses a pool of the caller's that prepares statements where a pooler is
-// between it and the server. Other drivers' connections it leaves alone.
+// checkPooler rejects a pool of the caller's that prepares statements through a pooler. It
+// accepts the connections of other drivers.
 func checkPooler(ctx context.Context, db *sql.DB) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -56,14 +55,14 @@ func checkPooler(ctx context.Context, db *sql.DB) error {
 	})
 }
 
-// prepares reports whether a statement is sent in more than one round trip, as one that
-// is prepared or described is.
+// prepares reports whether a statement takes more than one round trip, because it is
+// prepared or described first.
 func prepares(mode pgx.QueryExecMode) bool {
 	return mode != pgx.QueryExecModeExec && mode != pgx.QueryExecModeSimpleProtocol
 }
 
-// isPooled reports whether the process that answers is another one than the
-// connection was told of when it was made. It asks without preparing anything.
+// isPooled reports whether the server process that answers is another one than the server
+// named when the connection was made. It prepares no statement.
 func isPooled(ctx context.Context, conn *pgconn.PgConn) (bool, error) {
 	results, err := conn.Exec(ctx, "SELECT pg_backend_pid()").ReadAll()
 	if err != nil {
