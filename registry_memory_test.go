@@ -26,7 +26,7 @@ func newReceiver(user string) *receiver {
 	return &receiver{name: user, session: fmt.Sprintf("%s-%d", user, time.Now().UnixNano())}
 }
 
-func (r *receiver) ID() string  { return r.session }
+func (r *receiver) ID() string       { return r.session }
 func (r *receiver) User() chat.User  { return chat.User{Name: r.name, Role: chat.RoleUser} }
 func (r *receiver) Since() time.Time { return time.Now() }
 
@@ -76,7 +76,7 @@ type stage struct {
 
 func newStage(t *testing.T, h chat.History) *stage {
 	s := &stage{t, chat.NewMemoryRegistry(), h}
-	if err := s.registry.ReadHistory(h); err != nil {
+	if _, err := s.registry.Start(h, nil); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -85,7 +85,7 @@ func newStage(t *testing.T, h chat.History) *stage {
 func (s *stage) connect(user string) *receiver {
 	s.Helper()
 	r := newReceiver(user)
-	if _, err := s.registry.Add(s.Context(), r); err != nil {
+	if _, err := s.registry.Add(s.Context(), r, 0); err != nil {
 		s.Fatal(err)
 	}
 	return r

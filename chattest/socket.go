@@ -42,7 +42,7 @@ func newSocket(node int, user chat.User, since time.Time) *socket {
 	}
 }
 
-func (c *socket) ID() string  { return c.session }
+func (c *socket) ID() string       { return c.session }
 func (c *socket) Since() time.Time { return c.since }
 
 func (c *socket) User() chat.User {
