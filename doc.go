@@ -83,18 +83,11 @@
 //
 // What the service needs from outside are small interfaces, each with something
 // behind it in this package: [Authenticator], [Policy], [History], [Registry]. A
-// Registry holds the live sockets; one of your own usually embeds a
-// [*MemoryRegistry]. What a port may be able to besides are further interfaces of
-// one method, found by type assertion:
-//
-//   - [LoginProvider]: an Authenticator that takes passwords; there is a /login then.
-//   - [PresenceSource] and [Notifier]: a Registry that tells of comings and goings.
-//   - [HistoryReader]: a Registry that reads missing messages from the History.
-//   - [HealthChecker]: a Registry that knows when a message would get nowhere.
-//   - [Flusher]: a Registry that can be waited for; [Service.Shutdown] does.
-//
-// To embed hands these on: what embeds a [*MemoryRegistry] has those of a Registry
-// but HealthChecker. What embeds a Registry, the interface, has none of them.
+// Registry holds the live sockets. Each interface has all that the service needs: an
+// implementation that compiles works, also one that embeds the interface or a
+// [*MemoryRegistry] and overrides a method. Two abilities are optional: an Authenticator
+// that is a [LoginProvider] takes passwords, so there is a /login, and a History that is a
+// [SharedHistory] names its data, so that nodes with different ones notice.
 //
 // Of this module's other packages, chattest tests a Registry or a History of your
 // own, client connects other Go programs, and web has a page. In modules of their

@@ -247,8 +247,8 @@ func testAnnounce(t *testing.T, nodes []Node) {
 	check("who has left")
 }
 
-// A Flusher "can tell when what was broadcast before has been delivered to the
-// sockets of this node".
+// "Flush returns when all messages published before the call are written to the sockets
+// of this node".
 func testFlush(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	var sockets []*socket

@@ -192,7 +192,7 @@ type hearer struct {
 	heard chan chat.Message
 }
 
-func (h hearer) ID() string  { return "the only one" }
+func (h hearer) ID() string       { return "the only one" }
 func (h hearer) User() chat.User  { return h.user }
 func (h hearer) Since() time.Time { return time.Time{} }
 
