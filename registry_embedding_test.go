@@ -39,6 +39,7 @@ func TestARegistryThatEmbedsAnotherLosesNothing(t *testing.T) {
 				s.publish("@ana", "2")
 				last := ana.wantMessages(t, "end of presence", "1", "2")
 				ana.hangUp()
+				synctest.Wait() // until the service has noticed
 				s.publish("news", "3")
 				s.publish("@ana", "4")
 				again := s.dial("ana", "channel", "news", "since", last["news"], "since", last["@ana"])
