@@ -179,7 +179,7 @@ func (c *socket) pace(msgs []Message) error {
 	defer func() { backlog.Add(-waiting) }()
 	var frames []byte
 	for i, m := range msgs {
-		frames = append(frames, messageFrame(m).Bytes...)
+		frames = append(frames, encodeMessage(m)...)
 		waiting -= int64(len(m.Content))
 		backlog.Add(-int64(len(m.Content))) // as a frame it counts where it waits
 		if len(frames) < replayBytes && i < len(msgs)-1 {

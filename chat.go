@@ -15,7 +15,6 @@ import (
 	"github.com/reto10/chat/internal/expiry"
 	"github.com/reto10/chat/internal/latency"
 	"github.com/reto10/chat/internal/lazyctx"
-	"github.com/reto10/chat/internal/presence"
 	"github.com/reto10/chat/internal/throttle"
 	"github.com/reto10/chat/internal/wsconn"
 	"github.com/reto10/chat/internal/wsframe"
@@ -43,8 +42,7 @@ type Service struct {
 	hasty    *account.Tokens // of users who connect too often
 
 	counts     counters
-	window     *presence.Window
-	told       map[[2]string]bool // channel and user: this node announced the join to all
+	presence   *announcer
 	conns      *connset.Set[*socket]
 	expiries   *expiry.Queue[*socket]
 	sockets    *wsconn.Server
@@ -68,11 +66,18 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	announcer := newAnnouncer(cfg)
+	if err := cfg.startRegistry(announcer.changed); err != nil {
+		announcer.close()
+		cfg.sparing.Close()
+		return nil, err
+	}
+	// From here on nothing fails: what follows has goroutines.
 	s := &Service{
-		cfg:    cfg,
-		auth:   auth,
-		logins: newLoginLimits(),
-		told:   make(map[[2]string]bool),
+		cfg:      cfg,
+		presence: announcer,
+		auth:     auth,
+		logins:   newLoginLimits(),
 		accounts: account.New(account.Limits{
 			Sockets: cfg.socketsHere(), Connect: cfg.connectRate, Idle: throttleKeys,
 		}),
@@ -99,7 +104,6 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		WaitingOf: cfg.socketsPerUser,
 		Wait:      openingWait,
 	}, s.conns.Stopped())
-	s.reads = newSharedReads(cfg.history)
 	s.pageReads = newReads(readsInAll, readsWaiting, pagesOfUser)
 	s.readTurns = newReadTurns()
 	s.joinReads = newReads(cfg.opening, waitingPlaces*cfg.opening, cfg.socketsPerUser)
@@ -108,22 +112,22 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 	s.readingAll = throttle.NewMeter(readRate, readBurst)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
-	if r, ok := cfg.registry.(HistoryReader); ok {
-		if err := r.ReadHistory(cfg.history); err != nil {
-			return nil, fmt.Errorf("chat: the registry and the history do not fit: %w", err)
-		}
-	}
-	s.window = presence.New(cfg.presenceWindow, s.tellPresence)
-	if r, ok := cfg.registry.(PresenceSource); ok && cfg.presence != PresenceToNobody {
-		r.WatchPresence(func(c PresenceChange) {
-			s.window.Add(presence.Change{
-				Channel: c.Channel, Name: c.User.Name, Role: c.User.Role,
-				Joined: c.Joined, Size: c.Size, JoinSize: c.JoinSize,
-			})
-		})
-	}
+	s.reads = newSharedReads(cfg.history)
 	s.handler = s.routes()
 	return s, nil
+}
+
+// startRegistry starts the registry and settles which history the service uses.
+func (c *config) startRegistry(changed func(PresenceChange)) error {
+	history, err := c.registry.Start(c.history, changed)
+	switch {
+	case err != nil:
+		return fmt.Errorf("chat: starting the registry: %w", err)
+	case history == nil:
+		return errors.New("chat: the registry chose no history: pass one by WithHistory")
+	}
+	c.history = history
+	return nil
 }
 
 // Broadcast publishes a message from Go code: Channel, Sender and Content are the
@@ -142,10 +146,8 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 // store stores and publishes a message that check has accepted.
 func (s *Service) store(ctx context.Context, m Message) (Message, error) {
 	began := latency.Now()
-	if r, ok := s.cfg.registry.(HealthChecker); ok {
-		if err := r.Check(ctx); err != nil {
-			return Message{}, s.unavailable(portRegistry, "looking whether a message can be handed on", err)
-		}
+	if err := s.cfg.registry.Check(ctx); err != nil {
+		return Message{}, s.unavailable(portRegistry, "checking whether a message can be published", err)
 	}
 	m.Position = Position{}
 	m.Time = time.Now().UTC().Truncate(time.Millisecond)
@@ -157,11 +159,11 @@ func (s *Service) store(ctx context.Context, m Message) (Message, error) {
 		return Message{}, s.unavailable(portHistory, "storing a message", err)
 	}
 	m = stored[0]
-	// It is stored: that its publisher gives up is no reason not to hand it on.
+	// It is stored, so it is published even if the caller gives up.
 	ctx, cancel := lazyctx.WithTimeout(context.WithoutCancel(ctx), portTimeout)
 	defer cancel()
 	if err := s.cfg.registry.Publish(ctx, m); err != nil {
-		return Message{}, s.unavailable(portRegistry, "handing a message on", err)
+		return Message{}, s.unavailable(portRegistry, "publishing a message", err)
 	}
 	s.counts.published.Add(1)
 	s.counts.publish.Observe(latency.Now() - began)
@@ -284,76 +286,14 @@ func (s *Service) Draining() bool { return s.conns.Draining() }
 // WebSockets.
 func (s *Service) Shutdown(ctx context.Context) error {
 	err := s.conns.Drain(ctx, func(c *socket) {
-		if r, ok := s.cfg.registry.(Flusher); ok {
-			_ = r.Flush(ctx) // an error is ctx's end
-		}
+		_ = s.cfg.registry.Flush(ctx) // after an error the socket is closed all the same
 		c.Close(CloseGoingAway, "the server is going away")
 	})
-	s.window.Close()
+	s.presence.close()
 	s.sockets.Close()
 	s.cfg.sparing.Close()
 	if err != nil {
 		return fmt.Errorf("chat: shutting down: %w", err)
 	}
 	return nil
-}
-
-// tellPresence delivers what a window gathered to this node's sockets. It is
-// called by one goroutine at a time, which owns s.told.
-func (s *Service) tellPresence(changes []presence.Change) {
-	to, ok := s.cfg.registry.(Notifier)
-	if !ok {
-		return
-	}
-	now := time.Now().UTC()
-	type audience struct {
-		channel    string
-		adminsOnly bool
-	}
-	told := make(map[audience][]Event)
-	var order []audience
-	who := make([]audience, len(changes)) // is told of each change
-	count := make(map[audience]int)
-	for i, c := range changes {
-		who[i] = audience{c.Channel, !s.announceToAll(c)}
-		count[who[i]]++
-	}
-	for i, c := range changes {
-		a := who[i]
-		if told[a] == nil {
-			told[a] = make([]Event, 0, count[a])
-			order = append(order, a)
-		}
-		typ := EventUserLeft
-		if c.Joined {
-			typ = EventUserJoined
-		}
-		told[a] = append(told[a], Event{Type: typ, User: User{c.Name, c.Role}, Channel: c.Channel, Time: now})
-	}
-	for _, a := range order {
-		to.Announce(a.channel, a.adminsOnly, told[a])
-	}
-}
-
-// announceToAll says whether a change is announced to everyone in its channel, not
-// to the admins alone. A join that any node announced to all had a JoinSize within
-// the limit, and so has the leave: every node announces that to all, also one that
-// started in between. Leaves whose join was not announced are no more than the
-// limit. Called by tellPresence, which owns s.told.
-func (s *Service) announceToAll(c presence.Change) bool {
-	if s.cfg.presence != PresenceToAll {
-		return false
-	}
-	key := [2]string{c.Channel, c.Name}
-	small := c.JoinSize <= s.cfg.presenceLimit
-	if c.Joined {
-		toAll := small && c.Size <= s.cfg.presenceLimit
-		if toAll {
-			s.told[key] = true
-		}
-		return toAll
-	}
-	told := s.told[key]
-	delete(s.told, key)
-	return small || told
 }

@@ -50,9 +50,11 @@ func (lateRegistry) wait(n int) {
 	}
 }
 
-func (r lateRegistry) Publish(ctx context.Context, m chat.Message) error {
-	r.wait(len(m.Content))
-	return r.MemoryRegistry.Publish(ctx, m)
+func (r lateRegistry) Publish(ctx context.Context, msgs ...chat.Message) error {
+	for _, m := range msgs {
+		r.wait(len(m.Content))
+	}
+	return r.MemoryRegistry.Publish(ctx, msgs...)
 }
 
 func (r lateRegistry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {

@@ -90,21 +90,14 @@
 //
 // The service reaches everything outside it through small interfaces:
 // [Authenticator], [Policy], [History] and [Registry]. The package implements each
-// of them. A Registry holds the live sockets; a Registry of your own usually embeds
-// a [*MemoryRegistry]. Optional abilities are interfaces of one method, found by
-// type assertion:
+// of them. A Registry holds the live sockets. Each interface has all that the service
+// needs: an implementation that compiles works, also one that embeds the interface or
+// a [*MemoryRegistry] and overrides a method. Two abilities are optional:
 //
 //   - [LoginProvider]: an Authenticator that checks passwords; the service then
 //     answers POST /login.
-//   - [PresenceSource] and [Notifier]: a Registry that reports and announces joins
-//     and leaves.
-//   - [HistoryReader]: a Registry that reads missed messages from the History.
-//   - [HealthChecker]: a Registry that can tell when it cannot publish.
-//   - [Flusher]: a Registry that can wait until its sockets have everything;
-//     [Service.Shutdown] uses it.
-//
-// Embedding a [*MemoryRegistry] provides all of a Registry's optional interfaces
-// except HealthChecker. Embedding the interface Registry provides none of them.
+//   - [SharedHistory]: a History that names its data, so that nodes with different
+//     histories notice.
 //
 // Three other packages belong to this module: chattest tests a Registry or a
 // History of your own, client connects other Go programs, and web has a web client.

@@ -8,33 +8,26 @@ import (
 	"github.com/reto10/chat"
 )
 
-// haunted is a registry of several nodes, of which one has died: its sockets are
-// counted until its lease ends.
+// haunted is a registry of several nodes, of which one has died. Its sockets are counted
+// until its lease ends.
 type haunted struct {
 	*chat.MemoryRegistry
 	dead int // sockets of each user on the dead node
 }
 
-// Add implements chat.Registry.
-func (r haunted) Add(ctx context.Context, s chat.Socket) (int, error) {
-	n, err := r.MemoryRegistry.Add(ctx, s)
+// Add implements chat.Registry. Where the number matters it leaves out the sockets of
+// nodes that do not answer. A real one asks them.
+func (r haunted) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
+	n, err := r.MemoryRegistry.Add(ctx, s, limit)
+	if err == nil && limit > 0 && n+r.dead > limit {
+		return n, nil
+	}
 	return n + r.dead, err
 }
 
-// CountSockets implements chat.SocketCounter. A real one asks the other nodes.
-func (r haunted) CountSockets(ctx context.Context, s chat.Socket) (int, error) {
-	list, err := r.Connected(ctx, "")
-	for _, p := range list {
-		if p.User.Name == s.User().Name {
-			return p.Connections, err
-		}
-	}
-	return 0, err
-}
-
-// A registry that is a SocketCounter is asked before a user's socket is closed for
-// being one too many: those of a node that has died are no reason.
-func ExampleSocketCounter() {
+// Add counts only connected sockets before it says that a user has too many: those of a
+// node that has died must not keep the user out.
+func ExampleRegistry_add() {
 	signer := must(chat.NewHS256(secret))
 	service := must(chat.New(signer,
 		chat.WithRegistry(haunted{chat.NewMemoryRegistry(), 2}), chat.WithSocketsPerUser(2)))

@@ -79,29 +79,80 @@ func ExampleHistory() {
 	// audit: eva published message 2 of "ops"
 }
 
+// linked is a registry of several nodes that share a history. It delivers messages on
+// its own node through the MemoryRegistry that it embeds, and sends them to the others.
+type linked struct {
+	*chat.MemoryRegistry
+	others []chan []chat.Message // a real one has a network here
+}
+
+// Publish implements chat.Registry.
+func (r linked) Publish(ctx context.Context, msgs ...chat.Message) error {
+	for _, node := range r.others {
+		node <- msgs
+	}
+	return r.MemoryRegistry.Publish(ctx, msgs...)
+}
+
+// receive delivers the messages of other nodes until they end. Their order does not
+// matter, nor does a repeated one: the MemoryRegistry goes by their positions, and
+// reads a missing one from the history.
+func (r linked) receive(ctx context.Context, from chan []chat.Message) {
+	for msgs := range from {
+		_ = r.MemoryRegistry.Publish(ctx, msgs...) // an error is the end of ctx
+	}
+}
+
+// A registry for several nodes embeds a MemoryRegistry. This one carries messages. One
+// for users on all nodes also overrides Add, Connected, CloseUser and Start.
+func ExampleRegistry_publish() {
+	ctx := context.Background()
+	signer, history := must(chat.NewHS256(secret)), chat.NewMemoryHistory(chat.MemoryLimits{})
+	toA, toB := make(chan []chat.Message), make(chan []chat.Message)
+	defer close(toA)
+	defer close(toB)
+	start := func(from chan []chat.Message, to ...chan []chat.Message) (*chat.Service, *httptest.Server) {
+		registry := linked{chat.NewMemoryRegistry(), to}
+		go registry.receive(ctx, from)
+		service := must(chat.New(signer, chat.WithRegistry(registry), chat.WithHistory(history)))
+		return service, httptest.NewServer(service)
+	}
+	a, serverA := start(toA, toB)
+	defer stop(a, serverA)
+	b, serverB := start(toB, toA)
+	defer stop(b, serverB)
+
+	ana := connect(serverB.URL+"/ws/chat", must(signer.Issue(chat.User{Name: "ana"})).AccessToken)
+	defer ana.close()
+	must(a.Broadcast(ctx, chat.Message{Sender: "ops", Content: "from node A"}))
+	must(b.Broadcast(ctx, chat.Message{Sender: "ops", Content: "from node B"}))
+	fmt.Println(ana.next())
+	fmt.Println(ana.next())
+	// Output:
+	// ops: from node A
+	// ops: from node B
+}
+
 // uplinked is a registry whose messages have to pass something that may be down.
 type uplinked struct {
-	*chat.MemoryRegistry
+	chat.Registry
 	down *atomic.Bool
 }
 
-// Check implements chat.HealthChecker.
-func (r uplinked) Check(context.Context) error {
+// Check implements chat.Registry.
+func (r uplinked) Check(ctx context.Context) error {
 	if r.down.Load() {
 		return errors.New("the uplink is down")
 	}
-	return nil
+	return r.Registry.Check(ctx)
 }
 
-// A registry that is a HealthChecker refuses messages before they are stored: what
-// nobody would get is not in the history either.
-func ExampleHealthChecker() {
+// A registry whose Check fails has messages rejected before they are stored: what would
+// not be delivered is not in the history either.
+func ExampleRegistry_check() {
 	var down atomic.Bool
 	signer := must(chat.NewHS256(secret))
-	history := chat.NewMemoryHistory(chat.MemoryLimits{})
-	service := must(chat.New(signer,
-		chat.WithRegistry(uplinked{chat.NewMemoryRegistry(), &down}),
-		chat.WithHistory(history)))
+	service := must(chat.New(signer, chat.WithRegistry(uplinked{chat.NewMemoryRegistry(), &down})))
 	ctx := context.Background()
 	defer service.Shutdown(ctx)
 
@@ -116,23 +167,23 @@ func ExampleHealthChecker() {
 	// message 1
 }
 
-// doorbell tells somebody else, too, who comes and goes.
+// doorbell also calls ring for every join and leave.
 type doorbell struct {
-	*chat.MemoryRegistry
+	chat.Registry
 	ring func(chat.PresenceChange)
 }
 
-// WatchPresence implements chat.PresenceSource. What it hands on to may not wait.
-func (r doorbell) WatchPresence(fn func(chat.PresenceChange)) {
-	r.MemoryRegistry.WatchPresence(func(c chat.PresenceChange) {
+// Start implements chat.Registry. ring has to return at once, as changed does.
+func (r doorbell) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	return r.Registry.Start(h, func(c chat.PresenceChange) {
 		r.ring(c)
-		fn(c)
+		changed(c)
 	})
 }
 
-// A registry that is a PresenceSource tells the service of comings and goings, and
-// one of your own can listen in.
-func ExamplePresenceSource() {
+// Start gives a registry the function that it calls for every join and leave. A wrapper
+// can listen in.
+func ExampleRegistry_start() {
 	changes := make(chan chat.PresenceChange, 10)
 	registry := doorbell{chat.NewMemoryRegistry(), func(c chat.PresenceChange) {
 		if c.Channel == "" {
@@ -154,22 +205,21 @@ func ExamplePresenceSource() {
 	// {Channel: User:{Name:ana Role:user} Joined:false Size:0 JoinSize:1}
 }
 
-// discreet is a registry that tells nobody of who is in some channels.
+// discreet announces no joins and leaves in some channels.
 type discreet struct {
-	*chat.MemoryRegistry
+	chat.Registry
 	hidden map[string]bool
 }
 
-// Announce implements chat.Notifier.
+// Announce implements chat.Registry.
 func (r discreet) Announce(channel string, adminsOnly bool, events []chat.Event) {
 	if !r.hidden[channel] {
-		r.MemoryRegistry.Announce(channel, adminsOnly, events)
+		r.Registry.Announce(channel, adminsOnly, events)
 	}
 }
 
-// A registry that is a Notifier brings comings and goings to sockets, and one of
-// your own can choose which.
-func ExampleNotifier() {
+// Announce brings joins and leaves to sockets. A wrapper can choose which.
+func ExampleRegistry_announce() {
 	signer := must(chat.NewHS256(secret))
 	service := must(chat.New(signer,
 		chat.WithRegistry(discreet{chat.NewMemoryRegistry(), map[string]bool{"confessions": true}}),
@@ -189,74 +239,43 @@ func ExampleNotifier() {
 	// ana joined "lobby"
 }
 
-// curious is a registry that reads the history itself, too.
-type curious struct {
-	*chat.MemoryRegistry
-	history *chat.History // set before use
-}
+// printer is a chat.Socket that keeps what it gets as text, for trying a registry without
+// any network.
+type printer struct{ got chan string }
 
-// ReadHistory implements chat.HistoryReader.
-func (r curious) ReadHistory(h chat.History) error {
-	*r.history = h
-	return r.MemoryRegistry.ReadHistory(h) // it fills gaps from there
-}
-
-// A registry that is a HistoryReader is given the service's history before it is
-// used.
-func ExampleHistoryReader() {
-	registry := curious{chat.NewMemoryRegistry(), new(chat.History)}
-	signer := must(chat.NewHS256(secret))
-	service := must(chat.New(signer, chat.WithRegistry(registry)))
-	ctx := context.Background()
-	defer service.Shutdown(ctx)
-
-	must(service.Broadcast(ctx, chat.Message{Content: "one"}))
-	must(service.Broadcast(ctx, chat.Message{Content: "two"}))
-	for _, m := range must((*registry.history).After(ctx, "", chat.Position{}, chat.Limit{Count: 10})) {
-		fmt.Println(m.Position.Seq, m.Content)
-	}
-	// Output:
-	// 1 one
-	// 2 two
-}
-
-// printer is a chat.Socket that prints what it is told, for trying a registry
-// without any network.
-type printer struct{ told chan string }
-
-func (p printer) ID() string       { return "a session" }
+func (p printer) ID() string       { return "a socket's id" }
 func (p printer) User() chat.User  { return chat.User{Name: "ana", Role: chat.RoleUser} }
 func (p printer) Since() time.Time { return time.Time{} }
 
-func (p printer) Deliver(e chat.Event) { p.told <- fmt.Sprint(e.Type, ": ", e.Message.Content) }
+func (p printer) Deliver(e chat.Event) { p.got <- fmt.Sprint(e.Type, ": ", e.Message.Content) }
 
 func (p printer) Close(code chat.CloseCode, reason string) {
-	p.told <- fmt.Sprint("closed with ", int(code), ": ", reason)
+	p.got <- fmt.Sprint("closed with ", int(code), ": ", reason)
 }
 
-// A Socket is all that a registry sees of a connection.
+// A registry knows a connection as a Socket.
 func ExampleSocket() {
 	ctx := context.Background()
-	registry, history := chat.NewMemoryRegistry(), chat.NewMemoryHistory(chat.MemoryLimits{})
-	must(0, registry.ReadHistory(history))
+	registry := chat.NewMemoryRegistry()
+	history := must(registry.Start(nil, nil))
 
 	ana := printer{make(chan string, 10)} // room enough: Deliver must not block
-	must(registry.Add(ctx, ana))
+	must(registry.Add(ctx, ana, 0))
 	must(registry.Join(ctx, ana, "ops"))
 	stored := must(history.Append(ctx, chat.Message{Channel: "ops", Content: "deploying", Time: time.Now()}))
 	must(0, registry.Publish(ctx, stored[0]))
 	must(registry.CloseUser(ctx, "ana", 0, chat.CloseDisconnected, "enough"))
-	fmt.Println(<-ana.told)
-	fmt.Println(<-ana.told)
+	fmt.Println(<-ana.got)
+	fmt.Println(<-ana.got)
 	must(0, registry.Remove(ctx, ana))
 	// Output:
 	// message: deploying
 	// closed with 4002: enough
 }
 
-// A registry that is a Flusher can be waited for, which makes tests simple: behind
-// Flush all that was broadcast before has reached this node's sockets.
-func ExampleFlusher() {
+// After Flush, all messages published before have reached this node's sockets. That
+// makes tests simple.
+func ExampleRegistry_flush() {
 	ctx := context.Background()
 	registry := chat.NewMemoryRegistry()
 	signer := must(chat.NewHS256(secret))
@@ -270,10 +289,10 @@ func ExampleFlusher() {
 		socket := connect(server.URL+"/ws/chat", token.AccessToken)
 		defer socket.close()
 	}
-	before := registry.Deliveries()
+	before := registry.Stats().Deliveries
 	must(service.Broadcast(ctx, chat.Message{Content: "lunch is ready"}))
 	must(0, registry.Flush(ctx))
-	fmt.Println(registry.Deliveries()-before, "deliveries")
+	fmt.Println(registry.Stats().Deliveries-before, "deliveries")
 	// Output: 2 deliveries
 }
 

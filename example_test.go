@@ -72,17 +72,19 @@ func ExampleAuthenticator() {
 
 // mirror copies every message to somewhere else on its way to the sockets.
 type mirror struct {
-	*chat.MemoryRegistry
+	chat.Registry
 	copy func(chat.Message)
 }
 
-func (r mirror) Publish(ctx context.Context, m chat.Message) error {
-	r.copy(m)
-	return r.MemoryRegistry.Publish(ctx, m)
+func (r mirror) Publish(ctx context.Context, msgs ...chat.Message) error {
+	for _, m := range msgs {
+		r.copy(m)
+	}
+	return r.Registry.Publish(ctx, msgs...)
 }
 
-// A Registry of one's own embeds the one in memory and changes what it has to:
-// here every message is copied elsewhere, too.
+// To add something to any registry, embed the interface and override a method: here
+// every message is copied elsewhere, too.
 func ExampleRegistry() {
 	registry := mirror{chat.NewMemoryRegistry(), func(m chat.Message) {
 		fmt.Printf("copied %q to the log\n", m.Content)

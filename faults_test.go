@@ -35,14 +35,14 @@ func (f *faulty) options() []chat.Option {
 	return []chat.Option{chat.WithRegistry(f), chat.WithHistory(f), chat.WithPresence(chat.PresenceToNobody)}
 }
 
-func (f *faulty) Add(ctx context.Context, s chat.Socket) (int, error) {
+func (f *faulty) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
 	if f.connect != nil {
 		f.connect("")
 	}
 	if f.connected != nil {
 		return 0, f.connected
 	}
-	return f.MemoryRegistry.Add(ctx, s)
+	return f.MemoryRegistry.Add(ctx, s, limit)
 }
 
 func (f *faulty) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
@@ -66,11 +66,13 @@ func (f *faulty) Leave(ctx context.Context, s chat.Socket, channel string) error
 	return f.MemoryRegistry.Leave(ctx, s, channel)
 }
 
-func (f *faulty) Publish(ctx context.Context, m chat.Message) error {
-	if f.broadcast != nil {
-		f.broadcast(m.Content)
+func (f *faulty) Publish(ctx context.Context, msgs ...chat.Message) error {
+	for _, m := range msgs {
+		if f.broadcast != nil {
+			f.broadcast(m.Content)
+		}
 	}
-	return f.MemoryRegistry.Publish(ctx, m)
+	return f.MemoryRegistry.Publish(ctx, msgs...)
 }
 
 func (f *faulty) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {

@@ -42,15 +42,13 @@ func (f *filter) pass(out *wsconn.Outbox, frames []fanout.Frame) {
 
 // passOne requires f.mu.
 func (f *filter) passOne(out *wsconn.Outbox, fr fanout.Frame) {
-	var channel string
-	switch e := fr.Event.(type) {
-	case *Message:
-		if f.has(e) {
+	e := fr.Event.(*encodedEvent)
+	channel := e.Channel
+	if e.Type == EventMessage {
+		if f.has(&e.Message) {
 			return
 		}
-		channel = e.Channel
-	case *Event:
-		channel = e.Channel
+		channel = e.Message.Channel
 	}
 	if f.gate == nil || f.gate.channel != channel {
 		out.Send(fr.Bytes)
@@ -115,7 +113,8 @@ func (f *filter) resume(out *wsconn.Outbox, upTo Position, answer []byte, end Po
 	out.Release(g.reserved)
 	before := 0
 	for i, fr := range g.kept {
-		if m, ok := fr.Event.(*Message); ok && m.Position.Epoch == upTo.Epoch && m.Position.Seq <= upTo.Seq {
+		e := fr.Event.(*encodedEvent)
+		if p := e.Message.Position; e.Type == EventMessage && p.Epoch == upTo.Epoch && p.Seq <= upTo.Seq {
 			before = i + 1
 		}
 	}

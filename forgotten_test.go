@@ -11,7 +11,7 @@ import (
 	"github.com/reto10/chat"
 )
 
-// forgetful panics where a socket is connected, counted or disconnected. What it embeds
+// forgetful panics when a socket is added, where others count, or removed. What it embeds
 // has done its work then.
 type forgetful struct {
 	*chat.MemoryRegistry
@@ -20,18 +20,14 @@ type forgetful struct {
 	disconnected            atomic.Int32
 }
 
-func (r *forgetful) Add(ctx context.Context, s chat.Socket) (int, error) {
+func (r *forgetful) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
 	p := weak.Make((*byte)(reflect.ValueOf(s).UnsafePointer()))
 	r.last.Store(&p)
-	n, err := r.MemoryRegistry.Add(ctx, s)
+	n, err := r.MemoryRegistry.Add(ctx, s, limit)
 	if r.counting {
-		n = 1000
+		panic("a bug of the embedder's")
 	}
 	return n, err
-}
-
-func (r *forgetful) CountSockets(context.Context, chat.Socket) (int, error) {
-	panic("a bug of the embedder's")
 }
 
 func (r *forgetful) Remove(ctx context.Context, s chat.Socket) error {

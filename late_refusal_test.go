@@ -18,18 +18,23 @@ import (
 // A handshake that the registry has refused is answered so, and not with a WebSocket that
 // is closed at once, whether or not middleware looks on.
 func TestALateRefusalIsAnAnswerBehindMiddlewareToo(t *testing.T) {
-	asked := 0
-	failing := newFaulty(chat.MemoryLimits{})
-	failing.connected = context.DeadlineExceeded
-	closed := newFaulty(chat.MemoryLimits{})
-	closed.joining = context.DeadlineExceeded
 	refusals := map[string]struct {
-		opts []chat.Option
+		opts func() []chat.Option
 		want int
 	}{
-		"too many sockets elsewhere": {[]chat.Option{chat.WithRegistry(crowded{chat.NewMemoryRegistry(), &asked}), chat.WithSocketsPerUser(2)}, 429},
-		"connecting fails":           {failing.options(), 503},
-		"joining fails":              {closed.options(), 503},
+		"too many sockets elsewhere": {func() []chat.Option {
+			return []chat.Option{chat.WithRegistry(crowded{chat.NewMemoryRegistry(), new(int)}), chat.WithSocketsPerUser(2)}
+		}, 429},
+		"connecting fails": {func() []chat.Option {
+			f := newFaulty(chat.MemoryLimits{})
+			f.connected = context.DeadlineExceeded
+			return f.options()
+		}, 503},
+		"joining fails": {func() []chat.Option {
+			f := newFaulty(chat.MemoryLimits{})
+			f.joining = context.DeadlineExceeded
+			return f.options()
+		}, 503},
 	}
 	wraps := map[string]func(w *chiWriter) http.ResponseWriter{
 		"no middleware":  nil,
@@ -44,7 +49,7 @@ func TestALateRefusalIsAnAnswerBehindMiddlewareToo(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				service, err := chat.New(signer, append(tt.opts, chat.WithLogger(slog.New(slog.DiscardHandler)))...)
+				service, err := chat.New(signer, append(tt.opts(), chat.WithLogger(slog.New(slog.DiscardHandler)))...)
 				if err != nil {
 					t.Fatal(err)
 				}

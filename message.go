@@ -153,7 +153,7 @@ func ValidChannel(name string) bool {
 // for them when they connect.
 func UserChannel(username string) string { return "@" + username }
 
-// EventType is what an [Event] tells of.
+// EventType is the kind of an [Event].
 type EventType string
 
 // The events that reach a socket through a [Registry].
@@ -163,37 +163,62 @@ const (
 	EventUserLeft   EventType = wire.TypeUserLeft
 )
 
-// Event is what a socket is told: a message, or that somebody came or went.
+// Event is what a [Registry] delivers to a [Socket]: a message, or that a user joined or
+// left. Events are compared with Equal.
 type Event struct {
-	Type    EventType // what is set of the others follows from it
-	Message Message   // of EventMessage, where nothing below is set
-	User    User      // who came or went
+	Type    EventType // says which of the others are set
+	Message Message   // of EventMessage, which sets nothing below
+	User    User      // who joined or left
 	Channel string    // where, "" for the service itself
-	Time    time.Time // when it was told
+	Time    time.Time // when it was announced
+
+	// encoded is the event with its frame, nil where nobody has encoded it. It stays
+	// with copies that were changed, so it counts only while it equals the event.
+	encoded *encodedEvent
 }
 
-// messageFrame is a message as every socket gets it, encoded once. What it says is
-// a *Message, and that of an event a *Event.
-func messageFrame(m Message) fanout.Frame {
-	return fanout.Frame{
-		Bytes: textFrame(wireMessage(m, wire.TypeMessage)),
-		Event: &m,
+// Equal reports whether two events say the same. It ignores whether they are encoded.
+func (e Event) Equal(other Event) bool {
+	e.encoded, other.encoded = nil, nil
+	return e == other
+}
+
+// encodedEvent is an event with its frame, encoded once for all sockets. Nobody changes
+// it. It is what a hub's frame carries as its Event.
+type encodedEvent struct {
+	Event
+	bytes []byte // a whole WebSocket frame
+}
+
+// frame is the event as every socket gets it. It is encoded here unless that was done
+// before.
+func (e Event) frame() fanout.Frame {
+	if x := e.encoded; x != nil && x.Event == e {
+		return fanout.Frame{Bytes: x.bytes, Event: x}
 	}
+	return eventFrame(e)
 }
 
-// eventFrame is any event as every socket gets it, encoded once. It keeps e.
-func eventFrame(e *Event) fanout.Frame {
+// messageFrame is a message as every socket gets it.
+func messageFrame(m Message) fanout.Frame { return eventFrame(Event{Type: EventMessage, Message: m}) }
+
+// eventFrame encodes an event.
+func eventFrame(e Event) fanout.Frame {
+	x := &encodedEvent{Event: e}
+	x.encoded = x
 	if e.Type == EventMessage {
-		return messageFrame(e.Message)
-	}
-	return fanout.Frame{
-		Bytes: textFrame(wire.Presence{
+		x.bytes = encodeMessage(e.Message)
+	} else {
+		x.bytes = textFrame(wire.Presence{
 			Type: string(e.Type), Username: e.User.Name, Role: e.User.Role,
 			Channel: e.Channel, Time: wire.Time(e.Time),
-		}),
-		Event: e,
+		})
 	}
+	return fanout.Frame{Bytes: x.bytes, Event: x}
 }
+
+// encodeMessage is a message as a WebSocket frame.
+func encodeMessage(m Message) []byte { return textFrame(wireMessage(m, wire.TypeMessage)) }
 
 // textFrame is an event of package wire as one WebSocket frame.
 func textFrame(event any) []byte { return wire.Encode(event, wsframe.Text) }

@@ -80,7 +80,7 @@ func (DefaultPolicy) Publish(_ context.Context, who Identity, _ string) error {
 
 type config struct {
 	registry   Registry
-	history    History
+	history    History // nil: the registry chooses
 	noHistory  bool
 	policy     Policy
 	logger     *slog.Logger
@@ -152,19 +152,15 @@ func newConfig(opts []Option) (*config, error) {
 	c.logger = slog.New(c.sparing)
 	if c.registry == nil {
 		c.registry = NewMemoryRegistry()
-	}
-	if c.history == nil {
-		limits := MemoryLimits{}
 		if c.noHistory {
-			limits.Count = 256 // for numbering messages and keeping their order
+			c.history = NewMemoryHistory(MemoryLimits{Count: 256}) // for the order of messages
 		}
-		c.history = NewMemoryHistory(limits)
 	}
 	return c, nil
 }
 
-// WithRegistry replaces the registry, by default a [MemoryRegistry]. It is given to
-// one service.
+// WithRegistry replaces the registry, by default a [MemoryRegistry]. A registry serves
+// one Service.
 func WithRegistry(r Registry) Option {
 	return func(c *config) error {
 		if r == nil {
@@ -175,8 +171,10 @@ func WithRegistry(r Registry) Option {
 	}
 }
 
-// WithHistory replaces the history, by default a [MemoryHistory] within its
-// default limits.
+// WithHistory replaces the history. By default the registry chooses it: a
+// [MemoryRegistry] takes a [MemoryHistory] within its default limits, a registry for
+// several nodes the history that they share. [New] returns an error when the registry
+// cannot work with the history.
 func WithHistory(h History) Option {
 	return func(c *config) error {
 		if h == nil {
@@ -191,6 +189,10 @@ func WithHistory(h History) Option {
 // that reconnects recovers nothing. A socket that joins a channel again, with an id
 // since which everything came on that socket, is still told that it is recovered: no
 // history is needed for that.
+//
+// The order of messages still comes from a history, the one that the registry chooses.
+// With a registry for several nodes that is their shared one, which keeps messages
+// within its own limits.
 func WithoutHistory() Option {
 	return func(c *config) error {
 		c.noHistory = true

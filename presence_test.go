@@ -153,14 +153,16 @@ func TestManyArrivalsAreNotQuadratic(t *testing.T) {
 	})
 }
 
-// told is a registry of several nodes as a service sees it: what it tells is what
-// the test says.
-type told struct {
+// scripted is a registry of several nodes as a service sees it: the test calls changed.
+type scripted struct {
 	*chat.MemoryRegistry
-	watch *func(chat.PresenceChange)
+	changed func(chat.PresenceChange) // set by Start
 }
 
-func (r told) WatchPresence(fn func(chat.PresenceChange)) { *r.watch = fn }
+func (r *scripted) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	r.changed = changed
+	return r.MemoryRegistry.Start(h, nil)
+}
 
 // Another node may have announced the join, before this one was started.
 func TestLeavesAreAnnouncedToEveryoneTheJoinMayHaveBeenAnnouncedTo(t *testing.T) {
@@ -192,12 +194,12 @@ func TestLeavesAreAnnouncedToEveryoneTheJoinMayHaveBeenAnnouncedTo(t *testing.T)
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := told{chat.NewMemoryRegistry(), new(func(chat.PresenceChange))}
+				r := &scripted{MemoryRegistry: chat.NewMemoryRegistry()}
 				s := servePipes(t, chat.WithRegistry(r), chat.WithPresenceLimit(limit), chat.WithPresence(tt.audience))
 				user := s.dial("watch")
 				for _, window := range tt.changes {
 					for _, c := range window {
-						(*r.watch)(c)
+						r.changed(c)
 					}
 					<-time.After(time.Second)
 				}

@@ -5,57 +5,108 @@ import (
 	"time"
 )
 
-// Registry holds the live sockets and brings messages to them. The one in memory
-// is the default; one that spans several nodes usually embeds a [MemoryRegistry],
-// carries messages between the nodes and hands them to it.
+// Registry holds the live sockets and delivers messages to them.
 //
-// Its methods are safe for concurrent use and respect ctx; those that take a
-// Socket are called one after the other for each socket. An error means that it
-// cannot be done now ("unavailable" for a user).
+// The default is a [MemoryRegistry], for one process. A registry for several nodes
+// usually embeds a *MemoryRegistry, which delivers on its own node, and overrides what
+// has to reach the others. To add something to any registry, embed the interface
+// Registry and override the methods in question.
+//
+// All methods but Start and Announce are safe for concurrent use. Those with a ctx
+// respect it. Calls for one socket come one after the other. An error means that the
+// registry cannot do this now; users get it as "unavailable".
 type Registry interface {
-	// Add adds a socket, which is in no channel yet, and returns how many
-	// its user has now on all nodes, s included.
-	Add(ctx context.Context, s Socket) (sockets int, err error)
+	// Start is called once, by [New], before every other method.
+	//
+	// history is the one given to [WithHistory], nil for none: then the registry
+	// chooses one. Start returns the history that the service has to use. A registry for
+	// several nodes rejects a history that belongs to one process. The error is part of
+	// that of New, so it names the option to set.
+	//
+	// The registry calls changed whenever a user's first socket joins a channel or the
+	// last one leaves it, on any node. The changes of one user come in their order.
+	// changed is not nil, is safe for concurrent use, returns at once and calls no
+	// method of the registry.
+	Start(history History, changed func(PresenceChange)) (History, error)
 
-	// Remove removes a socket from every channel and from the registry. It
-	// is called once for each Connect that succeeded and does not wait for
-	// anything remote: what cannot be told now is told later. Doing so again
-	// changes nothing.
+	// Check returns an error when published messages would not be delivered now. The
+	// service calls it before it stores a message, so it returns at once.
+	Check(ctx context.Context) error
+
+	// Add adds a socket and returns how many sockets its user has on all nodes, s
+	// included. s is in no channel yet.
+	//
+	// When that is more than limit, the registry first makes sure that the sockets it
+	// counts are still connected, which may take about a second: those of a node that
+	// has died do not count. With limit 0 an estimate will do. After an error the
+	// registry does not have the socket.
+	Add(ctx context.Context, s Socket, limit int) (sockets int, err error)
+
+	// Remove removes a socket from all channels and from the registry. It is called
+	// once for each Add that succeeded. It does not wait for other nodes: what they
+	// cannot be sent now, they get later. Repeating it changes nothing.
 	Remove(ctx context.Context, s Socket) error
 
-	// Join makes s a member of a channel. Every message after the returned place
-	// is delivered to s, in order, once. To one that is a member already, all up to
-	// that place has been delivered, and nothing behind it before the call: the
-	// place never lies behind one that was delivered then. It may lie behind the
-	// history's last: what is stored and not handed on yet comes. After an error s
-	// is a member if it was one before. "" is everyone's channel, which the service
-	// joins each socket to. A socket whose user's role has changed joins its
-	// channels again.
+	// Join makes s a member of a channel and returns a position. Every message after
+	// that position is delivered to s once, in order. "" is the common channel; the
+	// service joins each socket to it and to its user's channel.
+	//
+	// The position may be before the history's last one: messages that are stored but
+	// not yet published are still delivered. If s is a member already, then all messages
+	// up to the position have been delivered, and none after it was delivered before
+	// the call. The service joins a socket to its channels again when the role of its
+	// user has changed. After an error s is a member only if it was one before.
 	Join(ctx context.Context, s Socket, channel string) (Position, error)
 
-	// Leave undoes Join. What is broadcast after it returns is not delivered.
+	// Leave undoes Join. Messages that are published after it returns are not
+	// delivered to s.
 	Leave(ctx context.Context, s Socket, channel string) error
 
-	// Publish delivers a stored message to the members of its channel on all
-	// nodes, and returns when it is handed on. Concurrent calls may come in
-	// another order than the places; delivery is in the order of the places, and
-	// a missing one is read from the history first.
-	Publish(ctx context.Context, m Message) error
+	// Publish delivers stored messages to the members of their channels on all nodes.
+	// It returns when the registry has taken them. Concurrent calls may come in another
+	// order than the positions. Delivery follows the positions, and the registry reads a
+	// missing message from the history first.
+	Publish(ctx context.Context, msgs ...Message) error
 
-	// Connected lists who is in a channel on all nodes, sorted by name; "" lists
-	// everyone.
+	// Announce delivers presence events to the members of a channel on this node, or to
+	// the admins among them only. It returns at once and keeps events.
+	Announce(channel string, adminsOnly bool, events []Event)
+
+	// Connected lists the users in a channel on all nodes, sorted by name. "" lists all
+	// connected users. A user's channel lists that user while they are connected.
 	Connected(ctx context.Context, channel string) ([]Presence, error)
 
-	// CloseUser closes a user's sockets on all nodes, oldest first, until keep
-	// remain, and returns how many those were.
+	// CloseUser closes sockets of a user on all nodes, oldest first, until keep remain.
+	// It returns how many it closes.
 	CloseUser(ctx context.Context, username string, keep int, code CloseCode, reason string) (closed int, err error)
+
+	// Flush returns when all messages published before the call are written to the
+	// sockets of this node, or wait in the backlog of a slow one.
+	Flush(ctx context.Context) error
+
+	// Stats returns the registry's figures for this node.
+	Stats() RegistryStats
 }
 
-// Socket is a live connection as a [Registry] sees it.
+// RegistryStats are the figures of a [Registry] for its node. A registry leaves those
+// that it does not count zero.
+type RegistryStats struct {
+	Users           int       // with sockets here
+	Deliveries      uint64    // events delivered to sockets: messages times receivers
+	DroppedPresence uint64    // joins and leaves that this node never announced
+	FanOut          Histogram // from Publish to the last socket of each shard
+}
+
+// Socket is a live connection as a [Registry] sees it. The registry identifies a socket
+// by its ID alone, so a registry may wrap sockets.
+//
+// An [Event] that Deliver is given by a [MemoryRegistry] is encoded once for all
+// sockets. A wrapper keeps that by passing the event on unchanged. An event that was
+// changed, or made by the registry itself, is encoded for each socket.
 type Socket interface {
 	ID() string       // unique among all sockets
-	User() User       // whose it is; the role may change with the token
-	Since() time.Time // when it came
+	User() User       // the role may change with the token
+	Since() time.Time // when it connected
 
 	// Deliver queues an event. It never blocks.
 	Deliver(Event)
@@ -65,79 +116,26 @@ type Socket interface {
 
 // Presence is a user in a channel.
 type Presence struct {
-	User        User      // in the role of the newest socket there, the one that connected last
+	User        User      // the role is that of the user's newest socket there
 	Connections int       // sockets there, at least 1
-	Since       time.Time // when the first of them came
+	Since       time.Time // when the first of them joined
 }
 
-// PresenceChange says that a user's first socket came to a channel, or that the
-// last one went.
+// PresenceChange says that a user's first socket joined a channel, or that the last one
+// left it.
 type PresenceChange struct {
 	Channel string // "": the service itself
-	User    User   // who came or went
+	User    User   // who joined or left
 	Joined  bool   // false: left
-	Size    int    // users there after it
+	Size    int    // users there after the change
 
-	// JoinSize is how many users were there right after this user joined. The
-	// registry keeps it with the user, for all nodes alike, and repeats it when the
-	// user leaves: so every node knows whether others may have announced the join
-	// to everyone. Of a user who left and soon joined again it is the smaller of the
-	// two sizes: within a presence window that is no news, so what counts is the
-	// earlier join. 0 is unknown: then the leave is announced to everyone.
+	// JoinSize is how many users were there right after this user joined. The registry
+	// keeps it with the user, the same on all nodes, and repeats it when the user leaves.
+	// By it every node knows whether a join was announced to everyone, also by another
+	// node.
+	//
+	// For a user who left and soon joined again it is the smaller of the two sizes: the
+	// two changes may cancel out within a presence window, and then the earlier join is
+	// the one that was announced. 0 is unknown: then the leave is announced to everyone.
 	JoinSize int
-}
-
-// PresenceSource is a [Registry] that tells of comings and goings on all nodes.
-// Without it no user_joined and user_left are sent. A registry that embeds a
-// [MemoryRegistry] and spans several nodes has its own: the embedded one knows
-// of this node alone.
-type PresenceSource interface {
-	// WatchPresence has fn called for every change, those of one user in order.
-	// It is called once, before the registry is used. fn returns at once and
-	// calls nothing of the registry.
-	WatchPresence(fn func(PresenceChange))
-}
-
-// Notifier is a [Registry] that can bring an event to the sockets of this node
-// alone. A [PresenceSource] has to be one, too.
-type Notifier interface {
-	// Announce delivers events to this node's members of a channel, or to the
-	// admins among them only. It returns at once and keeps events.
-	Announce(channel string, adminsOnly bool, events []Event)
-}
-
-// HistoryReader is a [Registry] that reads missing messages from the history.
-type HistoryReader interface {
-	// ReadHistory is called once, before the registry is used. An error says that
-	// the registry cannot work with this history. It is the error of [New].
-	ReadHistory(h History) error
-}
-
-// SocketCounter is a [Registry] of several nodes that can tell sockets that are
-// connected from those of a node that has died, which count until its lease ends.
-// The service asks it before it closes a socket with [CloseTooMany], so that
-// clients of a dead node are never turned away for good.
-type SocketCounter interface {
-	// CountSockets returns how many sockets of its user were connected when s was,
-	// s included, without those of nodes that do not answer now. It is called
-	// right after Connect, and may take about a second. After an error, s is told
-	// to retry.
-	CountSockets(ctx context.Context, s Socket) (sockets int, err error)
-}
-
-// HealthChecker is a [Registry] that can tell whether messages get through now. It
-// is asked before a message is stored: one that could not be handed on is refused
-// then, and nothing of it is done.
-type HealthChecker interface {
-	// Check returns at once. An error means that nothing can be handed on.
-	Check(ctx context.Context) error
-}
-
-// Flusher is a [Registry] that can tell when what was broadcast before has been
-// delivered to the sockets of this node.
-type Flusher interface {
-	// Flush returns when all that Broadcast was called with before has been
-	// written to the sockets of this node, or waits in the backlog of a slow one;
-	// or with ctx's error.
-	Flush(ctx context.Context) error
 }

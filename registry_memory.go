@@ -3,9 +3,11 @@ package chat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/reto10/chat/internal/fanout"
@@ -13,110 +15,103 @@ import (
 	"github.com/reto10/chat/internal/sequence"
 )
 
-// MemoryRegistry is the [Registry] of a single process, and what delivers on
-// each node for those that span several. It is a [PresenceSource], a [Notifier],
-// a [HistoryReader] and a [Flusher]. Its methods are safe for concurrent use.
+// MemoryRegistry is the [Registry] of a single process. Registries for several nodes
+// embed it to deliver on each node. It serves one [Service]. Its methods are safe for
+// concurrent use.
+//
+// It logs a panic of a foreign [Socket] to [slog.Default] and closes the socket.
 type MemoryRegistry struct {
-	hub     *fanout.Hub
-	gaps    *sequence.Gaps
-	history History // set before use
-	watch   func(PresenceChange)
+	hub  *fanout.Hub
+	gaps *sequence.Gaps
 
-	mu      sync.Mutex // guards what follows; not held while anything is delivered
-	members map[Socket]*member
+	// Set by Start, before everything else is called.
+	started atomic.Bool
+	history History
+	changed func(PresenceChange)
+
+	mu      sync.Mutex         // guards what follows; not held during deliveries
+	members map[string]*member // by the socket's id
 	users   map[string]*memoryUser
 	rooms   map[string]*memoryRoom
 }
 
-// member is a socket in the registry.
+// member is a socket in the registry. The registry's mu guards rooms and parked.
 type member struct {
-	socket Socket
+	socket deliverer
 	fan    fanout.Member
 	user   *memoryUser
 	rooms  []*memoryRoom // joined
-	own    membership    // of its user's own channel while that is no room
+	parked membership    // in the user's channel while that has no room
 }
 
-// membership is how far a socket has got into a channel.
-type membership uint8
-
-const (
-	outside membership = iota
-	joining
-	joined
-)
-
-// memoryUser is somebody with sockets on this node.
+// memoryUser is a user with sockets on this node.
 type memoryUser struct {
-	members []*member // oldest first
-	since   time.Time // when the first of them came
+	members  []*member // oldest first
+	since    time.Time // when the first of them connected
+	joinSize int       // users connected right after that
 
-	joinSize int // users connected right after that
-
-	// own is where the user's own channel goes on, once it is known. It becomes a
-	// room when something is sent there: most users never get anything.
-	own   Position
+	// The user's channel gets a room when something is sent there. Until then at is
+	// where it stands, once that is known. See registry_parked.go.
+	at    Position
 	known bool
 }
 
-// NewMemoryRegistry makes an empty registry. It may be given to one Service.
+// NewMemoryRegistry makes an empty registry.
 func NewMemoryRegistry() *MemoryRegistry {
 	return &MemoryRegistry{
 		hub:     fanout.NewHub(0),
 		gaps:    sequence.NewGaps(),
 		history: NewMemoryHistory(MemoryLimits{}),
-		watch:   func(PresenceChange) {},
-		members: make(map[Socket]*member),
+		changed: func(PresenceChange) {},
+		members: make(map[string]*member),
 		users:   make(map[string]*memoryUser),
 		rooms:   make(map[string]*memoryRoom),
 	}
 }
 
-// WatchPresence implements [PresenceSource].
-func (r *MemoryRegistry) WatchPresence(fn func(PresenceChange)) { r.watch = fn }
-
-// ReadHistory implements [HistoryReader]. Its error is always nil.
-func (r *MemoryRegistry) ReadHistory(h History) error {
-	r.history = h
-	return nil
+// Start implements [Registry]. Without a history it makes a [MemoryHistory] within its
+// default limits. changed may be nil here. A second call is an error.
+func (r *MemoryRegistry) Start(history History, changed func(PresenceChange)) (History, error) {
+	if r.started.Swap(true) {
+		return nil, errors.New("this MemoryRegistry serves another Service already: give WithRegistry a new one")
+	}
+	if history != nil {
+		r.history = history
+	}
+	if changed != nil {
+		r.changed = changed
+	}
+	return r.history, nil
 }
 
-// Deliveries counts what was handed to sockets so far: messages times receivers.
-func (r *MemoryRegistry) Deliveries() uint64 { return r.hub.Deliveries() }
+// Check implements [Registry]. Its error is always nil.
+func (r *MemoryRegistry) Check(context.Context) error { return nil }
 
-// Users counts who has sockets here now.
-func (r *MemoryRegistry) Users() int {
+// Stats implements [Registry].
+func (r *MemoryRegistry) Stats() RegistryStats {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.users)
+	users := len(r.users)
+	r.mu.Unlock()
+	return RegistryStats{Users: users, Deliveries: r.hub.Deliveries(), FanOut: histogram(r.hub.Latency())}
 }
 
-// FanOut is how long messages took from Broadcast to the last socket of each
-// share of them.
-func (r *MemoryRegistry) FanOut() Histogram { return histogram(r.hub.Latency()) }
-
-// Add implements [Registry].
-func (r *MemoryRegistry) Add(_ context.Context, s Socket) (int, error) {
-	receiver, ok := s.(fanout.Receiver)
-	if !ok {
-		receiver = eventReceiver{s}
-	}
-	m := &member{socket: s}
-	r.hub.Add(&m.fan, receiver)
-	u := s.User()
+// Add implements [Registry]. All sockets that it counts are connected.
+func (r *MemoryRegistry) Add(_ context.Context, s Socket, _ int) (int, error) {
+	m := &member{socket: delivererOf(s)}
+	r.hub.Add(&m.fan, m.socket)
+	id, u := s.ID(), s.User()
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.members[s]; known {
-		return 0, errors.New("chat: socket is connected already")
+	if _, known := r.members[id]; known {
+		return 0, fmt.Errorf("chat: a socket with the id %q was added before", id)
 	}
-	r.members[s] = m
+	r.members[id] = m
 	m.user = r.users[u.Name]
 	if m.user == nil {
-		m.user = &memoryUser{since: s.Since()}
+		m.user = &memoryUser{since: s.Since(), joinSize: len(r.users) + 1}
 		r.users[u.Name] = m.user
-		m.user.joinSize = len(r.users)
-		r.watch(PresenceChange{User: u, Joined: true, Size: len(r.users), JoinSize: len(r.users)})
+		r.changed(PresenceChange{User: u, Joined: true, Size: len(r.users), JoinSize: m.user.joinSize})
 	}
 	m.user.members = append(m.user.members, m)
 	return len(m.user.members), nil
@@ -124,24 +119,24 @@ func (r *MemoryRegistry) Add(_ context.Context, s Socket) (int, error) {
 
 // Remove implements [Registry].
 func (r *MemoryRegistry) Remove(_ context.Context, s Socket) error {
+	id, u := s.ID(), s.User()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := r.members[s]
+	m := r.members[id]
 	if m == nil {
 		return nil
 	}
-	delete(r.members, s)
+	delete(r.members, id)
 	m.fan.Remove()
 	for _, room := range m.rooms {
 		r.exit(room, m)
 	}
 	m.rooms = nil
-	u := s.User()
 	m.user.members = slices.DeleteFunc(m.user.members, func(o *member) bool { return o == m })
-	r.leaveOwn(m, UserChannel(u.Name))
+	r.unpark(m, UserChannel(u.Name))
 	if len(m.user.members) == 0 {
 		delete(r.users, u.Name)
-		r.watch(PresenceChange{User: u, Size: len(r.users), JoinSize: m.user.joinSize})
+		r.changed(PresenceChange{User: u, Size: len(r.users), JoinSize: m.user.joinSize})
 	}
 	return nil
 }
@@ -158,7 +153,7 @@ func (r *MemoryRegistry) Join(ctx context.Context, s Socket, channel string) (Po
 		if room != nil {
 			start, open, err = r.joinRoom(ctx, m, room, fresh)
 		} else {
-			start, open, err = r.joinOwn(ctx, m, channel)
+			start, open, err = r.joinParked(ctx, m, channel)
 		}
 		if err != nil {
 			if fresh {
@@ -169,36 +164,40 @@ func (r *MemoryRegistry) Join(ctx context.Context, s Socket, channel string) (Po
 		if open {
 			return start, nil
 		}
-		// Meanwhile the room was closed, or one's own channel has become one.
+		// The room was closed meanwhile, or the user's channel got one.
 	}
 }
 
-// enter notes that s is in the channel, and reports whether that is new. There is
-// no room when it is its user's own channel and nothing was sent there yet.
+// enter makes s a member of the channel's room and reports whether that is new. room is
+// nil when it is the channel of the socket's user and has no room.
 func (r *MemoryRegistry) enter(s Socket, channel string) (m *member, room *memoryRoom, fresh bool, err error) {
+	id := s.ID()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m = r.members[s]
+	m = r.members[id]
 	if m == nil {
-		return nil, nil, false, errors.New("chat: socket is not connected")
+		return nil, nil, false, errNotAdded
 	}
 	own := r.owner(channel) == m.user
 	room = r.rooms[channel]
 	if room == nil && own {
-		fresh = m.own == outside
-		m.own = max(m.own, joining)
+		fresh = m.parked == outside
+		m.parked = max(m.parked, joining)
 		return m, nil, fresh, nil
 	}
 	if room == nil {
 		room = r.open(channel)
 	}
 	if own {
-		m.own = outside // the room knows
+		m.parked = outside // the room has it from here on
 	}
 	return m, room, r.add(m, room), nil
 }
 
-// joinRoom has what follows the returned place delivered to m. It reports false
+// errNotAdded is why a socket cannot join a channel.
+var errNotAdded = errors.New("chat: the socket was removed, or never added")
+
+// joinRoom has messages after the returned position delivered to m. It reports false
 // when the room is closed.
 func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRoom, fresh bool) (start Position, open bool, err error) {
 	if !room.line.Begun() {
@@ -213,11 +212,11 @@ func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRo
 		m.fan.Join(room.channel)
 	})
 	switch {
-	case strings.HasPrefix(room.channel, "@"): // nobody is told who is there
+	case strings.HasPrefix(room.channel, "@"): // nothing is announced there
 	case m.socket.User().Admin():
 		m.fan.Join(adminsOf(room.channel))
 	case !fresh:
-		m.fan.Leave(adminsOf(room.channel)) // it may have been one's
+		m.fan.Leave(adminsOf(room.channel)) // the user may have been an admin before
 	}
 	if open && !fresh {
 		err = m.fan.Flush(ctx)
@@ -225,47 +224,18 @@ func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRo
 	return start, open, err
 }
 
-// joinOwn finds where m's user's own channel goes on. It reports false when that
-// is a room by now, or m has left.
-func (r *MemoryRegistry) joinOwn(ctx context.Context, m *member, channel string) (start Position, open bool, err error) {
-	read := false
-	for {
-		r.mu.Lock()
-		switch {
-		case r.rooms[channel] != nil || m.own == outside:
-			r.mu.Unlock()
-			return Position{}, false, nil
-		case read && !m.user.known:
-			m.user.own, m.user.known = start, true
-		}
-		if m.user.known {
-			m.own = joined
-			start = m.user.own
-			r.mu.Unlock()
-			return start, true, nil
-		}
-		r.mu.Unlock()
-		// Whatever is sent from here on opens the room: nothing gets lost between
-		// the reading of the place and the use of it.
-		last, err := r.history.Last(ctx, channel)
-		if err != nil {
-			return Position{}, false, err
-		}
-		start, read = last, true
-	}
-}
-
 // Leave implements [Registry].
 func (r *MemoryRegistry) Leave(ctx context.Context, s Socket, channel string) error {
+	id := s.ID()
 	r.mu.Lock()
-	m, room := r.members[s], r.rooms[channel]
+	m, room := r.members[id], r.rooms[channel]
 	at := -1
 	if m != nil && room != nil {
 		at = slices.Index(m.rooms, room)
 	}
 	if at < 0 {
 		if m != nil && r.owner(channel) == m.user {
-			r.leaveOwn(m, channel)
+			r.unpark(m, channel)
 		}
 		r.mu.Unlock()
 		return nil
@@ -279,20 +249,29 @@ func (r *MemoryRegistry) Leave(ctx context.Context, s Socket, channel string) er
 	return m.fan.Flush(ctx)
 }
 
-// Publish implements [Registry].
-func (r *MemoryRegistry) Publish(ctx context.Context, m Message) error {
+// Publish implements [Registry]. An error is that of ctx.
+func (r *MemoryRegistry) Publish(ctx context.Context, msgs ...Message) error {
+	for i := range msgs {
+		if err := r.publish(ctx, &msgs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *MemoryRegistry) publish(ctx context.Context, m *Message) error {
 	offered := latency.Now()
 	if err := r.hub.Wait(ctx); err != nil {
 		return err
 	}
 	var f fanout.Frame
 	for {
-		room := r.addressee(m.Channel)
+		room := r.room(m.Channel, nil)
 		if room == nil {
 			return nil
 		}
 		if f.Bytes == nil {
-			f = messageFrame(m)
+			f = messageFrame(*m)
 			f.Offered = offered
 		}
 		if room.line.Offer(sequence.Position(m.Position), f) {
@@ -301,55 +280,66 @@ func (r *MemoryRegistry) Publish(ctx context.Context, m Message) error {
 	}
 }
 
-// CatchUp says that the history of a channel goes as far as last: what the sockets
-// here miss up to there is read from it and delivered. They are closed with
-// [CloseTooSlow] when that is gone, or when last is of another epoch, so that they
-// resume. A registry that may have missed messages calls it; it returns at once.
-func (r *MemoryRegistry) CatchUp(channel string, last Position) {
-	r.mu.Lock()
-	room := r.rooms[channel]
-	if u := r.owner(channel); room == nil && u != nil && u.known && u.own != last {
-		room = r.open(channel)
-	}
-	r.mu.Unlock()
-	if room != nil {
+// ReadMissing delivers what the sockets of this node miss of a channel, up to last, the
+// position of its newest message in the history. Sockets are closed with [CloseTooSlow],
+// so that they resume, when missing messages are no longer kept or last is of another
+// epoch. A registry that may have missed messages calls it. It returns at once.
+func (r *MemoryRegistry) ReadMissing(channel string, last Position) {
+	if room := r.room(channel, &last); room != nil {
 		room.line.Expect(sequence.Position(last))
 	}
 }
 
-// addressee is the room of a channel, nil when nobody is in it.
-func (r *MemoryRegistry) addressee(channel string) *memoryRoom {
+// room is that of a channel, nil when the channel has no members. A user's channel with
+// members gets its room now, unless it stands at a position where nothing was sent yet.
+func (r *MemoryRegistry) room(channel string, at *Position) *memoryRoom {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	room := r.rooms[channel]
-	if u := r.owner(channel); room == nil && u != nil && u.listens() {
-		room = r.open(channel)
+	u := r.owner(channel)
+	if room != nil || u == nil || !u.parked() {
+		return room
 	}
-	return room
+	if at != nil && (!u.known || u.at == *at) {
+		return nil
+	}
+	return r.open(channel)
 }
 
 // Connected implements [Registry].
 func (r *MemoryRegistry) Connected(_ context.Context, channel string) ([]Presence, error) {
-	r.mu.Lock()
-	var list []Presence
-	if channel == "" {
-		list = make([]Presence, 0, len(r.users))
-		for _, u := range r.users {
-			list = append(list, Presence{u.user(), len(u.members), u.since})
-		}
-	} else if room := r.rooms[channel]; room != nil {
-		list = make([]Presence, 0, len(room.users))
-		for u, in := range room.users {
-			list = append(list, Presence{u.userIn(room), in.connections, in.since})
-		}
-	}
-	r.mu.Unlock()
+	list := r.connected(channel)
 	slices.SortFunc(list, func(a, b Presence) int { return strings.Compare(a.User.Name, b.User.Name) })
 	return list, nil
 }
 
-// Flush implements [Flusher]. Messages that wait for one before them, which this
-// node was not given yet, are delivered too, unless the history does not have it.
+// connected is Connected in any order.
+func (r *MemoryRegistry) connected(channel string) (list []Presence) {
+	owner, ofUser := strings.CutPrefix(channel, "@")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case channel == "":
+		list = make([]Presence, 0, len(r.users))
+		for _, u := range r.users {
+			list = append(list, u.presence())
+		}
+	case ofUser:
+		if u := r.users[owner]; u != nil {
+			list = append(list, u.presence())
+		}
+	case r.rooms[channel] != nil:
+		room := r.rooms[channel]
+		list = make([]Presence, 0, len(room.users))
+		for u, in := range room.users {
+			list = append(list, Presence{u.userIn(room), int(in.connections), time.UnixMicro(in.since).UTC()})
+		}
+	}
+	return list
+}
+
+// Flush implements [Registry]. It delivers messages that wait for an earlier one, too,
+// unless the history does not have that.
 func (r *MemoryRegistry) Flush(ctx context.Context) error {
 	if err := r.gaps.Settle(ctx); err != nil {
 		return err
@@ -371,62 +361,36 @@ func (r *MemoryRegistry) CloseUser(_ context.Context, username string, keep int,
 	return len(surplus), nil
 }
 
-// Announce implements [Notifier].
+// Announce implements [Registry].
 func (r *MemoryRegistry) Announce(channel string, adminsOnly bool, events []Event) {
 	group := channel
 	if adminsOnly {
 		group = adminsOf(channel)
 	}
 	frames := make([]fanout.Frame, len(events))
-	for i := range events {
-		frames[i] = eventFrame(&events[i])
+	for i, e := range events {
+		frames[i] = eventFrame(e)
 	}
 	r.hub.Publish(group, frames...)
 }
 
-// adminsOf is the group of the admins in a channel. Its name is no channel's.
+// adminsOf is the group of the admins in a channel. No channel has its name.
 func adminsOf(channel string) string { return "\x00" + channel }
 
-// owner is whose own channel it is, if anybody's who is connected. Under mu.
-func (r *MemoryRegistry) owner(channel string) *memoryUser {
-	name, own := strings.CutPrefix(channel, "@")
-	if !own {
-		return nil
-	}
-	return r.users[name]
-}
-
-// user is who it is, in the role of the newest socket: a refreshed token may have
-// brought another. Under the registry's mu.
+// user is the user in the role of the newest socket: a refreshed token may have brought
+// another role. Requires the registry's mu.
 func (u *memoryUser) user() User { return u.members[len(u.members)-1].socket.User() }
 
-// userIn is who it is in a room, in the role of the newest socket there. Under the
-// registry's mu.
+// userIn is the user in the role of the newest socket in a room. Requires the registry's
+// mu.
 func (u *memoryUser) userIn(room *memoryRoom) User {
 	for _, m := range slices.Backward(u.members) {
 		if slices.Contains(m.rooms, room) {
 			return m.socket.User()
 		}
 	}
-	return u.user() // never: whoever is in the room has a socket there
+	return u.user() // never: a user in the room has a socket there
 }
 
-// listens reports whether a socket of the user's is in the user's own channel.
-// Under the registry's mu.
-func (u *memoryUser) listens() bool {
-	return slices.ContainsFunc(u.members, func(m *member) bool { return m.own != outside })
-}
-
-// eventReceiver is a Socket that is none of this package's.
-type eventReceiver struct{ Socket }
-
-func (r eventReceiver) Receive(b fanout.Batch) {
-	for _, f := range b.Frames {
-		switch e := f.Event.(type) {
-		case *Message:
-			r.Deliver(Event{Type: EventMessage, Message: *e})
-		case *Event:
-			r.Deliver(*e)
-		}
-	}
-}
+// presence is the user in the service. Requires the registry's mu.
+func (u *memoryUser) presence() Presence { return Presence{u.user(), len(u.members), u.since} }

@@ -76,7 +76,7 @@ type stage struct {
 
 func newStage(t *testing.T, h chat.History) *stage {
 	s := &stage{t, chat.NewMemoryRegistry(), h}
-	if err := s.registry.ReadHistory(h); err != nil {
+	if _, err := s.registry.Start(h, nil); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -85,7 +85,7 @@ func newStage(t *testing.T, h chat.History) *stage {
 func (s *stage) connect(user string) *receiver {
 	s.Helper()
 	r := newReceiver(user)
-	if _, err := s.registry.Add(s.Context(), r); err != nil {
+	if _, err := s.registry.Add(s.Context(), r, 0); err != nil {
 		s.Fatal(err)
 	}
 	return r

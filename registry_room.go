@@ -3,6 +3,9 @@ package chat
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -16,17 +19,18 @@ type memoryRoom struct {
 	channel string
 	line    *sequence.Sequencer[fanout.Frame]
 	members int
-	users   map[*memoryUser]stay // nil in everyone's channel and users' own
+	users   map[*memoryUser]stay // nil for the common channel and users' channels
 }
 
-// stay is a user's presence in a channel.
+// stay is a user's presence in a channel. It is small: there is one for every user in
+// every channel.
 type stay struct {
-	since       time.Time
-	connections int
-	joinSize    int // users there right after the first of them
+	since       int64 // Unix, in µs
+	connections uint32
+	joinSize    uint32 // users there right after the first of them joined
 }
 
-// open makes the channel's room. Under mu.
+// open makes the channel's room. Requires r.mu.
 func (r *MemoryRegistry) open(channel string) *memoryRoom {
 	room := &memoryRoom{channel: channel}
 	room.line = sequence.New(channelHistory{r, channel}, r.gaps,
@@ -37,24 +41,14 @@ func (r *MemoryRegistry) open(channel string) *memoryRoom {
 		room.users = make(map[*memoryUser]stay)
 	}
 	if u := r.owner(channel); u != nil {
-		if u.known {
-			room.line.Begin(sequence.Position(u.own))
-		}
-		u.own, u.known = Position{}, false
-		for _, m := range u.members {
-			if m.own == joined { // whoever is joining comes by itself
-				m.own = outside
-				r.add(m, room)
-				m.fan.Join(channel)
-			}
-		}
+		r.moveIn(u, room)
 	}
 	return room
 }
 
-// add makes m a member of the room and reports whether it was none. Who is
-// connected is known without everyone's channel, and a user's own is nobody
-// else's to know of. Under mu.
+// add makes m a member of the room and reports whether it was none before. The users in
+// the common channel are those of the registry, and nobody else joins a user's channel:
+// neither counts users. Requires r.mu.
 func (r *MemoryRegistry) add(m *member, room *memoryRoom) bool {
 	if slices.Contains(m.rooms, room) {
 		return false
@@ -69,74 +63,98 @@ func (r *MemoryRegistry) add(m *member, room *memoryRoom) bool {
 	}
 	in, there := room.users[m.user]
 	if !there {
-		in.since = time.Now().UTC()
+		in = stay{since: time.Now().UnixMicro(), joinSize: uint32(len(room.users) + 1)}
 	}
 	in.connections++
-	if !there {
-		in.joinSize = len(room.users) + 1
-	}
 	room.users[m.user] = in
 	if !there {
-		r.watch(PresenceChange{room.channel, m.socket.User(), true, len(room.users), in.joinSize})
+		r.changed(PresenceChange{room.channel, m.socket.User(), true, len(room.users), int(in.joinSize)})
 	}
 	return true
 }
 
-// exit undoes add, but for m's own list of rooms, and closes the room when nobody
-// is left in it. Under mu.
+// exit undoes add, except for m.rooms, and closes a room without members. Requires r.mu.
 func (r *MemoryRegistry) exit(room *memoryRoom, m *member) {
 	if in, there := room.users[m.user]; there {
 		if in.connections--; in.connections > 0 {
 			room.users[m.user] = in
 		} else {
 			delete(room.users, m.user)
-			r.watch(PresenceChange{room.channel, m.socket.User(), false, len(room.users), in.joinSize})
+			r.changed(PresenceChange{room.channel, m.socket.User(), false, len(room.users), int(in.joinSize)})
 		}
 	}
 	room.members--
 	r.closeEmpty(room)
 }
 
-// leaveOwn takes m out of its user's own channel while that is no room. When all
-// are out, what is sent there is not noticed any more. Under mu.
-func (r *MemoryRegistry) leaveOwn(m *member, channel string) {
-	if m.own == outside {
-		return
-	}
-	m.own = outside
-	if m.user.listens() {
-		return
-	}
-	m.user.own, m.user.known = Position{}, false
-	if room := r.rooms[channel]; room != nil {
-		r.closeEmpty(room) // it was opened for m
-	}
-}
-
-// closeEmpty closes the room if nobody is in it, nor on the way into their own:
-// what came for them meanwhile is in its line. Under mu.
+// closeEmpty closes a room without members, unless sockets of its user are on their way
+// in: its line has what was sent to them meanwhile. Requires r.mu.
 func (r *MemoryRegistry) closeEmpty(room *memoryRoom) {
-	if u := r.owner(room.channel); room.members == 0 && (u == nil || !u.listens()) {
+	if u := r.owner(room.channel); room.members == 0 && (u == nil || !u.parked()) {
 		room.line.Close()
 		delete(r.rooms, room.channel)
 	}
 }
 
-// resync ends the sockets in a channel whose missing messages are gone: when
-// they resume they are told so.
+// resync closes the sockets in a channel whose missing messages are gone. They resume,
+// and learn then that messages are missing.
 func (r *MemoryRegistry) resync(channel string) {
 	r.hub.Each(channel, func(to fanout.Receiver) {
-		to.(interface{ Close(CloseCode, string) }).Close(CloseTooSlow, "messages were lost, resume")
+		to.(deliverer).Close(CloseTooSlow, "messages were lost, resume")
 	})
 }
 
-// channelHistory lets a channel's line read what it missed.
+// deliverer is a socket that the hub delivers to.
+type deliverer interface {
+	Socket
+	fanout.Receiver
+}
+
+// delivererOf is s itself where s is the service's own socket.
+func delivererOf(s Socket) deliverer {
+	if own, ok := s.(*socket); ok {
+		return own
+	}
+	return foreignSocket{s}
+}
+
+// foreignSocket is a Socket of another package. It may wrap one of the service's. The
+// hub's goroutines call Receive and Close, so that a panic there would end the process.
+type foreignSocket struct{ Socket }
+
+// Receive implements [fanout.Receiver].
+func (f foreignSocket) Receive(b fanout.Batch) {
+	defer func() {
+		if f.recovered(recover()) {
+			f.Close(CloseGoingAway, "internal error")
+		}
+	}()
+	for i := range b.Frames {
+		f.Deliver(b.Frames[i].Event.(*encodedEvent).Event)
+	}
+}
+
+// Close implements [Socket].
+func (f foreignSocket) Close(code CloseCode, reason string) {
+	defer func() { f.recovered(recover()) }()
+	f.Socket.Close(code, reason)
+}
+
+// recovered logs a panic, if there was one.
+func (f foreignSocket) recovered(p any) bool {
+	if p != nil {
+		slog.Error("chat: a Socket panicked", "type", fmt.Sprintf("%T", f.Socket), "panic", p, "stack", string(debug.Stack()))
+	}
+	return p != nil
+}
+
+// channelHistory lets a channel's line read missing messages.
 type channelHistory struct {
 	registry *MemoryRegistry
 	channel  string
 }
 
-// fillCount and fillBytes bound the missing messages that are read at once, see [Limit].
+// fillCount and fillBytes bound the missing messages that one call reads, see [Limit].
 const (
 	fillCount = 256
 	fillBytes = 256 << 10

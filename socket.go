@@ -48,7 +48,7 @@ const (
 type socket struct {
 	service  *Service
 	conn     *wsconn.Conn
-	session  [16]byte
+	id       string
 	since    time.Time
 	commands bool // speaks chat.v1
 	who      atomic.Pointer[Identity]
@@ -58,7 +58,7 @@ type socket struct {
 	account *account.Account // its user's, which it holds
 
 	filter    filter           // of what the registry delivers
-	connected bool             // to the registry
+	connected bool             // the registry may have it: Ended removes it
 	replaying sync.WaitGroup   // what was missed when it connected: joining and leaving wait for it
 	turnAway  func(error) bool // answers the handshake with an error; nil: it is answered
 
@@ -83,10 +83,10 @@ func newSocket(s *Service, conn *wsconn.Conn, who Identity, of *account.Account)
 		service:  s,
 		conn:     conn,
 		account:  of,
+		id:       newSocketID(),
 		since:    time.Now().UTC(),
 		commands: strings.EqualFold(conn.Subprotocol(), subprotocol),
 	}
-	_, _ = rand.Read(c.session[:]) // never fails
 	c.who.Store(&who)
 	return c
 }
@@ -94,11 +94,16 @@ func newSocket(s *Service, conn *wsconn.Conn, who Identity, of *account.Account)
 func (c *socket) User() User       { return c.who.Load().User }
 func (c *socket) Since() time.Time { return c.since }
 
-// sessions are written as 26 of a-z 2-7.
-var sessions = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+func (c *socket) ID() string { return c.id }
 
-// ID is made from its bytes each time: it is seldom asked for.
-func (c *socket) ID() string { return sessions.EncodeToString(c.session[:]) }
+// newSocketID draws 128 bits, written as 26 of a-z 2-7.
+func newSocketID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return socketIDs.EncodeToString(b[:])
+}
+
+var socketIDs = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // Receive is the socket's end of the fan-out.
 func (c *socket) Receive(b fanout.Batch) {
@@ -109,10 +114,15 @@ func (c *socket) Receive(b fanout.Batch) {
 	c.conn.Out().Send(b.Bytes)
 }
 
-// Deliver is for registries that have no fan-out.
+// Deliver is for registries without a hub, and for wrappers of the socket. Only an event
+// that nobody has encoded yet, or that was changed since, is encoded here.
 func (c *socket) Deliver(e Event) {
-	f := eventFrame(&e)
-	c.Receive(fanout.Batch{Bytes: f.Bytes, Frames: []fanout.Frame{f}})
+	f := e.frame()
+	if c.filter.active.Load() {
+		c.filter.pass(c.conn.Out(), []fanout.Frame{f})
+		return
+	}
+	c.conn.Out().Send(f.Bytes)
 }
 
 func (c *socket) Close(code CloseCode, reason string) { c.conn.Out().Close(int(code), reason) }
@@ -210,25 +220,22 @@ func (c *socket) Ended(cause error) {
 	s.cfg.logger.Debug("socket ended", "session", c.ID(), "user", c.User().Name, "cause", cause)
 }
 
-// connect makes the socket known, or closes it.
+// connect adds the socket to the registry, or closes it.
 func (c *socket) connect() bool {
 	s := c.service
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
-	n, err := s.cfg.registry.Add(ctx, c)
-	if err != nil {
-		s.counts.failed(portRegistry, err)
-		c.fail("connecting a socket", err)
-		return false
+	limit := s.cfg.socketsPerUser
+	if s.cfg.replaceOldest {
+		limit = 0 // CloseUser decides which sockets count
 	}
-	c.connected = true // before anything below may panic
-	if r, ok := s.cfg.registry.(SocketCounter); ok && n > s.cfg.socketsPerUser && !s.cfg.replaceOldest {
-		// Some of them may be a dead node's: who is told "too many" does not return.
-		if n, err = r.CountSockets(ctx, c); err != nil {
-			s.counts.failed(portRegistry, err)
-			c.fail("counting a user's sockets", err)
-			return true
-		}
+	c.connected = true // also if Add panics after it added the socket
+	n, err := s.cfg.registry.Add(ctx, c, limit)
+	if err != nil {
+		c.connected = false
+		s.counts.failed(portRegistry, err)
+		c.fail("adding a socket to the registry", err)
+		return false
 	}
 	if n > s.cfg.socketsPerUser {
 		if !s.cfg.replaceOldest {

@@ -13,9 +13,8 @@ import (
 )
 
 // Stats are figures since the service was made, for this process. The keys of
-// each map are always the same, whatever was counted. Users, Deliveries and FanOut
-// are the registry's to tell, as a [MemoryRegistry] and what embeds one does; so is
-// DroppedPresence, of one that spans several nodes. Of another they are zero.
+// each map are always the same, whatever was counted. Users, Deliveries, DroppedPresence
+// and FanOut are those of [Registry].Stats.
 type Stats struct {
 	Sockets         int    `json:"sockets"`          // live now
 	Users           int    `json:"users"`            // who have sockets here now
@@ -91,18 +90,8 @@ func (s *Service) Stats() Stats {
 		c := &s.counts.ports[p]
 		st.PortErrors[name] = PortErrors{Timeouts: c.timeouts.Load(), Others: c.others.Load()}
 	}
-	if r, ok := s.cfg.registry.(interface{ Users() int }); ok {
-		st.Users = r.Users()
-	}
-	if r, ok := s.cfg.registry.(interface{ Deliveries() uint64 }); ok {
-		st.Deliveries = r.Deliveries()
-	}
-	if r, ok := s.cfg.registry.(interface{ DroppedPresence() uint64 }); ok {
-		st.DroppedPresence = r.DroppedPresence()
-	}
-	if r, ok := s.cfg.registry.(interface{ FanOut() Histogram }); ok {
-		st.FanOut = r.FanOut()
-	}
+	r := s.cfg.registry.Stats()
+	st.Users, st.Deliveries, st.DroppedPresence, st.FanOut = r.Users, r.Deliveries, r.DroppedPresence, r.FanOut
 	return st
 }
 

@@ -414,9 +414,9 @@ type crowded struct {
 	asked *int
 }
 
-func (r crowded) Add(ctx context.Context, s chat.Socket) (int, error) {
+func (r crowded) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
 	*r.asked++
-	n, err := r.MemoryRegistry.Add(ctx, s)
+	n, err := r.MemoryRegistry.Add(ctx, s, limit)
 	return n + 2, err
 }
 

@@ -2,9 +2,11 @@ package chattest_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -98,6 +100,9 @@ var broken = []struct {
 	{"ended-context-joins", "ContextsThatAreOver", registry(func(m *memory) chat.Registry { return &leaksWhenOver{m} })},
 	{"counts-one", "ConnectCountsTheUsersSockets", registry(func(m *memory) chat.Registry { return &countsOne{m} })},
 	{"unsorted", "ConnectedListsWhoIsThere", registry(func(m *memory) chat.Registry { return &unsorted{m} })},
+	{"hides-users", "ConnectedListsTheUserOfAUserChannel", registry(func(m *memory) chat.Registry { return &hidesUsers{m} })},
+	{"compares-sockets", "SocketsAreKnownByTheirID", registry(func(m *memory) chat.Registry { return &comparesSockets{m, make(map[any]string)} })},
+	{"takes-one", "PublishTakesSeveralMessages", registry(func(m *memory) chat.Registry { return &takesOne{m} })},
 	{"closes-all", "CloseClosesTheOldestUntilSoManyRemain", registry(func(m *memory) chat.Registry { return &closesAll{m} })},
 	{"presence-of-sockets", "PresenceOfEachUserInOrder", registry(func(m *memory) chat.Registry { return &tellsTwice{memory: m} })},
 	{"presence-without-sizes", "PresenceCarriesTheSizeAtTheJoin", registry(func(m *memory) chat.Registry { return &forgetsSizes{m} })},
@@ -206,6 +211,7 @@ type memory = chat.MemoryRegistry
 // naive delivers at once whatever it is handed or, swapping, each second message
 // before the first.
 type naive struct {
+	*memory
 	swapping bool
 	history  chat.History // set before use
 
@@ -215,16 +221,16 @@ type naive struct {
 }
 
 func newNaive(swapping bool) *naive {
-	return &naive{swapping: swapping, members: make(map[string][]chat.Socket), held: make(map[string]*chat.Message)}
+	return &naive{memory: chat.NewMemoryRegistry(), swapping: swapping, members: make(map[string][]chat.Socket), held: make(map[string]*chat.Message)}
 }
 
-func (n *naive) ReadHistory(h chat.History) error {
+func (n *naive) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
 	n.history = h
-	return nil
+	return n.memory.Start(h, changed)
 }
 
-func (*naive) Add(context.Context, chat.Socket) (int, error) { return 1, nil }
-func (*naive) Remove(context.Context, chat.Socket) error     { return nil }
+func (*naive) Add(context.Context, chat.Socket, int) (int, error) { return 1, nil }
+func (*naive) Remove(context.Context, chat.Socket) error          { return nil }
 
 func (n *naive) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	n.mu.Lock()
@@ -235,13 +241,21 @@ func (n *naive) Join(ctx context.Context, s chat.Socket, channel string) (chat.P
 
 func (n *naive) Leave(context.Context, chat.Socket, string) error { return nil }
 
-func (n *naive) Publish(_ context.Context, m chat.Message) error {
+func (n *naive) Publish(_ context.Context, msgs ...chat.Message) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for _, m := range msgs {
+		n.publish(m)
+	}
+	return nil
+}
+
+// publish requires n.mu.
+func (n *naive) publish(m chat.Message) {
 	held := n.held[m.Channel]
 	if n.swapping && held == nil {
 		n.held[m.Channel] = &m
-		return nil
+		return
 	}
 	n.held[m.Channel] = nil
 	for _, s := range n.members[m.Channel] {
@@ -250,7 +264,6 @@ func (n *naive) Publish(_ context.Context, m chat.Message) error {
 			s.Deliver(chat.Event{Type: chat.EventMessage, Message: *held})
 		}
 	}
-	return nil
 }
 
 func (*naive) Connected(context.Context, string) ([]chat.Presence, error) { return nil, nil }
@@ -261,12 +274,15 @@ func (*naive) CloseUser(context.Context, string, int, chat.CloseCode, string) (i
 
 type ignoresHistory struct{ *memory }
 
-func (*ignoresHistory) ReadHistory(chat.History) error { return nil }
+func (r *ignoresHistory) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	_, err := r.memory.Start(nil, changed)
+	return h, err
+}
 
 type joinsAll struct{ *memory }
 
-func (r *joinsAll) Add(ctx context.Context, s chat.Socket) (int, error) {
-	n, err := r.memory.Add(ctx, s)
+func (r *joinsAll) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
+	n, err := r.memory.Add(ctx, s, limit)
 	_, _ = r.Join(ctx, s, "b")
 	return n, err
 }
@@ -297,9 +313,9 @@ type saysLast struct {
 	history chat.History
 }
 
-func (r *saysLast) ReadHistory(h chat.History) error {
+func (r *saysLast) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
 	r.history = h
-	return r.memory.ReadHistory(h)
+	return r.memory.Start(h, changed)
 }
 
 func (r *saysLast) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
@@ -315,9 +331,9 @@ type readsThenJoins struct {
 	history chat.History
 }
 
-func (r *readsThenJoins) ReadHistory(h chat.History) error {
+func (r *readsThenJoins) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
 	r.history = h
-	return r.memory.ReadHistory(h)
+	return r.memory.Start(h, changed)
 }
 
 func (r *readsThenJoins) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
@@ -337,11 +353,11 @@ func (r *ignoresContext) Join(_ context.Context, s chat.Socket, channel string) 
 
 type noOwn struct{ *memory }
 
-func (r *noOwn) Publish(ctx context.Context, m chat.Message) error {
-	if who, err := r.Connected(ctx, ""); err == nil && strings.HasPrefix(m.Channel, "@") && m.Position.Seq == 1 && len(who) > 0 {
-		return nil
-	}
-	return r.memory.Publish(ctx, m)
+func (r *noOwn) Publish(ctx context.Context, msgs ...chat.Message) error {
+	return r.memory.Publish(ctx, slices.DeleteFunc(slices.Clone(msgs), func(m chat.Message) bool {
+		who, err := r.Connected(ctx, "")
+		return err == nil && strings.HasPrefix(m.Channel, "@") && m.Position.Seq == 1 && len(who) > 0
+	})...)
 }
 
 type neverLeaves struct{ *memory }
@@ -355,15 +371,15 @@ func (*neverDisconnects) Remove(context.Context, chat.Socket) error { return nil
 // leaksWhenOver forgets what it began when the context is over.
 type leaksWhenOver struct{ *memory }
 
-func (r *leaksWhenOver) Add(ctx context.Context, s chat.Socket) (int, error) {
-	n, err := r.memory.Add(ctx, s)
+func (r *leaksWhenOver) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
+	n, err := r.memory.Add(ctx, s, limit)
 	return n, errors.Join(err, ctx.Err())
 }
 
 type countsOne struct{ *memory }
 
-func (r *countsOne) Add(ctx context.Context, s chat.Socket) (int, error) {
-	_, err := r.memory.Add(ctx, s)
+func (r *countsOne) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
+	_, err := r.memory.Add(ctx, s, limit)
 	return 1, err
 }
 
@@ -384,18 +400,18 @@ func (r *closesAll) CloseUser(ctx context.Context, username string, _ int, code 
 // tellsTwice tells of sockets, not of users.
 type tellsTwice struct {
 	*memory
-	watch func(chat.PresenceChange)
+	changed func(chat.PresenceChange)
 }
 
-func (r *tellsTwice) WatchPresence(fn func(chat.PresenceChange)) {
-	r.watch = fn
-	r.memory.WatchPresence(fn)
+func (r *tellsTwice) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	r.changed = changed
+	return r.memory.Start(h, changed)
 }
 
-func (r *tellsTwice) Add(ctx context.Context, s chat.Socket) (int, error) {
-	n, err := r.memory.Add(ctx, s)
+func (r *tellsTwice) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
+	n, err := r.memory.Add(ctx, s, limit)
 	if n > 1 {
-		r.watch(chat.PresenceChange{User: s.User(), Joined: true, Size: n})
+		r.changed(chat.PresenceChange{User: s.User(), Joined: true, Size: n})
 	}
 	return n, err
 }
@@ -403,10 +419,10 @@ func (r *tellsTwice) Add(ctx context.Context, s chat.Socket) (int, error) {
 // forgetsSizes takes the size at the leave for that at the join.
 type forgetsSizes struct{ *memory }
 
-func (r *forgetsSizes) WatchPresence(fn func(chat.PresenceChange)) {
-	r.memory.WatchPresence(func(c chat.PresenceChange) {
+func (r *forgetsSizes) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	return r.memory.Start(h, func(c chat.PresenceChange) {
 		c.JoinSize = c.Size
-		fn(c)
+		changed(c)
 	})
 }
 
@@ -434,8 +450,8 @@ type tellsLate struct {
 	calls int
 }
 
-func (r *tellsLate) WatchPresence(fn func(chat.PresenceChange)) {
-	r.memory.WatchPresence(func(c chat.PresenceChange) {
+func (r *tellsLate) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	return r.memory.Start(h, func(c chat.PresenceChange) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.calls++
@@ -443,9 +459,9 @@ func (r *tellsLate) WatchPresence(fn func(chat.PresenceChange)) {
 			r.held = &c
 			return
 		}
-		fn(c)
+		changed(c)
 		if r.held != nil {
-			fn(*r.held)
+			changed(*r.held)
 			r.held = nil
 		}
 	})
@@ -465,12 +481,60 @@ func (r *flushesNothing) Flush(context.Context) error { return nil }
 // next comes.
 type loses struct{ *memory }
 
-func (r *loses) Publish(ctx context.Context, m chat.Message) error {
-	if m.Channel == "" && m.Position.Seq >= 100 {
-		return nil
-	}
-	return r.memory.Publish(ctx, m)
+func (r *loses) Publish(ctx context.Context, msgs ...chat.Message) error {
+	return r.memory.Publish(ctx, slices.DeleteFunc(slices.Clone(msgs), func(m chat.Message) bool {
+		return m.Channel == "" && m.Position.Seq >= 100
+	})...)
 }
+
+// takesOne publishes the first message that it is given.
+type takesOne struct{ *memory }
+
+func (r *takesOne) Publish(ctx context.Context, msgs ...chat.Message) error {
+	return r.memory.Publish(ctx, msgs[:1]...)
+}
+
+// hidesUsers does not list the user of a user's channel.
+type hidesUsers struct{ *memory }
+
+func (r *hidesUsers) Connected(ctx context.Context, channel string) ([]chat.Presence, error) {
+	if strings.HasPrefix(channel, "@") {
+		return nil, nil
+	}
+	return r.memory.Connected(ctx, channel)
+}
+
+// comparesSockets takes each wrapper of a socket for another socket.
+type comparesSockets struct {
+	*memory
+	ids map[any]string
+}
+
+func (r *comparesSockets) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
+	return r.memory.Join(ctx, renamed{s, r.id(s)}, channel)
+}
+
+func (r *comparesSockets) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
+	return r.memory.Add(ctx, renamed{s, r.id(s)}, limit)
+}
+
+func (r *comparesSockets) id(s chat.Socket) string {
+	if !reflect.TypeOf(s).Comparable() {
+		return s.ID()
+	}
+	if r.ids[s] == "" {
+		r.ids[s] = rand.Text()
+	}
+	return r.ids[s]
+}
+
+// renamed has another id.
+type renamed struct {
+	chat.Socket
+	id string
+}
+
+func (r renamed) ID() string { return r.id }
 
 // positionTwice gives the fourth message the third's position.
 type positionTwice struct{ chat.History }

@@ -51,7 +51,7 @@ func nodesInOneProcess(*testing.T) []chattest.Node {
 	for range 3 {
 		c.nodes = append(c.nodes, &clusterNode{MemoryRegistry: chat.NewMemoryRegistry(), cluster: c})
 	}
-	c.presence.WatchPresence(c.tell)
+	_, _ = c.presence.Start(h, c.tell) // the first call returns no error
 	var nodes []chattest.Node
 	for _, n := range c.nodes {
 		nodes = append(nodes, chattest.Node{Registry: n, History: h})
@@ -75,8 +75,8 @@ type cluster struct {
 
 func (c *cluster) tell(change chat.PresenceChange) {
 	for _, n := range c.nodes {
-		if n.watch != nil {
-			n.watch(change)
+		if n.changed != nil {
+			n.changed(change)
 		}
 	}
 }
@@ -85,20 +85,19 @@ func (c *cluster) tell(change chat.PresenceChange) {
 type clusterNode struct {
 	*chat.MemoryRegistry
 	cluster *cluster
-	watch   func(chat.PresenceChange) // set before use
+	changed func(chat.PresenceChange) // set by Start
 }
 
-func (n *clusterNode) WatchPresence(fn func(chat.PresenceChange)) { n.watch = fn }
-
-func (n *clusterNode) ReadHistory(h chat.History) error {
-	return errors.Join(n.MemoryRegistry.ReadHistory(h), n.cluster.presence.ReadHistory(h))
+func (n *clusterNode) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	n.changed = changed
+	return n.MemoryRegistry.Start(h, nil) // the cluster knows who joins and leaves
 }
 
-func (n *clusterNode) Add(ctx context.Context, s chat.Socket) (int, error) {
-	if _, err := n.MemoryRegistry.Add(ctx, s); err != nil {
+func (n *clusterNode) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
+	if _, err := n.MemoryRegistry.Add(ctx, s, limit); err != nil {
 		return 0, err
 	}
-	return n.cluster.presence.Add(ctx, silent{s})
+	return n.cluster.presence.Add(ctx, silent{s}, limit)
 }
 
 func (n *clusterNode) Remove(ctx context.Context, s chat.Socket) error {
@@ -117,10 +116,10 @@ func (n *clusterNode) Leave(ctx context.Context, s chat.Socket, channel string) 
 	return errors.Join(n.MemoryRegistry.Leave(ctx, s, channel), n.cluster.presence.Leave(ctx, silent{s}, channel))
 }
 
-func (n *clusterNode) Publish(ctx context.Context, m chat.Message) error {
+func (n *clusterNode) Publish(ctx context.Context, msgs ...chat.Message) error {
 	var errs []error
 	for _, node := range n.cluster.nodes {
-		errs = append(errs, node.MemoryRegistry.Publish(ctx, m))
+		errs = append(errs, node.MemoryRegistry.Publish(ctx, msgs...))
 	}
 	return errors.Join(errs...)
 }

@@ -117,13 +117,20 @@ func newDelivery(t *testing.T, seed uint64, nodes []Node) *delivery {
 		acked: make(map[string]string), newest: make(map[string]chat.Position), got: make(map[string]string),
 	}
 	for _, node := range nodes {
-		service, err := chat.New(anyToken{},
-			chat.WithRegistry(node.Registry), chat.WithHistory(node.History), chat.WithPolicy(anything{}),
+		registry := &wrapped{Registry: node.Registry}
+		opts := []chat.Option{
+			chat.WithRegistry(registry), chat.WithPolicy(anything{}),
 			chat.WithLogger(slog.New(slog.DiscardHandler)), chat.WithCommandRate(0, 0), chat.WithSocketsPerUser(1000),
-			chat.WithContentLimit(1<<10), chat.WithBacklog(32<<10), chat.WithPresenceWindow(5*time.Millisecond))
+			chat.WithContentLimit(1 << 10), chat.WithBacklog(32 << 10), chat.WithPresenceWindow(5 * time.Millisecond),
+		}
+		if node.History != nil {
+			opts = append(opts, chat.WithHistory(node.History))
+		}
+		service, err := chat.New(anyToken{}, opts...)
 		if err != nil {
 			t.Fatal(err)
 		}
+		node.History = registry.history
 		h := &deliveryHost{
 			node: node, service: service, server: &http.Server{Handler: service},
 			listener: pipenet.Listen(), served: make(chan struct{}),
@@ -136,6 +143,18 @@ func newDelivery(t *testing.T, seed uint64, nodes []Node) *delivery {
 		d.hosts = append(d.hosts, h)
 	}
 	return d
+}
+
+// wrapped is a registry in one that embeds the interface, as embedders write it. It
+// notes the history that the service uses.
+type wrapped struct {
+	chat.Registry
+	history chat.History
+}
+
+func (w *wrapped) Start(h chat.History, changed func(chat.PresenceChange)) (_ chat.History, err error) {
+	w.history, err = w.Registry.Start(h, changed)
+	return w.history, err
 }
 
 // end stops what newDelivery started.

@@ -62,7 +62,7 @@ func ExampleSocketRecorder() {
 	ctx := context.Background()
 	registry := chat.NewMemoryRegistry() // your own
 	bob := chattest.NewSocketRecorder(chat.User{Name: "bob"})
-	if _, err := registry.Add(ctx, bob); err != nil {
+	if _, err := registry.Add(ctx, bob, 0); err != nil {
 		t.Fatalf("adding a socket: %v", err)
 	}
 	if _, err := registry.Join(ctx, bob, "ops"); err != nil {

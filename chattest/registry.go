@@ -15,21 +15,20 @@ import (
 // Node is one of the nodes that a test runs on: its registry, and the history that
 // a service there would be given.
 type Node struct {
-	Registry chat.Registry // which nobody has used yet
-	History  chat.History  // the same messages for all nodes
+	Registry chat.Registry // which has not been started
+	History  chat.History  // the same messages for all nodes; nil: the registry chooses it
 }
 
-// TestRegistry tests a registry and the history beside it, alone or on several
-// nodes. open is called once for each test and makes what is empty: one Node, or
-// some whose registries share a backend that nobody else uses and whose histories
-// are one. The tests spread their sockets and publishers over these. What has to
-// be closed open leaves to t.Cleanup. A history keeps 20,000 messages of a channel
-// or more.
+// TestRegistry tests a registry with its history, on one node or several.
 //
-// The suite calls ReadHistory and WatchPresence itself, as a service does. What is
-// no [chat.PresenceSource], [chat.Notifier] or [chat.Flusher] is not tested for
-// being one. What one node does may take a moment to be seen on the others; what
-// the contract promises for when a call returns is looked at right then.
+// The suite calls open once for each test. open returns one empty Node, or several whose
+// registries share an empty backend and whose histories have the same messages. It closes
+// them by t.Cleanup. A history keeps at least 20,000 messages of a channel. The tests
+// spread their sockets and publishers over the nodes.
+//
+// The suite starts each registry itself, as a service does. Changes on one node may take
+// a moment to show on the others. What the contract promises for the moment when a call
+// returns is checked at that moment.
 func TestRegistry(t *testing.T, open func(t *testing.T) []Node) {
 	tests := []struct {
 		name string
@@ -50,6 +49,9 @@ func TestRegistry(t *testing.T, open func(t *testing.T) []Node) {
 		{"ContextsThatAreOver", testContextsOver},
 		{"ConnectCountsTheUsersSockets", testConnectCounts},
 		{"ConnectedListsWhoIsThere", testConnected},
+		{"ConnectedListsTheUserOfAUserChannel", testConnectedUserChannel},
+		{"SocketsAreKnownByTheirID", testWrappedSockets},
+		{"PublishTakesSeveralMessages", testPublishSeveral},
 		{"TheRoleIsThatOfTheNewestSocketThere", testNewestRole},
 		{"CloseClosesTheOldestUntilSoManyRemain", testClose},
 		{"PresenceOfEachUserInOrder", testPresence},
@@ -67,7 +69,7 @@ func TestRegistry(t *testing.T, open func(t *testing.T) []Node) {
 type stage struct {
 	*testing.T
 	nodes    []Node
-	watchers []*watcher // of each node; it hears nothing where that is no PresenceSource
+	watchers []*watcher // of each node
 
 	mu     sync.Mutex // guards what follows
 	clock  time.Time  // when the next socket comes
@@ -84,16 +86,16 @@ func newStage(t *testing.T, nodes []Node) *stage {
 		clock:  time.Now().UTC().Truncate(time.Millisecond).Add(-time.Hour),
 		stored: make(map[string]map[uint64]chat.Message),
 	}
-	for _, n := range nodes {
-		if r, ok := n.Registry.(chat.HistoryReader); ok {
-			if err := r.ReadHistory(n.History); err != nil {
-				t.Fatalf("ReadHistory: %v", err)
-			}
-		}
+	for i, n := range nodes {
 		w := &watcher{}
-		if r, ok := n.Registry.(chat.PresenceSource); ok {
-			r.WatchPresence(w.add)
+		h, err := n.Registry.Start(n.History, w.add)
+		switch {
+		case err != nil:
+			t.Fatalf("Start of node %d: %v", i, err)
+		case h == nil:
+			t.Fatalf("Start of node %d returns no history: a service has to use one, the one given or the registry's own", i)
 		}
+		nodes[i].History = h
 		s.watchers = append(s.watchers, w)
 	}
 	return s
@@ -116,9 +118,9 @@ func (s *stage) connectAs(node int, u chat.User) (c *socket, count int) {
 	s.clock = since.Add(time.Second)
 	s.mu.Unlock()
 	c = newSocket(node, u, since)
-	count, err := s.at(node).Registry.Add(s.Context(), c)
+	count, err := s.at(node).Registry.Add(s.Context(), c, 0)
 	if err != nil {
-		s.Errorf("Connect(%s): %v", u.Name, err)
+		s.Errorf("Add of a socket of %s: %v", u.Name, err)
 	}
 	return c, count
 }
@@ -126,7 +128,7 @@ func (s *stage) connectAs(node int, u chat.User) (c *socket, count int) {
 func (s *stage) disconnect(c *socket) {
 	s.Helper()
 	if err := s.at(c.node).Registry.Remove(s.Context(), c); err != nil {
-		s.Errorf("Disconnect(%s): %v", c.User().Name, err)
+		s.Errorf("Remove of a socket of %s: %v", c.User().Name, err)
 	}
 }
 
@@ -146,7 +148,7 @@ func (s *stage) leave(c *socket, channel string) {
 	}
 }
 
-// store gives a message its place.
+// store has the history store a message.
 func (s *stage) store(node int, channel, content string) chat.Message {
 	s.Helper()
 	m, err := appendOne(s.Context(), s.at(node).History, chat.Message{
@@ -165,10 +167,11 @@ func (s *stage) store(node int, channel, content string) chat.Message {
 	return m
 }
 
-func (s *stage) handOn(node int, m chat.Message) {
+// deliver has the registry publish stored messages.
+func (s *stage) deliver(node int, msgs ...chat.Message) {
 	s.Helper()
-	if err := s.at(node).Registry.Publish(s.Context(), m); err != nil {
-		s.Errorf("Broadcast of %s: %v", m.ID(), err)
+	if err := s.at(node).Registry.Publish(s.Context(), msgs...); err != nil {
+		s.Errorf("Publish of %d messages, %s first: %v", len(msgs), msgs[0].ID(), err)
 	}
 }
 
@@ -176,7 +179,7 @@ func (s *stage) publish(node int, channel, content string) chat.Message {
 	s.Helper()
 	m := s.store(node, channel, content)
 	if m.Position.Seq > 0 {
-		s.handOn(node, m)
+		s.deliver(node, m)
 	}
 	return m
 }

@@ -3,6 +3,8 @@ package chattest
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,22 +109,66 @@ func testDisconnect(t *testing.T, nodes []Node) {
 // wantConnected waits until every node lists these: name/role and how many sockets.
 func (s *stage) wantConnected(channel string, want ...string) {
 	s.Helper()
-	if want == nil {
-		want = []string{}
-	}
 	for i, n := range s.nodes {
-		eventuallyEqual(s.T, fmt.Sprintf("connected to %q, as node %d says", channel, i), want, func() []string {
+		eventually(s.T, func() string {
 			list, err := n.Registry.Connected(s.Context(), channel)
 			if err != nil {
-				return []string{err.Error()}
+				return fmt.Sprintf("Connected(%q) on node %d: %v", channel, i, err)
 			}
-			got := []string{}
+			var got []string
 			for _, p := range list {
 				got = append(got, fmt.Sprintf("%s/%s %d", p.User.Name, p.User.Role, p.Connections))
 			}
-			return got
+			if slices.Equal(got, want) {
+				return ""
+			}
+			return fmt.Sprintf("Connected(%q) on node %d lists %s, want %s: %s", channel, i, orNobody(got), orNobody(want), whoIsIn(channel))
 		})
 	}
+}
+
+func orNobody(list []string) string {
+	if len(list) == 0 {
+		return "nobody"
+	}
+	return strings.Join(list, ", ")
+}
+
+// whoIsIn is what the contract says of a channel's list.
+func whoIsIn(channel string) string {
+	switch {
+	case channel == "":
+		return "it lists all connected users, each with the number of their sockets, sorted by name"
+	case strings.HasPrefix(channel, "@"):
+		return "a user's channel lists that user while one of their sockets is connected"
+	}
+	return "a channel lists the users whose sockets have joined it, each with the number of these sockets, sorted by name"
+}
+
+// "A user's channel lists that user while they are connected."
+func testConnectedUserChannel(t *testing.T, nodes []Node) {
+	s := newStage(t, nodes)
+	s.wantConnected("@ana")
+	first := s.connect(0, "ana")
+	s.join(first, "")
+	s.join(first, "@ana")
+	bob := s.connect(1, "bob")
+	s.join(bob, "@bob")
+	s.wantConnected("@ana", "ana/user 1")
+	second, _ := s.connectAs(1, chat.User{Name: "ana", Role: chat.RoleAdmin})
+	s.join(second, "@ana")
+	s.wantConnected("@ana", "ana/admin 2")
+	s.publish(0, "@ana", "1") // changes nothing
+	s.wantPlaces(first, "@ana", 1)
+	s.wantConnected("@ana", "ana/admin 2")
+	s.wantConnected("@bob", "bob/user 1")
+	s.wantConnected("@eve")
+	s.wantConnected("@Ana")
+	s.disconnect(first)
+	s.wantConnected("@ana", "ana/admin 1")
+	s.disconnect(second)
+	s.wantConnected("@ana")
+	s.wantConnected("@bob", "bob/user 1")
 }
 
 // "Connect adds a socket and returns how many its user has now on all nodes, s
@@ -254,9 +300,6 @@ func testNewestRole(t *testing.T, nodes []Node) {
 	s.wantConnected("news")
 	for _, channel := range []string{"", "news"} {
 		for i, w := range s.watchers {
-			if _, ok := s.at(i).Registry.(chat.PresenceSource); !ok {
-				continue
-			}
 			eventually(t, func() string {
 				told := w.of("ana", channel)
 				if n := len(told); n == 0 || told[n-1].Joined || told[n-1].User.Role != "first-refreshed" || told[0].User.Role != "first" {
@@ -331,7 +374,7 @@ func testContextsOver(t *testing.T, nodes []Node) {
 		do   func()
 	}{
 		{"Connect", func() {
-			_, err := r.Add(over, goes)
+			_, err := r.Add(over, goes, 0)
 			connected = err == nil
 		}},
 		{"Join", func() {

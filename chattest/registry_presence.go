@@ -11,17 +11,6 @@ import (
 	"github.com/reto10/chat"
 )
 
-// watching skips the test where a node's registry is no chat.PresenceSource, which
-// none has to be.
-func watching(t *testing.T, nodes []Node) {
-	t.Helper()
-	for _, n := range nodes {
-		if _, ok := n.Registry.(chat.PresenceSource); !ok {
-			t.Skip("the registry is no PresenceSource")
-		}
-	}
-}
-
 // wantChanges waits until every node told this of the user in the channel, in
 // order: "+" joined and "-" left, with how many users there are then.
 func (s *stage) wantChanges(user, channel string, want ...string) {
@@ -47,7 +36,6 @@ func (s *stage) wantChanges(user, channel string, want ...string) {
 // "A user's first socket came to a channel, or the last one went"; it is told "for
 // every change, those of one user in order", on all nodes.
 func testPresence(t *testing.T, nodes []Node) {
-	watching(t, nodes)
 	s := newStage(t, nodes)
 	ana, _ := s.connectAs(0, chat.User{Name: "ana", Role: chat.RoleAdmin})
 	s.wantChanges("ana", "", "+1 admin")
@@ -89,7 +77,6 @@ func testPresence(t *testing.T, nodes []Node) {
 // "The registry keeps it with the user, for all nodes alike, and repeats it when the
 // user leaves." Of a user who left and soon joins again it is the smaller one.
 func testPresenceJoinSize(t *testing.T, nodes []Node) {
-	watching(t, nodes)
 	s := newStage(t, nodes)
 	sizes := func(user, channel string, want ...string) {
 		t.Helper()
@@ -143,7 +130,6 @@ func testPresenceJoinSize(t *testing.T, nodes []Node) {
 // However users' sockets race on all nodes, each user comes and goes by turns, and
 // at the end what was told is what is.
 func testPresenceRaces(t *testing.T, nodes []Node) {
-	watching(t, nodes)
 	const users, sockets, rounds = 3, 3, 12
 	s := newStage(t, nodes)
 	var racing sync.WaitGroup
@@ -195,11 +181,6 @@ func testPresenceRaces(t *testing.T, nodes []Node) {
 // "Announce delivers events to this node's members of a channel, or to the admins
 // among them only." Who is an admin a socket says when it joins, also again.
 func testAnnounce(t *testing.T, nodes []Node) {
-	for _, n := range nodes {
-		if _, ok := n.Registry.(chat.Notifier); !ok {
-			t.Skip("the registry is no Notifier")
-		}
-	}
 	s := newStage(t, nodes)
 	admin, _ := s.connectAs(0, chat.User{Name: "admin", Role: chat.RoleAdmin})
 	ana, bob := s.connect(0, "ana"), s.connect(0, "bob")
@@ -219,7 +200,7 @@ func testAnnounce(t *testing.T, nodes []Node) {
 	var told = make(map[*socket][]chat.Event)
 	notify := func(channel string, adminsOnly bool, to []*socket, events ...chat.Event) {
 		t.Helper()
-		s.at(0).Registry.(chat.Notifier).Announce(channel, adminsOnly, events)
+		s.at(0).Registry.Announce(channel, adminsOnly, events)
 		for _, c := range to {
 			told[c] = append(told[c], events...)
 		}
@@ -266,14 +247,9 @@ func testAnnounce(t *testing.T, nodes []Node) {
 	check("who has left")
 }
 
-// A Flusher "can tell when what was broadcast before has been delivered to the
-// sockets of this node".
+// "Flush returns when all messages published before the call are written to the sockets
+// of this node".
 func testFlush(t *testing.T, nodes []Node) {
-	for _, n := range nodes {
-		if _, ok := n.Registry.(chat.Flusher); !ok {
-			t.Skip("the registry is no Flusher")
-		}
-	}
 	s := newStage(t, nodes)
 	var sockets []*socket
 	for range 50 {
@@ -283,7 +259,7 @@ func testFlush(t *testing.T, nodes []Node) {
 	}
 	for round := range 20 {
 		m := s.publish(0, "news", fmt.Sprint(round))
-		if err := s.at(0).Registry.(chat.Flusher).Flush(t.Context()); err != nil {
+		if err := s.at(0).Registry.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for i, c := range sockets {
@@ -295,7 +271,7 @@ func testFlush(t *testing.T, nodes []Node) {
 	// The first is stored, and its publisher has not handed it on yet.
 	s.store(0, "news", "first")
 	m := s.publish(0, "news", "second")
-	if err := s.at(0).Registry.(chat.Flusher).Flush(t.Context()); err != nil {
+	if err := s.at(0).Registry.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for i, c := range sockets {

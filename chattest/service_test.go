@@ -151,7 +151,7 @@ func TestRecordersInARegistry(t *testing.T) {
 		t.Errorf("two sockets have the id %q", first.ID())
 	}
 	for i, s := range []*chattest.SocketRecorder{first, second} {
-		if n, err := registry.Add(ctx, s); err != nil || n != i+1 {
+		if n, err := registry.Add(ctx, s, 0); err != nil || n != i+1 {
 			t.Fatalf("Add: %d, %v", n, err)
 		}
 	}

@@ -139,7 +139,7 @@ func (c *socket) closings() []closing {
 	return append([]closing{}, c.closed...)
 }
 
-// watcher keeps what a chat.PresenceSource tells.
+// watcher keeps the changes that a registry reports.
 type watcher struct {
 	mu      sync.Mutex // guards changes
 	changes []chat.PresenceChange

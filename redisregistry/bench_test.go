@@ -26,7 +26,7 @@ func BenchmarkThroughTwoNodes(b *testing.B) {
 	s := redistest.Start(b, "--appendfsync", "everysec")
 	from, to := start(b, clientOf(s)), start(b, clientOf(s))
 	ana := &waiter{receiver: newReceiver("ana", "user"), got: make(chan uint64, 1)}
-	if _, err := to.Add(b.Context(), ana); err != nil {
+	if _, err := to.Add(b.Context(), ana, 0); err != nil {
 		b.Fatal(err)
 	}
 	if _, err := to.Join(b.Context(), ana, "news"); err != nil {

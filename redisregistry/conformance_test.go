@@ -17,11 +17,11 @@ import (
 
 var prefixes atomic.Int64
 
-// startThree makes three nodes that share what nobody else does.
-func startThree(t *testing.T, client func() redis.UniversalClient, opts ...redisregistry.Option) (nodes []*node) {
+// threeNodes opens three nodes that share a part of Redis that nobody else uses.
+func threeNodes(t *testing.T, client func() redis.UniversalClient, opts ...redisregistry.Option) (nodes []*node) {
 	opts = append(opts, redisregistry.WithPrefix(fmt.Sprintf("test%d:", prefixes.Add(1))))
 	for range 3 {
-		nodes = append(nodes, start(t, client(), opts...))
+		nodes = append(nodes, open(t, client(), opts...))
 	}
 	return nodes
 }
@@ -29,7 +29,7 @@ func startThree(t *testing.T, client func() redis.UniversalClient, opts ...redis
 func conform(t *testing.T, client func() redis.UniversalClient) {
 	t.Helper()
 	histories := func(t *testing.T, opt redisregistry.Option) (list []chat.History) {
-		for _, n := range startThree(t, client, opt) {
+		for _, n := range threeNodes(t, client, opt) {
 			list = append(list, n.History())
 		}
 		return list
@@ -87,11 +87,29 @@ func conformRegistry(t *testing.T, client func() redis.UniversalClient) {
 }
 
 func openThree(t *testing.T, client func() redis.UniversalClient) (list []chattest.Node) {
-	for _, n := range startThree(t, client, redisregistry.WithCount(20_000)) {
+	for _, n := range threeNodes(t, client, redisregistry.WithCount(20_000)) {
 		list = append(list, chattest.Node{Registry: n.Registry, History: n.History()})
 	}
 	return list
 }
+
+// The registry chooses its own history where a service has none. A registry that embeds
+// the interface around it loses nothing.
+func TestConformanceOfAWrapperWithoutAHistory(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, "--appendfsync", "everysec")
+	wrapped := func(t *testing.T) (list []chattest.Node) {
+		for _, n := range threeNodes(t, func() redis.UniversalClient { return clientOf(s) }, redisregistry.WithCount(20_000)) {
+			list = append(list, chattest.Node{Registry: wrapper{n.Registry}})
+		}
+		return list
+	}
+	chattest.TestRegistry(t, wrapped)
+	t.Run("Delivery", func(t *testing.T) { chattest.TestDelivery(t, 1, wrapped) })
+}
+
+// wrapper embeds the interface, as registries of embedders do.
+type wrapper struct{ chat.Registry }
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
@@ -122,13 +140,13 @@ func clusterClients(masters []*redistest.Server) func() redis.UniversalClient {
 func TestConformanceWithAnotherHistory(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, "--appendfsync", "everysec")
-	open := func(t *testing.T) (list []chattest.Node) {
+	nodes := func(t *testing.T) (list []chattest.Node) {
 		h := otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{Count: 20_000})}
-		for _, n := range startThree(t, func() redis.UniversalClient { return clientOf(s) }, redisregistry.WithCount(20_000)) {
+		for _, n := range threeNodes(t, func() redis.UniversalClient { return clientOf(s) }, redisregistry.WithCount(20_000)) {
 			list = append(list, chattest.Node{Registry: n.Registry, History: h})
 		}
 		return list
 	}
-	chattest.TestRegistry(t, open)
-	t.Run("Delivery", func(t *testing.T) { chattest.TestDelivery(t, 1, open) })
+	chattest.TestRegistry(t, nodes)
+	t.Run("Delivery", func(t *testing.T) { chattest.TestDelivery(t, 1, nodes) })
 }

@@ -209,7 +209,7 @@ func (r *Registry) awaitProbe(ctx context.Context, l *listener, k *link) error {
 // probe publishes what has to come by each link.
 func (r *Registry) probe(ctx context.Context, l *listener) error {
 	for _, k := range l.links {
-		if err := r.publish(ctx, k.client, k.probe, ""); err != nil {
+		if err := r.publish(ctx, k.client, []string{k.probe}, []string{""}); err != nil {
 			return fmt.Errorf("publishing a probe: %w", err)
 		}
 	}
@@ -299,7 +299,7 @@ func (r *Registry) look(ctx context.Context, channel string) error {
 	defer cancel()
 	last, err := (*r.history.Load()).Last(ctx, channel)
 	if err == nil {
-		r.memory.CatchUp(channel, last)
+		r.memory.ReadMissing(channel, last)
 	}
 	return err
 }

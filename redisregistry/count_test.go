@@ -31,7 +31,7 @@ func TestSocketsOfADeadNodeAreNotTooMany(t *testing.T) {
 	s := redistest.Start(t)
 	const limit = 10
 	lease, perUser := redisregistry.WithLease(time.Minute), chat.WithSocketsPerUser(limit)
-	a, b := startServiceOn(t, start(t, clientOf(s), lease), perUser), startServiceOn(t, start(t, clientOf(s), lease), perUser)
+	a, b := startServiceOn(t, open(t, clientOf(s), lease), perUser), startServiceOn(t, open(t, clientOf(s), lease), perUser)
 	withoutAWord(t, s, limit)
 	a.wantConnected("", "ana as user, 10")
 
@@ -65,7 +65,7 @@ func TestSocketsOfADeadNodeAreReplacedFirst(t *testing.T) {
 	const limit = 4
 	lease := redisregistry.WithLease(time.Minute)
 	opts := []chat.Option{chat.WithSocketsPerUser(limit), chat.WithReplaceOldest()}
-	a, b := startServiceOn(t, start(t, clientOf(s), lease), opts...), startServiceOn(t, start(t, clientOf(s), lease), opts...)
+	a, b := startServiceOn(t, open(t, clientOf(s), lease), opts...), startServiceOn(t, open(t, clientOf(s), lease), opts...)
 	oldest := a.dial(t, "ana", chat.RoleUser, "")
 	oldest.next("welcome")
 	withoutAWord(t, s, limit-1)
@@ -96,7 +96,7 @@ func TestSocketsOfADeadNodeAreReplacedFirst(t *testing.T) {
 func TestWhoCannotBeCountedRetries(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	a := startServiceOn(t, start(t, clientOf(s), redisregistry.WithLease(time.Minute)), chat.WithSocketsPerUser(1))
+	a := startServiceOn(t, open(t, clientOf(s), redisregistry.WithLease(time.Minute)), chat.WithSocketsPerUser(1))
 	withoutAWord(t, s, 1)
 	status := make(chan int, 1)
 	go func() {
@@ -129,9 +129,7 @@ func TestManyCountAtTheSameTime(t *testing.T) {
 			name := fmt.Sprint("user", i)
 			for n, on := range []*node{b, a} {
 				r := newReceiver(name, chat.RoleUser)
-				if _, err := on.Add(t.Context(), r); err != nil {
-					t.Error(err)
-				} else if count, err := on.CountSockets(t.Context(), r); err != nil || count != n+1 {
+				if count, err := on.Add(t.Context(), r, 1); err != nil || count != n+1 {
 					t.Errorf("%s has %d sockets, %v; want %d", name, count, err, n+1)
 				}
 			}

@@ -4,7 +4,7 @@
 //	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, ContextTimeoutEnabled: true})
 //	registry, err := redisregistry.New(client)
 //	…
-//	service, err := chat.New(auth, chat.WithRegistry(registry), chat.WithHistory(registry.History()))
+//	service, err := chat.New(auth, chat.WithRegistry(registry))
 //	…
 //	service.Shutdown(ctx)
 //	registry.Shutdown(ctx)
@@ -31,9 +31,11 @@
 // message that was lost without a later one to show it is found within about a minute,
 // and at once when the connection was lost, too.
 //
-// With another History, one in SQL, say, Broadcast publishes what that has stored.
-// It has to be one that all nodes share. What it has stored when Redis cannot be
-// reached any more is an error to the publisher, and published when Redis is back.
+// A service without [chat.WithHistory] uses the History here. With another one, in SQL for
+// example, Publish publishes what that has stored. All nodes have to share it, so a
+// [chat.MemoryHistory] is an error of chat.New. If Redis cannot be reached any more when a
+// message is stored, the publisher gets an error, and the message is published when Redis
+// is back.
 //
 // # Redis is away
 //
@@ -74,7 +76,7 @@
 // leave may be announced twice.
 //
 // Redis keeps the last 20,000 joins and leaves for nodes that are away. What a node
-// missed beyond that is counted, see [Registry.DroppedPresence], and logged.
+// missed beyond that is counted, see [Registry.Stats], and logged.
 //
 // Nothing of this goes by a node's clock. A user's sockets are as old as Redis heard of
 // them, and the role is that of the newest.
@@ -90,8 +92,8 @@
 // with its data are lost to nodes that have not read them.
 //
 // A node that has died counts until its lease ends. Before a socket is one too many,
-// [Registry.CountSockets] asks the other nodes that have sockets of the user; what does
-// not answer within a second does not count. Likewise Close closes the sockets of such a
+// [Registry.Add] asks the other nodes that have sockets of the user. A node that does not
+// answer within a second does not count. Likewise CloseUser closes the sockets of such a
 // node first when some are to remain.
 //
 // # What has to fit

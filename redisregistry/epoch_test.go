@@ -386,7 +386,7 @@ func wantDelivered(n *node, channel, content string) {
 	eventually(n.t, content+" to be delivered", func() bool {
 		r := newReceiver("eve", chat.RoleUser)
 		defer n.Remove(context.Background(), r)
-		if _, err := n.Add(context.Background(), r); err != nil {
+		if _, err := n.Add(context.Background(), r, 0); err != nil {
 			return false
 		}
 		if _, err := n.Join(context.Background(), r, channel); err != nil {

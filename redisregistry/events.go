@@ -16,17 +16,15 @@ import (
 // eventsAtOnce is how many joins and leaves are read at once.
 const eventsAtOnce = 500
 
-// eventLog is how far this node has read the comings and goings.
+// eventLog is how far this node has read the joins and leaves.
 type eventLog struct {
 	position string          // id of the last event; "": unknown
 	number   uint64          // of that event
 	align    chan chan error // asks to find the position
-	dropped  atomic.Uint64   // events that Redis had dropped before they were read
+	// dropped counts the events that Redis had dropped before this node read them: it
+	// keeps the last 20,000, and more happened while the node was away.
+	dropped atomic.Uint64
 }
-
-// DroppedPresence counts the joins and leaves that this node never announced: Redis
-// keeps the last 20,000, and more than that happened while the node was away.
-func (r *Registry) DroppedPresence() uint64 { return r.log.dropped.Load() }
 
 // alignEvents finds where the log ends when that is not known, or when Redis came
 // back with less than what was read.
@@ -45,8 +43,8 @@ func (r *Registry) alignEvents(ctx context.Context) error {
 	}
 }
 
-// tellEvents tells who watches of all comings and goings, in order, each once: what
-// comes by pub/sub only says that there are some.
+// tellEvents calls changed for all joins and leaves in order, once each. Pub/sub only
+// signals that there are new ones.
 func (r *Registry) tellEvents(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.lease / 6)
 	defer tick.Stop()
@@ -105,11 +103,11 @@ func (r *Registry) readEvents(ctx context.Context) (int, error) {
 	})
 	if err != nil {
 		if ctx.Err() == nil { // else the registry shuts down
-			r.cfg.logger.Warn("reading who came and went", "error", err)
+			r.cfg.logger.Warn("reading joins and leaves from Redis", "error", err)
 		}
 		return 0, err
 	}
-	watch := r.watch.Load()
+	changed := r.changed.Load()
 	for _, e := range found {
 		n := numberOf(e)
 		// Redis that came back empty, or with older data, counts anew.
@@ -119,13 +117,13 @@ func (r *Registry) readEvents(ctx context.Context) (int, error) {
 			r.cfg.logger.Warn("joins and leaves were dropped before this node could announce them: it was away for too long", "count", dropped)
 		}
 		r.log.position, r.log.number = e.ID, n
-		if watch == nil {
+		if changed == nil {
 			continue
 		}
 		field := func(name string) string { s, _ := e.Values[name].(string); return s }
 		size, _ := strconv.Atoi(field("s"))
 		joinSize, _ := strconv.Atoi(field("z"))
-		(*watch)(chat.PresenceChange{
+		(*changed)(chat.PresenceChange{
 			Channel: field("c"), User: chat.User{Name: field("u"), Role: field("r")},
 			Joined: field("j") == "1", Size: size, JoinSize: joinSize,
 		})

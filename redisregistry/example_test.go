@@ -31,7 +31,7 @@ func Example() {
 		if err != nil {
 			panic(err)
 		}
-		service, err := chat.New(auth, chat.WithRegistry(registry), chat.WithHistory(registry.History()))
+		service, err := chat.New(auth, chat.WithRegistry(registry))
 		if err != nil {
 			panic(err)
 		}

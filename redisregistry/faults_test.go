@@ -228,7 +228,7 @@ func TestAnEmptiedRedisBeginsAnEpoch(t *testing.T) {
 	a.awaitHealth(false)
 	b.awaitHealth(false)
 	b.disconnect(eve) // returns at once, and is told later
-	if _, err := a.Add(t.Context(), newReceiver("late", chat.RoleUser)); err == nil {
+	if _, err := a.Add(t.Context(), newReceiver("late", chat.RoleUser), 0); err == nil {
 		t.Error("connected without Redis")
 	}
 	if _, err := b.Join(t.Context(), bob, "other"); err == nil {

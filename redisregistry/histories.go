@@ -9,9 +9,9 @@ import (
 	"github.com/reto10/chat"
 )
 
-// What nodes tell each other of their history: nothing before ReadHistory was
-// called, that it does not say which one it is, or its name behind a sign. Only names
-// are compared: one without may be another's in a wrapper.
+// What nodes tell each other of their history: nothing before Start, that it has no name,
+// or its name after a sign. Only names are compared: a history without one may wrap
+// another.
 const (
 	historyUnknown = ""
 	historyUnnamed = "-"
@@ -47,20 +47,39 @@ func differs(own, other string) error {
 	return misconfigured(fmt.Sprintf("redisregistry: this node's history is %q, that of a running node %q: all nodes need the same history (-history of chatd-cluster); to change it, end the others first", own, other))
 }
 
-// ReadHistory implements [chat.HistoryReader]. Without it missing messages are read
-// from the registry's own History. One of another kind has to be shared by all
-// nodes: a [chat.MemoryHistory] is an error, as is another history than that of the
-// nodes that are running, if Redis is connected and they say so within [WithTimeout].
-// Otherwise [Registry.Check] has that error later, and no socket can connect.
-func (r *Registry) ReadHistory(h chat.History) error {
-	if _, single := h.(*chat.MemoryHistory); single {
-		return misconfigured("redisregistry: a history in memory is this node's alone: use chat.WithHistory with the registry's History, or another that all nodes share")
+// Start implements [chat.Registry]. Without a history the service uses [Registry.History].
+//
+// Another history has to be shared by all nodes. A [chat.MemoryHistory] is an error. So is
+// another history than that of the running nodes, if Redis is connected and says so within
+// [WithTimeout]; otherwise [Registry.Check] returns that error later, and no socket can
+// connect. Start may be called again after an error.
+func (r *Registry) Start(history chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	if !r.started.CompareAndSwap(false, true) {
+		return nil, misconfigured("redisregistry: this Registry serves another Service already: give chat.WithRegistry a new one")
 	}
-	r.history.Store(&h)
+	if err := r.settle(history, changed); err != nil {
+		r.started.Store(false)
+		return nil, err
+	}
+	history = *r.history.Load()
+	_, _ = r.memory.Start(history, nil) // the first call returns no error
+	return history, nil
+}
+
+// settle sets the history and changed, and has the history compared with that of the
+// other nodes.
+func (r *Registry) settle(history chat.History, changed func(chat.PresenceChange)) error {
+	if _, single := history.(*chat.MemoryHistory); single {
+		return misconfigured("redisregistry: a chat.MemoryHistory belongs to one process: leave out chat.WithHistory, or pass it a history that all nodes share")
+	}
+	if history == nil {
+		history = r.own
+	}
+	if changed != nil {
+		r.changed.Store(&changed)
+	}
+	r.history.Store(&history)
 	r.chosen.Store(true)
-	if err := r.memory.ReadHistory(h); err != nil {
-		return err
-	}
 	compared := r.ledger.identify()
 	if !r.connected.Load() {
 		return nil

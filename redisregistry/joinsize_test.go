@@ -2,7 +2,6 @@ package redisregistry_test
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,38 +12,33 @@ import (
 	"github.com/reto10/chat/redisregistry/internal/redistest"
 )
 
-// sizes is what a node tells of ana: "+", how many are there, and the JoinSize.
+// sizes reads what a node announced of ana: "+", how many are there, and the JoinSize.
 type sizes struct {
-	t *testing.T
-
-	mu  sync.Mutex // guards got
-	got []string
+	t    *testing.T
+	node *node
 }
 
-func watchAna(t *testing.T, n *node) *sizes {
-	s := &sizes{t: t}
-	n.WatchPresence(func(c chat.PresenceChange) {
+func (s *sizes) read() (list []string) {
+	s.node.mu.Lock()
+	defer s.node.mu.Unlock()
+	for _, c := range s.node.changes {
 		if c.User.Name != "ana" || c.Channel != "" {
-			return
+			continue
 		}
 		sign := "-"
 		if c.Joined {
 			sign = "+"
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.got = append(s.got, fmt.Sprint(sign, c.Size, " joined ", c.JoinSize))
-	})
-	return s
+		list = append(list, fmt.Sprint(sign, c.Size, " joined ", c.JoinSize))
+	}
+	return list
 }
 
 func (s *sizes) want(want ...string) {
 	s.t.Helper()
 	var got []string
 	eventually(s.t, fmt.Sprintf("%q", want), func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		got = append([]string{}, s.got...)
+		got = s.read()
 		return len(got) >= len(want)
 	})
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -126,7 +120,7 @@ func TestTheJoinSizeOutlives(t *testing.T) {
 			var line cable
 			opt := redisregistry.WithLease(lease)
 			a, b := start(t, clientOf(s), opt), start(t, line.client(s), opt)
-			run(t, s, a, b, &line, watchAna(t, a))
+			run(t, s, a, b, &line, &sizes{t, a})
 		})
 	}
 }
@@ -140,7 +134,7 @@ func TestTheOldestSocketIsWhichConnectedFirst(t *testing.T) {
 		t.Helper()
 		r := newReceiver("ana", role)
 		r.since = r.since.Add(clock)
-		if _, err := n.Add(t.Context(), r); err != nil {
+		if _, err := n.Add(t.Context(), r, 0); err != nil {
 			t.Fatal(err)
 		}
 		n.join(r, "news")

@@ -25,7 +25,7 @@ func newNamed(name string) chat.History {
 	return named{otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{})}, name}
 }
 
-// own stands for the registry's own history.
+// own has the registry use its own history.
 var own chat.History
 
 func TestNodesWithDifferentHistoriesRefuseToWorkTogether(t *testing.T) {
@@ -39,23 +39,17 @@ func TestNodesWithDifferentHistoriesRefuseToWorkTogether(t *testing.T) {
 		"the same database":            {newNamed("postgres 1"), newNamed("postgres 1"), nil},
 		"Redis":                        {own, own, nil},
 		"one that does not say which":  {own, otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{})}, nil},
-		"the memory of this node only": {own, chat.NewMemoryHistory(chat.MemoryLimits{}), []string{"in memory"}},
+		"the memory of this node only": {own, chat.NewMemoryHistory(chat.MemoryLimits{}), []string{"MemoryHistory", "leave out chat.WithHistory"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := redistest.Start(t)
 			lease := redisregistry.WithLease(time.Second)
-			a, b := start(t, clientOf(s), lease), start(t, clientOf(s), lease)
-			read := func(n *node, h chat.History) error {
-				if h == own {
-					h = n.History()
-				}
-				return n.ReadHistory(h)
-			}
-			if err := read(a, tt.one); err != nil {
+			a, b := open(t, clientOf(s), lease), open(t, clientOf(s), lease)
+			if _, err := a.Start(tt.one, nil); err != nil {
 				t.Fatal(err)
 			}
-			err := read(b, tt.other)
+			_, err := b.Start(tt.other, nil)
 			if tt.want == nil {
 				if err != nil {
 					t.Errorf("refused with %v", err)
@@ -74,7 +68,7 @@ func TestNodesWithDifferentHistoriesRefuseToWorkTogether(t *testing.T) {
 			if strings.Contains(name, "memory") {
 				return
 			}
-			if _, err := b.Add(t.Context(), newReceiver("ana", chat.RoleUser)); !errors.Is(err, redisregistry.ErrMisconfigured) {
+			if _, err := b.Add(t.Context(), newReceiver("ana", chat.RoleUser), 0); !errors.Is(err, redisregistry.ErrMisconfigured) {
 				t.Errorf("connecting: %v", err)
 			}
 			if err := a.Shutdown(t.Context()); err != nil {
@@ -89,19 +83,16 @@ func TestNodesWithDifferentHistoriesRefuseToWorkTogether(t *testing.T) {
 // A node that was given up meets another history when it is back.
 func TestANodeThatIsBackFindsAnotherHistory(t *testing.T) {
 	s, a, b, line := cutOff(t)
-	if err := a.ReadHistory(a.History()); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.ReadHistory(b.History()); err != nil {
-		t.Fatal(err)
-	}
 	line.cut()
 	b.awaitHealth(false)
 	if err := a.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c := start(t, clientOf(s), redisregistry.WithLease(time.Second))
-	eventually(t, "the other history to begin", func() bool { return c.ReadHistory(newNamed("postgres 1")) == nil })
+	c := open(t, clientOf(s), redisregistry.WithLease(time.Second))
+	eventually(t, "the other history to begin", func() bool {
+		_, err := c.Start(newNamed("postgres 1"), nil)
+		return err == nil
+	})
 	line.mend()
 	eventually(t, "the node to be refused", func() bool { return errors.Is(b.Check(context.Background()), redisregistry.ErrMisconfigured) })
 }
@@ -136,7 +127,7 @@ func TestARedisThatEvictsIsRefused(t *testing.T) {
 			if err := r.Check(t.Context()); !strings.Contains(err.Error(), "maxmemory-policy noeviction") || strings.Contains(err.Error(), "\n") {
 				t.Errorf("error %q does not say what to change in a line", err)
 			}
-			if _, err := r.Add(t.Context(), newReceiver("ana", chat.RoleUser)); !errors.Is(err, redisregistry.ErrMisconfigured) {
+			if _, err := r.Add(t.Context(), newReceiver("ana", chat.RoleUser), 0); !errors.Is(err, redisregistry.ErrMisconfigured) {
 				t.Errorf("connecting: %v", err)
 			}
 			if err := client.ConfigSet(t.Context(), "maxmemory-policy", "noeviction").Err(); err != nil {
@@ -163,7 +154,7 @@ func TestARedisThatDoesNotTellItsPolicyIsUsed(t *testing.T) {
 		err := r.Check(context.Background())
 		return err != nil && strings.Contains(err.Error(), "INFO")
 	})
-	if err := r.ReadHistory(otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{})}); err != nil {
+	if _, err := r.Start(otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{})}, nil); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it to be well", func() bool { return r.Check(context.Background()) == nil })

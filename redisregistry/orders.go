@@ -201,21 +201,13 @@ func (r *Registry) surplus(ctx context.Context, username string, keep int) ([]st
 	return sessions, nil
 }
 
-// CountSockets implements [chat.SocketCounter].
-func (r *Registry) CountSockets(ctx context.Context, s chat.Socket) (int, error) {
-	if err := r.ready(); err != nil {
-		return 0, err
-	}
-	r.mu.Lock()
-	m := r.members[s]
-	r.mu.Unlock()
-	if m == nil {
-		return 0, errors.New("redisregistry: socket is not connected")
-	}
+// countConnected returns how many sockets m's user had when m was added, m included,
+// without those on nodes that do not answer now.
+func (r *Registry) countConnected(ctx context.Context, m *member) (int, error) {
 	count, others := r.ledger.arrival(m)
 	answer, err := r.answers.ask(ctx, slices.Collect(maps.Keys(others)))
 	if err != nil {
-		return 0, fmt.Errorf("redisregistry: counting a user's sockets: %w", err)
+		return 0, fmt.Errorf("counting a user's sockets: %w", err)
 	}
 	for node, n := range others {
 		if answer[node] {

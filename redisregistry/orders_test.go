@@ -168,10 +168,10 @@ func TestDroppedJoinsAndLeavesAreCountedAndLogged(t *testing.T) {
 	line.mend()
 	b.awaitHealth(true)
 	b.wantTold(`first joined "" as user, 1 there`, `user10 joined "" as user, 12 there`, `user11 joined "" as user, 13 there`)
-	if got := b.DroppedPresence(); got != 10 || !strings.Contains(log.String(), "count=10") {
+	if got := b.Stats().DroppedPresence; got != 10 || !strings.Contains(log.String(), "count=10") {
 		t.Errorf("%d were dropped, want 10, and the log to say so:\n%s", got, log.String())
 	}
-	if got := a.DroppedPresence(); got != 0 {
+	if got := a.Stats().DroppedPresence; got != 0 {
 		t.Errorf("%d were dropped at the node that was there", got)
 	}
 
@@ -184,7 +184,7 @@ func TestDroppedJoinsAndLeavesAreCountedAndLogged(t *testing.T) {
 		told := b.told()
 		return strings.HasPrefix(told[len(told)-1], "last joined")
 	})
-	if got := b.DroppedPresence(); got != 10 {
+	if got := b.Stats().DroppedPresence; got != 10 {
 		t.Errorf("%d were dropped, want the 10 of before", got)
 	}
 }

@@ -3,11 +3,14 @@ package redisregistry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/reto10/chat"
 )
@@ -102,11 +105,16 @@ func (r *Registry) Connected(ctx context.Context, channel string) ([]chat.Presen
 	if err := r.ready(); err != nil {
 		return nil, err
 	}
-	if channel != "" && !listed(channel) {
-		return nil, nil
-	}
 	all, err := bounded(ctx, r.server, func(ctx context.Context) (map[string]string, error) {
-		return r.client.HGetAll(ctx, r.server.keys.users(channel)).Result()
+		owner, ofUser := strings.CutPrefix(channel, "@")
+		if !ofUser {
+			return r.client.HGetAll(ctx, r.server.keys.users(channel)).Result()
+		}
+		text, err := r.client.HGet(ctx, r.server.keys.users(""), owner).Result()
+		if errors.Is(err, redis.Nil) {
+			return nil, nil
+		}
+		return map[string]string{owner: text}, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
@@ -117,22 +125,27 @@ func (r *Registry) Connected(ctx context.Context, channel string) ([]chat.Presen
 		if err := json.Unmarshal([]byte(text), &there); err != nil {
 			return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
 		}
-		p := chat.Presence{User: chat.User{Name: user}}
-		var first, last int64
-		for _, s := range there.Nodes {
-			p.Connections += s.sockets
-			if since := s.details.Since; first == 0 || since < first {
-				first = since
-			}
-			if newest := s.newest(); p.User.Role == "" || newest > last {
-				last, p.User.Role = newest, s.role
-			}
-		}
-		p.Since = time.UnixMicro(first).UTC()
-		list = append(list, p)
+		list = append(list, there.presence(user))
 	}
 	slices.SortFunc(list, func(a, b chat.Presence) int { return strings.Compare(a.User.Name, b.User.Name) })
 	return list, nil
+}
+
+// presence sums up a user's sockets on all nodes.
+func (a attendance) presence(user string) chat.Presence {
+	p := chat.Presence{User: chat.User{Name: user}}
+	var first, last int64
+	for _, s := range a.Nodes {
+		p.Connections += s.sockets
+		if since := s.details.Since; first == 0 || since < first {
+			first = since
+		}
+		if newest := s.newest(); p.User.Role == "" || newest > last {
+			last, p.User.Role = newest, s.role
+		}
+	}
+	p.Since = time.UnixMicro(first).UTC()
+	return p
 }
 
 // newest is when the newest socket there connected.

@@ -50,11 +50,11 @@ func TestAUserIsThereWhileAnyNodeHasOne(t *testing.T) {
 	b.wantTold(want...)
 }
 
-func TestOnesOwnChannelIsNobodysToKnowOf(t *testing.T) {
+func TestAUsersChannelListsThatUserAndAnnouncesNothing(t *testing.T) {
 	s := redistest.Start(t)
 	a := start(t, clientOf(s))
 	a.connect("ana")
-	a.wantConnected("@ana")
+	a.wantConnected("@ana", "ana as user, 1")
 	a.wantTold(`ana joined "" as user, 1 there`)
 }
 
@@ -114,7 +114,7 @@ func TestSocketsThatComeTogetherAreCountedOneByOne(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 2 * each {
 		all.Go(func() {
-			n, err := []*node{a, b}[i%2].Add(context.Background(), newReceiver("ana", chat.RoleUser))
+			n, err := []*node{a, b}[i%2].Add(context.Background(), newReceiver("ana", chat.RoleUser), 0)
 			if err != nil {
 				t.Error(err)
 			}
@@ -141,7 +141,7 @@ func TestManyComeAndGo(t *testing.T) {
 	for i := range users {
 		all.Go(func() {
 			r := newReceiver(fmt.Sprint("user", i), chat.RoleUser)
-			if _, err := a.Add(context.Background(), r); err != nil {
+			if _, err := a.Add(context.Background(), r, 0); err != nil {
 				t.Error(err)
 			} else if _, err := a.Join(context.Background(), r, "news"); err != nil {
 				t.Error(err)
@@ -189,7 +189,7 @@ func TestShuttingDownHasEverybodyLeave(t *testing.T) {
 	if n, err := c.ZCard(t.Context(), "chat:{presence}:leases").Result(); err != nil || n != 1 {
 		t.Errorf("%d nodes hold leases, %v; want the one left", n, err)
 	}
-	if _, err := a.Add(t.Context(), newReceiver("eve", chat.RoleUser)); err == nil {
+	if _, err := a.Add(t.Context(), newReceiver("eve", chat.RoleUser), 0); err == nil {
 		t.Error("connected to a registry that is shut down")
 	}
 }
@@ -200,13 +200,16 @@ const processLease = 3 * time.Second
 func serveAsNode(addr string) {
 	r, err := redisregistry.New(redis.NewClient(&redis.Options{Addr: addr}),
 		redisregistry.WithLease(processLease), redisregistry.WithLogger(slog.New(slog.DiscardHandler)))
+	if err == nil {
+		_, err = r.Start(nil, nil)
+	}
 	ctx := context.Background()
 	for err == nil && r.Check(ctx) != nil {
 		<-time.After(10 * time.Millisecond)
 	}
 	for _, name := range []string{"ana", "bob"} {
 		s := newReceiver(name, chat.RoleUser)
-		_, connecting := r.Add(ctx, s)
+		_, connecting := r.Add(ctx, s, 0)
 		_, joining := r.Join(ctx, s, "news")
 		err = errors.Join(err, connecting, joining)
 	}
@@ -408,7 +411,7 @@ func TestComingsAndGoingsAreToldOnceThoughAnswersAreLost(t *testing.T) {
 			}
 			lose()
 			ana := newReceiver("ana", chat.RoleUser)
-			if _, err := n.Add(t.Context(), ana); err != nil {
+			if _, err := n.Add(t.Context(), ana, 0); err != nil {
 				t.Fatal(err)
 			}
 			lost()

@@ -269,7 +269,7 @@ func TestARedisThatRefusesAtStartSaysWhy(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer r.Shutdown(context.Background())
-			_ = r.ReadHistory(r.History())
+			_, _ = r.Start(nil, nil) // Check says what is wrong
 			var got error
 			says := func() bool {
 				got = r.Check(context.Background())
@@ -292,7 +292,7 @@ func TestARedisThatRefusesAtStartSaysWhy(t *testing.T) {
 			if text := got.Error(); strings.Contains(text, "\n") || strings.Contains(text, password) {
 				t.Errorf("Check says %q, want one line without the password", text)
 			}
-			if _, err := r.Add(t.Context(), newReceiver("ana", chat.RoleUser)); err == nil {
+			if _, err := r.Add(t.Context(), newReceiver("ana", chat.RoleUser), 0); err == nil {
 				t.Error("a socket could connect")
 			}
 			if strings.Contains(log.String(), password) {

@@ -16,10 +16,9 @@ import (
 	"github.com/reto10/chat"
 )
 
-// Registry is the [chat.Registry] of several nodes on one Redis. Each node has one,
-// which delivers to its own sockets through a [chat.MemoryRegistry]. It is a
-// [chat.PresenceSource], a [chat.Notifier], a [chat.HistoryReader], a
-// [chat.HealthChecker] and a [chat.Flusher]. Its methods are safe for concurrent use.
+// Registry is the [chat.Registry] of several nodes on one Redis. Each node has one. It
+// delivers to the node's own sockets through a [chat.MemoryRegistry]. Its methods are safe
+// for concurrent use.
 type Registry struct {
 	cfg    config
 	client redis.UniversalClient
@@ -34,13 +33,14 @@ type Registry struct {
 	tags   []string // hash tags of all that is used
 
 	history   atomic.Pointer[chat.History]
-	watch     atomic.Pointer[func(chat.PresenceChange)]
-	connected atomic.Bool // to a Redis that answers
-	sharded   atomic.Bool // pub/sub, known once connected
+	changed   atomic.Pointer[func(chat.PresenceChange)] // nil before Start
+	connected atomic.Bool                               // to a Redis that answers
+	sharded   atomic.Bool                               // pub/sub, known once connected
 	down      atomic.Pointer[outage]
 	unfit     atomic.Pointer[outage] // Redis is too old, or evicts
 	differs   atomic.Pointer[outage] // the history, from that of other nodes
-	chosen    atomic.Bool            // ReadHistory was called
+	chosen    atomic.Bool            // Start has settled the history
+	started   atomic.Bool            // Start was called, and did not fail
 	since     atomic.Int64           // connected, with a lease that did not run out: uptime
 
 	answers *answers
@@ -53,8 +53,8 @@ type Registry struct {
 	// running are the goroutines that stop ends.
 	running sync.WaitGroup
 
-	mu      sync.Mutex // guards members and what they hold
-	members map[chat.Socket]*member
+	mu      sync.Mutex         // guards members and what they hold
+	members map[string]*member // by the socket's id
 }
 
 // member is a socket of this node.
@@ -75,13 +75,8 @@ type member struct {
 type outage struct{ cause error }
 
 var (
-	_ chat.Registry       = (*Registry)(nil)
-	_ chat.PresenceSource = (*Registry)(nil)
-	_ chat.Notifier       = (*Registry)(nil)
-	_ chat.HistoryReader  = (*Registry)(nil)
-	_ chat.HealthChecker  = (*Registry)(nil)
-	_ chat.Flusher        = (*Registry)(nil)
-	_ chat.History        = (*History)(nil)
+	_ chat.Registry = (*Registry)(nil)
+	_ chat.History  = (*History)(nil)
 )
 
 // New makes the registry of this node. It does not wait for Redis: until that
@@ -114,7 +109,7 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 		ordered: make(chan struct{}, 1),
 		behind:  make(chan struct{}, 1),
 		untold:  newUntold(),
-		members: make(map[chat.Socket]*member),
+		members: make(map[string]*member),
 	}
 	for i := range buckets {
 		r.tags = append(r.tags, strconv.Itoa(i))
@@ -124,7 +119,6 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	r.own = newHistory(r)
 	var own chat.History = r.own
 	r.history.Store(&own)
-	_ = r.memory.ReadHistory(own) // it returns none
 	r.down.Store(&outage{errors.New("not connected yet")})
 	r.subs.acquire(r.server.keys.eventTopic(), nil)
 	r.subs.acquire(r.server.keys.orderTopic(), nil)
@@ -138,17 +132,15 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	return r, nil
 }
 
-// History is the history on the same Redis, for [chat.WithHistory].
+// History is the history on the same Redis. A service without [chat.WithHistory] uses it.
 func (r *Registry) History() *History { return r.own }
 
-// Deliveries counts what was handed to sockets of this node so far.
-func (r *Registry) Deliveries() uint64 { return r.memory.Deliveries() }
-
-// Users counts who has sockets on this node now.
-func (r *Registry) Users() int { return r.memory.Users() }
-
-// FanOut is how long messages took to the sockets of this node.
-func (r *Registry) FanOut() chat.Histogram { return r.memory.FanOut() }
+// Stats implements [chat.Registry].
+func (r *Registry) Stats() chat.RegistryStats {
+	s := r.memory.Stats()
+	s.DroppedPresence = r.log.dropped.Load()
+	return s
+}
 
 // Check says whether messages get through: whether a probe that this node published
 // came back to it within the last seconds, and whether Redis took anything within a
@@ -185,8 +177,8 @@ func (r *Registry) ready() error {
 func (r *Registry) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	var left []chat.Socket
-	for s := range r.members {
-		left = append(left, s)
+	for _, m := range r.members {
+		left = append(left, m.socket)
 	}
 	r.mu.Unlock()
 	for _, s := range left {
@@ -212,36 +204,36 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// WatchPresence implements [chat.PresenceSource].
-func (r *Registry) WatchPresence(fn func(chat.PresenceChange)) { r.watch.Store(&fn) }
-
-// Announce implements [chat.Notifier].
+// Announce implements [chat.Registry].
 func (r *Registry) Announce(channel string, adminsOnly bool, events []chat.Event) {
 	r.memory.Announce(channel, adminsOnly, events)
 }
 
-// Flush implements [chat.Flusher].
+// Flush implements [chat.Registry].
 func (r *Registry) Flush(ctx context.Context) error { return r.memory.Flush(ctx) }
 
 // Add implements [chat.Registry].
-func (r *Registry) Add(ctx context.Context, s chat.Socket) (int, error) {
+func (r *Registry) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
 	if err := r.ready(); err != nil {
 		return 0, err
 	}
 	m := &member{socket: s, user: s.User().Name}
 	r.mu.Lock()
 	// A user's sockets are in the same order in memory and in the ledger.
-	if _, err := r.memory.Add(ctx, s); err != nil {
+	if _, err := r.memory.Add(ctx, s, 0); err != nil {
 		r.mu.Unlock()
 		return 0, err
 	}
-	r.members[s] = m
+	r.members[s.ID()] = m
 	told := r.ledger.enter("", m)
 	r.mu.Unlock()
 	n, err := r.wait(ctx, told, m)
+	if err == nil && limit > 0 && n > limit {
+		n, err = r.countConnected(ctx, m)
+	}
 	if err != nil {
 		_ = r.Remove(ctx, s) // it returns none
-		return 0, fmt.Errorf("redisregistry: connecting a socket: %w", err)
+		return 0, fmt.Errorf("redisregistry: adding a socket: %w", err)
 	}
 	return n, nil
 }
@@ -266,8 +258,8 @@ func (r *Registry) Remove(ctx context.Context, s chat.Socket) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := r.memory.Remove(ctx, s)
-	m := r.members[s]
-	delete(r.members, s)
+	m := r.members[s.ID()]
+	delete(r.members, s.ID())
 	if m == nil {
 		return err
 	}
@@ -285,14 +277,14 @@ func (r *Registry) exit(m *member, channel string) {
 	r.subs.release(r.server.keys.topic(channel))
 }
 
-// listed reports whether a channel's users are told of, and asked for. All are in
-// everyone's, and one's own is nobody else's to know of.
+// listed reports whether Redis keeps a list of the channel's users. The users in the
+// common channel and in users' channels are found among those connected.
 func listed(channel string) bool { return channel != "" && !strings.HasPrefix(channel, "@") }
 
 // Join implements [chat.Registry].
 func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	r.mu.Lock()
-	m := r.members[s]
+	m := r.members[s.ID()]
 	fresh := m != nil && !slices.Contains(m.channels, channel)
 	if fresh {
 		if m.channels == nil {
@@ -349,7 +341,7 @@ func (r *Registry) enter(ctx context.Context, m *member, channel string) (chat.P
 func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) error {
 	err := r.memory.Leave(ctx, s, channel)
 	r.mu.Lock()
-	m := r.members[s]
+	m := r.members[s.ID()]
 	at := -1
 	if m != nil {
 		at = slices.Index(m.channels, channel)
@@ -364,45 +356,58 @@ func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) err
 	return err
 }
 
-// Publish implements [chat.Registry]. What the registry's own History has stored
-// was published in the same step; of another one it is published here. What could
-// not be published is made up for when it can: the other nodes get it then.
-func (r *Registry) Publish(ctx context.Context, m chat.Message) error {
+// Publish implements [chat.Registry]. The registry's own History has published its
+// messages to the other nodes already. Those of another history are published here. After
+// an error the other nodes get them as soon as Redis can publish them.
+func (r *Registry) Publish(ctx context.Context, msgs ...chat.Message) error {
 	if *r.history.Load() == chat.History(r.own) {
-		return r.memory.Publish(ctx, m)
+		return r.memory.Publish(ctx, msgs...)
 	}
-	err := r.handOn(ctx, m)
+	err := r.publishStored(ctx, msgs...)
 	if err != nil {
-		r.untold.add(m.Channel)
+		for _, m := range msgs {
+			r.untold.add(m.Channel)
+		}
 	}
 	return err
 }
 
-// handOn delivers what another History has stored, on this node and the others.
-func (r *Registry) handOn(ctx context.Context, m chat.Message) error {
-	if err := r.memory.Publish(ctx, m); err != nil {
+// publishStored delivers messages that another History has stored, on this node and the
+// others. They reach Redis in one round trip.
+func (r *Registry) publishStored(ctx context.Context, msgs ...chat.Message) error {
+	if err := r.memory.Publish(ctx, msgs...); err != nil {
 		return err
 	}
 	if err := r.ready(); err != nil {
 		return err
 	}
-	text, err := encode(m)
-	if err == nil {
-		err = r.publish(ctx, r.client, r.server.keys.topic(m.Channel), text)
+	topics, texts := make([]string, len(msgs)), make([]string, len(msgs))
+	for i, m := range msgs {
+		text, err := encode(m)
+		if err != nil {
+			return fmt.Errorf("redisregistry: publishing a message: %w", err)
+		}
+		topics[i], texts[i] = r.server.keys.topic(m.Channel), text
 	}
-	if err != nil {
+	if err := r.publish(ctx, r.client, topics, texts); err != nil {
 		return fmt.Errorf("redisregistry: publishing a message: %w", err)
 	}
 	return nil
 }
 
-// publish publishes by way of a client, the registry's or a link's.
-func (r *Registry) publish(ctx context.Context, client redis.UniversalClient, topic, text string) error {
-	_, err := bounded(ctx, r.server, func(ctx context.Context) (int64, error) {
-		if r.sharded.Load() {
-			return client.SPublish(ctx, topic, text).Result()
-		}
-		return client.Publish(ctx, topic, text).Result()
+// publish publishes texts to as many topics with a client, the registry's or a link's.
+func (r *Registry) publish(ctx context.Context, client redis.UniversalClient, topics, texts []string) error {
+	_, err := bounded(ctx, r.server, func(ctx context.Context) ([]redis.Cmder, error) {
+		return client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for i, topic := range topics {
+				if r.sharded.Load() {
+					pipe.SPublish(ctx, topic, texts[i])
+				} else {
+					pipe.Publish(ctx, topic, texts[i])
+				}
+			}
+			return nil
+		})
 	})
 	return err
 }

@@ -116,17 +116,39 @@ func (r *receiver) codes() []chat.CloseCode {
 	return slices.Clone(r.closed)
 }
 
-// node is a registry and what it tells of comings and goings.
+// node is a registry and the joins and leaves that it announced.
 type node struct {
 	*redisregistry.Registry
 	t testing.TB
 
 	mu      sync.Mutex
-	changes []string
+	changes []chat.PresenceChange
 }
 
-// start makes a node on a client, which it closes, and waits until it is connected.
+// Start notes the changes before the service gets them.
+func (n *node) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	return n.Registry.Start(h, func(c chat.PresenceChange) {
+		n.mu.Lock()
+		n.changes = append(n.changes, c)
+		n.mu.Unlock()
+		if changed != nil {
+			changed(c)
+		}
+	})
+}
+
+// start makes a node and starts it with the registry's own history, as a service does.
 func start(t testing.TB, client redis.UniversalClient, opts ...redisregistry.Option) *node {
+	t.Helper()
+	n := open(t, client, opts...)
+	if _, err := n.Start(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// open makes a node on a client, which it closes, and waits until it is connected.
+func open(t testing.TB, client redis.UniversalClient, opts ...redisregistry.Option) *node {
 	t.Helper()
 	opts = append([]redisregistry.Option{redisregistry.WithLogger(slog.New(slog.DiscardHandler))}, opts...)
 	r, err := redisregistry.New(client, opts...)
@@ -134,15 +156,6 @@ func start(t testing.TB, client redis.UniversalClient, opts ...redisregistry.Opt
 		t.Fatal(err)
 	}
 	n := &node{Registry: r, t: t}
-	r.WatchPresence(func(c chat.PresenceChange) {
-		what := "left"
-		if c.Joined {
-			what = "joined"
-		}
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.changes = append(n.changes, fmt.Sprintf("%s %s %q as %s, %d there", c.User.Name, what, c.Channel, c.User.Role, c.Size))
-	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -213,10 +226,17 @@ func (n *node) awaitHealth(healthy bool) {
 	})
 }
 
-func (n *node) told() []string {
+func (n *node) told() (list []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Clone(n.changes)
+	for _, c := range n.changes {
+		what := "left"
+		if c.Joined {
+			what = "joined"
+		}
+		list = append(list, fmt.Sprintf("%s %s %q as %s, %d there", c.User.Name, what, c.Channel, c.User.Role, c.Size))
+	}
+	return list
 }
 
 func (n *node) wantTold(want ...string) {
@@ -227,7 +247,7 @@ func (n *node) wantTold(want ...string) {
 		return len(got) >= len(want)
 	})
 	if diff := cmp.Diff(want, got); diff != "" {
-		n.t.Errorf("comings and goings (-want +got):\n%s", diff)
+		n.t.Errorf("joins and leaves (-want +got):\n%s", diff)
 	}
 }
 
@@ -241,7 +261,7 @@ func (n *node) connect(name string, channels ...string) *receiver {
 func (n *node) connectCounted(name string, channels ...string) (*receiver, int) {
 	n.t.Helper()
 	r := newReceiver(name, chat.RoleUser)
-	count, err := n.Add(context.Background(), r)
+	count, err := n.Add(context.Background(), r, 0)
 	if err != nil {
 		n.t.Fatalf("connecting %s: %v", name, err)
 	}
@@ -391,7 +411,7 @@ func TestJoiningUnderTrafficLeavesNoGap(t *testing.T) {
 		joiners.Go(func() {
 			for range 25 {
 				r := newReceiver(fmt.Sprint("user", i), chat.RoleUser)
-				if _, err := b.Add(context.Background(), r); err != nil {
+				if _, err := b.Add(context.Background(), r, 0); err != nil {
 					t.Error(err)
 					return
 				}
@@ -420,11 +440,14 @@ func TestJoiningUnderTrafficLeavesNoGap(t *testing.T) {
 
 func TestAnotherHistoryIsSharedByPublishing(t *testing.T) {
 	s := redistest.Start(t)
-	a, b := start(t, clientOf(s)), start(t, clientOf(s))
+	a, b := open(t, clientOf(s)), open(t, clientOf(s))
 	// Stands for one in a database that all nodes use.
 	h := otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{})}
-	a.ReadHistory(h)
-	b.ReadHistory(h)
+	for _, n := range []*node{a, b} {
+		if _, err := n.Start(h, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	bob := b.connect("bob", "news")
 	for i := range 3 {
 		stored, err := h.Append(t.Context(), chat.Message{Channel: "news", Sender: "ops", Content: fmt.Sprint(i), Time: time.Now()})

@@ -33,9 +33,10 @@ type chatNode struct {
 
 func startService(t *testing.T, s *redistest.Server, opts ...chat.Option) *chatNode {
 	t.Helper()
-	return startServiceOn(t, start(t, clientOf(s)), opts...)
+	return startServiceOn(t, open(t, clientOf(s)), opts...)
 }
 
+// startServiceOn starts a service on a node that is open and not started.
 func startServiceOn(t *testing.T, r *node, opts ...chat.Option) *chatNode {
 	t.Helper()
 	signer, err := chat.NewHS256(secret)
@@ -43,7 +44,7 @@ func startServiceOn(t *testing.T, r *node, opts ...chat.Option) *chatNode {
 		t.Fatal(err)
 	}
 	service, err := chat.New(signer, append([]chat.Option{
-		chat.WithRegistry(r.Registry), chat.WithHistory(r.History()),
+		chat.WithRegistry(r),
 		chat.WithLogger(slog.New(slog.DiscardHandler)), chat.WithPresenceWindow(20 * time.Millisecond),
 	}, opts...)...)
 	if err != nil {
@@ -198,7 +199,7 @@ func TestTwoServicesAreOne(t *testing.T) {
 	s := redistest.Start(t)
 	// Redis has on disk what it acknowledged, so that a restart is no loss.
 	begin := func() *chatNode {
-		r := start(t, clientOf(s), redisregistry.WithDurableRedis())
+		r := open(t, clientOf(s), redisregistry.WithDurableRedis())
 		return startServiceOn(t, r, chat.WithSocketsPerUser(2))
 	}
 	a, b := begin(), begin()

@@ -65,7 +65,7 @@ func TestSocketsConnectWhileOthersWaitForRedis(t *testing.T) {
 	eventually(t, "the others to wait", func() bool { return asked.Load() > 0 })
 	began := time.Now()
 	for _, name := range []string{"ana", "bob", "eve"} {
-		if _, err := n.Add(t.Context(), newReceiver(name, "user")); err != nil {
+		if _, err := n.Add(t.Context(), newReceiver(name, "user"), 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -94,5 +94,5 @@ func (r *Registry) publishNewest(ctx context.Context, channel string) error {
 	if err != nil {
 		return err
 	}
-	return r.handOn(ctx, msgs[0])
+	return r.publishStored(ctx, msgs[0])
 }

@@ -149,7 +149,7 @@ func testPublisherGoesAway(t *testing.T, d database) {
 	defer server.Close()
 	defer service.Shutdown(context.Background())
 	ear := hearer{chat.User{Name: "ana", Role: chat.RoleUser}, make(chan chat.Message, 10)}
-	if _, err := registry.Add(t.Context(), ear); err != nil {
+	if _, err := registry.Add(t.Context(), ear, 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := registry.Join(t.Context(), ear, "news"); err != nil {

@@ -27,7 +27,7 @@ const openWithin = 10 * time.Second
 // closeWithin bounds what a backend may still have to say at the end.
 const closeWithin = 5 * time.Second
 
-// inRedis is the -history that lives where the registry does.
+// inRedis is the -history that lives where the registry does. It is the registry's choice.
 const inRedis = "redis"
 
 // settings are what the program's own flags say.
@@ -79,9 +79,6 @@ func (s *settings) open(ctx context.Context, where daemon.Storage, log *slog.Log
 		closers = append(closers, closeRegistry)
 		b.Options = append(b.Options, chat.WithRegistry(registry))
 		b.Checks = append(b.Checks, daemon.Check{Part: "registry", Ask: registry.Check})
-		if where.History == inRedis {
-			b.Options = append(b.Options, chat.WithHistory(registry.History()))
-		}
 	}
 	if where.Registry != daemon.InMemory || history != nil {
 		log.Info("storage", "registry", shown(where.Registry), "history", shown(where.History))

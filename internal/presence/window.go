@@ -1,5 +1,5 @@
-// Package presence gathers comings and goings over a short window, so that what
-// is told of them does not grow with the square of those who come.
+// Package presence batches joins and leaves over a short window, so that announcing them
+// does not grow with the square of the users who join.
 package presence
 
 import (
@@ -8,31 +8,32 @@ import (
 )
 
 const (
-	// rush is how many changes in a window are so many that it is drawn out:
-	// each time they are told, everyone there is written to.
+	// rush is how many changes make a window longer: each announcement is written to
+	// everyone in the channel.
 	rush = 100
-	// maxLengths is how many lengths a window is drawn out to.
+	// maxLengths is how many lengths a window lasts at most.
 	maxLengths = 4
-	// portion is how many changes of one channel are told at once, so many times
-	// in a window's length: who is told of thousands must have time to read them.
+	// portion is how many changes of one channel are announced at once, and portions how
+	// often in a window's length. The joins of 10,000 users are about 1 MB, as much as the
+	// default backlog: announced at once they would get slow admins closed with 4003.
 	portion  = 200
 	portions = 10
 )
 
-// Change is somebody's coming to a place or going from it.
+// Change says that a name joined a channel or left it.
 type Change struct {
 	Channel string
 	Name    string
 	Role    string
 	Joined  bool // false: left
-	Size    int  // how many are there after it; when it is told, how many are by then
-	// JoinSize is how many were there right after the name joined. Of several leaves
-	// in a window it is the smallest.
+	Size    int  // names there after the change; in what flush gets, the newest size
+	// JoinSize is how many names were there right after this one joined. For several
+	// leaves in a window it is the smallest.
 	JoinSize int
 }
 
-// Window gathers changes. One that is undone within the window is not told.
-// Its methods are safe for concurrent use.
+// Window batches changes. A change that is undone within the window is dropped. Its
+// methods are safe for concurrent use.
 type Window struct {
 	length time.Duration
 	flush  func([]Change)
@@ -68,10 +69,10 @@ type pending struct {
 	joinSize    int
 }
 
-// New makes a window. flush gets what changed, each channel's changes in the order
-// of the first of each name, a length after it, or up to four when very much
-// changes. Of very many it gets a part at a time, in short intervals. It is called
-// by one goroutine at a time.
+// New makes a window. It calls flush a length after the first change, or up to four
+// lengths after it when very much changes. A channel's changes are in the order of the
+// first change of each name. flush gets very many changes in parts, at short intervals.
+// One goroutine at a time calls flush.
 func New(length time.Duration, flush func([]Change)) *Window {
 	return &Window{length: length, flush: flush}
 }

@@ -1,0 +1,96 @@
+package chat
+
+import (
+	"time"
+
+	"github.com/reto10/chat/internal/presence"
+)
+
+// announcer announces the joins and leaves of users to the sockets of this node. The
+// registry calls changed; a window batches the changes, and announce passes what is left
+// of them to [Registry].Announce.
+type announcer struct {
+	registry Registry
+	audience PresenceAudience
+	limit    int // users in a channel; above it admins alone are told
+	window   *presence.Window
+
+	// announced are the channels and users whose join this node announced to everyone.
+	// Owned by announce.
+	announced map[[2]string]bool
+}
+
+func newAnnouncer(cfg *config) *announcer {
+	a := &announcer{
+		registry:  cfg.registry,
+		audience:  cfg.presence,
+		limit:     cfg.presenceLimit,
+		announced: make(map[[2]string]bool),
+	}
+	a.window = presence.New(cfg.presenceWindow, a.announce)
+	return a
+}
+
+// changed takes a change from the registry. It returns at once.
+func (a *announcer) changed(c PresenceChange) {
+	if a.audience == PresenceToNobody {
+		return
+	}
+	a.window.Add(presence.Change{
+		Channel: c.Channel, Name: c.User.Name, Role: c.User.Role,
+		Joined: c.Joined, Size: c.Size, JoinSize: c.JoinSize,
+	})
+}
+
+// close ends the announcements. Changes that wait in the window are not announced.
+func (a *announcer) close() { a.window.Close() }
+
+// announce has the registry deliver what a window batched, one call for each audience.
+// The window calls it, one goroutine at a time.
+func (a *announcer) announce(changes []presence.Change) {
+	type audience struct {
+		channel    string
+		adminsOnly bool
+	}
+	now := time.Now().UTC()
+	events := make(map[audience][]Event)
+	var order []audience // of their first changes
+	for _, c := range changes {
+		to := audience{c.Channel, !a.toEveryone(c)}
+		if events[to] == nil {
+			order = append(order, to)
+		}
+		typ := EventUserLeft
+		if c.Joined {
+			typ = EventUserJoined
+		}
+		events[to] = append(events[to], Event{Type: typ, User: User{c.Name, c.Role}, Channel: c.Channel, Time: now})
+	}
+	for _, to := range order {
+		a.registry.Announce(to.channel, to.adminsOnly, events[to])
+	}
+}
+
+// toEveryone reports whether a change is announced to everyone in its channel, and not
+// to the admins alone.
+//
+// If any node announced a join to everyone, its JoinSize was within the limit, and so is
+// the leave's: then every node announces the leave to everyone, also a node that started
+// in between. Leaves whose join was not announced to everyone are at most the limit.
+func (a *announcer) toEveryone(c presence.Change) bool {
+	if a.audience != PresenceToAll {
+		return false
+	}
+	key := [2]string{c.Channel, c.Name}
+	small := c.JoinSize <= a.limit
+	if c.Joined {
+		everyone := small && c.Size <= a.limit
+		if everyone {
+			a.announced[key] = true
+		}
+		return everyone
+	}
+	announced := a.announced[key]
+	delete(a.announced, key)
+	return small || announced
+}
