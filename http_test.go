@@ -27,11 +27,6 @@ func serveLogin(t testing.TB, opts ...chat.Option) *server {
 	return serveLoginOf(t, "", opts...)
 }
 
-func serveLoginOn(t testing.TB, l net.Listener, dial dialFunc, opts ...chat.Option) *server {
-	t.Helper()
-	return serveUsers(t, l, dial, "", opts...)
-}
-
 // serveLoginOf has more users: lines of a users file.
 func serveLoginOf(t testing.TB, lines string, opts ...chat.Option) *server {
 	t.Helper()

@@ -40,7 +40,7 @@ func TestRefusedSocketsTakeNoRoom(t *testing.T) {
 	}
 	for range 10 * places {
 		// The peer reads nothing and closes nothing.
-		if _, err := s.tryDialRaw("ana"); err == nil || err.Error() != "connecting as ana: 429 Too Many Requests" {
+		if _, err := s.tryDialRaw("ana"); err == nil || err.Error() != "connecting as ana: upgrading: 429 Too Many Requests" {
 			t.Fatalf("one more: %v, want 429", err)
 		}
 	}

@@ -58,6 +58,23 @@ func TestMoreThanCanBeKeptIsReadBack(t *testing.T) {
 	}
 }
 
+// Publishers that are faster than a read each grace period must not outrun the reading
+// for so long that the history drops what is missing.
+func TestMoreThanCanBeKeptIsReadWithoutPauses(t *testing.T) {
+	run(t, func(b *bench) {
+		b.Begin(at("a", 0))
+		const n = 100_000
+		b.history.set(func(h *history) { h.page = 100 })
+		b.offer("a", n)
+		b.pass(100 * time.Millisecond)
+		var want []string
+		for seq := uint64(1); seq <= n; seq++ {
+			want = append(want, value(at("a", seq)))
+		}
+		b.want(want...)
+	})
+}
+
 func TestMoreThanCanBeKeptAndGoneIsTold(t *testing.T) {
 	run(t, func(b *bench) {
 		b.Begin(at("a", 0))

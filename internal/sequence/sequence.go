@@ -312,9 +312,12 @@ func (s *Sequencer[T]) fill() {
 	// Without a new value, the missing one is not stored yet.
 	s.stuck = failed || gap && s.last == from
 	s.filled()
-	if s.stuck {
+	switch {
+	case s.stuck:
 		s.fillAfter(retry)
-	} else {
+	case s.gap() && s.newest.Seq-s.last.Seq > maxEarly:
+		s.fillAfter(0) // some were not kept: nobody offers them again
+	default:
 		s.fillAfter(grace)
 	}
 }
