@@ -106,7 +106,7 @@ func makePrivate(path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name())
+	defer func() { _ = os.Remove(file.Name()) }() // it is empty if it stays
 	if err := file.Close(); err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func raceEnabled() bool {
 func Main(root string, programs map[string]*Program, m interface{ Run() int }) int {
 	dir, err := os.MkdirTemp("", "chat-programs-")
 	if err == nil {
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }() // it is a temporary directory
 		err = Build(root, dir, programs)
 	}
 	if err != nil {

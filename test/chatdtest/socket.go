@@ -33,6 +33,7 @@ func (d *Process) Dial(target string, headers ...string) (*wstest.Client, int) {
 	if err != nil {
 		d.t.Fatalf("shaking hands: %v", err)
 	}
+	defer func() { _ = resp.Body.Close() }() // a refusal has a body
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		_ = p.Close()
 		return nil, resp.StatusCode

@@ -67,6 +67,7 @@ func (p *Peer) Upgrade(request string) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = resp.Body.Close() }() // a refusal has a body
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return fmt.Errorf("upgrading: %s", resp.Status)
 	}
