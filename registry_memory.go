@@ -119,13 +119,14 @@ func (r *MemoryRegistry) Add(_ context.Context, s Socket, _ int) (int, error) {
 
 // Remove implements [Registry].
 func (r *MemoryRegistry) Remove(_ context.Context, s Socket) error {
-	id, u := s.ID(), s.User()
+	id := s.ID()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.members[id]
 	if m == nil {
 		return nil
 	}
+	u := m.socket.User() // s may be a wrapper, or wrapped
 	delete(r.members, id)
 	m.fan.Remove()
 	for _, room := range m.rooms {
@@ -226,8 +227,18 @@ func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRo
 
 // Leave implements [Registry].
 func (r *MemoryRegistry) Leave(ctx context.Context, s Socket, channel string) error {
-	id := s.ID()
+	m := r.leave(s.ID(), channel)
+	if m == nil {
+		return nil
+	}
+	return m.fan.Flush(ctx)
+}
+
+// leave takes a socket out of a channel. It returns nil when the socket was in no room of
+// the channel.
+func (r *MemoryRegistry) leave(id, channel string) *member {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	m, room := r.members[id], r.rooms[channel]
 	at := -1
 	if m != nil && room != nil {
@@ -237,16 +248,13 @@ func (r *MemoryRegistry) Leave(ctx context.Context, s Socket, channel string) er
 		if m != nil && r.owner(channel) == m.user {
 			r.unpark(m, channel)
 		}
-		r.mu.Unlock()
 		return nil
 	}
 	m.rooms = slices.Delete(m.rooms, at, at+1)
 	m.fan.Leave(channel)
 	m.fan.Leave(adminsOf(channel))
 	r.exit(room, m)
-	r.mu.Unlock()
-
-	return m.fan.Flush(ctx)
+	return m
 }
 
 // Publish implements [Registry]. An error is that of ctx.
