@@ -80,7 +80,7 @@ func TestAMistakeInAnyFlagOfItsOwnEndsWith2AndNamesIt(t *testing.T) {
 	mistakes := map[string][]mistake{
 		"registry":      {{"redis:x", "not a URL", nil}, {"nats://localhost", "neither memory nor the URL of a Redis", nil}, {"redis://localhost?colour=red", "colour", nil}},
 		"history":       {{"sqlite:" + dir, dir, nil}, {"postgres://localhost/chat?sslmode=perhaps", "sslmode", nil}, {"postgres://localhost/chat?pool_size=x&connect_timeout=y", "connect_timeout", nil}, {"redis", "in -registry", nil}},
-		"history-age":   {{"10ms", "for a second at least", []string{"-history", "sqlite:" + dir + "/history.db"}}, {"10us", "for a millisecond at least", registry}},
+		"history-age":   {{"10ms", "keeps messages for at least a second", []string{"-history", "sqlite:" + dir + "/history.db"}}, {"10us", "for a millisecond at least", registry}},
 		"redis-prefix":  {{"{chat}:", "brace", registry}, {"a{b", "brace", nil}},
 		"lease":         {{"10ms", "less than 1s", registry}, {"soon", "not a duration", nil}, {"-15s", "not more than zero", nil}},
 		"redis-durable": {{"perhaps", "parse error", nil}},
@@ -137,7 +137,7 @@ func TestWithoutAKeyInCommonNodesAreWarnedOf(t *testing.T) {
 	t.Parallel()
 	redis := chatdtest.StartRedis(t)
 	d := program(t).Start(t, nil, "-plaintext", "-registry", redis.RedisURL(), "-secret-file", "")
-	if !strings.Contains(d.Logged(), "other nodes refuse its tokens") {
+	if !strings.Contains(d.Logged(), "other nodes refuse them") {
 		t.Errorf("no warning in:\n%s", d.Logged())
 	}
 }
