@@ -9,7 +9,6 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/reto10/chat/internal/connset"
 	"github.com/reto10/chat/internal/problem"
-	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
 )
 
@@ -39,31 +37,6 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.
 // Mount it without a method, so that other methods than GET are answered, too.
 func (s *Service) SocketHandler() http.Handler {
 	return s.route(methods{http.MethodGet: s.serveSocket})
-}
-
-// ConnectedHandler answers an admin's GET with who is connected, in the channel that
-// ?channel= names or at all: {"count","users":[{"username","role","connections",
-// "since"}]}.
-func (s *Service) ConnectedHandler() http.Handler {
-	return s.route(methods{http.MethodGet: s.serveConnected})
-}
-
-// MessagesHandler answers GET with a page of a channel's history, {"messages","more"}
-// and, where some of it is gone, "gap"; POST of {"content","channel"} publishes as
-// the token's user, and is answered with the message.
-func (s *Service) MessagesHandler() http.Handler {
-	m := methods{http.MethodGet: s.serveHistory, http.MethodPost: s.servePublish}
-	if s.cfg.noHistory {
-		delete(m, http.MethodGet)
-	}
-	return s.route(m)
-}
-
-// DisconnectHandler closes a user's sockets on an admin's POST, and answers with how
-// many those were: {"closed"}. The pattern that it is mounted with has to have a
-// {username}.
-func (s *Service) DisconnectHandler() http.Handler {
-	return s.route(methods{http.MethodPost: s.serveDisconnect})
 }
 
 // routes answers by path, to the letter: nothing is redirected, as an
@@ -231,84 +204,6 @@ func after(first, last func()) func() {
 	}
 }
 
-// requestedChannels reads ?channel= and ?since=. An id that names no place in one
-// of the socket's channels is one that is not known any more.
-func (s *Service) requestedChannels(ctx context.Context, query url.Values, who Identity) (channels []string, resume resumption, err error) {
-	for _, channel := range query["channel"] {
-		if channel == "" || channel == UserChannel(who.User.Name) || slices.Contains(channels, channel) {
-			continue
-		}
-		if len(channels) == s.cfg.channelsPerSocket {
-			return nil, resume, wrapf(ErrInvalid, "a socket joins at most %d channels", s.cfg.channelsPerSocket)
-		}
-		if err := s.mayJoin(ctx, who, channel); err != nil {
-			return nil, resume, err
-		}
-		channels = append(channels, strings.Clone(channel)) // it would keep the whole request
-	}
-	if len(query["since"]) > 0 {
-		resume.from = make(map[string]Position)
-	}
-	for _, id := range query["since"] {
-		channel, place, err := ParseID(id)
-		if err != nil || channel != "" && channel != UserChannel(who.User.Name) && !slices.Contains(channels, channel) {
-			resume.unknown = true
-			continue
-		}
-		resume.from[channel] = place
-	}
-	return channels, resume, nil
-}
-
-func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
-	type user struct {
-		Username    string `json:"username"`
-		Role        string `json:"role"`
-		Connections int    `json:"connections"`
-		Since       string `json:"since"`
-	}
-	query, err := readQuery(r, "channel")
-	if err == nil {
-		_, err = s.authenticateAdmin(r)
-	}
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	list, err := s.Connected(r.Context(), query.Get("channel"))
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	users := make([]user, len(list))
-	for i, p := range list {
-		users[i] = user{p.User.Name, p.User.Role, p.Connections, wire.Time(p.Since)}
-	}
-	answer(w, http.StatusOK, struct {
-		Count int    `json:"count"`
-		Users []user `json:"users"`
-	}{len(users), users})
-}
-
-func (s *Service) serveDisconnect(w http.ResponseWriter, r *http.Request) {
-	_, err := readQuery(r)
-	if err == nil {
-		_, err = s.authenticateAdmin(r)
-	}
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	n, err := s.Disconnect(r.Context(), r.PathValue("username"))
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	answer(w, http.StatusOK, struct {
-		Closed int `json:"closed"`
-	}{n})
-}
-
 func (s *Service) authenticate(r *http.Request) (Identity, error) {
 	token := bearerToken(r)
 	if token == "" {
@@ -323,24 +218,6 @@ func (s *Service) authenticateAdmin(r *http.Request) (Identity, error) {
 		err = wrapf(ErrForbidden, "for admins only")
 	}
 	return who, err
-}
-
-// bearerToken finds a request's token: in the Authorization header (RFC 6750),
-// else among the offered subprotocols, else in the query; "" when there is none.
-func bearerToken(r *http.Request) string {
-	for _, line := range r.Header.Values("Authorization") {
-		if scheme, token, ok := strings.Cut(line, " "); ok && strings.EqualFold(scheme, "Bearer") {
-			return strings.TrimSpace(token)
-		}
-	}
-	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
-		for offered := range strings.SplitSeq(line, ",") {
-			if token, ok := strings.CutPrefix(strings.TrimSpace(offered), "bearer."); ok {
-				return token
-			}
-		}
-	}
-	return r.URL.Query().Get("token")
 }
 
 func remoteHost(r *http.Request) string {

@@ -33,6 +33,17 @@ func newPageTurns() *admission.Gate {
 	}, nil)
 }
 
+// MessagesHandler answers GET with a page of a channel's history, {"messages","more"}
+// and, where some of it is gone, "gap"; POST of {"content","channel"} publishes as
+// the token's user, and is answered with the message.
+func (s *Service) MessagesHandler() http.Handler {
+	m := methods{http.MethodGet: s.serveHistory, http.MethodPost: s.servePublish}
+	if s.cfg.noHistory {
+		delete(m, http.MethodGet)
+	}
+	return s.route(m)
+}
+
 func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 	query, err := readQuery(r, "channel", "after", "before", "limit")
 	if err != nil {

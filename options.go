@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -45,38 +44,6 @@ const (
 	PresenceToAdmins                         // the admins in the channel
 	PresenceToNobody                         // nobody is told; lists of who is connected go on
 )
-
-// Policy decides what users may do. It decides by the [Identity] that the
-// [Authenticator] returned for the user's token.
-//
-// A nil error allows the action. An error that wraps [ErrForbidden] or [ErrInvalid]
-// rejects it. Any other error means that the policy cannot decide now, and the client
-// gets "unavailable".
-//
-// The methods must be safe for concurrent use.
-type Policy interface {
-	// Join decides whether a user may join a channel and read its history. The service
-	// does not ask about the common channel, which every user is in, or about a user
-	// channel, which only its user may read (see [UserChannel]).
-	Join(ctx context.Context, who Identity, channel string) error
-	// Publish decides whether a user may publish to a channel. "" is the common channel.
-	Publish(ctx context.Context, who Identity, channel string) error
-}
-
-// DefaultPolicy allows every user to join every channel, and only admins to publish.
-// Embed it to change one of the two.
-type DefaultPolicy struct{}
-
-// Join implements [Policy].
-func (DefaultPolicy) Join(context.Context, Identity, string) error { return nil }
-
-// Publish implements [Policy].
-func (DefaultPolicy) Publish(_ context.Context, who Identity, _ string) error {
-	if !who.User.Admin() {
-		return wrapf(ErrForbidden, "only an admin may broadcast")
-	}
-	return nil
-}
 
 type config struct {
 	registry   Registry
@@ -157,6 +124,15 @@ func newConfig(opts []Option) (*config, error) {
 		}
 	}
 	return c, nil
+}
+
+// socketsHere is how many sockets of a user one node has at the most, in whatever state.
+// Where the oldest is replaced it takes a while to go.
+func (c *config) socketsHere() int {
+	if !c.replaceOldest {
+		return c.socketsPerUser
+	}
+	return c.socketsPerUser + max(c.socketsPerUser, 8)
 }
 
 // WithRegistry replaces the registry, by default a [MemoryRegistry]. A registry serves

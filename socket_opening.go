@@ -7,16 +7,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/reto10/chat/internal/account"
 	"github.com/reto10/chat/internal/admission"
 	"github.com/reto10/chat/internal/connset"
 	"github.com/reto10/chat/internal/problem"
-	"github.com/reto10/chat/internal/sharedread"
 	"github.com/reto10/chat/internal/wsconn"
 )
 
@@ -56,15 +53,6 @@ func (s *Service) enter(ctx context.Context, user string) (leave func(), err err
 // those that were refused together do not return together.
 func retryBusy() time.Duration {
 	return time.Second + rand.N(retryLater-time.Second)
-}
-
-// socketsHere is how many sockets of a user one node has at the most, in whatever state.
-// Where the oldest is replaced it takes a while to go.
-func (c *config) socketsHere() int {
-	if !c.replaceOldest {
-		return c.socketsPerUser
-	}
-	return c.socketsPerUser + max(c.socketsPerUser, 8)
 }
 
 // countHandshake counts a handshake of a user, or says that there were too many.
@@ -133,50 +121,3 @@ type answered struct {
 func (a *answered) Header() http.Header         { return a.header }
 func (a *answered) WriteHeader(status int)      { a.status = status }
 func (a *answered) Write(p []byte) (int, error) { return a.body.Write(p) }
-
-// historyRead is one reading of the history.
-type historyRead struct {
-	channel string
-	after   Position
-	limit   Limit
-}
-
-// sharedReads has sockets that missed the same messages share the reading of them.
-type sharedReads struct {
-	history History
-	shared  *sharedread.Group[historyRead, *sharedMessages] // nil: the history is at hand
-}
-
-// sharedMessages is what a reading answered to all who share it.
-type sharedMessages struct {
-	msgs    []Message
-	charged atomic.Bool // one of them has been charged for it
-}
-
-func newSharedReads(h History) *sharedReads {
-	r := &sharedReads{history: h}
-	if _, ok := h.(*MemoryHistory); !ok {
-		r.shared = sharedread.New(portTimeout, func(ctx context.Context, read historyRead) (*sharedMessages, error) {
-			msgs, err := h.After(ctx, read.channel, read.after, read.limit)
-			return &sharedMessages{msgs: msgs}, err
-		})
-	}
-	return r
-}
-
-// after is the history's After. The messages are shared: the caller changes none. cost is
-// what the reading counts as, in bytes: 0 when it counts for another who shares it.
-func (r *sharedReads) after(ctx context.Context, channel string, p Position, limit Limit) (msgs []Message, cost int, err error) {
-	if r.shared == nil || strings.HasPrefix(channel, "@") { // a user has few sockets
-		msgs, err = r.history.After(ctx, channel, p, limit)
-		return msgs, max(contentBytes(msgs), readCost), err
-	}
-	answer, err := r.shared.Do(ctx, historyRead{channel, p, limit})
-	if answer == nil { // the caller gave up
-		return nil, readCost, err
-	}
-	if answer.charged.CompareAndSwap(false, true) {
-		cost = max(contentBytes(answer.msgs), readCost)
-	}
-	return answer.msgs, cost, err
-}

@@ -51,7 +51,7 @@ type memoryUser struct {
 	joinSize int       // users connected right after that
 
 	// The user's channel gets a room when something is sent there. Until then at is
-	// where it stands, once that is known. See registry_parked.go.
+	// where it stands, once that is known. See memory_registry_parked.go.
 	at    Position
 	known bool
 }
