@@ -10,14 +10,14 @@ import (
 	"github.com/reto10/chat/internal/wire"
 )
 
-// What callers tell apart with [errors.Is]. Every error of this package wraps
-// one of these or the error of the port that failed.
+// Kinds of errors, for [errors.Is]. An error of a running [Service] wraps one of them,
+// or the error of its context.
 var (
-	// ErrUnauthenticated: the token or the password does not hold (401, 4001).
+	// ErrUnauthenticated: the token is invalid, or the password is wrong (401, 4001).
 	ErrUnauthenticated = errors.New("chat: unauthenticated")
 	// ErrForbidden: the user may not do this (403, code "forbidden").
 	ErrForbidden = errors.New("chat: forbidden")
-	// ErrInvalid: what was asked makes no sense (400, code "invalid").
+	// ErrInvalid: an argument, command or request is invalid (400, code "invalid").
 	ErrInvalid = errors.New("chat: invalid")
 	// ErrTooLarge: the content is over the limit (413, code "too_large").
 	ErrTooLarge = errors.New("chat: too large")
@@ -25,47 +25,48 @@ var (
 	ErrUnavailable = errors.New("chat: unavailable")
 	// ErrNotJoined: the socket is not in the channel (code "not_joined").
 	ErrNotJoined = errors.New("chat: channel not joined")
-	// ErrGone: a history no longer keeps what followed a place, or never knew it.
+	// ErrGone: the history no longer keeps the message after a position, or does not
+	// know the position.
 	ErrGone = errors.New("chat: no longer kept")
 
-	// These are for clients, not for callers from Go.
+	// The errors below reach clients, but no Go caller.
 
 	errTooFast  = errors.New("chat: too fast")         // commands
 	errTooOften = errors.New("chat: too often")        // handshakes
 	errTooMany  = errors.New("chat: too many sockets") // of a user
 )
 
-// wrapf makes an error of one of the package's kinds. Its text goes out to
-// clients, so it holds nothing secret.
+// wrapf returns an error of one of the kinds above. Clients get its text, so the text
+// must not contain a secret.
 func wrapf(kind error, format string, args ...any) error {
 	return fmt.Errorf("%w: %s", kind, fmt.Sprintf(format, args...))
 }
 
-// wrapUnavailable wraps the error of a port that could not do what was being done.
+// wrapUnavailable wraps the error of a port. doing says what the service was doing.
 func wrapUnavailable(doing string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, doing, err)
 }
 
-// later is an error that passes: what failed may be tried again after the wait.
-type later struct {
+// retryableError is an error after which the client may retry, once wait is over.
+type retryableError struct {
 	error
 	wait time.Duration
 }
 
-func (l *later) Unwrap() error { return l.error }
+func (e *retryableError) Unwrap() error { return e.error }
 
-// kind is how an error is told to clients.
+// kind is how clients get the errors that wrap err.
 type kind struct {
 	err    error
 	status int    // over HTTP
 	code   string // over a socket
-	text   string // when the error says no more than its kind
+	text   string // for clients, if the error has no text of its own
 }
 
 var kinds = []kind{
-	{ErrUnauthenticated, http.StatusUnauthorized, wire.CodeForbidden, "the token does not hold"},
+	{ErrUnauthenticated, http.StatusUnauthorized, wire.CodeForbidden, "the token is invalid"},
 	{ErrForbidden, http.StatusForbidden, wire.CodeForbidden, "not allowed"},
-	{ErrInvalid, http.StatusBadRequest, wire.CodeInvalid, "not valid"},
+	{ErrInvalid, http.StatusBadRequest, wire.CodeInvalid, "invalid"},
 	{ErrTooLarge, http.StatusRequestEntityTooLarge, wire.CodeTooLarge, "too large"},
 	{errTooFast, http.StatusTooManyRequests, wire.CodeRateLimited, "too fast"},
 	{errTooOften, http.StatusTooManyRequests, wire.CodeRateLimited, "this user connects too often, wait"},
@@ -73,8 +74,8 @@ var kinds = []kind{
 	{ErrNotJoined, http.StatusConflict, wire.CodeNotJoined, "channel not joined"},
 }
 
-// explain says how err is told to a client. Of what is the client's to mend it
-// tells all; of anything else only that it is unavailable.
+// explain returns the kind and the text of err for a client. The text of an error that
+// the client caused is complete. Any other error becomes "unavailable".
 func explain(err error) (k kind, text string) {
 	for _, k := range kinds {
 		if errors.Is(err, k.err) {
@@ -88,6 +89,7 @@ func explain(err error) (k kind, text string) {
 	return k, k.text
 }
 
+// shorten limits the text of a client that an error repeats.
 func shorten(s string) string {
 	const most = 64
 	if len(s) <= most {

@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// readQuery reads a request's query. [url.URL.Query] leaves out what it cannot read,
-// and the rest would be another request. A parameter of which there is to be one must
-// not come twice: two programs on the way may each take another one. Unknown
-// parameters are passed over. The errors wrap ErrInvalid and repeat nothing, since
-// there may be a token in the query.
+// readQuery parses a request's query. It rejects a query that [url.URL.Query] would parse
+// in part, because the rest would be another request. The parameters in once, and token,
+// may appear only once: two programs on the way could use different values. Unknown
+// parameters are ignored. The errors wrap ErrInvalid and repeat nothing of the query,
+// which may contain a token.
 func readQuery(r *http.Request, once ...string) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, wrapf(ErrInvalid, "the query cannot be read; in a name or a value ; is %%3B and %% is %%25")
+		return nil, wrapf(ErrInvalid, "the query is malformed: in a name or a value, write ; as %%3B and %% as %%25")
 	}
 	for _, name := range append(once, "token") {
 		if len(query[name]) > 1 {
@@ -26,8 +26,8 @@ func readQuery(r *http.Request, once ...string) (url.Values, error) {
 	return query, nil
 }
 
-// bearerToken finds a request's token: in the Authorization header (RFC 6750),
-// else among the offered subprotocols, else in the query; "" when there is none.
+// bearerToken returns a request's token: from the Authorization header (RFC 6750), else
+// from the offered subprotocols, else from the query; "" if there is none.
 func bearerToken(r *http.Request) string {
 	for _, line := range r.Header.Values("Authorization") {
 		if scheme, token, ok := strings.Cut(line, " "); ok && strings.EqualFold(scheme, "Bearer") {
@@ -44,8 +44,9 @@ func bearerToken(r *http.Request) string {
 	return r.URL.Query().Get("token")
 }
 
-// requestedChannels reads ?channel= and ?since=. An id that names no place in one
-// of the socket's channels is one that is not known any more.
+// requestedChannels reads the channels (?channel=) and the ids to resume from (?since=).
+// An invalid id, or one of another channel, counts as unknown: the socket is not
+// recovered.
 func (s *Service) requestedChannels(ctx context.Context, query url.Values, who Identity) (channels []string, resume resumption, err error) {
 	for _, channel := range query["channel"] {
 		if channel == "" || channel == UserChannel(who.User.Name) || slices.Contains(channels, channel) {
@@ -57,18 +58,18 @@ func (s *Service) requestedChannels(ctx context.Context, query url.Values, who I
 		if err := s.mayJoin(ctx, who, channel); err != nil {
 			return nil, resume, err
 		}
-		channels = append(channels, strings.Clone(channel)) // it would keep the whole request
+		channels = append(channels, strings.Clone(channel)) // a substring would keep the whole request in memory
 	}
 	if len(query["since"]) > 0 {
 		resume.from = make(map[string]Position)
 	}
 	for _, id := range query["since"] {
-		channel, place, err := ParseID(id)
+		channel, position, err := ParseID(id)
 		if err != nil || channel != "" && channel != UserChannel(who.User.Name) && !slices.Contains(channels, channel) {
 			resume.unknown = true
 			continue
 		}
-		resume.from[channel] = place
+		resume.from[channel] = position
 	}
 	return channels, resume, nil
 }

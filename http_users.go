@@ -6,16 +6,14 @@ import (
 	"github.com/reto10/chat/internal/wire"
 )
 
-// ConnectedHandler answers an admin's GET with who is connected, in the channel that
-// ?channel= names or at all: {"count","users":[{"username","role","connections",
-// "since"}]}.
+// ConnectedHandler serves GET for admins. It answers with the connected users, or with
+// those in ?channel=, as {"count","users":[{"username","role","connections","since"}]}.
 func (s *Service) ConnectedHandler() http.Handler {
 	return s.route(methods{http.MethodGet: s.serveConnected})
 }
 
-// DisconnectHandler closes a user's sockets on an admin's POST, and answers with how
-// many those were: {"closed"}. The pattern that it is mounted with has to have a
-// {username}.
+// DisconnectHandler serves POST for admins: it closes a user's sockets and answers
+// {"closed": n}. Mount it with a pattern that contains {username}.
 func (s *Service) DisconnectHandler() http.Handler {
 	return s.route(methods{http.MethodPost: s.serveDisconnect})
 }
@@ -32,12 +30,12 @@ func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
 		_, err = s.authenticateAdmin(r)
 	}
 	if err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	list, err := s.Connected(r.Context(), query.Get("channel"))
 	if err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	users := make([]user, len(list))
@@ -56,12 +54,12 @@ func (s *Service) serveDisconnect(w http.ResponseWriter, r *http.Request) {
 		_, err = s.authenticateAdmin(r)
 	}
 	if err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	n, err := s.Disconnect(r.Context(), r.PathValue("username"))
 	if err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	answer(w, http.StatusOK, struct {

@@ -12,10 +12,10 @@ import "context"
 // The methods must be safe for concurrent use.
 type Policy interface {
 	// Join decides whether a user may join a channel and read its history. The service
-	// does not ask about the common channel, which every user is in, or about a user
+	// does not ask about everyone's channel, which every user is in, or about a user
 	// channel, which only its user may read (see [UserChannel]).
 	Join(ctx context.Context, who Identity, channel string) error
-	// Publish decides whether a user may publish to a channel. "" is the common channel.
+	// Publish decides whether a user may publish to a channel. "" is everyone's channel.
 	Publish(ctx context.Context, who Identity, channel string) error
 }
 

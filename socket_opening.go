@@ -18,26 +18,25 @@ import (
 )
 
 const (
-	// openingWait is how long a handshake waits for its turn before it is refused.
+	// openingWait is how long a handshake waits for its turn before it is rejected.
 	openingWait = 10 * time.Second
-	// waitingPlaces is how many handshakes wait for each that is being opened: enough
-	// for the 10,000 clients of a node that died. The others are refused at once.
-	waitingPlaces = 24
-	// slowAfter is how long after its welcome a socket that has not got all that it
-	// missed gives its turn to another: its peer may read slowly.
+	// waitingFactor × WithOpening handshakes may wait; others are rejected at once.
+	// 24 × 512 is enough for the 10,000 clients of a failed node.
+	waitingFactor = 24
+	// slowAfter is how long after its welcome a socket still counts as opening during a
+	// replay. A slow client must not hold up others.
 	slowAfter = time.Second
 )
 
-// openingShare is the part of the sockets that are being opened that one user's may
-// be: one in so many.
+// openingShare: one user may have 1/openingShare of the sockets that open at once.
 const openingShare = 8
 
-// errBusy is why a handshake is refused that has waited for its turn in vain, or that
-// found too many waiting.
+// errBusy rejects a handshake that waited too long for its turn, or that would wait with
+// too many others.
 var errBusy = errors.New("too many sockets are being opened")
 
-// enter waits until one more socket of a user may be opened. leave, which may be called
-// again, ends that; the caller sees to it that it is called.
+// enter waits until the user may open one more socket. The caller must call leave when the
+// socket is open or has failed; further calls do nothing.
 func (s *Service) enter(ctx context.Context, user string) (leave func(), err error) {
 	switch err := s.opening.Enter(ctx, user); {
 	case err == nil:
@@ -49,28 +48,29 @@ func (s *Service) enter(ctx context.Context, user string) (leave func(), err err
 	}
 }
 
-// retryBusy is what a client that was refused as busy should wait before the next try:
-// those that were refused together do not return together.
+// retryBusy returns a random Retry-After for a client that was rejected as busy, so that
+// such clients do not retry all at once.
 func retryBusy() time.Duration {
 	return time.Second + rand.N(retryLater-time.Second)
 }
 
-// countHandshake counts a handshake of a user, or says that there were too many.
+// countHandshake counts a handshake of a user. It returns an error if there were too many.
 func (s *Service) countHandshake(of *account.Account, token string) error {
 	now := time.Now()
 	wait, ok := of.Connect(now)
 	if ok {
 		return nil
 	}
-	s.hasty.Refuse(token, now, wait)
-	return &later{errTooOften, wait}
+	s.rejectedTokens.Refuse(token, now, wait)
+	return &retryableError{errTooOften, wait}
 }
 
-// wouldRefuse is why a handshake of the user's would be refused now. It counts none.
-func (s *Service) wouldRefuse(of *account.Account) error {
+// wouldReject returns the error that a handshake of the user would get now, nil for none.
+// It does not count as a handshake.
+func (s *Service) wouldReject(of *account.Account) error {
 	now := time.Now()
 	if wait := of.ConnectWait(now); wait > 0 {
-		return &later{errTooOften, wait}
+		return &retryableError{errTooOften, wait}
 	}
 	if wait, full := of.Full(now); full {
 		return tooManySockets(wait)
@@ -78,18 +78,19 @@ func (s *Service) wouldRefuse(of *account.Account) error {
 	return nil
 }
 
-// tooManySockets refuses a socket of a user who has as many as may be. Where it is not
-// known how long that is so, wait is 0: sockets whose peers are gone are noticed in time.
+// tooManySockets returns the error for a user at WithSocketsPerUser. wait is the
+// Retry-After; 0 means unknown, then it is retryLater.
 func tooManySockets(wait time.Duration) error {
 	if wait <= 0 {
 		wait = retryLater
 	}
-	return &later{errTooMany, wait}
+	return &retryableError{errTooMany, wait}
 }
 
-// refuseLate returns what answers a handshake with an error whose connection is taken
-// over already, as long as nothing was sent. header is what goes out with every answer.
-func (s *Service) refuseLate(conn *wsconn.Conn, header http.Header, of *account.Account) func(error) bool {
+// lateRejection returns a function that rejects a handshake after the connection was
+// hijacked. The function reports false if the answer was already sent. Each answer has the
+// given headers.
+func (s *Service) lateRejection(conn *wsconn.Conn, header http.Header, of *account.Account) func(error) bool {
 	return func(err error) bool {
 		a := answered{header: header.Clone()}
 		kind, detail := explain(err)
@@ -111,7 +112,7 @@ func (s *Service) refuseLate(conn *wsconn.Conn, header http.Header, of *account.
 	}
 }
 
-// answered is an answer in memory.
+// answered is an [http.ResponseWriter] that keeps the answer in memory.
 type answered struct {
 	header http.Header
 	status int

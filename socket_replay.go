@@ -14,40 +14,42 @@ import (
 	"github.com/reto10/chat/internal/wsconn"
 )
 
-// replayLimit bounds the missed messages that are read at once.
+// replayLimit bounds one read of missed messages.
 var replayLimit = Limit{Count: 100, Bytes: readBytes}
 
-// replayBytes is about how much of what was missed is sent before the peer has to have
-// read what came before: it does not count towards the limit of the backlog.
+// replayBytes is about the size of the pieces of a replay. The next piece is sent when the
+// client has read the last. A replay does not count towards WithBacklog.
 const replayBytes = 32 << 10
 
-// catchUpAll sends what was missed, then what was broadcast meanwhile.
-func (c *socket) catchUpAll(missed []string, resume resumption, read reader) {
+// replayAll sends the missed messages of all channels, then those that were published
+// meanwhile.
+func (c *socket) replayAll(missed []string, resume resumption, read reader) {
 	for _, channel := range missed {
-		_, ok, err := c.catchUp(channel, resume.from[channel], read)
-		c.dropPage(resumePoint{channel, resume.from[channel]}) // unless it was sent
+		_, ok, err := c.replayAndJoin(channel, resume.from[channel], read)
+		c.dropPage(resumePoint{channel, resume.from[channel]}) // if replayAndJoin has not taken it
 		if err != nil {
-			c.fail("sending what a socket missed", err)
+			c.fail("sending missed messages failed", err)
 			return
 		}
 		if !ok {
-			c.Close(CloseTooSlow, "what was missed is no longer kept")
+			c.Close(CloseTooSlow, "missed messages are no longer kept, resume")
 			return
 		}
 	}
 	c.conn.Out().Uncork()
 }
 
-// reader is the history's After for a socket. The messages may be shared: the caller
-// changes none.
+// reader reads like History.After for a socket. The messages may be shared: the caller must
+// not change them.
 type reader func(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error)
 
-// after is the reader of a socket that is being opened, which had to wait for that.
+// after reads the history for a socket that is opening. It does not wait: the socket has
+// passed the opening gate.
 func (c *socket) after(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error) {
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
 	}
-	if msgs, err, ok := c.readBefore(resumePoint{channel, p}, limit); ok {
+	if msgs, err, ok := c.takePage(resumePoint{channel, p}, limit); ok {
 		return msgs, err
 	}
 	msgs, err := c.read(ctx, channel, p, limit)
@@ -55,18 +57,18 @@ func (c *socket) after(ctx context.Context, channel string, p Position, limit Li
 	return msgs, err
 }
 
-// read reads the history and charges the user for it, whether or not it is sent.
+// read reads the history and charges the user for the read, whether or not the messages are
+// sent.
 func (c *socket) read(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error) {
-	msgs, cost, err := c.service.reads.after(ctx, channel, p, limit)
+	msgs, cost, err := c.service.replayReads.after(ctx, channel, p, limit)
 	if cost > 0 {
-		c.service.reading.Use(c.User().Name, cost)
+		c.service.userReads.Use(c.User().Name, cost)
 	}
 	return msgs, err
 }
 
-// afterInTurn is the reader of commands, and of sockets that read slowly what they
-// missed: a user's sockets wait for each other, and for
-// the user's turn among others.
+// afterInTurn reads the history for join commands and slow replays. It waits at joinReads,
+// where users take turns and the sockets of one user wait for each other.
 func (c *socket) afterInTurn(ctx context.Context, channel string, p Position, limit Limit) (msgs []Message, err error) {
 	if c.service.cfg.noHistory {
 		return nil, ErrGone
@@ -78,20 +80,20 @@ func (c *socket) afterInTurn(ctx context.Context, channel string, p Position, li
 	return msgs, err
 }
 
-// catchUp sends what followed a place, as fast as the peer reads, and joins the
-// channel where that ends. It reports false when the history no longer keeps all
-// of it; the channel is joined all the same. After an error the socket is closed,
-// unless nothing was sent: a client that asked again would get it twice.
-func (c *socket) catchUp(channel string, since Position, read reader) (start Position, recovered bool, err error) {
-	// Most of it is sent before joining: what is broadcast while a slow peer reads
-	// it need not wait in the backlog.
+// replayAndJoin sends the messages after since, as fast as the client reads, and joins the
+// channel after the last one. recovered is false if the history no longer has all of them;
+// the channel is joined nevertheless. After an error the socket is closed if messages were
+// sent, because a retry would send them twice.
+func (c *socket) replayAndJoin(channel string, since Position, read reader) (start Position, recovered bool, err error) {
+	// Replay before joining: messages that are published while a slow client reads need not
+	// wait in the backlog.
 	from, all, err := c.replay(channel, since, nil, read)
 	if err != nil {
-		return c.failedCatchingUp(from != since, err)
+		return c.replayFailed(from != since, err)
 	}
-	known := all || from != since // otherwise it may be no place at all
+	known := all || from != since // false: the history may not know since
 	if known {
-		// The history may be ahead of what the registry has delivered: that still comes live.
+		// The history may be ahead of the registry, which still delivers these messages.
 		c.filter.setReplayed(channel, from)
 	}
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
@@ -100,10 +102,10 @@ func (c *socket) catchUp(channel string, since Position, read reader) (start Pos
 	if err == nil && known && from.Epoch == start.Epoch && from.Seq > start.Seq {
 		return from, true, nil
 	}
-	c.filter.forget(channel) // nothing up to start comes live
+	c.filter.forget(channel) // the registry delivers nothing up to start
 	switch {
 	case err != nil:
-		return c.failedCatchingUp(from != since, err)
+		return c.replayFailed(from != since, err)
 	case !known || from.Epoch != start.Epoch:
 		return start, false, nil
 	case from == start:
@@ -112,22 +114,24 @@ func (c *socket) catchUp(channel string, since Position, read reader) (start Pos
 		return start, false, nil
 	}
 	if _, recovered, err = c.replay(channel, from, &start, read); err != nil {
-		return c.failedCatchingUp(true, err) // it is joined, too
+		return c.replayFailed(true, err) // the channel is joined already
 	}
 	return start, recovered, nil
 }
 
-// failedCatchingUp is what catchUp returns after an error.
-func (c *socket) failedCatchingUp(begun bool, err error) (Position, bool, error) {
+// replayFailed returns the results of replayAndJoin after an error. It closes the socket if
+// begun is true: messages were sent, or the channel is joined.
+func (c *socket) replayFailed(begun bool, err error) (Position, bool, error) {
 	if begun {
-		c.fail("sending what a socket missed", err)
+		c.fail("sending missed messages failed", err)
 	}
 	return Position{}, false, err
 }
 
-// replay sends what followed a place, up to last or to the end, and returns the
-// place of the last message sent. It reports false when some of it is gone.
-func (c *socket) replay(channel string, from Position, last *Position, read reader) (to Position, kept bool, err error) {
+// replay sends the messages after from, up to last or, if last is nil, to the newest. It
+// returns the position of the last one sent. complete is false if the history no longer has
+// some of them.
+func (c *socket) replay(channel string, from Position, last *Position, read reader) (to Position, complete bool, err error) {
 	for last == nil || from.Seq < last.Seq {
 		if !c.awaitReading() {
 			return from, true, wsconn.ErrClosed
@@ -143,7 +147,7 @@ func (c *socket) replay(channel string, from Position, last *Position, read read
 		}
 		if len(msgs) == 0 {
 			if last != nil {
-				return from, true, errors.New("the history does not have what was delivered")
+				return from, true, errors.New("the history does not have messages that the registry has delivered")
 			}
 			return from, true, nil
 		}
@@ -155,37 +159,37 @@ func (c *socket) replay(channel string, from Position, last *Position, read read
 		}
 		from = msgs[len(msgs)-1].Position
 		if last == nil && replayLimit.isShort(len(msgs), contentBytes(msgs)) {
-			break // as far as it went; who joins is told where that is
+			break // the page was short, so this is probably the end; the ack names the position
 		}
 	}
 	return from, true, nil
 }
 
-// awaitReading waits until more of the history may be read for the user. It reports
-// false when the socket is closing.
+// awaitReading waits until the user is within the read limit. It reports false if the
+// socket is closing.
 func (c *socket) awaitReading() bool {
 	for !c.conn.Out().Closing() {
-		delay := c.service.reading.Delay(c.User().Name)
+		delay := c.service.userReads.Delay(c.User().Name)
 		if delay == 0 {
 			return true
 		}
-		<-time.After(min(delay, time.Second)) // and look whether it is closing
+		<-time.After(min(delay, time.Second)) // wake up once a second to check Closing
 	}
 	return false
 }
 
-// pace sends missed messages as fast as the peer reads. What waits for that counts as
-// backlog.
+// pace sends missed messages as fast as the client reads. Messages that wait for the client
+// count as backlog in Stats.
 func (c *socket) pace(msgs []Message) error {
 	waiting := int64(contentBytes(msgs))
-	backlog := &c.service.sockets.Totals.Backlog
+	backlog := &c.service.websockets.Totals.Backlog
 	backlog.Add(waiting)
 	defer func() { backlog.Add(-waiting) }()
 	var frames []byte
 	for i, m := range msgs {
 		frames = append(frames, encodeMessage(m)...)
 		waiting -= int64(len(m.Content))
-		backlog.Add(-int64(len(m.Content))) // as a frame it counts where it waits
+		backlog.Add(-int64(len(m.Content))) // the outbox counts the frame from here on
 		if len(frames) < replayBytes && i < len(msgs)-1 {
 			continue
 		}
@@ -198,18 +202,18 @@ func (c *socket) pace(msgs []Message) error {
 }
 
 const (
-	// readsAtOnce is how many channels of a socket that resumes are read at once.
+	// readsAtOnce is how many channels readAhead reads at once.
 	readsAtOnce = 8
-	// keptAhead bounds the content that is kept for a socket until it is sent, in
-	// bytes. What is beyond it is read again when its turn comes.
+	// keptAhead bounds the content that readAhead keeps for a socket, in bytes. Pages beyond
+	// it are read again when they are sent.
 	keptAhead = 64 << 10
 )
 
-// readAhead holds the first pages of what a socket missed. They are read at the same
-// time, so that a socket in many channels does not wait for one after the other. The
-// bytes that it keeps count in Stats as backlog. The goroutine that starts the socket
-// owns it, then the one that sends what was missed: one of them drops it.
-type readAhead map[resumePoint]*firstPage
+// firstPages are the first pages of the replay of each channel of a socket. readAhead reads
+// them at the same time, so that a socket in many channels does not wait for one after the
+// other. Their bytes count as backlog in Stats. The goroutine that starts the socket owns
+// them, later the goroutine of the replay. The last owner calls dropAhead.
+type firstPages map[resumePoint]*firstPage
 
 // resumePoint is where a channel's first page begins.
 type resumePoint struct {
@@ -217,18 +221,18 @@ type resumePoint struct {
 	after   Position
 }
 
-// firstPage is an answer of the history.
+// firstPage is the result of a read.
 type firstPage struct {
-	msgs  []Message // shared: not to be changed; nil unless whole
+	msgs  []Message // shared: must not be changed; nil unless whole
 	size  int       // of their content, in bytes
-	whole bool      // msgs are all that the history answered
+	whole bool      // msgs are the whole page; false: only whether the messages are kept is known
 	err   error
 }
 
 // readAhead reads a page of each channel that the socket resumes.
-func (c *socket) readAhead(ctx context.Context, from map[string]Position) readAhead {
-	if len(from) < 2 || c.service.reads.shared == nil || c.service.cfg.noHistory {
-		return nil // there is nothing to gain
+func (c *socket) readAhead(ctx context.Context, from map[string]Position) firstPages {
+	if len(from) < 2 || c.service.replayReads.shared == nil || c.service.cfg.noHistory {
+		return nil // reading ahead would not be faster
 	}
 	points := make(chan resumePoint, len(from))
 	for channel, p := range from {
@@ -236,14 +240,14 @@ func (c *socket) readAhead(ctx context.Context, from map[string]Position) readAh
 	}
 	close(points)
 	var mu sync.Mutex // guards pages, kept and full
-	pages := make(readAhead, len(from))
+	pages := make(firstPages, len(from))
 	kept := 0
-	// Who has to wait for more has it read when it is sent.
-	full := c.service.reading.Delay(c.User().Name) > 0
+	// A user over the read limit gets no pages ahead: they are read when they are sent.
+	full := c.service.userReads.Delay(c.User().Name) > 0
 	var reading sync.WaitGroup
 	for range min(len(from), readsAtOnce) {
 		reading.Go(func() {
-			defer c.recoverPanic() // closes the socket: the pages that are missing are not needed
+			defer c.recoverPanic() // closes the socket, which then needs no pages
 			for at := range points {
 				if c.gone() {
 					return
@@ -251,7 +255,7 @@ func (c *socket) readAhead(ctx context.Context, from map[string]Position) readAh
 				limit := replayLimit
 				mu.Lock()
 				if full {
-					limit = Limit{Count: 1} // only whether it is kept, for the welcome
+					limit = Limit{Count: 1} // checks that the messages are kept, for the welcome
 				}
 				mu.Unlock()
 				msgs, err := c.after(ctx, at.channel, at.after, limit)
@@ -259,7 +263,7 @@ func (c *socket) readAhead(ctx context.Context, from map[string]Position) readAh
 				size := contentBytes(msgs)
 				mu.Lock()
 				switch {
-				case limit.Count == 1 || err != nil: // what comes with an error is not sent
+				case limit.Count == 1 || err != nil: // messages that come with an error are not sent
 				case kept+size > keptAhead:
 					full = true
 				default:
@@ -272,14 +276,14 @@ func (c *socket) readAhead(ctx context.Context, from map[string]Position) readAh
 		})
 	}
 	reading.Wait()
-	c.service.sockets.Totals.Backlog.Add(int64(kept))
+	c.service.websockets.Totals.Backlog.Add(int64(kept))
 	return pages
 }
 
-// readBefore answers as the history's After does, from what was read ahead; ok is false
-// when it has to be read. Of a page that is not whole it has the error alone. A page is
-// given away once: who asks for one message only wants to know whether it is kept.
-func (c *socket) readBefore(at resumePoint, limit Limit) (msgs []Message, err error, ok bool) {
+// takePage returns a page that readAhead has read, like History.After. ok is false if the
+// caller must read the history. A caller with limit.Count 1 only checks that the messages
+// are kept, and the page stays. Any other caller takes the page.
+func (c *socket) takePage(at resumePoint, limit Limit) (msgs []Message, err error, ok bool) {
 	page := c.ahead[at]
 	if page == nil || limit.Count > 1 && !page.whole {
 		return nil, nil, false
@@ -290,15 +294,15 @@ func (c *socket) readBefore(at resumePoint, limit Limit) (msgs []Message, err er
 	return page.msgs[:min(limit.Count, len(page.msgs))], page.err, true
 }
 
-// dropPage is called when the page's channel is done with.
+// dropPage drops the page of a channel that needs it no more, if there is one.
 func (c *socket) dropPage(at resumePoint) {
 	if page := c.ahead[at]; page != nil {
-		c.service.sockets.Totals.Backlog.Add(-int64(page.size))
+		c.service.websockets.Totals.Backlog.Add(-int64(page.size))
 		delete(c.ahead, at)
 	}
 }
 
-// dropAhead drops what is left of all pages.
+// dropAhead drops all pages that are left.
 func (c *socket) dropAhead() {
 	for at := range c.ahead {
 		c.dropPage(at)
@@ -306,23 +310,23 @@ func (c *socket) dropAhead() {
 	c.ahead = nil
 }
 
-// historyRead is one reading of the history.
+// historyRead is the arguments of a shared read.
 type historyRead struct {
 	channel string
 	after   Position
 	limit   Limit
 }
 
-// sharedReads has sockets that missed the same messages share the reading of them.
+// sharedReads lets sockets that missed the same messages share one read of the history.
 type sharedReads struct {
 	history History
-	shared  *sharedread.Group[historyRead, *sharedMessages] // nil: the history is at hand
+	shared  *sharedread.Group[historyRead, *sharedMessages] // nil: the history is in memory, so sharing would not help
 }
 
-// sharedMessages is what a reading answered to all who share it.
+// sharedMessages is the result of a shared read.
 type sharedMessages struct {
 	msgs    []Message
-	charged atomic.Bool // one of them has been charged for it
+	charged atomic.Bool // a user has been charged for the read
 }
 
 func newSharedReads(h History) *sharedReads {
@@ -336,10 +340,10 @@ func newSharedReads(h History) *sharedReads {
 	return r
 }
 
-// after is the history's After. The messages are shared: the caller changes none. cost is
-// what the reading counts as, in bytes: 0 when it counts for another who shares it.
+// after reads like History.After. The caller must not change msgs. cost is how many bytes
+// to charge the user for; 0 if another user was charged.
 func (r *sharedReads) after(ctx context.Context, channel string, p Position, limit Limit) (msgs []Message, cost int, err error) {
-	if r.shared == nil || strings.HasPrefix(channel, "@") { // a user has few sockets
+	if r.shared == nil || strings.HasPrefix(channel, "@") { // user channels: few sockets could share the read
 		msgs, err = r.history.After(ctx, channel, p, limit)
 		return msgs, max(contentBytes(msgs), readCost), err
 	}
