@@ -191,7 +191,7 @@ func (s *Service) check(m Message) error {
 	case m.Channel != "" && !ValidChannel(m.Channel):
 		return invalidChannel(m.Channel)
 	case m.Sender != "" && !ValidUsername(m.Sender):
-		return wrapf(ErrInvalid, "invalid sender %q: want a username", shorten(m.Sender))
+		return wrapf(ErrInvalid, "sender %q: want a username, see ValidUsername", shorten(m.Sender))
 	case m.Content == "":
 		return wrapf(ErrInvalid, "no content")
 	case len(m.Content) > s.cfg.contentLimit:
@@ -206,7 +206,7 @@ func (s *Service) check(m Message) error {
 
 // invalidChannel returns the error for an invalid channel name.
 func invalidChannel(name string) error {
-	return wrapf(ErrInvalid, "invalid channel name %q: want 1 to 128 of A-Z a-z 0-9 . _ : -, or @ and a username", shorten(name))
+	return wrapf(ErrInvalid, "channel name %q: want 1 to 128 of A-Z a-z 0-9 . _ : -, or @ and a username", shorten(name))
 }
 
 // identify authenticates a token and validates the Identity that the Authenticator
@@ -274,7 +274,7 @@ func (s *Service) Connected(ctx context.Context, channel string) ([]Presence, er
 // username, or [ErrUnavailable].
 func (s *Service) Disconnect(ctx context.Context, username string) (int, error) {
 	if !ValidUsername(username) {
-		return 0, wrapf(ErrInvalid, "invalid username %q", shorten(username))
+		return 0, wrapf(ErrInvalid, "username %q: want 1 to 128 bytes of printable UTF-8", shorten(username))
 	}
 	n, err := s.cfg.registry.CloseUser(ctx, username, 0, CloseDisconnected, "disconnected by an admin")
 	if err != nil {
