@@ -167,7 +167,7 @@ func TestPolicySaysWhoJoinsAndWhoPublishes(t *testing.T) {
 		"join allowed":         {`{"type":"join","channel":"news"}`, "ack", "", ""},
 		"publish allowed":      {`{"type":"broadcast","channel":"club","content":"x"}`, "ack", "", ""},
 		"publish elsewhere":    {`{"type":"broadcast","content":"x"}`, "error", "forbidden", "only an admin may broadcast"},
-		"another's own is not": {`{"type":"join","channel":"@bob"}`, "error", "forbidden", "another user's own channel"},
+		"another's own is not": {`{"type":"join","channel":"@bob"}`, "error", "forbidden", "\"@bob\" is the channel of another user"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

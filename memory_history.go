@@ -39,16 +39,16 @@ type MemoryLimits struct {
 }
 
 // MemoryHistory is a [History] in memory, for a single process. It ends with the process.
-// After a restart its epoch is another one, so it recognizes ids from before. Its methods
-// are safe for concurrent use.
+// After a restart its epochs are new, so After returns [ErrGone] for ids from before the
+// restart. Its methods are safe for concurrent use.
 //
-// The age of a message includes time during which the machine was suspended. A clock that is
-// set forward looks the same and ends messages early. So a machine that starts with a wrong
-// clock should set it before the service runs. Setting the clock back changes nothing.
+// The age of a message includes time during which the machine was suspended. Setting
+// the clock forward looks the same: messages expire early. So a machine that starts with a
+// wrong clock should set it before the service runs. Setting the clock back changes nothing.
 //
 // A MemoryHistory remembers 100,000 channels. To remember another one it forgets the channel
 // without messages that was used least recently. If all have messages, it forgets the one
-// that was used least recently. It never forgets the common channel.
+// that was used least recently. It never forgets everyone's channel.
 type MemoryHistory struct {
 	limits MemoryLimits
 	base   string // of all epochs of this process
@@ -71,13 +71,13 @@ type memoryChannel struct {
 	entries []*list.Element // of *memoryEntry, oldest first
 	bytes   int             // of the entries
 	index   int             // in the heap, -1 if it is not there
-	used    *list.Element   // in kept or empty; nil for the common channel
+	used    *list.Element   // in kept or empty; nil for everyone's channel
 }
 
 type memoryEntry struct {
 	message Message
 	stored  time.Time // by both clocks, see isOld
-	nth     uint64    // rises with every message, which stored may not
+	nth     uint64    // counts messages; unlike stored, no two are equal
 	channel *memoryChannel
 }
 
@@ -146,7 +146,7 @@ func (h *MemoryHistory) After(_ context.Context, channel string, p Position, lim
 	switch {
 	case p == Position{}:
 	case p.Epoch != last.Epoch || p.Seq > last.Seq || p.Seq+1 < oldest:
-		err = wrapf(ErrGone, "%s", FormatID(channel, p)) // all that is kept comes with it
+		err = wrapf(ErrGone, "%s", FormatID(channel, p)) // all kept messages come with it
 	default:
 		kept = kept[p.Seq+1-oldest:]
 	}
@@ -212,7 +212,9 @@ func (h *MemoryHistory) use(c *memoryChannel) {
 	case len(c.entries) == 0:
 		h.kept.Remove(c.used)
 		c.used = h.empty.PushBack(c)
-	case len(c.entries) == 1: // it may be in the list of empty channels
+	case len(c.entries) == 1:
+		// Its list is unknown: its first message moves it from empty to kept. Remove does
+		// nothing for the other list.
 		h.empty.Remove(c.used)
 		h.kept.Remove(c.used)
 		c.used = h.kept.PushBack(c)

@@ -8,12 +8,11 @@ import (
 	"github.com/reto10/chat/internal/sequence"
 )
 
-// Most users never get anything in their own channel. A room for each would cost 0.6 KiB
-// a user, so the channel is parked until something is sent there: the registry knows its
-// position and which sockets are in it, and no more. The functions below, and membership,
-// are what that takes.
+// Most user channels never get a message. A room costs 0.6 KiB, so a user channel starts
+// parked: the registry keeps only its position and which sockets are in it. The first
+// message opens its room.
 
-// membership is how far a socket is in its user's parked channel.
+// membership is the state of a socket in its parked user channel.
 type membership uint8
 
 const (
@@ -22,9 +21,9 @@ const (
 	joined
 )
 
-// joinParked finds the position of m's user's channel. It reports false when the channel
-// has a room by now, or m has left.
-func (r *MemoryRegistry) joinParked(ctx context.Context, m *member, channel string) (start Position, open bool, err error) {
+// joinParked joins m to its parked user channel and returns the channel's position. ok is
+// false if the channel has got a room, or m has left: the caller tries again.
+func (r *MemoryRegistry) joinParked(ctx context.Context, m *member, channel string) (start Position, ok bool, err error) {
 	read := false
 	for {
 		r.mu.Lock()
@@ -32,12 +31,12 @@ func (r *MemoryRegistry) joinParked(ctx context.Context, m *member, channel stri
 		case r.rooms[channel] != nil || m.parked == outside:
 			r.mu.Unlock()
 			return Position{}, false, nil
-		case read && !m.user.known:
-			m.user.at, m.user.known = start, true
+		case read && !m.user.parkedKnown:
+			m.user.parkedAt, m.user.parkedKnown = start, true
 		}
-		if m.user.known {
+		if m.user.parkedKnown {
 			m.parked = joined
-			start = m.user.at
+			start = m.user.parkedAt
 			r.mu.Unlock()
 			return start, true, nil
 		}
@@ -51,13 +50,13 @@ func (r *MemoryRegistry) joinParked(ctx context.Context, m *member, channel stri
 	}
 }
 
-// moveIn moves a user's parked channel to its new room. Sockets that are joining enter
-// the room by themselves. Requires r.mu.
+// moveIn moves a parked user channel to its new room. Sockets in the state joining enter
+// the room themselves, see Join. Requires r.mu.
 func (r *MemoryRegistry) moveIn(u *memoryUser, room *memoryRoom) {
-	if u.known {
-		room.line.Begin(sequence.Position(u.at))
+	if u.parkedKnown {
+		room.sequencer.Begin(sequence.Position(u.parkedAt))
 	}
-	u.at, u.known = Position{}, false
+	u.parkedAt, u.parkedKnown = Position{}, false
 	for _, m := range u.members {
 		if m.parked == joined {
 			m.parked = outside
@@ -67,8 +66,8 @@ func (r *MemoryRegistry) moveIn(u *memoryUser, room *memoryRoom) {
 	}
 }
 
-// unpark takes m out of its user's parked channel. Without sockets the channel's position
-// goes out of date. Requires r.mu.
+// unpark removes m from its parked user channel. After the last socket the registry forgets
+// the position, since it no longer follows the channel. Requires r.mu.
 func (r *MemoryRegistry) unpark(m *member, channel string) {
 	if m.parked == outside {
 		return
@@ -77,20 +76,20 @@ func (r *MemoryRegistry) unpark(m *member, channel string) {
 	if m.user.parked() {
 		return
 	}
-	m.user.at, m.user.known = Position{}, false
+	m.user.parkedAt, m.user.parkedKnown = Position{}, false
 	if room := r.rooms[channel]; room != nil {
 		r.closeEmpty(room) // it was opened for m
 	}
 }
 
-// parked reports whether a socket of the user is in the user's parked channel. Requires
+// parked reports whether a socket of the user is in the parked user channel. Requires
 // the registry's mu.
 func (u *memoryUser) parked() bool {
 	return slices.ContainsFunc(u.members, func(m *member) bool { return m.parked != outside })
 }
 
-// owner is the user whose channel it is, nil when that user is not connected. Requires
-// r.mu.
+// owner returns the user of a user channel, nil if the user is not connected or the channel
+// is not a user channel. Requires r.mu.
 func (r *MemoryRegistry) owner(channel string) *memoryUser {
 	name, ofUser := strings.CutPrefix(channel, "@")
 	if !ofUser {

@@ -24,12 +24,12 @@ type MemoryRegistry struct {
 	hub  *fanout.Hub
 	gaps *sequence.Gaps
 
-	// Set by Start, before everything else is called.
+	// Set by Start, before any other method is called.
 	started atomic.Bool
 	history History
 	changed func(PresenceChange)
 
-	mu      sync.Mutex         // guards what follows; not held during deliveries
+	mu      sync.Mutex         // guards the fields below; not held during deliveries
 	members map[string]*member // by the socket's id
 	users   map[string]*memoryUser
 	rooms   map[string]*memoryRoom
@@ -41,7 +41,7 @@ type member struct {
 	fan    fanout.Member
 	user   *memoryUser
 	rooms  []*memoryRoom // joined
-	parked membership    // in the user's channel while that has no room
+	parked membership    // in the user channel, while that is parked
 }
 
 // memoryUser is a user with sockets on this node.
@@ -50,13 +50,13 @@ type memoryUser struct {
 	since    time.Time // when the first of them connected
 	joinSize int       // users connected right after that
 
-	// The user's channel gets a room when something is sent there. Until then at is
-	// where it stands, once that is known. See registry_parked.go.
-	at    Position
-	known bool
+	// parkedAt is the position of the parked user channel; valid if parkedKnown. See
+	// memory_registry_parked.go.
+	parkedAt    Position
+	parkedKnown bool
 }
 
-// NewMemoryRegistry makes an empty registry.
+// NewMemoryRegistry returns an empty registry.
 func NewMemoryRegistry() *MemoryRegistry {
 	return &MemoryRegistry{
 		hub:     fanout.NewHub(0),
@@ -69,8 +69,8 @@ func NewMemoryRegistry() *MemoryRegistry {
 	}
 }
 
-// Start implements [Registry]. Without a history it makes a [MemoryHistory] within its
-// default limits. changed may be nil here. A second call is an error.
+// Start implements [Registry]. Without a history it uses a [MemoryHistory] with the default
+// limits. changed may be nil here. A second call is an error.
 func (r *MemoryRegistry) Start(history History, changed func(PresenceChange)) (History, error) {
 	if r.started.Swap(true) {
 		return nil, errors.New("this MemoryRegistry serves another Service already: give WithRegistry a new one")
@@ -145,16 +145,16 @@ func (r *MemoryRegistry) Remove(_ context.Context, s Socket) error {
 // Join implements [Registry].
 func (r *MemoryRegistry) Join(ctx context.Context, s Socket, channel string) (Position, error) {
 	for {
-		m, room, fresh, err := r.enter(s, channel)
+		m, room, fresh, err := r.enroll(s, channel)
 		if err != nil {
 			return Position{}, err
 		}
 		var start Position
-		var open bool
+		var ok bool
 		if room != nil {
-			start, open, err = r.joinRoom(ctx, m, room, fresh)
+			start, ok, err = r.joinRoom(ctx, m, room, fresh)
 		} else {
-			start, open, err = r.joinParked(ctx, m, channel)
+			start, ok, err = r.joinParked(ctx, m, channel)
 		}
 		if err != nil {
 			if fresh {
@@ -162,67 +162,11 @@ func (r *MemoryRegistry) Join(ctx context.Context, s Socket, channel string) (Po
 			}
 			return Position{}, err
 		}
-		if open {
+		if ok {
 			return start, nil
 		}
-		// The room was closed meanwhile, or the user's channel got one.
+		// Try again: the room was closed, or the parked channel got a room.
 	}
-}
-
-// enter makes s a member of the channel's room and reports whether that is new. room is
-// nil when it is the channel of the socket's user and has no room.
-func (r *MemoryRegistry) enter(s Socket, channel string) (m *member, room *memoryRoom, fresh bool, err error) {
-	id := s.ID()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	m = r.members[id]
-	if m == nil {
-		return nil, nil, false, errNotAdded
-	}
-	own := r.owner(channel) == m.user
-	room = r.rooms[channel]
-	if room == nil && own {
-		fresh = m.parked == outside
-		m.parked = max(m.parked, joining)
-		return m, nil, fresh, nil
-	}
-	if room == nil {
-		room = r.open(channel)
-	}
-	if own {
-		m.parked = outside // the room has it from here on
-	}
-	return m, room, r.add(m, room), nil
-}
-
-// errNotAdded is why a socket cannot join a channel.
-var errNotAdded = errors.New("chat: the socket was removed, or never added")
-
-// joinRoom has messages after the returned position delivered to m. It reports false
-// when the room is closed.
-func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRoom, fresh bool) (start Position, open bool, err error) {
-	if !room.line.Begun() {
-		last, err := r.history.Last(ctx, room.channel)
-		if err != nil {
-			return Position{}, false, err
-		}
-		room.line.Begin(sequence.Position(last))
-	}
-	open = room.line.At(func(last sequence.Position) {
-		start = Position(last)
-		m.fan.Join(room.channel)
-	})
-	switch {
-	case strings.HasPrefix(room.channel, "@"): // nothing is announced there
-	case m.socket.User().Admin():
-		m.fan.Join(adminsOf(room.channel))
-	case !fresh:
-		m.fan.Leave(adminsOf(room.channel)) // the user may have been an admin before
-	}
-	if open && !fresh {
-		err = m.fan.Flush(ctx)
-	}
-	return start, open, err
 }
 
 // Leave implements [Registry].
@@ -257,7 +201,7 @@ func (r *MemoryRegistry) leave(id, channel string) *member {
 	return m
 }
 
-// Publish implements [Registry]. An error is that of ctx.
+// Publish implements [Registry]. Its only error is ctx's.
 func (r *MemoryRegistry) Publish(ctx context.Context, msgs ...Message) error {
 	for i := range msgs {
 		if err := r.publish(ctx, &msgs[i]); err != nil {
@@ -282,25 +226,27 @@ func (r *MemoryRegistry) publish(ctx context.Context, m *Message) error {
 			f = messageFrame(*m)
 			f.Offered = offered
 		}
-		if room.line.Offer(sequence.Position(m.Position), f) {
+		if room.sequencer.Offer(sequence.Position(m.Position), f) {
 			return nil
 		}
 	}
 }
 
-// ReadMissing delivers what the sockets of this node miss of a channel, up to last, the
-// position of its newest message in the history. Sockets are closed with [CloseTooSlow],
-// so that they resume, when missing messages are no longer kept or last is of another
-// epoch. A registry that may have missed messages calls it. It returns at once.
+// ReadMissing delivers the messages that the sockets of this node miss in a channel, up to
+// last, the position of its newest message in the history. If missing messages are no
+// longer kept or last is of another epoch, it closes the sockets with [CloseTooSlow], so
+// that they resume. A registry that may have missed messages calls ReadMissing. It returns
+// at once.
 func (r *MemoryRegistry) ReadMissing(channel string, last Position) {
 	if room := r.room(channel, &last); room != nil {
-		room.line.Expect(sequence.Position(last))
+		room.sequencer.Expect(sequence.Position(last))
 	}
 }
 
-// room is that of a channel, nil when the channel has no members. A user's channel with
-// members gets its room now, unless it stands at a position where nothing was sent yet.
-func (r *MemoryRegistry) room(channel string, at *Position) *memoryRoom {
+// room returns the channel's room, nil if the channel has no members here. It opens the room
+// of a parked user channel, unless newest is the position at which the channel is parked:
+// then nothing is missing. newest is nil if a message is being published.
+func (r *MemoryRegistry) room(channel string, newest *Position) *memoryRoom {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	room := r.rooms[channel]
@@ -308,7 +254,7 @@ func (r *MemoryRegistry) room(channel string, at *Position) *memoryRoom {
 	if room != nil || u == nil || !u.parked() {
 		return room
 	}
-	if at != nil && (!u.known || u.at == *at) {
+	if newest != nil && (!u.parkedKnown || u.parkedAt == *newest) {
 		return nil
 	}
 	return r.open(channel)
@@ -321,7 +267,7 @@ func (r *MemoryRegistry) Connected(_ context.Context, channel string) ([]Presenc
 	return list, nil
 }
 
-// connected is Connected in any order.
+// connected is Connected without an order.
 func (r *MemoryRegistry) connected(channel string) (list []Presence) {
 	owner, ofUser := strings.CutPrefix(channel, "@")
 	r.mu.Lock()
@@ -346,8 +292,8 @@ func (r *MemoryRegistry) connected(channel string) (list []Presence) {
 	return list
 }
 
-// Flush implements [Registry]. It delivers messages that wait for an earlier one, too,
-// unless the history does not have that.
+// Flush implements [Registry]. It also waits for messages behind a gap, unless the history
+// cannot fill the gap.
 func (r *MemoryRegistry) Flush(ctx context.Context) error {
 	if err := r.gaps.Settle(ctx); err != nil {
 		return err
@@ -382,15 +328,16 @@ func (r *MemoryRegistry) Announce(channel string, adminsOnly bool, events []Even
 	r.hub.Publish(group, frames...)
 }
 
-// adminsOf is the group of the admins in a channel. No channel has its name.
+// adminsOf returns the hub group of a channel's admins. Its name contains a NUL, so it
+// differs from all channel names.
 func adminsOf(channel string) string { return "\x00" + channel }
 
-// user is the user in the role of the newest socket: a refreshed token may have brought
+// user returns the user with the role of the newest socket: a refreshed token may have
 // another role. Requires the registry's mu.
 func (u *memoryUser) user() User { return u.members[len(u.members)-1].socket.User() }
 
-// userIn is the user in the role of the newest socket in a room. Requires the registry's
-// mu.
+// userIn returns the user with the role of the newest socket in a room. Requires the
+// registry's mu.
 func (u *memoryUser) userIn(room *memoryRoom) User {
 	for _, m := range slices.Backward(u.members) {
 		if slices.Contains(m.rooms, room) {
@@ -400,5 +347,5 @@ func (u *memoryUser) userIn(room *memoryRoom) User {
 	return u.user() // never: a user in the room has a socket there
 }
 
-// presence is the user in the service. Requires the registry's mu.
+// presence returns the user's presence in the service. Requires the registry's mu.
 func (u *memoryUser) presence() Presence { return Presence{u.user(), len(u.members), u.since} }

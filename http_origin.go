@@ -17,31 +17,31 @@ type origin struct{ scheme, host string }
 
 func (o origin) String() string { return o.scheme + "://" + o.host }
 
-// parseOrigin reads an origin in any case, with or without a default port. The error
-// says what in it no browser would send.
+// parseOrigin parses an origin in upper or lower case, with or without a default port. It
+// returns an error for an origin that no browser sends.
 func parseOrigin(text string) (origin, error) {
 	scheme, host, ok := strings.Cut(strings.ToLower(text), "://")
 	if !ok || scheme == "" || host == "" {
 		return origin{}, errors.New("not of the form https://host[:port]")
 	}
 	if i := strings.IndexFunc(text, func(r rune) bool { return r > '~' }); i >= 0 {
-		return origin{}, errors.New("browsers send such a host as xn--…, in ASCII (Punycode): write it like that")
+		return origin{}, errors.New("the host is not ASCII: write it in Punycode (xn--…), as browsers send it")
 	}
 	if i := strings.IndexAny(host, "/?#@"); i >= 0 {
-		return origin{}, fmt.Errorf("not of the form https://host[:port]: it goes on with %q", host[i:i+1])
+		return origin{}, fmt.Errorf("not of the form https://host[:port]: %q follows the host", host[i:i+1])
 	}
 	switch u, err := url.Parse(scheme + "://" + host); {
 	case err != nil || u.Host != host:
 		return origin{}, errors.New("not of the form https://host[:port]")
 	case scheme == "ws" || scheme == "wss":
-		return origin{}, errors.New("the origin is the page's, which is http or https, not the socket's")
+		return origin{}, errors.New("want the page's origin, http or https, not the socket's")
 	}
 	host, err := canonicalHost(host, scheme)
 	return origin{scheme, host}, err
 }
 
-// canonicalHost is a host with or without a port as a browser writes it, after the
-// scheme. It is in lower case already.
+// canonicalHost returns host, with or without a port, as a browser writes it for this
+// scheme. host is in lower case.
 func canonicalHost(host, scheme string) (string, error) {
 	name, port := host, ""
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
@@ -71,7 +71,7 @@ func canonicalHost(host, scheme string) (string, error) {
 	return name + ":" + port, nil
 }
 
-// checkName reports what no browser sends as a host's name.
+// checkName returns an error for a host name that no browser sends.
 func checkName(name string) error {
 	allowed := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_' || r == '.'
@@ -103,14 +103,14 @@ func defaultPort(scheme string) string {
 	return map[string]string{"http": "80", "https": "443"}[scheme]
 }
 
-// allowedOrigins are those of WithOrigins.
+// allowedOrigins are the origins of WithOrigins.
 type allowedOrigins struct {
 	all   bool
 	exact []origin
 	below []origin // their subdomains
 }
 
-// add reads what WithOrigins takes.
+// add adds an origin as WithOrigins expects it.
 func (a *allowedOrigins) add(text string) error {
 	if text == "*" {
 		a.all = true
@@ -139,8 +139,8 @@ func (a *allowedOrigins) contain(o origin) bool {
 	})
 }
 
-// originAllowed reports whether the page that sends r may: its origin is the
-// service's own, or an allowed one, or r is of no page.
+// originAllowed reports whether r may be served: its Origin is the service's own or is
+// allowed, or r has no Origin, so no page sent it.
 func (s *Service) originAllowed(r *http.Request) bool {
 	sent := r.Header.Values("Origin")
 	switch {
@@ -155,9 +155,9 @@ func (s *Service) originAllowed(r *http.Request) bool {
 	return err == nil && (s.isOwn(o, r) || s.cfg.origins.contain(o))
 }
 
-// isOwn reports whether an origin is that of the service to which r was sent: the host
-// is the same, and the scheme, where it is known. A page that came over http may be
-// anybody's on the way, so it is another's than one over https.
+// isOwn reports whether o is the origin of the service that r was sent to: the host is the
+// same and, if it is known, the scheme. Anyone on the network can change a page that is
+// loaded over http, so its origin differs from that of https.
 func (s *Service) isOwn(o origin, r *http.Request) bool {
 	if scheme := s.schemeOf(r); scheme != "" && scheme != o.scheme {
 		return false
@@ -166,8 +166,8 @@ func (s *Service) isOwn(o origin, r *http.Request) bool {
 	return err == nil && host == o.host
 }
 
-// schemeOf is how r came, "https" or "http", or "" where that is not known: TLS may
-// have ended before this program.
+// schemeOf returns the scheme of r, "https" or "http", or "" if it is unknown because a
+// proxy may have ended TLS.
 func (s *Service) schemeOf(r *http.Request) string {
 	if r.TLS != nil {
 		return "https"
@@ -179,17 +179,17 @@ func (s *Service) schemeOf(r *http.Request) string {
 	return ""
 }
 
-// checkPage refuses what a page of another origin has a browser send. A browser asks
-// nobody before it sends such a POST, and hides only the answer from the page. It says
-// whose page it is by Origin, and by Sec-Fetch-Site where there is no Origin.
+// checkPage rejects a POST that a page of another origin sends. A browser may send it
+// without a preflight, and then hides only the answer from the page. The browser names
+// the page's origin in Origin, or describes it in Sec-Fetch-Site if there is no Origin.
 func (s *Service) checkPage(r *http.Request) error {
 	if !s.originAllowed(r) {
-		return wrapf(ErrForbidden, "pages of this origin may not send this")
+		return wrapf(ErrForbidden, "origin %q is not allowed (WithOrigins)", shorten(r.Header.Get("Origin")))
 	}
 	if r.Header.Get("Origin") == "" && !s.cfg.origins.all {
 		switch r.Header.Get("Sec-Fetch-Site") {
 		case "cross-site", "same-site":
-			return wrapf(ErrForbidden, "pages of other origins may not send this")
+			return wrapf(ErrForbidden, "pages of other origins may not send this (WithOrigins)")
 		}
 	}
 	return nil

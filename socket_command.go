@@ -12,14 +12,14 @@ import (
 	"github.com/reto10/chat/internal/wire"
 )
 
-// Handle carries out one frame of a client.
+// Handle executes one text frame of the client.
 func (c *socket) Handle(text []byte) {
 	s := c.service
 	s.counts.commands.Add(1)
 	defer c.recoverPanic()
 	now := time.Now()
 	if c.tokenExpired(now) {
-		c.Expire() // before the queue of those whose token ends says so
+		c.Expire() // the expiry queue may be late
 		return
 	}
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
@@ -27,14 +27,14 @@ func (c *socket) Handle(text []byte) {
 	if !c.commands {
 		err := c.admit(now)
 		if err == nil {
-			_, err = s.publish(ctx, *c.who.Load(), "", string(text))
+			_, err = s.publishAs(ctx, *c.who.Load(), "", string(text))
 		}
 		if err != nil {
-			c.refuse(nil, err)
+			c.sendError(nil, err)
 		}
 		return
 	}
-	cmd, err := wire.ParseCommand(text) // also of one too many: its answer carries the ref
+	cmd, err := wire.ParseCommand(text) // parse before admit, so that the rejection has the ref
 	if err != nil {
 		err = wrapf(ErrInvalid, "%v", err)
 	}
@@ -46,7 +46,7 @@ func (c *socket) Handle(text []byte) {
 		err = limited
 	}
 	if err != nil {
-		c.refuse(cmd.Ref, err)
+		c.sendError(cmd.Ref, err)
 		return
 	}
 	switch cmd.Type {
@@ -60,29 +60,29 @@ func (c *socket) Handle(text []byte) {
 		err = c.refresh(ctx, cmd)
 	}
 	if err != nil {
-		c.refuse(cmd.Ref, err)
+		c.sendError(cmd.Ref, err)
 	}
 }
 
-// recoverPanic ends the socket when a port panicked, and not the process: net/http does
-// as much for its handlers.
+// recoverPanic closes the socket if a port panicked, so that the process goes on. net/http
+// does the same for its handlers.
 func (c *socket) recoverPanic() {
 	if p := recover(); p != nil {
-		c.service.cfg.logger.Error("a socket panicked", "session", c.ID(), "panic", p, "stack", string(debug.Stack()))
+		c.service.cfg.logger.Error("a socket panicked", "connection", c.ID(), "panic", p, "stack", string(debug.Stack()))
 		c.Close(CloseGoingAway, "internal error")
 	}
 }
 
-// strikes counts the commands of one socket that were refused as too fast, in a row. It
-// is owned by the goroutine that reads the socket.
+// strikes counts the commands of one socket in a row that were rejected as too fast. The
+// goroutine that reads the socket owns it.
 type strikes struct {
 	row  int
-	last time.Time // when the last one was refused
+	last time.Time // when the last one was rejected
 }
 
-// admit takes a command's token from the bucket that all sockets of the user share. A
-// command without one is refused, and in the end the socket is closed. Only its own
-// refusals count for that: the bucket may be empty because of another socket.
+// admit takes a token from the command bucket of the user. Without one it rejects the
+// command, and closes the socket after maxStrikes rejections in a row. Commands of the
+// user's other sockets empty the same bucket, but do not count as strikes.
 func (c *socket) admit(now time.Time) error {
 	wait, full, ok := c.account.Command(now, c.service.commandRate(c.User()))
 	if full || now.Sub(c.strikes.last) > strikeTime {
@@ -99,9 +99,9 @@ func (c *socket) admit(now time.Time) error {
 	return commandsTooFast(wait)
 }
 
-// admitJoin is admit for a join. The handshake, which was counted, could have named as
-// many channels as a socket may have. Those that it did not name are joined free of
-// charge: clients join the rest after the welcome, with every socket of a user at once.
+// admitJoin is admit for a join. A socket's first joins are free, up to the number of
+// channels that its handshake could still have named. A client with many channels joins
+// the rest this way after each reconnect.
 func (c *socket) admitJoin(now time.Time) error {
 	if c.freeJoins > 0 {
 		c.freeJoins--
@@ -110,7 +110,7 @@ func (c *socket) admitJoin(now time.Time) error {
 	return c.admit(now)
 }
 
-// countCommand is admit for a request over HTTP.
+// countCommand takes a token from the command bucket of the user for a request over HTTP.
 func (s *Service) countCommand(u User) error {
 	a := s.accounts.Hold(u.Name)
 	defer a.Release()
@@ -128,17 +128,17 @@ func (s *Service) commandRate(u User) account.Rate {
 }
 
 func commandsTooFast(wait time.Duration) error {
-	return &later{wrapf(errTooFast, "commands too fast, wait"), wait}
+	return &retryableError{wrapf(errTooFast, "commands too fast, wait"), wait}
 }
 
-// channelOf returns the channel of a message: the common channel if none is given. An
+// channelOf returns the channel of a message: everyone's channel if none is given. An
 // empty name is an error; check validates any other.
 func channelOf(given *string) (string, error) {
 	switch {
 	case given == nil:
 		return "", nil
 	case *given == "":
-		return "", wrapf(ErrInvalid, "not a channel's name: %q", "")
+		return "", invalidChannel("")
 	}
 	return *given, nil
 }
@@ -148,18 +148,18 @@ func (c *socket) broadcast(ctx context.Context, cmd wire.Command) error {
 	if err != nil {
 		return err
 	}
-	m, err := c.service.publish(ctx, *c.who.Load(), channel, *cmd.Content)
+	m, err := c.service.publishAs(ctx, *c.who.Load(), channel, *cmd.Content)
 	if err != nil {
 		return err
 	}
-	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, ID: m.ID()})
+	c.reply(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, ID: m.ID()})
 	return nil
 }
 
 func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	channel := *cmd.Channel
 	if channel == "" {
-		return wrapf(ErrInvalid, "not a channel's name: %q", "")
+		return invalidChannel("")
 	}
 	if err := c.service.mayJoin(ctx, *c.who.Load(), channel); err != nil {
 		return err
@@ -175,7 +175,7 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	of, since, err := ParseID(*cmd.Since)
 	switch {
 	case err != nil || of != channel:
-		return c.joinLive(cmd, from, &Position{}) // an id of nothing here: all may have been missed
+		return c.joinLive(cmd, from, &Position{}) // an unknown id: messages may have been missed
 	case from != nil:
 		return c.joinLive(cmd, from, &since)
 	default:
@@ -183,33 +183,35 @@ func (c *socket) joinCommand(ctx context.Context, cmd wire.Command) error {
 	}
 }
 
-// joinLive joins a channel without a replay. The ack stands in the stream where its
-// since says: what came live up to there goes before it, the rest behind it.
+// joinLive joins a channel without a replay. The ack names the position end: live messages
+// up to end are sent before the ack, later ones after it.
 //
-// from is not nil when the socket is in the channel already: what c.from returned.
-// Then its positions never go back. since (nil: not asked, zero: not known) is
-// recovered when all that follows it was sent on this socket. It is recovered, too,
-// when it lies ahead of that and the history knows it: a client that read on by
-// itself. What is live up to it is left out then.
+// from is c.from(channel): not nil if the socket is in the channel already. Then the
+// positions in the acks never go back.
+//
+// since is the client's id: nil if it gave none, zero if the id is unknown. The ack says
+// recovered if this socket sent all messages after since. It also says so if since is newer
+// than those and the history knows it: the client has read on by itself over HTTP. In this
+// second case the socket skips live messages up to since.
 func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 	channel := *cmd.Channel
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	out := c.conn.Out()
 	replayed := c.filter.hold(channel)
-	defer c.filter.letGo(out, from != nil) // an error changes nothing
+	defer c.filter.cancelHold(out, from != nil) // after an error the socket is in the channel only if it was before
 	start, err := c.join(ctx, channel)
 	if err != nil {
 		return wrapUnavailable("joining a channel", err)
 	}
 	if replayed.Epoch == start.Epoch && replayed.Seq > start.Seq {
-		start = replayed // what is live up to there is left out
+		start = replayed // live messages up to there are skipped
 	}
 	if from == nil {
 		from = c.subscribe(channel)
 	}
 	if from.Epoch != start.Epoch {
-		*from = kept(start)
+		*from = clonePosition(start)
 	}
 	end := start
 	ack := wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref}
@@ -218,11 +220,11 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 		if recovered && since.Seq > start.Seq {
 			_, err := c.afterInTurn(ctx, channel, *since, Limit{Count: 1})
 			if err != nil && !errors.Is(err, ErrGone) {
-				return wrapUnavailable("reading what a socket missed", err)
+				return wrapUnavailable("reading missed messages", err)
 			}
 			if recovered = err == nil; recovered {
 				end = *since
-				*from = kept(end)
+				*from = clonePosition(end)
 			}
 		}
 		ack.Recovered = &recovered
@@ -232,15 +234,15 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 	return nil
 }
 
-// joinReplaying joins a channel that the socket is not in, and sends what followed
+// joinReplaying joins a channel that the socket is not in, and sends the messages after
 // since before the ack.
 func (c *socket) joinReplaying(cmd wire.Command, since Position) error {
 	channel := *cmd.Channel
-	// What is broadcast from now on comes after the ack.
+	// Messages that are published from now on are sent after the ack.
 	out := c.conn.Out()
 	out.Cork()
 	defer out.Uncork()
-	start, recovered, err := c.catchUp(channel, since, c.afterInTurn)
+	start, recovered, err := c.replayAndJoin(channel, since, c.afterInTurn)
 	if err != nil {
 		return wrapUnavailable("joining a channel", err)
 	}
@@ -248,8 +250,8 @@ func (c *socket) joinReplaying(cmd wire.Command, since Position) error {
 	if recovered {
 		from = since
 	}
-	*c.subscribe(channel) = kept(from)
-	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, Since: FormatID(channel, start), Recovered: &recovered})
+	*c.subscribe(channel) = clonePosition(from)
+	c.reply(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, Since: FormatID(channel, start), Recovered: &recovered})
 	return nil
 }
 
@@ -258,21 +260,21 @@ func (c *socket) leaveCommand(ctx context.Context, cmd wire.Command) error {
 	c.replaying.Wait()
 	switch {
 	case channel == "" || channel == UserChannel(c.User().Name):
-		return wrapf(ErrInvalid, "one's own channel is never left")
+		return wrapf(ErrInvalid, "everyone's channel and the user channel cannot be left")
 	case c.from(channel) == nil:
 		return wrapf(ErrNotJoined, "%q is not joined", shorten(channel))
 	}
 	if err := c.leave(channel); err != nil {
-		c.fail("leaving a channel", err) // whether it is left nobody knows
+		c.fail("leaving a channel failed", err) // the registry may or may not have removed the socket
 		return wrapUnavailable("leaving a channel", err)
 	}
 	c.subscriptions = slices.DeleteFunc(c.subscriptions, func(s subscription) bool { return s.channel == channel })
-	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref})
+	c.reply(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref})
 	return nil
 }
 
 func (c *socket) leave(channel string) error {
-	defer c.filter.forget(channel) // not before: until it is left, messages come
+	defer c.filter.forget(channel) // only after Leave: until then messages are delivered
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	err := c.service.cfg.registry.Leave(ctx, c, channel)
@@ -280,12 +282,12 @@ func (c *socket) leave(channel string) error {
 	return err
 }
 
-// refresh puts the socket under a new token of the same user.
+// refresh replaces the token of the socket by a new one of the same user.
 func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 	who, err := c.service.identify(ctx, *cmd.Token)
 	switch {
 	case errors.Is(err, ErrUnauthenticated):
-		c.Close(CloseTokenExpired, "the token does not hold")
+		c.Close(CloseTokenExpired, "the token is invalid")
 		return nil
 	case err != nil:
 		return err
@@ -297,26 +299,26 @@ func (c *socket) refresh(ctx context.Context, cmd wire.Command) error {
 	if changed {
 		switch err := c.mayStay(ctx, who); {
 		case errors.Is(err, ErrForbidden):
-			c.Close(CloseTokenExpired, "the new role may not be in a channel that is joined")
+			c.Close(CloseTokenExpired, "the user's new role may not join a channel of this socket")
 			return nil
 		case err != nil:
-			return err // the token of before goes on
+			return err // the old token stays in use
 		}
 	}
 	c.who.Store(&who)
 	c.service.expiries.Set(c, who.Expires)
 	if changed {
 		if err := c.rejoin(); err != nil {
-			c.fail("joining channels in another role", err)
+			c.fail("joining channels in a new role failed", err)
 			return nil
 		}
 	}
 	left := secondsUntil(who.Expires)
-	c.tell(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, ExpiresIn: &left})
+	c.reply(wire.Ack{Type: wire.TypeAck, Ref: cmd.Ref, ExpiresIn: &left})
 	return nil
 }
 
-// mayStay decides whether a user may be in all channels that the socket has joined.
+// mayStay returns nil if a user may be in all channels that the socket has joined.
 // Only the goroutine that handles commands calls it: only commands change the channels.
 func (c *socket) mayStay(ctx context.Context, who Identity) error {
 	for _, s := range c.subscriptions {
@@ -327,7 +329,7 @@ func (c *socket) mayStay(ctx context.Context, who Identity) error {
 	return nil
 }
 
-// rejoin lets the registry know of another role.
+// rejoin joins all channels again, because the registry reads the user's role in Join.
 func (c *socket) rejoin() error {
 	c.replaying.Wait()
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
@@ -340,15 +342,15 @@ func (c *socket) rejoin() error {
 	return nil
 }
 
-// tell answers the client, before anything that waits for the socket to catch up.
-func (c *socket) tell(answer any) { c.conn.Out().SendFirst(textFrame(answer)) }
+// reply sends an answer ahead of messages that wait for the end of a replay.
+func (c *socket) reply(answer any) { c.conn.Out().SendFirst(textFrame(answer)) }
 
-// refuse answers with an error; the socket stays open.
-func (c *socket) refuse(ref wire.Ref, err error) {
+// sendError answers a command with an error; the socket stays open.
+func (c *socket) sendError(ref wire.Ref, err error) {
 	kind, text := explain(err)
 	c.service.counts.refusedCommands.add(kind.code)
 	if kind.err == ErrUnavailable {
-		c.service.cfg.logger.Log(context.Background(), level(err), "a command failed", "session", c.ID(), "user", c.User().Name, "error", err)
+		c.service.cfg.logger.Log(context.Background(), level(err), "a command failed", "connection", c.ID(), "user", c.User().Name, "error", err)
 	}
-	c.tell(wire.Error{Type: wire.TypeError, Ref: ref, Code: kind.code, Message: text})
+	c.reply(wire.Error{Type: wire.TypeError, Ref: ref, Code: kind.code, Message: text})
 }

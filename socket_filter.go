@@ -9,29 +9,29 @@ import (
 	"github.com/reto10/chat/internal/wsconn"
 )
 
-// keptFrame is about what a frame takes in memory beside its bytes while it is kept.
+// keptFrame is about how many bytes of memory a kept frame takes besides its own bytes.
 const keptFrame = 64
 
-// filter stands between a registry's deliveries and the outbox of one socket. It
-// keeps what comes of a channel while the socket joins it, so that the ack gets its
-// place in the stream, and drops what a replay has sent before. Both last for
-// moments; otherwise a delivery costs one atomic load. The zero value is ready to use.
+// filter is between the registry's deliveries and the outbox of one socket. While a join
+// command runs, it keeps the channel's messages, so that the ack is sent at the right
+// position. It drops messages that a replay has sent already. Usually neither is needed,
+// and a delivery costs one atomic load. The zero value is ready to use.
 type filter struct {
 	active   atomic.Bool         // replayed or gate is not empty
-	mu       sync.Mutex          // guards what follows; held while frames go to the outbox, which never blocks
+	mu       sync.Mutex          // guards the fields below; held during sends to the outbox, which never block
 	replayed map[string]Position // by channel: messages up to here are dropped
 	gate     *gate               // nil: every channel is open
 }
 
-// gate is a channel whose frames are kept: one at a time, for as long as one join
-// takes. They count towards the limit of the outbox's backlog.
+// gate keeps the frames of the one channel that a join command is joining. The frames count
+// towards WithBacklog.
 type gate struct {
 	channel  string
 	kept     []fanout.Frame
-	reserved int // in the outbox
+	reserved int // bytes in the outbox, see Outbox.Reserve
 }
 
-// pass sends frames that were delivered, keeps or drops them.
+// pass sends, keeps or drops delivered frames.
 func (f *filter) pass(out *wsconn.Outbox, frames []fanout.Frame) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -45,7 +45,7 @@ func (f *filter) passOne(out *wsconn.Outbox, fr fanout.Frame) {
 	e := fr.Event.(*encodedEvent)
 	channel := e.Channel
 	if e.Type == EventMessage {
-		if f.has(&e.Message) {
+		if f.alreadyReplayed(&e.Message) {
 			return
 		}
 		channel = e.Message.Channel
@@ -60,10 +60,9 @@ func (f *filter) passOne(out *wsconn.Outbox, fr fanout.Frame) {
 	}
 }
 
-// has reports whether the peer has got m by a replay. The first message behind the
-// position shows that all before were delivered: the position is forgotten. It
-// requires f.mu.
-func (f *filter) has(m *Message) bool {
+// alreadyReplayed reports whether a replay has sent m. A message after the position ends
+// the filtering of its channel, since the registry delivers in order. It requires f.mu.
+func (f *filter) alreadyReplayed(m *Message) bool {
 	p, ok := f.replayed[m.Channel]
 	if !ok {
 		return false
@@ -75,8 +74,8 @@ func (f *filter) has(m *Message) bool {
 	return false
 }
 
-// setReplayed has messages of a channel dropped up to a position, which the peer
-// has got in another way.
+// setReplayed makes the filter drop messages of a channel up to a position: the client has
+// them from a replay or over HTTP.
 func (f *filter) setReplayed(channel string, p Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -90,18 +89,18 @@ func (f *filter) forget(channel string) {
 	f.drop(channel)
 }
 
-// hold keeps what comes of a channel from now on. It returns the position up to
-// which the channel's messages are dropped, zero for none. resume or letGo ends it.
+// hold keeps the messages of a channel from now on, until resume or cancelHold. It returns
+// the position up to which the channel's messages are dropped, zero for none.
 func (f *filter) hold(channel string) (replayed Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.gate = &gate{channel: channel}
-	f.settle()
+	f.updateActive()
 	return f.replayed[channel]
 }
 
-// resume sends the kept messages up to a position, an answer, and what was kept
-// behind them but the messages up to end. Without a hold it does nothing.
+// resume ends a hold. It sends the kept messages up to upTo, then answer, then the other
+// kept messages, without those up to end. Without a hold it does nothing.
 func (f *filter) resume(out *wsconn.Outbox, upTo Position, answer []byte, end Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -128,11 +127,12 @@ func (f *filter) resume(out *wsconn.Outbox, upTo Position, answer []byte, end Po
 	for _, fr := range g.kept[before:] {
 		f.passOne(out, fr)
 	}
-	f.settle()
+	f.updateActive()
 }
 
-// letGo ends a hold that resume has not ended: what was kept is sent, or dropped.
-func (f *filter) letGo(out *wsconn.Outbox, send bool) {
+// cancelHold ends a hold, if resume has not. It sends the kept messages if send is true,
+// else drops them.
+func (f *filter) cancelHold(out *wsconn.Outbox, send bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := f.gate
@@ -146,16 +146,16 @@ func (f *filter) letGo(out *wsconn.Outbox, send bool) {
 			out.Send(fr.Bytes)
 		}
 	}
-	f.settle()
+	f.updateActive()
 }
 
-// set requires f.mu, like drop and settle.
+// set, drop and updateActive require f.mu.
 func (f *filter) set(channel string, p Position) {
 	if f.replayed == nil {
 		f.replayed = make(map[string]Position)
 	}
 	f.replayed[channel] = p
-	f.settle()
+	f.updateActive()
 }
 
 func (f *filter) drop(channel string) {
@@ -163,8 +163,9 @@ func (f *filter) drop(channel string) {
 	if len(f.replayed) == 0 {
 		f.replayed = nil
 	}
-	f.settle()
+	f.updateActive()
 }
 
-// settle has deliveries looked at while there is something to look for.
-func (f *filter) settle() { f.active.Store(f.gate != nil || len(f.replayed) > 0) }
+// updateActive makes deliveries pass the filter only while it has something to keep or
+// drop.
+func (f *filter) updateActive() { f.active.Store(f.gate != nil || len(f.replayed) > 0) }

@@ -16,26 +16,26 @@ import (
 
 // memoryRoom is a channel that has members on this node.
 type memoryRoom struct {
-	channel string
-	line    *sequence.Sequencer[fanout.Frame]
-	members int
-	users   map[*memoryUser]stay // nil for the common channel and users' channels
+	channel   string
+	sequencer *sequence.Sequencer[fanout.Frame]
+	members   int
+	users     map[*memoryUser]stay // nil for everyone's channel and user channels
 }
 
 // stay is a user's presence in a channel. It is small: there is one for every user in
 // every channel.
 type stay struct {
-	since       int64 // Unix, in µs
-	connections uint32
+	since       int64  // Unix, in µs
+	connections uint32 // sockets there
 	joinSize    uint32 // users there right after the first of them joined
 }
 
-// open makes the channel's room. Requires r.mu.
+// open opens the channel's room. Requires r.mu.
 func (r *MemoryRegistry) open(channel string) *memoryRoom {
 	room := &memoryRoom{channel: channel}
-	room.line = sequence.New(channelHistory{r, channel}, r.gaps,
-		func(f fanout.Frame) { r.hub.Publish(channel, f) },
-		func() { r.resync(channel) })
+	deliver := func(f fanout.Frame) { r.hub.Publish(channel, f) }
+	lost := func() { r.resync(channel) }
+	room.sequencer = sequence.New(channelHistory{r, channel}, r.gaps, deliver, lost)
 	r.rooms[channel] = room
 	if channel != "" && !strings.HasPrefix(channel, "@") {
 		room.users = make(map[*memoryUser]stay)
@@ -46,9 +46,66 @@ func (r *MemoryRegistry) open(channel string) *memoryRoom {
 	return room
 }
 
-// add makes m a member of the room and reports whether it was none before. The users in
-// the common channel are those of the registry, and nobody else joins a user's channel:
-// neither counts users. Requires r.mu.
+// enroll adds the socket to the channel's room, which it opens if needed. room is nil if the
+// channel is the socket's user channel and is parked. fresh reports whether the socket was
+// not in the channel before.
+func (r *MemoryRegistry) enroll(s Socket, channel string) (m *member, room *memoryRoom, fresh bool, err error) {
+	id := s.ID()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m = r.members[id]
+	if m == nil {
+		return nil, nil, false, errNotAdded
+	}
+	ofUser := r.owner(channel) == m.user
+	room = r.rooms[channel]
+	if room == nil && ofUser {
+		fresh = m.parked == outside
+		m.parked = max(m.parked, joining)
+		return m, nil, fresh, nil
+	}
+	if room == nil {
+		room = r.open(channel)
+	}
+	if ofUser {
+		m.parked = outside // from here on the socket is in the room
+	}
+	return m, room, r.add(m, room), nil
+}
+
+// errNotAdded: a socket that is not in the registry cannot join a channel.
+var errNotAdded = errors.New("chat: the socket was removed, or never added")
+
+// joinRoom joins m to the room's group and returns the position after which m gets messages.
+// ok is false if the room was closed meanwhile.
+func (r *MemoryRegistry) joinRoom(ctx context.Context, m *member, room *memoryRoom, fresh bool) (start Position, ok bool, err error) {
+	if !room.sequencer.Begun() {
+		last, err := r.history.Last(ctx, room.channel)
+		if err != nil {
+			return Position{}, false, err
+		}
+		room.sequencer.Begin(sequence.Position(last))
+	}
+	ok = room.sequencer.At(func(last sequence.Position) {
+		start = Position(last)
+		m.fan.Join(room.channel)
+	})
+	switch {
+	case strings.HasPrefix(room.channel, "@"): // nothing is announced there
+	case m.socket.User().Admin():
+		m.fan.Join(adminsOf(room.channel))
+	case !fresh:
+		m.fan.Leave(adminsOf(room.channel)) // the user may have been an admin before
+	}
+	if ok && !fresh {
+		err = m.fan.Flush(ctx)
+	}
+	return start, ok, err
+}
+
+// add makes m a member of the room and reports whether it was not one before. The rooms of
+// everyone's channel and of user channels do not count users: all users of the registry are
+// in the first, and one user in each other. Requires r.mu.
 func (r *MemoryRegistry) add(m *member, room *memoryRoom) bool {
 	if slices.Contains(m.rooms, room) {
 		return false
@@ -68,7 +125,10 @@ func (r *MemoryRegistry) add(m *member, room *memoryRoom) bool {
 	in.connections++
 	room.users[m.user] = in
 	if !there {
-		r.changed(PresenceChange{room.channel, m.socket.User(), true, len(room.users), int(in.joinSize)})
+		r.changed(PresenceChange{
+			Channel: room.channel, User: m.socket.User(), Joined: true,
+			Size: len(room.users), JoinSize: int(in.joinSize),
+		})
 	}
 	return true
 }
@@ -80,24 +140,27 @@ func (r *MemoryRegistry) exit(room *memoryRoom, m *member) {
 			room.users[m.user] = in
 		} else {
 			delete(room.users, m.user)
-			r.changed(PresenceChange{room.channel, m.socket.User(), false, len(room.users), int(in.joinSize)})
+			r.changed(PresenceChange{
+				Channel: room.channel, User: m.socket.User(),
+				Size: len(room.users), JoinSize: int(in.joinSize),
+			})
 		}
 	}
 	room.members--
 	r.closeEmpty(room)
 }
 
-// closeEmpty closes a room without members, unless sockets of its user are on their way
-// in: its line has what was sent to them meanwhile. Requires r.mu.
+// closeEmpty closes a room without members. It keeps the room if sockets of its user are
+// still joining: the sequencer has messages for them. Requires r.mu.
 func (r *MemoryRegistry) closeEmpty(room *memoryRoom) {
 	if u := r.owner(room.channel); room.members == 0 && (u == nil || !u.parked()) {
-		room.line.Close()
+		room.sequencer.Close()
 		delete(r.rooms, room.channel)
 	}
 }
 
-// resync closes the sockets in a channel whose missing messages are gone. They resume,
-// and learn then that messages are missing.
+// resync closes the sockets in a channel whose missing messages are no longer kept. The
+// clients resume, and learn then that messages are missing.
 func (r *MemoryRegistry) resync(channel string) {
 	r.hub.Each(channel, func(to fanout.Receiver) {
 		to.(deliverer).Close(CloseTooSlow, "messages were lost, resume")
@@ -110,7 +173,7 @@ type deliverer interface {
 	fanout.Receiver
 }
 
-// delivererOf is s itself where s is the service's own socket.
+// delivererOf returns s itself if s is a socket of the service.
 func delivererOf(s Socket) deliverer {
 	if own, ok := s.(*socket); ok {
 		return own
@@ -118,8 +181,8 @@ func delivererOf(s Socket) deliverer {
 	return foreignSocket{s}
 }
 
-// foreignSocket is a Socket of another package. It may wrap one of the service's. The
-// hub's goroutines call Receive and Close, so that a panic there would end the process.
+// foreignSocket is a Socket of another package. It may wrap a socket of the service. The
+// hub's goroutines call Receive and Close: without recovery a panic would end the process.
 type foreignSocket struct{ Socket }
 
 // Receive implements [fanout.Receiver].
@@ -148,7 +211,7 @@ func (f foreignSocket) recovered(p any) bool {
 	return p != nil
 }
 
-// channelHistory lets a channel's line read missing messages.
+// channelHistory lets a channel's sequencer read missing messages.
 type channelHistory struct {
 	registry *MemoryRegistry
 	channel  string
