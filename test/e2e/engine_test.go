@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -10,9 +10,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/chattest"
+	"github.com/reto10/chat/test/chatserver"
 )
 
 // engineSeed makes who does what, not when it happens, the same again.
@@ -35,7 +38,7 @@ var engineChannels = []string{"", "a", "b", "c"}
 // sockets, is a run of what the history has, without a gap, a repeat or another
 // order, and comes in bytes that are nothing but whole legal frames.
 func TestOrderWhateverSocketsDo(t *testing.T) {
-	for over, serve := range map[string]func(testing.TB, ...chat.Option) *server{"TCP": serve, "TLS": serveTLS} {
+	for over, serve := range map[string]func(testing.TB, ...chat.Option) *chatserver.Server{"TCP": chatserver.Serve, "TLS": chatserver.ServeTLS} {
 		t.Run(over, func(t *testing.T) {
 			t.Parallel()
 			defer func() {
@@ -59,7 +62,7 @@ func TestOrderWhateverSocketsDo(t *testing.T) {
 
 // engine is what the users of one test have in common.
 type engine struct {
-	s       *server
+	s       *chatserver.Server
 	t       *testing.T
 	closed  [5000]atomic.Int32 // sockets by close code
 	resumed atomic.Int32
@@ -93,7 +96,7 @@ func (e *engine) run(history chat.History) {
 	stop()
 	publishers.Wait()
 	for _, channel := range engineChannels {
-		e.s.publish(channel, engineEnd)
+		e.s.Publish(channel, engineEnd)
 	}
 	staying.Wait()
 	for _, u := range users[:engineRoamers] {
@@ -166,4 +169,60 @@ func (e *engine) compare(users []*user, history chat.History) {
 			e.t.Errorf("no socket was closed with %d: that was not tested", code)
 		}
 	}
+}
+
+var (
+	deliverySeed = flag.Uint64("delivery.seed", 1, "the first seed of TestDelivery")
+	deliveryRuns = flag.Uint64("delivery.runs", 5, "how many seeds TestDelivery runs")
+)
+
+// What clients are promised holds whatever they do: see chattest.TestDelivery.
+func TestDelivery(t *testing.T) {
+	registries := map[string]func() chat.Registry{
+		"at once": func() chat.Registry { return chat.NewMemoryRegistry() },
+		"late":    func() chat.Registry { return lateRegistry{chat.NewMemoryRegistry()} },
+	}
+	for published, registry := range registries {
+		for seed := *deliverySeed; seed < *deliverySeed+*deliveryRuns; seed++ {
+			t.Run(fmt.Sprint(published, "/seed ", seed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					chattest.TestDelivery(t, seed, func(*testing.T) []chattest.Node {
+						history := chat.NewMemoryHistory(chat.MemoryLimits{Count: 20_000})
+						return []chattest.Node{{Registry: registry(), History: history}}
+					})
+				})
+			})
+		}
+	}
+}
+
+// lateRegistry publishes some messages a while after they were stored, and so behind
+// later ones: the history is ahead of what is delivered. It takes its time to join and
+// to leave, before and after it is done.
+type lateRegistry struct{ *chat.MemoryRegistry }
+
+// wait is no more than a few milliseconds of a bubble's time.
+func (lateRegistry) wait(n int) {
+	if n %= 8; n < 4 {
+		<-time.After(time.Duration(n) * time.Millisecond)
+	}
+}
+
+func (r lateRegistry) Publish(ctx context.Context, msgs ...chat.Message) error {
+	for _, m := range msgs {
+		r.wait(len(m.Content))
+	}
+	return r.MemoryRegistry.Publish(ctx, msgs...)
+}
+
+func (r lateRegistry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
+	r.wait(rand.Int())
+	defer r.wait(rand.Int())
+	return r.MemoryRegistry.Join(ctx, s, channel)
+}
+
+func (r lateRegistry) Leave(ctx context.Context, s chat.Socket, channel string) error {
+	r.wait(rand.Int())
+	defer r.wait(rand.Int())
+	return r.MemoryRegistry.Leave(ctx, s, channel)
 }

@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // readingHistory returns messages as a database does, each time in new memory. It counts
@@ -43,7 +45,7 @@ func (h *readingHistory) After(ctx context.Context, channel string, p chat.Posit
 // liveAtMost waits until no more than n messages that were read are still in memory.
 func (h *readingHistory) liveAtMost(t *testing.T, n int64) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("at most %d messages in memory", n), func() bool {
+	wstest.Eventually(t, fmt.Sprintf("at most %d messages in memory", n), func() bool {
 		runtime.GC()
 		return h.live.Load() <= n
 	})
@@ -51,50 +53,50 @@ func (h *readingHistory) liveAtMost(t *testing.T, n int64) {
 
 func TestASocketThatRecoversNothingKeepsNothing(t *testing.T) {
 	h := newReadingHistory()
-	s := serve(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+	s := chatserver.Serve(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
 	var query []string
 	for i := range 8 {
 		channel := fmt.Sprint("c", i)
-		s.publish(channel, strings.Repeat("x", 1000), "2")
+		s.Publish(channel, strings.Repeat("x", 1000), "2")
 		query = append(query, "channel", channel, "since", chat.FormatID(channel, chat.Position{Epoch: "anepochof0ld", Seq: 1}))
 	}
-	c := s.dial("ana", query...)
-	if c.welcome.Recovered == nil || *c.welcome.Recovered {
-		t.Fatalf("welcome = %+v, want recovered false", c.welcome)
+	c := s.Dial("ana", query...)
+	if c.Welcome.Recovered == nil || *c.Welcome.Recovered {
+		t.Fatalf("welcome = %+v, want recovered false", c.Welcome)
 	}
 	h.liveAtMost(t, 0)
 	if n := s.Stats().BacklogBytes; n != 0 {
 		t.Errorf("a backlog of %d bytes, want none", n)
 	}
-	s.publish("c3", "live")
-	c.wantText("live")
+	s.Publish("c3", "live")
+	c.WantText("live")
 }
 
 func TestWhatIsReadAheadForASlowReaderIsBounded(t *testing.T) {
 	const channels, each, size = 100, 4, 16 << 10
 	h := newReadingHistory()
-	s := servePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+	s := chatserver.ServePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
 	var query []string
 	for i := range channels {
 		channel := fmt.Sprint("c", i)
-		id := s.publish(channel, "before")[0]
+		id := s.Publish(channel, "before")[0]
 		for range each {
-			s.publish(channel, strings.Repeat("x", size))
+			s.Publish(channel, strings.Repeat("x", size))
 		}
 		query = append(query, "channel", channel, "since", id)
 	}
-	c := s.dial("slow", query...) // reads no further than the welcome
+	c := s.Dial("slow", query...) // reads no further than the welcome
 	// 64 KiB are read ahead, and a page is being sent.
 	h.liveAtMost(t, 64<<10/size+each)
 	// Eight channels are read at once; behind the limit a read asks for one message.
 	if n, most := h.returned.Load(), int64(channels+2*8*each); n > most {
 		t.Errorf("%d messages were read ahead, want %d at most", n, most)
 	}
-	if got := len(c.restUntil(channels * each)); got != channels*each {
+	if got := len(restUntil(c, channels*each)); got != channels*each {
 		t.Errorf("got %d messages, want %d", got, channels*each)
 	}
 	h.liveAtMost(t, 0)
-	eventually(t, "no backlog", func() bool { return s.Stats().BacklogBytes == 0 })
+	wstest.Eventually(t, "no backlog", func() bool { return s.Stats().BacklogBytes == 0 })
 }
 
 func TestWhatIsReadForAHandshakeCountsThoughItIsDropped(t *testing.T) {
@@ -103,12 +105,12 @@ func TestWhatIsReadForAHandshakeCountsThoughItIsDropped(t *testing.T) {
 		var query []string
 		for i := range 100 {
 			channel := fmt.Sprint("c", i)
-			id := o.publish(channel, "before")[0]
+			id := o.Publish(channel, "before")[0]
 			o.publishLong(channel, 1)
 			query = append(query, "channel", channel, "since", id)
 		}
 		for range 12 { // 3 MiB each, of which little is sent
-			o.dial("ana", query...).conn.CloseNow()
+			o.Dial("ana", query...).Conn.CloseNow()
 			synctest.Wait()
 		}
 		for user, waits := range map[string]bool{"ana": true, "bob": false} {

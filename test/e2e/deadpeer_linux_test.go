@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 const (
@@ -23,8 +25,8 @@ const (
 // unplug has the peer's kernel drop every packet that comes for it from now on,
 // before TCP sees it: nothing is received, acknowledged or reset, as when the
 // machine or the network is gone.
-func (p *rawPeer) unplug() error {
-	raw, err := p.tcp().SyscallConn()
+func unplug(p *chatserver.RawPeer) error {
+	raw, err := p.TCP().SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -36,33 +38,30 @@ func (p *rawPeer) unplug() error {
 	return errors.Join(bad, err)
 }
 
-// live reads until so many heartbeats have come, and answers those that ask for it.
-func (p *rawPeer) live(beats int) error {
+// readBeats reads until so many heartbeats have come, and answers those that ask for it.
+func readBeats(p *chatserver.RawPeer, beats int) error {
 	for beats > 0 {
 		f, err := p.Next()
 		if err != nil {
 			return fmt.Errorf("%d heartbeats to go: %w", beats, err)
 		}
 		switch f.Opcode {
-		case opPing:
-			p.Send(frame(fin|opPong, f.Payload))
+		case wstest.OpPing:
+			p.Send(wstest.Masked(wstest.Fin|wstest.OpPong, f.Payload))
 			beats--
-		case opPong:
+		case wstest.OpPong:
 			beats--
 		}
 	}
 	return nil
 }
 
-// answered sends a command and reads until its answer comes.
-func (p *rawPeer) answered() error {
-	p.Send(frame(fin|opText, good("alive")))
+// askAlive sends a command and reads until its answer comes.
+func askAlive(p *chatserver.RawPeer) error {
+	p.Send(wstest.Text(`{"type":"join","channel":"c","ref":"alive"}`))
 	for {
-		f, err := p.Next()
-		if err != nil {
-			return err
-		}
-		if said, err := say(f); err != nil || said == `ack "alive"` {
+		e, err := p.NextEvent()
+		if err != nil || e.Type == "ack" && string(e.Ref) == `"alive"` {
 			return err
 		}
 	}
@@ -72,23 +71,23 @@ func (p *rawPeer) answered() error {
 // with each kind of heartbeat, while messages flow and while none do.
 func TestDeadPeersAreFoundWithinTwiceTheHeartbeatAndLivingOnesLeftAlone(t *testing.T) {
 	kinds := map[string][]chat.Option{"pongs": nil, "pings": {chat.WithPings()}}
-	servers := map[string]func(testing.TB, ...chat.Option) *server{"TCP": serve, "TLS": serveTLS}
+	servers := map[string]func(testing.TB, ...chat.Option) *chatserver.Server{"TCP": chatserver.Serve, "TLS": chatserver.ServeTLS}
 	var running sync.WaitGroup // at once: each takes its time, and no more than that
 	for kind, opts := range kinds {
 		for over, serve := range servers {
 			for traffic, every := range map[string]time.Duration{"idle": 0, "busy": 20 * time.Millisecond} {
 				s := serve(t, append(opts, chat.WithHeartbeat(lifeBeat), chat.WithPresence(chat.PresenceToNobody))...)
-				dead, living := s.dialRaw(t, "dead"), s.dialRaw(t, "living")
+				dead, living := s.DialRaw(t, "dead"), s.DialRaw(t, "living")
 				if every > 0 {
-					t.Cleanup(s.broadcastEvery(every))
+					t.Cleanup(broadcastEvery(s, every))
 				}
 				running.Go(func() {
-					if err := errors.Join(living.live(4), living.answered()); err != nil {
+					if err := errors.Join(readBeats(living, 4), askAlive(living)); err != nil {
 						t.Errorf("%s over %s, %s: the living peer: %v", kind, over, traffic, err)
 					}
 				})
 				running.Go(func() {
-					took, err := s.die(dead)
+					took, err := cutOff(s, dead)
 					if err != nil || took > 2*lifeBeat+schedulingTime {
 						t.Errorf("%s over %s, %s: found after %v (%v), want it within %v and %v", kind, over, traffic, took, err, 2*lifeBeat, schedulingTime)
 					}
@@ -102,8 +101,8 @@ func TestDeadPeersAreFoundWithinTwiceTheHeartbeatAndLivingOnesLeftAlone(t *testi
 
 // die unplugs a peer when it takes longest to find out, right behind a heartbeat,
 // and returns how long that took.
-func (s *server) die(p *rawPeer) (took time.Duration, err error) {
-	if err := errors.Join(p.live(2), p.unplug()); err != nil {
+func cutOff(s *chatserver.Server, p *chatserver.RawPeer) (took time.Duration, err error) {
+	if err := errors.Join(readBeats(p, 2), unplug(p)); err != nil {
 		return 0, err
 	}
 	died := time.Now()
@@ -115,7 +114,7 @@ func (s *server) die(p *rawPeer) (took time.Duration, err error) {
 		switch {
 		case err != nil || len(list) == 1 && list[0].User.Name == "living":
 			return took, err
-		case took > patience:
+		case took > chatserver.Patience:
 			return took, errors.New("waited in vain")
 		}
 	}
@@ -123,7 +122,7 @@ func (s *server) die(p *rawPeer) (took time.Duration, err error) {
 }
 
 // broadcastEvery broadcasts until the function that it returns is called.
-func (s *server) broadcastEvery(d time.Duration) (stop func()) {
+func broadcastEvery(s *chatserver.Server, d time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var publisher sync.WaitGroup
 	publisher.Go(func() {
@@ -133,7 +132,7 @@ func (s *server) broadcastEvery(d time.Duration) (stop func()) {
 			select {
 			case <-tick.C:
 				if _, err := s.Broadcast(context.Background(), chat.Message{Content: "busy"}); err != nil {
-					s.t.Errorf("Broadcast: %v", err)
+					s.T.Errorf("Broadcast: %v", err)
 				}
 			case <-ctx.Done():
 				return
@@ -149,8 +148,8 @@ func (s *server) broadcastEvery(d time.Duration) (stop func()) {
 // A peer that does not read has a closed window, whose probes its kernel goes on
 // acknowledging: it is slow, for which there are other limits, and not dead.
 func TestAPeerThatDoesNotReadIsNotTakenForDead(t *testing.T) {
-	s := serve(t, chat.WithHeartbeat(lifeBeat/5), chat.WithPresence(chat.PresenceToNobody), chat.WithBacklog(64<<20))
-	slow, living := s.dialRaw(t, "slow"), s.dialRaw(t, "living")
+	s := chatserver.Serve(t, chat.WithHeartbeat(lifeBeat/5), chat.WithPresence(chat.PresenceToNobody), chat.WithBacklog(64<<20))
+	slow, living := s.DialRaw(t, "slow"), s.DialRaw(t, "living")
 	content := strings.Repeat("x", 16<<10)
 	published := 0
 	for s.Stats().BacklogBytes == 0 {
@@ -158,25 +157,25 @@ func TestAPeerThatDoesNotReadIsNotTakenForDead(t *testing.T) {
 			t.Fatal(err)
 		}
 		published++
-		if f, err := living.message(); err != nil {
+		if f, err := nextMessage(living); err != nil {
 			t.Fatalf("the living peer, %v: %v", f, err)
 		}
 	}
-	if err := living.live(10); err != nil {
+	if err := readBeats(living, 10); err != nil {
 		t.Fatal(err)
 	}
 	for i := range published {
-		if _, err := slow.message(); err != nil {
+		if _, err := nextMessage(slow); err != nil {
 			t.Fatalf("message %d of %d: %v", i+1, published, err)
 		}
 	}
 }
 
 // message reads until a message comes.
-func (p *rawPeer) message() (string, error) {
+func nextMessage(p *chatserver.RawPeer) (string, error) {
 	for {
 		f, err := p.Next()
-		if err != nil || f.Opcode == opText && strings.Contains(f.Payload, `"type":"message"`) {
+		if err != nil || f.Opcode == wstest.OpText && strings.Contains(f.Payload, `"type":"message"`) {
 			return f.Payload, err
 		}
 	}
@@ -186,9 +185,9 @@ func (p *rawPeer) message() (string, error) {
 // before a heartbeat is not yet, and nothing else was since the one before.
 func TestAPeerThatOwesAnAcknowledgementForAMomentIsNotTakenForDead(t *testing.T) {
 	const peers, beat = 32, time.Second / 2 // spread over the heartbeat
-	s := serve(t, chat.WithHeartbeat(beat), chat.WithPresence(chat.PresenceToNobody))
-	delayed := func(p *rawPeer) { // TCP_QUICKACK off, which the kernel resets by itself
-		if raw, err := p.tcp().SyscallConn(); err == nil {
+	s := chatserver.Serve(t, chat.WithHeartbeat(beat), chat.WithPresence(chat.PresenceToNobody))
+	delayed := func(p *chatserver.RawPeer) { // TCP_QUICKACK off, which the kernel resets by itself
+		if raw, err := p.TCP().SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) {
 				_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 0)
 			})
@@ -196,7 +195,7 @@ func TestAPeerThatOwesAnAcknowledgementForAMomentIsNotTakenForDead(t *testing.T)
 	}
 	var running sync.WaitGroup
 	for i := range peers {
-		p := s.dialRaw(t, fmt.Sprint("peer", i))
+		p := s.DialRaw(t, fmt.Sprint("peer", i))
 		running.Go(func() {
 			for messages := 0; messages < 8; {
 				delayed(p)
@@ -205,13 +204,13 @@ func TestAPeerThatOwesAnAcknowledgementForAMomentIsNotTakenForDead(t *testing.T)
 					t.Errorf("peer %d after %d messages: %v", i, messages, err)
 					return
 				}
-				if f.Opcode == opText && strings.Contains(f.Payload, `"type":"message"`) {
+				if f.Opcode == wstest.OpText && strings.Contains(f.Payload, `"type":"message"`) {
 					messages++
 				}
 			}
 		})
 	}
-	stop := s.broadcastEvery(beat * 95 / 100)
+	stop := broadcastEvery(s, beat*95/100)
 	running.Wait()
 	stop()
 }

@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -10,23 +10,25 @@ import (
 	"testing"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // handshake sends a handshake and leaves the answer to the caller.
-func (s *server) handshake(t *testing.T, name string, query ...string) net.Conn {
+func startHandshake(s *chatserver.Server, t *testing.T, name string, query ...string) net.Conn {
 	t.Helper()
-	conn, err := s.http.Transport.(*http.Transport).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
+	conn, err := s.HTTP.Transport.(*http.Transport).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequest("GET", s.url+"/ws/chat?"+values(query).Encode(), nil)
+	req, err := http.NewRequest("GET", s.URL+"/ws/chat?"+chatserver.Values(query).Encode(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; i < len(upgradeHeaders); i += 2 {
-		req.Header.Set(upgradeHeaders[i], upgradeHeaders[i+1])
+	for i := 0; i < len(chatserver.UpgradeHeaders); i += 2 {
+		req.Header.Set(chatserver.UpgradeHeaders[i], chatserver.UpgradeHeaders[i+1])
 	}
-	req.Header.Set("Authorization", "Bearer "+s.token(name))
+	req.Header.Set("Authorization", "Bearer "+s.Token(name))
 	if err := req.Write(conn); err != nil {
 		t.Fatal(err)
 	}
@@ -38,17 +40,17 @@ func TestWhoLeavesWhileBeingOpenedCostsNothingMore(t *testing.T) {
 	h := newHolding()
 	var joined, read atomic.Int32
 	h.join = func(string) { joined.Add(1) }
-	s := serve(t, h.options()...)
-	id := s.publish("", "1")[0]
+	s := chatserver.Serve(t, h.options()...)
+	id := s.Publish("", "1")[0]
 	h.after = func(context.Context) error {
 		read.Add(1)
 		return nil
 	}
-	conn := s.handshake(t, "ana", "channel", "news", "since", id)
-	eventually(t, "the socket to be connecting", func() bool { return h.entered.Load() == 1 })
+	conn := startHandshake(s, t, "ana", "channel", "news", "since", id)
+	wstest.Eventually(t, "the socket to be connecting", func() bool { return h.entered.Load() == 1 })
 	_ = conn.Close()
 	h.let <- struct{}{}
-	eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
+	wstest.Eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
 	if joined, read := joined.Load(), read.Load(); joined > 0 || read > 0 {
 		t.Errorf("%d channels were joined and %d read for who has gone", joined, read)
 	}
@@ -60,11 +62,11 @@ func TestWhoLeavesWhileBeingOpenedCostsNothingMore(t *testing.T) {
 
 func TestWhoLeavesWhileMissedMessagesAreReadCostsNothingMore(t *testing.T) {
 	h := newReadingHistory()
-	s := serve(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+	s := chatserver.Serve(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
 	var query []string
 	for i := range 100 {
 		channel := fmt.Sprint("c", i)
-		query = append(query, "channel", channel, "since", s.publish(channel, "1", "2")[0])
+		query = append(query, "channel", channel, "since", s.Publish(channel, "1", "2")[0])
 	}
 	var reads atomic.Int32
 	let := make(chan struct{})
@@ -72,11 +74,11 @@ func TestWhoLeavesWhileMissedMessagesAreReadCostsNothingMore(t *testing.T) {
 		reads.Add(1)
 		<-let
 	}
-	conn := s.handshake(t, "ana", query...)
-	eventually(t, "channels to be read", func() bool { return reads.Load() == 8 })
+	conn := startHandshake(s, t, "ana", query...)
+	wstest.Eventually(t, "channels to be read", func() bool { return reads.Load() == 8 })
 	_ = conn.Close()
 	close(let)
-	eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
+	wstest.Eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
 	if n := reads.Load(); n > 16 {
 		t.Errorf("%d channels were read for who has gone, want those that had begun", n)
 	}

@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -12,41 +12,17 @@ import (
 	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
-
-// tokenFor is a token of that lifetime.
-func tokenFor(t *testing.T, u chat.User, ttl time.Duration) string {
-	t.Helper()
-	signer, err := chat.NewHS256(secret, chat.WithTokenTTL(ttl))
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := signer.Issue(u)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token.AccessToken
-}
-
-func (s *server) dialToken(t *testing.T, token string) *client {
-	t.Helper()
-	conn, _, err := s.tryDial(token, dialOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.CloseNow() })
-	c := &client{t: t, conn: conn}
-	c.welcome = c.next()
-	return c
-}
 
 func TestSocketEndsWithItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t)
+		s := chatserver.ServePipes(t)
 		start := time.Now()
-		c := s.dialToken(t, tokenFor(t, chat.User{Name: "ana", Role: "user"}, 90*time.Second))
+		c := s.DialToken(t, chatserver.TokenFor(t, chat.User{Name: "ana", Role: "user"}, 90*time.Second))
 		go keepBusy(s)
-		c.wantClose(4001)
+		c.WantClose(4001)
 		if lived := time.Since(start); lived < 89*time.Second || lived > 92*time.Second {
 			t.Errorf("the socket lived %v, its token 90 s", lived)
 		}
@@ -54,14 +30,14 @@ func TestSocketEndsWithItsToken(t *testing.T) {
 }
 
 // keepBusy broadcasts now and then: reading times out otherwise.
-func keepBusy(s *server) {
-	tick := time.NewTicker(patience / 4)
+func keepBusy(s *chatserver.Server) {
+	tick := time.NewTicker(chatserver.Patience / 4)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
 			_, _ = s.Broadcast(context.Background(), chat.Message{Content: "tick"})
-		case <-s.t.Context().Done():
+		case <-s.T.Context().Done():
 			return
 		}
 	}
@@ -69,19 +45,19 @@ func keepBusy(s *server) {
 
 func TestRefreshKeepsTheSocketAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t)
+		s := chatserver.ServePipes(t)
 		ana := chat.User{Name: "ana", Role: chat.RoleUser}
-		c := s.dialToken(t, tokenFor(t, ana, 90*time.Second))
+		c := s.DialToken(t, chatserver.TokenFor(t, ana, 90*time.Second))
 		go keepBusy(s)
 		for start := time.Now(); time.Since(start) < 80*time.Second; {
-			c.next()
+			c.Next()
 		}
-		got := c.answer(`{"type":"refresh","token":"` + tokenFor(t, ana, 60*time.Second) + `","ref":"r"}`)
+		got := c.Answer(`{"type":"refresh","token":"` + chatserver.TokenFor(t, ana, 60*time.Second) + `","ref":"r"}`)
 		if got.Type != "ack" || string(got.Ref) != `"r"` || *got.ExpiresIn != 60 {
 			t.Fatalf("refresh: %+v, want an ack with expires_in 60", got)
 		}
 		start := time.Now()
-		c.wantClose(4001)
+		c.WantClose(4001)
 		if lived := time.Since(start); lived < 59*time.Second {
 			t.Errorf("the socket lived %v after its refresh, want 60 s", lived)
 		}
@@ -89,17 +65,17 @@ func TestRefreshKeepsTheSocketAlive(t *testing.T) {
 }
 
 func TestRefreshChangesTheRole(t *testing.T) {
-	s := serve(t)
-	c := s.dial("ana")
-	try := func() string { return c.answer(`{"type":"broadcast","content":"x"}`).Type }
+	s := chatserver.Serve(t)
+	c := s.Dial("ana")
+	try := func() string { return c.Answer(`{"type":"broadcast","content":"x"}`).Type }
 	if try() != "error" {
 		t.Fatal("a user broadcast")
 	}
-	c.answer(`{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "ana", Role: chat.RoleAdmin}, time.Hour) + `"}`)
+	c.Answer(`{"type":"refresh","token":"` + chatserver.TokenFor(t, chat.User{Name: "ana", Role: chat.RoleAdmin}, time.Hour) + `"}`)
 	if try() != "ack" {
 		t.Error("refused although an admin by now")
 	}
-	c.answer(`{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "ana", Role: chat.RoleUser}, time.Hour) + `"}`)
+	c.Answer(`{"type":"refresh","token":"` + chatserver.TokenFor(t, chat.User{Name: "ana", Role: chat.RoleUser}, time.Hour) + `"}`)
 	if try() != "error" {
 		t.Error("broadcast although no admin any more")
 	}
@@ -116,22 +92,22 @@ func (rolePolicy) Join(_ context.Context, who chat.Identity, channel string) err
 }
 
 func TestRefreshToARoleThatMayNotBeInAChannel(t *testing.T) {
-	s := serve(t, chat.WithPolicy(rolePolicy{}))
+	s := chatserver.Serve(t, chat.WithPolicy(rolePolicy{}))
 	refresh := func(role string) string {
-		return `{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "ana", Role: role}, time.Hour) + `"}`
+		return `{"type":"refresh","token":"` + chatserver.TokenFor(t, chat.User{Name: "ana", Role: role}, time.Hour) + `"}`
 	}
-	c := s.dial("ana")
-	if got := c.answer(refresh("red")); got.Type != "ack" {
+	c := s.Dial("ana")
+	if got := c.Answer(refresh("red")); got.Type != "ack" {
 		t.Fatalf("a refresh without channels: %+v", got)
 	}
-	if got := c.answer(`{"type":"join","channel":"red"}`); got.Type != "ack" {
+	if got := c.Answer(`{"type":"join","channel":"red"}`); got.Type != "ack" {
 		t.Fatalf("joining: %+v", got)
 	}
-	if got := c.answer(refresh("red")); got.Type != "ack" {
+	if got := c.Answer(refresh("red")); got.Type != "ack" {
 		t.Fatalf("a refresh in the same role: %+v", got)
 	}
-	c.send(refresh("blue"))
-	c.wantClose(4001)
+	c.Send(refresh("blue"))
+	c.WantClose(4001)
 }
 
 // brokenLater is a policy that knows everything until it is broken.
@@ -149,17 +125,17 @@ func (p brokenLater) Join(context.Context, chat.Identity, string) error {
 
 func TestRefreshToARoleOfWhichThePolicyCannotTell(t *testing.T) {
 	var broken atomic.Bool
-	s := serve(t, chat.WithPolicy(brokenLater{broken: &broken}))
-	c := s.dial("ana")
-	c.answer(`{"type":"join","channel":"red"}`)
+	s := chatserver.Serve(t, chat.WithPolicy(brokenLater{broken: &broken}))
+	c := s.Dial("ana")
+	c.Answer(`{"type":"join","channel":"red"}`)
 	broken.Store(true)
-	refresh := func(role string) event {
-		return c.answer(`{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "ana", Role: role}, time.Hour) + `"}`)
+	refresh := func(role string) wstest.Event {
+		return c.Answer(`{"type":"refresh","token":"` + chatserver.TokenFor(t, chat.User{Name: "ana", Role: role}, time.Hour) + `"}`)
 	}
 	if got := refresh(chat.RoleAdmin); got.Code != "unavailable" {
 		t.Errorf("answer = %+v, want unavailable", got)
 	}
-	if got := c.answer(`{"type":"broadcast","content":"x"}`); got.Code != "forbidden" {
+	if got := c.Answer(`{"type":"broadcast","content":"x"}`); got.Code != "forbidden" {
 		t.Errorf("answer = %+v: the new role holds all the same", got)
 	}
 	broken.Store(false)
@@ -169,17 +145,17 @@ func TestRefreshToARoleOfWhichThePolicyCannotTell(t *testing.T) {
 }
 
 func TestRefreshWithATokenThatDoesNotHold(t *testing.T) {
-	s := serve(t)
+	s := chatserver.Serve(t)
 	tests := map[string]string{
-		"another user's": s.token("bob"),
+		"another user's": s.Token("bob"),
 		"garbage":        "a.b.c",
 		"empty":          "",
 	}
 	for name, token := range tests {
 		t.Run(name, func(t *testing.T) {
-			c := s.dial("ana")
-			c.send(`{"type":"refresh","token":"` + token + `"}`)
-			c.wantClose(4001)
+			c := s.Dial("ana")
+			c.Send(`{"type":"refresh","token":"` + token + `"}`)
+			c.WantClose(4001)
 		})
 	}
 }
@@ -187,13 +163,13 @@ func TestRefreshWithATokenThatDoesNotHold(t *testing.T) {
 func TestShutdownClosesSocketsSpreadOverItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const sockets = 50
-		s := servePipes(t, chat.WithPresence(chat.PresenceToNobody))
+		s := chatserver.ServePipes(t, chat.WithPresence(chat.PresenceToNobody))
 		ended := make(chan time.Time, sockets)
 		for i := range sockets {
-			c := s.dial(fmt.Sprint("user", i))
+			c := s.Dial(fmt.Sprint("user", i))
 			go func() {
 				for {
-					if _, err := c.read(); err != nil {
+					if _, err := c.Read(); err != nil {
 						if websocket.CloseStatus(err) != 1001 {
 							t.Errorf("closed with %v, want 1001", err)
 						}
@@ -230,35 +206,35 @@ func TestShutdownClosesSocketsSpreadOverItsTime(t *testing.T) {
 }
 
 func TestShutdownRefusesNewSocketsAndFlushesWhatWasAccepted(t *testing.T) {
-	s := serve(t)
-	var clients []*client
+	s := chatserver.Serve(t)
+	var clients []*chatserver.Client
 	for i := range 10 {
-		clients = append(clients, s.dial(fmt.Sprint("user", i)))
+		clients = append(clients, s.Dial(fmt.Sprint("user", i)))
 	}
-	admin := s.dial("admin")
-	ids := s.publish("", "1", "2", "3")
-	ack := admin.answer(`{"type":"broadcast","content":"4"}`)
+	admin := s.Dial("admin")
+	ids := s.Publish("", "1", "2", "3")
+	ack := admin.Answer(`{"type":"broadcast","content":"4"}`)
 	done := make(chan error)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), chatserver.Patience)
 		defer cancel()
 		done <- s.Shutdown(ctx)
 	}()
-	eventually(t, "draining", s.Draining)
-	resp, body := s.request("GET", "/ws/chat", s.token("late"), "", upgradeHeaders...)
-	wantProblem(t, resp, body, 503)
+	wstest.Eventually(t, "draining", s.Draining)
+	resp, body := s.Request("GET", "/ws/chat", s.Token("late"), "", chatserver.UpgradeHeaders...)
+	chatserver.WantProblem(t, resp, body, 503)
 	if resp.Header.Get("Retry-After") == "" {
 		t.Error("a 503 without Retry-After")
 	}
 	for _, c := range clients {
 		for _, id := range append(ids, ack.ID) {
-			if m := c.want("message"); m.ID != id {
+			if m := c.Want("message"); m.ID != id {
 				t.Fatalf("got %+v, want %s", m, id)
 			}
 		}
-		c.wantClose(1001)
+		c.WantClose(1001)
 	}
-	admin.wantClose(1001)
+	admin.WantClose(1001)
 	if err := <-done; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
@@ -266,8 +242,8 @@ func TestShutdownRefusesNewSocketsAndFlushesWhatWasAccepted(t *testing.T) {
 
 func TestShutdownCutsOffWhoDoesNotGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t)
-		s.dial("ana") // does not read, so answers no close frame
+		s := chatserver.ServePipes(t)
+		s.Dial("ana") // does not read, so answers no close frame
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		start := time.Now()
@@ -302,21 +278,21 @@ func (h *brokenHistory) Append(ctx context.Context, msgs ...chat.Message) ([]cha
 func TestPublisherHearsWhenTheHistoryFails(t *testing.T) {
 	h := &brokenHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan bool, 1)}
 	h.broken <- true
-	s := serve(t, chat.WithHistory(h))
-	admin, ana := s.dial("admin"), s.dial("ana")
-	got := admin.answer(`{"type":"broadcast","content":"lost","ref":1}`)
+	s := chatserver.Serve(t, chat.WithHistory(h))
+	admin, ana := s.Dial("admin"), s.Dial("ana")
+	got := admin.Answer(`{"type":"broadcast","content":"lost","ref":1}`)
 	if got.Code != "unavailable" || got.Message != "unavailable, try again later" || string(got.Ref) != "1" {
 		t.Errorf("answer = %+v, want unavailable and nothing of the cause", got)
 	}
-	resp, body := s.request("POST", "/messages", s.token("admin"), `{"content":"lost"}`)
-	wantProblem(t, resp, body, 503)
+	resp, body := s.Request("POST", "/messages", s.Token("admin"), `{"content":"lost"}`)
+	chatserver.WantProblem(t, resp, body, 503)
 	<-h.broken
 	h.broken <- false
-	var ack event
-	if ack = admin.answer(`{"type":"broadcast","content":"kept"}`); ack.Type != "ack" {
+	var ack wstest.Event
+	if ack = admin.Answer(`{"type":"broadcast","content":"kept"}`); ack.Type != "ack" {
 		t.Fatalf("answer = %+v, want an ack", ack)
 	}
-	if m := ana.wantText("kept"); m.ID != ack.ID {
+	if m := ana.WantText("kept"); m.ID != ack.ID {
 		t.Errorf("id = %s, want %s", m.ID, ack.ID)
 	}
 }

@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // closeTime is how long a socket that is being closed may take to be gone.
@@ -25,43 +27,43 @@ func TestAPeerThatDoesNotReadIsGoneWithinTheTimeForClosing(t *testing.T) {
 		opts  []chat.Option
 		token time.Duration
 		// end has the socket closed, and returns when that has begun.
-		end func(t *testing.T, s *server, c *client)
+		end func(t *testing.T, s *chatserver.Server, c *chatserver.Client)
 	}{
-		{"its token expires", nil, 20 * time.Second, func(t *testing.T, s *server, c *client) {
+		{"its token expires", nil, 20 * time.Second, func(t *testing.T, s *chatserver.Server, c *chatserver.Client) {
 			<-time.After(20 * time.Second)
 		}},
-		{"an admin disconnects the user", nil, time.Hour, func(t *testing.T, s *server, c *client) {
+		{"an admin disconnects the user", nil, time.Hour, func(t *testing.T, s *chatserver.Server, c *chatserver.Client) {
 			if n, err := s.Disconnect(t.Context(), "ana"); n != 1 || err != nil {
 				t.Errorf("disconnected %d, %v", n, err)
 			}
 		}},
-		{"its backlog is too long", []chat.Option{chat.WithContentLimit(1000), chat.WithBacklog(8000)}, time.Hour, func(t *testing.T, s *server, c *client) {
+		{"its backlog is too long", []chat.Option{chat.WithContentLimit(1000), chat.WithBacklog(8000)}, time.Hour, func(t *testing.T, s *chatserver.Server, c *chatserver.Client) {
 			for s.Stats().SlowClosed == 0 {
-				s.publish("", big)
+				s.Publish("", big)
 			}
 		}},
-		{"a newer socket replaces it", []chat.Option{chat.WithSocketsPerUser(1), chat.WithReplaceOldest()}, time.Hour, func(t *testing.T, s *server, c *client) {
-			newer := s.dial("ana")
-			t.Cleanup(newer.hangUp)
+		{"a newer socket replaces it", []chat.Option{chat.WithSocketsPerUser(1), chat.WithReplaceOldest()}, time.Hour, func(t *testing.T, s *chatserver.Server, c *chatserver.Client) {
+			newer := s.Dial("ana")
+			t.Cleanup(newer.HangUp)
 		}},
-		{"its commands are too fast", []chat.Option{chat.WithCommandRate(0.001, 1)}, time.Hour, func(t *testing.T, s *server, c *client) {
+		{"its commands are too fast", []chat.Option{chat.WithCommandRate(0.001, 1)}, time.Hour, func(t *testing.T, s *chatserver.Server, c *chatserver.Client) {
 			for range 1 + 41 {
-				if err := c.conn.Write(t.Context(), websocket.MessageText, []byte(`{"type":"leave","channel":"x"}`)); err != nil {
+				if err := c.Conn.Write(t.Context(), websocket.MessageText, []byte(`{"type":"leave","channel":"x"}`)); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}},
-		{"the service shuts down", nil, time.Hour, func(t *testing.T, s *server, c *client) {
+		{"the service shuts down", nil, time.Hour, func(t *testing.T, s *chatserver.Server, c *chatserver.Client) {
 			go s.Shutdown(context.Background())
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := servePipes(t, append([]chat.Option{chat.WithPresence(chat.PresenceToNobody), chat.WithHeartbeat(time.Hour)}, tt.opts...)...)
-				c := s.dialToken(t, tokenFor(t, chat.User{Name: "ana", Role: chat.RoleUser}, tt.token))
-				session := c.welcome.Session
-				s.publish("", big) // nobody reads it: the writer is blocked from here on
+				s := chatserver.ServePipes(t, append([]chat.Option{chat.WithPresence(chat.PresenceToNobody), chat.WithHeartbeat(time.Hour)}, tt.opts...)...)
+				c := s.DialToken(t, chatserver.TokenFor(t, chat.User{Name: "ana", Role: chat.RoleUser}, tt.token))
+				session := c.Welcome.Session
+				s.Publish("", big) // nobody reads it: the writer is blocked from here on
 				synctest.Wait()
 				tt.end(t, s, c)
 				synctest.Wait()
@@ -87,7 +89,7 @@ func TestAPeerThatDoesNotReadIsGoneWithinTheTimeForClosing(t *testing.T) {
 				}
 				// Its connection is closed, too: what is read ends after what was sent.
 				for {
-					if _, err := c.read(); err != nil {
+					if _, err := c.Read(); err != nil {
 						break
 					}
 				}
@@ -98,17 +100,17 @@ func TestAPeerThatDoesNotReadIsGoneWithinTheTimeForClosing(t *testing.T) {
 
 // The same over the sockets of a system, whose buffers are full first.
 func TestAPeerPastItsBacklogThatDoesNotReadIsGone(t *testing.T) {
-	overTCPAndTLS(t, func(t *testing.T, s *server) {
+	chatserver.OverTCPAndTLS(t, func(t *testing.T, s *chatserver.Server) {
 		t.Parallel()
-		peer := s.dialRaw(t, "slow")
+		peer := s.DialRaw(t, "slow")
 		text := strings.Repeat("x", 32<<10)
 		for s.Stats().SlowClosed == 0 {
-			s.publish("", text)
+			s.Publish("", text)
 			if s.Stats().BacklogBytes > 0 {
 				<-time.After(20 * time.Millisecond) // the kernel takes what it takes
 			}
 		}
-		eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
+		wstest.Eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
 		_ = peer.Close()
 	}, chat.WithBacklog(256<<10), chat.WithStallTimeout(time.Hour))
 }
