@@ -65,7 +65,7 @@ func TestBackEndsPublishAndReadWithoutASocket(t *testing.T) {
 	}
 }
 
-// page reads one of the history, as bob.
+// readPage reads one of the history, as bob.
 func readPage(s *chatserver.Server, query string) (ids []string, more, gap bool) {
 	s.T.Helper()
 	resp, body := s.Request("GET", "/messages?"+query, s.Token("bob"), "")

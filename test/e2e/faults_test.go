@@ -86,7 +86,7 @@ func (f *faulty) After(ctx context.Context, channel string, p chat.Position, lim
 	return f.MemoryHistory.After(ctx, channel, p, limit)
 }
 
-// rest is the texts that a socket still gets, until it ends.
+// readRest is the texts that a socket still gets, until it ends.
 func readRest(c *chatserver.Client) (texts []string) {
 	for {
 		e, err := c.Read()

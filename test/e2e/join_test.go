@@ -14,7 +14,7 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// stream is what a socket gets until a text comes: texts of messages, and of acks
+// readStream is what a socket gets until a text comes: texts of messages, and of acks
 // the number of their since.
 func readStream(c *chatserver.Client, until string) (list []string) {
 	c.T.Helper()

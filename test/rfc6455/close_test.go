@@ -121,7 +121,7 @@ func TestRFC6455HalfOpenPeersAreGone(t *testing.T) {
 	}, append([]chat.Option{chat.WithHeartbeat(2 * chatserver.Patience)}, rfcOptions...)...) // no help from there
 }
 
-// connected is the names that GET /users/connected lists.
+// connectedUsers is the names that GET /users/connected lists.
 func connectedUsers(s *chatserver.Server) (names []string) {
 	s.T.Helper()
 	_, body := s.Request("GET", "/users/connected", s.Token("admin"), "")

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -99,7 +102,7 @@ func TestDeadPeersAreFoundWithinTwiceTheHeartbeatAndLivingOnesLeftAlone(t *testi
 	running.Wait()
 }
 
-// die unplugs a peer when it takes longest to find out, right behind a heartbeat,
+// cutOff unplugs a peer when it takes longest to find out, right behind a heartbeat,
 // and returns how long that took.
 func cutOff(s *chatserver.Server, p *chatserver.RawPeer) (took time.Duration, err error) {
 	if err := errors.Join(readBeats(p, 2), unplug(p)); err != nil {
@@ -171,7 +174,7 @@ func TestAPeerThatDoesNotReadIsNotTakenForDead(t *testing.T) {
 	}
 }
 
-// message reads until a message comes.
+// nextMessage reads until a message comes.
 func nextMessage(p *chatserver.RawPeer) (string, error) {
 	for {
 		f, err := p.Next()
@@ -213,4 +216,74 @@ func TestAPeerThatOwesAnAcknowledgementForAMomentIsNotTakenForDead(t *testing.T)
 	stop := broadcastEvery(s, beat*95/100)
 	running.Wait()
 	stop()
+}
+
+// startHandshake sends a handshake and leaves the answer to the caller.
+func startHandshake(s *chatserver.Server, t *testing.T, name string, query ...string) net.Conn {
+	t.Helper()
+	conn, err := s.HTTP.Transport.(*http.Transport).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest("GET", s.URL+"/ws/chat?"+chatserver.Values(query).Encode(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(chatserver.UpgradeHeaders); i += 2 {
+		req.Header.Set(chatserver.UpgradeHeaders[i], chatserver.UpgradeHeaders[i+1])
+	}
+	req.Header.Set("Authorization", "Bearer "+s.Token(name))
+	if err := req.Write(conn); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// Nothing more is asked for a client that has gone.
+func TestWhoLeavesWhileBeingOpenedCostsNothingMore(t *testing.T) {
+	h := newHolding()
+	var joined, read atomic.Int32
+	h.join = func(string) { joined.Add(1) }
+	s := chatserver.Serve(t, h.options()...)
+	id := s.Publish("", "1")[0]
+	h.after = func(context.Context) error {
+		read.Add(1)
+		return nil
+	}
+	conn := startHandshake(s, t, "ana", "channel", "news", "since", id)
+	wstest.Eventually(t, "the socket to be connecting", func() bool { return h.entered.Load() == 1 })
+	_ = conn.Close()
+	h.let <- struct{}{}
+	wstest.Eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
+	if joined, read := joined.Load(), read.Load(); joined > 0 || read > 0 {
+		t.Errorf("%d channels were joined and %d read for who has gone", joined, read)
+	}
+	list, err := s.Connected(t.Context(), "")
+	if err != nil || len(list) > 0 {
+		t.Errorf("connected: %v, %v", list, err)
+	}
+}
+
+func TestWhoLeavesWhileMissedMessagesAreReadCostsNothingMore(t *testing.T) {
+	h := newReadingHistory()
+	s := chatserver.Serve(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+	var query []string
+	for i := range 100 {
+		channel := fmt.Sprint("c", i)
+		query = append(query, "channel", channel, "since", s.Publish(channel, "1", "2")[0])
+	}
+	var reads atomic.Int32
+	let := make(chan struct{})
+	h.read = func(string) {
+		reads.Add(1)
+		<-let
+	}
+	conn := startHandshake(s, t, "ana", query...)
+	wstest.Eventually(t, "channels to be read", func() bool { return reads.Load() == 8 })
+	_ = conn.Close()
+	close(let)
+	wstest.Eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
+	if n := reads.Load(); n > 16 {
+		t.Errorf("%d channels were read for who has gone, want those that had begun", n)
+	}
 }
