@@ -36,7 +36,7 @@ const authSecret = "0123456789abcdef0123456789abcdef"
 // The clock of a synctest bubble starts at the year 2000, at these seconds.
 const bubbleStart = 946684800
 
-func TestIssuedTokensHoldUntilTheyExpire(t *testing.T) {
+func TestIssuedTokensAreValidUntilTheyExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		auth := newHS256(t, chat.WithTokenTTL(90*time.Second), chat.WithIssuer("me"), chat.WithAudience("chat"), chat.WithRoleClaim("r"))
 		ana := chat.User{Name: "ana", Role: "admin"}

@@ -30,7 +30,7 @@ import (
 	"github.com/reto10/chat/test/chatserver"
 )
 
-func TestTokensThatHold(t *testing.T) {
+func TestValidTokens(t *testing.T) {
 	hour := time.Unix(bubbleStart+3600, 0)
 	tests := []struct {
 		name, header, claims string
@@ -109,7 +109,7 @@ func TestTokensThatHold(t *testing.T) {
 	}
 }
 
-func TestTokensThatDoNotHold(t *testing.T) {
+func TestInvalidTokens(t *testing.T) {
 	const good = `{"sub":"ana","role":"admin","exp":946688400}`
 	const header = `{"alg":"HS256","typ":"JWT"}`
 	sign := func(header, claims string) string { return signHMAC(sha256.New, authSecret, header, claims) }

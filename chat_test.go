@@ -46,7 +46,7 @@ func TestChannelsMessageGoesToItsMembersOnly(t *testing.T) {
 	in.WantText("after leaving")
 }
 
-func TestOwnChannelIsReadByNobodyElse(t *testing.T) {
+func TestAUserChannelIsReadByNobodyElse(t *testing.T) {
 	s := chatserver.Serve(t)
 	// A name that a URL and a channel's alphabet would not let pass.
 	const name = "josé |?&=#%~ ñ@example.com"
@@ -203,7 +203,7 @@ func TestPolicySaysWhoJoinsAndWhoPublishes(t *testing.T) {
 	})
 }
 
-func TestWelcomeSaysWhoAndUntilWhen(t *testing.T) {
+func TestWelcomeNamesTheUserAndTheExpiry(t *testing.T) {
 	s := chatserver.Serve(t)
 	c := s.Dial("ana")
 	hour := 3600
@@ -322,7 +322,7 @@ func TestEveryoneSeesOneOrder(t *testing.T) {
 	}
 }
 
-func TestCommandsThatMakeNoSenseAreInvalid(t *testing.T) {
+func TestMalformedCommandsAreInvalid(t *testing.T) {
 	tests := map[string]struct{ command, code, ref string }{
 		"empty":                   {``, "invalid", ""},
 		"no JSON":                 {`hello`, "invalid", ""},

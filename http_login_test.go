@@ -107,7 +107,7 @@ func TestWiderNetworksAreCountedToo(t *testing.T) {
 	tests := map[string]struct {
 		addr func(i int) string // a narrow network for each i
 		want int                // first tries of users until the wide one is refused
-		next string             // an address beside it
+		next string             // an address of another wide network
 	}{
 		"IPv6 /56":     {func(i int) string { return fmt.Sprintf("2001:db8:0:1%02x::1", i%256) }, 320, "2001:db8:0:200::1"},
 		"IPv6 /48":     {func(i int) string { return fmt.Sprintf("2001:db8:1:%x00::1", i%256) }, 1280, "2001:db8:2::1"},
@@ -167,8 +167,8 @@ func TestLoginsThatSucceedHaveAnEndToo(t *testing.T) {
 	})
 }
 
-// What a page of any origin can have a browser send without being asked locks nobody
-// out: it is refused before it is counted.
+// A page of any origin can have a browser send such requests without a preflight. They
+// are refused before they are counted, and so lock nobody out.
 func TestAPageLocksNobodyOut(t *testing.T) {
 	const json, form = "application/json", "application/x-www-form-urlencoded"
 	wrong := `{"username":"ana","password":"wrong"}`
@@ -213,9 +213,9 @@ func TestAPageLocksNobodyOut(t *testing.T) {
 	})
 }
 
-// An entry of htpasswd is of the first 72 bytes of a longer password, and looks like any
-// other. Who logs in with the longer one is told why that does not work.
-func TestAPasswordOver72BytesIsToldSo(t *testing.T) {
+// htpasswd hashes only the first 72 bytes of a longer password, and the entry does not
+// show it. A login with the longer password says why it fails.
+func TestLoginSaysThatAPasswordIsOver72Bytes(t *testing.T) {
 	long := strings.Repeat("x", 80)
 	hash, err := bcrypt.GenerateFromPassword([]byte(long[:72]), bcrypt.MinCost)
 	if err != nil {
@@ -422,7 +422,7 @@ func TestACrowdBehindAnAddressLogsInAsFastAsPasswordsAreChecked(t *testing.T) {
 	})
 }
 
-func TestThoseWhoShareABudgetAreToldToRetryAtSeveralTimes(t *testing.T) {
+func TestTriesOfOneBudgetAreToRetryAtSeveralTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := pipenet.Listen()
 		s := serveInstantLogin(t, l)

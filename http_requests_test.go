@@ -141,7 +141,7 @@ func TestOwnOriginIsThatOfTheServicesScheme(t *testing.T) {
 	}
 }
 
-// A browser sends a form's or a plain POST for any page, and asks nobody first.
+// A browser sends the POST of a form or of plain text for any page, without a preflight.
 func TestPagesOfOtherOriginsPostNothing(t *testing.T) {
 	s := serveLogin(t, chat.WithOrigins("https://app.example.com"))
 	right := `{"username":"ana","password":"ana-pw"}`
@@ -384,8 +384,8 @@ func FuzzQuery(f *testing.F) {
 	})
 }
 
-// Whatever stands in the three places that a token travels in, the first that
-// holds one decides, and none of it comes back in an answer.
+// A token travels in one of three places. The first that has one decides, and no answer
+// repeats any of them.
 func FuzzTokenExtraction(f *testing.F) {
 	signer, err := chat.NewHS256(chatserver.Secret)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/reto10/chat/test/chatserver"
 )
 
-func TestPresenceEventsArePerUserAndGathered(t *testing.T) {
+func TestPresenceEventsArePerUserAndBatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := chatserver.ServePipes(t)
 		watch := s.Dial("watch")
@@ -19,24 +19,24 @@ func TestPresenceEventsArePerUserAndGathered(t *testing.T) {
 		first := s.Dial("ana", "channel", "news")
 		second := s.Dial("ana")
 		admin := s.Dial("admin")
-		// News has but ana in it: nobody else is told.
+		// Only ana is in news: nobody else receives that join.
 		chatserver.WantPresence(t, "arrivals", s.HearPresence(watch), `user_joined ana/user in ""`, `user_joined admin/admin in ""`)
 
 		first.HangUp()
-		chatserver.WantPresence(t, "one of two sockets went", s.HearPresence(watch))
+		chatserver.WantPresence(t, "one of two sockets closed", s.HearPresence(watch))
 		second.HangUp()
-		chatserver.WantPresence(t, "the last one went", s.HearPresence(watch), `user_left ana/user in ""`)
+		chatserver.WantPresence(t, "the last one closed", s.HearPresence(watch), `user_left ana/user in ""`)
 
 		admin.HangUp()
 		s.Dial("admin")
-		chatserver.WantPresence(t, "went and came within the window", s.HearPresence(watch))
+		chatserver.WantPresence(t, "left and joined within the window", s.HearPresence(watch))
 		c := s.Dial("bob")
 		c.HangUp()
-		chatserver.WantPresence(t, "came and went within the window", s.HearPresence(watch))
+		chatserver.WantPresence(t, "joined and left within the window", s.HearPresence(watch))
 	})
 }
 
-func TestPresenceOfAChannelIsToldToItsMembers(t *testing.T) {
+func TestPresenceOfAChannelIsAnnouncedToItsMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := chatserver.ServePipes(t)
 		in := s.Dial("watch", "channel", "news")
@@ -102,8 +102,8 @@ func TestPresenceToAdminsFollowsARefreshedRole(t *testing.T) {
 	})
 }
 
-// Many that arrive at once are told of in numbers that do not grow with their
-// square.
+// When many users connect at once, deliveries do not grow with the square of their
+// number.
 func TestManyArrivalsAreNotQuadratic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const users, limit = 60, 20
@@ -147,7 +147,7 @@ func TestLeavesAreAnnouncedToEveryoneTheJoinMayHaveBeenAnnouncedTo(t *testing.T)
 	tests := map[string]struct {
 		audience chat.PresenceAudience
 		changes  [][]chat.PresenceChange // of one window each
-		want     []string                // what a user who is no admin is told
+		want     []string                // what a non-admin receives
 	}{
 		"left, joined within the limit":     {changes: [][]chat.PresenceChange{{change(false, 50, limit)}}, want: []string{left}},
 		"left, joined above the limit":      {changes: [][]chat.PresenceChange{{change(false, 2, limit+1)}}},

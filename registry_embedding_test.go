@@ -180,7 +180,7 @@ func TestAMessageIsEncodedOnceForWrappedSockets(t *testing.T) {
 	}
 }
 
-// brittle panics for a message, and when it is closed, if told so.
+// brittle panics for a certain message and, if closing is set, when it is closed.
 type brittle struct {
 	chat.Socket
 	closing bool

@@ -324,8 +324,8 @@ func (h *renewable) Last(ctx context.Context, channel string) (chat.Position, er
 	return h.now.Load().Last(ctx, channel)
 }
 
-// Before the registry notices that another epoch has begun, nobody is told that they
-// missed something and, by the same id, that nothing was missed.
+// The registry may notice late that another epoch has begun. Until then no client learns
+// that it missed messages and, with the same id, that it missed none.
 func TestResumeInAnEpochThatTheRegistryHasNotNoticed(t *testing.T) {
 	h := newRenewable()
 	s := chatserver.Serve(t, chat.WithHistory(h))

@@ -221,7 +221,7 @@ func (c *Client) Want(typ string) wstest.Event {
 	}
 }
 
-// WantText is the next message, which has to hold that text.
+// WantText is the next message, which must have that text.
 func (c *Client) WantText(text string) wstest.Event {
 	c.T.Helper()
 	e := c.Want("message")

@@ -18,25 +18,24 @@ import (
 	"github.com/reto10/chat/test/chatserver"
 )
 
-// engineSeed makes who does what, not when it happens, the same again.
+// engineSeed repeats what the sockets do, but not when they do it.
 var engineSeed = flag.Uint64("engine.seed", 1, "of what the sockets do in TestOrderWhateverSocketsDo")
 
 const (
 	enginePublishers = 8
-	engineRoamers    = 10 // users whose sockets come and go; every third is an admin
+	engineRoamers    = 10 // users whose sockets connect and disconnect; every third is an admin
 	engineStayers    = 3  // users whose sockets only listen
 	engineRounds     = 60 // things that a roamer does
 	engineEnd        = "the end"
-	engineMostSlow   = 2000 // messages that overflow whatever a socket's kernel buffers hold
+	engineMostSlow   = 2000 // messages that overflow the kernel's buffers of a socket
 )
 
 var engineChannels = []string{"", "a", "b", "c"}
 
-// TestOrderWhateverSocketsDo has many publish, from Go and through sockets, to
-// sockets that join, leave, ping, hang up, vanish, return, do not read and are
-// disconnected, all at once. What each user sees of a channel, over all their
-// sockets, is a run of what the history has, without a gap, a repeat or another
-// order, and comes in bytes that are nothing but whole legal frames.
+// Many publish at once, from Go and through sockets, while sockets join, leave, ping, hang
+// up, vanish, return, do not read and are disconnected. Over all their sockets, each user
+// sees a run of the channel's history without a gap, a repeat or another order. All that
+// arrives is whole, legal frames.
 func TestOrderWhateverSocketsDo(t *testing.T) {
 	for over, serve := range map[string]func(testing.TB, ...chat.Option) *chatserver.Server{"TCP": chatserver.Serve, "TLS": chatserver.ServeTLS} {
 		t.Run(over, func(t *testing.T) {
@@ -48,7 +47,7 @@ func TestOrderWhateverSocketsDo(t *testing.T) {
 			}()
 			f := newFaulty(chat.MemoryLimits{Count: 1 << 20, Bytes: 1 << 30}) // all is kept
 			f.broadcast = func(content string) {
-				// Some are overtaken between being stored and being handed on.
+				// Some are overtaken between being stored and being published.
 				if n := len(content) % 32; n < 8 {
 					<-time.After(time.Duration(n) * time.Millisecond)
 				}
@@ -126,11 +125,11 @@ func (e *engine) publish(ctx context.Context, channel string, rng *rand.Rand) {
 	}
 }
 
-// compare holds what users saw to what the history has.
+// compare compares what users saw with what the history has.
 func (e *engine) compare(users []*user, history chat.History) {
 	kept := map[string][]chat.Message{}
 	of := func(id string) (chat.Message, error) {
-		channel, place, err := chat.ParseID(id)
+		channel, position, err := chat.ParseID(id)
 		if err != nil {
 			return chat.Message{}, err
 		}
@@ -141,10 +140,10 @@ func (e *engine) compare(users []*user, history chat.History) {
 			}
 			kept[channel] = all
 		}
-		if place.Seq < 1 || place.Seq > uint64(len(all)) || all[place.Seq-1].Position != place {
-			return chat.Message{}, errors.New("no such place")
+		if position.Seq < 1 || position.Seq > uint64(len(all)) || all[position.Seq-1].Position != position {
+			return chat.Message{}, errors.New("no such position")
 		}
-		return all[place.Seq-1], nil
+		return all[position.Seq-1], nil
 	}
 	seen := 0
 	for _, u := range users {
@@ -176,7 +175,7 @@ var (
 	deliveryRuns = flag.Uint64("delivery.runs", 5, "how many seeds TestDelivery runs")
 )
 
-// What clients are promised holds whatever they do: see chattest.TestDelivery.
+// Clients receive what the protocol promises, whatever they do: see chattest.TestDelivery.
 func TestDelivery(t *testing.T) {
 	registries := map[string]func() chat.Registry{
 		"at once": func() chat.Registry { return chat.NewMemoryRegistry() },

@@ -17,7 +17,7 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// user is somebody with one socket at a time, who remembers across all of them.
+// user has one socket at a time, and remembers what all of them received.
 type user struct {
 	*engine
 	name  string
@@ -99,7 +99,7 @@ func (u *user) stay() error {
 	return u.untilEnd(engineChannels)
 }
 
-// catchUp is a last socket, on which comes all that there still is.
+// catchUp opens a last socket and receives the rest.
 func (u *user) catchUp() error {
 	if err := u.connect(); err != nil {
 		return err
@@ -195,13 +195,13 @@ func (u *user) ask(a asked) {
 	u.peer.Send(wstest.Masked(wstest.Fin|wstest.OpText, string(text)))
 }
 
-// hangUp closes the socket as one should, and returns with another.
+// hangUp closes the socket with a close frame, and opens another.
 func (u *user) hangUp() error {
 	u.peer.Send(wstest.Masked(wstest.Fin|wstest.OpClose, wstest.ClosePayload(1000, "")))
 	return u.untilClosed()
 }
 
-// vanish drops the connection, with what is still to be read on it.
+// vanish drops the connection, with all that is unread on it, and opens another.
 func (u *user) vanish() error {
 	if u.rng.IntN(2) == 0 {
 		_ = u.peer.TCP().SetLinger(0)
@@ -210,15 +210,15 @@ func (u *user) vanish() error {
 	return u.connect()
 }
 
-// readNothing opens a socket and reads nothing until one is closed for that,
-// usually this one.
+// readNothing opens a socket and reads nothing until a slow socket is closed, usually
+// this one.
 func (u *user) readNothing() error {
 	before := u.s.Stats().SlowClosed
 	if err := u.hangUp(); err != nil {
 		return err
 	}
 	text := strings.Repeat("z", 32<<10)
-	own := chat.UserChannel(u.name) // nobody else has to read that
+	own := chat.UserChannel(u.name) // so that no other user receives it
 	var last chat.Message
 	open := func() bool { return u.s.Stats().SlowClosed == before && u.connected() }
 	for n := 0; n < engineMostSlow && open(); n++ {
@@ -227,8 +227,8 @@ func (u *user) readNothing() error {
 			return err
 		}
 	}
-	// One that somebody disconnected takes nothing any more, and has a while to
-	// answer the close frame that it does not read either.
+	// A disconnected socket receives nothing more. It has some time to answer the
+	// close frame, which it does not read either.
 	if !inTime(func() bool { return !open() }) {
 		return fmt.Errorf("still open with %d unread messages of %d bytes", engineMostSlow, len(text))
 	}
@@ -242,7 +242,7 @@ func (u *user) readNothing() error {
 	return nil
 }
 
-// inTime reports whether ok holds before patience ends.
+// inTime reports whether ok becomes true within chatserver.Patience.
 func inTime(ok func() bool) bool {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

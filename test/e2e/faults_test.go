@@ -20,13 +20,13 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// faulty is a registry and a history that do something else first, when told to.
+// faulty is a registry and a history that first call the functions that are set.
 type faulty struct {
 	*chat.MemoryRegistry
 	*chat.MemoryHistory
 	connect, join, joined, leave, broadcast func(channel string)
 	after                                   func(ctx context.Context) error
-	connected, joining                      error // what Connect and Join answer
+	connected, joining                      error // what Add and Join return
 }
 
 func newFaulty(limits chat.MemoryLimits) *faulty {
@@ -99,9 +99,9 @@ func readRest(c *chatserver.Client) (texts []string) {
 	}
 }
 
-// Whatever closes a socket while it catches up, the last message it got is one
-// that it can resume from.
-func TestClosedWhileCatchingUpLeavesNoGap(t *testing.T) {
+// A socket may be closed at any moment of its replay. It can resume from the last message
+// that it received.
+func TestASocketClosedDuringItsReplayHasNoGap(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
 	s := chatserver.Serve(t, f.options()...)
 	ids := s.Publish("", "1", "2")
@@ -125,7 +125,7 @@ func TestClosedWhileCatchingUpLeavesNoGap(t *testing.T) {
 	}
 }
 
-func TestGoneWhileCatchingUpIsNotHidden(t *testing.T) {
+func TestMessagesLostDuringAReplayAreNotHidden(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{Count: 3})
 	s := chatserver.Serve(t, f.options()...)
 	ids := s.Publish("", "1", "2")
@@ -145,20 +145,20 @@ func TestGoneWhileCatchingUpIsNotHidden(t *testing.T) {
 	}
 }
 
-func TestWhatIsStoredAndNotYetHandedOnComesOnce(t *testing.T) {
+func TestMessagesStoredAndNotYetPublishedArriveOnce(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
 	s := chatserver.Serve(t, f.options()...)
 	s.Dial("bob")
 	ids := s.Publish("", "0", "1")
-	stored, handOn, handedOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	stored, publish, published := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	f.broadcast = func(content string) {
 		if content == "2" {
 			close(stored)
-			<-handOn
+			<-publish
 		}
 	}
 	go func() {
-		defer close(handedOn)
+		defer close(published)
 		s.Publish("", "2")
 	}()
 	<-stored
@@ -166,30 +166,30 @@ func TestWhatIsStoredAndNotYetHandedOnComesOnce(t *testing.T) {
 	live := s.Dial("eve")
 	resumed.WantText("1")
 	resumed.WantText("2")
-	close(handOn)
-	<-handedOn
+	close(publish)
+	<-published
 	s.Publish("", "3")
 	resumed.WantText("3")
 	live.WantText("2")
 	live.WantText("3")
 }
 
-// What was read from the history before it was handed on does not come again to
-// who leaves at that moment.
+// A socket has read a message from the history, and leaves while the message is
+// published. It does not receive the message again.
 func TestLeavingBringsNothingTwice(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
 	s := chatserver.Serve(t, f.options()...)
 	s.Dial("bob", "channel", "news") // keeps the channel open
 	id := s.Publish("news", "0", "1")[0]
-	stored, handOn, handedOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	stored, publish, published := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	f.broadcast = func(content string) {
 		if content == "2" {
 			close(stored)
-			<-handOn
+			<-publish
 		}
 	}
 	go func() {
-		defer close(handedOn)
+		defer close(published)
 		s.Publish("news", "2")
 	}()
 	<-stored
@@ -200,8 +200,8 @@ func TestLeavingBringsNothingTwice(t *testing.T) {
 	c.Want("ack")
 	f.leave = func(string) {
 		f.leave = nil
-		close(handOn)
-		<-handedOn
+		close(publish)
+		<-published
 		_ = f.Flush(t.Context())
 	}
 	c.Send(`{"type":"leave","channel":"news"}`)
@@ -233,9 +233,9 @@ func TestPortThatPanicsEndsTheSocketAlone(t *testing.T) {
 	bob.WantText("2")
 	boom := func(string) { panic("a bug of the embedder's") }
 	tests := map[string]func(){
-		"connecting":  func() { f.connect = boom },
-		"joining":     func() { f.join = boom },
-		"catching up": func() { f.after = func(context.Context) error { panic("a bug, too") } },
+		"connecting": func() { f.connect = boom },
+		"joining":    func() { f.join = boom },
+		"replaying":  func() { f.after = func(context.Context) error { panic("a bug, too") } },
 	}
 	for name, arm := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -275,7 +275,7 @@ func TestHistoryThatHangsHoldsNoHandshakeForLong(t *testing.T) {
 	})
 }
 
-func TestWhoWasToldOfAComingIsToldOfTheGoing(t *testing.T) {
+func TestALeaveIsAnnouncedToThoseWhoReceivedTheJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := chatserver.ServePipes(t, chat.WithPresenceLimit(2))
 		watch, ghost := s.Dial("watch"), s.Dial("ghost")
@@ -285,7 +285,7 @@ func TestWhoWasToldOfAComingIsToldOfTheGoing(t *testing.T) {
 		chatserver.WantPresence(t, "above it", s.HearPresence(watch))
 		ghost.HangUp()
 		third.HangUp()
-		chatserver.WantPresence(t, "going", s.HearPresence(watch), `user_left ghost/user in ""`)
+		chatserver.WantPresence(t, "two have left", s.HearPresence(watch), `user_left ghost/user in ""`)
 	})
 }
 
@@ -312,12 +312,12 @@ func (p countingPolicy) Join(context.Context, chat.Identity, string) error {
 
 func (countingPolicy) Publish(context.Context, chat.Identity, string) error { return nil }
 
-// unwell is a registry that can hand nothing on, and says so when asked.
+// unwell is a registry that cannot publish, and whose Check says so.
 type unwell struct{ *chat.MemoryRegistry }
 
 func (unwell) Check(context.Context) error { return errors.New("nobody answers") }
 
-func TestNothingIsStoredThatCannotBeHandedOn(t *testing.T) {
+func TestNothingIsStoredThatCannotBePublished(t *testing.T) {
 	history := chat.NewMemoryHistory(chat.MemoryLimits{})
 	signer, err := chat.NewHS256([]byte(strings.Repeat("k", chat.MinSecret)))
 	if err != nil {
@@ -421,8 +421,8 @@ func TestJoinThatFailsBehindAPartOfItsReplayBringsNothingTwice(t *testing.T) {
 	}
 }
 
-// forgetful panics when a socket is added, where others count, or removed. What it embeds
-// has done its work then.
+// forgetful panics when a socket has been added, if counting is set, or removed, if
+// disconnecting is set.
 type forgetful struct {
 	*chat.MemoryRegistry
 	counting, disconnecting bool
@@ -449,7 +449,7 @@ func (r *forgetful) Remove(ctx context.Context, s chat.Socket) error {
 	return err
 }
 
-// Whatever panics while a socket comes or goes, nothing keeps it.
+// A panic while a socket is added or removed leaves no reference to it.
 func TestNothingKeepsASocketWhoseRegistryPanicked(t *testing.T) {
 	for name, registry := range map[string]*forgetful{
 		"disconnecting": {MemoryRegistry: chat.NewMemoryRegistry(), disconnecting: true},

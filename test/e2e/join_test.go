@@ -14,8 +14,8 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// readStream is what a socket gets until a text comes: texts of messages, and of acks
-// the number of their since.
+// readStream lists what a socket receives until a text: the texts of messages, and for
+// acks the sequence number of their since.
 func readStream(c *chatserver.Client, until string) (list []string) {
 	c.T.Helper()
 	for {
@@ -91,7 +91,7 @@ func TestJoiningAgainAcknowledgesWhereItSays(t *testing.T) {
 	}
 }
 
-// A client may have read by GET /messages what is not handed on yet.
+// A client may have read messages with GET /messages that are not yet published.
 func TestJoiningAgainFromAnIdAheadLeavesOutWhatIsBeforeIt(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
 	s := chatserver.Serve(t, f.options()...)

@@ -125,7 +125,7 @@ func (p brokenLater) Join(context.Context, chat.Identity, string) error {
 	return nil
 }
 
-func TestRefreshToARoleOfWhichThePolicyCannotTell(t *testing.T) {
+func TestRefreshToARoleThatThePolicyCannotCheck(t *testing.T) {
 	var broken atomic.Bool
 	s := chatserver.Serve(t, chat.WithPolicy(brokenLater{broken: &broken}))
 	c := s.Dial("ana")
@@ -146,7 +146,7 @@ func TestRefreshToARoleOfWhichThePolicyCannotTell(t *testing.T) {
 	}
 }
 
-func TestRefreshWithATokenThatDoesNotHold(t *testing.T) {
+func TestRefreshWithAnInvalidToken(t *testing.T) {
 	s := chatserver.Serve(t)
 	tests := map[string]string{
 		"another user's": s.Token("bob"),
@@ -242,7 +242,7 @@ func TestShutdownRefusesNewSocketsAndFlushesWhatWasAccepted(t *testing.T) {
 	}
 }
 
-func TestShutdownCutsOffWhoDoesNotGo(t *testing.T) {
+func TestShutdownCutsOffSocketsThatDoNotClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := chatserver.ServePipes(t)
 		s.Dial("ana") // does not read, so answers no close frame
@@ -262,10 +262,10 @@ func TestShutdownCutsOffWhoDoesNotGo(t *testing.T) {
 	})
 }
 
-// brokenHistory fails when it is told to.
+// brokenHistory fails while broken says so.
 type brokenHistory struct {
 	*chat.MemoryHistory
-	broken chan bool // holds whether it is
+	broken chan bool // its one value is whether the history is broken
 }
 
 func (h *brokenHistory) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {

@@ -229,7 +229,7 @@ func TestPeerThatGivesNoSignOfLifeIsEnded(t *testing.T) {
 	})
 }
 
-func TestOptionsThatMakeNoSense(t *testing.T) {
+func TestNewRejectsInvalidOptions(t *testing.T) {
 	signer, err := chat.NewHS256(chatserver.Secret)
 	if err != nil {
 		t.Fatal(err)

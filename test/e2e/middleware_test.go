@@ -45,7 +45,7 @@ func (w *chiWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// chiHijacker is one that hands on Hijack itself, as that does for HTTP/1.1.
+// chiHijacker has Hijack too, as the one of chi has for HTTP/1.1.
 type chiHijacker struct{ *chiWriter }
 
 func (w chiHijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -133,7 +133,7 @@ func TestMiddlewareSeesTheStatusOfAnUpgrade(t *testing.T) {
 	}
 }
 
-// unwrapOnly is what a middleware's ResponseWriter is at the least.
+// unwrapOnly is the least that the ResponseWriter of a middleware has to be.
 type unwrapOnly struct{ w http.ResponseWriter }
 
 func (u unwrapOnly) Header() http.Header         { return u.w.Header() }

@@ -137,7 +137,7 @@ func TestAHandshakeThatWaitsInVainIsRefused(t *testing.T) {
 	})
 }
 
-func TestWhoWaitsToBeOpenedIsRefusedWhenTheServiceDrains(t *testing.T) {
+func TestAWaitingHandshakeIsRefusedWhenTheServiceDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
 		s := chatserver.ServePipes(t, append(h.options(), chat.WithOpening(1))...)
@@ -158,7 +158,7 @@ func TestWhoWaitsToBeOpenedIsRefusedWhenTheServiceDrains(t *testing.T) {
 	})
 }
 
-func TestWhoLeavesWhileWaitingIsNotOpened(t *testing.T) {
+func TestAClientThatLeavesWhileWaitingIsNotOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
 		s := chatserver.ServePipes(t, append(h.options(), chat.WithOpening(1))...)
@@ -369,8 +369,8 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
-// A user with many connections takes no place from others while nothing is opened.
-func TestThoseWhoWaitTakeNoPlaces(t *testing.T) {
+// Handshakes that wait do not count as sockets: a user with many takes none from others.
+func TestWaitingHandshakesTakeNoPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
 		s := chatserver.ServePipes(t, append(h.options(), chat.WithOpening(1), chat.WithMaxSockets(4), chat.WithSocketsPerUser(2))...)
@@ -435,12 +435,12 @@ type brokenHijack struct{ http.ResponseWriter }
 
 func (brokenHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) { panic(http.ErrAbortHandler) }
 
-// brokenUnwrapped is one that also leads to the connection, and is told the status first.
+// brokenUnwrapped can be unwrapped too: the service writes the status first.
 type brokenUnwrapped struct{ brokenHijack }
 
 func (b brokenUnwrapped) Unwrap() http.ResponseWriter { return b.ResponseWriter }
 
-// brokenStatus panics when it is told of the upgrade.
+// brokenStatus panics when the status of the upgrade is written.
 type brokenStatus struct{ unwrapOnly }
 
 func (b brokenStatus) WriteHeader(status int) {
@@ -454,7 +454,7 @@ func TestAPanicOfMiddlewareTakesNoPlace(t *testing.T) {
 	for name, wrap := range map[string]func(http.ResponseWriter) http.ResponseWriter{
 		"taking the connection over":       func(w http.ResponseWriter) http.ResponseWriter { return brokenHijack{w} },
 		"taking it over behind the status": func(w http.ResponseWriter) http.ResponseWriter { return brokenUnwrapped{brokenHijack{w}} },
-		"when it is told the status":       func(w http.ResponseWriter) http.ResponseWriter { return brokenStatus{unwrapOnly{w}} },
+		"writing the status":               func(w http.ResponseWriter) http.ResponseWriter { return brokenStatus{unwrapOnly{w}} },
 	} {
 		t.Run(name, func(t *testing.T) { testPanicTakesNoPlace(t, wrap) })
 	}

@@ -239,8 +239,8 @@ func startHandshake(s *chatserver.Server, t *testing.T, name string, query ...st
 	return conn
 }
 
-// Nothing more is asked for a client that has gone.
-func TestWhoLeavesWhileBeingOpenedCostsNothingMore(t *testing.T) {
+// The service calls no port for a client that has gone.
+func TestAClientThatLeavesWhileBeingOpenedCostsNothingMore(t *testing.T) {
 	h := newHolding()
 	var joined, read atomic.Int32
 	h.join = func(string) { joined.Add(1) }
@@ -264,7 +264,7 @@ func TestWhoLeavesWhileBeingOpenedCostsNothingMore(t *testing.T) {
 	}
 }
 
-func TestWhoLeavesWhileMissedMessagesAreReadCostsNothingMore(t *testing.T) {
+func TestAClientThatLeavesDuringItsReplayCostsNothingMore(t *testing.T) {
 	h := newReadingHistory()
 	s := chatserver.Serve(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
 	var query []string

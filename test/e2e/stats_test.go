@@ -19,7 +19,7 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// noneOf are the reasons that are always told of, with what differs from 0.
+// noneOf counts each reason, as Stats always does: 0, unless but has another number.
 func noneOf(reasons []string, but map[string]uint64) map[string]uint64 {
 	counts := make(map[string]uint64)
 	for _, reason := range reasons {
@@ -167,9 +167,9 @@ func TestStatsCountWhatPortsFailedAt(t *testing.T) {
 		err  error
 		each chat.PortErrors
 	}{
-		"an error":                {errors.New("connection refused"), chat.PortErrors{Others: 1}},
-		"no answer in time":       {fmt.Errorf("reading: %w", context.DeadlineExceeded), chat.PortErrors{Timeouts: 1}},
-		"whoever asked went away": {context.Canceled, chat.PortErrors{}},
+		"an error":             {errors.New("connection refused"), chat.PortErrors{Others: 1}},
+		"no answer in time":    {fmt.Errorf("reading: %w", context.DeadlineExceeded), chat.PortErrors{Timeouts: 1}},
+		"the client went away": {context.Canceled, chat.PortErrors{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := chatserver.Serve(t,

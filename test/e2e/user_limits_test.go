@@ -79,8 +79,7 @@ func TestReplacedSocketsThatDoNotGoAreBounded(t *testing.T) {
 	})
 }
 
-// While a port hangs, one user's sockets do not take all the places of those that are
-// being opened.
+// While a port hangs, the handshakes of one user do not take all the turns to be opened.
 func TestOneUserDoesNotTakeAllPlacesOfOpening(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
@@ -385,7 +384,7 @@ func TestHandshakesThatAreAnswered503DoNotCount(t *testing.T) {
 }
 
 // A browser does not say how a handshake was answered: the page asks without one.
-func TestWhatIsNoHandshakeIsToldWhyOneWouldBeRefused(t *testing.T) {
+func TestARequestWithoutUpgradeLearnsWhyAHandshakeWouldBeRefused(t *testing.T) {
 	ask := func(t *testing.T, s *chatserver.Server, status int) {
 		t.Helper()
 		resp, body := s.Request("GET", "/ws/chat", s.Token("ana"), "")

@@ -17,7 +17,7 @@ import (
 
 func TestRFC6455CloseFrames(t *testing.T) {
 	tests := []frameCase{
-		// A close frame without a code stands for 1005, which no frame may hold: the
+		// A close frame without a code stands for 1005, which no frame may have: the
 		// answer has none either.
 		{"5.5.1 empty", frames(frame(fin|opClose, ""), shout), []string{"close 1005"}},
 		{"5.5.1 half a code", frames(frame(fin|opClose, "\x03"), shout), []string{"close 1002"}},
@@ -36,7 +36,7 @@ func TestRFC6455CloseFrames(t *testing.T) {
 	for _, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999} {
 		tests = append(tests, frameCase{fmt.Sprint("7.4 code ", code), frames(frame(fin|opClose, closing(code, "")), shout), []string{fmt.Sprint("close ", code)}})
 	}
-	// Section 7.4.1 lets no frame hold 1004, 1005, 1006 and 1015; section 7.4.2
+	// Section 7.4.1 lets no frame have 1004, 1005, 1006 and 1015; section 7.4.2
 	// keeps what follows up to 2999 for the protocol, and uses no others.
 	for _, code := range []int{0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 1999, 2000, 2999, 5000, 9999, 65535} {
 		tests = append(tests, frameCase{fmt.Sprint("7.4 code ", code), frames(frame(fin|opClose, closing(code, "")), shout), []string{"close 1002"}})

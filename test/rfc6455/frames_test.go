@@ -44,7 +44,7 @@ func goodOf(ref string, length int) string {
 	return command + strings.Repeat(" ", length-len(command))
 }
 
-// shout is what everybody would get if it were handled.
+// shout is a command whose message everybody would receive if it were handled.
 var shout = frame(fin|opText, `{"type":"broadcast","content":"never to be heard"}`)
 
 func frames(f ...[]byte) []byte { return bytes.Join(f, nil) }
@@ -63,9 +63,9 @@ func say(f wstest.Frame) (string, error) {
 	return strings.Join(strings.Fields(e.Type+" "+e.Code+" "+string(e.Ref)), " "), err
 }
 
-// hearOut is all that comes up to the answer to the command "after" or to the end
-// of the connection, which follows a close frame at once: it is the server that
-// ends the connection (RFC 6455, section 7.1.1).
+// hearOut returns what arrives before the answer to the command "after", or before the end
+// of the connection. The server ends the connection at once after a close frame (RFC
+// 6455, section 7.1.1).
 func hearOut(p *chatserver.RawPeer) (words []string) {
 	for {
 		f, err := p.Next()
@@ -86,15 +86,15 @@ func hearOut(p *chatserver.RawPeer) (words []string) {
 	}
 }
 
-// sendInPieces writes what a peer's network may have made of it.
+// sendInPieces writes bytes in pieces, as a network may split them.
 func sendInPieces(p *chatserver.RawPeer, b []byte) {
 	for piece := range slices.Chunk(b, max(1, len(b)/200)) {
 		p.Send(piece)
 	}
 }
 
-// checkFrames runs each case over TCP and TLS, its bytes coming at once and in
-// pieces, while somebody listens for what nobody may hear.
+// checkFrames runs each case over TCP and TLS, with its bytes sent at once and in pieces.
+// Another client listens for messages that must not be delivered.
 func checkFrames(t *testing.T, tests []frameCase) {
 	chatserver.OverTCPAndTLS(t, func(t *testing.T, s *chatserver.Server) {
 		listener := s.Dial("listener")

@@ -9,7 +9,7 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// What the tests of this package say of frames, in fewer letters.
+// Short names of package wstest.
 const (
 	fin  = wstest.Fin
 	rsv1 = wstest.RSV1
