@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 nhooyr.io/websocket is the owner's choice; the same code lives on as github.com/coder/websocket
+
 // Package chatserver serves a chat.Service inside a test, with clients of it. The
 // clients use the same WebSocket library as the service, except [RawPeer], which can
 // break any rule.
@@ -20,7 +22,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
+	"nhooyr.io/websocket"
 
 	"github.com/reto10/chat"
 	"github.com/reto10/chat/test/pipenet"
@@ -153,18 +155,7 @@ func (s *Server) TryDial(token string, o DialOptions) (*websocket.Conn, *http.Re
 // DialWith connects as name and reads the welcome.
 func (s *Server) DialWith(name string, o DialOptions) *Client {
 	s.T.Helper()
-	conn, _, err := s.TryDial(s.Token(name), o)
-	if err != nil {
-		s.T.Fatalf("dialing as %s: %v", name, err)
-	}
-	conn.SetReadLimit(-1)
-	s.T.Cleanup(func() { _ = conn.CloseNow() })
-	c := &Client{T: s.T, Conn: conn}
-	c.Welcome = c.Next()
-	if c.Welcome.Type != "welcome" {
-		s.T.Fatalf("first event = %+v, want the welcome", c.Welcome)
-	}
-	return c
+	return s.welcomed(s.T, s.Token(name), o)
 }
 
 // Dial connects as name, speaking chat.v1, with more of the query in pairs.
@@ -317,21 +308,6 @@ func WantProblem(t testing.TB, resp *http.Response, body string, status int) {
 	}
 }
 
-// History is the first ids of everyone's channel, oldest first.
-func (s *Server) History(t testing.TB, limit int) ([]string, error) {
-	t.Helper()
-	_, body := s.Request("GET", "/messages?limit=1000", s.Token("admin"), "")
-	var page struct{ Messages []wstest.Event }
-	if err := json.Unmarshal([]byte(body), &page); err != nil {
-		return nil, err
-	}
-	var ids []string
-	for _, m := range page.Messages[:limit] {
-		ids = append(ids, m.ID)
-	}
-	return ids, nil
-}
-
 // TokenFor is a token of that lifetime.
 func TokenFor(t *testing.T, u chat.User, ttl time.Duration) string {
 	t.Helper()
@@ -346,16 +322,28 @@ func TokenFor(t *testing.T, u chat.User, ttl time.Duration) string {
 	return token.AccessToken
 }
 
-// DialToken connects with a token and reads the welcome.
-func (s *Server) DialToken(t *testing.T, token string) *Client {
+// DialToken connects with a token and reads the welcome. It fails t instead of s.T.
+func (s *Server) DialToken(t testing.TB, token string) *Client {
 	t.Helper()
-	conn, _, err := s.TryDial(token, DialOptions{})
+	return s.welcomed(t, token, DialOptions{})
+}
+
+func (s *Server) welcomed(t testing.TB, token string, o DialOptions) *Client {
+	t.Helper()
+	conn, resp, err := s.TryDial(token, o)
 	if err != nil {
-		t.Fatal(err)
+		if resp != nil && resp.Body != nil {
+			_ = resp.Body.Close()
+		}
+		t.Fatalf("connecting: %v", err)
 	}
+	conn.SetReadLimit(-1)
 	t.Cleanup(func() { _ = conn.CloseNow() })
 	c := &Client{T: t, Conn: conn}
 	c.Welcome = c.Next()
+	if c.Welcome.Type != "welcome" {
+		t.Fatalf("first event = %+v, want the welcome", c.Welcome)
+	}
 	return c
 }
 
