@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -15,9 +15,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
-// noneOf are the reasons that are always told of, with what differs from 0.
+// noneOf counts each reason, as Stats always does: 0, unless but has another number.
 func noneOf(reasons []string, but map[string]uint64) map[string]uint64 {
 	counts := make(map[string]uint64)
 	for _, reason := range reasons {
@@ -33,14 +35,14 @@ var (
 )
 
 func TestStatsCountWhatHappened(t *testing.T) {
-	s := serve(t, chat.WithPresence(chat.PresenceToNobody))
-	ana, admin, again := s.dial("ana"), s.dial("admin"), s.dial("ana")
-	ana.answer(`{"type":"broadcast","content":"x"}`)
-	admin.answer(`{"type":"broadcast","content":"x"}`)
-	ana.want("message")
-	again.want("message")
-	s.request("GET", "/ws/chat", "", "", upgradeHeaders...)
-	eventually(t, "all deliveries", func() bool { return s.Stats().Deliveries == 3 })
+	s := chatserver.Serve(t, chat.WithPresence(chat.PresenceToNobody))
+	ana, admin, again := s.Dial("ana"), s.Dial("admin"), s.Dial("ana")
+	ana.Answer(`{"type":"broadcast","content":"x"}`)
+	admin.Answer(`{"type":"broadcast","content":"x"}`)
+	ana.Want("message")
+	again.Want("message")
+	s.Request("GET", "/ws/chat", "", "", chatserver.UpgradeHeaders...)
+	wstest.Eventually(t, "all deliveries", func() bool { return s.Stats().Deliveries == 3 })
 	want := chat.Stats{
 		Sockets: 3, Users: 2, Accepted: 3, Refused: 1, Published: 1, Deliveries: 3, Commands: 2, RefusedCommands: 1,
 		RefusedBy:         noneOf(handshakeReasons, map[string]uint64{"unauthenticated": 1}),
@@ -60,12 +62,12 @@ func TestStatsSayHowLongMessagesTook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFaulty(chat.MemoryLimits{})
 		f.broadcast = func(string) { <-time.After(20 * time.Millisecond) }
-		s := servePipes(t, f.options()...)
-		s.dial("ana")
-		s.dial("bob")
+		s := chatserver.ServePipes(t, f.options()...)
+		s.Dial("ana")
+		s.Dial("bob")
 		const messages = 3
 		for range messages {
-			s.publish("", "x")
+			s.Publish("", "x")
 		}
 		synctest.Wait()
 		got := s.Stats()
@@ -92,22 +94,22 @@ func TestStatsSayHowLongMessagesTook(t *testing.T) {
 }
 
 func TestStatsSayWhyHandshakesWereRefused(t *testing.T) {
-	s := serve(t, chat.WithMaxSockets(1), chat.WithPolicy(clubPolicy{}))
-	ana := s.dial("ana")
-	token := s.token("bob")
+	s := chatserver.Serve(t, chat.WithMaxSockets(1))
+	ana := s.Dial("ana")
+	token := s.Token("bob")
 	with := func(more ...string) []string {
-		return append(append([]string{}, upgradeHeaders...), append([]string{"Authorization", "Bearer " + token}, more...)...)
+		return append(append([]string{}, chatserver.UpgradeHeaders...), append([]string{"Authorization", "Bearer " + token}, more...)...)
 	}
-	s.request("GET", "/ws/chat", "", "", with()...)                                          // full
-	s.request("GET", "/ws/chat", "", "", with("Origin", "https://elsewhere.example.com")...) // forbidden
-	s.request("GET", "/ws/chat?channel=no+channel", "", "", with()...)                       // invalid
-	s.request("GET", "/ws/chat", token, "")                                                  // invalid: no handshake
-	s.request("GET", "/ws/chat", "", "", upgradeHeaders...)                                  // unauthenticated
-	_ = ana.conn.CloseNow()                                                                  // nobody is left to wait for
+	s.Request("GET", "/ws/chat", "", "", with()...)                                          // full
+	s.Request("GET", "/ws/chat", "", "", with("Origin", "https://elsewhere.example.com")...) // forbidden
+	s.Request("GET", "/ws/chat?channel=no+channel", "", "", with()...)                       // invalid
+	s.Request("GET", "/ws/chat", token, "")                                                  // invalid: no handshake
+	s.Request("GET", "/ws/chat", "", "", chatserver.UpgradeHeaders...)                       // unauthenticated
+	_ = ana.Conn.CloseNow()                                                                  // nobody is left to wait for
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.request("GET", "/ws/chat", "", "", with()...) // draining
+	s.Request("GET", "/ws/chat", "", "", with()...) // draining
 	want := noneOf(handshakeReasons, map[string]uint64{"draining": 1, "forbidden": 1, "full": 1, "invalid": 2, "unauthenticated": 1})
 	got := s.Stats()
 	if diff := cmp.Diff(want, got.RefusedBy); diff != "" {
@@ -119,13 +121,13 @@ func TestStatsSayWhyHandshakesWereRefused(t *testing.T) {
 }
 
 func TestStatsSayWhyCommandsWereRefused(t *testing.T) {
-	s := serve(t, chat.WithContentLimit(10), chat.WithCommandRate(0.001, 3))
-	ana, admin := s.dial("ana"), s.dial("admin")
-	ana.answer(`{"type":"broadcast","content":"x"}`)
-	ana.answer(`{"type":"leave","channel":"ops"}`)
-	ana.answer(`nonsense`)
-	ana.answer(`{"type":"leave","channel":"ops"}`)
-	admin.answer(`{"type":"broadcast","content":"12345678901"}`)
+	s := chatserver.Serve(t, chat.WithContentLimit(10), chat.WithCommandRate(0.001, 3))
+	ana, admin := s.Dial("ana"), s.Dial("admin")
+	ana.Answer(`{"type":"broadcast","content":"x"}`)
+	ana.Answer(`{"type":"leave","channel":"ops"}`)
+	ana.Answer(`nonsense`)
+	ana.Answer(`{"type":"leave","channel":"ops"}`)
+	admin.Answer(`{"type":"broadcast","content":"12345678901"}`)
 	want := noneOf(commandReasons, map[string]uint64{"forbidden": 1, "not_joined": 1, "invalid": 1, "rate_limited": 1, "too_large": 1})
 	got := s.Stats()
 	if diff := cmp.Diff(want, got.RefusedCommandsBy); diff != "" {
@@ -165,17 +167,17 @@ func TestStatsCountWhatPortsFailedAt(t *testing.T) {
 		err  error
 		each chat.PortErrors
 	}{
-		"an error":                {errors.New("connection refused"), chat.PortErrors{Others: 1}},
-		"no answer in time":       {fmt.Errorf("reading: %w", context.DeadlineExceeded), chat.PortErrors{Timeouts: 1}},
-		"whoever asked went away": {context.Canceled, chat.PortErrors{}},
+		"an error":             {errors.New("connection refused"), chat.PortErrors{Others: 1}},
+		"no answer in time":    {fmt.Errorf("reading: %w", context.DeadlineExceeded), chat.PortErrors{Timeouts: 1}},
+		"the client went away": {context.Canceled, chat.PortErrors{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := serve(t,
+			s := chatserver.Serve(t,
 				chat.WithRegistry(registryOf{chat.NewMemoryRegistry(), test.err}),
 				chat.WithHistory(historyOf{chat.NewMemoryHistory(chat.MemoryLimits{}), test.err}),
 				chat.WithPolicy(policyOf{err: test.err}))
 			for _, path := range []string{"/users/connected", "/messages", "/messages?channel=ops"} {
-				if resp, _ := s.request("GET", path, s.token("admin"), ""); resp.StatusCode != http.StatusServiceUnavailable {
+				if resp, _ := s.Request("GET", path, s.Token("admin"), ""); resp.StatusCode != http.StatusServiceUnavailable {
 					t.Errorf("%s: status %d", path, resp.StatusCode)
 				}
 			}
@@ -188,8 +190,8 @@ func TestStatsCountWhatPortsFailedAt(t *testing.T) {
 }
 
 func TestThatNothingIsKeptIsNoError(t *testing.T) {
-	s := serve(t, chat.WithHistory(historyOf{chat.NewMemoryHistory(chat.MemoryLimits{}), chat.ErrGone}))
-	s.dial("ana", "since", chat.FormatID("", chat.Position{Epoch: "other", Seq: 1}))
+	s := chatserver.Serve(t, chat.WithHistory(historyOf{chat.NewMemoryHistory(chat.MemoryLimits{}), chat.ErrGone}))
+	s.Dial("ana", "since", chat.FormatID("", chat.Position{Epoch: "other", Seq: 1}))
 	if diff := cmp.Diff(noPortErrors, s.Stats().PortErrors); diff != "" {
 		t.Errorf("PortErrors (-want +got):\n%s", diff)
 	}

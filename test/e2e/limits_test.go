@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"fmt"
@@ -11,10 +11,12 @@ import (
 	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestFramesThatAreNotTextCloseTheSocket(t *testing.T) {
-	s := serve(t, chat.WithReadLimit(1000), chat.WithContentLimit(1000))
+	s := chatserver.Serve(t, chat.WithReadLimit(1000), chat.WithContentLimit(1000))
 	tests := map[string]struct {
 		typ  websocket.MessageType
 		data string
@@ -27,118 +29,118 @@ func TestFramesThatAreNotTextCloseTheSocket(t *testing.T) {
 		"far over it":       {websocket.MessageText, strings.Repeat("x", 100_000), 1009},
 		"just at the limit": {websocket.MessageText, strings.Repeat("x", 1000), 0},
 	}
-	listener := s.dial("listener")
+	listener := s.Dial("listener")
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			c := s.dialWith("admin", dialOptions{raw: true})
-			if err := c.conn.Write(t.Context(), tt.typ, []byte(tt.data)); err != nil {
+			c := s.DialWith("admin", chatserver.DialOptions{Raw: true})
+			if err := c.Conn.Write(t.Context(), tt.typ, []byte(tt.data)); err != nil {
 				t.Fatal(err)
 			}
 			if tt.code == 0 {
-				c.wantText(tt.data)
-				listener.wantText(tt.data)
+				c.WantText(tt.data)
+				listener.WantText(tt.data)
 				return
 			}
-			c.wantClose(tt.code)
+			c.WantClose(tt.code)
 		})
 	}
-	s.publish("", "nothing else came")
-	listener.wantText("nothing else came")
+	s.Publish("", "nothing else came")
+	listener.WantText("nothing else came")
 }
 
 func TestSocketsOfOneUserAreBounded(t *testing.T) {
-	s := serve(t, chat.WithSocketsPerUser(2))
-	first, _ := s.dial("ana"), s.dial("ana")
-	(<-s.dialling("ana")).wantRefusedWith(t, http.StatusTooManyRequests)
-	s.dial("bob")
-	first.hangUp()
-	eventually(t, "room for another", func() bool { return s.Stats().Sockets == 2 })
-	s.dial("ana")
+	s := chatserver.Serve(t, chat.WithSocketsPerUser(2))
+	first, _ := s.Dial("ana"), s.Dial("ana")
+	(<-dialling(s, "ana")).wantRefusedWith(t, http.StatusTooManyRequests)
+	s.Dial("bob")
+	first.HangUp()
+	wstest.Eventually(t, "room for another", func() bool { return s.Stats().Sockets == 2 })
+	s.Dial("ana")
 }
 
 func TestOldestSocketIsReplacedWhenAsked(t *testing.T) {
-	s := serve(t, chat.WithSocketsPerUser(2), chat.WithReplaceOldest())
-	first, second := s.dial("ana"), s.dial("ana")
-	third := s.dial("ana")
-	first.wantClose(4004)
-	s.publish("", "x")
-	second.wantText("x")
-	third.wantText("x")
+	s := chatserver.Serve(t, chat.WithSocketsPerUser(2), chat.WithReplaceOldest())
+	first, second := s.Dial("ana"), s.Dial("ana")
+	third := s.Dial("ana")
+	first.WantClose(4004)
+	s.Publish("", "x")
+	second.WantText("x")
+	third.WantText("x")
 }
 
 func TestSocketsInAllAreBounded(t *testing.T) {
-	s := serve(t, chat.WithMaxSockets(2))
-	a := s.dial("ana")
-	s.dial("bob")
-	resp, body := s.request("GET", "/ws/chat", s.token("eve"), "", upgradeHeaders...)
-	wantProblem(t, resp, body, 503)
+	s := chatserver.Serve(t, chat.WithMaxSockets(2))
+	a := s.Dial("ana")
+	s.Dial("bob")
+	resp, body := s.Request("GET", "/ws/chat", s.Token("eve"), "", chatserver.UpgradeHeaders...)
+	chatserver.WantProblem(t, resp, body, 503)
 	if resp.Header.Get("Retry-After") == "" {
 		t.Error("a 503 without Retry-After")
 	}
-	a.hangUp()
-	eventually(t, "room for another", func() bool { return s.Stats().Sockets == 1 })
-	s.dial("eve")
+	a.HangUp()
+	wstest.Eventually(t, "room for another", func() bool { return s.Stats().Sockets == 1 })
+	s.Dial("eve")
 }
 
 func TestChannelsOfOneSocketAreBounded(t *testing.T) {
-	s := serve(t, chat.WithChannelsPerSocket(2))
-	c := s.dial("ana", "channel", "a", "channel", "b", "channel", "a")
-	if got := c.answer(`{"type":"join","channel":"c"}`); got.Code != "invalid" {
+	s := chatserver.Serve(t, chat.WithChannelsPerSocket(2))
+	c := s.Dial("ana", "channel", "a", "channel", "b", "channel", "a")
+	if got := c.Answer(`{"type":"join","channel":"c"}`); got.Code != "invalid" {
 		t.Errorf("a third channel: %+v, want invalid", got)
 	}
-	if got := c.answer(`{"type":"join","channel":"b"}`); got.Type != "ack" {
+	if got := c.Answer(`{"type":"join","channel":"b"}`); got.Type != "ack" {
 		t.Errorf("one that is joined: %+v, want an ack", got)
 	}
-	c.answer(`{"type":"leave","channel":"a"}`)
-	if got := c.answer(`{"type":"join","channel":"c"}`); got.Type != "ack" {
+	c.Answer(`{"type":"leave","channel":"a"}`)
+	if got := c.Answer(`{"type":"join","channel":"c"}`); got.Type != "ack" {
 		t.Errorf("after leaving one: %+v, want an ack", got)
 	}
-	resp, body := s.request("GET", "/ws/chat?channel=a&channel=b&channel=c", s.token("ana"), "", upgradeHeaders...)
-	wantProblem(t, resp, body, 400)
+	resp, body := s.Request("GET", "/ws/chat?channel=a&channel=b&channel=c", s.Token("ana"), "", chatserver.UpgradeHeaders...)
+	chatserver.WantProblem(t, resp, body, 400)
 }
 
 func TestCommandsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t, chat.WithChannelsPerSocket(1))
-		c := s.dial("ana", "channel", "c") // no join is free
+		s := chatserver.ServePipes(t, chat.WithChannelsPerSocket(1))
+		c := s.Dial("ana", "channel", "c") // no join is free
 		join := `{"type":"join","channel":"c","ref":5}`
 		for i := range 40 {
-			if got := c.answer(join); got.Type != "ack" {
+			if got := c.Answer(join); got.Type != "ack" {
 				t.Fatalf("command %d: %+v, want an ack", i, got)
 			}
 		}
-		if got := c.answer(join); got.Code != "rate_limited" || string(got.Ref) != "5" {
+		if got := c.Answer(join); got.Code != "rate_limited" || string(got.Ref) != "5" {
 			t.Fatalf("after the burst: %+v, want rate_limited with its ref", got)
 		}
 		<-time.After(time.Second)
 		for i := range 20 {
-			if got := c.answer(join); got.Type != "ack" {
+			if got := c.Answer(join); got.Type != "ack" {
 				t.Fatalf("command %d of the next second: %+v, want an ack", i, got)
 			}
 		}
 		// Who goes on regardless is warned, and then closed.
 		go func() {
 			for {
-				if c.conn.Write(t.Context(), websocket.MessageText, []byte(join)) != nil {
+				if c.Conn.Write(t.Context(), websocket.MessageText, []byte(join)) != nil {
 					return
 				}
 			}
 		}()
-		c.wantClose(4005)
+		c.WantClose(4005)
 	})
 }
 
 func TestAdminsCommandsAreLimitedWhenAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		free, limited := servePipes(t), servePipes(t, chat.WithAdminCommandRate(1, 2))
-		a, b := free.dial("admin"), limited.dial("admin")
+		free, limited := chatserver.ServePipes(t), chatserver.ServePipes(t, chat.WithAdminCommandRate(1, 2))
+		a, b := free.Dial("admin"), limited.Dial("admin")
 		for i := range 200 {
-			if got := a.answer(`{"type":"broadcast","content":"x"}`); got.Type != "ack" {
+			if got := a.Answer(`{"type":"broadcast","content":"x"}`); got.Type != "ack" {
 				t.Fatalf("command %d: %+v, want an ack", i, got)
 			}
 		}
 		for i, want := range []string{"ack", "ack", "error"} {
-			if got := b.answer(`{"type":"broadcast","content":"x"}`); got.Type != want {
+			if got := b.Answer(`{"type":"broadcast","content":"x"}`); got.Type != want {
 				t.Errorf("command %d of one limited: %+v, want %s", i, got, want)
 			}
 		}
@@ -146,13 +148,13 @@ func TestAdminsCommandsAreLimitedWhenAsked(t *testing.T) {
 }
 
 func TestSlowSocketIsClosedAndOthersAreNot(t *testing.T) {
-	s := serve(t, chat.WithBacklog(256<<10))
-	slow, quick := s.dial("slow"), s.dial("quick")
+	s := chatserver.Serve(t, chat.WithBacklog(256<<10))
+	slow, quick := s.Dial("slow"), s.Dial("quick")
 	text := strings.Repeat("x", 32<<10)
-	last := slow.welcome.SinceIDs()[0]
+	last := slow.Welcome.SinceIDs()[0]
 	for i := range 600 { // more than the kernel's buffers and the backlog
-		s.publish("", fmt.Sprintf("%04d%s", i, text[4:]))
-		if m := quick.want("message"); !strings.HasPrefix(m.Content, fmt.Sprintf("%04d", i)) {
+		s.Publish("", fmt.Sprintf("%04d%s", i, text[4:]))
+		if m := quick.Want("message"); !strings.HasPrefix(m.Content, fmt.Sprintf("%04d", i)) {
 			t.Fatalf("message %d = %.10s…", i, m.Content)
 		}
 		if s.Stats().SlowClosed > 0 {
@@ -164,7 +166,7 @@ func TestSlowSocketIsClosedAndOthersAreNot(t *testing.T) {
 		t.Fatalf("stats = %+v, want one slow socket and a bounded backlog", st)
 	}
 	for {
-		e, err := slow.read()
+		e, err := slow.Read()
 		if err != nil {
 			if code := websocket.CloseStatus(err); code != 4003 {
 				t.Fatalf("closed with %v, want 4003", err)
@@ -175,15 +177,15 @@ func TestSlowSocketIsClosedAndOthersAreNot(t *testing.T) {
 			last = e.ID
 		}
 	}
-	eventually(t, "its backlog to be gone", func() bool { return s.Stats().BacklogBytes == 0 })
+	wstest.Eventually(t, "its backlog to be gone", func() bool { return s.Stats().BacklogBytes == 0 })
 	// What it missed it gets when it resumes.
-	s.publish("", "the end")
-	c := s.dial("slow", "since", last)
-	if !*c.welcome.Recovered {
-		t.Fatalf("welcome = %+v, want recovered", c.welcome)
+	s.Publish("", "the end")
+	c := s.Dial("slow", "since", last)
+	if !*c.Welcome.Recovered {
+		t.Fatalf("welcome = %+v, want recovered", c.Welcome)
 	}
 	for want, _ := lastNumber(last, t); ; {
-		m := c.want("message")
+		m := c.Want("message")
 		want++
 		if got, _ := lastNumber(m.ID, t); got != want {
 			t.Fatalf("got %s, want place %d", m.ID, want)
@@ -206,12 +208,12 @@ func lastNumber(id string, t *testing.T) (uint64, string) {
 func TestPeerThatGivesNoSignOfLifeIsEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const beat = 10 * time.Second
-		s := servePipes(t, chat.WithHeartbeat(beat), chat.WithPresence(chat.PresenceToNobody))
-		quiet := s.dial("quiet") // reads nothing, so answers no ping
-		alive := s.dial("alive")
+		s := chatserver.ServePipes(t, chat.WithHeartbeat(beat), chat.WithPresence(chat.PresenceToNobody))
+		quiet := s.Dial("quiet") // reads nothing, so answers no ping
+		alive := s.Dial("alive")
 		go func() {
 			for {
-				if _, err := alive.read(); err != nil {
+				if _, err := alive.Read(); err != nil {
 					return
 				}
 			}
@@ -223,12 +225,12 @@ func TestPeerThatGivesNoSignOfLifeIsEnded(t *testing.T) {
 		if got := s.Stats().Sockets; got != 1 {
 			t.Errorf("%d sockets after two heartbeats, want the one that answers", got)
 		}
-		alive.hangUp()
+		alive.HangUp()
 	})
 }
 
-func TestOptionsThatMakeNoSense(t *testing.T) {
-	signer, err := chat.NewHS256(secret)
+func TestNewRejectsInvalidOptions(t *testing.T) {
+	signer, err := chat.NewHS256(chatserver.Secret)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/reto10/chat"
 )
 
-// append1 appends a message to a channel and returns its place.
+// append1 appends a message to a channel and returns its position.
 func append1(t testing.TB, h chat.History, channel, content string) chat.Position {
 	t.Helper()
 	stored, err := h.Append(t.Context(), chat.Message{
@@ -29,7 +29,7 @@ func append1(t testing.TB, h chat.History, channel, content string) chat.Positio
 	return stored[0].Position
 }
 
-// contents is what a history has after a place, or "gone".
+// contents is what a history has after a position, or "gone".
 func contents(t testing.TB, h chat.History, channel string, p chat.Position, limit int) []string {
 	t.Helper()
 	msgs, err := h.After(t.Context(), channel, p, chat.Limit{Count: limit})
@@ -438,8 +438,8 @@ func TestMemoryHistoryIsContiguousUnderConcurrency(t *testing.T) {
 	}
 }
 
-// TestAForgottenChannelBeginsAnew fills a history with more channels than it
-// remembers: the places of those forgotten must never come again.
+// A history remembers a limited number of channels. The positions of channels that it
+// has forgotten must never be used again.
 func TestAForgottenChannelBeginsAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := chat.NewMemoryHistory(chat.MemoryLimits{Age: time.Minute})

@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"bufio"
@@ -21,29 +21,31 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
 	"github.com/reto10/chat/test/pipenet"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // office serves over pipes, which hold nothing: what a client does not read waits.
 type office struct {
-	*server
+	*chatserver.Server
 	listener *pipenet.Listener
 }
 
 func serveOffice(t *testing.T, opts ...chat.Option) office {
 	l := pipenet.Listen()
-	return office{serveOn(t, l, l.Dial, append(opts, chat.WithPresence(chat.PresenceToNobody))...), l}
+	return office{chatserver.ServeOn(t, l, l.Dial, append(opts, chat.WithPresence(chat.PresenceToNobody))...), l}
 }
 
 // ask sends a request for a page and reads nothing.
 func (o office) ask(user, query string) net.Conn {
-	o.t.Helper()
+	o.T.Helper()
 	conn, err := o.listener.Dial(context.Background(), "", "")
 	if err != nil {
-		o.t.Fatal(err)
+		o.T.Fatal(err)
 	}
-	o.t.Cleanup(func() { conn.Close() })
-	go fmt.Fprintf(conn, "GET /messages?%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", query, o.token(user))
+	o.T.Cleanup(func() { conn.Close() })
+	go fmt.Fprintf(conn, "GET /messages?%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", query, o.Token(user))
 	return conn
 }
 
@@ -60,7 +62,7 @@ const long = 32 << 10 // bytes of a message's content
 
 func (o office) publishLong(channel string, n int) (ids []string) {
 	for range n {
-		ids = append(ids, o.publish(channel, strings.Repeat("x", long))...)
+		ids = append(ids, o.Publish(channel, strings.Repeat("x", long))...)
 	}
 	return ids
 }
@@ -76,7 +78,7 @@ func TestAPageForASlowReaderHoldsOneStepAndCountsIt(t *testing.T) {
 			for range readers {
 				conns = append(conns, o.ask("slow", query))
 			}
-			eventually(t, "what waits to be counted", func() bool { return o.Stats().BacklogBytes >= readers*long })
+			wstest.Eventually(t, "what waits to be counted", func() bool { return o.Stats().BacklogBytes >= readers*long })
 			h.liveAtMost(t, readers*3)
 			if most := int64(readers * (64<<10 + long)); o.Stats().BacklogBytes > most {
 				t.Errorf("%d bytes are said to wait, want %d at most", o.Stats().BacklogBytes, most)
@@ -91,18 +93,18 @@ func TestAPageForASlowReaderHoldsOneStepAndCountsIt(t *testing.T) {
 					t.Errorf("%v, %d bytes, %v", resp, len(body), err)
 				}
 			}
-			eventually(t, "nothing to wait", func() bool { return o.Stats().BacklogBytes == 0 })
+			wstest.Eventually(t, "nothing to wait", func() bool { return o.Stats().BacklogBytes == 0 })
 			h.liveAtMost(t, 0)
 		})
 	}
 }
 
 func TestAPageIsJSONWithoutTheEscapesOfHTML(t *testing.T) {
-	s := serve(t)
+	s := chatserver.Serve(t)
 	contents := []string{"plain", "<b>&amp;</b>", "\u2028\u2029", "\"quoted\" \\ \n\t\r\x01\x7f", "é 世界 🎉", strings.Repeat("<", long)}
-	s.publish("news", contents...)
+	s.Publish("news", contents...)
 	for _, query := range []string{"channel=news", "channel=news&before="} {
-		_, body := s.request("GET", "/messages?"+query, s.token("ana"), "")
+		_, body := s.Request("GET", "/messages?"+query, s.Token("ana"), "")
 		type message struct {
 			ID      string `json:"id"`
 			Channel string `json:"channel"`
@@ -141,13 +143,13 @@ func TestAPageThatCannotBeReadToItsEndBreaksOff(t *testing.T) {
 	for _, query := range []string{"limit=1000", "limit=1000&before="} {
 		t.Run(query, func(t *testing.T) {
 			f := newFaulty(chat.MemoryLimits{})
-			s := serve(t, f.options()...)
+			s := chatserver.Serve(t, f.options()...)
 			for range 40 {
-				s.publish("", strings.Repeat("x", long))
+				s.Publish("", strings.Repeat("x", long))
 			}
 			reads := 0
 			f.after = func(context.Context) error { reads++; return nil }
-			s.request("GET", "/messages?"+query, s.token("ana"), "") // all of it
+			s.Request("GET", "/messages?"+query, s.Token("ana"), "") // all of it
 			all, failures := reads, s.Stats().PortErrors["history"].Others
 			for fails := 1; fails <= all; fails++ {
 				reads = 0
@@ -157,12 +159,12 @@ func TestAPageThatCannotBeReadToItsEndBreaksOff(t *testing.T) {
 					}
 					return nil
 				}
-				req, err := http.NewRequest("GET", s.url+"/messages?"+query, nil)
+				req, err := http.NewRequest("GET", s.URL+"/messages?"+query, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
-				req.Header.Set("Authorization", "Bearer "+s.token("ana"))
-				resp, err := s.http.Do(req)
+				req.Header.Set("Authorization", "Bearer "+s.Token("ana"))
+				resp, err := s.HTTP.Do(req)
 				if err != nil {
 					continue // nothing of it was sent yet
 				}
@@ -234,7 +236,7 @@ func TestPagesOfOneUserAreBounded(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				wantProblem(t, resp, body, 429)
+				chatserver.WantProblem(t, resp, body, 429)
 				if resp.Header.Get("Retry-After") == "" {
 					t.Error("a 429 without Retry-After")
 				}
@@ -286,7 +288,7 @@ func TestReadingsOfAllPagesAreBounded(t *testing.T) {
 		h.hang()
 		var log bytes.Buffer
 		o := serveOffice(t, chat.WithHistory(h), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-		o.publish("", "1")
+		o.Publish("", "1")
 		// Each user has two readings, and of these one that began just now.
 		var inside []net.Conn
 		for i := range 33 {
@@ -327,7 +329,7 @@ func TestReadingsOfAUserThatAreSlowMakeTheUserWaitAlone(t *testing.T) {
 		h.hang()
 		var log bytes.Buffer
 		o := serveOffice(t, chat.WithHistory(h), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-		o.publish("", "1")
+		o.Publish("", "1")
 		var asked []net.Conn
 		for range 3 {
 			asked = append(asked, o.ask("ana", ""))
@@ -338,7 +340,7 @@ func TestReadingsOfAUserThatAreSlowMakeTheUserWaitAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantProblem(t, resp, body, 503)
+		chatserver.WantProblem(t, resp, body, 503)
 		if waited := time.Since(began); resp.Header.Get("Retry-After") == "" || waited != 3*time.Second {
 			t.Errorf("a 503 after %v, Retry-After %q", waited, resp.Header.Get("Retry-After"))
 		}
@@ -371,7 +373,7 @@ func (h slowChannel) After(ctx context.Context, channel string, p chat.Position,
 func TestAChannelThatIsReadSlowlyTakesNoPagesFromOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := serveOffice(t, chat.WithHistory(slowChannel{chat.NewMemoryHistory(chat.MemoryLimits{})}))
-		o.publish("news", "1")
+		o.Publish("news", "1")
 		ctx, stop := context.WithCancel(t.Context())
 		var attacking sync.WaitGroup
 		for _, user := range []string{"eve", "mallory"} {
@@ -403,204 +405,19 @@ func TestReadersThatReadNothingTakeNoTurnFromOthers(t *testing.T) {
 	for i := range 100 {
 		o.ask(fmt.Sprint("slow", i), "limit=1000")
 	}
-	eventually(t, "all to be read for", func() bool { return o.Stats().BacklogBytes >= 100*long })
+	wstest.Eventually(t, "all to be read for", func() bool { return o.Stats().BacklogBytes >= 100*long })
 	if resp, body, err := answerOn(o.ask("ana", "limit=1000")); err != nil || resp.StatusCode != 200 {
 		t.Errorf("got %v %.100s, %v", resp, body, err)
 	}
-}
-
-func TestWhatIsReadForAUserIsBoundedByTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := serveOffice(t)
-		o.publishLong("", 40)
-		read := func(user string, pages int) time.Duration {
-			began := time.Now()
-			for range pages {
-				if resp, _, err := answerOn(o.ask(user, "limit=1000")); err != nil || resp.StatusCode != 200 {
-					t.Fatalf("%v, %v", resp, err)
-				}
-			}
-			return time.Since(began)
-		}
-		// A page is 1 MiB, as is the burst, and one more question, which counts as 4 KiB.
-		const moment = 10 * time.Millisecond
-		if took := read("ana", 1); took > moment {
-			t.Errorf("the burst took %v", took)
-		}
-		if took := read("ana", 80); took < 9*time.Second || took > 11*time.Second {
-			t.Errorf("80 MiB more took %v, want ten seconds", took)
-		}
-		if took := read("bob", 1); took > moment {
-			t.Errorf("another user waited %v", took)
-		}
-	})
 }
 
 func TestAPageOfWhatIsDroppedNextIsSentWhole(t *testing.T) {
 	o := serveOffice(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 20})))
 	o.publishLong("", 25)
 	conn := o.ask("slow", "limit=1000&before=")
-	eventually(t, "the page to begin", func() bool { return o.Stats().BacklogBytes >= long })
+	wstest.Eventually(t, "the page to begin", func() bool { return o.Stats().BacklogBytes >= long })
 	o.publishLong("", 25)
 	if resp, body, err := answerOn(conn); err != nil || resp.StatusCode != 200 || !strings.Contains(body, `"more":true`) {
 		t.Errorf("%v, %d bytes, %v", resp, len(body), err)
-	}
-}
-
-func TestWhatIsReadForAUserGrowsWithTheirSockets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := serveOffice(t, chat.WithSocketsPerUser(32))
-		o.publishLong("", 40)
-		began := time.Now()
-		for range 2 { // twice the burst that 16 sockets have
-			if resp, _, err := answerOn(o.ask("ana", "limit=1000")); err != nil || resp.StatusCode != 200 {
-				t.Fatalf("%v, %v", resp, err)
-			}
-		}
-		if took := time.Since(began); took > 10*time.Millisecond {
-			t.Errorf("the burst took %v", took)
-		}
-	})
-}
-
-func TestReadingsForSocketsThatReadSlowlyAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{})}
-		s := servePipes(t, chat.WithHistory(h), chat.WithOpening(2), chat.WithPresence(chat.PresenceToNobody))
-		var ids []string
-		for range 60 {
-			ids = append(ids, s.publish("", strings.Repeat("x", long))...)
-		}
-		var sockets []*client
-		for i := range 6 {
-			sockets = append(sockets, s.dial(fmt.Sprint("user", i), "since", ids[i]))
-			<-time.After(2 * time.Second) // it gives its turn of being opened to the next
-		}
-		h.hang()
-		h.most.Store(0)
-		var reading sync.WaitGroup
-		for i, c := range sockets {
-			reading.Go(func() {
-				if got := len(c.restUntil(59 - i)); got != 59-i {
-					t.Errorf("got %d messages, want %d", got, 59-i)
-				}
-			})
-		}
-		synctest.Wait()
-		if n := h.asking.Load(); n != 2 {
-			t.Errorf("%d readings are under way, want 2", n)
-		}
-		h.letGo()
-		reading.Wait()
-		if n := h.most.Load(); n > 2 {
-			t.Errorf("%d readings were under way at once, want 2", n)
-		}
-	})
-}
-
-func TestReadingsThatFindLittleAreBoundedByTimeToo(t *testing.T) {
-	// 32 MiB at once are 8,192 readings of 4 KiB.
-	for query, pages := range map[string]int{
-		"channel=empty":                8200, // a reading each
-		"channel=news&limit=1":         4100, // two
-		"channel=news&limit=1&before=": 4100, // two
-	} {
-		t.Run(query, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				o := serveOffice(t)
-				o.publish("news", "1", "2")
-				began := time.Now()
-				for range pages {
-					if resp, body, err := answerOn(o.ask("ana", query)); err != nil || resp.StatusCode != 200 {
-						t.Fatalf("%v %s, %v", resp, body, err)
-					}
-				}
-				if time.Since(began) == 0 {
-					t.Errorf("%d pages took no time", pages)
-				}
-			})
-		})
-	}
-}
-
-func TestJoinsOfOneUserThatReadTheHistoryWaitForEachOther(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := &hangingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{})}
-		var log bytes.Buffer
-		s := servePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-		ids := s.publish("news", "1", "2", "3", "4", "5", "6", "7") // each reads something else
-		var sockets []*client
-		for range 5 {
-			sockets = append(sockets, s.dial("ana"))
-		}
-		other := s.dial("bob")
-		h.hang()
-		h.most.Store(0)
-		for i, c := range append(sockets, other) {
-			c.send(fmt.Sprintf(`{"type":"join","channel":"news","since":%q}`, ids[i]))
-		}
-		synctest.Wait()
-		if n := h.asking.Load(); n != 3 {
-			t.Errorf("%d readings are under way, want two of ana's and one of bob's", n)
-		}
-		<-time.After(4 * time.Second)
-		h.letGo()
-		codes := map[string]int{}
-		for _, c := range append(sockets, other) {
-			for {
-				e, err := c.read()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if e.Type == "ack" || e.Type == "error" {
-					codes[e.Type+e.Code]++
-					break
-				}
-			}
-		}
-		if diff := cmp.Diff(map[string]int{"ack": 3, "errorunavailable": 3}, codes); diff != "" {
-			t.Errorf("answers (-want +got):\n%s", diff)
-		}
-		if log.Len() > 0 {
-			t.Errorf("it is logged as a failure:\n%s", &log)
-		}
-	})
-}
-
-func TestWhatASlowSocketMissedIsReadInStepsAndCounted(t *testing.T) {
-	const missed = 100
-	resume := func(s *server, id string) *client { return s.dial("slow", "since", id) }
-	join := func(s *server, id string) *client {
-		c := s.dial("slow")
-		c.send(fmt.Sprintf(`{"type":"join","channel":"news","since":%q}`, id))
-		return c
-	}
-	for name, tt := range map[string]struct {
-		channel string
-		begin   func(*server, string) *client
-	}{"resuming": {"", resume}, "joining": {"news", join}} {
-		t.Run(name, func(t *testing.T) {
-			h := newReadingHistory()
-			s := servePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
-			id := s.publish(tt.channel, "before")[0]
-			for range missed {
-				s.publish(tt.channel, strings.Repeat("x", long))
-			}
-			c := tt.begin(s, id)
-			eventually(t, "what waits to be counted", func() bool { return s.Stats().BacklogBytes >= 2*long })
-			h.liveAtMost(t, 3)
-			if n := s.Stats().BacklogBytes; n > 3*(long+200) {
-				t.Errorf("%d bytes wait, want no more than a step", n)
-			}
-			if got := len(c.restUntil(missed)); got != missed {
-				t.Errorf("got %d messages, want %d", got, missed)
-			}
-			if name == "joining" {
-				c.want("ack")
-			}
-			eventually(t, "no backlog", func() bool { return s.Stats().BacklogBytes == 0 })
-			h.liveAtMost(t, 0)
-		})
 	}
 }

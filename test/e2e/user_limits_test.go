@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // publishers is a policy that lets everybody publish.
@@ -25,7 +27,7 @@ func (publishers) Publish(context.Context, chat.Identity, string) error { return
 // What is answered 429 with is a Retry-After.
 func wantTooMany(t *testing.T, resp *http.Response, body string) {
 	t.Helper()
-	wantProblem(t, resp, body, http.StatusTooManyRequests)
+	chatserver.WantProblem(t, resp, body, http.StatusTooManyRequests)
 	if wait, err := strconv.Atoi(resp.Header.Get("Retry-After")); err != nil || wait < 1 {
 		t.Errorf("Retry-After %q", resp.Header.Get("Retry-After"))
 	}
@@ -34,13 +36,13 @@ func wantTooMany(t *testing.T, resp *http.Response, body string) {
 // However often one user tries, the others find room: a socket that is refused takes none.
 func TestRefusedSocketsTakeNoRoom(t *testing.T) {
 	const perUser, places = 2, 5
-	s := serve(t, chat.WithSocketsPerUser(perUser), chat.WithMaxSockets(places), chat.WithConnectRate(0, 0))
+	s := chatserver.Serve(t, chat.WithSocketsPerUser(perUser), chat.WithMaxSockets(places), chat.WithConnectRate(0, 0))
 	for range perUser {
-		s.dialRaw(t, "ana")
+		s.DialRaw(t, "ana")
 	}
 	for range 10 * places {
 		// The peer reads nothing and closes nothing.
-		if _, err := s.tryDialRaw("ana"); err == nil || err.Error() != "connecting as ana: upgrading: 429 Too Many Requests" {
+		if _, err := s.TryDialRaw("ana"); err == nil || err.Error() != "connecting as ana: upgrading: 429 Too Many Requests" {
 			t.Fatalf("one more: %v, want 429", err)
 		}
 	}
@@ -48,7 +50,7 @@ func TestRefusedSocketsTakeNoRoom(t *testing.T) {
 		t.Errorf("%d sockets hold a place, want %d", n, perUser)
 	}
 	for i := range places - perUser {
-		s.dial(fmt.Sprint("other", i))
+		s.Dial(fmt.Sprint("other", i))
 	}
 }
 
@@ -56,11 +58,11 @@ func TestRefusedSocketsTakeNoRoom(t *testing.T) {
 func TestReplacedSocketsThatDoNotGoAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const perUser = 10
-		s := servePipes(t, chat.WithSocketsPerUser(perUser), chat.WithReplaceOldest(), chat.WithConnectRate(0, 0),
+		s := chatserver.ServePipes(t, chat.WithSocketsPerUser(perUser), chat.WithReplaceOldest(), chat.WithConnectRate(0, 0),
 			chat.WithPresence(chat.PresenceToNobody))
 		opened, refused := 0, 0
 		for range 3 * perUser {
-			d := <-s.dialling("ana") // reads nothing
+			d := <-dialling(s, "ana") // reads nothing
 			if d.err == nil {
 				opened++
 				continue
@@ -73,18 +75,17 @@ func TestReplacedSocketsThatDoNotGoAreBounded(t *testing.T) {
 		}
 		<-time.After(closeTime)
 		synctest.Wait()
-		(<-s.dialling("ana")).wantWelcome(t)
+		(<-dialling(s, "ana")).wantWelcome(t)
 	})
 }
 
-// While a port hangs, one user's sockets do not take all the places of those that are
-// being opened.
+// While a port hangs, the handshakes of one user do not take all the turns to be opened.
 func TestOneUserDoesNotTakeAllPlacesOfOpening(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
-		s := servePipes(t, append(h.options(), chat.WithOpening(16), chat.WithSocketsPerUser(100))...)
+		s := chatserver.ServePipes(t, append(h.options(), chat.WithOpening(16), chat.WithSocketsPerUser(100))...)
 		for range 100 {
-			s.dialling("many")
+			dialling(s, "many")
 		}
 		synctest.Wait()
 		if n := h.entered.Load(); n != 2 {
@@ -92,7 +93,7 @@ func TestOneUserDoesNotTakeAllPlacesOfOpening(t *testing.T) {
 		}
 		var others []<-chan dialled
 		for i := range 14 {
-			others = append(others, s.dialling(fmt.Sprint("other", i)))
+			others = append(others, dialling(s, fmt.Sprint("other", i)))
 		}
 		synctest.Wait()
 		if n := h.entered.Load(); n != 16 {
@@ -107,12 +108,12 @@ func TestOneUserDoesNotTakeAllPlacesOfOpening(t *testing.T) {
 
 func TestCommandsAreCountedByUser(t *testing.T) {
 	const burst = 10
-	publish := func(c *client) string {
-		e := c.answer(`{"type":"broadcast","content":"x"}`)
+	publish := func(c *chatserver.Client) string {
+		e := c.Answer(`{"type":"broadcast","content":"x"}`)
 		return e.Type + e.Code
 	}
-	post := func(s *server, name string) string {
-		resp, body := s.request("POST", "/messages", s.token(name), `{"content":"x"}`)
+	post := func(s *chatserver.Server, name string) string {
+		resp, body := s.Request("POST", "/messages", s.Token(name), `{"content":"x"}`)
 		if resp.StatusCode != http.StatusCreated {
 			wantTooMany(t, resp, body)
 			return "error" + "rate_limited"
@@ -122,24 +123,24 @@ func TestCommandsAreCountedByUser(t *testing.T) {
 	tests := []struct {
 		name string
 		as   string
-		each func(t *testing.T, s *server, as string) func() string // a try to publish
+		each func(t *testing.T, s *chatserver.Server, as string) func() string // a try to publish
 	}{
-		{"across sockets", "ana", func(t *testing.T, s *server, as string) func() string {
-			sockets, n := []*client{s.dial(as), s.dial(as), s.dial(as)}, 0
+		{"across sockets", "ana", func(t *testing.T, s *chatserver.Server, as string) func() string {
+			sockets, n := []*chatserver.Client{s.Dial(as), s.Dial(as), s.Dial(as)}, 0
 			return func() string { n++; return publish(sockets[n%3]) }
 		}},
-		{"across reconnects", "ana", func(t *testing.T, s *server, as string) func() string {
+		{"across reconnects", "ana", func(t *testing.T, s *chatserver.Server, as string) func() string {
 			return func() string {
-				c := s.dial(as)
-				defer c.hangUp()
+				c := s.Dial(as)
+				defer c.HangUp()
 				return publish(c)
 			}
 		}},
-		{"over HTTP", "ana", func(t *testing.T, s *server, as string) func() string {
+		{"over HTTP", "ana", func(t *testing.T, s *chatserver.Server, as string) func() string {
 			return func() string { return post(s, as) }
 		}},
-		{"over HTTP and by a socket", "ana", func(t *testing.T, s *server, as string) func() string {
-			c, n := s.dial(as), 0
+		{"over HTTP and by a socket", "ana", func(t *testing.T, s *chatserver.Server, as string) func() string {
+			c, n := s.Dial(as), 0
 			return func() string {
 				if n++; n%2 == 0 {
 					return publish(c)
@@ -147,14 +148,14 @@ func TestCommandsAreCountedByUser(t *testing.T) {
 				return post(s, as)
 			}
 		}},
-		{"an admin's, across reconnects and over HTTP", "admin", func(t *testing.T, s *server, as string) func() string {
+		{"an admin's, across reconnects and over HTTP", "admin", func(t *testing.T, s *chatserver.Server, as string) func() string {
 			n := 0
 			return func() string {
 				if n++; n%2 == 0 {
 					return post(s, as)
 				}
-				c := s.dial(as)
-				defer c.hangUp()
+				c := s.Dial(as)
+				defer c.HangUp()
 				return publish(c)
 			}
 		}},
@@ -162,7 +163,7 @@ func TestCommandsAreCountedByUser(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := servePipes(t, chat.WithPolicy(publishers{}), chat.WithCommandRate(1, burst),
+				s := chatserver.ServePipes(t, chat.WithPolicy(publishers{}), chat.WithCommandRate(1, burst),
 					chat.WithAdminCommandRate(1, burst), chat.WithPresence(chat.PresenceToNobody))
 				try := tt.each(t, s, tt.as)
 				var got, want []string
@@ -177,7 +178,7 @@ func TestCommandsAreCountedByUser(t *testing.T) {
 				if diff := cmp.Diff(append(want, "ack", "ack", "errorrate_limited"), got); diff != "" {
 					t.Errorf("answers (-want +got):\n%s", diff)
 				}
-				if other := s.dial("bob"); publish(other) != "ack" {
+				if other := s.Dial("bob"); publish(other) != "ack" {
 					t.Error("another user's command is refused")
 				}
 			})
@@ -191,19 +192,19 @@ func TestASocketIsClosedForItsOwnRefusalsOnly(t *testing.T) {
 	const leave = `{"type":"leave","channel":"x"}`
 	tests := []struct {
 		name string
-		busy func(t *testing.T, s *server) // empties the bucket, and is refused often
+		busy func(t *testing.T, s *chatserver.Server) // empties the bucket, and is refused often
 	}{
-		{"another socket is refused", func(t *testing.T, s *server) {
-			other := s.dial("ana")
+		{"another socket is refused", func(t *testing.T, s *chatserver.Server) {
+			other := s.Dial("ana")
 			for range 40 + 40 {
-				other.answer(leave)
+				other.Answer(leave)
 			}
-			other.send(leave)
-			other.wantClose(4005)
+			other.Send(leave)
+			other.WantClose(4005)
 		}},
-		{"requests over HTTP are refused", func(t *testing.T, s *server) {
+		{"requests over HTTP are refused", func(t *testing.T, s *chatserver.Server) {
 			for i := range 100 {
-				resp, body := s.request("POST", "/messages", s.token("ana"), `{"content":"x"}`)
+				resp, body := s.Request("POST", "/messages", s.Token("ana"), `{"content":"x"}`)
 				if i < 40 && resp.StatusCode != http.StatusCreated {
 					t.Fatalf("request %d: %s %s", i, resp.Status, body)
 				}
@@ -216,22 +217,22 @@ func TestASocketIsClosedForItsOwnRefusalsOnly(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := servePipes(t, chat.WithPolicy(publishers{}), chat.WithCommandRate(0.001, 40), chat.WithPresence(chat.PresenceToNobody))
-				idle := s.dial("ana")
+				s := chatserver.ServePipes(t, chat.WithPolicy(publishers{}), chat.WithCommandRate(0.001, 40), chat.WithPresence(chat.PresenceToNobody))
+				idle := s.Dial("ana")
 				tt.busy(t, s)
 				for range 40 {
-					if got := idle.answer(leave); got.Code != "rate_limited" {
+					if got := idle.Answer(leave); got.Code != "rate_limited" {
 						t.Fatalf("answer %+v, want rate_limited", got)
 					}
 				}
 				<-time.After(6 * time.Second) // ends the row
 				for range 40 {
-					if got := idle.answer(leave); got.Code != "rate_limited" {
+					if got := idle.Answer(leave); got.Code != "rate_limited" {
 						t.Fatalf("answer %+v, want rate_limited", got)
 					}
 				}
-				idle.send(leave)
-				idle.wantClose(4005)
+				idle.Send(leave)
+				idle.WantClose(4005)
 			})
 		})
 	}
@@ -242,7 +243,7 @@ func TestASocketIsClosedForItsOwnRefusalsOnly(t *testing.T) {
 func TestAllSocketsOfAUserMayJoinAllTheirChannelsAtOnce(t *testing.T) {
 	const sockets, channels = 16, 100
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t, chat.WithCommandRate(0.001, 1), chat.WithSocketsPerUser(sockets),
+		s := chatserver.ServePipes(t, chat.WithCommandRate(0.001, 1), chat.WithSocketsPerUser(sockets),
 			chat.WithChannelsPerSocket(channels), chat.WithPresence(chat.PresenceToNobody))
 		var work sync.WaitGroup
 		for i := range sockets {
@@ -251,13 +252,13 @@ func TestAllSocketsOfAUserMayJoinAllTheirChannelsAtOnce(t *testing.T) {
 			if named > 0 {
 				query = []string{"channel", "c0"}
 			}
-			c := s.dial("ana", query...)
+			c := s.Dial("ana", query...)
 			work.Go(func() {
 				for n := named; n < channels; n++ {
-					c.send(fmt.Sprintf(`{"type":"join","channel":"c%d"}`, n))
+					c.Send(fmt.Sprintf(`{"type":"join","channel":"c%d"}`, n))
 				}
 				for n := named; n < channels; n++ {
-					if e := c.next(); e.Type != "ack" {
+					if e := c.Next(); e.Type != "ack" {
 						t.Errorf("join %d: %+v, want an ack", n, e)
 						return
 					}
@@ -268,10 +269,10 @@ func TestAllSocketsOfAUserMayJoinAllTheirChannelsAtOnce(t *testing.T) {
 		if st := s.Stats(); st.Sockets != sockets {
 			t.Errorf("%d sockets, want %d", st.Sockets, sockets)
 		}
-		c := s.dial("bob")
+		c := s.Dial("bob")
 		var got []string
 		for range channels + 2 {
-			e := c.answer(`{"type":"join","channel":"c0"}`)
+			e := c.Answer(`{"type":"join","channel":"c0"}`)
 			got = append(got, e.Type+e.Code)
 		}
 		if diff := cmp.Diff([]string{"ack", "ack", "errorrate_limited"}, got[channels-1:]); diff != "" {
@@ -282,9 +283,9 @@ func TestAllSocketsOfAUserMayJoinAllTheirChannelsAtOnce(t *testing.T) {
 
 func TestHandshakesOfAUserAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t, chat.WithConnectRate(0.5, 3), chat.WithPresence(chat.PresenceToNobody))
+		s := chatserver.ServePipes(t, chat.WithConnectRate(0.5, 3), chat.WithPresence(chat.PresenceToNobody))
 		try := func(name string) int {
-			d := <-s.dialling(name)
+			d := <-dialling(s, name)
 			if d.err == nil {
 				d.wantWelcome(t)
 				_ = d.conn.CloseNow()
@@ -324,7 +325,7 @@ func (a *countingAuth) Authenticate(ctx context.Context, token string) (chat.Ide
 
 // A client that is refused for that is not checked again at once.
 func TestATokenOfAUserWhoConnectsTooOftenIsNotCheckedAgain(t *testing.T) {
-	signer, err := chat.NewHS256(secret)
+	signer, err := chat.NewHS256(chatserver.Secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,11 +334,11 @@ func TestATokenOfAUserWhoConnectsTooOftenIsNotCheckedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	auth := &countingAuth{Authenticator: signer}
-	s := serveAuth(t, l, (&net.Dialer{}).DialContext, signer, auth, chat.WithConnectRate(0.001, 1))
-	s.dial("ana")
-	token := s.token("ana")
+	s := chatserver.ServeAuth(t, l, (&net.Dialer{}).DialContext, signer, auth, chat.WithConnectRate(0.001, 1))
+	s.Dial("ana")
+	token := s.Token("ana")
 	for range 20 {
-		resp, body := s.request("GET", "/ws/chat", token, "", upgradeHeaders...)
+		resp, body := s.Request("GET", "/ws/chat", token, "", chatserver.UpgradeHeaders...)
 		wantTooMany(t, resp, body)
 	}
 	if n := auth.asked.Load(); n != 2 {
@@ -350,12 +351,12 @@ func TestAllSocketsOfAUserMayReconnect(t *testing.T) {
 	for _, perUser := range []int{16, 40} {
 		t.Run(fmt.Sprint(perUser), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := servePipes(t, chat.WithSocketsPerUser(perUser), chat.WithPresence(chat.PresenceToNobody))
+				s := chatserver.ServePipes(t, chat.WithSocketsPerUser(perUser), chat.WithPresence(chat.PresenceToNobody))
 				for range 4 {
 					var all sync.WaitGroup
 					for range perUser {
 						all.Go(func() {
-							d := <-s.dialling("ana")
+							d := <-dialling(s, "ana")
 							d.wantWelcome(t)
 							_ = d.conn.CloseNow()
 						})
@@ -371,39 +372,39 @@ func TestAllSocketsOfAUserMayReconnect(t *testing.T) {
 // Handshakes that the service asks to repeat, as it is in trouble, do not count.
 func TestHandshakesThatAreAnswered503DoNotCount(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, append(f.options(), chat.WithConnectRate(0.001, 1))...)
+	s := chatserver.Serve(t, append(f.options(), chat.WithConnectRate(0.001, 1))...)
 	f.connected = context.DeadlineExceeded
 	for range 5 {
-		(<-s.dialling("ana")).wantRefusal(t)
+		(<-dialling(s, "ana")).wantRefusal(t)
 	}
 	f.connected = nil
-	(<-s.dialling("ana")).wantWelcome(t)
-	resp, body := s.request("GET", "/ws/chat", s.token("ana"), "", upgradeHeaders...)
+	(<-dialling(s, "ana")).wantWelcome(t)
+	resp, body := s.Request("GET", "/ws/chat", s.Token("ana"), "", chatserver.UpgradeHeaders...)
 	wantTooMany(t, resp, body)
 }
 
 // A browser does not say how a handshake was answered: the page asks without one.
-func TestWhatIsNoHandshakeIsToldWhyOneWouldBeRefused(t *testing.T) {
-	ask := func(t *testing.T, s *server, status int) {
+func TestARequestWithoutUpgradeLearnsWhyAHandshakeWouldBeRefused(t *testing.T) {
+	ask := func(t *testing.T, s *chatserver.Server, status int) {
 		t.Helper()
-		resp, body := s.request("GET", "/ws/chat", s.token("ana"), "")
+		resp, body := s.Request("GET", "/ws/chat", s.Token("ana"), "")
 		if status == http.StatusTooManyRequests {
 			wantTooMany(t, resp, body)
 		} else {
-			wantProblem(t, resp, body, status)
+			chatserver.WantProblem(t, resp, body, status)
 		}
 	}
 	t.Run("too many sockets", func(t *testing.T) {
-		s := serve(t, chat.WithSocketsPerUser(1))
+		s := chatserver.Serve(t, chat.WithSocketsPerUser(1))
 		ask(t, s, http.StatusUpgradeRequired)
-		s.dial("ana")
+		s.Dial("ana")
 		ask(t, s, http.StatusTooManyRequests)
 	})
 	t.Run("too often", func(t *testing.T) {
-		s := serve(t, chat.WithConnectRate(0.001, 1))
+		s := chatserver.Serve(t, chat.WithConnectRate(0.001, 1))
 		ask(t, s, http.StatusUpgradeRequired)
 		ask(t, s, http.StatusUpgradeRequired) // to ask costs nothing
-		s.dial("ana")
+		s.Dial("ana")
 		ask(t, s, http.StatusTooManyRequests)
 	})
 }
@@ -423,9 +424,9 @@ func (r crowded) Add(ctx context.Context, s chat.Socket, limit int) (int, error)
 func TestSocketsOnAllNodesAreBoundedByUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		s := servePipes(t, chat.WithRegistry(crowded{chat.NewMemoryRegistry(), &asked}), chat.WithSocketsPerUser(2))
+		s := chatserver.ServePipes(t, chat.WithRegistry(crowded{chat.NewMemoryRegistry(), &asked}), chat.WithSocketsPerUser(2))
 		for range 3 { // the registry is asked once in a while
-			(<-s.dialling("ana")).wantRefusedWith(t, http.StatusTooManyRequests)
+			(<-dialling(s, "ana")).wantRefusedWith(t, http.StatusTooManyRequests)
 		}
 		if asked != 1 {
 			t.Errorf("the registry was asked %d times, want once", asked)
@@ -436,7 +437,7 @@ func TestSocketsOnAllNodesAreBoundedByUser(t *testing.T) {
 			t.Errorf("%d sockets hold a place a second later, want none", n)
 		}
 		<-time.After(time.Second)
-		(<-s.dialling("ana")).wantRefusedWith(t, http.StatusTooManyRequests)
+		(<-dialling(s, "ana")).wantRefusedWith(t, http.StatusTooManyRequests)
 		if asked != 2 {
 			t.Errorf("the registry was asked %d times, want twice", asked)
 		}
@@ -450,19 +451,19 @@ func TestSocketsOnAllNodesAreBoundedByUser(t *testing.T) {
 // A hostile client does not end the connection of a refused handshake either.
 func TestARefusedHandshakeThatIsNotReadIsCut(t *testing.T) {
 	asked := 0
-	s := serve(t, chat.WithRegistry(crowded{chat.NewMemoryRegistry(), &asked}), chat.WithSocketsPerUser(2))
-	conn, err := s.http.Transport.(*http.Transport).DialContext(t.Context(), "tcp", s.url[len("http://"):])
+	s := chatserver.Serve(t, chat.WithRegistry(crowded{chat.NewMemoryRegistry(), &asked}), chat.WithSocketsPerUser(2))
+	conn, err := s.HTTP.Transport.(*http.Transport).DialContext(t.Context(), "tcp", s.URL[len("http://"):])
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	request := "GET /ws/chat HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + s.token("ana") + "\r\n"
-	for i := 0; i < len(upgradeHeaders); i += 2 {
-		request += upgradeHeaders[i] + ": " + upgradeHeaders[i+1] + "\r\n"
+	request := "GET /ws/chat HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + s.Token("ana") + "\r\n"
+	for i := 0; i < len(chatserver.UpgradeHeaders); i += 2 {
+		request += chatserver.UpgradeHeaders[i] + ": " + chatserver.UpgradeHeaders[i+1] + "\r\n"
 	}
 	if _, err := conn.Write([]byte(request + "\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the refusal", func() bool { return s.Stats().RefusedBy["too_many"] == 1 })
-	eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
+	wstest.Eventually(t, "the refusal", func() bool { return s.Stats().RefusedBy["too_many"] == 1 })
+	wstest.Eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
 }

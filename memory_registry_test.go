@@ -12,13 +12,13 @@ import (
 	"github.com/reto10/chat"
 )
 
-// receiver is a Socket that keeps what it is told.
+// receiver is a Socket that records what is delivered to it.
 type receiver struct {
 	name    string
 	session string
 
 	mu     sync.Mutex
-	got    []uint64 // places of messages
+	got    []uint64 // sequence numbers of messages
 	closed []chat.CloseCode
 }
 
@@ -42,8 +42,8 @@ func (r *receiver) Close(code chat.CloseCode, _ string) {
 	r.closed = append(r.closed, code)
 }
 
-// places is what r was told so far, of all that was handed on.
-func (r *receiver) places(t *testing.T, registry *chat.MemoryRegistry) []uint64 {
+// positions is the sequence numbers that r has received, once all is delivered.
+func (r *receiver) positions(t *testing.T, registry *chat.MemoryRegistry) []uint64 {
 	t.Helper()
 	if err := registry.Flush(t.Context()); err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func (r *receiver) places(t *testing.T, registry *chat.MemoryRegistry) []uint64 
 // pausedHistory answers Last when it is let go.
 type pausedHistory struct {
 	*chat.MemoryHistory
-	asked chan struct{} // Last has read the place and waits
+	asked chan struct{} // Last has read the position and waits
 	goOn  chan struct{}
 }
 
@@ -111,14 +111,14 @@ func (s *stage) publish(channel string) {
 	}
 }
 
-func (s *stage) want(r *receiver, places ...uint64) {
+func (s *stage) want(r *receiver, want ...uint64) {
 	s.Helper()
-	if diff := cmp.Diff(append([]uint64{}, places...), r.places(s.T, s.registry)); diff != "" {
+	if diff := cmp.Diff(append([]uint64{}, want...), r.positions(s.T, s.registry)); diff != "" {
 		s.Errorf("%s got (-want +got):\n%s", r.name, diff)
 	}
 }
 
-func TestOnesOwnChannelStartsWhereItIsJoined(t *testing.T) {
+func TestAUserChannelStartsWhereItIsJoined(t *testing.T) {
 	s := newStage(t, chat.NewMemoryHistory(chat.MemoryLimits{}))
 	s.publish("@ana") // before anybody is there
 	first := s.connect("ana")
@@ -155,7 +155,7 @@ func TestOnesOwnChannelStartsWhereItIsJoined(t *testing.T) {
 	s.want(first, 3, 4, 7)
 }
 
-func TestWhatIsSentWhileOnesOwnChannelIsJoinedArrives(t *testing.T) {
+func TestMessagesSentWhileAUserChannelIsJoinedArrive(t *testing.T) {
 	h := &pausedHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan struct{}), make(chan struct{})}
 	s := newStage(t, h)
 	ana := s.connect("ana")
@@ -165,7 +165,7 @@ func TestWhatIsSentWhileOnesOwnChannelIsJoinedArrives(t *testing.T) {
 	s.publish("@ana")
 	s.publish("@ana")
 	h.goOn <- struct{}{}
-	// Asked again or not, what follows the place it is told comes.
+	// Whether or not Last is called again, all that follows the position arrives.
 	var from uint64
 	for done := false; !done; {
 		select {
@@ -183,9 +183,9 @@ func TestWhatIsSentWhileOnesOwnChannelIsJoinedArrives(t *testing.T) {
 	s.want(ana, want...)
 }
 
-// While one socket is on its way into its user's own channel another comes and
-// goes: what was sent meanwhile is not lost with the one that went.
-func TestWhoGoesTakesNothingFromWhoIsJoining(t *testing.T) {
+// While one socket joins its user channel, another socket of the user joins and
+// leaves. Messages sent meanwhile still arrive at the first.
+func TestASocketThatLeavesTakesNothingFromOneThatJoins(t *testing.T) {
 	h := &pausedHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan struct{}), make(chan struct{})}
 	s := newStage(t, h)
 	staying, going := s.connect("ana"), s.connect("ana")
@@ -224,7 +224,7 @@ func TestWhoGoesTakesNothingFromWhoIsJoining(t *testing.T) {
 	}
 }
 
-func TestWhoGoesWhileJoiningTheirOwnChannelLeavesNothing(t *testing.T) {
+func TestASocketRemovedWhileJoiningItsUserChannelLeavesNothing(t *testing.T) {
 	h := &pausedHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan struct{}), make(chan struct{})}
 	s := newStage(t, h)
 	ana := s.connect("ana")
@@ -248,11 +248,11 @@ func TestWhoGoesWhileJoiningTheirOwnChannelLeavesNothing(t *testing.T) {
 	}
 }
 
-// Publishers race with sockets of one user that come and go: each sees all that
-// follows its place, in order, once.
-func TestOnesOwnChannelHasNoGapWhileSocketsComeAndGo(t *testing.T) {
-	// So much that a publisher that is slow between storing and handing on finds
-	// its message still there.
+// Publishers race with sockets of one user that connect and disconnect. Each socket
+// receives all that follows its position, in order, once.
+func TestAUserChannelHasNoGapWhileSocketsConnectAndDisconnect(t *testing.T) {
+	// So much that the message of a publisher that is slow between storing and
+	// publishing is still there.
 	s := newStage(t, chat.NewMemoryHistory(chat.MemoryLimits{Count: 1 << 20, Bytes: 1 << 30}))
 	var publishers, sockets sync.WaitGroup
 	stop := make(chan struct{})
@@ -273,7 +273,7 @@ func TestOnesOwnChannelHasNoGapWhileSocketsComeAndGo(t *testing.T) {
 			for range 200 {
 				r := s.connect("ana")
 				from := s.join(r, "@ana")
-				got := r.places(t, s.registry)
+				got := r.positions(t, s.registry)
 				for i, p := range got {
 					if p != from+uint64(i)+1 {
 						t.Errorf("from %d, behind %d it got %d", from, from+uint64(i), p)

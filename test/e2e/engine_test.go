@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -10,32 +10,34 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/chattest"
+	"github.com/reto10/chat/test/chatserver"
 )
 
-// engineSeed makes who does what, not when it happens, the same again.
+// engineSeed repeats what the sockets do, but not when they do it.
 var engineSeed = flag.Uint64("engine.seed", 1, "of what the sockets do in TestOrderWhateverSocketsDo")
 
 const (
 	enginePublishers = 8
-	engineRoamers    = 10 // users whose sockets come and go; every third is an admin
+	engineRoamers    = 10 // users whose sockets connect and disconnect; every third is an admin
 	engineStayers    = 3  // users whose sockets only listen
 	engineRounds     = 60 // things that a roamer does
 	engineEnd        = "the end"
-	engineMostSlow   = 2000 // messages that overflow whatever a socket's kernel buffers hold
+	engineMostSlow   = 2000 // messages that overflow the kernel's buffers of a socket
 )
 
 var engineChannels = []string{"", "a", "b", "c"}
 
-// TestOrderWhateverSocketsDo has many publish, from Go and through sockets, to
-// sockets that join, leave, ping, hang up, vanish, return, do not read and are
-// disconnected, all at once. What each user sees of a channel, over all their
-// sockets, is a run of what the history has, without a gap, a repeat or another
-// order, and comes in bytes that are nothing but whole legal frames.
+// Many publish at once, from Go and through sockets, while sockets join, leave, ping, hang
+// up, vanish, return, do not read and are disconnected. Over all their sockets, each user
+// sees a run of the channel's history without a gap, a repeat or another order. All that
+// arrives is whole, legal frames.
 func TestOrderWhateverSocketsDo(t *testing.T) {
-	for over, serve := range map[string]func(testing.TB, ...chat.Option) *server{"TCP": serve, "TLS": serveTLS} {
+	for over, serve := range map[string]func(testing.TB, ...chat.Option) *chatserver.Server{"TCP": chatserver.Serve, "TLS": chatserver.ServeTLS} {
 		t.Run(over, func(t *testing.T) {
 			t.Parallel()
 			defer func() {
@@ -45,7 +47,7 @@ func TestOrderWhateverSocketsDo(t *testing.T) {
 			}()
 			f := newFaulty(chat.MemoryLimits{Count: 1 << 20, Bytes: 1 << 30}) // all is kept
 			f.broadcast = func(content string) {
-				// Some are overtaken between being stored and being handed on.
+				// Some are overtaken between being stored and being published.
 				if n := len(content) % 32; n < 8 {
 					<-time.After(time.Duration(n) * time.Millisecond)
 				}
@@ -59,7 +61,7 @@ func TestOrderWhateverSocketsDo(t *testing.T) {
 
 // engine is what the users of one test have in common.
 type engine struct {
-	s       *server
+	s       *chatserver.Server
 	t       *testing.T
 	closed  [5000]atomic.Int32 // sockets by close code
 	resumed atomic.Int32
@@ -93,7 +95,7 @@ func (e *engine) run(history chat.History) {
 	stop()
 	publishers.Wait()
 	for _, channel := range engineChannels {
-		e.s.publish(channel, engineEnd)
+		e.s.Publish(channel, engineEnd)
 	}
 	staying.Wait()
 	for _, u := range users[:engineRoamers] {
@@ -123,11 +125,11 @@ func (e *engine) publish(ctx context.Context, channel string, rng *rand.Rand) {
 	}
 }
 
-// compare holds what users saw to what the history has.
+// compare compares what users saw with what the history has.
 func (e *engine) compare(users []*user, history chat.History) {
 	kept := map[string][]chat.Message{}
 	of := func(id string) (chat.Message, error) {
-		channel, place, err := chat.ParseID(id)
+		channel, position, err := chat.ParseID(id)
 		if err != nil {
 			return chat.Message{}, err
 		}
@@ -138,10 +140,10 @@ func (e *engine) compare(users []*user, history chat.History) {
 			}
 			kept[channel] = all
 		}
-		if place.Seq < 1 || place.Seq > uint64(len(all)) || all[place.Seq-1].Position != place {
-			return chat.Message{}, errors.New("no such place")
+		if position.Seq < 1 || position.Seq > uint64(len(all)) || all[position.Seq-1].Position != position {
+			return chat.Message{}, errors.New("no such position")
 		}
-		return all[place.Seq-1], nil
+		return all[position.Seq-1], nil
 	}
 	seen := 0
 	for _, u := range users {
@@ -166,4 +168,60 @@ func (e *engine) compare(users []*user, history chat.History) {
 			e.t.Errorf("no socket was closed with %d: that was not tested", code)
 		}
 	}
+}
+
+var (
+	deliverySeed = flag.Uint64("delivery.seed", 1, "the first seed of TestDelivery")
+	deliveryRuns = flag.Uint64("delivery.runs", 5, "how many seeds TestDelivery runs")
+)
+
+// Clients receive what the protocol promises, whatever they do: see chattest.TestDelivery.
+func TestDelivery(t *testing.T) {
+	registries := map[string]func() chat.Registry{
+		"at once": func() chat.Registry { return chat.NewMemoryRegistry() },
+		"late":    func() chat.Registry { return lateRegistry{chat.NewMemoryRegistry()} },
+	}
+	for published, registry := range registries {
+		for seed := *deliverySeed; seed < *deliverySeed+*deliveryRuns; seed++ {
+			t.Run(fmt.Sprint(published, "/seed ", seed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					chattest.TestDelivery(t, seed, func(*testing.T) []chattest.Node {
+						history := chat.NewMemoryHistory(chat.MemoryLimits{Count: 20_000})
+						return []chattest.Node{{Registry: registry(), History: history}}
+					})
+				})
+			})
+		}
+	}
+}
+
+// lateRegistry publishes some messages a while after they were stored, and so behind
+// later ones: the history is ahead of what is delivered. It takes its time to join and
+// to leave, before and after it is done.
+type lateRegistry struct{ *chat.MemoryRegistry }
+
+// wait is no more than a few milliseconds of a bubble's time.
+func (lateRegistry) wait(n int) {
+	if n %= 8; n < 4 {
+		<-time.After(time.Duration(n) * time.Millisecond)
+	}
+}
+
+func (r lateRegistry) Publish(ctx context.Context, msgs ...chat.Message) error {
+	for _, m := range msgs {
+		r.wait(len(m.Content))
+	}
+	return r.MemoryRegistry.Publish(ctx, msgs...)
+}
+
+func (r lateRegistry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
+	r.wait(rand.Int())
+	defer r.wait(rand.Int())
+	return r.MemoryRegistry.Join(ctx, s, channel)
+}
+
+func (r lateRegistry) Leave(ctx context.Context, s chat.Socket, channel string) error {
+	r.wait(rand.Int())
+	defer r.wait(rand.Int())
+	return r.MemoryRegistry.Leave(ctx, s, channel)
 }

@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"bufio"
@@ -22,6 +22,8 @@ import (
 	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // holding is a registry in which sockets connect when they are let.
@@ -49,13 +51,13 @@ type dialled struct {
 }
 
 // dialling dials in the background.
-func (s *server) dialling(name string, query ...string) <-chan dialled {
+func dialling(s *chatserver.Server, name string, query ...string) <-chan dialled {
 	done := make(chan dialled, 1)
 	began := time.Now()
 	go func() {
-		conn, resp, err := s.tryDial(s.token(name), dialOptions{query: values(query)})
+		conn, resp, err := s.TryDial(s.Token(name), chatserver.DialOptions{Query: chatserver.Values(query)})
 		if conn != nil {
-			s.t.Cleanup(func() { _ = conn.CloseNow() })
+			s.T.Cleanup(func() { _ = conn.CloseNow() })
 		}
 		done <- dialled{conn, resp, err, time.Since(began)}
 	}()
@@ -67,7 +69,7 @@ func (d dialled) wantWelcome(t *testing.T) {
 	if d.err != nil {
 		t.Fatal(d.err)
 	}
-	(&client{t: t, conn: d.conn}).want("welcome")
+	(&chatserver.Client{T: t, Conn: d.conn}).Want("welcome")
 }
 
 // wantRefusal checks an answer of 503.
@@ -93,10 +95,10 @@ func (d dialled) wantRefusedWith(t *testing.T, status int) {
 func TestSocketsBeyondTheBoundAreOpenedOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
-		s := servePipes(t, append(h.options(), chat.WithOpening(2))...)
+		s := chatserver.ServePipes(t, append(h.options(), chat.WithOpening(2))...)
 		var all []<-chan dialled
 		for i := range 5 {
-			all = append(all, s.dialling(fmt.Sprint("user", i)))
+			all = append(all, dialling(s, fmt.Sprint("user", i)))
 			synctest.Wait()
 		}
 		for opened := range all {
@@ -115,10 +117,10 @@ func TestSocketsBeyondTheBoundAreOpenedOneAfterTheOther(t *testing.T) {
 func TestAHandshakeThatWaitsInVainIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
-		s := servePipes(t, append(h.options(), chat.WithOpening(1))...)
-		first := s.dialling("first")
+		s := chatserver.ServePipes(t, append(h.options(), chat.WithOpening(1))...)
+		first := dialling(s, "first")
 		synctest.Wait()
-		second := <-s.dialling("second")
+		second := <-dialling(s, "second")
 		second.wantRefusal(t)
 		if second.after != 10*time.Second {
 			t.Errorf("it waited %v, want 10s", second.after)
@@ -135,13 +137,13 @@ func TestAHandshakeThatWaitsInVainIsRefused(t *testing.T) {
 	})
 }
 
-func TestWhoWaitsToBeOpenedIsRefusedWhenTheServiceDrains(t *testing.T) {
+func TestAWaitingHandshakeIsRefusedWhenTheServiceDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
-		s := servePipes(t, append(h.options(), chat.WithOpening(1))...)
-		s.dialling("first")
+		s := chatserver.ServePipes(t, append(h.options(), chat.WithOpening(1))...)
+		dialling(s, "first")
 		synctest.Wait()
-		second := s.dialling("second")
+		second := dialling(s, "second")
 		synctest.Wait()
 		time.AfterFunc(time.Second, func() { close(h.let) })
 		time.AfterFunc(time.Second/2, func() { go s.Shutdown(context.Background()) })
@@ -156,16 +158,16 @@ func TestWhoWaitsToBeOpenedIsRefusedWhenTheServiceDrains(t *testing.T) {
 	})
 }
 
-func TestWhoLeavesWhileWaitingIsNotOpened(t *testing.T) {
+func TestAClientThatLeavesWhileWaitingIsNotOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
-		s := servePipes(t, append(h.options(), chat.WithOpening(1))...)
-		first := s.dialling("first")
+		s := chatserver.ServePipes(t, append(h.options(), chat.WithOpening(1))...)
+		first := dialling(s, "first")
 		synctest.Wait()
 		ctx, leave := context.WithCancel(t.Context())
-		header := http.Header{"Authorization": {"Bearer " + s.token("second")}}
+		header := http.Header{"Authorization": {"Bearer " + s.Token("second")}}
 		go func() {
-			_, _, err := websocket.Dial(ctx, s.url+"/ws/chat", &websocket.DialOptions{HTTPClient: s.http, HTTPHeader: header})
+			_, _, err := websocket.Dial(ctx, s.URL+"/ws/chat", &websocket.DialOptions{HTTPClient: s.HTTP, HTTPHeader: header})
 			if err == nil {
 				t.Error("it was let in")
 			}
@@ -187,27 +189,27 @@ func TestWhoLeavesWhileWaitingIsNotOpened(t *testing.T) {
 
 func TestASlowReaderGivesItsTurnToAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t, chat.WithOpening(1))
-		id := s.publish("", "1")[0]
+		s := chatserver.ServePipes(t, chat.WithOpening(1))
+		id := s.Publish("", "1")[0]
 		for range 20 {
-			s.publish("", strings.Repeat("x", 16<<10))
+			s.Publish("", strings.Repeat("x", 16<<10))
 		}
-		slow := s.dial("slow", "since", id) // reads no further than the welcome
-		quick := <-s.dialling("quick")
+		slow := s.Dial("slow", "since", id) // reads no further than the welcome
+		quick := <-dialling(s, "quick")
 		quick.wantWelcome(t)
 		if quick.after > 2*time.Second {
 			t.Errorf("it waited %v for who reads slowly", quick.after)
 		}
-		if got := len(slow.restUntil(20)); got != 20 {
+		if got := len(restUntil(slow, 20)); got != 20 {
 			t.Errorf("the slow one got %d messages, want 20", got)
 		}
 	})
 }
 
 // restUntil is the texts of the next n messages.
-func (c *client) restUntil(n int) (texts []string) {
+func restUntil(c *chatserver.Client, n int) (texts []string) {
 	for range n {
-		texts = append(texts, c.want("message").Content)
+		texts = append(texts, c.Want("message").Content)
 	}
 	return texts
 }
@@ -231,19 +233,19 @@ func (h *countingHistory) After(ctx context.Context, channel string, p chat.Posi
 func TestSocketsThatMissedTheSameShareTheReadingOfIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &countingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{}), reads: make(map[string]int)}
-		s := servePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
-		from, news := s.publish("", "1", "2", "3"), s.publish("news", "a", "b")
+		s := chatserver.ServePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+		from, news := s.Publish("", "1", "2", "3"), s.Publish("news", "a", "b")
 		var all []<-chan dialled
 		for i := range 50 {
-			all = append(all, s.dialling(fmt.Sprint("user", i), "channel", "news", "since", from[0], "since", news[0]))
+			all = append(all, dialling(s, fmt.Sprint("user", i), "channel", "news", "since", from[0], "since", news[0]))
 		}
 		for _, one := range all {
 			d := <-one
 			d.wantWelcome(t)
-			c := &client{t: t, conn: d.conn}
+			c := &chatserver.Client{T: t, Conn: d.conn}
 			got := map[string][]string{}
 			for range 3 {
-				e := c.want("message")
+				e := c.Want("message")
 				got[e.Channel] = append(got[e.Channel], e.Content)
 			}
 			if diff := cmp.Diff(map[string][]string{"": {"2", "3"}, "news": {"b"}}, got); diff != "" {
@@ -263,21 +265,21 @@ func TestSocketsThatMissedTheSameShareTheReadingOfIt(t *testing.T) {
 func TestManyChannelsAreReadAtTheSameTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &countingHistory{MemoryHistory: chat.NewMemoryHistory(chat.MemoryLimits{}), reads: make(map[string]int)}
-		s := servePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
+		s := chatserver.ServePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody))
 		var query []string
 		for i := range 16 {
 			channel := fmt.Sprint("c", i)
-			ids := s.publish(channel, "1", "2")
+			ids := s.Publish(channel, "1", "2")
 			query = append(query, "channel", channel, "since", ids[0])
 		}
-		d := <-s.dialling("ana", query...)
+		d := <-dialling(s, "ana", query...)
 		d.wantWelcome(t)
 		if d.after > 3*time.Second {
 			t.Errorf("the welcome came after %v; a read takes a second", d.after)
 		}
-		c := &client{t: t, conn: d.conn}
+		c := &chatserver.Client{T: t, Conn: d.conn}
 		for range 16 {
-			c.wantText("2")
+			c.WantText("2")
 		}
 	})
 }
@@ -295,12 +297,12 @@ func TestAHandshakeIsRefusedWhenAPortFailsBeforeTheWelcome(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFaulty(chat.MemoryLimits{})
-			s := serve(t, f.options()...)
-			id := s.publish("", "1")[0]
+			s := chatserver.Serve(t, f.options()...)
+			id := s.Publish("", "1")[0]
 			tt.arm(f)
-			d := <-s.dialling("ana", "since", id, "channel", "news")
+			d := <-dialling(s, "ana", "since", id, "channel", "news")
 			d.wantRefusal(t)
-			eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
+			wstest.Eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 0 })
 			st := s.Stats()
 			if st.Accepted != 0 || st.RefusedBy["unavailable"] != 1 {
 				t.Errorf("accepted %d, refused as unavailable %d, want 0 and 1", st.Accepted, st.RefusedBy["unavailable"])
@@ -316,13 +318,13 @@ func TestAHandshakeIsRefusedWhenAPortFailsBeforeTheWelcome(t *testing.T) {
 func TestAHandshakeIsNotAnsweredByAHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFaulty(chat.MemoryLimits{})
-		s := servePipes(t, append(f.options(), chat.WithHeartbeat(time.Second))...)
-		id := s.publish("", "1")[0]
+		s := chatserver.ServePipes(t, append(f.options(), chat.WithHeartbeat(time.Second))...)
+		id := s.Publish("", "1")[0]
 		f.after = func(context.Context) error {
 			<-time.After(4 * time.Second) // of the bubble's clock
 			return errors.New("database down")
 		}
-		(<-s.dialling("ana", "since", id)).wantRefusal(t)
+		(<-dialling(s, "ana", "since", id)).wantRefusal(t)
 	})
 }
 
@@ -330,12 +332,12 @@ func TestTheLogHasAFewLinesOfTheSameTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFaulty(chat.MemoryLimits{})
 		var log lockedBuffer
-		s := servePipes(t, append(f.options(), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))...)
-		id := s.publish("", "1")[0]
+		s := chatserver.ServePipes(t, append(f.options(), chat.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))...)
+		id := s.Publish("", "1")[0]
 		f.after = func(context.Context) error { return errors.New("database down") }
 		var all []<-chan dialled
 		for i := range 100 {
-			all = append(all, s.dialling(fmt.Sprint("user", i), "since", id))
+			all = append(all, dialling(s, fmt.Sprint("user", i), "since", id))
 		}
 		for _, one := range all {
 			(<-one).wantRefusal(t)
@@ -367,14 +369,14 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
-// A user with many connections takes no place from others while nothing is opened.
-func TestThoseWhoWaitTakeNoPlaces(t *testing.T) {
+// Handshakes that wait do not count as sockets: a user with many takes none from others.
+func TestWaitingHandshakesTakeNoPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
-		s := servePipes(t, append(h.options(), chat.WithOpening(1), chat.WithMaxSockets(4), chat.WithSocketsPerUser(2))...)
+		s := chatserver.ServePipes(t, append(h.options(), chat.WithOpening(1), chat.WithMaxSockets(4), chat.WithSocketsPerUser(2))...)
 		var many []<-chan dialled
 		for range 20 {
-			many = append(many, s.dialling("many"))
+			many = append(many, dialling(s, "many"))
 			synctest.Wait()
 		}
 		if n := s.Stats().Sockets; n != 1 {
@@ -387,7 +389,7 @@ func TestThoseWhoWaitTakeNoPlaces(t *testing.T) {
 				t.Errorf("it was refused after %v, want at once", d.after)
 			}
 		}
-		other := s.dialling("other")
+		other := dialling(s, "other")
 		synctest.Wait()
 		close(h.let)
 		(<-other).wantWelcome(t)
@@ -406,14 +408,14 @@ func TestThoseWhoWaitTakeNoPlaces(t *testing.T) {
 func TestHandshakesAreRefusedAtOnceWhenManyWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHolding()
-		s := servePipes(t, append(h.options(), chat.WithOpening(1))...)
+		s := chatserver.ServePipes(t, append(h.options(), chat.WithOpening(1))...)
 		var in []<-chan dialled
 		for i := range 1 + 24 {
-			in = append(in, s.dialling(fmt.Sprint("user", i)))
+			in = append(in, dialling(s, fmt.Sprint("user", i)))
 			synctest.Wait()
 		}
 		for i := range 3 {
-			d := <-s.dialling(fmt.Sprint("late", i))
+			d := <-dialling(s, fmt.Sprint("late", i))
 			d.wantRefusal(t)
 			if d.after != 0 {
 				t.Errorf("it was refused after %v, want at once", d.after)
@@ -423,7 +425,7 @@ func TestHandshakesAreRefusedAtOnceWhenManyWait(t *testing.T) {
 		for _, one := range in {
 			(<-one).wantWelcome(t)
 		}
-		(<-s.dialling("late")).wantWelcome(t)
+		(<-dialling(s, "late")).wantWelcome(t)
 	})
 }
 
@@ -433,12 +435,12 @@ type brokenHijack struct{ http.ResponseWriter }
 
 func (brokenHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) { panic(http.ErrAbortHandler) }
 
-// brokenUnwrapped is one that also leads to the connection, and is told the status first.
+// brokenUnwrapped can be unwrapped too: the service writes the status first.
 type brokenUnwrapped struct{ brokenHijack }
 
 func (b brokenUnwrapped) Unwrap() http.ResponseWriter { return b.ResponseWriter }
 
-// brokenStatus panics when it is told of the upgrade.
+// brokenStatus panics when the status of the upgrade is written.
 type brokenStatus struct{ unwrapOnly }
 
 func (b brokenStatus) WriteHeader(status int) {
@@ -452,24 +454,24 @@ func TestAPanicOfMiddlewareTakesNoPlace(t *testing.T) {
 	for name, wrap := range map[string]func(http.ResponseWriter) http.ResponseWriter{
 		"taking the connection over":       func(w http.ResponseWriter) http.ResponseWriter { return brokenHijack{w} },
 		"taking it over behind the status": func(w http.ResponseWriter) http.ResponseWriter { return brokenUnwrapped{brokenHijack{w}} },
-		"when it is told the status":       func(w http.ResponseWriter) http.ResponseWriter { return brokenStatus{unwrapOnly{w}} },
+		"writing the status":               func(w http.ResponseWriter) http.ResponseWriter { return brokenStatus{unwrapOnly{w}} },
 	} {
 		t.Run(name, func(t *testing.T) { testPanicTakesNoPlace(t, wrap) })
 	}
 }
 
 func testPanicTakesNoPlace(t *testing.T, wrap func(http.ResponseWriter) http.ResponseWriter) {
-	s := serve(t, chat.WithOpening(1), chat.WithMaxSockets(1))
+	s := chatserver.Serve(t, chat.WithOpening(1), chat.WithMaxSockets(1))
 	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.ServeHTTP(wrap(w), r)
 	}))
 	defer broken.Close()
-	header := http.Header{"Authorization": {"Bearer " + s.token("ana")}}
+	header := http.Header{"Authorization": {"Bearer " + s.Token("ana")}}
 	for range 2 {
 		if _, _, err := websocket.Dial(t.Context(), broken.URL+"/ws/chat", &websocket.DialOptions{HTTPHeader: header}); err == nil {
 			t.Fatal("it was let in")
 		}
 	}
-	eventually(t, "their places to be free", func() bool { return s.Stats().Sockets == 0 })
-	s.dial("ana")
+	wstest.Eventually(t, "their places to be free", func() bool { return s.Stats().Sockets == 0 })
+	s.Dial("ana")
 }

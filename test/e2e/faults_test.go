@@ -1,30 +1,32 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"net/url"
+	"reflect"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
-// faulty is a registry and a history that do something else first, when told to.
+// faulty is a registry and a history that first call the functions that are set.
 type faulty struct {
 	*chat.MemoryRegistry
 	*chat.MemoryHistory
 	connect, join, joined, leave, broadcast func(channel string)
 	after                                   func(ctx context.Context) error
-	connected, joining                      error // what Connect and Join answer
+	connected, joining                      error // what Add and Join return
 }
 
 func newFaulty(limits chat.MemoryLimits) *faulty {
@@ -84,10 +86,10 @@ func (f *faulty) After(ctx context.Context, channel string, p chat.Position, lim
 	return f.MemoryHistory.After(ctx, channel, p, limit)
 }
 
-// rest is the texts that a socket still gets, until it ends.
-func (c *client) rest() (texts []string) {
+// readRest is the texts that a socket still gets, until it ends.
+func readRest(c *chatserver.Client) (texts []string) {
 	for {
-		e, err := c.read()
+		e, err := c.Read()
 		if err != nil {
 			return texts
 		}
@@ -97,175 +99,175 @@ func (c *client) rest() (texts []string) {
 	}
 }
 
-// Whatever closes a socket while it catches up, the last message it got is one
-// that it can resume from.
-func TestClosedWhileCatchingUpLeavesNoGap(t *testing.T) {
+// A socket may be closed at any moment of its replay. It can resume from the last message
+// that it received.
+func TestASocketClosedDuringItsReplayHasNoGap(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, f.options()...)
-	ids := s.publish("", "1", "2")
-	s.dial("bob") // everyone's channel stays open
-	f.join = func(string) { f.join = nil; s.publish("", "3, stored after the first page") }
+	s := chatserver.Serve(t, f.options()...)
+	ids := s.Publish("", "1", "2")
+	s.Dial("bob") // everyone's channel stays open
+	f.join = func(string) { f.join = nil; s.Publish("", "3, stored after the first page") }
 	f.joined = func(channel string) {
 		if channel != "" {
 			return
 		}
 		f.joined = nil
-		s.publish("", "4, live")
+		s.Publish("", "4, live")
 		_ = f.Flush(t.Context())
 		if _, err := s.Disconnect(t.Context(), "ana"); err != nil {
 			t.Error(err)
 		}
 		_ = f.Flush(t.Context())
 	}
-	got := s.dial("ana", "since", ids[0]).rest()
+	got := readRest(s.Dial("ana", "since", ids[0]))
 	if want := []string{"2", "3, stored after the first page", "4, live"}; len(got) > len(want) || !cmp.Equal(want[:len(got)], got) {
 		t.Errorf("got %q, want a beginning of %q", got, want)
 	}
 }
 
-func TestGoneWhileCatchingUpIsNotHidden(t *testing.T) {
+func TestMessagesLostDuringAReplayAreNotHidden(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{Count: 3})
-	s := serve(t, f.options()...)
-	ids := s.publish("", "1", "2")
-	s.dial("bob")
+	s := chatserver.Serve(t, f.options()...)
+	ids := s.Publish("", "1", "2")
+	s.Dial("bob")
 	calls := 0
 	f.after = func(context.Context) error {
 		if calls++; calls == 2 { // it was asked whether all is kept; now it is read
 			f.after = nil
-			s.publish("", "a", "b", "c", "d", "e")
+			s.Publish("", "a", "b", "c", "d", "e")
 		}
 		return nil
 	}
-	c := s.dial("ana", "since", ids[0])
-	s.publish("", "live")
-	if got := c.rest(); len(got) > 0 {
+	c := s.Dial("ana", "since", ids[0])
+	s.Publish("", "live")
+	if got := readRest(c); len(got) > 0 {
 		t.Errorf("got %q behind what is lost", got)
 	}
 }
 
-func TestWhatIsStoredAndNotYetHandedOnComesOnce(t *testing.T) {
+func TestMessagesStoredAndNotYetPublishedArriveOnce(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, f.options()...)
-	s.dial("bob")
-	ids := s.publish("", "0", "1")
-	stored, handOn, handedOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s := chatserver.Serve(t, f.options()...)
+	s.Dial("bob")
+	ids := s.Publish("", "0", "1")
+	stored, publish, published := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	f.broadcast = func(content string) {
 		if content == "2" {
 			close(stored)
-			<-handOn
+			<-publish
 		}
 	}
 	go func() {
-		defer close(handedOn)
-		s.publish("", "2")
+		defer close(published)
+		s.Publish("", "2")
 	}()
 	<-stored
-	resumed := s.dial("ana", "since", ids[0])
-	live := s.dial("eve")
-	resumed.wantText("1")
-	resumed.wantText("2")
-	close(handOn)
-	<-handedOn
-	s.publish("", "3")
-	resumed.wantText("3")
-	live.wantText("2")
-	live.wantText("3")
+	resumed := s.Dial("ana", "since", ids[0])
+	live := s.Dial("eve")
+	resumed.WantText("1")
+	resumed.WantText("2")
+	close(publish)
+	<-published
+	s.Publish("", "3")
+	resumed.WantText("3")
+	live.WantText("2")
+	live.WantText("3")
 }
 
-// What was read from the history before it was handed on does not come again to
-// who leaves at that moment.
+// A socket has read a message from the history, and leaves while the message is
+// published. It does not receive the message again.
 func TestLeavingBringsNothingTwice(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, f.options()...)
-	s.dial("bob", "channel", "news") // keeps the channel open
-	id := s.publish("news", "0", "1")[0]
-	stored, handOn, handedOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s := chatserver.Serve(t, f.options()...)
+	s.Dial("bob", "channel", "news") // keeps the channel open
+	id := s.Publish("news", "0", "1")[0]
+	stored, publish, published := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	f.broadcast = func(content string) {
 		if content == "2" {
 			close(stored)
-			<-handOn
+			<-publish
 		}
 	}
 	go func() {
-		defer close(handedOn)
-		s.publish("news", "2")
+		defer close(published)
+		s.Publish("news", "2")
 	}()
 	<-stored
-	c := s.dial("ana")
-	c.send(`{"type":"join","channel":"news","since":"` + id + `"}`)
-	c.wantText("1")
-	c.wantText("2")
-	c.want("ack")
+	c := s.Dial("ana")
+	c.Send(`{"type":"join","channel":"news","since":"` + id + `"}`)
+	c.WantText("1")
+	c.WantText("2")
+	c.Want("ack")
 	f.leave = func(string) {
 		f.leave = nil
-		close(handOn)
-		<-handedOn
+		close(publish)
+		<-published
 		_ = f.Flush(t.Context())
 	}
-	c.send(`{"type":"leave","channel":"news"}`)
-	c.want("ack")
+	c.Send(`{"type":"leave","channel":"news"}`)
+	c.Want("ack")
 }
 
 func TestJoinThatFailsHalfWayEndsTheSocket(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, f.options()...)
-	ids := s.publish("news", "1", "2")
-	s.dial("bob", "channel", "news")
-	c := s.dial("ana")
+	s := chatserver.Serve(t, f.options()...)
+	ids := s.Publish("news", "1", "2")
+	s.Dial("bob", "channel", "news")
+	c := s.Dial("ana")
 	f.join = func(string) {
 		f.join = nil
-		s.publish("news", "3")
+		s.Publish("news", "3")
 		f.after = func(context.Context) error { return errors.New("database down") }
 	}
-	c.send(`{"type":"join","channel":"news","since":"` + ids[0] + `"}`)
-	c.wantText("2")
-	c.wantClose(1001)
+	c.Send(`{"type":"join","channel":"news","since":"` + ids[0] + `"}`)
+	c.WantText("2")
+	c.WantClose(1001)
 }
 
 func TestPortThatPanicsEndsTheSocketAlone(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, f.options()...)
-	bob := s.dial("bob")
-	id := s.publish("", "1", "2")[0]
-	bob.wantText("1")
-	bob.wantText("2")
+	s := chatserver.Serve(t, f.options()...)
+	bob := s.Dial("bob")
+	id := s.Publish("", "1", "2")[0]
+	bob.WantText("1")
+	bob.WantText("2")
 	boom := func(string) { panic("a bug of the embedder's") }
 	tests := map[string]func(){
-		"connecting":  func() { f.connect = boom },
-		"joining":     func() { f.join = boom },
-		"catching up": func() { f.after = func(context.Context) error { panic("a bug, too") } },
+		"connecting": func() { f.connect = boom },
+		"joining":    func() { f.join = boom },
+		"replaying":  func() { f.after = func(context.Context) error { panic("a bug, too") } },
 	}
 	for name, arm := range tests {
 		t.Run(name, func(t *testing.T) {
 			arm()
-			conn, _, err := s.tryDial(s.token("ana"), dialOptions{query: map[string][]string{"since": {id}}})
+			conn, _, err := s.TryDial(s.Token("ana"), chatserver.DialOptions{Query: map[string][]string{"since": {id}}})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.CloseNow()
-			(&client{t: t, conn: conn}).wantClose(1001)
-			eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 1 })
+			(&chatserver.Client{T: t, Conn: conn}).WantClose(1001)
+			wstest.Eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 1 })
 			f.connect, f.join, f.after = nil, nil, nil
 		})
 	}
-	s.publish("", "alive")
-	bob.wantText("alive")
+	s.Publish("", "alive")
+	bob.WantText("alive")
 }
 
 func TestHistoryThatHangsHoldsNoHandshakeForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFaulty(chat.MemoryLimits{})
-		s := servePipes(t, f.options()...)
+		s := chatserver.ServePipes(t, f.options()...)
 		var query []string
 		for i := range 6 {
 			channel := fmt.Sprint("c", i)
-			query = append(query, "channel", channel, "since", s.publish(channel, "1")[0])
+			query = append(query, "channel", channel, "since", s.Publish(channel, "1")[0])
 		}
 		f.after = func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		d := <-s.dialling("ana", query...)
+		d := <-dialling(s, "ana", query...)
 		d.wantRefusal(t)
 		if d.after > 6*time.Second {
 			t.Errorf("held for %v", d.after)
@@ -273,24 +275,24 @@ func TestHistoryThatHangsHoldsNoHandshakeForLong(t *testing.T) {
 	})
 }
 
-func TestWhoWasToldOfAComingIsToldOfTheGoing(t *testing.T) {
+func TestALeaveIsAnnouncedToThoseWhoReceivedTheJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t, chat.WithPresenceLimit(2))
-		watch, ghost := s.dial("watch"), s.dial("ghost")
-		wantEvents(t, "below the limit", s.hear(watch), `user_joined watch/user in ""`, `user_joined ghost/user in ""`)
-		third := s.dial("third")
-		s.dial("fourth")
-		wantEvents(t, "above it", s.hear(watch))
-		ghost.hangUp()
-		third.hangUp()
-		wantEvents(t, "going", s.hear(watch), `user_left ghost/user in ""`)
+		s := chatserver.ServePipes(t, chat.WithPresenceLimit(2))
+		watch, ghost := s.Dial("watch"), s.Dial("ghost")
+		chatserver.WantPresence(t, "below the limit", s.HearPresence(watch), `user_joined watch/user in ""`, `user_joined ghost/user in ""`)
+		third := s.Dial("third")
+		s.Dial("fourth")
+		chatserver.WantPresence(t, "above it", s.HearPresence(watch))
+		ghost.HangUp()
+		third.HangUp()
+		chatserver.WantPresence(t, "two have left", s.HearPresence(watch), `user_left ghost/user in ""`)
 	})
 }
 
 func TestConnectedShowsTheRoleOfTheRefreshedToken(t *testing.T) {
-	s := serve(t)
-	c := s.dial("ana")
-	c.answer(`{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "ana", Role: "auditor"}, time.Hour) + `"}`)
+	s := chatserver.Serve(t)
+	c := s.Dial("ana")
+	c.Answer(`{"type":"refresh","token":"` + chatserver.TokenFor(t, chat.User{Name: "ana", Role: "auditor"}, time.Hour) + `"}`)
 	list, err := s.Connected(t.Context(), "")
 	if err != nil || len(list) != 1 || list[0].User.Role != "auditor" {
 		t.Errorf("connected = %v (%v), want ana as auditor", list, err)
@@ -310,12 +312,12 @@ func (p countingPolicy) Join(context.Context, chat.Identity, string) error {
 
 func (countingPolicy) Publish(context.Context, chat.Identity, string) error { return nil }
 
-// unwell is a registry that can hand nothing on, and says so when asked.
+// unwell is a registry that cannot publish, and whose Check says so.
 type unwell struct{ *chat.MemoryRegistry }
 
 func (unwell) Check(context.Context) error { return errors.New("nobody answers") }
 
-func TestNothingIsStoredThatCannotBeHandedOn(t *testing.T) {
+func TestNothingIsStoredThatCannotBePublished(t *testing.T) {
 	history := chat.NewMemoryHistory(chat.MemoryLimits{})
 	signer, err := chat.NewHS256([]byte(strings.Repeat("k", chat.MinSecret)))
 	if err != nil {
@@ -337,85 +339,30 @@ func TestNothingIsStoredThatCannotBeHandedOn(t *testing.T) {
 
 func TestPolicyIsAskedOnceForAChannel(t *testing.T) {
 	var asked atomic.Int32
-	s := serve(t, chat.WithPolicy(countingPolicy{asked: &asked}))
-	s.dialWith("ana", dialOptions{query: map[string][]string{"channel": strings.Split(strings.Repeat("a,", 1000)+"b", ",")}})
+	s := chatserver.Serve(t, chat.WithPolicy(countingPolicy{asked: &asked}))
+	s.DialWith("ana", chatserver.DialOptions{Query: map[string][]string{"channel": strings.Split(strings.Repeat("a,", 1000)+"b", ",")}})
 	if got := asked.Load(); got != 2 {
 		t.Errorf("asked %d times for two channels", got)
 	}
 }
 
 func TestPublishingOverHTTPIsLimitedLikeCommands(t *testing.T) {
-	s := serve(t, chat.WithPolicy(countingPolicy{asked: new(atomic.Int32)}), chat.WithCommandRate(0.001, 3))
+	s := chatserver.Serve(t, chat.WithPolicy(countingPolicy{asked: new(atomic.Int32)}), chat.WithCommandRate(0.001, 3))
 	for i := range 4 {
-		resp, body := s.request("POST", "/messages", s.token("ana"), `{"content":"x"}`)
+		resp, body := s.Request("POST", "/messages", s.Token("ana"), `{"content":"x"}`)
 		if i < 3 && resp.StatusCode != 201 {
 			t.Fatalf("message %d: %d %s, want 201", i, resp.StatusCode, body)
 		}
 		if i == 3 {
-			wantProblem(t, resp, body, 429)
+			chatserver.WantProblem(t, resp, body, 429)
 			if resp.Header.Get("Retry-After") == "" {
 				t.Error("a 429 without Retry-After")
 			}
 		}
 	}
-	if resp, body := s.request("POST", "/messages", s.token("admin"), `{"content":"x"}`); resp.StatusCode != 201 {
+	if resp, body := s.Request("POST", "/messages", s.Token("admin"), `{"content":"x"}`); resp.StatusCode != 201 {
 		t.Errorf("an admin: %d %s, want 201", resp.StatusCode, body)
 	}
-}
-
-// Whatever stands in the three places that a token travels in, the first that
-// holds one decides, and none of it comes back in an answer.
-func FuzzTokenExtraction(f *testing.F) {
-	signer, err := chat.NewHS256(secret)
-	if err != nil {
-		f.Fatal(err)
-	}
-	service, err := chat.New(signer)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { _ = service.Shutdown(context.Background()) })
-	issued, err := signer.Issue(chat.User{Name: "ana", Role: chat.RoleUser})
-	if err != nil {
-		f.Fatal(err)
-	}
-	good := issued.AccessToken
-	for _, seed := range [][3]string{
-		{"Bearer GOOD", "", ""}, {"", "chat.v1, bearer.GOOD", ""}, {"", "", "GOOD"},
-		{"Bearer bad", "bearer.GOOD", "GOOD"}, {"Basic YTpi", "", "GOOD"}, {"bearer  GOOD ", ",,", ""},
-		{"Bearer", "bearer.", ""}, {"Bearer GOOD\x00", "bearer.GOOD.GOOD", "%"},
-	} {
-		f.Add(seed[0], seed[1], seed[2])
-	}
-	f.Fuzz(func(t *testing.T, header, protocols, query string) {
-		place := func(s string) string { return strings.ReplaceAll(s, "GOOD", good) }
-		r := httptest.NewRequest("GET", "/messages", nil)
-		r.URL.RawQuery = "token=" + place(query)
-		r.Header["Authorization"] = []string{place(header)}
-		r.Header["Sec-Websocket-Protocol"] = []string{place(protocols)}
-		w := httptest.NewRecorder()
-		service.ServeHTTP(w, r)
-
-		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil || len(r.URL.Query()["token"]) > 1 {
-			if w.Code != http.StatusBadRequest {
-				t.Errorf("status %d for the query %q", w.Code, r.URL.RawQuery)
-			}
-			return
-		}
-		some := strings.Contains(header+protocols+r.URL.Query().Get("token"), "GOOD") || strings.Contains(place(header+protocols)+r.URL.Query().Get("token"), good)
-		if w.Code == http.StatusOK && !some {
-			t.Errorf("let in with %q, %q, %q", header, protocols, query)
-		}
-		if w.Code != http.StatusOK && w.Code != http.StatusUnauthorized {
-			t.Errorf("status %d", w.Code)
-		}
-		if header == "Bearer GOOD" && w.Code != http.StatusOK {
-			t.Errorf("a good header was refused: %s", w.Body)
-		}
-		if strings.Contains(w.Body.String(), good) {
-			t.Errorf("the answer holds the token: %s", w.Body)
-		}
-	})
 }
 
 // A join that fails behind a part of its replay ends the socket: the same join again
@@ -442,34 +389,83 @@ func TestJoinThatFailsBehindAPartOfItsReplayBringsNothingTwice(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFaulty(chat.MemoryLimits{})
-			s := serve(t, f.options()...)
+			s := chatserver.Serve(t, f.options()...)
 			var texts []string
 			for i := range 151 {
 				texts = append(texts, fmt.Sprint(i))
 			}
-			ids := s.publish("news", texts...)
+			ids := s.Publish("news", texts...)
 			join := func(last int) string {
 				return `{"type":"join","channel":"news","since":"` + ids[last] + `"}`
 			}
-			c := s.dial("ana")
+			c := s.Dial("ana")
 			tt.arm(f)
-			c.send(join(0))
-			got := c.restUntil(tt.sent)
+			c.Send(join(0))
+			got := restUntil(c, tt.sent)
 			if tt.sent == 0 {
-				c.want("error") // nothing came: it may be repeated
+				c.Want("error") // nothing came: it may be repeated
 			} else {
-				c.wantClose(1001)
+				c.WantClose(1001)
 			}
 			f.after, f.joining = nil, nil
 			if tt.sent > 0 {
-				c = s.dial("ana")
+				c = s.Dial("ana")
 			}
-			c.send(join(tt.sent))
-			got = append(got, c.restUntil(150-tt.sent)...)
-			c.want("ack")
+			c.Send(join(tt.sent))
+			got = append(got, restUntil(c, 150-tt.sent)...)
+			c.Want("ack")
 			if diff := cmp.Diff(texts[1:], got); diff != "" {
 				t.Errorf("messages (-want +got):\n%s", diff)
 			}
+		})
+	}
+}
+
+// forgetful panics when a socket has been added, if counting is set, or removed, if
+// disconnecting is set.
+type forgetful struct {
+	*chat.MemoryRegistry
+	counting, disconnecting bool
+	last                    atomic.Pointer[weak.Pointer[byte]] // to the last socket
+	disconnected            atomic.Int32
+}
+
+func (r *forgetful) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
+	p := weak.Make((*byte)(reflect.ValueOf(s).UnsafePointer()))
+	r.last.Store(&p)
+	n, err := r.MemoryRegistry.Add(ctx, s, limit)
+	if r.counting {
+		panic("a bug of the embedder's")
+	}
+	return n, err
+}
+
+func (r *forgetful) Remove(ctx context.Context, s chat.Socket) error {
+	err := r.MemoryRegistry.Remove(ctx, s)
+	r.disconnected.Add(1)
+	if r.disconnecting {
+		panic("a bug of the embedder's")
+	}
+	return err
+}
+
+// A panic while a socket is added or removed leaves no reference to it.
+func TestNothingKeepsASocketWhoseRegistryPanicked(t *testing.T) {
+	for name, registry := range map[string]*forgetful{
+		"disconnecting": {MemoryRegistry: chat.NewMemoryRegistry(), disconnecting: true},
+		"counting":      {MemoryRegistry: chat.NewMemoryRegistry(), counting: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := chatserver.Serve(t, chat.WithRegistry(registry))
+			d := <-dialling(s, "ana")
+			if d.err == nil {
+				_ = d.conn.CloseNow()
+			}
+			wstest.Eventually(t, "the socket to be disconnected", func() bool { return registry.disconnected.Load() == 1 && s.Stats().Sockets == 0 })
+			wstest.Eventually(t, "the socket to be forgotten", func() bool {
+				runtime.GC()
+				return registry.last.Load().Value() == nil
+			})
 		})
 	}
 }

@@ -1,23 +1,23 @@
-package chat_test
+package rfc6455_test
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestRFC6455CloseFrames(t *testing.T) {
 	tests := []frameCase{
-		// A close frame without a code stands for 1005, which no frame may hold: the
+		// A close frame without a code stands for 1005, which no frame may have: the
 		// answer has none either.
 		{"5.5.1 empty", frames(frame(fin|opClose, ""), shout), []string{"close 1005"}},
 		{"5.5.1 half a code", frames(frame(fin|opClose, "\x03"), shout), []string{"close 1002"}},
@@ -36,7 +36,7 @@ func TestRFC6455CloseFrames(t *testing.T) {
 	for _, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999} {
 		tests = append(tests, frameCase{fmt.Sprint("7.4 code ", code), frames(frame(fin|opClose, closing(code, "")), shout), []string{fmt.Sprint("close ", code)}})
 	}
-	// Section 7.4.1 lets no frame hold 1004, 1005, 1006 and 1015; section 7.4.2
+	// Section 7.4.1 lets no frame have 1004, 1005, 1006 and 1015; section 7.4.2
 	// keeps what follows up to 2999 for the protocol, and uses no others.
 	for _, code := range []int{0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 1999, 2000, 2999, 5000, 9999, 65535} {
 		tests = append(tests, frameCase{fmt.Sprint("7.4 code ", code), frames(frame(fin|opClose, closing(code, "")), shout), []string{"close 1002"}})
@@ -47,9 +47,9 @@ func TestRFC6455CloseFrames(t *testing.T) {
 // Once the server has sent its close frame it waits for the peer's, and handles
 // nothing else that comes (RFC 6455, section 5.5.1).
 func TestRFC6455DataBehindTheServersCloseFrame(t *testing.T) {
-	overTCPAndTLS(t, func(t *testing.T, s *server) {
-		listener := s.dial("listener")
-		p := s.dialRaw(t, "admin")
+	chatserver.OverTCPAndTLS(t, func(t *testing.T, s *chatserver.Server) {
+		listener := s.Dial("listener")
+		p := s.DialRaw(t, "admin")
 		if _, err := s.Disconnect(t.Context(), "admin"); err != nil {
 			t.Fatal(err)
 		}
@@ -61,54 +61,54 @@ func TestRFC6455DataBehindTheServersCloseFrame(t *testing.T) {
 		if _, err := p.Next(); err != io.EOF {
 			t.Errorf("behind the close frame: %v, want EOF", err)
 		}
-		eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 1 })
-		s.publish("", "all that was sent")
-		listener.wantText("all that was sent")
+		wstest.Eventually(t, "the socket to be gone", func() bool { return s.Stats().Sockets == 1 })
+		s.Publish("", "all that was sent")
+		listener.WantText("all that was sent")
 	}, rfcOptions...)
 }
 
 // A peer that ends its half of the connection without a close frame has gone (RFC
 // 6455, section 7.1.5: 1006 to the application, nothing on the wire).
 func TestRFC6455HalfOpenPeersAreGone(t *testing.T) {
-	talk := func(p *rawPeer) error {
+	talk := func(p *chatserver.RawPeer) error {
 		p.Send(frame(fin|opText, good("after")))
-		if got := p.hearOut(); len(got) > 0 {
+		if got := hearOut(p); len(got) > 0 {
 			return fmt.Errorf("the command was answered with %q", got)
 		}
 		return nil
 	}
-	before := map[string]func(p *rawPeer) error{
-		"silent":           func(*rawPeer) error { return nil },
+	before := map[string]func(p *chatserver.RawPeer) error{
+		"silent":           func(*chatserver.RawPeer) error { return nil },
 		"after a command":  talk,
-		"after two":        func(p *rawPeer) error { return errors.Join(talk(p), talk(p)) },
-		"within a message": func(p *rawPeer) error { p.Send(frame(opText, good("x"))); return nil },
-		"within a payload": func(p *rawPeer) error { p.Send(frame(fin|opText, good("x"))[:20]); return nil },
-		"within a header":  func(p *rawPeer) error { p.Send(frame(fin|opText, good("x"))[:3]); return nil },
-		"within a control frame": func(p *rawPeer) error {
+		"after two":        func(p *chatserver.RawPeer) error { return errors.Join(talk(p), talk(p)) },
+		"within a message": func(p *chatserver.RawPeer) error { p.Send(frame(opText, good("x"))); return nil },
+		"within a payload": func(p *chatserver.RawPeer) error { p.Send(frame(fin|opText, good("x"))[:20]); return nil },
+		"within a header":  func(p *chatserver.RawPeer) error { p.Send(frame(fin|opText, good("x"))[:3]); return nil },
+		"within a control frame": func(p *chatserver.RawPeer) error {
 			p.Send(frame(fin|opClose, closing(1000, "bye"))[:8])
 			return nil
 		},
 	}
-	ends := map[string]func(p *rawPeer) error{
+	ends := map[string]func(p *chatserver.RawPeer) error{
 		// Over TLS this says so in a last record, and leaves the socket open.
-		"writes no more": func(p *rawPeer) error { return p.Conn.(interface{ CloseWrite() error }).CloseWrite() },
-		"sends FIN":      func(p *rawPeer) error { return p.tcp().CloseWrite() },
-		"resets": func(p *rawPeer) error {
-			return errors.Join(p.tcp().SetLinger(0), p.tcp().Close())
+		"writes no more": func(p *chatserver.RawPeer) error { return p.Conn.(interface{ CloseWrite() error }).CloseWrite() },
+		"sends FIN":      func(p *chatserver.RawPeer) error { return p.TCP().CloseWrite() },
+		"resets": func(p *chatserver.RawPeer) error {
+			return errors.Join(p.TCP().SetLinger(0), p.TCP().Close())
 		},
 	}
-	overTCPAndTLS(t, func(t *testing.T, s *server) {
+	chatserver.OverTCPAndTLS(t, func(t *testing.T, s *chatserver.Server) {
 		for situation, prepare := range before {
 			for name, end := range ends {
 				t.Run(name+" "+situation, func(t *testing.T) {
-					p := s.dialRaw(t, "ana")
-					if got := s.connected(); !cmp.Equal(got, []string{"ana"}) {
+					p := s.DialRaw(t, "ana")
+					if got := connectedUsers(s); !cmp.Equal(got, []string{"ana"}) {
 						t.Fatalf("connected = %q, want ana", got)
 					}
 					if err := errors.Join(prepare(p), end(p)); err != nil {
 						t.Fatal(err)
 					}
-					eventually(t, "the user to leave", func() bool { return len(s.connected()) == 0 })
+					wstest.Eventually(t, "the user to leave", func() bool { return len(connectedUsers(s)) == 0 })
 					if name == "resets" {
 						return
 					}
@@ -118,26 +118,18 @@ func TestRFC6455HalfOpenPeersAreGone(t *testing.T) {
 				})
 			}
 		}
-	}, append([]chat.Option{chat.WithHeartbeat(2 * patience)}, rfcOptions...)...) // no help from there
+	}, append([]chat.Option{chat.WithHeartbeat(2 * chatserver.Patience)}, rfcOptions...)...) // no help from there
 }
 
-// tcp is the connection below TLS, or the connection.
-func (p *rawPeer) tcp() *net.TCPConn {
-	if t, ok := p.Conn.(*tls.Conn); ok {
-		return t.NetConn().(*net.TCPConn)
-	}
-	return p.Conn.(*net.TCPConn)
-}
-
-// connected is the names that GET /users/connected lists.
-func (s *server) connected() (names []string) {
-	s.t.Helper()
-	_, body := s.request("GET", "/users/connected", s.token("admin"), "")
+// connectedUsers is the names that GET /users/connected lists.
+func connectedUsers(s *chatserver.Server) (names []string) {
+	s.T.Helper()
+	_, body := s.Request("GET", "/users/connected", s.Token("admin"), "")
 	var answer struct {
 		Users []struct{ Username string }
 	}
 	if err := json.Unmarshal([]byte(body), &answer); err != nil {
-		s.t.Fatalf("%s: %v", body, err)
+		s.T.Fatalf("%s: %v", body, err)
 	}
 	for _, u := range answer.Users {
 		names = append(names, u.Username)

@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -10,14 +10,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
-// stream is what a socket gets until a text comes: texts of messages, and of acks
-// the number of their since.
-func (c *client) stream(until string) (list []string) {
-	c.t.Helper()
+// readStream lists what a socket receives until a text: the texts of messages, and for
+// acks the sequence number of their since.
+func readStream(c *chatserver.Client, until string) (list []string) {
+	c.T.Helper()
 	for {
-		switch e := c.next(); e.Type {
+		switch e := c.Next(); e.Type {
 		case "message":
 			list = append(list, e.Content)
 			if e.Content == until {
@@ -37,7 +39,7 @@ func (c *client) stream(until string) (list []string) {
 		case "error":
 			list = append(list, "error "+e.Code)
 		default:
-			c.t.Fatalf("unexpected %+v", e)
+			c.T.Fatalf("unexpected %+v", e)
 		}
 	}
 }
@@ -58,44 +60,44 @@ func TestJoiningAgainAcknowledgesWhereItSays(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := newFaulty(chat.MemoryLimits{})
-			s := serve(t, f.options()...)
-			first := s.publish(tt.channel, "1")[0]
-			c := s.dial("ana", "channel", "news")
-			s.publish(tt.channel, "2")
-			c.wantText("2")
+			s := chatserver.Serve(t, f.options()...)
+			first := s.Publish(tt.channel, "1")[0]
+			c := s.Dial("ana", "channel", "news")
+			s.Publish(tt.channel, "2")
+			c.WantText("2")
 			f.join = func(string) {
 				f.join = nil
-				s.publish(tt.channel, "3")
-				s.publish("", "of another channel")
+				s.Publish(tt.channel, "3")
+				s.Publish("", "of another channel")
 				_ = f.Flush(t.Context())
 			}
 			f.joined = func(string) {
 				f.joined = nil
-				s.publish(tt.channel, "4", "5")
+				s.Publish(tt.channel, "4", "5")
 				_ = f.Flush(t.Context())
 			}
 			command := `{"type":"join","channel":"` + tt.channel + `"`
 			if tt.since > 0 {
-				command += `,"since":"` + chat.FormatID(tt.channel, placeOf(t, first, tt.since)) + `"`
+				command += `,"since":"` + chat.FormatID(tt.channel, chatserver.PositionOf(t, first, tt.since)) + `"`
 			}
-			c.send(command + `}`)
-			got := c.stream("5")
+			c.Send(command + `}`)
+			got := readStream(c, "5")
 			if diff := cmp.Diff([]string{"of another channel", "3", tt.ack, "4", "5"}, got); diff != "" {
 				t.Errorf("stream (-want +got):\n%s", diff)
 			}
-			s.publish(tt.channel, "6")
-			c.wantText("6")
+			s.Publish(tt.channel, "6")
+			c.WantText("6")
 		})
 	}
 }
 
-// A client may have read by GET /messages what is not handed on yet.
+// A client may have read messages with GET /messages that are not yet published.
 func TestJoiningAgainFromAnIdAheadLeavesOutWhatIsBeforeIt(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, f.options()...)
-	c := s.dial("ana", "channel", "news")
-	first := s.publish("news", "1")[0]
-	c.wantText("1")
+	s := chatserver.Serve(t, f.options()...)
+	c := s.Dial("ana", "channel", "news")
+	first := s.Publish("news", "1")[0]
+	c.WantText("1")
 	stored, handOn, handedOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	f.broadcast = func(content string) {
 		if content == "2" {
@@ -105,13 +107,13 @@ func TestJoiningAgainFromAnIdAheadLeavesOutWhatIsBeforeIt(t *testing.T) {
 	}
 	go func() {
 		defer close(handedOn)
-		s.publish("news", "2")
+		s.Publish("news", "2")
 	}()
 	<-stored
-	second := chat.FormatID("news", placeOf(t, first, 2))
+	second := chat.FormatID("news", chatserver.PositionOf(t, first, 2))
 	join := func(since string) string {
-		c.send(`{"type":"join","channel":"news"` + since + `}`)
-		e := c.want("ack")
+		c.Send(`{"type":"join","channel":"news"` + since + `}`)
+		e := c.Want("ack")
 		return fmt.Sprint(e.SinceIDs()[0], " ", e.Recovered != nil && *e.Recovered)
 	}
 	if got := join(`,"since":"` + second + `"`); got != second+" true" {
@@ -123,28 +125,28 @@ func TestJoiningAgainFromAnIdAheadLeavesOutWhatIsBeforeIt(t *testing.T) {
 	if got := join(`,"since":"` + first + `"`); got != second+" false" {
 		t.Errorf("from the id before it: %s, want not recovered: the socket has not sent what follows", got)
 	}
-	if got := join(`,"since":"` + chat.FormatID("news", placeOf(t, first, 99)) + `"`); got != second+" false" {
+	if got := join(`,"since":"` + chat.FormatID("news", chatserver.PositionOf(t, first, 99)) + `"`); got != second+" false" {
 		t.Errorf("from an id that never was: %s", got)
 	}
 	close(handOn)
 	<-handedOn
-	s.publish("news", "3")
-	c.wantText("3")
+	s.Publish("news", "3")
+	c.WantText("3")
 }
 
 // An id that never was hides nothing that comes live while the channel is joined.
 func TestJoiningFromAnIdThatNeverWasLosesNothing(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, f.options()...)
-	first := s.publish("news", "1")[0]
-	c := s.dial("ana")
+	s := chatserver.Serve(t, f.options()...)
+	first := s.Publish("news", "1")[0]
+	c := s.Dial("ana")
 	f.joined = func(string) {
 		f.joined = nil
-		s.publish("news", "2")
+		s.Publish("news", "2")
 		_ = f.Flush(t.Context())
 	}
-	c.send(`{"type":"join","channel":"news","since":"` + chat.FormatID("news", placeOf(t, first, 99)) + `"}`)
-	if diff := cmp.Diff([]string{"ack since 1 recovered false", "2"}, c.stream("2")); diff != "" {
+	c.Send(`{"type":"join","channel":"news","since":"` + chat.FormatID("news", chatserver.PositionOf(t, first, 99)) + `"}`)
+	if diff := cmp.Diff([]string{"ack since 1 recovered false", "2"}, readStream(c, "2")); diff != "" {
 		t.Errorf("stream (-want +got):\n%s", diff)
 	}
 }
@@ -153,9 +155,9 @@ func TestJoiningFromAnIdThatNeverWasLosesNothing(t *testing.T) {
 // come again.
 func TestReplayThatEndsAheadOfWhatIsLiveBringsNothingTwice(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, f.options()...)
-	s.dial("bob", "channel", "news") // keeps the channel open
-	first := s.publish("news", "1", "2")[0]
+	s := chatserver.Serve(t, f.options()...)
+	s.Dial("bob", "channel", "news") // keeps the channel open
+	first := s.Publish("news", "1", "2")[0]
 	stored, handOn, handedOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	f.broadcast = func(content string) {
 		if content == "3" {
@@ -165,10 +167,10 @@ func TestReplayThatEndsAheadOfWhatIsLiveBringsNothingTwice(t *testing.T) {
 	}
 	go func() {
 		defer close(handedOn)
-		s.publish("news", "3")
+		s.Publish("news", "3")
 	}()
 	<-stored
-	c := s.dial("ana")
+	c := s.Dial("ana")
 	calls := 0
 	f.after = func(context.Context) error {
 		if calls++; calls == 2 {
@@ -177,37 +179,37 @@ func TestReplayThatEndsAheadOfWhatIsLiveBringsNothingTwice(t *testing.T) {
 		}
 		return nil
 	}
-	c.send(`{"type":"join","channel":"news","since":"` + first + `"}`)
+	c.Send(`{"type":"join","channel":"news","since":"` + first + `"}`)
 	for _, text := range []string{"2", "3"} {
-		c.wantText(text)
+		c.WantText(text)
 	}
-	if e := c.want("ack"); !*e.Recovered || placeOf(t, e.SinceIDs()[0], 0) != placeOf(t, first, 0) || !strings.HasPrefix(e.SinceIDs()[0], "3-") {
+	if e := c.Want("ack"); !*e.Recovered || chatserver.PositionOf(t, e.SinceIDs()[0], 0) != chatserver.PositionOf(t, first, 0) || !strings.HasPrefix(e.SinceIDs()[0], "3-") {
 		t.Errorf("ack %+v, want recovered since the third", e)
 	}
 	close(handOn)
 	<-handedOn
-	s.publish("news", "4")
-	c.wantText("4")
+	s.Publish("news", "4")
+	c.WantText("4")
 }
 
 func TestJoiningAgainThatFailsChangesNothing(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
 	r := &refusing{faulty: f}
-	s := serve(t, chat.WithRegistry(r), chat.WithHistory(f), chat.WithPresence(chat.PresenceToNobody))
-	c := s.dial("ana", "channel", "news")
+	s := chatserver.Serve(t, chat.WithRegistry(r), chat.WithHistory(f), chat.WithPresence(chat.PresenceToNobody))
+	c := s.Dial("ana", "channel", "news")
 	for i, channel := range []string{"news", "@ana"} {
 		r.fails = func() {
-			s.publish(channel, fmt.Sprint("meanwhile ", i))
+			s.Publish(channel, fmt.Sprint("meanwhile ", i))
 			_ = f.Flush(t.Context())
 		}
-		c.send(`{"type":"join","channel":"` + channel + `"}`)
-		if diff := cmp.Diff([]string{fmt.Sprint("meanwhile ", i)}, c.stream(fmt.Sprint("meanwhile ", i))); diff != "" {
+		c.Send(`{"type":"join","channel":"` + channel + `"}`)
+		if diff := cmp.Diff([]string{fmt.Sprint("meanwhile ", i)}, readStream(c, fmt.Sprint("meanwhile ", i))); diff != "" {
 			t.Errorf("stream (-want +got):\n%s", diff)
 		}
-		c.want("error")
+		c.Want("error")
 		r.fails = nil
-		s.publish(channel, "after")
-		c.wantText("after")
+		s.Publish(channel, "after")
+		c.WantText("after")
 	}
 }
 
@@ -228,26 +230,26 @@ func (r *refusing) Join(ctx context.Context, s chat.Socket, channel string) (cha
 // What is kept while a channel is joined again counts as a backlog.
 func TestJoiningAgainKeepsNoMoreThanTheBacklog(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, append(f.options(), chat.WithContentLimit(1<<10), chat.WithBacklog(16<<10))...)
-	c := s.dial("ana", "channel", "news")
+	s := chatserver.Serve(t, append(f.options(), chat.WithContentLimit(1<<10), chat.WithBacklog(16<<10))...)
+	c := s.Dial("ana", "channel", "news")
 	kept := 0
 	joining := make(chan struct{})
 	f.join = func(string) {
 		defer close(joining)
 		f.join = nil
 		for range 100 {
-			s.publish("news", strings.Repeat("x", 1<<10))
+			s.Publish("news", strings.Repeat("x", 1<<10))
 			_ = f.Flush(t.Context())
 			kept = max(kept, int(s.Stats().BacklogBytes))
 		}
 	}
-	c.send(`{"type":"join","channel":"news"}`)
-	c.wantClose(4003)
+	c.Send(`{"type":"join","channel":"news"}`)
+	c.WantClose(4003)
 	<-joining
 	if kept < 8<<10 || kept > 16<<10 {
 		t.Errorf("kept %d bytes", kept)
 	}
-	eventually(t, "nothing to be kept any more", func() bool { return s.Stats().BacklogBytes == 0 })
+	wstest.Eventually(t, "nothing to be kept any more", func() bool { return s.Stats().BacklogBytes == 0 })
 	if got := s.Stats().SlowClosed; got != 1 {
 		t.Errorf("%d sockets were closed as slow", got)
 	}
@@ -255,18 +257,18 @@ func TestJoiningAgainKeepsNoMoreThanTheBacklog(t *testing.T) {
 
 func TestPanicWhileJoiningAgainEndsTheSocketAlone(t *testing.T) {
 	f := newFaulty(chat.MemoryLimits{})
-	s := serve(t, f.options()...)
-	bob := s.dial("bob", "channel", "news")
-	c := s.dial("ana", "channel", "news")
+	s := chatserver.Serve(t, f.options()...)
+	bob := s.Dial("bob", "channel", "news")
+	c := s.Dial("ana", "channel", "news")
 	f.join = func(string) {
 		f.join = nil
-		s.publish("news", "meanwhile")
+		s.Publish("news", "meanwhile")
 		_ = f.Flush(t.Context())
 		panic("a bug of the embedder's")
 	}
-	c.send(`{"type":"join","channel":"news"}`)
-	c.wantText("meanwhile")
-	c.wantClose(1001)
-	bob.wantText("meanwhile")
-	eventually(t, "nothing to be kept any more", func() bool { return s.Stats().BacklogBytes == 0 })
+	c.Send(`{"type":"join","channel":"news"}`)
+	c.WantText("meanwhile")
+	c.WantClose(1001)
+	bob.WantText("meanwhile")
+	wstest.Eventually(t, "nothing to be kept any more", func() bool { return s.Stats().BacklogBytes == 0 })
 }

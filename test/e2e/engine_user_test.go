@@ -1,4 +1,4 @@
-package chat_test
+package e2e_test
 
 import (
 	"context"
@@ -13,22 +13,24 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
-// user is somebody with one socket at a time, who remembers across all of them.
+// user has one socket at a time, and remembers what all of them received.
 type user struct {
 	*engine
 	name  string
 	rng   *rand.Rand
 	slow  bool // reads nothing for a while, once
 	late  bool // it did: its socket may be cut before the close frame has come
-	peer  *rawPeer
+	peer  *chatserver.RawPeer
 	at    map[string]chat.Position // by channel they are in: the last message's
 	left  map[string]chat.Position // by channel they left: the last before that
 	asked []asked                  // of this socket, not answered yet, oldest first
 	pings []string                 // likewise
 	sent  int                      // commands and pings, to tell them apart
-	saw   []event                  // messages
+	saw   []wstest.Event           // messages
 	acked map[string]string        // texts by id
 	ended map[string]bool          // channels whose last message came
 }
@@ -66,22 +68,22 @@ func (u *user) connect() error {
 			query, want = append(query, "since", id), append(want, id)
 		}
 	}
-	p, err := u.s.tryDialRaw(u.name, query...)
+	p, err := u.s.TryDialRaw(u.name, query...)
 	if err != nil {
 		return err
 	}
 	u.peer, u.asked, u.pings = p, nil, nil
 	if !returns {
 		for i, channel := range channels {
-			if _, u.at[channel], err = chat.ParseID(p.welcome.SinceIDs()[i]); err != nil {
+			if _, u.at[channel], err = chat.ParseID(p.Welcome.SinceIDs()[i]); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	u.resumed.Add(1)
-	if p.welcome.Recovered == nil || !*p.welcome.Recovered || !slices.Equal(p.welcome.SinceIDs(), want) {
-		return fmt.Errorf("welcome %+v, want all recovered since %q", p.welcome, want)
+	if p.Welcome.Recovered == nil || !*p.Welcome.Recovered || !slices.Equal(p.Welcome.SinceIDs(), want) {
+		return fmt.Errorf("welcome %+v, want all recovered since %q", p.Welcome, want)
 	}
 	return nil
 }
@@ -97,7 +99,7 @@ func (u *user) stay() error {
 	return u.untilEnd(engineChannels)
 }
 
-// catchUp is a last socket, on which comes all that there still is.
+// catchUp opens a last socket and receives the rest.
 func (u *user) catchUp() error {
 	if err := u.connect(); err != nil {
 		return err
@@ -133,7 +135,7 @@ func (u *user) roam() error {
 		case n < 9:
 			u.sent++
 			u.pings = append(u.pings, strings.Repeat("p", u.rng.IntN(100))+fmt.Sprint(u.sent))
-			u.peer.Send(frame(fin|opPing, u.pings[len(u.pings)-1]))
+			u.peer.Send(wstest.Masked(wstest.Fin|wstest.OpPing, u.pings[len(u.pings)-1]))
 		case n < 13 && strings.HasPrefix(u.name, "admin"):
 			for range u.rng.IntN(10) {
 				u.ask(asked{typ: "broadcast", channel: u.anyChannel(), content: strings.Repeat("y", 1+u.rng.IntN(3000))})
@@ -190,33 +192,33 @@ func (u *user) ask(a asked) {
 	}
 	text, _ := json.Marshal(command) // strings and a number
 	u.asked = append(u.asked, a)
-	u.peer.Send(frame(fin|opText, string(text)))
+	u.peer.Send(wstest.Masked(wstest.Fin|wstest.OpText, string(text)))
 }
 
-// hangUp closes the socket as one should, and returns with another.
+// hangUp closes the socket with a close frame, and opens another.
 func (u *user) hangUp() error {
-	u.peer.Send(frame(fin|opClose, closing(1000, "")))
+	u.peer.Send(wstest.Masked(wstest.Fin|wstest.OpClose, wstest.ClosePayload(1000, "")))
 	return u.untilClosed()
 }
 
-// vanish drops the connection, with what is still to be read on it.
+// vanish drops the connection, with all that is unread on it, and opens another.
 func (u *user) vanish() error {
 	if u.rng.IntN(2) == 0 {
-		_ = u.peer.tcp().SetLinger(0)
+		_ = u.peer.TCP().SetLinger(0)
 	}
-	_ = u.peer.tcp().Close()
+	_ = u.peer.TCP().Close()
 	return u.connect()
 }
 
-// readNothing opens a socket and reads nothing until one is closed for that,
-// usually this one.
+// readNothing opens a socket and reads nothing until a slow socket is closed, usually
+// this one.
 func (u *user) readNothing() error {
 	before := u.s.Stats().SlowClosed
 	if err := u.hangUp(); err != nil {
 		return err
 	}
 	text := strings.Repeat("z", 32<<10)
-	own := chat.UserChannel(u.name) // nobody else has to read that
+	own := chat.UserChannel(u.name) // so that no other user receives it
 	var last chat.Message
 	open := func() bool { return u.s.Stats().SlowClosed == before && u.connected() }
 	for n := 0; n < engineMostSlow && open(); n++ {
@@ -225,8 +227,8 @@ func (u *user) readNothing() error {
 			return err
 		}
 	}
-	// One that somebody disconnected takes nothing any more, and has a while to
-	// answer the close frame that it does not read either.
+	// A disconnected socket receives nothing more. It has some time to answer the
+	// close frame, which it does not read either.
 	if !inTime(func() bool { return !open() }) {
 		return fmt.Errorf("still open with %d unread messages of %d bytes", engineMostSlow, len(text))
 	}
@@ -240,11 +242,11 @@ func (u *user) readNothing() error {
 	return nil
 }
 
-// inTime reports whether ok holds before patience ends.
+// inTime reports whether ok becomes true within chatserver.Patience.
 func inTime(ok func() bool) bool {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	end := time.After(patience)
+	end := time.After(chatserver.Patience)
 	for !ok() {
 		select {
 		case <-tick.C:
@@ -302,7 +304,7 @@ func (u *user) step() (closed bool, err error) {
 		return false, fmt.Errorf("reading: %w", err)
 	}
 	switch f.Opcode {
-	case opPong:
+	case wstest.OpPong:
 		if f.Payload == "" { // a heartbeat
 			return false, nil
 		}
@@ -311,8 +313,8 @@ func (u *user) step() (closed bool, err error) {
 		}
 		u.pings = u.pings[1:]
 		return false, nil
-	case opClose:
-		u.peer.Send(frame(fin|opClose, f.Payload))
+	case wstest.OpClose:
+		u.peer.Send(wstest.Masked(wstest.Fin|wstest.OpClose, f.Payload))
 		if _, err := u.peer.Next(); err != io.EOF {
 			return true, fmt.Errorf("behind close %d: %v, want EOF", f.Code(), err)
 		}
@@ -338,7 +340,7 @@ func (u *user) step() (closed bool, err error) {
 	return false, fmt.Errorf("event %.200s", f.Payload)
 }
 
-func (u *user) message(e event) error {
+func (u *user) message(e wstest.Event) error {
 	channel, place, err := chat.ParseID(e.ID)
 	if err != nil || channel != e.Channel {
 		return fmt.Errorf("message %.200v: its id is of %q (%v)", e, channel, err)
@@ -361,7 +363,7 @@ func (u *user) message(e event) error {
 	return nil
 }
 
-func (u *user) ack(e event) error {
+func (u *user) ack(e wstest.Event) error {
 	if len(u.asked) == 0 || string(e.Ref) != u.asked[0].ref {
 		return fmt.Errorf("ack %+v, asked %+v", e, u.asked)
 	}

@@ -1,4 +1,4 @@
-package chat_test
+package rfc6455_test
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
 	"github.com/reto10/chat/test/wstest"
 )
 
@@ -43,7 +44,7 @@ func goodOf(ref string, length int) string {
 	return command + strings.Repeat(" ", length-len(command))
 }
 
-// shout is what everybody would get if it were handled.
+// shout is a command whose message everybody would receive if it were handled.
 var shout = frame(fin|opText, `{"type":"broadcast","content":"never to be heard"}`)
 
 func frames(f ...[]byte) []byte { return bytes.Join(f, nil) }
@@ -62,10 +63,10 @@ func say(f wstest.Frame) (string, error) {
 	return strings.Join(strings.Fields(e.Type+" "+e.Code+" "+string(e.Ref)), " "), err
 }
 
-// hearOut is all that comes up to the answer to the command "after" or to the end
-// of the connection, which follows a close frame at once: it is the server that
-// ends the connection (RFC 6455, section 7.1.1).
-func (p *rawPeer) hearOut() (words []string) {
+// hearOut returns what arrives before the answer to the command "after", or before the end
+// of the connection. The server ends the connection at once after a close frame (RFC
+// 6455, section 7.1.1).
+func hearOut(p *chatserver.RawPeer) (words []string) {
 	for {
 		f, err := p.Next()
 		if err == io.EOF && p.Closed {
@@ -85,40 +86,40 @@ func (p *rawPeer) hearOut() (words []string) {
 	}
 }
 
-// sendInPieces writes what a peer's network may have made of it.
-func (p *rawPeer) sendInPieces(b []byte) {
+// sendInPieces writes bytes in pieces, as a network may split them.
+func sendInPieces(p *chatserver.RawPeer, b []byte) {
 	for piece := range slices.Chunk(b, max(1, len(b)/200)) {
 		p.Send(piece)
 	}
 }
 
-// checkFrames runs each case over TCP and TLS, its bytes coming at once and in
-// pieces, while somebody listens for what nobody may hear.
+// checkFrames runs each case over TCP and TLS, with its bytes sent at once and in pieces.
+// Another client listens for messages that must not be delivered.
 func checkFrames(t *testing.T, tests []frameCase) {
-	overTCPAndTLS(t, func(t *testing.T, s *server) {
-		listener := s.dial("listener")
+	chatserver.OverTCPAndTLS(t, func(t *testing.T, s *chatserver.Server) {
+		listener := s.Dial("listener")
 		for _, tt := range tests {
-			for how, send := range map[string]func(*rawPeer, []byte){
-				"at once": func(p *rawPeer, b []byte) { p.Send(b) }, "in pieces": (*rawPeer).sendInPieces,
+			for how, send := range map[string]func(*chatserver.RawPeer, []byte){
+				"at once": func(p *chatserver.RawPeer, b []byte) { p.Send(b) }, "in pieces": sendInPieces,
 			} {
 				t.Run(tt.name+"/"+how, func(t *testing.T) {
-					p := s.dialRaw(t, "admin")
+					p := s.DialRaw(t, "admin")
 					send(p, frames(tt.send, frame(fin|opText, good("after"))))
-					if diff := cmp.Diff(tt.want, p.hearOut()); diff != "" {
+					if diff := cmp.Diff(tt.want, hearOut(p)); diff != "" {
 						t.Fatalf("frames (-want +got):\n%s", diff)
 					}
 					if !p.Closed {
 						p.Send(frame(fin|opClose, closing(1000, "")))
-						if got := p.hearOut(); !cmp.Equal(got, []string{"close 1000"}) {
+						if got := hearOut(p); !cmp.Equal(got, []string{"close 1000"}) {
 							t.Errorf("closing got %q", got)
 						}
 					}
 				})
 			}
 		}
-		eventually(t, "the sockets to be gone", func() bool { return s.Stats().Sockets == 1 })
-		s.publish("", "all that was sent")
-		listener.wantText("all that was sent")
+		wstest.Eventually(t, "the sockets to be gone", func() bool { return s.Stats().Sockets == 1 })
+		s.Publish("", "all that was sent")
+		listener.WantText("all that was sent")
 	}, rfcOptions...)
 }
 
