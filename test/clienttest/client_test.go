@@ -106,12 +106,15 @@ func (c *client) connect() message {
 	return c.want("welcome")
 }
 
-// event is the next event, and the message in it if there is one. Comings and
-// goings, which may be told at any time, are passed over.
+// event returns the next event, and the message in it if there is one. It skips joins,
+// leaves and the pongs of heartbeats, which may arrive at any time.
 func (c *client) event() (event, message) {
 	c.t.Helper()
 	for {
 		e := c.next()
+		if e == (event{Event: "pong"}) {
+			continue
+		}
 		if e.Event != "text" {
 			return e, message{}
 		}

@@ -136,7 +136,7 @@ func typeIn(t *testing.T, dir, commands string, env ...string) *shell {
 	s := &shell{t: t, ended: make(chan struct{}), changed: make(chan struct{}, 1)}
 	s.cmd = exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", commands)
 	s.cmd.Dir = dir
-	s.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CHAT") }), env...)
+	s.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CHAT") || strings.HasPrefix(v, "GOWORK=") }), env...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // go run has a child
 	s.cmd.Cancel = func() error { return syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) }
 	out, in, err := os.Pipe()
