@@ -248,10 +248,10 @@ func TestHowLongIsWaitedBeforeTheNextTry(t *testing.T) {
 	}{
 		{"unavailable", answer(503), 0, 30 * time.Second, true},
 		{"a proxy that is lost", answer(502), 0, 30 * time.Second, true},
-		{"unavailable, and it says for how long", answer(503, "Retry-After", "120"), 2 * time.Minute, 150 * time.Second, false},
+		{"unavailable, with a time to wait", answer(503, "Retry-After", "120"), 2 * time.Minute, 150 * time.Second, false},
 		{"too many tries", answer(429, "Retry-After", "60"), time.Minute, 75 * time.Second, false},
-		{"for how long makes no sense", answer(503, "Retry-After", "9999999999999999999999"), 0, 30 * time.Second, true},
-		{"for too long", answer(503, "Retry-After", "86400"), 5 * time.Minute, 375 * time.Second, false},
+		{"an invalid time to wait", answer(503, "Retry-After", "9999999999999999999999"), 0, 30 * time.Second, true},
+		{"a time to wait that is too long", answer(503, "Retry-After", "86400"), 5 * time.Minute, 375 * time.Second, false},
 		{"a redirect", answer(302, "Location", "https://elsewhere.test/?token=x"), 0, 30 * time.Second, true},
 		{"closes at once", closing(1011), 0, 30 * time.Second, true},
 		{"goes away at once", closing(1001), 0, 30 * time.Second, true},

@@ -164,8 +164,8 @@ func TestWhatTheHistoryStillHasFollowsTheGap(t *testing.T) {
 	}
 }
 
-// One's own channel may be named like any other, and be gone on from.
-func TestOnesOwnChannelCanBeNamed(t *testing.T) {
+// The user channel may be named like any other channel, with an id to resume from.
+func TestTheUserChannelCanBeNamed(t *testing.T) {
 	s := serve(t)
 	c := s.dial("ana", client.WithChannels("@ana", "ops"))
 	f := follow(t, c)

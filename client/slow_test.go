@@ -88,8 +88,8 @@ func TestWithoutALoopNothingGrows(t *testing.T) {
 	if grown := int64(heap()) - int64(before); grown > 1<<20 {
 		t.Errorf("%d bytes more after %d", grown, many*size)
 	}
-	// A loop that begins after all gets what waited, is told of the gap, and goes on
-	// with what there is.
+	// A loop that starts now receives the events that waited, then the gap, then
+	// the newer events.
 	gaps, last := 0, ""
 	for event, err := range c.Events(within(t)) {
 		if err != nil {

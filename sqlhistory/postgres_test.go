@@ -76,8 +76,8 @@ func TestPostgresKilledUnderTraffic(t *testing.T) {
 	wantAcked(t, nodes[0], "c", acked)
 }
 
-// A standby that took over, or a backup that was recovered, may lack what was
-// acknowledged: it has another timeline, and the history another epoch.
+// A standby that took over, or a restored backup, may lack acknowledged messages: it has
+// another timeline, and the history begins another epoch.
 func TestPostgresOnAnotherTimeline(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
@@ -108,8 +108,8 @@ func TestPostgresOnAnotherTimeline(t *testing.T) {
 	}
 }
 
-// The first to store something there begins the epoch, also when nothing was stored
-// while its connections broke, so that it has seen no error.
+// The first node that stores there begins the epoch, even if it stored nothing while its
+// connections broke and so has seen no error.
 func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
@@ -135,7 +135,7 @@ func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
 	wantAfter(t, other, "c", p, "4")
 }
 
-// TestPostgres runs what needs no server of its own.
+// TestPostgres runs the tests that need no server of their own.
 func TestPostgres(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
@@ -177,8 +177,8 @@ func testDumpRestored(t *testing.T, server *pgtest.Server) {
 	}
 }
 
-// After a failover connections may be made to what is a standby by now, which goes on
-// answering them: they are given up when it stores nothing.
+// After a failover, connections may lead to a server that is a standby by now and still
+// answers. The history closes them when it cannot store there.
 func testReadOnly(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)
 	h := d.open(t)
@@ -208,7 +208,7 @@ func testReadOnly(t *testing.T, server *pgtest.Server) {
 	})
 }
 
-// A database whose transactions are stricter than they need to be refuses nothing.
+// A database with a stricter isolation level than needed works.
 func testStrictIsolation(t *testing.T, server *pgtest.Server) {
 	for _, level := range []string{"repeatable read", "serializable"} {
 		d := onPostgres(t, server)
@@ -217,7 +217,7 @@ func testStrictIsolation(t *testing.T, server *pgtest.Server) {
 	}
 }
 
-// Nodes store in the same channels in any order, and none is a victim of another.
+// Nodes store in the same channels in any order without deadlocks.
 func testDeadlocks(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)
 	const nodes, publishers, each, channels = 3, 16, 40, 10
@@ -251,7 +251,7 @@ func testDeadlocks(t *testing.T, server *pgtest.Server) {
 	}
 }
 
-// No error tells the password.
+// No error contains the password.
 func TestPostgresErrorsKeepThePassword(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -274,7 +274,7 @@ func TestPostgresErrorsKeepThePassword(t *testing.T) {
 	}
 }
 
-// A database that cannot hold every message is refused at the beginning, not with the
+// A database whose encoding cannot store every message is rejected at the start, not at the
 // first emoji.
 func testEncoding(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)

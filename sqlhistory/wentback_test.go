@@ -41,7 +41,7 @@ func (w *warnings) wantEpochs(t *testing.T, n int, reason string) {
 	}
 }
 
-// untilStored stores a message, trying until the server is found again.
+// untilStored stores a message, and retries until the server answers.
 func untilStored(t *testing.T, h chat.History, content string) (p chat.Position) {
 	t.Helper()
 	eventually(t, "the server to be found again", func() bool {
@@ -52,7 +52,7 @@ func untilStored(t *testing.T, h chat.History, content string) (p chat.Position)
 	return p
 }
 
-// untilRead reads what follows a place, trying until the server is found again.
+// untilRead reads the messages after a position, and retries until the server answers.
 func untilRead(t *testing.T, h chat.History, p chat.Position) (msgs []chat.Message, err error) {
 	t.Helper()
 	eventually(t, "the server to be found again", func() bool {
@@ -62,7 +62,7 @@ func untilRead(t *testing.T, h chat.History, p chat.Position) (msgs []chat.Messa
 	return msgs, err
 }
 
-// acknowledged is the contents by their places, by any node.
+// acknowledged returns contents by position, of messages stored by any node.
 type acknowledged struct {
 	*testing.T
 	contents map[chat.Position]string
@@ -77,9 +77,9 @@ func (a acknowledged) note(p chat.Position, content string) chat.Position {
 	return p
 }
 
-// Data that went back in time is noticed by whoever comes first, before anything is
-// acknowledged or read: no place is given twice, every client is told that something
-// is lost, and all nodes go on in one epoch.
+// The first node that uses data which went back in time notices it, before it acknowledges
+// or reads anything: no position is given twice, every client is told that messages are
+// missing, and all nodes continue in one epoch.
 func TestPostgresWentBack(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -228,8 +228,8 @@ func wentBack(t *testing.T, server *pgtest.Server, renewed bool, happens func(*t
 	log.wantEpochs(t, epochs, reason)
 }
 
-// What a node has seen by looking alone is enough, however little was lost: who had
-// stored it is gone.
+// A node notices the loss by reading alone, however little was lost, even if the node that
+// stored the lost messages has ended.
 func TestPostgresOlderThanWhatAnIdleNodeHasSeen(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
@@ -250,7 +250,7 @@ func TestPostgresOlderThanWhatAnIdleNodeHasSeen(t *testing.T) {
 	log.wantEpochs(t, 1, "older than what this node has seen")
 }
 
-// A server that loses nothing goes on in its epoch, however it ended.
+// A server that loses no data continues in its epoch, however it ended.
 func TestPostgresStartedAgainGoesOn(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
@@ -282,7 +282,7 @@ func TestPostgresStartedAgainGoesOn(t *testing.T) {
 	log.wantEpochs(t, 0, "")
 }
 
-// What follows another server is not read: it may lag behind.
+// A standby is not read, because it may lag behind.
 func TestPostgresStandbyIsNotRead(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)

@@ -197,7 +197,7 @@ func askEverything(t *testing.T, c *contract) {
 		}
 	}
 
-	// Who is no admin posts no faster than a socket's commands may come.
+	// A non-admin posts no faster than WithCommandRate allows.
 	post := request{method: "POST", path: "/messages", token: user, kind: jsonType, body: `{"content":"x"}`}
 	for range 40 * 10 {
 		if a, _ := c.do(t, d.HTTP, d.URL, post); a.status == 429 {

@@ -233,7 +233,7 @@ func (c *client) welcome(conn *websocket.Conn, resumed []string) error {
 		}
 	}
 	if forgotten && !moved {
-		c.report.find(findForgotten, "%s resumed from %v and was told of a loss, but all messages follow", c.user.Name, resumed)
+		c.report.find(findForgotten, "%s resumed from %v and got a report of a loss, but all messages follow", c.user.Name, resumed)
 	}
 	if len(c.cursors) != 2+len(c.channels) {
 		c.report.find(findProtocol, "%s starts in %d channels, not %d", c.user.Name, len(c.cursors), 2+len(c.channels))
@@ -317,7 +317,7 @@ func (c *client) closed(n *node, err error, welcomed bool, age time.Duration) {
 	switch code {
 	case int(chat.CloseTokenExpired):
 		if !c.expires {
-			c.report.find(findClosed, "%s: %s, but its token holds", c.user.Name, reason)
+			c.report.find(findClosed, "%s: %s, but its token is valid", c.user.Name, reason)
 		}
 		return
 	case int(chat.CloseTooSlow):

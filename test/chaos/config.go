@@ -36,7 +36,7 @@ type Config struct {
 	Faults []string
 	// Lease is the most that the registry may take to notice that a node is gone.
 	Lease time.Duration
-	// Forgetful allows that clients are told of a loss at any time, as when a node is killed
+	// Forgetful allows a report of a loss to clients at any time, as when a node is killed
 	// whose history is in memory.
 	Forgetful bool
 	// Race builds the nodes with the race detector.

@@ -161,7 +161,7 @@ func (f *fleet) behind(any bool) (wrong string, silent int) {
 	return fmt.Sprintf("%d clients lack messages, such as: %s", n, example), silent
 }
 
-// account counts the lost messages and the losses that clients were told of.
+// account counts the lost messages and the losses that were reported to clients.
 func (f *fleet) account() Losses {
 	losses := f.cluster.ledger.lost()
 	for _, c := range f.clients {

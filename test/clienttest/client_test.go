@@ -106,8 +106,8 @@ func (c *client) connect() message {
 	return c.want("welcome")
 }
 
-// event is the next event, and the message in it if there is one. Comings and
-// goings, which may be told at any time, are passed over.
+// event returns the next event, and the message in it if there is one. It skips joins and
+// leaves, which may be announced at any time.
 func (c *client) event() (event, message) {
 	c.t.Helper()
 	for {

@@ -53,7 +53,7 @@ func TestUserSeesNoComposerAndNobodyElse(t *testing.T) {
 	user.awaitMessage("hello")
 	for _, id := range []string{"composer", "people", "people-open"} {
 		if !eval[bool](user, `document.getElementById(`+quote(id)+`).getClientRects().length === 0`) {
-			t.Errorf("a user who is no admin sees #%s", id)
+			t.Errorf("a non-admin sees #%s", id)
 		}
 	}
 }

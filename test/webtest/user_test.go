@@ -94,9 +94,9 @@ func (p *tab) keys(keys string, options ...chromedp.KeyOption) {
 	}
 }
 
-// strokes are what the browser is told of a key: down, with the character that it
-// makes unless the page prevents that, and up. (chromedp.KeyEvent tells of the
-// character by itself, which a page cannot prevent.)
+// strokes returns the browser's events for a key: down, with the character that it makes
+// unless the page prevents that, and up. (chromedp.KeyEvent sends the character as a
+// separate event, which a page cannot prevent.)
 func strokes(r rune, options []chromedp.KeyOption) []*input.DispatchKeyEventParams {
 	all := kb.Encode(r)
 	if len(all) == 3 {

@@ -49,7 +49,7 @@ func run() int {
 	flag.StringVar(&config.Registry, "registry", config.Registry, "the nodes' registry: memory or redis")
 	flag.StringVar(&config.History, "history", config.History, "the nodes' history: memory, redis or postgres")
 	flag.DurationVar(&config.Lease, "lease", config.Lease, "how long the users of a dead node may stay connected")
-	flag.BoolVar(&config.Forgetful, "forgetful", config.Forgetful, "accept that clients are told of a loss at any time")
+	flag.BoolVar(&config.Forgetful, "forgetful", config.Forgetful, "accept reports of losses to clients at any time")
 	flag.BoolVar(&config.Lossy, "lossy", false, "include faults that lose data, with nodes without -redis-durable (default: at even seeds)")
 	flag.DurationVar(&config.Skew, "skew", 0, "how far the nodes' clocks are off (default: an hour at seeds 2, 3, 6, 7, 10, 11 and so on)")
 	flag.BoolVar(&config.Race, "race", config.Race, "build the nodes with the race detector")
