@@ -64,7 +64,7 @@ func testSlowEpochAtOpening(t *testing.T, d database) {
 	}
 	release()
 	if !errors.Is(err, chat.ErrGone) {
-		t.Errorf("opened and read behind a place of before: %v, want ErrGone", err)
+		t.Errorf("opened and read after a position of the earlier epoch: %v, want ErrGone", err)
 	}
 }
 

@@ -117,16 +117,16 @@ func appendOne(ctx context.Context, h chat.History, m chat.Message) (chat.Messag
 	return stored[0], nil
 }
 
-func appendTo(t testing.TB, h chat.History, channel string, contents ...string) (places []chat.Position) {
+func appendTo(t testing.TB, h chat.History, channel string, contents ...string) (positions []chat.Position) {
 	t.Helper()
 	for _, content := range contents {
 		m, err := appendOne(t.Context(), h, message(channel, content))
 		if err != nil {
 			t.Fatal(err)
 		}
-		places = append(places, m.Position)
+		positions = append(positions, m.Position)
 	}
-	return places
+	return positions
 }
 
 // wantAfter checks which messages follow a position: "gone" means chat.ErrGone.
@@ -288,16 +288,16 @@ func testReopened(t *testing.T, d database) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	places := appendTo(t, h, "c", "1", "2")
+	positions := appendTo(t, h, "c", "1", "2")
 	closeHistory(t, h)
 
 	h = d.open(t)
 	wantAfter(t, h, "c", chat.Position{}, "1", "2")
-	wantAfter(t, h, "c", places[0], "2")
-	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Position{Epoch: places[0].Epoch, Seq: 3}) {
-		t.Errorf("goes on at %v behind %v", p, places[1])
+	wantAfter(t, h, "c", positions[0], "2")
+	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Position{Epoch: positions[0].Epoch, Seq: 3}) {
+		t.Errorf("the next position is %v, after %v", p, positions[1])
 	}
-	wantAfter(t, h, "c", places[1], "3")
+	wantAfter(t, h, "c", positions[1], "3")
 	if p, err := h.Last(t.Context(), "empty"); err != nil || p != empty {
 		t.Errorf("Last of an empty channel = %v, %v, was %v", p, err, empty)
 	}
@@ -504,14 +504,14 @@ func testIdentity(t *testing.T, d database) {
 
 func testDeletedByHand(t *testing.T, d database) {
 	h := d.open(t)
-	places := appendTo(t, h, "c", "1", "2", "3", "4", "5")
+	positions := appendTo(t, h, "c", "1", "2", "3", "4", "5")
 	d.exec(t, "DELETE FROM chat_messages WHERE seq = 3")
-	wantAfter(t, h, "c", places[0], "2")
-	wantAfter(t, h, "c", places[1], "gone")
-	wantAfter(t, h, "c", places[2], "4", "5")
+	wantAfter(t, h, "c", positions[0], "2")
+	wantAfter(t, h, "c", positions[1], "gone")
+	wantAfter(t, h, "c", positions[2], "4", "5")
 	d.exec(t, "DELETE FROM chat_messages")
-	wantAfter(t, h, "c", places[3], "gone")
-	wantAfter(t, h, "c", places[4])
+	wantAfter(t, h, "c", positions[3], "gone")
+	wantAfter(t, h, "c", positions[4])
 }
 
 // While another transaction locks the tables, no message can be stored. Callers get an error
@@ -644,7 +644,7 @@ func testBeginEpoch(t *testing.T, d database) {
 	wantAfter(t, h, "c", chat.Position{Epoch: last.Epoch}, "gone") // a registry does not deliver all again
 	wantAfter(t, h, "c", chat.Position{Epoch: last.Epoch, Seq: 1}, "2")
 	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Position{Epoch: last.Epoch, Seq: 3}) {
-		t.Errorf("goes on at %v behind %v", p, last)
+		t.Errorf("the next position is %v, after %v", p, last)
 	}
 	if p := appendTo(t, h, "new", "1")[0]; p != (chat.Position{Epoch: last.Epoch, Seq: 1}) {
 		t.Errorf("a new channel begins at %v, the others are in %v", p, last.Epoch)
@@ -654,16 +654,16 @@ func testBeginEpoch(t *testing.T, d database) {
 
 func testWentBack(t *testing.T, d database) {
 	h := d.open(t)
-	places := appendTo(t, h, "c", "1", "2", "3", "4", "5")
+	positions := appendTo(t, h, "c", "1", "2", "3", "4", "5")
 	d.exec(t, "DELETE FROM chat_messages WHERE seq > 3")
 	d.exec(t, "UPDATE chat_channels SET last = 3")
 	p := appendTo(t, h, "c", "another 4")[0]
-	if p.Epoch == places[0].Epoch || p.Seq != 4 {
-		t.Errorf("the next is at %v where %v was given before", p, places[3])
+	if p.Epoch == positions[0].Epoch || p.Seq != 4 {
+		t.Errorf("the next is at %v where %v was given before", p, positions[3])
 	}
-	wantAfter(t, h, "c", places[3], "gone")
+	wantAfter(t, h, "c", positions[3], "gone")
 	wantAfter(t, h, "c", chat.Position{Epoch: p.Epoch, Seq: 3}, "another 4")
 	if next := appendTo(t, h, "c", "another 5")[0]; next != (chat.Position{Epoch: p.Epoch, Seq: 5}) {
-		t.Errorf("goes on at %v behind %v", next, p)
+		t.Errorf("the next position is %v, after %v", next, p)
 	}
 }

@@ -41,7 +41,7 @@ func TestPostgresKilledUnderTraffic(t *testing.T) {
 				if err != nil {
 					failed++
 				} else if other, taken := acked[m.Position.Seq]; taken {
-					t.Errorf("place %d was given to %q and %q", m.Position.Seq, other, content)
+					t.Errorf("position %d was given to %q and %q", m.Position.Seq, other, content)
 				} else {
 					acked[m.Position.Seq] = content
 				}
@@ -116,7 +116,7 @@ func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
 	d := onPostgres(t, server)
 	gave, other := d.open(t), d.open(t)
 	appendTo(t, other, "d", "1")
-	places := appendTo(t, gave, "c", "1", "2", "3")
+	positions := appendTo(t, gave, "c", "1", "2", "3")
 	if err := server.Promote(); err != nil {
 		t.Fatal(err)
 	}
@@ -124,10 +124,10 @@ func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
 	d.exec(t, "UPDATE chat_channels SET last = 2 WHERE name = 'c'")
 	<-time.After(1100 * time.Millisecond) // the driver tries a connection that was idle for a second before it uses it
 	p := appendTo(t, other, "c", "another 3")[0]
-	if p.Epoch == places[0].Epoch || p.Seq != 3 {
-		t.Errorf("the next is at %v where %v was given before", p, places[2])
+	if p.Epoch == positions[0].Epoch || p.Seq != 3 {
+		t.Errorf("the next is at %v where %v was given before", p, positions[2])
 	}
-	wantAfter(t, gave, "c", places[2], "gone")
+	wantAfter(t, gave, "c", positions[2], "gone")
 	next := appendTo(t, gave, "c", "4")[0]
 	if next != (chat.Position{Epoch: p.Epoch, Seq: 4}) {
 		t.Errorf("goes on at %v behind %v", next, p)
@@ -247,7 +247,7 @@ func testDeadlocks(t *testing.T, server *pgtest.Server) {
 		total += p.Seq
 	}
 	if total != nodes*publishers*each {
-		t.Errorf("%d places were given to %d messages", total, nodes*publishers*each)
+		t.Errorf("%d positions were given to %d messages", total, nodes*publishers*each)
 	}
 }
 

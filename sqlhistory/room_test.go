@@ -291,14 +291,14 @@ func TestSQLiteFileReplacedWhileItIsOpen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := inFile(t)
 			h := d.open(t)
-			places := appendTo(t, h, "c", "1")
+			positions := appendTo(t, h, "c", "1")
 			d.exec(t, "VACUUM INTO '"+d.file+".copy'")
 			appendTo(t, h, "c", "2")
 			replace(t, d.file)
 			if m, err := appendOne(t.Context(), h, message("c", "3")); err == nil || !strings.Contains(err.Error(), "replaced") {
 				t.Errorf("stored at %v, %v", m.Position, err)
 			}
-			if msgs, err := h.After(t.Context(), "c", places[0], chat.Limit{Count: 10}); err == nil || errors.Is(err, chat.ErrGone) {
+			if msgs, err := h.After(t.Context(), "c", positions[0], chat.Limit{Count: 10}); err == nil || errors.Is(err, chat.ErrGone) {
 				t.Errorf("read %d messages, %v", len(msgs), err)
 			}
 			if err := h.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "start them again") {

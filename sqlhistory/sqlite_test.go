@@ -211,7 +211,7 @@ func TestWhatWasAcknowledgedOutlivesTheProcess(t *testing.T) {
 					}
 					mu.Lock()
 					if other, taken := acked[seq]; taken {
-						t.Errorf("place %d was given twice, to %q as well", seq, other)
+						t.Errorf("position %d was given twice, to %q as well", seq, other)
 					}
 					acked[seq] = fmt.Sprintf("%d %d", i, k)
 					mu.Unlock()
@@ -255,7 +255,7 @@ func wantAcked(t *testing.T, h chat.History, channel string, acked map[uint64]st
 	}
 	for seq, content := range acked {
 		if stored[seq] != content {
-			t.Errorf("place %d holds %q, acknowledged was %q", seq, stored[seq], content)
+			t.Errorf("position %d holds %q, acknowledged was %q", seq, stored[seq], content)
 		}
 	}
 	if len(acked) == 0 {

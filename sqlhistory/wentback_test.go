@@ -288,26 +288,26 @@ func TestPostgresStandbyIsNotRead(t *testing.T) {
 	server := startPostgres(t)
 	d := onPostgres(t, server)
 	h := d.open(t)
-	places := appendTo(t, h, "c", "1")
+	positions := appendTo(t, h, "c", "1")
 	try(t, server.Backup)
-	places = append(places, appendTo(t, h, "c", "2", "3")...)
+	positions = append(positions, appendTo(t, h, "c", "2", "3")...)
 	try(t, server.TakeOver)
 	var said error
 	eventually(t, "the standby to be met", func() bool {
-		_, said = h.After(t.Context(), "c", places[0], chat.Limit{Count: 10})
+		_, said = h.After(t.Context(), "c", positions[0], chat.Limit{Count: 10})
 		return said != nil && strings.Contains(said.Error(), "standby") || said == nil || errors.Is(said, chat.ErrGone)
 	})
 	if said == nil || !strings.Contains(said.Error(), "standby") {
 		t.Errorf("a standby was read: %v", said)
 	}
 	if p, err := h.Last(t.Context(), "c"); err == nil {
-		t.Errorf("a standby was asked for the last place: %v", p)
+		t.Errorf("a standby was asked for the last position: %v", p)
 	}
 	if err := h.Check(t.Context()); err == nil {
 		t.Error("Check finds nothing wrong with a standby")
 	}
 	try(t, server.PromoteStandby)
-	if msgs, err := untilRead(t, h, places[0]); !errors.Is(err, chat.ErrGone) {
+	if msgs, err := untilRead(t, h, positions[0]); !errors.Is(err, chat.ErrGone) {
 		t.Errorf("after the first are %d messages, %v, want ErrGone: two are lost", len(msgs), err)
 	}
 }

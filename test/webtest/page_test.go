@@ -112,7 +112,7 @@ func TestMessageStaysText(t *testing.T) {
 	p.fits()
 }
 
-// fits fails the test if anything sticks out of the window or its column.
+// fits fails the test if anything exceeds the window or its column.
 func (p *tab) fits() {
 	p.t.Helper()
 	wide := eval[string](p, `["html", "#feed", "#side", "#channels", "#people", "#people-list", ".pane-head", "#composer"].

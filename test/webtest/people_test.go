@@ -62,7 +62,7 @@ func TestPeopleAreListedWhileOthersComeAndGo(t *testing.T) {
 	admin.await("the one who came late", `document.querySelector('#people-list [data-name="late"]')`)
 }
 
-// However many are connected, few are in the document, and the others are found.
+// However many users are connected, few are in the document, and the filter finds the others.
 func TestManyPeopleStayAShortList(t *testing.T) {
 	t.Parallel()
 	server := serve(t)

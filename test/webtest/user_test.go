@@ -49,7 +49,7 @@ func backwards(name string) string {
 	return string(runes[:min(len(runes), 20)])
 }
 
-// post publishes a message as a back end would.
+// post publishes a message as a back end does.
 func post(t testing.TB, server *chatdtest.Process, token, channel, content string) {
 	t.Helper()
 	body := map[string]string{"content": content}
@@ -78,7 +78,7 @@ func (p *tab) enter(user, password string) {
 	p.connected()
 }
 
-// connected waits for the connection, and what comes first through it.
+// connected waits for the connection and the first events.
 func (p *tab) connected() {
 	p.t.Helper()
 	p.await("the connection", `document.querySelector("#state").dataset.state === "open"`)
