@@ -66,7 +66,7 @@ func servePipes(t testing.TB, around func(http.Handler) http.Handler, opts ...ch
 	return servePipesAs(t, nil, around, opts...)
 }
 
-// servePipesAs has an authenticator other than the tests' own.
+// servePipesAs is servePipes with another authenticator.
 func servePipesAs(t testing.TB, auth chat.Authenticator, around func(http.Handler) http.Handler, opts ...chat.Option) *server {
 	t.Helper()
 	s, h := newServer(t, auth, around, opts)
@@ -224,7 +224,7 @@ func (f *feed) texts(n int) (contents []string) {
 	return contents
 }
 
-// end reads up to the error.
+// end reads until the error.
 func (f *feed) end() error {
 	f.t.Helper()
 	for {
