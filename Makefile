@@ -22,7 +22,7 @@ check: ## format, vet, staticcheck and the tests that need only Go: under a minu
 	@scripts/check
 
 test: needs ## run every module's tests with -race, two modules at a time, having installed what they need (TESTFLAGS)
-	@CI=true scripts/each -j 2 go test -race -timeout 10m $(TESTFLAGS) ./...
+	@CI=true scripts/each -j 2 go test -race -timeout 20m $(TESTFLAGS) ./...
 
 lint: ## check format, vet, staticcheck, errcheck, bodyclose, go.mod and the list of dependencies
 	@scripts/lint

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
 )
 
 const authSecret = "0123456789abcdef0123456789abcdef"
@@ -35,7 +36,7 @@ const authSecret = "0123456789abcdef0123456789abcdef"
 // The clock of a synctest bubble starts at the year 2000, at these seconds.
 const bubbleStart = 946684800
 
-func TestIssuedTokensHoldUntilTheyExpire(t *testing.T) {
+func TestIssuedTokensAreValidUntilTheyExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		auth := newHS256(t, chat.WithTokenTTL(90*time.Second), chat.WithIssuer("me"), chat.WithAudience("chat"), chat.WithRoleClaim("r"))
 		ana := chat.User{Name: "ana", Role: "admin"}
@@ -294,12 +295,12 @@ func TestAProvidersClockMayBeAhead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := serveAuth(t, l, (&net.Dialer{}).DialContext, newHS256(t), auth)
+	s := chatserver.ServeAuth(t, l, (&net.Dialer{}).DialContext, newHS256(t), auth)
 	for ahead, want := range map[time.Duration]int{0: 101, time.Second / 2: 101, 10 * time.Second: 101, 2 * time.Minute: 401} {
 		for i := range 8 {
 			nbf := float64(time.Now().Add(ahead).UnixMilli()) / 1000
 			token := signES256(t, key, `{"alg":"ES256","kid":"e"}`, fmt.Sprintf(`{"sub":"ana%d","nbf":%.3f,"iat":%.3f,"exp":%.3f}`, i, nbf, nbf, nbf+300))
-			if resp, body := s.requestRaw(t, "/ws/chat", token, nil); resp.StatusCode != want {
+			if resp, body := requestRaw(s, t, "/ws/chat", token, nil); resp.StatusCode != want {
 				t.Errorf("%v ahead, client %d: %d %s, want %d", ahead, i, resp.StatusCode, body, want)
 			}
 		}

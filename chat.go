@@ -21,43 +21,45 @@ import (
 )
 
 const (
-	// portTimeout bounds what a socket asks of a port, so that a command is
-	// answered "unavailable" and does not hang.
+	// portTimeout bounds a call of a port for a socket, or one that must outlive its
+	// request. After it the client gets "unavailable". A command may need several calls.
 	portTimeout = 5 * time.Second
-	// closeTimeout is how long a close frame and the peer's answer may take.
+	// closeTimeout bounds sending a close frame and waiting for the client's.
 	closeTimeout = 5 * time.Second
 )
 
-// Service is the chat: an [http.Handler] for its routes, and what Go code may do
-// without a socket. Its methods are safe for concurrent use. Make one with [New]
-// and end it with [Service.Shutdown].
+// Service is a chat service. It is an [http.Handler] for the routes, and its methods let
+// Go code publish, list users and disconnect them. Its methods are safe for concurrent
+// use. [New] makes a Service and [Service.Shutdown] ends it.
 type Service struct {
 	cfg     *config
 	auth    Authenticator
 	login   LoginProvider // nil: no /login
 	handler http.Handler
 
-	logins   *loginLimits
-	accounts *account.Table  // what is counted by user
-	hasty    *account.Tokens // of users who connect too often
+	logins         *loginLimits
+	accounts       *account.Table  // limits by user
+	rejectedTokens *account.Tokens // of users who connect too often: not authenticated again
 
 	counts     counters
 	presence   *announcer
-	conns      *connset.Set[*socket]
-	expiries   *expiry.Queue[*socket]
-	sockets    *wsconn.Server
-	opening    *admission.Gate // of the sockets that are being opened
-	reads      *sharedReads    // of what sockets missed
-	pageReads  *admission.Gate // of the history, one step each
-	readTurns  *admission.Gate // of these, for those that are not slow
-	joinReads  *admission.Gate // likewise, for what commands missed
-	pages      *admission.Gate // of the history that are being sent
-	reading    *throttle.Meter // of history, in bytes by user
-	readingAll *throttle.Meter // likewise, of all pages as one
+	sockets    *connset.Set[*socket]  // live sockets
+	expiries   *expiry.Queue[*socket] // by the end of their tokens
+	websockets *wsconn.Server         // accepts connections
+	opening    *admission.Gate        // sockets that are opening
+
+	replayReads   *sharedReads    // reads for replays
+	joinReads     *admission.Gate // reads for join commands
+	pages         *admission.Gate // answers of GET /messages that are being sent
+	pageReads     *admission.Gate // reads for GET /messages
+	fastPageReads *admission.Gate // those that have taken less than slowRead
+	userReads     *throttle.Meter // bytes of history read, by user
+	allPageReads  *throttle.Meter // bytes of history read for GET /messages, all users as one
 }
 
-// New makes a service that takes tokens from auth. When auth is a
-// [LoginProvider], too, it has a /login.
+// New returns a Service whose users auth authenticates. If auth is also a
+// [LoginProvider], the service serves POST /login. New starts goroutines, which
+// [Service.Shutdown] ends.
 func New(auth Authenticator, opts ...Option) (*Service, error) {
 	if auth == nil {
 		return nil, errors.New("chat: no Authenticator")
@@ -72,7 +74,7 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		cfg.sparing.Close()
 		return nil, err
 	}
-	// From here on nothing fails: what follows has goroutines.
+	// Nothing below may fail: an error would leak the goroutines that it starts.
 	s := &Service{
 		cfg:      cfg,
 		presence: announcer,
@@ -81,8 +83,8 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 		accounts: account.New(account.Limits{
 			Sockets: cfg.socketsHere(), Connect: cfg.connectRate, Idle: throttleKeys,
 		}),
-		hasty: account.NewTokens(),
-		sockets: &wsconn.Server{
+		rejectedTokens: account.NewTokens(),
+		websockets: &wsconn.Server{
 			Subprotocol: subprotocol,
 			ReadLimit:   int64(cfg.readLimit),
 			TooFast:     int(CloseTooFast),
@@ -95,29 +97,29 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 			Pings: cfg.pings,
 		},
 		expiries: expiry.New[*socket](),
-		conns:    connset.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
+		sockets:  connset.New[*socket](cfg.maxSockets, cfg.heartbeat, closeTimeout),
 	}
 	s.opening = admission.New(admission.Limits{
 		Inside:    cfg.opening,
 		InsideOf:  max(1, min(cfg.socketsPerUser, cfg.opening/openingShare)),
-		Waiting:   waitingPlaces * cfg.opening,
+		Waiting:   waitingFactor * cfg.opening,
 		WaitingOf: cfg.socketsPerUser,
 		Wait:      openingWait,
-	}, s.conns.Stopped())
+	}, s.sockets.Stopped())
 	s.pageReads = newReads(readsInAll, readsWaiting, pagesOfUser)
-	s.readTurns = newReadTurns()
-	s.joinReads = newReads(cfg.opening, waitingPlaces*cfg.opening, cfg.socketsPerUser)
+	s.fastPageReads = newReadTurns()
+	s.joinReads = newReads(cfg.opening, waitingFactor*cfg.opening, cfg.socketsPerUser)
 	s.pages = newPageTurns()
-	s.reading = newUserReading(cfg.socketsPerUser)
-	s.readingAll = throttle.NewMeter(readRate, readBurst)
+	s.userReads = newUserReads(cfg.socketsPerUser)
+	s.allPageReads = throttle.NewMeter(readRate, readBurst)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
-	s.reads = newSharedReads(cfg.history)
+	s.replayReads = newSharedReads(cfg.history)
 	s.handler = s.routes()
 	return s, nil
 }
 
-// startRegistry starts the registry and settles which history the service uses.
+// startRegistry starts the registry and sets the history that the service uses.
 func (c *config) startRegistry(changed func(PresenceChange)) error {
 	history, err := c.registry.Start(c.history, changed)
 	switch {
@@ -130,12 +132,12 @@ func (c *config) startRegistry(changed func(PresenceChange)) error {
 	return nil
 }
 
-// Broadcast publishes a message from Go code: Channel, Sender and Content are the
-// caller's, what the policy says to users is not asked. It returns the message as
-// stored, with its Position and Time, when it is handed on to everyone connected. The
-// error wraps [ErrInvalid] for a name or a content that cannot be, [ErrTooLarge] for
-// content over the limit, or [ErrUnavailable]: then it may have been stored all the
-// same.
+// Broadcast stores and publishes a message from Go code. The caller sets Channel, Sender
+// and Content; the Policy does not apply. Broadcast returns the stored message with its
+// Position and Time once the registry has taken it for delivery; clients may not have it
+// yet. The error wraps [ErrInvalid] for an invalid channel, sender or content,
+// [ErrTooLarge] for content over the limit, or [ErrUnavailable]: then the message may
+// have been stored.
 func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 	if err := s.check(m); err != nil {
 		return Message{}, err
@@ -170,8 +172,8 @@ func (s *Service) store(ctx context.Context, m Message) (Message, error) {
 	return m, nil
 }
 
-// publish is a user's Broadcast.
-func (s *Service) publish(ctx context.Context, who Identity, channel, content string) (Message, error) {
+// publishAs is Broadcast for a user: it asks the Policy.
+func (s *Service) publishAs(ctx context.Context, who Identity, channel, content string) (Message, error) {
 	m := Message{Channel: channel, Sender: who.User.Name, Content: content}
 	if err := s.check(m); err != nil {
 		return Message{}, err
@@ -182,14 +184,14 @@ func (s *Service) publish(ctx context.Context, who Identity, channel, content st
 	return s.store(ctx, m)
 }
 
-// check validates what callers and clients set in a message, the content included. It is
-// the only place that does.
+// check validates the fields of a message that callers and clients set. Nothing else
+// does.
 func (s *Service) check(m Message) error {
 	switch {
 	case m.Channel != "" && !ValidChannel(m.Channel):
-		return wrapf(ErrInvalid, "not a channel's name: %q", shorten(m.Channel))
+		return invalidChannel(m.Channel)
 	case m.Sender != "" && !ValidUsername(m.Sender):
-		return wrapf(ErrInvalid, "not a sender's name: %q", shorten(m.Sender))
+		return wrapf(ErrInvalid, "sender %q: want a username, see ValidUsername", shorten(m.Sender))
 	case m.Content == "":
 		return wrapf(ErrInvalid, "no content")
 	case len(m.Content) > s.cfg.contentLimit:
@@ -197,12 +199,18 @@ func (s *Service) check(m Message) error {
 	case !utf8.ValidString(m.Content):
 		return wrapf(ErrInvalid, "content is not UTF-8")
 	case strings.ContainsRune(m.Content, 0):
-		return wrapf(ErrInvalid, "content holds a NUL")
+		return wrapf(ErrInvalid, "content contains a NUL")
 	}
 	return nil
 }
 
-// identify asks the Authenticator whose a token is, and checks its answer.
+// invalidChannel returns the error for an invalid channel name.
+func invalidChannel(name string) error {
+	return wrapf(ErrInvalid, "channel name %q: want 1 to 128 of A-Z a-z 0-9 . _ : -, or @ and a username", shorten(name))
+}
+
+// identify authenticates a token and validates the Identity that the Authenticator
+// returned.
 func (s *Service) identify(ctx context.Context, token string) (Identity, error) {
 	who, err := s.auth.Authenticate(ctx, token)
 	switch {
@@ -211,7 +219,7 @@ func (s *Service) identify(ctx context.Context, token string) (Identity, error) 
 	case err != nil:
 		return Identity{}, s.unavailable(portAuthenticator, "checking a token", err)
 	case who.Expires.IsZero():
-		return Identity{}, s.unavailable(portAuthenticator, "checking a token", errors.New("the Authenticator does not say until when it holds"))
+		return Identity{}, s.unavailable(portAuthenticator, "checking a token", errors.New("the Authenticator returned an Identity without Expires"))
 	case !ValidUsername(who.User.Name):
 		return Identity{}, wrapf(ErrUnauthenticated, "the token names no valid user")
 	case !who.Expires.Round(0).After(time.Now()):
@@ -220,25 +228,26 @@ func (s *Service) identify(ctx context.Context, token string) (Identity, error) 
 	if who.User.Role == "" {
 		who.User.Role = RoleUser
 	}
-	// By the wall clock from here on: the other one stands still in a suspended machine.
+	// Round(0) drops the monotonic clock, which stops while the machine is suspended.
 	who.Expires = who.Expires.Round(0)
 	return who, nil
 }
 
-// mayJoin decides whether a user may be in a channel and read its history.
+// mayJoin returns nil if a user may join a channel and read its history.
 func (s *Service) mayJoin(ctx context.Context, who Identity, channel string) error {
 	switch {
 	case channel == "" || channel == UserChannel(who.User.Name):
 		return nil
 	case !ValidChannel(channel):
-		return wrapf(ErrInvalid, "not a channel's name: %q", shorten(channel))
+		return invalidChannel(channel)
 	case strings.HasPrefix(channel, "@"):
-		return wrapf(ErrForbidden, "another user's own channel")
+		return wrapf(ErrForbidden, "%q is the channel of another user", shorten(channel))
 	}
 	return s.allow(s.cfg.policy.Join(ctx, who, channel))
 }
 
-// allow turns what a policy answered into one of the package's kinds.
+// allow returns a policy's ErrForbidden or ErrInvalid as it is, and makes any other error
+// ErrUnavailable.
 func (s *Service) allow(err error) error {
 	if err == nil || errors.Is(err, ErrForbidden) || errors.Is(err, ErrInvalid) {
 		return err
@@ -246,12 +255,12 @@ func (s *Service) allow(err error) error {
 	return s.unavailable(portPolicy, "asking the policy", err)
 }
 
-// Connected lists who is in a channel on all nodes, sorted by name; "" lists
-// everyone connected. The error wraps [ErrInvalid] for what is no channel's name, or
+// Connected lists the users in a channel on all nodes, sorted by name; "" lists all
+// connected users. The error wraps [ErrInvalid] for an invalid channel name, or
 // [ErrUnavailable].
 func (s *Service) Connected(ctx context.Context, channel string) ([]Presence, error) {
 	if channel != "" && !ValidChannel(channel) {
-		return nil, wrapf(ErrInvalid, "not a channel's name: %q", shorten(channel))
+		return nil, invalidChannel(channel)
 	}
 	list, err := s.cfg.registry.Connected(ctx, channel)
 	if err != nil {
@@ -260,12 +269,12 @@ func (s *Service) Connected(ctx context.Context, channel string) ([]Presence, er
 	return list, nil
 }
 
-// Disconnect closes a user's sockets on all nodes with 4002 and returns how many
-// those were, 0 for a user who is not connected. Their token holds as before. The
-// error wraps [ErrInvalid] for what is no username, or [ErrUnavailable].
+// Disconnect closes a user's sockets on all nodes with 4002 and returns how many it
+// closed. The user's token stays valid. The error wraps [ErrInvalid] for an invalid
+// username, or [ErrUnavailable].
 func (s *Service) Disconnect(ctx context.Context, username string) (int, error) {
 	if !ValidUsername(username) {
-		return 0, wrapf(ErrInvalid, "not a username: %q", shorten(username))
+		return 0, wrapf(ErrInvalid, "username %q: want 1 to 128 bytes of printable UTF-8", shorten(username))
 	}
 	n, err := s.cfg.registry.CloseUser(ctx, username, 0, CloseDisconnected, "disconnected by an admin")
 	if err != nil {
@@ -274,23 +283,24 @@ func (s *Service) Disconnect(ctx context.Context, username string) (int, error) 
 	return n, nil
 }
 
-// Draining reports whether Shutdown was called: no new socket is taken then.
-func (s *Service) Draining() bool { return s.conns.Draining() }
+// Draining reports whether Shutdown was called. The service then rejects new sockets.
+func (s *Service) Draining() bool { return s.sockets.Draining() }
 
-// Shutdown ends the service gracefully. New sockets are refused with 503 from
-// now on. Live ones get what was accepted for them and are closed with 1001. A socket
-// that is still being sent what it missed is closed in the middle of that, and gets the
-// rest when it resumes. The closing is spread over most of the time that ctx leaves, so
-// that they do not all return at once. Shutdown returns nil when all is gone, or ctx's error, after cutting off what
-// was left. Call it before [http.Server.Shutdown], which knows nothing of
-// WebSockets.
+// Shutdown ends the service gracefully. It answers new handshakes with 503. It delivers
+// published messages to each live socket, then closes it with 1001. It ends replays
+// early; the client gets the rest when it resumes. Shutdown spreads the closing over most
+// of the time until ctx's deadline, so that clients do not reconnect all at once.
+//
+// Shutdown returns nil when all sockets have ended. If ctx ends first, it kills the
+// remaining sockets and returns ctx's error. Call it before [http.Server.Shutdown], which
+// does not know WebSockets.
 func (s *Service) Shutdown(ctx context.Context) error {
-	err := s.conns.Drain(ctx, func(c *socket) {
+	err := s.sockets.Drain(ctx, func(c *socket) {
 		_ = s.cfg.registry.Flush(ctx) // after an error the socket is closed all the same
 		c.Close(CloseGoingAway, "the server is going away")
 	})
 	s.presence.close()
-	s.sockets.Close()
+	s.websockets.Close()
 	s.cfg.sparing.Close()
 	if err != nil {
 		return fmt.Errorf("chat: shutting down: %w", err)

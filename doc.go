@@ -20,9 +20,8 @@
 // a login of its own can mount each route alone, for example with
 // [Service.SocketHandler].
 //
-// Middleware around the WebSocket must give access to the connection: its
-// [http.ResponseWriter] is an [http.Hijacker] or has an Unwrap method, see
-// [http.ResponseController]. The service does not use the request or its context
+// Middleware around the WebSocket must pass on an [http.ResponseWriter] that is an
+// [http.Hijacker] or has an Unwrap method, see [http.ResponseController]. The service does not use the request or its context
 // after the handler has returned.
 //
 // A Service runs a few goroutines from the start. [Service.Shutdown] ends them and
@@ -39,8 +38,8 @@
 // A [User] is a name and a role. A [Policy] decides which channels a user may join
 // and publish to. The default policy lets every user join any channel, and lets
 // [RoleAdmin] broadcast. Two operations are always for RoleAdmin alone: listing who
-// is connected, and disconnecting a user. Go code that calls [Service.Broadcast] or
-// another method of a Service is not checked.
+// is connected, and disconnecting a user. The Policy and the roles do not apply to Go
+// code that calls [Service.Broadcast] or another method of a Service.
 //
 // # Channels
 //
@@ -90,9 +89,9 @@
 //
 // The service reaches everything outside it through small interfaces:
 // [Authenticator], [Policy], [History] and [Registry]. The package implements each
-// of them. A Registry holds the live sockets. Each interface has all that the service
-// needs: an implementation that compiles works, also one that embeds the interface or
-// a [*MemoryRegistry] and overrides a method. Two abilities are optional:
+// of them. A Registry holds the live sockets. The service needs no methods beyond those
+// of an interface, so a type may embed the interface or a [*MemoryRegistry] and override
+// methods. Two abilities are optional:
 //
 //   - [LoginProvider]: an Authenticator that checks passwords; the service then
 //     answers POST /login.
@@ -109,13 +108,14 @@
 //
 // Every exported function and method is safe for concurrent use unless its comment
 // says otherwise. Ports must be safe too: many goroutines call their methods at
-// once. The context of such a call ends with the request or, for a command on a
-// socket, within five seconds. If a port panics, that request or socket ends, not
+// once. The context of a call ends with the request, or after five seconds where the
+// call is for a socket or must outlive the request (publishing). If a port panics, that request or socket ends, not
 // the process. Options and values such as a [Message] are plain data: the package
 // copies them when they are passed and never changes them afterwards.
 //
-// Errors wrap one of the Err variables, to be compared with [errors.Is], or the
-// error of the port that failed. No error, log line or formatted value of this
+// An error of a running Service wraps one of the Err variables or ctx's error, and also
+// the error of the port that failed: compare with [errors.Is]. [New] returns
+// configuration errors, which name the option to change. No error, log line or formatted value of this
 // package contains a token, a secret or a password. Sizes are in bytes, and times
 // in UTC.
 package chat

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // directory is a login of one's own, as by LDAP or a table of users: it says
@@ -297,7 +298,7 @@ func ExampleRegistry_flush() {
 }
 
 // nextOf is the next event of a type.
-func (s exampleSocket) nextOf(typ string) (e event) {
+func (s exampleSocket) nextOf(typ string) (e wstest.Event) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for e.Type != typ {
@@ -305,7 +306,7 @@ func (s exampleSocket) nextOf(typ string) (e event) {
 		if err != nil {
 			panic(err)
 		}
-		e = event{}
+		e = wstest.Event{}
 		if err := json.Unmarshal(text, &e); err != nil {
 			panic(err)
 		}

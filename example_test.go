@@ -19,6 +19,8 @@ import (
 	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // The service below a prefix of a mux that has other things to serve as well.
@@ -268,6 +270,12 @@ func ExampleNewPasswordLogin() {
 // What follows is what the examples have in common and do not show: a client, a
 // provider of tokens, an end.
 
+// patience is how long an example waits for what has to come.
+const patience = chatserver.Patience
+
+// secret is the key that the examples sign tokens with.
+var secret = chatserver.Secret
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -315,7 +323,7 @@ func (s exampleSocket) next() string {
 		} else if err != nil {
 			panic(err)
 		}
-		var e event
+		var e wstest.Event
 		if err := json.Unmarshal(text, &e); err != nil {
 			panic(err)
 		}

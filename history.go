@@ -22,7 +22,7 @@ type History interface {
 	// stored. Without messages Append does nothing and returns no error.
 	Append(ctx context.Context, msgs ...Message) ([]Message, error)
 
-	// After returns messages of a channel, oldest first, without a hole between them and
+	// After returns messages of a channel, oldest first, without a gap between them and
 	// within the limit:
 	//
 	//   - If p is the zero Position, it returns the oldest messages that are kept.
@@ -30,10 +30,10 @@ type History interface {
 	//   - If p is the newest position, it returns none.
 	//   - Otherwise p is unknown, or what follows it is no longer kept. Then the error
 	//     wraps [ErrGone] and comes with messages. If p is of this epoch and older than
-	//     the newest, they are those behind the hole, otherwise the oldest that are kept.
+	//     the newest, they are those after the gap, otherwise the oldest that are kept.
 	//     There may be none.
 	//
-	// The error is nil in the first three cases, also if a hole ends the messages early.
+	// The error is nil in the first three cases, also if a gap ends the messages early.
 	// A message that is older than the history's maximum age is never returned. It counts
 	// as no longer kept, even if it was not deleted yet.
 	//

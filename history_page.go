@@ -15,56 +15,57 @@ import (
 )
 
 const (
-	// defaultPage and maxPage are how many messages GET /messages answers with at
-	// the most, pageBytes after how much content a page ends early.
+	// defaultPage is how many messages a page of GET /messages has by default, and maxPage
+	// the largest ?limit=. A page ends early after pageBytes of content.
 	defaultPage = 100
 	maxPage     = 1000
 	pageBytes   = 1 << 20
 )
 
 const (
-	// readCount and readBytes bound what is read of the history at once, see [Limit].
+	// readCount and readBytes bound one read of the history, see [Limit].
 	readCount = 128
 	readBytes = 64 << 10
 
-	// readTurns is how many readings for pages are under way at once, of a user one. They
-	// are few: each takes about a millisecond, and what is published waits behind those
-	// that a backend has begun. One that takes longer than slowRead lets another begin
-	// while it goes on: what it waits for, as a row that is locked, keeps nobody else.
+	// readTurns is how many fast reads for pages run at once; one user has at most one. The
+	// number is small because publishing waits for reads that a backend has begun; each
+	// takes about a millisecond. A read that exceeds slowRead gives its turn to another,
+	// because it probably waits for something of its own, such as a locked row.
 	readTurns = 4
 	slowRead  = 250 * time.Millisecond
-	// readsInAll is how many readings for pages are under way at once, those included
-	// that are slow or wait for one of the readTurns. For what join commands missed it is
-	// [WithOpening], as for sockets that resume.
+	// readsInAll is how many reads for pages run at once, including slow ones and those that
+	// wait for one of the readTurns. For join commands the number is [WithOpening], as for
+	// sockets that resume.
 	readsInAll = 64
-	// readsOfUser is how many of these are a user's, of pages and of joins.
+	// readsOfUser is how many reads for pages one user has at once, and how many for join
+	// commands.
 	readsOfUser = 2
-	// readsWaiting is how many others wait to be among these, of one user as many as
-	// there may be pages or sockets. readsWait is how long: of the time that a command
-	// may take, some is left for the reading.
+	// readsWaiting is how many further reads for pages wait, of one user as many as it may
+	// have pages. readsWait is how long a read waits: less than portTimeout, which leaves
+	// time for the read itself.
 	readsWaiting = 1024
 	readsWait    = 3 * time.Second
 )
 
 const (
-	// userReadRate is how much of the history is read for a user, in bytes of content a
-	// second, after userReadBurst, for all their pages and sockets together. What is
-	// beyond that waits. It is for defaultSocketsPerUser, see newUserReading.
+	// userReadRate is how many bytes of content are read for a user per second, after
+	// userReadBurst, for all pages and sockets of the user together. Further reads wait.
+	// The values are for defaultSocketsPerUser, see newUserReads.
 	userReadRate  = 8 << 20
 	userReadBurst = 1 << 20
-	// readRate and readBurst are likewise, for the pages of all users together: reading,
-	// encoding and sending more would leave publishing too little of a small machine.
+	// readRate and readBurst are the same for the pages of all users together: reading,
+	// encoding and sending more would leave too little of a small machine for publishing.
 	readRate  = 128 << 20
 	readBurst = 8 << 20
-	// readCost is what a reading counts as at the least: one that finds nothing is a
-	// question to a backend, too.
+	// readCost is the least that a read counts as, in bytes: one that finds nothing loads a
+	// backend too.
 	readCost = 4 << 10
 )
 
-// errReading is that a reading of the history has waited for its turn in vain, or found
-// too many waiting.
-var errReading = errors.New("too much of the history is being read")
+// errReading: a read of the history waited too long for its turn, or too many reads wait.
+var errReading = errors.New("too many reads of the history")
 
+// newReads returns a gate for reads: inAll at once, and readsOfUser of one user.
 func newReads(inAll, waiting, waitingOf int) *admission.Gate {
 	return admission.New(admission.Limits{
 		Inside: inAll, InsideOf: readsOfUser,
@@ -72,14 +73,15 @@ func newReads(inAll, waiting, waitingOf int) *admission.Gate {
 	}, nil)
 }
 
-// newUserReading grows with the sockets that a user may have, as [WithConnectRate] does:
-// all of them may miss something at the same time.
-func newUserReading(sockets int) *throttle.Meter {
+// newUserReads returns the read limit by user. It grows with the sockets that a user may
+// have, as [WithConnectRate] does: all of them may have missed messages at the same time.
+func newUserReads(sockets int) *throttle.Meter {
 	per := func(n int) int { return max(n, sockets*(n/defaultSocketsPerUser)) }
 	return throttle.NewMeter(per(userReadRate), per(userReadBurst))
 }
 
-// newReadTurns has those that are in before wait without an end: slowRead bounds it.
+// newReadTurns returns a gate without a waiting time: each turn ends after slowRead at the
+// latest.
 func newReadTurns() *admission.Gate {
 	return admission.New(admission.Limits{
 		Inside: readTurns, InsideOf: 1,
@@ -87,11 +89,11 @@ func newReadTurns() *admission.Gate {
 	}, nil)
 }
 
-// historyQuery asks for messages of a channel behind a place, the zero Position for
-// the oldest, or backward for those before one, for the newest.
+// historyQuery asks for the messages after a position (zero: the oldest), or, if backward,
+// for those before it (zero: the newest).
 type historyQuery struct {
 	channel  string
-	place    Position
+	position Position
 	backward bool
 	limit    int
 }
@@ -107,14 +109,14 @@ func parseHistoryQuery(values url.Values) (q historyQuery, err error) {
 		}
 	}
 	if id := values.Get(name); id != "" {
-		of, place, err := ParseID(id)
+		of, position, err := ParseID(id)
 		if err != nil {
 			return q, err
 		}
 		if values.Has("channel") && of != q.channel {
 			return q, wrapf(ErrInvalid, "%s is an id of another channel", name)
 		}
-		q.channel, q.place = of, place
+		q.channel, q.position = of, position
 	}
 	q.limit = defaultPage
 	if text := values.Get("limit"); text != "" {
@@ -127,15 +129,14 @@ func parseHistoryQuery(values url.Values) (q historyQuery, err error) {
 	return q, nil
 }
 
-// historyReader reads a channel for a user. All that one reads at once is a step, and
-// waits for the user's turn.
+// historyReader reads a channel for a page of a user. Each read waits for the user's turn.
 type historyReader struct {
 	service *Service
 	user    string
 	channel string
 }
 
-// inTurn has one reading of the history done in the user's turn.
+// inTurn waits for the user's turn at the gate, then calls read.
 func (s *Service) inTurn(ctx context.Context, turns *admission.Gate, user string, read func(context.Context) error) error {
 	if err := turns.Enter(ctx, user); err != nil {
 		return errors.Join(errReading, err)
@@ -144,22 +145,23 @@ func (s *Service) inTurn(ctx context.Context, turns *admission.Gate, user string
 	return s.readHistory(ctx, read)
 }
 
-// inPageTurn does the same for a page. The turn ends when the reading does, or is slow.
+// inPageTurn is inTurn for a page. Its fast turn ends when read returns, but after slowRead
+// at the latest.
 func (s *Service) inPageTurn(ctx context.Context, user string, read func(context.Context) error) error {
 	if err := s.pageReads.Enter(ctx, user); err != nil {
 		return errors.Join(errReading, err)
 	}
 	defer s.pageReads.Leave(user)
-	if err := s.readTurns.Enter(ctx, user); err != nil {
+	if err := s.fastPageReads.Enter(ctx, user); err != nil {
 		return errors.Join(errReading, err)
 	}
-	leave := sync.OnceFunc(func() { s.readTurns.Leave(user) })
+	leave := sync.OnceFunc(func() { s.fastPageReads.Leave(user) })
 	defer leave()
 	defer time.AfterFunc(slowRead, leave).Stop()
 	return s.readHistory(ctx, read)
 }
 
-// readHistory has one reading of the history done in the time that a port has.
+// readHistory calls read with a context of portTimeout.
 func (s *Service) readHistory(ctx context.Context, read func(context.Context) error) error {
 	ctx, cancel := lazyctx.WithTimeout(ctx, portTimeout)
 	defer cancel()
@@ -168,7 +170,7 @@ func (s *Service) readHistory(ctx context.Context, read func(context.Context) er
 	return err
 }
 
-// after is the history's After, as fast as the user may read.
+// after reads like History.After, within the read limits and in the user's turn.
 func (r historyReader) after(ctx context.Context, p Position, limit Limit) (msgs []Message, err error) {
 	err = r.read(ctx, func(ctx context.Context) (bytes int, err error) {
 		msgs, err = r.service.cfg.history.After(ctx, r.channel, p, limit)
@@ -177,7 +179,7 @@ func (r historyReader) after(ctx context.Context, p Position, limit Limit) (msgs
 	return msgs, err
 }
 
-// last is the history's Last, likewise.
+// last reads like History.Last, within the read limits and in the user's turn.
 func (r historyReader) last(ctx context.Context) (p Position, err error) {
 	err = r.read(ctx, func(ctx context.Context) (_ int, err error) {
 		p, err = r.service.cfg.history.Last(ctx, r.channel)
@@ -186,11 +188,11 @@ func (r historyReader) last(ctx context.Context) (p Position, err error) {
 	return p, err
 }
 
-// read has one reading done, which returns how much content it read, when the user may
-// read more, and in the user's turn.
+// read waits for the read limits and for the user's turn, then calls read and charges the
+// user for the bytes of content that it returns.
 func (r historyReader) read(ctx context.Context, read func(context.Context) (int, error)) error {
 	s := r.service
-	if delay := max(s.reading.Delay(r.user), s.readingAll.Delay("")); delay > 0 {
+	if delay := max(s.userReads.Delay(r.user), s.allPageReads.Delay("")); delay > 0 {
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
@@ -200,14 +202,14 @@ func (r historyReader) read(ctx context.Context, read func(context.Context) (int
 	return s.inPageTurn(ctx, r.user, func(ctx context.Context) error {
 		bytes, err := read(ctx)
 		bytes = max(bytes, readCost)
-		s.reading.Use(r.user, bytes)
-		s.readingAll.Use("", bytes)
+		s.userReads.Use(r.user, bytes)
+		s.allPageReads.Use("", bytes)
 		return err
 	})
 }
 
-// keptAfter is the place of the first message that is kept behind p, the zero Position
-// for none. Where p is not known it is that of the oldest.
+// keptAfter returns the position of the first kept message after p, the zero Position if
+// there is none. If the history does not know p, it returns that of the oldest.
 func (r historyReader) keptAfter(ctx context.Context, p Position) (Position, error) {
 	msgs, err := r.after(ctx, p, Limit{Count: 1})
 	if errors.Is(err, ErrGone) {
@@ -219,30 +221,31 @@ func (r historyReader) keptAfter(ctx context.Context, p Position) (Position, err
 	return msgs[0].Position, nil
 }
 
-// errDropped is that messages of a page are no longer kept that were when it began.
+// errDropped: the history dropped messages of a page after the page began.
 var errDropped = errors.New("the history dropped messages while they were read")
 
-// historyPage is what of a channel goes out in one answer, oldest first and without a
-// hole in it. It is read in steps while it is sent.
+// historyPage is the messages of one answer, oldest first and without a gap between them. It
+// is read in steps while it is sent.
 type historyPage struct {
 	reader historyReader
-	step   []Message // read, and to be sent next
-	last   Position  // of the last one read
+	step   []Message // read, sent next
+	last   Position  // of the last message read
 	left   int       // messages that may follow the step
-	bytes  int       // content that may follow the step; of a page read backward any
+	bytes  int       // of content that may follow the step; not used by a page read backward
 
-	// A page that is read backward is known before it is sent: left come for certain.
+	// The messages of a page that is read backward are chosen before the first is sent, so
+	// exactly left messages follow.
 	backward bool
-	complete bool // the step is the last one: more and gap hold
-	more     bool // there is more in the direction that was asked for
-	// gap says that messages are no longer kept: right before the page or, reading
-	// backward, between the page and what it was to end at.
+	complete bool // the step is the last one: more and gap are final
+	more     bool // the direction of the query has more messages
+	// gap says that messages are no longer kept: right before the page or, for a page read
+	// backward, between the page and the position of the query.
 	gap bool
 }
 
-// openForward reads the first step of the page behind a place.
+// openForward reads the first step of the page after a position.
 func (p *historyPage) openForward(ctx context.Context, q historyQuery) error {
-	p.last, p.left, p.bytes = q.place, q.limit, pageBytes
+	p.last, p.left, p.bytes = q.position, q.limit, pageBytes
 	limit := p.limit()
 	msgs, err := p.reader.after(ctx, p.last, limit)
 	if errors.Is(err, ErrGone) {
@@ -254,7 +257,7 @@ func (p *historyPage) openForward(ctx context.Context, q historyQuery) error {
 	return p.take(ctx, msgs, limit)
 }
 
-// limit is what the next step may have.
+// limit returns the limit of the next step.
 func (p *historyPage) limit() Limit {
 	limit := Limit{Count: min(p.left, readCount), Bytes: readBytes}
 	if !p.backward {
@@ -272,16 +275,16 @@ func (p *historyPage) next(ctx context.Context) error {
 	case err != nil && !gone:
 		return err
 	case p.backward && (gone || len(msgs) == 0):
-		return fmt.Errorf("%w: what follows %s", errDropped, FormatID(p.reader.channel, p.last))
-	case gone || len(msgs) == 0: // the page ends before a hole, or where the channel does
+		return fmt.Errorf("%w: after %s", errDropped, FormatID(p.reader.channel, p.last))
+	case gone || len(msgs) == 0: // the page ends before a gap or at the end of the channel
 		p.step, p.complete, p.more = nil, true, gone
 		return nil
 	}
 	return p.take(ctx, msgs, limit)
 }
 
-// take makes messages that were read within a limit the step, and finds out whether it
-// is the last one.
+// take makes messages that were read within limit the step, and sets complete if it is the
+// last one.
 func (p *historyPage) take(ctx context.Context, msgs []Message, limit Limit) error {
 	msgs = msgs[:min(len(msgs), p.left)]
 	bytes := contentBytes(msgs)
@@ -302,7 +305,7 @@ func (p *historyPage) take(ctx context.Context, msgs []Message, limit Limit) err
 	case !full && !limit.isShort(len(msgs), bytes):
 		return nil
 	}
-	// They may end here, or before a hole: the next page says so then.
+	// The channel may end here or at a gap, which the next page reports.
 	last, err := p.reader.last(ctx)
 	if err != nil {
 		return err
@@ -312,8 +315,7 @@ func (p *historyPage) take(ctx context.Context, msgs []Message, limit Limit) err
 	return nil
 }
 
-// openBackward finds out which messages the page before a place has, and reads the
-// first step of it.
+// openBackward finds the messages of the page before a position, and reads its first step.
 func (p *historyPage) openBackward(ctx context.Context, q historyQuery) error {
 	for tries := 3; ; tries-- {
 		*p = historyPage{reader: p.reader, backward: true}
@@ -329,17 +331,16 @@ func (p *historyPage) openBackward(ctx context.Context, q historyQuery) error {
 		case run.messages != nil:
 			return p.take(ctx, run.messages, p.limit())
 		}
-		// The oldest may have been dropped since it was looked at.
+		// The history may have dropped the oldest since findRun.
 		if err := p.next(ctx); !errors.Is(err, errDropped) || tries == 1 {
 			return err
 		}
 	}
 }
 
-// findRun is the messages of the page before a place. It says what the page's end has
-// to say, too.
+// findRun returns the messages of the page before a position. It also sets more and gap.
 func (p *historyPage) findRun(ctx context.Context, q historyQuery) (run messageRun, err error) {
-	end := q.place // of the message behind the page
+	end := q.position // of the message after the page
 	if end == (Position{}) {
 		last, err := p.reader.last(ctx)
 		if err != nil {
@@ -348,7 +349,7 @@ func (p *historyPage) findRun(ctx context.Context, q historyQuery) (run messageR
 		end = Position{Epoch: last.Epoch, Seq: last.Seq + 1}
 	}
 	if end.Seq <= 1 {
-		return run, nil // nothing was ever before it
+		return run, nil // no message was ever before it
 	}
 	run, newest, more, err := p.reader.runBefore(ctx, end, q.limit)
 	if err != nil {
@@ -356,7 +357,7 @@ func (p *historyPage) findRun(ctx context.Context, q historyQuery) (run messageR
 	}
 	if len(run.sizes) == 0 {
 		p.gap = true
-		run, more, err = p.reader.runBeforeHole(ctx, end, newest, q.limit)
+		run, more, err = p.reader.runBeforeGap(ctx, end, newest, q.limit)
 		if err != nil || len(run.sizes) == 0 {
 			return run, err
 		}
@@ -369,7 +370,7 @@ func (p *historyPage) findRun(ctx context.Context, q historyQuery) (run messageR
 		}
 		p.more = oldest.Epoch == run.epoch && oldest.Seq < run.first
 		if !p.more && run.messages == nil {
-			// These are the next to be dropped: only what is kept until then is sent.
+			// The history drops these messages next: send only those that fit into memory now.
 			p.more = true
 			return p.reader.newestOf(ctx, run)
 		}

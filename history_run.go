@@ -6,21 +6,21 @@ import (
 	"slices"
 )
 
-// messageRun is messages of a channel without a hole between them.
+// messageRun is messages of a channel without a gap between them.
 type messageRun struct {
 	epoch string
 	first uint64 // sequence number of the oldest
-	sizes []int  // of the contents, oldest first
+	sizes []int  // of the contents, in bytes, oldest first
 
-	// messages are the same, nil when there is more content than readBytes: then they
-	// are read again when they are sent.
+	// messages has the same messages, or is nil if their content exceeds readBytes: then
+	// they are read again when they are sent.
 	messages []Message
 }
 
-// end is the sequence number behind the run.
+// end returns the sequence number after the run.
 func (r *messageRun) end() uint64 { return r.first + uint64(len(r.sizes)) }
 
-// add puts messages behind the run.
+// add appends messages to the run.
 func (r *messageRun) add(msgs []Message) {
 	if len(r.sizes) == 0 {
 		r.first = msgs[0].Position.Seq
@@ -35,7 +35,7 @@ func (r *messageRun) add(msgs []Message) {
 	}
 }
 
-// prepend puts the newest n messages of a run that ends where this one begins before it.
+// prepend adds the newest n messages of a run that ends where this one begins.
 func (r *messageRun) prepend(of messageRun, n int) {
 	from := len(of.sizes) - n
 	whole := len(r.messages) == len(r.sizes) && len(of.messages) == len(of.sizes)
@@ -49,31 +49,32 @@ func (r *messageRun) prepend(of messageRun, n int) {
 	r.shed()
 }
 
-// shed drops the messages when they are too much to keep.
+// shed drops the messages if their content exceeds readBytes.
 func (r *messageRun) shed() {
 	if contentBytes(r.messages) > readBytes {
 		r.messages = nil
 	}
 }
 
-// between is the last run of what is kept between two sequence numbers, without those.
+// between returns the last run of kept messages between two sequence numbers, without
+// those two.
 func (r historyReader) between(ctx context.Context, epoch string, low, high uint64) (run messageRun, err error) {
 	run.epoch = epoch
 	at := Position{Epoch: epoch, Seq: low}
 	for at.Seq+1 < high {
 		msgs, err := r.after(ctx, at, Limit{Count: int(min(high-1-at.Seq, readCount)), Bytes: readBytes})
-		hole := errors.Is(err, ErrGone)
-		if err != nil && !hole {
+		gap := errors.Is(err, ErrGone)
+		if err != nil && !gap {
 			return run, err
 		}
-		behind := func(m Message) bool { return m.Position.Epoch != epoch || m.Position.Seq >= high }
-		if i := slices.IndexFunc(msgs, behind); i >= 0 {
+		beyond := func(m Message) bool { return m.Position.Epoch != epoch || m.Position.Seq >= high }
+		if i := slices.IndexFunc(msgs, beyond); i >= 0 {
 			msgs = msgs[:i]
 		}
 		if len(msgs) == 0 || msgs[0].Position.Seq <= at.Seq {
 			return run, nil
 		}
-		if hole {
+		if gap {
 			run = messageRun{epoch: epoch}
 		}
 		run.add(msgs)
@@ -82,13 +83,13 @@ func (r historyReader) between(ctx context.Context, epoch string, low, high uint
 	return run, nil
 }
 
-// runBefore is the last messages before end, as many as go onto a page, and whether the
-// one before them is kept, too. There are none when the one right before end is not
-// kept: then newest is the newest that was found before it, 0 for none.
+// runBefore returns the last messages before end that fit on a page. more says whether the
+// message before them is kept. The run is empty if the message right before end is not kept:
+// then newest is the newest message found before it, 0 for none.
 func (r historyReader) runBefore(ctx context.Context, end Position, limit int) (run messageRun, newest uint64, more bool, err error) {
 	run = messageRun{epoch: end.Epoch, first: end.Seq}
 	bytes := 0
-	// What is read from somewhere before end may be more than a page.
+	// The first read may return more than a page: sizes are not known yet.
 	count := min(max(1, pageBytes/r.service.cfg.contentLimit), readCount)
 	for run.first > 1 {
 		count = min(count, limit+1-len(run.sizes), int(min(run.first-1, maxPage)))
@@ -118,19 +119,19 @@ func (r historyReader) runBefore(ctx context.Context, end Position, limit int) (
 			more, err = r.keeps(ctx, Position{Epoch: run.epoch, Seq: run.first - 1})
 			return run, 0, more, err
 		case len(chunk.sizes) < count:
-			return run, 0, false, nil // there is a hole before it
+			return run, 0, false, nil // there is a gap before it
 		}
 		count = min(1+(pageBytes-bytes)/max(1, bytes/len(run.sizes)), readCount)
 	}
 	return run, 0, false, nil
 }
 
-// runBeforeHole is the last run of messages before a hole that ends at end, as runBefore
-// has it. newest is the newest that is known to be kept before end, 0 for none.
-func (r historyReader) runBeforeHole(ctx context.Context, end Position, newest uint64, limit int) (run messageRun, more bool, err error) {
+// runBeforeGap returns the last run of messages before a gap that ends at end, like
+// runBefore. newest is a message that is known to be kept before end, 0 for none.
+func (r historyReader) runBeforeGap(ctx context.Context, end Position, newest uint64, limit int) (run messageRun, more bool, err error) {
 	last, err := r.last(ctx)
 	if err != nil || last.Epoch != end.Epoch || end.Seq > last.Seq+1 {
-		return run, false, err // where end is nobody knows
+		return run, false, err // the history does not know end
 	}
 	if newest == 0 {
 		if newest, err = r.newestBefore(ctx, end); err != nil || newest == 0 {
@@ -141,23 +142,23 @@ func (r historyReader) runBeforeHole(ctx context.Context, end Position, newest u
 	return run, more, err
 }
 
-// newestBefore is the sequence number of the newest message that is kept before end, 0
-// for none. It is searched by halves: a hole may be as wide as a history.
+// newestBefore returns the sequence number of the newest kept message before end, 0 for
+// none. It is a binary search: a gap may be as wide as the history.
 func (r historyReader) newestBefore(ctx context.Context, end Position) (uint64, error) {
-	behind := func(seq uint64) (uint64, error) { // 0: none before end
+	keptBehind := func(seq uint64) (uint64, error) { // 0: none before end
 		p, err := r.keptAfter(ctx, Position{Epoch: end.Epoch, Seq: seq})
 		if p.Epoch != end.Epoch || p.Seq <= seq || p.Seq >= end.Seq {
 			return 0, err
 		}
 		return p.Seq, err
 	}
-	kept, err := behind(0)
+	kept, err := keptBehind(0)
 	if err != nil || kept == 0 {
 		return 0, err
 	}
-	for none := end.Seq - 1; kept < none; { // nothing is kept between none and end
+	for none := end.Seq - 1; kept < none; { // no message between none and end is kept
 		middle := kept + (none-kept)/2
-		next, err := behind(middle)
+		next, err := keptBehind(middle)
 		if err != nil {
 			return 0, err
 		}
@@ -179,7 +180,7 @@ func (r historyReader) keeps(ctx context.Context, p Position) (bool, error) {
 	return kept == p, err
 }
 
-// newestOf is the newest part of a run that is kept in memory until it is sent.
+// newestOf reads the newest part of a run that fits into readBytes.
 func (r historyReader) newestOf(ctx context.Context, run messageRun) (messageRun, error) {
 	n, bytes := 0, 0
 	for _, size := range slices.Backward(run.sizes) {
@@ -192,7 +193,7 @@ func (r historyReader) newestOf(ctx context.Context, run messageRun) (messageRun
 	return r.between(ctx, run.epoch, run.end()-1-uint64(n), run.end())
 }
 
-// contentBytes is how much content messages have.
+// contentBytes returns the bytes of content of messages.
 func contentBytes(msgs []Message) (bytes int) {
 	for _, m := range msgs {
 		bytes += len(m.Content)

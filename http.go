@@ -9,7 +9,6 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,57 +16,32 @@ import (
 
 	"github.com/reto10/chat/internal/connset"
 	"github.com/reto10/chat/internal/problem"
-	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
 )
 
 const (
-	// maxBody bounds the body of a request.
+	// maxBody is the largest body of a request, in bytes.
 	maxBody = 64 << 10
-	// retryLater is what a client that was turned away should wait.
+	// retryLater is the Retry-After of a rejected client.
 	retryLater = 5 * time.Second
 )
 
 // ServeHTTP serves the routes of the protocol: POST /login, GET /ws/chat,
 // GET /users/connected, GET and POST /messages and
 // POST /users/{username}/disconnect. Mount it below a prefix with
-// [http.StripPrefix]; the socket below "/chat" is then /chat/ws/chat, and
-// [Service.SocketHandler] can stand anywhere.
+// [http.StripPrefix]. Below "/chat" the socket is at /chat/ws/chat. To serve it at another
+// path, mount [Service.SocketHandler] there.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// SocketHandler is the WebSocket alone, for services with a login of their own.
-// Mount it without a method, so that other methods than GET are answered, too.
+// SocketHandler serves the WebSocket alone, for services with a login of their own. Mount
+// it without a method in the pattern: it answers OPTIONS for CORS, and 405 for other
+// methods.
 func (s *Service) SocketHandler() http.Handler {
 	return s.route(methods{http.MethodGet: s.serveSocket})
 }
 
-// ConnectedHandler answers an admin's GET with who is connected, in the channel that
-// ?channel= names or at all: {"count","users":[{"username","role","connections",
-// "since"}]}.
-func (s *Service) ConnectedHandler() http.Handler {
-	return s.route(methods{http.MethodGet: s.serveConnected})
-}
-
-// MessagesHandler answers GET with a page of a channel's history, {"messages","more"}
-// and, where some of it is gone, "gap"; POST of {"content","channel"} publishes as
-// the token's user, and is answered with the message.
-func (s *Service) MessagesHandler() http.Handler {
-	m := methods{http.MethodGet: s.serveHistory, http.MethodPost: s.servePublish}
-	if s.cfg.noHistory {
-		delete(m, http.MethodGet)
-	}
-	return s.route(m)
-}
-
-// DisconnectHandler closes a user's sockets on an admin's POST, and answers with how
-// many those were: {"closed"}. The pattern that it is mounted with has to have a
-// {username}.
-func (s *Service) DisconnectHandler() http.Handler {
-	return s.route(methods{http.MethodPost: s.serveDisconnect})
-}
-
-// routes answers by path, to the letter: nothing is redirected, as an
-// [http.ServeMux] would, which knows nothing of a prefix and repeats the query.
+// routes routes by the exact path. It does not use [http.ServeMux], whose redirects lose a
+// stripped prefix and repeat the query, which may contain a token.
 func (s *Service) routes() http.Handler {
 	fixed := map[string]http.Handler{
 		"/login":           s.LoginHandler(),
@@ -94,8 +68,8 @@ func (s *Service) routes() http.Handler {
 
 type methods map[string]http.HandlerFunc
 
-// route answers by method, and pages of other origins as far as they are allowed
-// (CORS; the WebSocket handshake is checked by serveSocket itself).
+// route routes by method and adds the CORS headers for allowed origins. It rejects a POST
+// from a page of another origin; acceptSocket does so for the WebSocket handshake.
 func (s *Service) route(m methods) http.Handler {
 	names := make([]string, 0, len(m)+1)
 	for name := range m {
@@ -123,12 +97,12 @@ func (s *Service) route(m methods) http.Handler {
 		serve, ok := m[r.Method]
 		if !ok {
 			h.Set("Allow", allow)
-			problem.Write(w, http.StatusMethodNotAllowed, r.Method+" is not for this address")
+			problem.Write(w, http.StatusMethodNotAllowed, fmt.Sprintf("method %s is not allowed here: use %s", shorten(r.Method), allow))
 			return
 		}
 		if r.Method == http.MethodPost {
 			if err := s.checkPage(r); err != nil {
-				s.refuseRequest(w, r, err)
+				s.rejectRequest(w, r, err)
 				return
 			}
 		}
@@ -137,21 +111,21 @@ func (s *Service) route(m methods) http.Handler {
 }
 
 func notFound(w http.ResponseWriter, r *http.Request) {
-	problem.Write(w, http.StatusNotFound, "nothing is at this address")
+	problem.Write(w, http.StatusNotFound, fmt.Sprintf("no such route: %q", shorten(r.URL.Path)))
 }
 
 func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
 	if err := s.acceptSocket(w, r); err != nil {
 		s.counts.refused.add(whyRefused(err))
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 	}
 }
 
-// acceptSocket takes the connection over, or says why not while it can still be
-// answered.
+// acceptSocket upgrades the request to a WebSocket and starts its socket. An error means
+// that the caller still has to answer the request.
 func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err error) {
 	if !s.originAllowed(r) {
-		return wrapf(ErrForbidden, "pages of this origin may not connect")
+		return wrapf(ErrForbidden, "origin %q is not allowed (WithOrigins)", shorten(r.Header.Get("Origin")))
 	}
 	query, err := readQuery(r)
 	if err != nil {
@@ -161,61 +135,71 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 	if notUpgrade != nil && token == "" {
 		return notUpgrade
 	}
-	if wait := s.hasty.Wait(token, time.Now()); wait > 0 {
-		return &later{errTooOften, wait} // it need not be checked again
+	if wait := s.rejectedTokens.Wait(token, time.Now()); wait > 0 {
+		return &retryableError{errTooOften, wait} // rejected a moment ago: not authenticated again
 	}
 	who, err := s.authenticate(r)
 	if err != nil {
 		return err
 	}
-	mine := s.accounts.Hold(who.User.Name)
-	release := mine.Release
-	defer func() { release() }() // also after a panic, as of a middleware's Hijack
-	who.User.Name = mine.Name()  // all sockets of the user share it
+	var releases []func()
+	defer func() { // also after a panic, for example in a middleware's Hijack
+		for _, release := range slices.Backward(releases) {
+			release()
+		}
+	}()
+	account := s.accounts.Hold(who.User.Name)
+	releases = append(releases, account.Release)
+	// All sockets of the user share one copy of the name. That of the token would keep the
+	// token in memory.
+	who.User.Name = account.Name()
 	if notUpgrade != nil {
-		// A page asks so why its handshake was refused, which it is not told.
-		if err := s.wouldRefuse(mine); err != nil {
+		// A browser hides the answer to a rejected handshake from the page. So the page
+		// sends a plain GET to learn the reason.
+		if err := s.wouldReject(account); err != nil {
 			return err
 		}
 		return notUpgrade
 	}
-	if err := s.countHandshake(mine, token); err != nil {
+	if err := s.countHandshake(account, token); err != nil {
 		return err
 	}
 	defer func() {
 		if errors.Is(err, ErrUnavailable) {
-			mine.Unconnect(time.Now())
+			account.Unconnect(time.Now())
 		}
 	}()
 	channels, resume, err := s.requestedChannels(r.Context(), query, who)
 	if err != nil {
 		return err
 	}
-	if err := s.conns.Room(); err != nil {
-		return wrapUnavailable("accepting a socket", err) // waiting is of no use
+	// Rejects at once if the process is full or draining: waiting at the gate would not help.
+	if err := s.sockets.Room(); err != nil {
+		return wrapUnavailable("accepting a socket", err)
 	}
-	if wait, ok := mine.Open(time.Now()); !ok {
+	if wait, ok := account.Open(time.Now()); !ok {
 		return tooManySockets(wait)
 	}
-	release = after(release, mine.Closed)
+	releases = append(releases, account.Closed)
 	leave, err := s.enter(r.Context(), who.User.Name)
 	if err != nil {
 		return err
 	}
-	release = after(release, leave)
-	// Reserved behind the gate: who waits takes no place from others.
-	if err := s.conns.Reserve(); err != nil {
+	releases = append(releases, leave)
+	// Reserve only after the gate: a waiting handshake must not use up a connection of
+	// WithMaxSockets.
+	if err := s.sockets.Reserve(); err != nil {
 		return wrapUnavailable("accepting a socket", err)
 	}
-	release = after(release, s.conns.Release)
+	releases = append(releases, s.sockets.Release)
 	header := w.Header()
-	conn, err := s.sockets.Accept(w, r)
+	conn, err := s.websockets.Accept(w, r)
 	if err != nil {
 		return err
 	}
-	c := newSocket(s, conn, who, mine)
-	c.turnAway = s.refuseLate(conn, header, mine)
-	release = func() {} // the socket owns all of it now
+	c := newSocket(s, conn, who, account)
+	c.rejectHandshake = s.lateRejection(conn, header, account)
+	releases = nil // start calls leave, and socket.Ended releases the others
 	c.start(channels, resume, leave)
 	if conn.Lost() {
 		panic(http.ErrAbortHandler) // net/http closes the connection
@@ -223,96 +207,10 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 	return nil
 }
 
-// after returns what does the last first.
-func after(first, last func()) func() {
-	return func() {
-		last()
-		first()
-	}
-}
-
-// requestedChannels reads ?channel= and ?since=. An id that names no place in one
-// of the socket's channels is one that is not known any more.
-func (s *Service) requestedChannels(ctx context.Context, query url.Values, who Identity) (channels []string, resume resumption, err error) {
-	for _, channel := range query["channel"] {
-		if channel == "" || channel == UserChannel(who.User.Name) || slices.Contains(channels, channel) {
-			continue
-		}
-		if len(channels) == s.cfg.channelsPerSocket {
-			return nil, resume, wrapf(ErrInvalid, "a socket joins at most %d channels", s.cfg.channelsPerSocket)
-		}
-		if err := s.mayJoin(ctx, who, channel); err != nil {
-			return nil, resume, err
-		}
-		channels = append(channels, strings.Clone(channel)) // it would keep the whole request
-	}
-	if len(query["since"]) > 0 {
-		resume.from = make(map[string]Position)
-	}
-	for _, id := range query["since"] {
-		channel, place, err := ParseID(id)
-		if err != nil || channel != "" && channel != UserChannel(who.User.Name) && !slices.Contains(channels, channel) {
-			resume.unknown = true
-			continue
-		}
-		resume.from[channel] = place
-	}
-	return channels, resume, nil
-}
-
-func (s *Service) serveConnected(w http.ResponseWriter, r *http.Request) {
-	type user struct {
-		Username    string `json:"username"`
-		Role        string `json:"role"`
-		Connections int    `json:"connections"`
-		Since       string `json:"since"`
-	}
-	query, err := readQuery(r, "channel")
-	if err == nil {
-		_, err = s.authenticateAdmin(r)
-	}
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	list, err := s.Connected(r.Context(), query.Get("channel"))
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	users := make([]user, len(list))
-	for i, p := range list {
-		users[i] = user{p.User.Name, p.User.Role, p.Connections, wire.Time(p.Since)}
-	}
-	answer(w, http.StatusOK, struct {
-		Count int    `json:"count"`
-		Users []user `json:"users"`
-	}{len(users), users})
-}
-
-func (s *Service) serveDisconnect(w http.ResponseWriter, r *http.Request) {
-	_, err := readQuery(r)
-	if err == nil {
-		_, err = s.authenticateAdmin(r)
-	}
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	n, err := s.Disconnect(r.Context(), r.PathValue("username"))
-	if err != nil {
-		s.refuseRequest(w, r, err)
-		return
-	}
-	answer(w, http.StatusOK, struct {
-		Closed int `json:"closed"`
-	}{n})
-}
-
 func (s *Service) authenticate(r *http.Request) (Identity, error) {
 	token := bearerToken(r)
 	if token == "" {
-		return Identity{}, wrapf(ErrUnauthenticated, "a token is needed")
+		return Identity{}, wrapf(ErrUnauthenticated, "no token: send it in the Authorization header, the subprotocol \"bearer.<token>\" or ?token=")
 	}
 	return s.identify(r.Context(), token)
 }
@@ -323,24 +221,6 @@ func (s *Service) authenticateAdmin(r *http.Request) (Identity, error) {
 		err = wrapf(ErrForbidden, "for admins only")
 	}
 	return who, err
-}
-
-// bearerToken finds a request's token: in the Authorization header (RFC 6750),
-// else among the offered subprotocols, else in the query; "" when there is none.
-func bearerToken(r *http.Request) string {
-	for _, line := range r.Header.Values("Authorization") {
-		if scheme, token, ok := strings.Cut(line, " "); ok && strings.EqualFold(scheme, "Bearer") {
-			return strings.TrimSpace(token)
-		}
-	}
-	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
-		for offered := range strings.SplitSeq(line, ",") {
-			if token, ok := strings.CutPrefix(strings.TrimSpace(offered), "bearer."); ok {
-				return token
-			}
-		}
-	}
-	return r.URL.Query().Get("token")
 }
 
 func remoteHost(r *http.Request) string {
@@ -355,7 +235,7 @@ func answer(w http.ResponseWriter, status int, body any) {
 	answerJSON(w, status)
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(body) // an error is the client's end
+	_ = enc.Encode(body) // fails if the client has gone
 }
 
 // answerJSON begins an answer whose body is JSON.
@@ -367,10 +247,10 @@ func answerJSON(w http.ResponseWriter, status int) {
 	w.WriteHeader(status)
 }
 
-func refuseBody(w http.ResponseWriter, r *http.Request, err error) {
+func rejectBody(w http.ResponseWriter, r *http.Request, err error) {
 	if limit, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		if r.ProtoMajor == 1 {
-			w.Header().Set("Connection", "close") // http.MaxBytesReader cannot, through middleware's writer
+			w.Header().Set("Connection", "close") // http.MaxBytesReader does not if middleware wraps the writer
 		}
 		problem.Write(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is over %d KiB", limit.Limit>>10))
 		return
@@ -378,11 +258,11 @@ func refuseBody(w http.ResponseWriter, r *http.Request, err error) {
 	problem.Write(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
 }
 
-// refuseRequest answers with the problem that err is.
-func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err error) {
+// rejectRequest answers a request with err as a problem document (RFC 9457).
+func (s *Service) rejectRequest(w http.ResponseWriter, r *http.Request, err error) {
 	if refused, ok := errors.AsType[*wsconn.Refusal](err); ok {
 		for name, values := range refused.Header {
-			w.Header()[name] = append(w.Header()[name], values...) // middleware may have the connection close
+			w.Header()[name] = append(w.Header()[name], values...) // keep a Connection header that middleware set
 		}
 		problem.Write(w, refused.Status, refused.Detail)
 		return
@@ -399,7 +279,7 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 		case errors.Is(err, errBusy), errors.Is(err, errReading), errors.Is(err, ErrBusy):
 			level, wait = slog.LevelDebug, retryBusy()
 		case errors.Is(err, connset.ErrFull), errors.Is(err, connset.ErrDraining):
-			level = slog.LevelDebug // not a failure, and there may be very many
+			level = slog.LevelDebug // expected under load, and frequent
 		case r.Context().Err() != nil && errors.Is(err, context.Canceled):
 			level = slog.LevelDebug // the client has gone
 		}
@@ -409,9 +289,9 @@ func (s *Service) refuseRequest(w http.ResponseWriter, r *http.Request, err erro
 	problem.Write(w, kind.status, detail)
 }
 
-// waitAfter is how long a client should wait that was refused with err.
+// waitAfter returns the Retry-After for err.
 func waitAfter(err error) time.Duration {
-	if passes, ok := errors.AsType[*later](err); ok {
+	if passes, ok := errors.AsType[*retryableError](err); ok {
 		return passes.wait
 	}
 	return retryLater

@@ -37,7 +37,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		Password string `json:"password"`
 	}
 	if _, err := readQuery(r); err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxLogin)
@@ -45,7 +45,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 	switch mediaType(r) {
 	case "application/x-www-form-urlencoded":
 		if err := r.ParseForm(); err != nil {
-			refuseBody(w, r, err)
+			rejectBody(w, r, err)
 			return
 		}
 		for name, values := range r.PostForm {
@@ -57,7 +57,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		credentials.Username, credentials.Password = r.PostForm.Get("username"), r.PostForm.Get("password")
 	case "application/json":
 		if err := jsonobject.Decode(r.Body, &credentials); err != nil {
-			refuseBody(w, r, err)
+			rejectBody(w, r, err)
 			return
 		}
 	default:
@@ -86,14 +86,14 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		if errors.Is(err, password.ErrPassword) { // says nothing about the user
 			detail += ": " + password.Possible(credentials.Password).Error()
 		}
-		s.refuseRequest(w, r, wrapf(ErrUnauthenticated, "%s", detail))
+		s.rejectRequest(w, r, wrapf(ErrUnauthenticated, "%s", detail))
 	case err != nil:
 		if errors.Is(err, ErrBusy) {
 			try.busy()
 		} else {
 			try.unknown()
 		}
-		s.refuseRequest(w, r, s.unavailable(portAuthenticator, "logging in", err))
+		s.rejectRequest(w, r, s.unavailable(portAuthenticator, "logging in", err))
 	default:
 		try.succeeded()
 		s.counts.logins.Add(1)

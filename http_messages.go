@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// pagesOfUser is how many pages of the history a user may be sent at once, and
-	// pagesInAll all users together. One takes up to readBytes and a message, and its
+	// pagesOfUser is how many pages of the history are sent to one user at once, and
+	// pagesInAll to all users. A page takes memory for readBytes and one message. Its
 	// client may take [WithStallTimeout] for each step of it.
 	pagesOfUser = 4
 	pagesInAll  = 2048
-	// pagesWaiting is how many others wait, pagesWaitingOf how many of one user, and
-	// pagesWait how long.
+	// pagesWaiting is how many further requests wait, pagesWaitingOf how many of one user,
+	// and pagesWait how long.
 	pagesWaiting   = 2048
 	pagesWaitingOf = 28
 	pagesWait      = 2 * time.Second
@@ -33,15 +33,26 @@ func newPageTurns() *admission.Gate {
 	}, nil)
 }
 
+// MessagesHandler serves GET, a page of a channel's history: {"messages","more"}, and
+// "gap" if messages are missing. It serves POST, which publishes {"content","channel"} as
+// the token's user and answers with the message.
+func (s *Service) MessagesHandler() http.Handler {
+	m := methods{http.MethodGet: s.serveHistory, http.MethodPost: s.servePublish}
+	if s.cfg.noHistory {
+		delete(m, http.MethodGet)
+	}
+	return s.route(m)
+}
+
 func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 	query, err := readQuery(r, "channel", "after", "before", "limit")
 	if err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	who, err := s.authenticate(r)
 	if err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	q, err := parseHistoryQuery(query)
@@ -49,17 +60,17 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 		err = s.mayJoin(r.Context(), who, q.channel)
 	}
 	if err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	user := who.User.Name
 	switch err := s.pages.Enter(r.Context(), user); {
 	case errors.Is(err, admission.ErrBusyKey):
 		setRetryAfter(w, pagesWait)
-		s.refuseRequest(w, r, wrapf(errTooFast, "a user reads at most %d pages at once", pagesOfUser))
+		s.rejectRequest(w, r, wrapf(errTooFast, "a user reads at most %d pages at once", pagesOfUser))
 		return
 	case err != nil:
-		s.refuseRequest(w, r, wrapUnavailable("reading the history", errors.Join(errReading, err)))
+		s.rejectRequest(w, r, wrapUnavailable("reading the history", errors.Join(errReading, err)))
 		return
 	}
 	defer s.pages.Leave(user)
@@ -70,7 +81,7 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 		err = page.openForward(r.Context(), q)
 	}
 	if err != nil {
-		s.refuseRequest(w, r, wrapUnavailable("reading the history", err))
+		s.rejectRequest(w, r, wrapUnavailable("reading the history", err))
 		return
 	}
 	if err := s.sendPage(w, r, &page); err != nil {
@@ -78,28 +89,28 @@ func (s *Service) serveHistory(w http.ResponseWriter, r *http.Request) {
 			err = errors.Join(errClient, err)
 		}
 		s.cfg.logger.Log(r.Context(), level(err), "a page of the history broke off", "user", user, "error", err)
-		panic(http.ErrAbortHandler) // the client must not take what it has for all
+		panic(http.ErrAbortHandler) // ends the connection: the page is not complete
 	}
 }
 
-// errClient is that a client takes no more of its answer.
+// errClient: writing the answer failed.
 var errClient = errors.New("sending to the client")
 
-// sendPage writes a page step by step, and message by message within a step: no more
-// of it is in memory at once. What waits for the client counts as backlog. The client
-// may take as long for each step as a socket for as much. An error is after the
-// first byte.
+// sendPage writes a page step by step, and message by message within a step, so that no
+// more of it is in memory at once. Messages that wait for the client count as backlog.
+// The client may take WithStallTimeout for each step. If sendPage returns an error, part
+// of the answer is sent.
 func (s *Service) sendPage(w http.ResponseWriter, r *http.Request, page *historyPage) error {
 	answerJSON(w, http.StatusOK)
 	client := http.NewResponseController(w)
 	buf := append(make([]byte, 0, 4<<10), `{"messages":[`...)
 	for first := true; ; {
-		// Where a middleware hides the connection, the http.Server's own limit holds.
+		// An error means that middleware hides the connection; then http.Server.WriteTimeout applies.
 		_ = client.SetWriteDeadline(time.Now().Add(s.cfg.stall))
 		waiting := contentBytes(page.step)
-		s.sockets.Totals.Backlog.Add(int64(waiting))
+		s.websockets.Totals.Backlog.Add(int64(waiting))
 		err := func() error {
-			defer func() { s.sockets.Totals.Backlog.Add(-int64(waiting)) }()
+			defer func() { s.websockets.Totals.Backlog.Add(-int64(waiting)) }()
 			for i := range page.step {
 				m := page.step[i]
 				page.step[i] = Message{}
@@ -113,7 +124,7 @@ func (s *Service) sendPage(w http.ResponseWriter, r *http.Request, page *history
 				}
 				buf = buf[:0]
 				waiting -= len(m.Content)
-				s.sockets.Totals.Backlog.Add(-int64(len(m.Content)))
+				s.websockets.Totals.Backlog.Add(-int64(len(m.Content)))
 			}
 			return nil
 		}()
@@ -142,8 +153,8 @@ func (s *Service) sendPage(w http.ResponseWriter, r *http.Request, page *history
 	return nil
 }
 
-// level is the level at which an error is logged: Debug when it is no failure and there
-// may be very many.
+// level returns the level at which an error is logged: Debug for errors that are expected
+// under load, and frequent.
 func level(err error) slog.Level {
 	for _, of := range []error{errBusy, errReading, errClient, errDropped} {
 		if errors.Is(err, of) {
@@ -155,12 +166,12 @@ func level(err error) slog.Level {
 
 func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 	if _, err := readQuery(r); err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	who, err := s.authenticate(r)
 	if err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	var body struct {
@@ -168,24 +179,24 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		Channel *string `json:"channel"`
 	}
 	if err := jsonobject.Decode(http.MaxBytesReader(w, r.Body, maxBody), &body); err != nil {
-		refuseBody(w, r, err)
+		rejectBody(w, r, err)
 		return
 	}
 	if err := s.countCommand(who.User); err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	channel, err := channelOf(body.Channel)
 	if err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
-	// Who asks may go away while it is stored: it is handed on all the same.
+	// The message is published even if the client disconnects.
 	ctx, cancel := lazyctx.WithTimeout(context.WithoutCancel(r.Context()), portTimeout)
 	defer cancel()
-	m, err := s.publish(ctx, who, channel, body.Content)
+	m, err := s.publishAs(ctx, who, channel, body.Content)
 	if err != nil {
-		s.refuseRequest(w, r, err)
+		s.rejectRequest(w, r, err)
 		return
 	}
 	answer(w, http.StatusCreated, wireMessage(m, ""))

@@ -9,26 +9,28 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 func TestBackEndsPublishAndReadWithoutASocket(t *testing.T) {
-	s := serve(t)
-	ana := s.dial("ana", "channel", "news")
-	admin := s.token("admin")
+	s := chatserver.Serve(t)
+	ana := s.Dial("ana", "channel", "news")
+	admin := s.Token("admin")
 	var ids []string
 	for i := range 5 {
-		resp, body := s.request("POST", "/messages", admin, fmt.Sprintf(`{"content":"%d","channel":"news"}`, i))
-		var m event
+		resp, body := s.Request("POST", "/messages", admin, fmt.Sprintf(`{"content":"%d","channel":"news"}`, i))
+		var m wstest.Event
 		if resp.StatusCode != 201 || json.Unmarshal([]byte(body), &m) != nil {
 			t.Fatalf("POST /messages: %d %s", resp.StatusCode, body)
 		}
 		m.Type = "message"
-		if diff := cmp.Diff(m, ana.want("message")); diff != "" {
+		if diff := cmp.Diff(m, ana.Want("message")); diff != "" {
 			t.Errorf("delivered (-answered +got):\n%s", diff)
 		}
 		ids = append(ids, m.ID)
 	}
-	s.publish("", "elsewhere")
+	s.Publish("", "elsewhere")
 	tests := map[string]struct {
 		query string
 		want  []string
@@ -55,7 +57,7 @@ func TestBackEndsPublishAndReadWithoutASocket(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, more, gap := s.page(tt.query)
+			got, more, gap := readPage(s, tt.query)
 			if diff := cmp.Diff(tt.want, got); diff != "" || more != tt.more || gap != tt.gap {
 				t.Errorf("more %v, gap %v, messages (-want +got):\n%s", more, gap, diff)
 			}
@@ -63,16 +65,16 @@ func TestBackEndsPublishAndReadWithoutASocket(t *testing.T) {
 	}
 }
 
-// page reads one of the history, as bob.
-func (s *server) page(query string) (ids []string, more, gap bool) {
-	s.t.Helper()
-	resp, body := s.request("GET", "/messages?"+query, s.token("bob"), "")
+// readPage reads one of the history, as bob.
+func readPage(s *chatserver.Server, query string) (ids []string, more, gap bool) {
+	s.T.Helper()
+	resp, body := s.Request("GET", "/messages?"+query, s.Token("bob"), "")
 	var page struct {
-		Messages  []event
+		Messages  []wstest.Event
 		More, Gap bool
 	}
 	if resp.StatusCode != 200 || json.Unmarshal([]byte(body), &page) != nil || page.Messages == nil {
-		s.t.Fatalf("%d %s", resp.StatusCode, body)
+		s.T.Fatalf("%d %s", resp.StatusCode, body)
 	}
 	for _, m := range page.Messages {
 		ids = append(ids, m.ID)
@@ -81,23 +83,23 @@ func (s *server) page(query string) (ids []string, more, gap bool) {
 }
 
 func TestPagesOfTheHistoryEndEarlyWhenTheyAreLarge(t *testing.T) {
-	s := serve(t)
+	s := chatserver.Serve(t)
 	text := strings.Repeat("x", 32<<10)
 	var ids []string
 	for range 100 {
-		ids = append(ids, s.publish("", text)...)
+		ids = append(ids, s.Publish("", text)...)
 	}
 	for _, direction := range []string{"after", "before"} {
 		t.Run(direction, func(t *testing.T) {
 			var got []string
 			from := ""
 			for {
-				_, body := s.request("GET", "/messages?limit=1000&"+direction+"="+from, s.token("ana"), "")
+				_, body := s.Request("GET", "/messages?limit=1000&"+direction+"="+from, s.Token("ana"), "")
 				if len(body) > 2<<20 {
 					t.Fatalf("a page of %d bytes", len(body))
 				}
 				var page struct {
-					Messages []event
+					Messages []wstest.Event
 					More     bool
 				}
 				if err := json.Unmarshal([]byte(body), &page); err != nil {
@@ -124,10 +126,10 @@ func TestPagesOfTheHistoryEndEarlyWhenTheyAreLarge(t *testing.T) {
 }
 
 func TestReadingBackwardEndsWhereNothingIsKept(t *testing.T) {
-	s := serve(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 5})))
+	s := chatserver.Serve(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 5})))
 	var ids []string
 	for i := range 9 {
-		ids = append(ids, s.publish("", fmt.Sprint(i))...)
+		ids = append(ids, s.Publish("", fmt.Sprint(i))...)
 	}
 	for name, tt := range map[string]struct {
 		query string
@@ -144,7 +146,7 @@ func TestReadingBackwardEndsWhereNothingIsKept(t *testing.T) {
 		"before the first":       {"before=" + ids[0], nil, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, more, gap := s.page(tt.query)
+			got, more, gap := readPage(s, tt.query)
 			if diff := cmp.Diff(tt.want, got); diff != "" || more != tt.more || gap != tt.gap {
 				t.Errorf("more %v, gap %v, messages (-want +got):\n%s", more, gap, diff)
 			}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,21 +13,22 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/crypto/bcrypt"
-	"nhooyr.io/websocket" //lint:ignore SA1019 the service's own, see internal/wsconn
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
 	"github.com/reto10/chat/test/pipenet"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // serveLogin starts a service with the users admin and ana, whose passwords are
 // their names and "-pw".
-func serveLogin(t testing.TB, opts ...chat.Option) *server {
+func serveLogin(t testing.TB, opts ...chat.Option) *chatserver.Server {
 	t.Helper()
 	return serveLoginOf(t, "", opts...)
 }
 
 // serveLoginOf has more users: lines of a users file.
-func serveLoginOf(t testing.TB, lines string, opts ...chat.Option) *server {
+func serveLoginOf(t testing.TB, lines string, opts ...chat.Option) *chatserver.Server {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -37,7 +37,7 @@ func serveLoginOf(t testing.TB, lines string, opts ...chat.Option) *server {
 	return serveUsers(t, l, (&net.Dialer{}).DialContext, lines, opts...)
 }
 
-func serveUsers(t testing.TB, l net.Listener, dial dialFunc, lines string, opts ...chat.Option) *server {
+func serveUsers(t testing.TB, l net.Listener, dial chatserver.DialFunc, lines string, opts ...chat.Option) *chatserver.Server {
 	t.Helper()
 	var file strings.Builder
 	file.WriteString(lines)
@@ -53,11 +53,11 @@ func serveUsers(t testing.TB, l net.Listener, dial dialFunc, lines string, opts 
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := chat.NewHS256(secret)
+	signer, err := chat.NewHS256(chatserver.Secret)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serveAuth(t, l, dial, signer, chat.NewPasswordLogin(users, signer), opts...)
+	return chatserver.ServeAuth(t, l, dial, signer, chat.NewPasswordLogin(users, signer), opts...)
 }
 
 func TestLogin(t *testing.T) {
@@ -88,9 +88,9 @@ func TestLogin(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			resp, body := s.request("POST", "/login?username=ana&password=ana-pw", "", tt.body, "Content-Type", tt.contentType)
+			resp, body := s.Request("POST", "/login?username=ana&password=ana-pw", "", tt.body, "Content-Type", tt.contentType)
 			if tt.status != 200 {
-				wantProblem(t, resp, body, tt.status)
+				chatserver.WantProblem(t, resp, body, tt.status)
 				if strings.Contains(body, "ana-pw") || strings.Contains(body, "nope") {
 					t.Errorf("the answer echoes a password: %s", body)
 				}
@@ -107,14 +107,14 @@ func TestLogin(t *testing.T) {
 			if got.TokenType != "bearer" || got.ExpiresIn != 15*60 || resp.Header.Get("Cache-Control") != "no-store" {
 				t.Errorf("answer = %+v, %v", got, resp.Header)
 			}
-			if resp, body := s.request("GET", "/messages", got.AccessToken, ""); resp.StatusCode != 200 {
+			if resp, body := s.Request("GET", "/messages", got.AccessToken, ""); resp.StatusCode != 200 {
 				t.Errorf("with the token: %d %s", resp.StatusCode, body)
 			}
 		})
 	}
 	t.Run("wrong password and unknown user are the same answer", func(t *testing.T) {
-		_, wrong := s.request("POST", "/login", "", `{"username":"ana","password":"x"}`)
-		_, unknown := s.request("POST", "/login", "", `{"username":"nobody","password":"x"}`)
+		_, wrong := s.Request("POST", "/login", "", `{"username":"ana","password":"x"}`)
+		_, unknown := s.Request("POST", "/login", "", `{"username":"nobody","password":"x"}`)
 		if wrong != unknown {
 			t.Errorf("%s differs from %s", wrong, unknown)
 		}
@@ -125,7 +125,7 @@ func TestLoginTriedTooOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := pipenet.Listen()
 		s := serveInstantLogin(t, l) // 1,100 bcrypt hashes take half a minute with -race
-		try := s.tryLogin
+		try := func(user, password, addr string) *http.Response { return tryLogin(s, user, password, addr) }
 		for i := range 10 {
 			if resp := try("ana", "wrong", "addr"); resp.StatusCode != 401 {
 				t.Fatalf("try %d: %d, want 401", i, resp.StatusCode)
@@ -178,14 +178,14 @@ func TestLoginTriedTooOften(t *testing.T) {
 }
 
 func TestServiceWithoutLoginProviderHasNoLogin(t *testing.T) {
-	s := serve(t)
-	resp, body := s.request("POST", "/login", "", `{"username":"ana","password":"x"}`)
-	wantProblem(t, resp, body, 404)
+	s := chatserver.Serve(t)
+	resp, body := s.Request("POST", "/login", "", `{"username":"ana","password":"x"}`)
+	chatserver.WantProblem(t, resp, body, 404)
 }
 
 func TestTokenTravelsInThreeWays(t *testing.T) {
-	s := serve(t)
-	good, bad := s.token("ana"), "not.a.token"
+	s := chatserver.Serve(t)
+	good, bad := s.Token("ana"), "not.a.token"
 	tests := map[string]struct {
 		header http.Header
 		query  string
@@ -205,15 +205,15 @@ func TestTokenTravelsInThreeWays(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			header := append([]string(nil), upgradeHeaders...)
-			req, _ := http.NewRequest("GET", s.url+"/ws/chat?token="+tt.query, nil)
+			header := append([]string(nil), chatserver.UpgradeHeaders...)
+			req, _ := http.NewRequest("GET", s.URL+"/ws/chat?token="+tt.query, nil)
 			for i := 0; i < len(header); i += 2 {
 				req.Header.Set(header[i], header[i+1])
 			}
 			for k, v := range tt.header {
 				req.Header[k] = v
 			}
-			resp, err := s.http.Do(req)
+			resp, err := s.HTTP.Do(req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -232,8 +232,8 @@ func TestTokenTravelsInThreeWays(t *testing.T) {
 }
 
 func TestHandshakeIsRefusedWithAProblem(t *testing.T) {
-	s := serve(t, chat.WithOrigins("https://app.example.com", "https://*.example.org"))
-	host := strings.TrimPrefix(s.url, "http://")
+	s := chatserver.Serve(t, chat.WithOrigins("https://app.example.com", "https://*.example.org"))
+	host := strings.TrimPrefix(s.URL, "http://")
 	tests := map[string]struct {
 		change []string // of the headers, in pairs; "" removes
 		path   string
@@ -257,34 +257,34 @@ func TestHandshakeIsRefusedWithAProblem(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			resp, body := s.requestRaw(t, "/ws/chat"+tt.path, s.token("ana"), tt.change)
+			resp, body := requestRaw(s, t, "/ws/chat"+tt.path, s.Token("ana"), tt.change)
 			if tt.status == 101 {
 				if resp.StatusCode != 101 {
 					t.Fatalf("status = %d %s, want 101", resp.StatusCode, body)
 				}
 				return
 			}
-			wantProblem(t, resp, body, tt.status)
+			chatserver.WantProblem(t, resp, body, tt.status)
 			if tt.status == 426 && resp.Header.Get("Upgrade") != "websocket" {
 				t.Errorf("a 426 without Upgrade: websocket (RFC 9110, section 15.5.22)")
 			}
 		})
 	}
 	t.Run("neither upgrade nor token", func(t *testing.T) {
-		resp, body := s.requestRaw(t, "/ws/chat", "", []string{"Upgrade", "", "Connection", ""})
-		wantProblem(t, resp, body, 426)
+		resp, body := requestRaw(s, t, "/ws/chat", "", []string{"Upgrade", "", "Connection", ""})
+		chatserver.WantProblem(t, resp, body, 426)
 	})
 }
 
 // requestRaw sends a handshake with changed headers, without reading a body of a 101.
-func (s *server) requestRaw(t *testing.T, path, token string, change []string) (*http.Response, string) {
+func requestRaw(s *chatserver.Server, t *testing.T, path, token string, change []string) (*http.Response, string) {
 	t.Helper()
-	req, err := http.NewRequest("GET", s.url+path, nil)
+	req, err := http.NewRequest("GET", s.URL+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; i < len(upgradeHeaders); i += 2 {
-		req.Header.Set(upgradeHeaders[i], upgradeHeaders[i+1])
+	for i := 0; i < len(chatserver.UpgradeHeaders); i += 2 {
+		req.Header.Set(chatserver.UpgradeHeaders[i], chatserver.UpgradeHeaders[i+1])
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
@@ -295,7 +295,7 @@ func (s *server) requestRaw(t *testing.T, path, token string, change []string) (
 			req.Header.Set(change[i], change[i+1])
 		}
 	}
-	resp, err := s.http.Do(req)
+	resp, err := s.HTTP.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +315,7 @@ func (s *server) requestRaw(t *testing.T, path, token string, change []string) (
 }
 
 func TestOnlyProblemsAreErrors(t *testing.T) {
-	s := serve(t)
+	s := chatserver.Serve(t)
 	tests := map[string]struct {
 		method, path, token, body string
 		status                    int
@@ -356,10 +356,10 @@ func TestOnlyProblemsAreErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			token := ""
 			if tt.token != "" {
-				token = s.token(tt.token)
+				token = s.Token(tt.token)
 			}
-			resp, body := s.request(tt.method, tt.path, token, tt.body)
-			wantProblem(t, resp, body, tt.status)
+			resp, body := s.Request(tt.method, tt.path, token, tt.body)
+			chatserver.WantProblem(t, resp, body, tt.status)
 			if got := resp.Header.Get("Allow"); got != tt.allow {
 				t.Errorf("Allow = %q, want %q", got, tt.allow)
 			}
@@ -368,17 +368,17 @@ func TestOnlyProblemsAreErrors(t *testing.T) {
 }
 
 func TestConnectedListsUsersNotSockets(t *testing.T) {
-	s := serve(t)
-	s.dial("bob", "channel", "news")
-	first, second := s.dial("ana"), s.dial("ana", "channel", "news")
-	s.dial("admin")
+	s := chatserver.Serve(t)
+	s.Dial("bob", "channel", "news")
+	first, second := s.Dial("ana"), s.Dial("ana", "channel", "news")
+	s.Dial("admin")
 	type user struct {
 		Username, Role string
 		Connections    int
 		Since          string
 	}
 	list := func(query string) (users []user) {
-		resp, body := s.request("GET", "/users/connected"+query, s.token("admin2"), "")
+		resp, body := s.Request("GET", "/users/connected"+query, s.Token("admin2"), "")
 		var got struct {
 			Count int
 			Users []user
@@ -402,114 +402,31 @@ func TestConnectedListsUsersNotSockets(t *testing.T) {
 	if diff := cmp.Diff(want, list("?channel=news"), noSince); diff != "" {
 		t.Errorf("in news (-want +got):\n%s", diff)
 	}
-	second.hangUp()
-	eventually(t, "ana to be there once and out of news", func() bool {
+	second.HangUp()
+	wstest.Eventually(t, "ana to be there once and out of news", func() bool {
 		return len(list("?channel=news")) == 1 && list("")[1].Connections == 1
 	})
-	first.hangUp()
-	eventually(t, "ana to be gone", func() bool { return len(list("")) == 2 })
+	first.HangUp()
+	wstest.Eventually(t, "ana to be gone", func() bool { return len(list("")) == 2 })
 	if got := list("?channel=nowhere"); len(got) != 0 {
 		t.Errorf("in an empty channel: %v", got)
 	}
 }
 
 func TestAdminDisconnectsAUser(t *testing.T) {
-	s := serve(t)
-	a1, a2, bob := s.dial("ana/x y"), s.dial("ana/x y"), s.dial("bob")
+	s := chatserver.Serve(t)
+	a1, a2, bob := s.Dial("ana/x y"), s.Dial("ana/x y"), s.Dial("bob")
 	for i, want := range []string{`{"closed":2}`, `{"closed":0}`} {
-		resp, body := s.request("POST", "/users/ana%2Fx%20y/disconnect", s.token("admin"), "")
+		resp, body := s.Request("POST", "/users/ana%2Fx%20y/disconnect", s.Token("admin"), "")
 		if resp.StatusCode != 200 || strings.TrimSpace(body) != want {
 			t.Errorf("call %d: %d %s, want %s", i, resp.StatusCode, body, want)
 		}
 		if i == 0 {
-			a1.wantClose(4002)
-			a2.wantClose(4002)
-			eventually(t, "her sockets to end", func() bool { return s.Stats().Sockets == 1 })
+			a1.WantClose(4002)
+			a2.WantClose(4002)
+			wstest.Eventually(t, "her sockets to end", func() bool { return s.Stats().Sockets == 1 })
 		}
 	}
-	s.publish("", "still there")
-	bob.wantText("still there")
-}
-
-func TestCORSFollowsTheAllowedOrigins(t *testing.T) {
-	s := serve(t, chat.WithOrigins("https://app.example.com"))
-	tests := map[string]struct{ method, origin, want string }{
-		"preflight from an allowed origin": {"OPTIONS", "https://app.example.com", "https://app.example.com"},
-		"request from an allowed origin":   {"GET", "https://app.example.com", "https://app.example.com"},
-		"preflight from another":           {"OPTIONS", "https://evil.example", ""},
-		"request from another":             {"GET", "https://evil.example", ""},
-		"no origin":                        {"GET", "", ""},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			header := []string{"Origin", tt.origin}
-			if tt.origin == "" {
-				header = nil
-			}
-			resp, _ := s.request(tt.method, "/messages", s.token("ana"), "", header...)
-			h := resp.Header
-			if got := h.Get("Access-Control-Allow-Origin"); got != tt.want {
-				t.Errorf("Access-Control-Allow-Origin = %q, want %q", got, tt.want)
-			}
-			if h.Get("Access-Control-Allow-Credentials") != "" {
-				t.Error("credentials are allowed; tokens are no cookies")
-			}
-			if allowed := tt.method == "OPTIONS" && tt.want != ""; allowed != strings.Contains(h.Get("Access-Control-Allow-Headers"), "Authorization") {
-				t.Errorf("Access-Control-Allow-Headers = %q", h.Get("Access-Control-Allow-Headers"))
-			}
-			if h.Get("Vary") != "Origin" {
-				t.Errorf("Vary = %q, want Origin", h.Get("Vary"))
-			}
-		})
-	}
-}
-
-// unwrapOnly is what a middleware's ResponseWriter is at the least.
-type unwrapOnly struct{ w http.ResponseWriter }
-
-func (u unwrapOnly) Header() http.Header         { return u.w.Header() }
-func (u unwrapOnly) WriteHeader(status int)      { u.w.WriteHeader(status) }
-func (u unwrapOnly) Write(p []byte) (int, error) { return u.w.Write(p) }
-func (u unwrapOnly) Unwrap() http.ResponseWriter { return u.w }
-
-func TestMountedBelowAPrefixBehindMiddleware(t *testing.T) {
-	s := serve(t)
-	mux := http.NewServeMux()
-	mux.Handle("/chat/", http.StripPrefix("/chat", s.Service))
-	mux.Handle("/socket", s.SocketHandler())
-	mux.Handle("POST /kick/{username}", s.DisconnectHandler())
-	outer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-From", "middleware")
-		mux.ServeHTTP(unwrapOnly{w}, r)
-	})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{Handler: outer}
-	go srv.Serve(l)
-	defer srv.Close()
-	base := "http://" + l.Addr().String()
-	for _, path := range []string{"/chat/ws/chat", "/socket"} {
-		header := http.Header{"Authorization": {"Bearer " + s.token("ana")}}
-		conn, resp, err := websocket.Dial(t.Context(), base+path, &websocket.DialOptions{HTTPHeader: header})
-		if err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
-		defer conn.CloseNow()
-		if resp.Header.Get("X-From") != "middleware" {
-			t.Errorf("%s: the middleware's header is missing", path)
-		}
-		if _, text, err := conn.Read(t.Context()); err != nil || !strings.Contains(string(text), "welcome") {
-			t.Errorf("%s: %s %v", path, text, err)
-		}
-	}
-	req, _ := http.NewRequest("POST", base+"/kick/"+url.PathEscape("ana"), nil)
-	req.Header.Set("Authorization", "Bearer "+s.token("admin"))
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil || resp.StatusCode != 200 {
-		t.Errorf("kick: %v %v", resp, err)
-	}
-	resp.Body.Close()
-	http.DefaultClient.CloseIdleConnections()
+	s.Publish("", "still there")
+	bob.WantText("still there")
 }

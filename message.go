@@ -1,9 +1,6 @@
 package chat
 
 import (
-	"errors"
-	"fmt"
-	"net/http"
 	"strings"
 	"time"
 	"unicode"
@@ -14,75 +11,49 @@ import (
 	"github.com/reto10/chat/internal/wsframe"
 )
 
-// Roles. Only [RoleAdmin] means something to the service; any other string is
-// an ordinary user's, and a token without a role is a [RoleUser]'s.
+// Roles. Only [RoleAdmin] gives additional rights. A user with any other role is an
+// ordinary user. A token without a role means [RoleUser].
 const (
 	RoleAdmin = "admin"
 	RoleUser  = "user"
 )
 
-// What callers tell apart with [errors.Is]. Every error of this package wraps
-// one of these or the error of the port that failed.
-var (
-	// ErrUnauthenticated: the token or the password does not hold (401, 4001).
-	ErrUnauthenticated = errors.New("chat: unauthenticated")
-	// ErrForbidden: the user may not do this (403, code "forbidden").
-	ErrForbidden = errors.New("chat: forbidden")
-	// ErrInvalid: what was asked makes no sense (400, code "invalid").
-	ErrInvalid = errors.New("chat: invalid")
-	// ErrTooLarge: the content is over the limit (413, code "too_large").
-	ErrTooLarge = errors.New("chat: too large")
-	// ErrUnavailable: a port could not do its work now (503, code "unavailable").
-	ErrUnavailable = errors.New("chat: unavailable")
-	// ErrNotJoined: the socket is not in the channel (code "not_joined").
-	ErrNotJoined = errors.New("chat: channel not joined")
-	// ErrGone: a history no longer keeps what followed a place, or never knew it.
-	ErrGone = errors.New("chat: no longer kept")
-
-	// These are for clients, not for callers from Go.
-
-	errTooFast  = errors.New("chat: too fast")         // commands
-	errTooOften = errors.New("chat: too often")        // handshakes
-	errTooMany  = errors.New("chat: too many sockets") // of a user
-)
-
-// User is who a token says somebody is. The zero User is nobody.
+// User is a user's name and role, as a token states them. The zero User is no user.
 type User struct {
 	Name string // 1 to 128 bytes, see [ValidUsername]
-	Role string // RoleAdmin, RoleUser or the embedder's own
+	Role string // RoleAdmin, RoleUser or a role of the embedder
 }
 
-// Admin reports whether u may do what the protocol keeps for admins.
+// Admin reports whether u has the role [RoleAdmin].
 func (u User) Admin() bool { return u.Role == RoleAdmin }
 
-// Position is where a message stands in its channel. Within an epoch the places of
-// a channel count 1, 2, 3… without holes; a history that lost its memory starts
-// a new epoch, so that an old place is never taken for a new one. The zero Position
-// stands before everything.
+// Position is where a message is in its channel. Within an epoch, Seq counts up by one
+// from 1. A history that lost messages starts a new epoch, so no position is used
+// twice. The zero Position is before all messages.
 type Position struct {
 	Epoch string // at most 32 of A-Z a-z 0-9
 	Seq   uint64 // 0: before the first message of the epoch
 }
 
-// Message is one notification, as it was stored and as every socket sees it.
+// Message is one notification, as the history stored it and as every socket gets it.
 type Message struct {
-	Position Position  // given by the history
-	Channel  string    // "" is everyone's channel, "@ana" is ana's own
-	Sender   string    // who published it
+	Position Position  // set by the history
+	Channel  string    // "" is everyone's channel, "@ana" is ana's user channel
+	Sender   string    // name of the user who published it
 	Content  string    // UTF-8 without NUL
 	Time     time.Time // UTC, whole milliseconds
 }
 
-// ID is the message's name on the wire: its channel and its place there, opaque
-// to clients. [ParseID] reads it back.
+// ID returns the id that clients see: the channel and the position, opaque to them.
+// [ParseID] parses it.
 func (m Message) ID() string { return FormatID(m.Channel, m.Position) }
 
-// FormatID names a place in a channel as clients see it.
+// FormatID returns the id of a position in a channel, as clients see it.
 func FormatID(channel string, p Position) string {
 	return wire.FormatID(channel, p.Epoch, p.Seq)
 }
 
-// ParseID reads what [FormatID] wrote. The error wraps [ErrInvalid].
+// ParseID parses an id of [FormatID]. The error wraps [ErrInvalid].
 func ParseID(id string) (channel string, p Position, err error) {
 	channel, epoch, seq, err := wire.ParseID(id)
 	if err != nil {
@@ -94,11 +65,11 @@ func ParseID(id string) (channel string, p Position, err error) {
 	return channel, Position{Epoch: epoch, Seq: seq}, nil
 }
 
-// ValidUsername reports whether name can be a user's: 1 to 128 bytes of
-// printable UTF-8 with no space at either end ("ana", "ana@example.com",
-// "auth0|123"). It has to show: marks alone are no name, and letters that look like
-// nothing or like a space are nowhere in one. "." and ".." are none, since a URL's path
-// goes on without them.
+// ValidUsername reports whether name is a valid username: 1 to 128 bytes of printable
+// UTF-8 with no space at either end ("ana", "ana@example.com", "auth0|123"). At least
+// one character must be visible: a name of combining marks alone is invalid. Characters
+// that look blank are invalid anywhere in a name. "." and ".." are invalid because
+// clients and proxies remove them from URL paths.
 func ValidUsername(name string) bool {
 	if len(name) < 1 || len(name) > 128 || !utf8.ValidString(name) || strings.TrimSpace(name) != name {
 		return false
@@ -116,10 +87,10 @@ func ValidUsername(name string) bool {
 	return shows
 }
 
-// blank reports whether a rune that Go takes for a printable letter or symbol looks
-// like nothing or like a space: the fillers of Hangul, the empty Braille pattern, blank
-// hieroglyphs, an invisible note. Marks are not among them: they change what is before
-// them, as an emoji's variation selector does.
+// blank reports whether a rune that [unicode.IsPrint] accepts looks blank: the fillers
+// of Hangul, the empty Braille pattern, blank hieroglyphs, an invisible note. It is false
+// for marks: they change the character before them, as an emoji's variation selector
+// does.
 func blank(r rune) bool {
 	switch r {
 	case '\u2800', '\U00013441', '\U00013442', '\U0001D159':
@@ -128,9 +99,9 @@ func blank(r rune) bool {
 	return r > unicode.MaxLatin1 && !unicode.IsMark(r) && unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
 }
 
-// ValidChannel reports whether name can be a channel's: 1 to 128 of
-// A-Z a-z 0-9 . _ : - or "@" and a username, which is that user's own channel.
-// Everyone's channel has no name and is not valid here.
+// ValidChannel reports whether name is the name of a channel: 1 to 128 of
+// A-Z a-z 0-9 . _ : - or a user channel, "@" and a valid username. It reports false for
+// "", which is everyone's channel.
 func ValidChannel(name string) bool {
 	if owner, ok := strings.CutPrefix(name, "@"); ok {
 		return ValidUsername(owner)
@@ -149,8 +120,8 @@ func ValidChannel(name string) bool {
 	return true
 }
 
-// UserChannel is the channel that only the user of that name reads. It is joined
-// for them when they connect.
+// UserChannel returns the name of a user's channel. Only this user's sockets are in it:
+// the service joins each of them when it connects.
 func UserChannel(username string) string { return "@" + username }
 
 // EventType is the kind of an [Event].
@@ -164,34 +135,36 @@ const (
 )
 
 // Event is what a [Registry] delivers to a [Socket]: a message, or that a user joined or
-// left. Events are compared with Equal.
+// left. Use Equal to compare events.
 type Event struct {
-	Type    EventType // says which of the others are set
-	Message Message   // of EventMessage, which sets nothing below
+	Type    EventType // decides which other fields are set
+	Message Message   // set by EventMessage alone, which sets no field below
 	User    User      // who joined or left
-	Channel string    // where, "" for the service itself
+	Channel string    // where; "" is everyone's channel
 	Time    time.Time // when it was announced
 
-	// encoded is the event with its frame, nil where nobody has encoded it. It stays
-	// with copies that were changed, so it counts only while it equals the event.
+	// encoded is the event with its frame, nil if it is not encoded. A copy of an Event
+	// keeps this pointer even if the copy was changed. So frame uses it only if
+	// encoded.Event equals the event.
 	encoded *encodedEvent
 }
 
-// Equal reports whether two events say the same. It ignores whether they are encoded.
+// Equal reports whether two events have the same fields. It ignores whether they are
+// encoded.
 func (e Event) Equal(other Event) bool {
 	e.encoded, other.encoded = nil, nil
 	return e == other
 }
 
-// encodedEvent is an event with its frame, encoded once for all sockets. Nobody changes
-// it. It is what a hub's frame carries as its Event.
+// encodedEvent is an event with its frame, encoded once for all sockets. It is never
+// changed. The Event of a [fanout.Frame] is an *encodedEvent.
 type encodedEvent struct {
 	Event
 	bytes []byte // a whole WebSocket frame
 }
 
-// frame is the event as every socket gets it. It is encoded here unless that was done
-// before.
+// frame returns the event as a frame for all sockets. It encodes the event if it has no
+// encoding, or was changed after encoding.
 func (e Event) frame() fanout.Frame {
 	if x := e.encoded; x != nil && x.Event == e {
 		return fanout.Frame{Bytes: x.bytes, Event: x}
@@ -199,7 +172,7 @@ func (e Event) frame() fanout.Frame {
 	return eventFrame(e)
 }
 
-// messageFrame is a message as every socket gets it.
+// messageFrame encodes a message.
 func messageFrame(m Message) fanout.Frame { return eventFrame(Event{Type: EventMessage, Message: m}) }
 
 // eventFrame encodes an event.
@@ -217,10 +190,10 @@ func eventFrame(e Event) fanout.Frame {
 	return fanout.Frame{Bytes: x.bytes, Event: x}
 }
 
-// encodeMessage is a message as a WebSocket frame.
+// encodeMessage returns a message as a WebSocket frame.
 func encodeMessage(m Message) []byte { return textFrame(wireMessage(m, wire.TypeMessage)) }
 
-// textFrame is an event of package wire as one WebSocket frame.
+// textFrame returns an event of package wire as one WebSocket frame.
 func textFrame(event any) []byte { return wire.Encode(event, wsframe.Text) }
 
 func wireMessage(m Message, typ string) wire.Message {
@@ -228,65 +201,4 @@ func wireMessage(m Message, typ string) wire.Message {
 		Type: typ, ID: m.ID(), Channel: m.Channel,
 		Sender: m.Sender, Content: m.Content, Time: wire.Time(m.Time),
 	}
-}
-
-// wrapf makes an error of one of the package's kinds. Its text goes out to
-// clients, so it holds nothing secret.
-func wrapf(kind error, format string, args ...any) error {
-	return fmt.Errorf("%w: %s", kind, fmt.Sprintf(format, args...))
-}
-
-// wrapUnavailable wraps the error of a port that could not do what was being done.
-func wrapUnavailable(doing string, err error) error {
-	return fmt.Errorf("%w: %s: %w", ErrUnavailable, doing, err)
-}
-
-// later is an error that passes: what failed may be tried again after the wait.
-type later struct {
-	error
-	wait time.Duration
-}
-
-func (l *later) Unwrap() error { return l.error }
-
-// kind is how an error is told to clients.
-type kind struct {
-	err    error
-	status int    // over HTTP
-	code   string // over a socket
-	text   string // when the error says no more than its kind
-}
-
-var kinds = []kind{
-	{ErrUnauthenticated, http.StatusUnauthorized, wire.CodeForbidden, "the token does not hold"},
-	{ErrForbidden, http.StatusForbidden, wire.CodeForbidden, "not allowed"},
-	{ErrInvalid, http.StatusBadRequest, wire.CodeInvalid, "not valid"},
-	{ErrTooLarge, http.StatusRequestEntityTooLarge, wire.CodeTooLarge, "too large"},
-	{errTooFast, http.StatusTooManyRequests, wire.CodeRateLimited, "too fast"},
-	{errTooOften, http.StatusTooManyRequests, wire.CodeRateLimited, "this user connects too often, wait"},
-	{errTooMany, http.StatusTooManyRequests, wire.CodeRateLimited, "too many sockets for this user"},
-	{ErrNotJoined, http.StatusConflict, wire.CodeNotJoined, "channel not joined"},
-}
-
-// explain says how err is told to a client. Of what is the client's to mend it
-// tells all; of anything else only that it is unavailable.
-func explain(err error) (k kind, text string) {
-	for _, k := range kinds {
-		if errors.Is(err, k.err) {
-			if text, ok := strings.CutPrefix(err.Error(), k.err.Error()+": "); ok {
-				return k, text
-			}
-			return k, k.text
-		}
-	}
-	k = kind{ErrUnavailable, http.StatusServiceUnavailable, wire.CodeUnavailable, "unavailable, try again later"}
-	return k, k.text
-}
-
-func shorten(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "…"
 }

@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,7 +11,7 @@ import (
 	"github.com/reto10/chat/internal/sparinglog"
 )
 
-// warningsASecond is how many warnings with the same message are logged a second.
+// warningsASecond is how many warnings with the same message are logged per second.
 const warningsASecond = 10
 
 // Defaults of the options.
@@ -34,49 +33,17 @@ const (
 	defaultPresenceLimit     = 100 // WithPresenceLimit
 )
 
-// Option changes a default of [New]. One that makes no sense is New's error.
+// Option configures [New]. New returns an error for an invalid option.
 type Option func(*config) error
 
-// PresenceAudience is who gets user_joined and user_left.
+// PresenceAudience is which clients get user_joined and user_left.
 type PresenceAudience int
 
 const (
 	PresenceToAll    PresenceAudience = iota // everyone in the channel
 	PresenceToAdmins                         // the admins in the channel
-	PresenceToNobody                         // nobody is told; lists of who is connected go on
+	PresenceToNobody                         // no client; [Service.Connected] still works
 )
-
-// Policy decides what users may do. It decides by the [Identity] that the
-// [Authenticator] returned for the user's token.
-//
-// A nil error allows the action. An error that wraps [ErrForbidden] or [ErrInvalid]
-// rejects it. Any other error means that the policy cannot decide now, and the client
-// gets "unavailable".
-//
-// The methods must be safe for concurrent use.
-type Policy interface {
-	// Join decides whether a user may join a channel and read its history. The service
-	// does not ask about the common channel, which every user is in, or about a user
-	// channel, which only its user may read (see [UserChannel]).
-	Join(ctx context.Context, who Identity, channel string) error
-	// Publish decides whether a user may publish to a channel. "" is the common channel.
-	Publish(ctx context.Context, who Identity, channel string) error
-}
-
-// DefaultPolicy allows every user to join every channel, and only admins to publish.
-// Embed it to change one of the two.
-type DefaultPolicy struct{}
-
-// Join implements [Policy].
-func (DefaultPolicy) Join(context.Context, Identity, string) error { return nil }
-
-// Publish implements [Policy].
-func (DefaultPolicy) Publish(_ context.Context, who Identity, _ string) error {
-	if !who.User.Admin() {
-		return wrapf(ErrForbidden, "only an admin may broadcast")
-	}
-	return nil
-}
 
 type config struct {
 	registry   Registry
@@ -84,7 +51,7 @@ type config struct {
 	noHistory  bool
 	policy     Policy
 	logger     *slog.Logger
-	sparing    *sparinglog.Handler // of the logger
+	sparing    *sparinglog.Handler // handler of logger
 	origins    allowedOrigins
 	clientAddr func(*http.Request) string
 	scheme     func(*http.Request) string
@@ -102,7 +69,7 @@ type config struct {
 	channelsPerSocket int
 	commandRate       account.Rate
 	adminCommandRate  account.Rate
-	connectRate       account.Rate // a burst of 0: both follow from socketsPerUser
+	connectRate       account.Rate // a burst of 0: the default, from socketsPerUser
 	backlog           int
 	stall             time.Duration
 	heartbeat         time.Duration
@@ -140,11 +107,11 @@ func newConfig(opts []Option) (*config, error) {
 	if c.noHistory && c.history != nil {
 		return nil, errors.New("chat: WithHistory and WithoutHistory exclude each other")
 	}
-	if c.backlog < 8*c.contentLimit { // JSON can make six bytes of one
+	if c.backlog < 8*c.contentLimit { // a byte of content takes up to six bytes in JSON
 		return nil, fmt.Errorf("chat: WithBacklog(%d) is less than 8 times WithContentLimit(%d)", c.backlog, c.contentLimit)
 	}
 	if c.connectRate.PerSecond > 0 && c.connectRate.Burst == 0 {
-		// All sockets of a user may reconnect some times in a row, as after failures.
+		// Lets all sockets of a user reconnect four times in a row, for example after failures.
 		c.connectRate.PerSecond = max(defaultConnectRate, float64(c.socketsPerUser)*defaultConnectRate/defaultSocketsPerUser)
 		c.connectRate.Burst = max(defaultConnectBurst, c.socketsPerUser*(defaultConnectBurst/defaultSocketsPerUser))
 	}
@@ -157,6 +124,16 @@ func newConfig(opts []Option) (*config, error) {
 		}
 	}
 	return c, nil
+}
+
+// socketsHere returns how many sockets of a user one node accepts, including those that
+// open or close. With WithReplaceOldest there is room for replaced sockets that still
+// close.
+func (c *config) socketsHere() int {
+	if !c.replaceOldest {
+		return c.socketsPerUser
+	}
+	return c.socketsPerUser + max(c.socketsPerUser, 8)
 }
 
 // WithRegistry replaces the registry, by default a [MemoryRegistry]. A registry serves
@@ -172,8 +149,8 @@ func WithRegistry(r Registry) Option {
 }
 
 // WithHistory replaces the history. By default the registry chooses it: a
-// [MemoryRegistry] takes a [MemoryHistory] within its default limits, a registry for
-// several nodes the history that they share. [New] returns an error when the registry
+// [MemoryRegistry] uses a [MemoryHistory] with the default limits, and a registry for
+// several nodes the history that the nodes share. [New] returns an error if the registry
 // cannot work with the history.
 func WithHistory(h History) Option {
 	return func(c *config) error {
@@ -185,14 +162,13 @@ func WithHistory(h History) Option {
 	}
 }
 
-// WithoutHistory serves no history: GET /messages is not allowed (405), and a client
-// that reconnects recovers nothing. A socket that joins a channel again, with an id
-// since which everything came on that socket, is still told that it is recovered: no
-// history is needed for that.
+// WithoutHistory turns off reading the history. GET /messages answers 405, and a client
+// that reconnects gets no replay. A join with an id that this socket already received
+// still answers "recovered": true if the socket received all later messages too: the
+// replay is empty.
 //
-// The order of messages still comes from a history, the one that the registry chooses.
-// With a registry for several nodes that is their shared one, which keeps messages
-// within its own limits.
+// The registry still chooses a history, which decides the order of messages. The history
+// of a registry for several nodes keeps messages within its own limits.
 func WithoutHistory() Option {
 	return func(c *config) error {
 		c.noHistory = true
@@ -211,10 +187,10 @@ func WithPolicy(p Policy) Option {
 	}
 }
 
-// WithLogger replaces [slog.Default]. It is told at Warn what failed behind the
-// service, at Error of a port that panicked, at Debug of sockets that end. Of
-// warnings with the same message it gets ten a second, and how many were left out.
-// Tokens and passwords are never logged.
+// WithLogger replaces [slog.Default]. The service logs failures of ports at Warn, panics
+// of ports at Error, and the end of each socket at Debug. It logs at most ten warnings
+// with the same message per second, then how many it left out. It never logs tokens or
+// passwords.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		if l == nil {
@@ -227,10 +203,10 @@ func WithLogger(l *slog.Logger) Option {
 
 // WithOrigins allows browser pages of other origins than the service's own to
 // open sockets and to call the HTTP routes (CORS): "https://app.example.com",
-// "https://*.example.com" for any subdomain, or "*" for everyone's pages. A host that
-// is not ASCII is written as browsers send it, as xn--…. Requests without an Origin,
-// which no browser page sends, are always allowed. By default it is the service's own
-// host alone. Given again it adds. An origin that no browser would send is an error.
+// "https://*.example.com" for any subdomain, or "*" for all pages. Write a host that is
+// not ASCII as browsers send it, as xn--…. Requests without an Origin, which no browser
+// page sends, are always allowed. By default only the service's own host is allowed.
+// Several WithOrigins add up. An origin that no browser sends is an error.
 func WithOrigins(origins ...string) Option {
 	return func(c *config) error {
 		for _, o := range origins {
@@ -242,9 +218,9 @@ func WithOrigins(origins ...string) Option {
 	}
 }
 
-// WithClientAddr says whom a request comes from where that is not the peer of
-// the connection, as behind a proxy: an address without a port. Tries to log in are
-// counted by it. The default is the host of [http.Request.RemoteAddr].
+// WithClientAddr sets how to find a client's address, without a port, for example behind
+// a proxy. The service limits tries to log in by this address. The default is the host of
+// [http.Request.RemoteAddr].
 func WithClientAddr(fn func(*http.Request) string) Option {
 	return func(c *config) error {
 		if fn == nil {
@@ -255,11 +231,11 @@ func WithClientAddr(fn func(*http.Request) string) Option {
 	}
 }
 
-// WithRequestScheme says how a request came to a proxy that TLS ends at, "https" or
-// "http", and "" where that is not known: often it is in X-Forwarded-Proto. A page that
-// came over http is not of the origin of a service that is reached over https, and may
-// not connect. It is not asked about requests that came to this program over TLS. By
-// default it is not known, and pages of the service's host may connect either way.
+// WithRequestScheme sets how to find the scheme of a request that a proxy forwarded:
+// "https", "http", or "" if unknown. Proxies often send it in X-Forwarded-Proto. If fn
+// returns "https", the service rejects pages with the origin http://host, and the other
+// way round. The service does not call fn for requests that arrived over TLS. By default
+// the scheme is unknown, and pages of the service's host may connect over both.
 func WithRequestScheme(fn func(*http.Request) string) Option {
 	return func(c *config) error {
 		if fn == nil {
@@ -270,7 +246,7 @@ func WithRequestScheme(fn func(*http.Request) string) Option {
 	}
 }
 
-// WithPresence says who is told of comings and goings. The default is
+// WithPresence sets who gets the announcements of joins and leaves. The default is
 // [PresenceToAll].
 func WithPresence(to PresenceAudience) Option {
 	return func(c *config) error {
@@ -282,60 +258,61 @@ func WithPresence(to PresenceAudience) Option {
 	}
 }
 
-// WithPresenceWindow is how long comings and goings are gathered before they are
-// told; one that is undone within it is not. While very many come it is drawn out
-// to four times this. The default is 500 ms.
+// WithPresenceWindow sets how long joins and leaves are batched before they are
+// announced. A join and a leave of one user within the window cancel out. The window
+// grows to at most four times d while many users join or leave. The default is 500 ms.
 func WithPresenceWindow(d time.Duration) Option {
 	return func(c *config) error { return positive(&c.presenceWindow, "WithPresenceWindow", d) }
 }
 
-// WithPresenceLimit is the number of users in a channel above which only admins
-// are told of comings and goings: what is told to all grows with its square. The
-// default is 100.
+// WithPresenceLimit sets up to how many users in a channel joins and leaves are announced
+// to everyone there. Above it, only admins get them, because the number of announcements
+// grows with the square of the users. The default is 100.
 func WithPresenceLimit(users int) Option {
 	return func(c *config) error { return positive(&c.presenceLimit, "WithPresenceLimit", users) }
 }
 
-// WithReadLimit bounds one frame's message from a client, in bytes. A longer one
-// closes the socket with 1009. The default is 32 KiB.
+// WithReadLimit limits a WebSocket message from a client, in bytes. The service closes
+// the socket of a client that sends a longer one with 1009. The default is 32 KiB.
 func WithReadLimit(bytes int) Option {
 	return func(c *config) error { return positive(&c.readLimit, "WithReadLimit", bytes) }
 }
 
-// WithContentLimit bounds a message's content, in bytes. A longer one is refused
-// with "too_large" or 413. The default is 32 KiB.
+// WithContentLimit limits the content of a message, in bytes. The service rejects longer
+// content with "too_large" or 413. The default is 32 KiB.
 func WithContentLimit(bytes int) Option {
 	return func(c *config) error { return positive(&c.contentLimit, "WithContentLimit", bytes) }
 }
 
-// WithMaxSockets bounds the sockets of this process. One more is answered 503. The
-// default is 100,000.
+// WithMaxSockets limits the sockets of this process. The service answers a further
+// handshake with 503. The default is 100,000.
 func WithMaxSockets(n int) Option {
 	return func(c *config) error { return positive(&c.maxSockets, "WithMaxSockets", n) }
 }
 
-// WithOpening bounds the sockets of this process that are being opened at once:
-// from the upgrade until the socket has what it missed, or for a second after its
-// welcome where its peer reads slowly. Others wait for their turn before the upgrade,
-// for ten seconds at the most; then they are answered 503. One user's sockets take an
-// eighth of these at the most. At most 24 times as many wait, and of one user as many
-// as [WithSocketsPerUser] allows; any more are answered 503 at once. So the clients of a node that died do not ask the registry and the
-// history for everything at once. The default is 512.
+// WithOpening limits how many sockets of this process open at once, so that the clients
+// of a failed node do not load the registry and the history all at once. A socket is
+// opening from the upgrade until its replay is sent, but for at most one second after
+// its welcome. One user has at most an eighth of them.
+//
+// Further handshakes wait up to ten seconds: at most 24 × n of all users, and of one user
+// as many as [WithSocketsPerUser] allows. The service answers all others with 503. The
+// default is 512.
 func WithOpening(n int) Option {
 	return func(c *config) error { return positive(&c.opening, "WithOpening", n) }
 }
 
-// WithSocketsPerUser bounds the sockets of one user on all nodes, those that are being
-// opened or closed included. One more is answered 429 before the upgrade, with
-// Retry-After. The default is 16.
+// WithSocketsPerUser limits the sockets of one user on all nodes, including those that
+// open or close. The service answers a further handshake with 429 and Retry-After. The
+// default is 16.
 func WithSocketsPerUser(n int) Option {
 	return func(c *config) error { return positive(&c.socketsPerUser, "WithSocketsPerUser", n) }
 }
 
-// WithReplaceOldest closes a user's oldest socket with 4004 when there are too many,
-// and takes the new one. By default the new one is refused. One node has twice as many
-// of a user, or 8 more if that is more, while the oldest are being closed; any more are
-// answered 429.
+// WithReplaceOldest closes a user's oldest socket with 4004 if a new one exceeds
+// [WithSocketsPerUser]. By default the new one is rejected. While old sockets are closing,
+// one node has at most n + max(n, 8) sockets of a user, where n is the limit; it answers
+// further handshakes with 429.
 func WithReplaceOldest() Option {
 	return func(c *config) error {
 		c.replaceOldest = true
@@ -343,61 +320,62 @@ func WithReplaceOldest() Option {
 	}
 }
 
-// WithChannelsPerSocket bounds the channels that one socket joins beside
-// everyone's and its user's own. The default is 128.
+// WithChannelsPerSocket limits the channels that one socket joins, not counting
+// everyone's channel and the user channel. The default is 128.
 func WithChannelsPerSocket(n int) Option {
 	return func(c *config) error { return positive(&c.channelsPerSocket, "WithChannelsPerSocket", n) }
 }
 
-// WithCommandRate bounds the commands of a user who is no admin, on all sockets of this
-// node together, and POST /messages with them: so many a second, after a burst. It holds
-// across reconnects. One more command is refused with "rate_limited", and a socket that
-// goes on regardless is closed with 4005; one more POST is answered 429. Of each socket's
-// joins as many are free as a handshake could have named channels, and did not, see
-// [WithChannelsPerSocket]. 0 a second is no limit. The default is
-// 20 a second after a burst of 40.
+// WithCommandRate limits the commands of a non-admin, and the user's POST /messages, on
+// all sockets of this node together: perSecond on average, burst at once. Reconnecting
+// does not reset the limit. The service rejects a command over the limit with
+// "rate_limited" and a POST with 429, and closes a socket that keeps sending with 4005.
+//
+// A socket's first joins are free: up to [WithChannelsPerSocket], minus the channels in
+// its handshake. 0 per second means no limit. The default is 20 per second and a burst of
+// 40.
 func WithCommandRate(perSecond float64, burst int) Option {
 	return func(c *config) error { return setRate(&c.commandRate, "WithCommandRate", perSecond, burst) }
 }
 
-// WithConnectRate bounds how often one user connects to this node: so many handshakes a
-// second, after a burst. One more is answered 429 before the upgrade, with Retry-After.
-// Handshakes that are answered 503 do not count. 0 a second is no limit. The default,
-// one a second after a burst of 64, lets all sockets of a user reconnect four times in a
-// row; it grows with [WithSocketsPerUser].
+// WithConnectRate limits how often one user connects to this node: perSecond handshakes
+// on average, burst at once. The service answers a further handshake with 429 and
+// Retry-After. Handshakes that it answers with 503 do not count. 0 per second means no
+// limit. The default, one per second and a burst of 64, lets all sockets of a user
+// reconnect four times in a row; it grows with [WithSocketsPerUser].
 func WithConnectRate(perSecond float64, burst int) Option {
 	return func(c *config) error { return setRate(&c.connectRate, "WithConnectRate", perSecond, burst) }
 }
 
-// WithAdminCommandRate is WithCommandRate for admins, who have no limit by default.
+// WithAdminCommandRate is [WithCommandRate] for admins, who have no limit by default.
 func WithAdminCommandRate(perSecond float64, burst int) Option {
 	return func(c *config) error { return setRate(&c.adminCommandRate, "WithAdminCommandRate", perSecond, burst) }
 }
 
-// WithBacklog bounds the bytes that wait for a socket whose peer does not read.
-// Past it the socket is closed with 4003. It holds at least 8 messages of the
-// content limit. The default is 1 MiB.
+// WithBacklog limits the bytes that wait for a slow socket; beyond it the service closes
+// the socket with 4003. It must be at least 8 times [WithContentLimit]. The default is
+// 1 MiB.
 func WithBacklog(bytes int) Option {
 	return func(c *config) error { return positive(&c.backlog, "WithBacklog", bytes) }
 }
 
-// WithStallTimeout bounds how long a peer may take to read 64 KiB of its backlog, or of
-// a page of the history; then it is cut off. The default is 30 seconds.
+// WithStallTimeout limits how long a client may take to read 64 KiB of its backlog, or of
+// a page of the history. Then the service ends the connection. The default is 30 seconds.
 func WithStallTimeout(d time.Duration) Option {
 	return func(c *config) error { return positive(&c.stall, "WithStallTimeout", d) }
 }
 
-// WithHeartbeat is how often something is sent to a socket that has nothing else
-// to get, so that proxies keep it open and a peer that is gone is noticed: within
-// twice this time. On Linux the peer's kernel is asked, by TCP; elsewhere, and
-// with [WithPings], the peer itself. The default is 25 seconds.
+// WithHeartbeat sets the interval of heartbeats to idle sockets. They keep the connection
+// open in proxies, and detect a dead peer within two intervals: on Linux by TCP
+// acknowledgements, elsewhere and with [WithPings] by the answers to pings. The default
+// is 25 seconds.
 func WithHeartbeat(interval time.Duration) Option {
 	return func(c *config) error { return positive(&c.heartbeat, "WithHeartbeat", interval) }
 }
 
-// WithPings makes heartbeats pings, which the application at the other end has to
-// answer before the next, on every system. It costs more: every socket is woken
-// by each answer. Use it where a proxy would answer in the peer's stead.
+// WithPings makes every heartbeat a ping that the client itself must answer before the
+// next one. Use it if a proxy acknowledges TCP data for clients that are gone. It costs
+// more, since each answer wakes the socket's reader.
 func WithPings() Option {
 	return func(c *config) error {
 		c.pings = true
@@ -415,7 +393,7 @@ func positive[T int | time.Duration](to *T, option string, v T) error {
 
 func setRate(to *account.Rate, option string, perSecond float64, burst int) error {
 	if perSecond != 0 && (!(perSecond > 0) || burst < 1) {
-		return fmt.Errorf("%s: %v a second with bursts of %d", option, perSecond, burst)
+		return fmt.Errorf("%s: perSecond %v and burst %d: want perSecond ≥ 0, and burst ≥ 1 unless perSecond is 0", option, perSecond, burst)
 	}
 	*to = account.Rate{PerSecond: perSecond, Burst: burst}
 	return nil

@@ -7,16 +7,16 @@ import (
 )
 
 // announcer announces the joins and leaves of users to the sockets of this node. The
-// registry calls changed; a window batches the changes, and announce passes what is left
-// of them to [Registry].Announce.
+// registry calls changed; a window batches the changes, and announce passes those that did
+// not cancel out to [Registry].Announce.
 type announcer struct {
 	registry Registry
 	audience PresenceAudience
-	limit    int // users in a channel; above it admins alone are told
+	limit    int // announce to admins only if a channel has more users
 	window   *presence.Window
 
-	// announced are the channels and users whose join this node announced to everyone.
-	// Owned by announce.
+	// announced has the channels and users whose join this node announced to everyone.
+	// announce owns it.
 	announced map[[2]string]bool
 }
 
@@ -45,8 +45,8 @@ func (a *announcer) changed(c PresenceChange) {
 // close ends the announcements. Changes that wait in the window are not announced.
 func (a *announcer) close() { a.window.Close() }
 
-// announce has the registry deliver what a window batched, one call for each audience.
-// The window calls it, one goroutine at a time.
+// announce passes the changes of a window to the registry, one call for each audience. The
+// window calls it, one goroutine at a time.
 func (a *announcer) announce(changes []presence.Change) {
 	type audience struct {
 		channel    string
@@ -54,7 +54,7 @@ func (a *announcer) announce(changes []presence.Change) {
 	}
 	now := time.Now().UTC()
 	events := make(map[audience][]Event)
-	var order []audience // of their first changes
+	var order []audience // in the order of their first changes
 	for _, c := range changes {
 		to := audience{c.Channel, !a.toEveryone(c)}
 		if events[to] == nil {
@@ -74,9 +74,10 @@ func (a *announcer) announce(changes []presence.Change) {
 // toEveryone reports whether a change is announced to everyone in its channel, and not
 // to the admins alone.
 //
-// If any node announced a join to everyone, its JoinSize was within the limit, and so is
-// the leave's: then every node announces the leave to everyone, also a node that started
-// in between. Leaves whose join was not announced to everyone are at most the limit.
+// A join that any node announced to everyone has a JoinSize within the limit. The leave
+// repeats this JoinSize, so every node announces the leave to everyone, also a node that
+// started in between. At most as many leaves as the limit are announced to everyone
+// although their join was not.
 func (a *announcer) toEveryone(c presence.Change) bool {
 	if a.audience != PresenceToAll {
 		return false

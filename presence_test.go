@@ -6,71 +6,51 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
 )
 
-// window is longer than any window of presence events, twice the default.
-const window = time.Second
-
-// hear collects the presence events of a client, until it gets the message that
-// ends them.
-func (s *server) hear(c *client) (events []string) {
-	s.t.Helper()
-	<-time.After(window)
-	s.publish("", "end of presence")
-	for {
-		switch e := c.next(); e.Type {
-		case "message":
-			return events
-		default:
-			events = append(events, fmt.Sprintf("%s %s/%s in %q", e.Type, e.Username, e.Role, e.Channel))
-		}
-	}
-}
-
-func TestPresenceEventsArePerUserAndGathered(t *testing.T) {
+func TestPresenceEventsArePerUserAndBatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t)
-		watch := s.dial("watch")
-		wantEvents(t, "on connecting", s.hear(watch), `user_joined watch/user in ""`)
+		s := chatserver.ServePipes(t)
+		watch := s.Dial("watch")
+		chatserver.WantPresence(t, "on connecting", s.HearPresence(watch), `user_joined watch/user in ""`)
 
-		first := s.dial("ana", "channel", "news")
-		second := s.dial("ana")
-		admin := s.dial("admin")
-		// News has but ana in it: nobody else is told.
-		wantEvents(t, "arrivals", s.hear(watch), `user_joined ana/user in ""`, `user_joined admin/admin in ""`)
+		first := s.Dial("ana", "channel", "news")
+		second := s.Dial("ana")
+		admin := s.Dial("admin")
+		// Only ana is in news: nobody else receives that join.
+		chatserver.WantPresence(t, "arrivals", s.HearPresence(watch), `user_joined ana/user in ""`, `user_joined admin/admin in ""`)
 
-		first.hangUp()
-		wantEvents(t, "one of two sockets went", s.hear(watch))
-		second.hangUp()
-		wantEvents(t, "the last one went", s.hear(watch), `user_left ana/user in ""`)
+		first.HangUp()
+		chatserver.WantPresence(t, "one of two sockets closed", s.HearPresence(watch))
+		second.HangUp()
+		chatserver.WantPresence(t, "the last one closed", s.HearPresence(watch), `user_left ana/user in ""`)
 
-		admin.hangUp()
-		s.dial("admin")
-		wantEvents(t, "went and came within the window", s.hear(watch))
-		c := s.dial("bob")
-		c.hangUp()
-		wantEvents(t, "came and went within the window", s.hear(watch))
+		admin.HangUp()
+		s.Dial("admin")
+		chatserver.WantPresence(t, "left and joined within the window", s.HearPresence(watch))
+		c := s.Dial("bob")
+		c.HangUp()
+		chatserver.WantPresence(t, "joined and left within the window", s.HearPresence(watch))
 	})
 }
 
-func TestPresenceOfAChannelIsToldToItsMembers(t *testing.T) {
+func TestPresenceOfAChannelIsAnnouncedToItsMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t)
-		in := s.dial("watch", "channel", "news")
-		s.hear(in)
-		ana := s.dial("ana")
-		s.hear(in)
-		ana.answer(`{"type":"join","channel":"news"}`)
-		wantEvents(t, "join", s.hear(in), `user_joined ana/user in "news"`)
-		ana.answer(`{"type":"leave","channel":"news"}`)
-		wantEvents(t, "leave", s.hear(in), `user_left ana/user in "news"`)
-		ana.answer(`{"type":"join","channel":"news"}`)
-		s.hear(in)
-		ana.hangUp()
-		wantEvents(t, "connection lost", s.hear(in), `user_left ana/user in "news"`, `user_left ana/user in ""`)
+		s := chatserver.ServePipes(t)
+		in := s.Dial("watch", "channel", "news")
+		s.HearPresence(in)
+		ana := s.Dial("ana")
+		s.HearPresence(in)
+		ana.Answer(`{"type":"join","channel":"news"}`)
+		chatserver.WantPresence(t, "join", s.HearPresence(in), `user_joined ana/user in "news"`)
+		ana.Answer(`{"type":"leave","channel":"news"}`)
+		chatserver.WantPresence(t, "leave", s.HearPresence(in), `user_left ana/user in "news"`)
+		ana.Answer(`{"type":"join","channel":"news"}`)
+		s.HearPresence(in)
+		ana.HangUp()
+		chatserver.WantPresence(t, "connection lost", s.HearPresence(in), `user_left ana/user in "news"`, `user_left ana/user in ""`)
 	})
 }
 
@@ -87,15 +67,15 @@ func TestPresenceAudience(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := servePipes(t, tt.opts...)
-				user, admin := s.dial("user"), s.dial("admin")
-				s.hear(user)
-				s.hear(admin)
-				drain := func(c *client) { c.want("message") } // the other's end of presence
+				s := chatserver.ServePipes(t, tt.opts...)
+				user, admin := s.Dial("user"), s.Dial("admin")
+				s.HearPresence(user)
+				s.HearPresence(admin)
+				drain := func(c *chatserver.Client) { c.Want("message") } // the other's end of presence
 				drain(user)
-				s.dial("ana")
-				wantEvents(t, "to a user", s.hear(user), tt.toUser...)
-				for admin.next().Type != "message" {
+				s.Dial("ana")
+				chatserver.WantPresence(t, "to a user", s.HearPresence(user), tt.toUser...)
+				for admin.Next().Type != "message" {
 				}
 				_ = admin
 			})
@@ -105,47 +85,40 @@ func TestPresenceAudience(t *testing.T) {
 
 func TestPresenceToAdminsFollowsARefreshedRole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t, chat.WithPresence(chat.PresenceToAdmins))
-		c := s.dial("watch")
+		s := chatserver.ServePipes(t, chat.WithPresence(chat.PresenceToAdmins))
+		c := s.Dial("watch")
 		as := func(role string) {
-			if got := c.answer(`{"type":"refresh","token":"` + tokenFor(t, chat.User{Name: "watch", Role: role}, time.Hour) + `"}`); got.Type != "ack" {
+			if got := c.Answer(`{"type":"refresh","token":"` + chatserver.TokenFor(t, chat.User{Name: "watch", Role: role}, time.Hour) + `"}`); got.Type != "ack" {
 				t.Fatalf("refresh: %+v", got)
 			}
 		}
-		wantEvents(t, "a user", s.hear(c))
+		chatserver.WantPresence(t, "a user", s.HearPresence(c))
 		as(chat.RoleAdmin)
-		s.dial("ana")
-		wantEvents(t, "an admin by now", s.hear(c), `user_joined ana/user in ""`)
+		s.Dial("ana")
+		chatserver.WantPresence(t, "an admin by now", s.HearPresence(c), `user_joined ana/user in ""`)
 		as(chat.RoleUser)
-		s.dial("bob")
-		wantEvents(t, "no admin any more", s.hear(c))
+		s.Dial("bob")
+		chatserver.WantPresence(t, "no admin any more", s.HearPresence(c))
 	})
 }
 
-func wantEvents(t *testing.T, when string, got []string, want ...string) {
-	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s: presence events (-want +got):\n%s", when, diff)
-	}
-}
-
-// Many that arrive at once are told of in numbers that do not grow with their
-// square.
+// When many users connect at once, deliveries do not grow with the square of their
+// number.
 func TestManyArrivalsAreNotQuadratic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const users, limit = 60, 20
-		s := servePipes(t, chat.WithPresenceLimit(limit))
+		s := chatserver.ServePipes(t, chat.WithPresenceLimit(limit))
 		for i := range users {
-			c := s.dial(fmt.Sprint("user", i))
+			c := s.Dial(fmt.Sprint("user", i))
 			go func() {
 				for {
-					if _, err := c.read(); err != nil {
+					if _, err := c.Read(); err != nil {
 						return
 					}
 				}
 			}()
 		}
-		<-time.After(window)
+		<-time.After(chatserver.PresenceWindow)
 		synctest.Wait()
 		if got := s.Stats().Deliveries; got > users*limit {
 			t.Errorf("%d deliveries for %d arrivals, want at most %d", got, users, users*limit)
@@ -174,7 +147,7 @@ func TestLeavesAreAnnouncedToEveryoneTheJoinMayHaveBeenAnnouncedTo(t *testing.T)
 	tests := map[string]struct {
 		audience chat.PresenceAudience
 		changes  [][]chat.PresenceChange // of one window each
-		want     []string                // what a user who is no admin is told
+		want     []string                // what a non-admin receives
 	}{
 		"left, joined within the limit":     {changes: [][]chat.PresenceChange{{change(false, 50, limit)}}, want: []string{left}},
 		"left, joined above the limit":      {changes: [][]chat.PresenceChange{{change(false, 2, limit+1)}}},
@@ -195,15 +168,15 @@ func TestLeavesAreAnnouncedToEveryoneTheJoinMayHaveBeenAnnouncedTo(t *testing.T)
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := &scripted{MemoryRegistry: chat.NewMemoryRegistry()}
-				s := servePipes(t, chat.WithRegistry(r), chat.WithPresenceLimit(limit), chat.WithPresence(tt.audience))
-				user := s.dial("watch")
+				s := chatserver.ServePipes(t, chat.WithRegistry(r), chat.WithPresenceLimit(limit), chat.WithPresence(tt.audience))
+				user := s.Dial("watch")
 				for _, window := range tt.changes {
 					for _, c := range window {
 						r.changed(c)
 					}
 					<-time.After(time.Second)
 				}
-				wantEvents(t, "in all", s.hear(user), tt.want...)
+				chatserver.WantPresence(t, "in all", s.HearPresence(user), tt.want...)
 			})
 		})
 	}

@@ -12,9 +12,10 @@ import (
 // has to reach the others. To add something to any registry, embed the interface
 // Registry and override the methods in question.
 //
-// All methods but Start and Announce are safe for concurrent use. Those with a ctx
-// respect it. Calls for one socket come one after the other. An error means that the
-// registry cannot do this now; users get it as "unavailable".
+// All methods must be safe for concurrent use, except Start, which is called once, and
+// Announce, which one goroutine at a time calls. Methods with a ctx respect it. The service
+// makes the calls for one socket one after the other. An error means that the registry
+// cannot do this now; clients get it as "unavailable".
 type Registry interface {
 	// Start is called once, by [New], before every other method.
 	//
@@ -42,14 +43,15 @@ type Registry interface {
 	// registry does not have the socket.
 	Add(ctx context.Context, s Socket, limit int) (sockets int, err error)
 
-	// Remove removes a socket from all channels and from the registry. It is called
-	// once for each Add that succeeded. It does not wait for other nodes: what they
-	// cannot be sent now, they get later. Repeating it changes nothing.
+	// Remove removes a socket from all channels and from the registry. The service calls
+	// it after each Add that did not return an error, also one that panicked. Removing
+	// an unknown socket does nothing. Remove does not wait for other nodes: what they
+	// cannot be sent now, they get later.
 	Remove(ctx context.Context, s Socket) error
 
 	// Join makes s a member of a channel and returns a position. Every message after
-	// that position is delivered to s once, in order. "" is the common channel; the
-	// service joins each socket to it and to its user's channel.
+	// that position is delivered to s once, in order. "" is everyone's channel;
+	// the service joins each socket to it and to its user channel.
 	//
 	// The position may be before the history's last one: messages that are stored but
 	// not yet published are still delivered. If s is a member already, then all messages
@@ -69,7 +71,8 @@ type Registry interface {
 	Publish(ctx context.Context, msgs ...Message) error
 
 	// Announce delivers presence events to the members of a channel on this node, or to
-	// the admins among them only. It returns at once and keeps events.
+	// the admins among them only. It returns at once. It takes ownership of
+	// events.
 	Announce(channel string, adminsOnly bool, events []Event)
 
 	// Connected lists the users in a channel on all nodes, sorted by name. "" lists all
@@ -100,8 +103,8 @@ type RegistryStats struct {
 // Socket is a live connection as a [Registry] sees it. The registry identifies a socket
 // by its ID alone, so a registry may wrap sockets.
 //
-// An [Event] that Deliver is given by a [MemoryRegistry] is encoded once for all
-// sockets. A wrapper keeps that by passing the event on unchanged. An event that was
+// A [MemoryRegistry] encodes an [Event] once for all sockets before it calls Deliver. A
+// wrapper that passes the event on unchanged keeps the encoding. An event that was
 // changed, or made by the registry itself, is encoded for each socket.
 type Socket interface {
 	ID() string       // unique among all sockets
@@ -110,7 +113,8 @@ type Socket interface {
 
 	// Deliver queues an event. It never blocks.
 	Deliver(Event)
-	// Close sends what was delivered, then the close frame. It never blocks.
+	// Close sends a close frame after the messages that are queued. During a replay it
+	// drops messages that wait for the replay's end. It never blocks.
 	Close(code CloseCode, reason string)
 }
 
@@ -124,7 +128,7 @@ type Presence struct {
 // PresenceChange says that a user's first socket joined a channel, or that the last one
 // left it.
 type PresenceChange struct {
-	Channel string // "": the service itself
+	Channel string // "": everyone's channel, which means the service
 	User    User   // who joined or left
 	Joined  bool   // false: left
 	Size    int    // users there after the change

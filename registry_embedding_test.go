@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
 // embedders are registries that embed another one and override nothing.
@@ -29,26 +31,26 @@ func TestARegistryThatEmbedsAnotherLosesNothing(t *testing.T) {
 	for name, registry := range embedders {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := servePipes(t, chat.WithRegistry(registry()))
-				watch := s.dial("watch", "channel", "news")
-				wantEvents(t, "on connecting", s.hear(watch), `user_joined watch/user in ""`, `user_joined watch/user in "news"`)
-				ana := s.dial("ana", "channel", "news")
-				wantEvents(t, "when ana connected", s.hear(watch), `user_joined ana/user in ""`, `user_joined ana/user in "news"`)
+				s := chatserver.ServePipes(t, chat.WithRegistry(registry()))
+				watch := s.Dial("watch", "channel", "news")
+				chatserver.WantPresence(t, "on connecting", s.HearPresence(watch), `user_joined watch/user in ""`, `user_joined watch/user in "news"`)
+				ana := s.Dial("ana", "channel", "news")
+				chatserver.WantPresence(t, "when ana connected", s.HearPresence(watch), `user_joined ana/user in ""`, `user_joined ana/user in "news"`)
 
-				s.publish("news", "1")
-				s.publish("@ana", "2")
-				last := ana.wantMessages(t, "end of presence", "1", "2")
-				ana.hangUp()
+				s.Publish("news", "1")
+				s.Publish("@ana", "2")
+				last := wantMessages(ana, t, "end of presence", "1", "2")
+				ana.HangUp()
 				synctest.Wait() // until the service has noticed
-				s.publish("news", "3")
-				s.publish("@ana", "4")
-				again := s.dial("ana", "channel", "news", "since", last["news"], "since", last["@ana"])
-				if r := again.welcome.Recovered; r == nil || !*r {
+				s.Publish("news", "3")
+				s.Publish("@ana", "4")
+				again := s.Dial("ana", "channel", "news", "since", last["news"], "since", last["@ana"])
+				if r := again.Welcome.Recovered; r == nil || !*r {
 					t.Errorf("resumed with recovered = %v, want true", r)
 				}
-				again.wantMessages(t, "3", "4")
-				s.publish("news", "5")
-				again.wantMessages(t, "5")
+				wantMessages(again, t, "3", "4")
+				s.Publish("news", "5")
+				wantMessages(again, t, "5")
 
 				list, err := s.Connected(t.Context(), "@ana")
 				if err != nil || len(list) != 1 || list[0].User.Name != "ana" || list[0].Connections != 1 {
@@ -65,7 +67,7 @@ func TestARegistryThatEmbedsAnotherLosesNothing(t *testing.T) {
 
 // wantMessages reads messages until all of these came, in their order within a channel,
 // and returns the last id of each channel.
-func (c *client) wantMessages(t *testing.T, contents ...string) (last map[string]string) {
+func wantMessages(c *chatserver.Client, t *testing.T, contents ...string) (last map[string]string) {
 	t.Helper()
 	last = make(map[string]string)
 	missing := make(map[string]bool)
@@ -73,7 +75,7 @@ func (c *client) wantMessages(t *testing.T, contents ...string) (last map[string
 		missing[text] = true
 	}
 	for len(missing) > 0 {
-		e := c.want("message")
+		e := c.Want("message")
 		delete(missing, e.Content)
 		last[e.Channel] = e.ID
 	}
@@ -116,20 +118,20 @@ func TestSocketsMayBeWrapped(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := serve(t, chat.WithRegistry(wrapping{chat.NewMemoryRegistry(), tt.wrap}))
-			var clients []*client
+			s := chatserver.Serve(t, chat.WithRegistry(wrapping{chat.NewMemoryRegistry(), tt.wrap}))
+			var clients []*chatserver.Client
 			for range 2 { // of one user
-				c := s.dial("ana")
+				c := s.Dial("ana")
 				clients = append(clients, c)
-				c.answer(`{"type":"join","channel":"news"}`)
-				s.publish("news", "hello")
-				c.wantText(tt.want)
-				if e := c.answer(`{"type":"leave","channel":"news"}`); e.Type != "ack" {
+				c.Answer(`{"type":"join","channel":"news"}`)
+				s.Publish("news", "hello")
+				c.WantText(tt.want)
+				if e := c.Answer(`{"type":"leave","channel":"news"}`); e.Type != "ack" {
 					t.Errorf("leaving: %+v", e)
 				}
-				s.publish("news", "after it")
-				ids := s.publish("", "hello")
-				if e := c.wantText(tt.want); e.ID != ids[0] {
+				s.Publish("news", "after it")
+				ids := s.Publish("", "hello")
+				if e := c.WantText(tt.want); e.ID != ids[0] {
 					t.Errorf("got %s, want %s", e.ID, ids[0])
 				}
 			}
@@ -137,9 +139,9 @@ func TestSocketsMayBeWrapped(t *testing.T) {
 				t.Errorf("disconnected %d, %v, want 2", n, err)
 			}
 			for _, c := range clients {
-				c.wantClose(4002)
+				c.WantClose(4002)
 			}
-			eventually(t, "the sockets to be gone", func() bool { return s.Stats().Users == 0 })
+			wstest.Eventually(t, "the sockets to be gone", func() bool { return s.Stats().Users == 0 })
 		})
 	}
 }
@@ -151,13 +153,13 @@ func TestAMessageIsEncodedOnceForWrappedSockets(t *testing.T) {
 	content := strings.Repeat("x", size)
 	allocated := func(t *testing.T, wrap func(chat.Socket) chat.Socket) uint64 {
 		registry := wrapping{chat.NewMemoryRegistry(), wrap}
-		s := serve(t, chat.WithRegistry(registry), chat.WithPresence(chat.PresenceToNobody), chat.WithSocketsPerUser(sockets))
+		s := chatserver.Serve(t, chat.WithRegistry(registry), chat.WithPresence(chat.PresenceToNobody), chat.WithSocketsPerUser(sockets))
 		for range sockets {
-			p := s.dialRaw(t, "ana")
+			p := s.DialRaw(t, "ana")
 			go func() { _, _ = io.Copy(io.Discard, p.Conn) }() // ends with the connection
 		}
 		publish := func() {
-			s.publish("", content)
+			s.Publish("", content)
 			if err := registry.Flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -178,7 +180,7 @@ func TestAMessageIsEncodedOnceForWrappedSockets(t *testing.T) {
 	}
 }
 
-// brittle panics for a message, and when it is closed, if told so.
+// brittle panics for a certain message and, if closing is set, when it is closed.
 type brittle struct {
 	chat.Socket
 	closing bool
@@ -207,22 +209,22 @@ func TestAWrapperThatPanicsEndsItsSocketAlone(t *testing.T) {
 				}
 				return s
 			}
-			s := serve(t, chat.WithRegistry(wrapping{chat.NewMemoryRegistry(), wrap}), chat.WithPresence(chat.PresenceToNobody))
-			ana, bob := s.dial("ana"), s.dial("bob")
-			s.publish("", "before")
-			ana.wantText("before")
-			s.publish("", "fragile")
-			ana.wantClose(1001)
-			s.publish("", "after it")
+			s := chatserver.Serve(t, chat.WithRegistry(wrapping{chat.NewMemoryRegistry(), wrap}), chat.WithPresence(chat.PresenceToNobody))
+			ana, bob := s.Dial("ana"), s.Dial("bob")
+			s.Publish("", "before")
+			ana.WantText("before")
+			s.Publish("", "fragile")
+			ana.WantClose(1001)
+			s.Publish("", "after it")
 			for _, text := range []string{"before", "fragile", "after it"} {
-				bob.wantText(text)
+				bob.WantText(text)
 			}
-			eventually(t, "ana's socket to be gone", func() bool { return s.Stats().Users == 1 })
-			again := s.dial("ana")
+			wstest.Eventually(t, "ana's socket to be gone", func() bool { return s.Stats().Users == 1 })
+			again := s.Dial("ana")
 			if n, err := s.Disconnect(t.Context(), "ana"); err != nil || n != 1 {
 				t.Errorf("disconnected %d, %v, want 1", n, err)
 			}
-			again.wantClose(4002)
+			again.WantClose(4002)
 		})
 	}
 }
@@ -239,7 +241,7 @@ func (r unstartable) Start(_ chat.History, changed func(chat.PresenceChange)) (c
 }
 
 func TestNewFailsWhenTheRegistryDoesNotStart(t *testing.T) {
-	signer, err := chat.NewHS256(secret)
+	signer, err := chat.NewHS256(chatserver.Secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,17 +280,17 @@ func TestNewFailsWhenTheRegistryDoesNotStart(t *testing.T) {
 func TestWithoutHistoryOnAnyRegistry(t *testing.T) {
 	for name, registry := range embedders {
 		t.Run(name, func(t *testing.T) {
-			s := serve(t, chat.WithRegistry(registry()), chat.WithoutHistory())
-			c := s.dial("ana")
+			s := chatserver.Serve(t, chat.WithRegistry(registry()), chat.WithoutHistory())
+			c := s.Dial("ana")
 			var got []string
 			for i := range 3 {
-				s.publish("", fmt.Sprint(i))
-				got = append(got, c.want("message").Content)
+				s.Publish("", fmt.Sprint(i))
+				got = append(got, c.Want("message").Content)
 			}
 			if diff := cmp.Diff([]string{"0", "1", "2"}, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if resp, _ := s.request("GET", "/messages", s.token("ana"), ""); resp.StatusCode != http.StatusMethodNotAllowed {
+			if resp, _ := s.Request("GET", "/messages", s.Token("ana"), ""); resp.StatusCode != http.StatusMethodNotAllowed {
 				t.Errorf("GET /messages: %s, want 405", resp.Status)
 			}
 		})

@@ -14,49 +14,36 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reto10/chat"
+	"github.com/reto10/chat/test/chatserver"
+	"github.com/reto10/chat/test/wstest"
 )
 
-// publish broadcasts texts and returns the ids.
-func (s *server) publish(channel string, texts ...string) (ids []string) {
-	s.t.Helper()
-	for _, text := range texts {
-		m, err := s.Broadcast(context.Background(), chat.Message{Channel: channel, Sender: "ci", Content: text})
-		if err != nil {
-			s.t.Fatalf("Broadcast: %v", err)
-		}
-		ids = append(ids, m.ID())
-	}
-	return ids
-}
-
-func (c *client) hangUp() { _ = c.conn.CloseNow() }
-
 func TestResumeOnConnectBringsExactlyWhatWasMissed(t *testing.T) {
-	s := serve(t)
-	c := s.dial("ana", "channel", "news")
-	ids := s.publish("", "all 1")
-	news := s.publish("news", "news 1")
-	own := s.publish("@ana", "own 1")
+	s := chatserver.Serve(t)
+	c := s.Dial("ana", "channel", "news")
+	ids := s.Publish("", "all 1")
+	news := s.Publish("news", "news 1")
+	own := s.Publish("@ana", "own 1")
 	for range 3 {
-		c.want("message")
+		c.Want("message")
 	}
-	c.hangUp()
-	s.publish("", "all 2", "all 3")
-	s.publish("news", "news 2")
-	s.publish("@ana", "own 2")
-	s.publish("other", "not hers")
+	c.HangUp()
+	s.Publish("", "all 2", "all 3")
+	s.Publish("news", "news 2")
+	s.Publish("@ana", "own 2")
+	s.Publish("other", "not hers")
 
-	c = s.dial("ana", "channel", "news", "since", ids[0], "since", news[0], "since", own[0])
-	if c.welcome.Recovered == nil || !*c.welcome.Recovered {
-		t.Fatalf("welcome = %+v, want recovered", c.welcome)
+	c = s.Dial("ana", "channel", "news", "since", ids[0], "since", news[0], "since", own[0])
+	if c.Welcome.Recovered == nil || !*c.Welcome.Recovered {
+		t.Fatalf("welcome = %+v, want recovered", c.Welcome)
 	}
-	if diff := cmp.Diff([]string{ids[0], own[0], news[0]}, c.welcome.SinceIDs()); diff != "" {
+	if diff := cmp.Diff([]string{ids[0], own[0], news[0]}, c.Welcome.SinceIDs()); diff != "" {
 		t.Errorf("since (-want +got):\n%s", diff)
 	}
-	s.publish("", "all 4")
+	s.Publish("", "all 4")
 	got := map[string][]string{}
 	for range 5 {
-		m := c.want("message")
+		m := c.Want("message")
 		got[m.Channel] = append(got[m.Channel], m.Content)
 	}
 	want := map[string][]string{"": {"all 2", "all 3", "all 4"}, "@ana": {"own 2"}, "news": {"news 2"}}
@@ -66,25 +53,25 @@ func TestResumeOnConnectBringsExactlyWhatWasMissed(t *testing.T) {
 }
 
 func TestClientThatSawNothingResumesFromTheWelcome(t *testing.T) {
-	s := serve(t)
-	s.publish("", "before her time")
-	first := s.dial("ana")
-	first.hangUp()
-	s.publish("", "missed")
+	s := chatserver.Serve(t)
+	s.Publish("", "before her time")
+	first := s.Dial("ana")
+	first.HangUp()
+	s.Publish("", "missed")
 	var query []string
-	for _, id := range first.welcome.SinceIDs() {
+	for _, id := range first.Welcome.SinceIDs() {
 		query = append(query, "since", id)
 	}
-	c := s.dial("ana", query...)
-	if c.welcome.Recovered == nil || !*c.welcome.Recovered {
-		t.Fatalf("welcome = %+v, want recovered", c.welcome)
+	c := s.Dial("ana", query...)
+	if c.Welcome.Recovered == nil || !*c.Welcome.Recovered {
+		t.Fatalf("welcome = %+v, want recovered", c.Welcome)
 	}
-	c.wantText("missed")
+	c.WantText("missed")
 }
 
 func TestResumeFromWhatIsNotKeptIsNotRecovered(t *testing.T) {
-	s := serve(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 3})))
-	ids := s.publish("", "1", "2", "3", "4", "5", "6")
+	s := chatserver.Serve(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 3})))
+	ids := s.Publish("", "1", "2", "3", "4", "5", "6")
 	tests := map[string]struct {
 		since     string
 		recovered bool
@@ -94,76 +81,66 @@ func TestResumeFromWhatIsNotKeptIsNotRecovered(t *testing.T) {
 		"all missed is kept":        {ids[2], true, "4"},
 		"the next is gone":          {ids[1], false, "live"},
 		"another epoch":             {"3-0therepoch", false, "live"},
-		"a place that never was":    {chat.FormatID("", placeOf(t, ids[5], 99)), false, "live"},
+		"a place that never was":    {chat.FormatID("", chatserver.PositionOf(t, ids[5], 99)), false, "live"},
 		"no id at all":              {"garbage", false, "live"},
-		"id of a channel not asked": {chat.FormatID("news", placeOf(t, ids[5], 0)), false, "live"},
+		"id of a channel not asked": {chat.FormatID("news", chatserver.PositionOf(t, ids[5], 0)), false, "live"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			c := s.dial("ana", "since", tt.since)
-			if c.welcome.Recovered == nil || *c.welcome.Recovered != tt.recovered {
-				t.Fatalf("welcome = %+v, want recovered %v", c.welcome, tt.recovered)
+			c := s.Dial("ana", "since", tt.since)
+			if c.Welcome.Recovered == nil || *c.Welcome.Recovered != tt.recovered {
+				t.Fatalf("welcome = %+v, want recovered %v", c.Welcome, tt.recovered)
 			}
 			if tt.next == "live" {
-				s.publish("@ana", "live")
+				s.Publish("@ana", "live")
 			}
-			c.wantText(tt.next)
-			c.hangUp()
+			c.WantText(tt.next)
+			c.HangUp()
 		})
 	}
 }
 
-func placeOf(t *testing.T, id string, seq uint64) chat.Position {
-	t.Helper()
-	_, p, err := chat.ParseID(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.Seq = seq
-	return p
-}
-
 func TestJoinWithSinceBringsWhatWasMissedBeforeItsAck(t *testing.T) {
-	s := serve(t)
-	ids := s.publish("news", "1", "2", "3")
-	c := s.dial("ana")
-	c.send(`{"type":"join","channel":"news","since":"` + ids[0] + `","ref":1}`)
-	c.wantText("2")
-	c.wantText("3")
-	ack := c.want("ack")
+	s := chatserver.Serve(t)
+	ids := s.Publish("news", "1", "2", "3")
+	c := s.Dial("ana")
+	c.Send(`{"type":"join","channel":"news","since":"` + ids[0] + `","ref":1}`)
+	c.WantText("2")
+	c.WantText("3")
+	ack := c.Want("ack")
 	if ack.Recovered == nil || !*ack.Recovered || ack.SinceIDs()[0] != ids[2] {
 		t.Errorf("ack = %+v, want recovered and since %s", ack, ids[2])
 	}
-	s.publish("news", "4")
-	c.wantText("4")
+	s.Publish("news", "4")
+	c.WantText("4")
 
 	t.Run("again from the id joined with", func(t *testing.T) {
-		c.send(`{"type":"join","channel":"news","since":"` + ids[0] + `"}`)
-		if ack := c.want("ack"); !*ack.Recovered {
+		c.Send(`{"type":"join","channel":"news","since":"` + ids[0] + `"}`)
+		if ack := c.Want("ack"); !*ack.Recovered {
 			t.Errorf("ack = %+v, want recovered: all behind it came", ack)
 		}
 	})
 	t.Run("again from an older id", func(t *testing.T) {
-		older := chat.FormatID("news", placeOf(t, ids[0], 0))
-		c.send(`{"type":"join","channel":"news","since":"` + older + `"}`)
-		if ack := c.want("ack"); *ack.Recovered {
+		older := chat.FormatID("news", chatserver.PositionOf(t, ids[0], 0))
+		c.Send(`{"type":"join","channel":"news","since":"` + older + `"}`)
+		if ack := c.Want("ack"); *ack.Recovered {
 			t.Errorf("ack = %+v, want not recovered: a socket does not go back", ack)
 		}
-		c.send(`{"type":"leave","channel":"news"}`)
-		c.want("ack")
-		c.send(`{"type":"join","channel":"news","since":"` + older + `"}`)
+		c.Send(`{"type":"leave","channel":"news"}`)
+		c.Want("ack")
+		c.Send(`{"type":"join","channel":"news","since":"` + older + `"}`)
 		for _, text := range []string{"1", "2", "3", "4"} {
-			c.wantText(text)
+			c.WantText(text)
 		}
-		if ack := c.want("ack"); !*ack.Recovered {
+		if ack := c.Want("ack"); !*ack.Recovered {
 			t.Errorf("ack = %+v, want recovered after leaving", ack)
 		}
-		s.publish("news", "5")
-		c.wantText("5")
+		s.Publish("news", "5")
+		c.WantText("5")
 	})
 	t.Run("from an id that is none", func(t *testing.T) {
-		c.send(`{"type":"join","channel":"news","since":"x"}`)
-		ack := c.want("ack")
+		c.Send(`{"type":"join","channel":"news","since":"x"}`)
+		ack := c.Want("ack")
 		if ack.Recovered == nil || *ack.Recovered || ack.SinceIDs()[0] == "" {
 			t.Errorf("ack = %+v, want not recovered, and where it starts", ack)
 		}
@@ -173,42 +150,42 @@ func TestJoinWithSinceBringsWhatWasMissedBeforeItsAck(t *testing.T) {
 // What was missed is sent as fast as the client reads: it is no backlog, however
 // much it is.
 func TestResumeOfMoreThanTheBacklogHolds(t *testing.T) {
-	s := serve(t)
-	first := s.publish("", "first")[0]
+	s := chatserver.Serve(t)
+	first := s.Publish("", "first")[0]
 	text := strings.Repeat("x", 32<<10-3)
 	for i := range 300 {
-		s.publish("", fmt.Sprintf("%03d%s", i, text))
+		s.Publish("", fmt.Sprintf("%03d%s", i, text))
 	}
-	c := s.dial("ana", "since", first)
-	s.publish("", "live")
+	c := s.Dial("ana", "since", first)
+	s.Publish("", "live")
 	for i := range 300 {
-		if m := c.want("message"); !strings.HasPrefix(m.Content, fmt.Sprintf("%03dx", i)) {
+		if m := c.Want("message"); !strings.HasPrefix(m.Content, fmt.Sprintf("%03dx", i)) {
 			t.Fatalf("message %d = %.10s…", i, m.Content)
 		}
 		if got := s.Stats().BacklogBytes; got > 256<<10 {
 			t.Fatalf("a backlog of %d bytes for a client that reads", got)
 		}
 	}
-	c.wantText("live")
+	c.WantText("live")
 }
 
 func TestWithoutHistoryNothingIsRecoveredOrRead(t *testing.T) {
-	s := serve(t, chat.WithoutHistory())
-	ids := s.publish("", "1", "2")
-	c := s.dial("ana", "since", ids[0])
-	if c.welcome.Recovered == nil || *c.welcome.Recovered {
-		t.Errorf("welcome = %+v, want not recovered", c.welcome)
+	s := chatserver.Serve(t, chat.WithoutHistory())
+	ids := s.Publish("", "1", "2")
+	c := s.Dial("ana", "since", ids[0])
+	if c.Welcome.Recovered == nil || *c.Welcome.Recovered {
+		t.Errorf("welcome = %+v, want not recovered", c.Welcome)
 	}
-	s.publish("", "3")
-	c.wantText("3")
+	s.Publish("", "3")
+	c.WantText("3")
 	// A socket that joins a channel again knows by itself that it has got all.
-	own := s.publish("@ana", "own")[0]
-	c.wantText("own")
-	if ack := c.answer(`{"type":"join","channel":"@ana","since":"` + own + `"}`); ack.Recovered == nil || !*ack.Recovered {
+	own := s.Publish("@ana", "own")[0]
+	c.WantText("own")
+	if ack := c.Answer(`{"type":"join","channel":"@ana","since":"` + own + `"}`); ack.Recovered == nil || !*ack.Recovered {
 		t.Errorf("ack = %+v, want recovered", ack)
 	}
-	resp, body := s.request("GET", "/messages", s.token("ana"), "")
-	wantProblem(t, resp, body, 405)
+	resp, body := s.Request("GET", "/messages", s.Token("ana"), "")
+	chatserver.WantProblem(t, resp, body, 405)
 }
 
 // A publisher that never stops while sockets drop and return: each client, over
@@ -216,7 +193,7 @@ func TestWithoutHistoryNothingIsRecoveredOrRead(t *testing.T) {
 func TestNoGapAndNoRepeatWhileSocketsDropAndReturn(t *testing.T) {
 	const clients, rounds = 8, 25
 	// All is kept: how far a slow client falls behind is not the point here.
-	s := serve(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 1 << 20})))
+	s := chatserver.Serve(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 1 << 20})))
 	ctx, stop := context.WithCancel(context.Background())
 	var publishers sync.WaitGroup
 	var total [2]int
@@ -257,7 +234,7 @@ func TestNoGapAndNoRepeatWhileSocketsDropAndReturn(t *testing.T) {
 
 // returning is a client that keeps the last id of each channel and resumes.
 type returning struct {
-	s    *server
+	s    *chatserver.Server
 	name string
 	last map[string]string // channel to id
 	seq  map[string]int    // channel to the number in the last message
@@ -269,13 +246,13 @@ func (r *returning) session(n int) error {
 	for _, id := range r.last {
 		q = append(q, "since", id)
 	}
-	conn, _, err := r.s.tryDial(r.s.token(r.name), dialOptions{query: values(q)})
+	conn, _, err := r.s.TryDial(r.s.Token(r.name), chatserver.DialOptions{Query: chatserver.Values(q)})
 	if err != nil {
 		return err
 	}
 	defer conn.CloseNow()
 	conn.SetReadLimit(-1)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), chatserver.Patience)
 	defer cancel()
 	first := true
 	for read := 0; read < n; {
@@ -283,7 +260,7 @@ func (r *returning) session(n int) error {
 		if err != nil {
 			return fmt.Errorf("reading: %w", err)
 		}
-		var e event
+		var e wstest.Event
 		if err := json.Unmarshal(text, &e); err != nil {
 			return err
 		}
@@ -347,21 +324,21 @@ func (h *renewable) Last(ctx context.Context, channel string) (chat.Position, er
 	return h.now.Load().Last(ctx, channel)
 }
 
-// Before the registry notices that another epoch has begun, nobody is told that they
-// missed something and, by the same id, that nothing was missed.
+// The registry may notice late that another epoch has begun. Until then no client learns
+// that it missed messages and, with the same id, that it missed none.
 func TestResumeInAnEpochThatTheRegistryHasNotNoticed(t *testing.T) {
 	h := newRenewable()
-	s := serve(t, chat.WithHistory(h))
-	stays := s.dial("bob") // the registry follows the channel
-	id := s.publish("", "1")[0]
-	stays.wantText("1")
+	s := chatserver.Serve(t, chat.WithHistory(h))
+	stays := s.Dial("bob") // the registry follows the channel
+	id := s.Publish("", "1")[0]
+	stays.WantText("1")
 	h.renew()
-	c := s.dial("ana", "since", id)
-	if c.welcome.Recovered == nil || *c.welcome.Recovered || c.welcome.SinceIDs()[0] == id {
-		t.Errorf("welcome = %+v, want it not recovered, and another id than %s", c.welcome, id)
+	c := s.Dial("ana", "since", id)
+	if c.Welcome.Recovered == nil || *c.Welcome.Recovered || c.Welcome.SinceIDs()[0] == id {
+		t.Errorf("welcome = %+v, want it not recovered, and another id than %s", c.Welcome, id)
 	}
-	s.publish("", "2")
-	for _, peer := range []*client{stays, c} {
-		peer.wantClose(int(chat.CloseTooSlow))
+	s.Publish("", "2")
+	for _, peer := range []*chatserver.Client{stays, c} {
+		peer.WantClose(int(chat.CloseTooSlow))
 	}
 }

@@ -18,63 +18,71 @@ import (
 	"github.com/reto10/chat/internal/wsconn"
 )
 
-// subprotocol is the dialect of commands; without it a text is a message.
+// subprotocol selects JSON commands. Without it, each text frame is a message to everyone.
 const subprotocol = "chat.v1"
 
 // CloseCode is why the service closed a socket (RFC 6455, section 7.4).
 type CloseCode int
 
-// The close codes that the service sends; 1003, 1007 and 1009 answer frames that
-// are not text, not UTF-8 or over the read limit.
+// The close codes that the service sends. It also sends 1003, 1007 and 1009 for frames
+// that are not text, not UTF-8 or over the read limit.
 const (
-	CloseGoingAway    CloseCode = 1001 // the server is going away: reconnect and resume
-	CloseTokenExpired CloseCode = 4001 // log in again
-	CloseDisconnected CloseCode = 4002 // by an admin: do not reconnect by yourself
-	CloseTooSlow      CloseCode = 4003 // the backlog passed its limit: reconnect and resume
-	CloseTooMany      CloseCode = 4004 // replaced by a newer socket: do not reconnect by yourself
-	CloseTooFast      CloseCode = 4005 // commands or frames too fast: wait, then reconnect
+	// CloseGoingAway: the server shuts down or a port failed. Reconnect and resume.
+	CloseGoingAway CloseCode = 1001
+	// CloseTokenExpired: the token is no longer valid for this socket. Log in again.
+	CloseTokenExpired CloseCode = 4001
+	// CloseDisconnected: an admin disconnected the user. Do not reconnect by yourself.
+	CloseDisconnected CloseCode = 4002
+	// CloseTooSlow: the client is too slow, or messages are no longer available. Reconnect
+	// and resume.
+	CloseTooSlow CloseCode = 4003
+	// CloseTooMany: the user has too many sockets, or a newer one replaced this. Do not
+	// reconnect by yourself.
+	CloseTooMany CloseCode = 4004
+	// CloseTooFast: commands or frames came too fast. Wait, then reconnect.
+	CloseTooFast CloseCode = 4005
 )
 
 const (
-	// maxStrikes is how many commands of a socket in a row are refused as too fast
-	// before it is closed. The row ends when the user's bucket is full again, and
-	// strikeTime after the last refusal: clients that repeat a join pause for longer.
+	// maxStrikes is how many commands in a row may be rejected as too fast before the
+	// socket is closed. A full bucket, or strikeTime without a rejection, resets the
+	// count. So a client that retries a join after a pause is not closed.
 	maxStrikes = 40
 	strikeTime = 5 * time.Second
 )
 
-// socket is a live connection: it takes commands from its peer and events from
-// the registry.
+// socket is a live connection. It handles the commands of its client and delivers the
+// events of the registry.
 type socket struct {
 	service  *Service
 	conn     *wsconn.Conn
 	id       string
 	since    time.Time
-	commands bool // speaks chat.v1
+	commands bool // text frames are commands of chat.v1
 	who      atomic.Pointer[Identity]
 	expiry   expiry.Slot // when the token ends
-	part     int         // of the set of connections that a heartbeat reaches together
+	part     int         // the socket's part of Service.sockets, see connset.Set.Add
 
-	account *account.Account // its user's, which it holds
+	account *account.Account // the limits of the user; Ended releases it
 
-	filter    filter           // of what the registry delivers
-	connected bool             // the registry may have it: Ended removes it
-	replaying sync.WaitGroup   // what was missed when it connected: joining and leaving wait for it
-	turnAway  func(error) bool // answers the handshake with an error; nil: it is answered
+	filter          filter           // between the registry and the outbox
+	added           bool             // the registry may have the socket: Ended must call Remove
+	replaying       sync.WaitGroup   // the replay of a new socket: join and leave commands wait for it
+	rejectHandshake func(error) bool // see lateRejection; nil once the handshake is answered
 
-	// Owned by who starts the socket, then by the goroutine that reads.
-	own           Position       // see subscription.from, of the user's own channel
-	subscriptions []subscription // beside everyone's channel and its own
-	ahead         readAhead      // what was read of all of these before it is sent
+	// Owned by the goroutine that starts the socket, then by the one that reads.
+	userFrom      Position       // where the stream of the user channel begins, see subscription.from
+	subscriptions []subscription // besides everyone's channel and the user channel
+	ahead         firstPages     // pages of history that are read but not sent yet
 	strikes       strikes
-	freeJoins     int // joins that take nothing from the user's bucket of commands
+	freeJoins     int // joins that do not count for WithCommandRate
 }
 
 // subscription is a channel that a socket is in.
 type subscription struct {
 	channel string
-	// from is where the socket's stream of the channel begins: all that follows
-	// was sent on it, or a client said that it has it.
+	// from is where the socket's stream of the channel begins. All later messages were
+	// sent on this socket, or the client has stated that it has them.
 	from Position
 }
 
@@ -105,7 +113,7 @@ func newSocketID() string {
 
 var socketIDs = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// Receive is the socket's end of the fan-out.
+// Receive implements [fanout.Receiver].
 func (c *socket) Receive(b fanout.Batch) {
 	if c.filter.active.Load() {
 		c.filter.pass(c.conn.Out(), b.Frames)
@@ -114,8 +122,9 @@ func (c *socket) Receive(b fanout.Batch) {
 	c.conn.Out().Send(b.Bytes)
 }
 
-// Deliver is for registries without a hub, and for wrappers of the socket. Only an event
-// that nobody has encoded yet, or that was changed since, is encoded here.
+// Deliver implements [Socket]. A MemoryRegistry calls Receive instead, unless another
+// Socket wraps this one. Deliver encodes the event if it has no encoding, or was changed
+// after encoding.
 func (c *socket) Deliver(e Event) {
 	f := e.frame()
 	if c.filter.active.Load() {
@@ -127,62 +136,68 @@ func (c *socket) Deliver(e Event) {
 
 func (c *socket) Close(code CloseCode, reason string) { c.conn.Out().Close(int(code), reason) }
 
-// Slot and Expire are for the queue of those whose token ends.
+// Slot and Expire are for expiry.Queue: Expire closes the socket when its token expires.
 func (c *socket) Slot() *expiry.Slot { return &c.expiry }
 func (c *socket) Expire()            { c.Close(CloseTokenExpired, "the token expired") }
 
 // tokenExpired reports whether the token has expired, by the wall clock.
 func (c *socket) tokenExpired(now time.Time) bool { return !c.who.Load().Expires.After(now) }
 
-// Beat and Kill are for connset.
+// Beat and Kill implement connset.Socket.
 func (c *socket) Beat(interval time.Duration) { c.conn.Beat(interval) }
 func (c *socket) Kill()                       { c.conn.Out().Kill() }
 
-// resumption is where a client that returns wants to go on.
+// resumption is where a client that reconnects resumes.
 type resumption struct {
 	from    map[string]Position // by channel
-	unknown bool                // some id named no place
+	unknown bool                // an id is invalid or of another channel
 }
 
-// start makes the socket known, says welcome and serves it from then on. It
-// returns soon; what was missed is sent by a goroutine. leave ends the socket's turn
-// of being opened.
+// start opens the socket and starts reading. It returns soon: a goroutine sends the replay.
+// start, or that goroutine, calls leave when the socket no longer counts as opening.
 func (c *socket) start(channels []string, resume resumption, leave func()) {
 	c.freeJoins = c.service.cfg.channelsPerSocket - len(channels)
-	c.part = c.service.conns.Add(c)
+	c.part = c.service.sockets.Add(c)
 	c.service.expiries.Set(c, c.who.Load().Expires)
-	defer c.conn.Serve(c) // also after a panic: Ended clears up
-	defer func() {
-		if leave != nil { // nothing is sent by a goroutine
-			c.dropAhead()
-			leave()
-		}
-	}()
+	// Serve also after a panic or an error: it calls Ended, which removes the socket.
+	defer c.conn.Serve(c)
+	missed := c.open(channels, resume)
+	if len(missed) == 0 {
+		c.dropAhead()
+		leave()
+		return
+	}
+	c.replayInBackground(missed, resume, leave)
+}
+
+// open adds the socket to the registry and sends the welcome. It returns the channels whose
+// missed messages are to be replayed, none if the socket has failed.
+func (c *socket) open(channels []string, resume resumption) (missed []string) {
 	defer c.recoverPanic()
-	if c.gone() {
-		return
+	if c.gone() || !c.addToRegistry() || c.gone() {
+		return nil
 	}
-	if !c.connect() || c.gone() {
-		return
-	}
-	missed := c.welcome(channels, resume)
+	missed = c.welcome(channels, resume)
 	if len(missed) == 0 {
 		c.conn.Out().Uncork()
-		return
 	}
-	theirs := leave
-	leave = nil
+	return missed
+}
+
+// replayInBackground starts the goroutine that sends the replay. The goroutine calls leave
+// when the replay ends, but after slowAfter at the latest.
+func (c *socket) replayInBackground(missed []string, resume resumption, leave func()) {
 	c.replaying.Go(func() {
-		var slow atomic.Bool // the turn is another's: readings wait for their own
-		defer theirs()
-		defer time.AfterFunc(slowAfter, func() { slow.Store(true); theirs() }).Stop()
+		var slow atomic.Bool // set after slowAfter: reads then wait at joinReads
+		defer leave()
+		defer time.AfterFunc(slowAfter, func() { slow.Store(true); leave() }).Stop()
 		defer c.recoverPanic()
 		defer c.dropAhead()
-		c.catchUpAll(missed, resume, func(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error) {
+		c.replayAll(missed, resume, func(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error) {
 			if !slow.Load() {
 				return c.after(ctx, channel, p, limit)
 			}
-			if msgs, err, ok := c.readBefore(resumePoint{channel, p}, limit); ok {
+			if msgs, err, ok := c.takePage(resumePoint{channel, p}, limit); ok {
 				return msgs, err
 			}
 			return c.afterInTurn(ctx, channel, p, limit)
@@ -190,8 +205,8 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 	})
 }
 
-// gone reports whether nobody is at the other end any more, or the socket is being
-// closed. Until start returns nobody reads, who would notice.
+// gone reports whether the client has left or the socket is closing. It kills the
+// connection of a client that left. start calls it because no reader runs yet.
 func (c *socket) gone() bool {
 	if c.conn.Gone() {
 		c.conn.Out().Kill()
@@ -199,29 +214,31 @@ func (c *socket) gone() bool {
 	return c.conn.Out().Closing()
 }
 
-// Ended clears up when the connection has ended, also after a panic of the registry.
+// Ended removes the socket everywhere when the connection has ended, also after a panic of
+// the registry.
 func (c *socket) Ended(cause error) {
 	s := c.service
-	defer s.conns.Release()
+	defer s.sockets.Release()
 	defer c.account.Release()
 	defer c.account.Closed()
-	defer s.conns.Remove(c, c.part)
+	defer s.sockets.Remove(c, c.part)
 	defer s.expiries.Remove(c)
 	defer c.recoverPanic()
 	c.replaying.Wait()
-	if c.connected {
+	if c.added {
 		ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 		defer cancel()
 		if err := s.cfg.registry.Remove(ctx, c); err != nil {
 			s.counts.failed(portRegistry, err)
-			s.cfg.logger.Warn("disconnecting a socket", "session", c.ID(), "error", err)
+			s.cfg.logger.Warn("removing a socket from the registry failed", "connection", c.ID(), "error", err)
 		}
 	}
-	s.cfg.logger.Debug("socket ended", "session", c.ID(), "user", c.User().Name, "cause", cause)
+	s.cfg.logger.Debug("socket ended", "connection", c.ID(), "user", c.User().Name, "cause", cause)
 }
 
-// connect adds the socket to the registry, or closes it.
-func (c *socket) connect() bool {
+// addToRegistry reports false if the registry has no room or failed; then the handshake is
+// rejected.
+func (c *socket) addToRegistry() bool {
 	s := c.service
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
@@ -229,40 +246,43 @@ func (c *socket) connect() bool {
 	if s.cfg.replaceOldest {
 		limit = 0 // CloseUser decides which sockets count
 	}
-	c.connected = true // also if Add panics after it added the socket
+	c.added = true // also if Add panics after it added the socket
 	n, err := s.cfg.registry.Add(ctx, c, limit)
 	if err != nil {
-		c.connected = false
+		c.added = false
 		s.counts.failed(portRegistry, err)
-		c.fail("adding a socket to the registry", err)
+		c.fail("adding a socket to the registry failed", err)
 		return false
 	}
 	if n > s.cfg.socketsPerUser {
 		if !s.cfg.replaceOldest {
 			c.account.Crowded(time.Now())
-			c.refuseOpening(tooManySockets(0))
-		} else if _, err := s.cfg.registry.CloseUser(ctx, c.User().Name, s.cfg.socketsPerUser, CloseTooMany, "replaced by a newer socket"); err != nil {
+			c.reject(tooManySockets(0))
+			return false
+		}
+		if _, err := s.cfg.registry.CloseUser(ctx, c.User().Name, s.cfg.socketsPerUser, CloseTooMany, "replaced by a newer socket"); err != nil {
 			s.counts.failed(portRegistry, err)
-			c.fail("replacing a user's oldest socket", err)
+			c.fail("closing a user's oldest socket failed", err)
+			return false
 		}
 	}
 	return true
 }
 
-// fail ends the socket because a port did: the handshake is refused, as long as it is
-// not answered.
-func (c *socket) fail(doing string, err error) {
+// fail rejects the handshake, or closes the socket if the handshake was answered, because a
+// port failed. It logs message.
+func (c *socket) fail(message string, err error) {
 	if !c.conn.Out().Closing() {
-		c.service.cfg.logger.Log(context.Background(), level(err), doing, "session", c.ID(), "error", err)
+		c.service.cfg.logger.Log(context.Background(), level(err), message, "connection", c.ID(), "error", err)
 	}
-	c.refuseOpening(ErrUnavailable)
+	c.reject(ErrUnavailable)
 }
 
-// refuseOpening answers the handshake with an error, or closes the socket where it is
+// reject answers the handshake with an error, or closes the socket if the handshake was
 // answered already.
-func (c *socket) refuseOpening(err error) {
+func (c *socket) reject(err error) {
 	switch {
-	case c.turnAway != nil && c.turnAway(err):
+	case c.rejectHandshake != nil && c.rejectHandshake(err):
 	case errors.Is(err, errTooMany):
 		c.Close(CloseTooMany, "too many sockets for this user")
 	default:
@@ -270,8 +290,9 @@ func (c *socket) refuseOpening(err error) {
 	}
 }
 
-// welcome joins the channels in which nothing was missed, and says so. It returns
-// those in which something was: they are joined behind it.
+// welcome sends the welcome event. It joins the channels that have no id to resume from, or
+// an id that the history does not know. It returns the other channels: the caller replays
+// and joins them after the welcome.
 func (c *socket) welcome(channels []string, resume resumption) (missed []string) {
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
@@ -294,50 +315,48 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 		if c.gone() {
 			return nil
 		}
-		start, asked := resume.from[channel]
-		if asked {
-			// What followed is sent behind the welcome, if all of it is kept.
-			_, err := c.after(ctx, channel, start, Limit{Count: 1})
+		asked, resumes := resume.from[channel]
+		if resumes {
+			// If the history knows the id, the later messages are sent after the welcome.
+			_, err := c.after(ctx, channel, asked, Limit{Count: 1})
 			if err == nil {
 				missed = append(missed, channel)
-				c.begins(channel, start)
-				welcome.Since = append(welcome.Since, FormatID(channel, start))
+				c.setFrom(channel, asked)
+				welcome.Since = append(welcome.Since, FormatID(channel, asked))
 				continue
 			}
 			if !errors.Is(err, ErrGone) {
-				c.fail("reading what a socket missed", err)
+				c.fail("reading missed messages failed", err)
 				return nil
 			}
 			recovered = false
-			c.dropPage(resumePoint{channel, start})
+			c.dropPage(resumePoint{channel, asked})
 		}
-		since := start
 		start, err := c.join(ctx, channel)
-		if err == nil && asked && start == since && !c.service.cfg.noHistory {
-			start, err = c.renewed(ctx, channel, start)
+		if err == nil && resumes && start == asked && !c.service.cfg.noHistory {
+			start, err = c.newestEpoch(ctx, channel, start)
 		}
 		if err != nil {
-			c.fail("joining a channel", err)
+			c.fail("joining a channel failed", err)
 			return nil
 		}
-		c.begins(channel, start)
+		c.setFrom(channel, start)
 		welcome.Since = append(welcome.Since, FormatID(channel, start))
 	}
 	if len(resume.from) > 0 || resume.unknown {
 		welcome.Recovered = &recovered
 	}
-	c.turnAway = nil
+	c.rejectHandshake = nil
 	c.conn.Open()
 	c.service.counts.accepted.Add(1)
-	c.tell(welcome)
+	c.reply(welcome)
 	return missed
 }
 
-// renewed is where a channel stands whose history does not know the position at which
-// the registry delivers. Another epoch has begun, which the registry has not noticed
-// yet: it closes the socket when it does. Until then it must not seem as if nothing
-// was missed.
-func (c *socket) renewed(ctx context.Context, channel string, start Position) (Position, error) {
+// newestEpoch returns the position to welcome a client with if the history has begun a new
+// epoch that the registry has not noticed yet. The registry will close the socket when it
+// notices. With the old position the client would believe that it missed nothing.
+func (c *socket) newestEpoch(ctx context.Context, channel string, start Position) (Position, error) {
 	last, err := c.service.cfg.history.Last(ctx, channel)
 	c.service.counts.failed(portHistory, err)
 	if err != nil || last.Epoch == start.Epoch {
@@ -346,7 +365,7 @@ func (c *socket) renewed(ctx context.Context, channel string, start Position) (P
 	return last, nil
 }
 
-// joined is all channels that the socket is in.
+// joined returns all channels of the socket.
 func (c *socket) joined() []string {
 	channels := make([]string, 0, 2+len(c.subscriptions))
 	channels = append(channels, "", UserChannel(c.User().Name))
@@ -356,11 +375,11 @@ func (c *socket) joined() []string {
 	return channels
 }
 
-// from is where the socket's stream of a channel begins, nil when it is not in the
-// channel. It is valid until subscriptions changes.
+// from returns where the socket's stream of a channel begins, nil if the socket is not in
+// the channel. The pointer is valid until subscriptions changes.
 func (c *socket) from(channel string) *Position {
 	if channel == UserChannel(c.User().Name) {
-		return &c.own
+		return &c.userFrom
 	}
 	for i := range c.subscriptions {
 		if s := &c.subscriptions[i]; s.channel == channel {
@@ -370,11 +389,11 @@ func (c *socket) from(channel string) *Position {
 	return nil
 }
 
-// begins notes where the stream of a channel that the socket is in begins; of
-// everyone's channel nobody asks.
-func (c *socket) begins(channel string, p Position) {
+// setFrom records where the socket's stream of a channel begins. Everyone's channel needs
+// no record: a socket cannot join it again.
+func (c *socket) setFrom(channel string, p Position) {
 	if from := c.from(channel); from != nil {
-		*from = kept(p)
+		*from = clonePosition(p)
 	}
 }
 
@@ -384,19 +403,21 @@ func (c *socket) subscribe(channel string) *Position {
 	return &c.subscriptions[len(c.subscriptions)-1].from
 }
 
-// kept is p for as long as a socket lives: its epoch may be a part of a whole request.
-func kept(p Position) Position {
+// clonePosition copies the epoch, which may be a substring of the request and would keep
+// all of it in memory.
+func clonePosition(p Position) Position {
 	p.Epoch = strings.Clone(p.Epoch)
 	return p
 }
 
-// join makes the socket a member and returns the place that it starts from.
+// join joins a channel and returns the position after which messages are delivered.
 func (c *socket) join(ctx context.Context, channel string) (Position, error) {
 	start, err := c.service.cfg.registry.Join(ctx, c, channel)
 	c.service.counts.failed(portRegistry, err)
 	return start, err
 }
 
+// secondsUntil returns whole seconds, rounded down, and never less than 0.
 func secondsUntil(t time.Time) int64 {
 	return max(0, int64(time.Until(t)/time.Second))
 }

@@ -12,56 +12,58 @@ import (
 	"github.com/reto10/chat/internal/wsconn"
 )
 
-// Stats are figures since the service was made, for this process. The keys of
-// each map are always the same, whatever was counted. Users, Deliveries, DroppedPresence
+// Stats are figures for this process, since [New]. Each map always has all its keys; the
+// value of a reason that never occurred is 0. Users, Deliveries, DroppedPresence
 // and FanOut are those of [Registry].Stats.
 type Stats struct {
-	Sockets         int    `json:"sockets"`          // live now
-	Users           int    `json:"users"`            // who have sockets here now
-	BacklogBytes    int64  `json:"backlog_bytes"`    // waiting now for sockets and pages of the history that are read slowly, or read ahead for sockets
+	Sockets int `json:"sockets"` // live now
+	Users   int `json:"users"`   // who have sockets here now
+	// BacklogBytes is how many bytes wait now for slow sockets and slow readers of GET
+	// /messages, including pages of the history that are read ahead for sockets.
+	BacklogBytes    int64  `json:"backlog_bytes"`
 	Accepted        uint64 `json:"accepted"`         // sockets
 	Refused         uint64 `json:"refused"`          // handshakes answered with an error
 	SlowClosed      uint64 `json:"slow_closed"`      // sockets closed because of their backlog
-	Published       uint64 `json:"published"`        // messages stored and handed on
-	Deliveries      uint64 `json:"deliveries"`       // events handed to sockets
-	DroppedPresence uint64 `json:"dropped_presence"` // joins and leaves that were never announced here
+	Published       uint64 `json:"published"`        // messages stored and published
+	Deliveries      uint64 `json:"deliveries"`       // events delivered to sockets
+	DroppedPresence uint64 `json:"dropped_presence"` // joins and leaves that this node never announced
 	Commands        uint64 `json:"commands"`         // frames from clients
-	RefusedCommands uint64 `json:"refused_commands"` // of these, answered with an error
-	Logins          uint64 `json:"logins"`           // that succeeded
-	RefusedLogins   uint64 `json:"refused_logins"`   // wrong, or tried too often
+	RefusedCommands uint64 `json:"refused_commands"` // commands answered with an error
+	Logins          uint64 `json:"logins"`           // successful logins
+	RefusedLogins   uint64 `json:"refused_logins"`   // rejected logins: wrong, or tried too often
 
-	// Refused by why: "busy" (it waited for its turn in vain, or too many waited),
-	// "draining", "forbidden", "full", "invalid" (no handshake, or a query that makes no
-	// sense), "too_many" (sockets of a user), "too_often" (a user's handshakes),
-	// "unauthenticated", "unavailable".
+	// RefusedBy is Refused by reason: "busy" (the handshake waited too long for its turn,
+	// or too many waited), "draining", "forbidden", "full", "invalid" (no handshake, or a
+	// malformed query), "too_many" (sockets of a user), "too_often" (handshakes of a
+	// user), "unauthenticated", "unavailable".
 	RefusedBy map[string]uint64 `json:"refused_by"`
-	// RefusedCommands by the error's code: "forbidden", "invalid", "not_joined",
+	// RefusedCommandsBy is RefusedCommands by error code: "forbidden", "invalid", "not_joined",
 	// "rate_limited", "too_large", "unavailable".
 	RefusedCommandsBy map[string]uint64 `json:"refused_commands_by"`
-	// What failed when it was asked: "authenticator", "history", "policy",
-	// "registry". A user hears of most of it as "unavailable".
+	// PortErrors counts failed calls by port: "authenticator", "history", "policy",
+	// "registry". Most of them reach clients as "unavailable".
 	PortErrors map[string]PortErrors `json:"port_errors"`
 
-	// Publish is the time from a message's publishing to its being stored and
-	// handed on, of those in Published.
+	// Publish is the time to store and publish a message, for those that Published
+	// counts.
 	Publish Histogram `json:"publish"`
-	// FanOut is the time from a message's being handed on to its being written,
-	// or queued where a peer is slow, for the last of a share of the sockets
-	// here: there is a share for each core, and one observation for each.
+	// FanOut is the time from publishing a message on this node until it is written to,
+	// or queued for, the last socket of a shard. There is one shard for each core, and
+	// one observation for each shard with members of the channel.
 	FanOut Histogram `json:"fan_out"`
 }
 
 // PortErrors counts how often a port failed.
 type PortErrors struct {
-	Timeouts uint64 `json:"timeouts"` // of which no answer came in time
-	Others   uint64 `json:"others"`   // with any other error
+	Timeouts uint64 `json:"timeouts"` // calls that exceeded their time
+	Others   uint64 `json:"others"`   // calls with any other error
 }
 
-// Histogram is how long something took, each time, counted up from the shortest.
+// Histogram counts durations cumulatively, as Prometheus does.
 type Histogram struct {
 	Bounds []float64 `json:"bounds"` // in seconds, rising
-	Counts []uint64  `json:"counts"` // how many took no longer than the bound at this index
-	Count  uint64    `json:"count"`  // how many there were, those above the last bound included
+	Counts []uint64  `json:"counts"` // Counts[i] is how many took at most Bounds[i]
+	Count  uint64    `json:"count"`  // of all, including those above the last bound
 	Sum    float64   `json:"sum"`    // of all, in seconds
 }
 
@@ -70,13 +72,13 @@ func histogram(of *latency.Histogram) Histogram {
 	return Histogram{Bounds: s.Bounds, Counts: s.Counts, Count: s.Count, Sum: s.Sum.Seconds()}
 }
 
-// Stats reads the figures. They are each exact, but not all of one moment.
+// Stats returns the figures. Each is exact, but they are not read at one moment.
 func (s *Service) Stats() Stats {
 	st := Stats{
-		Sockets:       s.conns.Count(),
-		BacklogBytes:  s.sockets.Totals.Backlog.Load(),
+		Sockets:       s.sockets.Count(),
+		BacklogBytes:  s.websockets.Totals.Backlog.Load(),
 		Accepted:      s.counts.accepted.Load(),
-		SlowClosed:    s.sockets.Totals.Slow.Load(),
+		SlowClosed:    s.websockets.Totals.Slow.Load(),
 		Published:     s.counts.published.Load(),
 		Commands:      s.counts.commands.Load(),
 		Logins:        s.counts.logins.Load(),
@@ -95,7 +97,7 @@ func (s *Service) Stats() Stats {
 	return st
 }
 
-// port is what the service asks and cannot do without.
+// port is one of the service's ports, for PortErrors.
 type port int
 
 const (
@@ -116,7 +118,7 @@ type counters struct {
 	publish                  latency.Histogram
 }
 
-// init says what is counted by reason.
+// init fixes the reasons of the tallies.
 func (c *counters) init() {
 	c.refused.init("busy", "draining", "forbidden", "full", "invalid",
 		"too_many", "too_often", "unauthenticated", "unavailable")
@@ -124,8 +126,8 @@ func (c *counters) init() {
 		wire.CodeRateLimited, wire.CodeTooLarge, wire.CodeUnavailable)
 }
 
-// failed counts a port's error. That nothing is kept any more is an answer, and
-// that whoever asked went away is not the port's fault.
+// failed counts a port's error. It does not count ErrGone, which is an answer, nor a
+// canceled context, which is the client's.
 func (c *counters) failed(p port, err error) {
 	switch {
 	case err == nil, errors.Is(err, ErrGone), errors.Is(err, context.Canceled):
@@ -136,13 +138,13 @@ func (c *counters) failed(p port, err error) {
 	}
 }
 
-// unavailable counts a port's error and says what was being done.
+// unavailable counts a port's error and wraps it. doing says what the service was doing.
 func (s *Service) unavailable(p port, doing string, err error) error {
 	s.counts.failed(p, err)
 	return wrapUnavailable(doing, err)
 }
 
-// whyRefused is the reason that a refused handshake is counted under.
+// whyRefused returns the reason in RefusedBy for a rejected handshake.
 func whyRefused(err error) string {
 	if _, ok := errors.AsType[*wsconn.Refusal](err); ok {
 		return "invalid"
@@ -168,7 +170,7 @@ func whyRefused(err error) string {
 	return "unavailable"
 }
 
-// tally counts by reason. Which there are is said once, so that it takes no lock.
+// tally counts by reason. init fixes the reasons, so add needs no lock.
 type tally struct {
 	reasons []string
 	counts  []atomic.Uint64

@@ -115,7 +115,7 @@ func ExampleClient_Broadcast() {
 	// Output:
 	// stored and published
 	// stored and published
-	// broadcasting: client: invalid: not a channel's name: "no channel's name"
+	// broadcasting: client: invalid: channel name "no channel's name": want 1 to 128 of A-Z a-z 0-9 . _ : -, or @ and a username
 }
 
 // A program that saves the ids of Since resumes there when it is started again.

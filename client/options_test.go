@@ -29,7 +29,7 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 		{"a token that is none", s.url, []client.Option{client.WithToken("hunter2")}, client.ErrUnauthenticated, "401"},
 		{"a channel of another's", s.url, []client.Option{client.WithToken(s.token("ana")), client.WithChannels("@bob")}, client.ErrForbidden, "403"},
 		{"no channel", s.url, []client.Option{client.WithToken(s.token("ana")), client.WithChannels("no name")}, client.ErrInvalid, "no name"},
-		{"no service", s.url + "/elsewhere", []client.Option{client.WithToken(s.token("ana"))}, client.ErrNotFound, "nothing is at this address"},
+		{"no service", s.url + "/elsewhere", []client.Option{client.WithToken(s.token("ana"))}, client.ErrNotFound, "no such route"},
 		{"too many sockets", s.url, []client.Option{client.WithToken(s.token("bob"))}, client.ErrRateLimited, "too many sockets"},
 		{"no login", s.url, []client.Option{client.WithLogin("ana", "hunter2")}, client.ErrNotFound, `logging in as "ana"`},
 		{"nobody there", nobody, []client.Option{client.WithToken(s.token("ana"))}, nil, "connection refused"},

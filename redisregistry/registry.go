@@ -396,20 +396,28 @@ func (r *Registry) publishStored(ctx context.Context, msgs ...chat.Message) erro
 }
 
 // publish publishes texts to as many topics with a client, the registry's or a link's.
+// A single one is no pipeline: go-redis repeats a command on another connection when
+// nobody answers on the first, and so gets rid of dead connections sooner.
 func (r *Registry) publish(ctx context.Context, client redis.UniversalClient, topics, texts []string) error {
-	_, err := bounded(ctx, r.server, func(ctx context.Context) ([]redis.Cmder, error) {
+	_, err := bounded(ctx, r.server, func(ctx context.Context) (any, error) {
+		if len(topics) == 1 {
+			return nil, r.publishOne(ctx, client, topics[0], texts[0])
+		}
 		return client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 			for i, topic := range topics {
-				if r.sharded.Load() {
-					pipe.SPublish(ctx, topic, texts[i])
-				} else {
-					pipe.Publish(ctx, topic, texts[i])
-				}
+				_ = r.publishOne(ctx, pipe, topic, texts[i]) // Pipelined returns the first error
 			}
 			return nil
 		})
 	})
 	return err
+}
+
+func (r *Registry) publishOne(ctx context.Context, client redis.Cmdable, topic, text string) error {
+	if r.sharded.Load() {
+		return client.SPublish(ctx, topic, text).Err()
+	}
+	return client.Publish(ctx, topic, text).Err()
 }
 
 // publishCommand is what scripts publish with.

@@ -137,7 +137,7 @@ func TestWithoutAKeyInCommonNodesAreWarnedOf(t *testing.T) {
 	t.Parallel()
 	redis := chatdtest.StartRedis(t)
 	d := program(t).Start(t, nil, "-plaintext", "-registry", redis.RedisURL(), "-secret-file", "")
-	if !strings.Contains(d.Logged(), "other nodes refuse its tokens") {
+	if !strings.Contains(d.Logged(), "other nodes refuse them") {
 		t.Errorf("no warning in:\n%s", d.Logged())
 	}
 }

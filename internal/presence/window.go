@@ -8,14 +8,13 @@ import (
 )
 
 const (
-	// rush is how many changes make a window longer: each announcement is written to
-	// everyone in the channel.
+	// rush is how many changes extend the window by one length.
 	rush = 100
 	// maxLengths is how many lengths a window lasts at most.
 	maxLengths = 4
 	// portion is how many changes of one channel are announced at once, and portions how
-	// often in a window's length. The joins of 10,000 users are about 1 MB, as much as the
-	// default backlog: announced at once they would get slow admins closed with 4003.
+	// often per window length. The joins of 10,000 users are about 1 MB, as much as the
+	// default backlog: announced at once, they would close slow admins with 4003.
 	portion  = 200
 	portions = 10
 )
@@ -26,58 +25,58 @@ type Change struct {
 	Name    string
 	Role    string
 	Joined  bool // false: left
-	Size    int  // names there after the change; in what flush gets, the newest size
+	Size    int  // names in the channel after the change; flush gets the newest size
 	// JoinSize is how many names were there right after this one joined. For several
 	// leaves in a window it is the smallest.
 	JoinSize int
 }
 
-// Window batches changes. A change that is undone within the window is dropped. Its
+// Window batches changes. A join and a leave of one name within the window cancel out. Its
 // methods are safe for concurrent use.
 type Window struct {
 	length time.Duration
 	flush  func([]Change)
 
-	mu      sync.Mutex  // guards what follows
-	next    gatherings  // what the next window will tell
-	telling gatherings  // what is being told
-	timer   *time.Timer // not nil while something is pending or being told
-	lengths int         // that the window was drawn out by
-	closed  bool
+	mu         sync.Mutex  // guards the fields below
+	next       batches     // collects changes
+	announcing batches     // being announced in portions
+	timer      *time.Timer // not nil while changes wait or are being announced
+	extensions int         // by how many lengths the window was extended
+	closed     bool
 }
 
-// gatherings are what changed in all channels.
-type gatherings struct {
-	channels map[string]*gathering
-	order    []*gathering // of channels, those that changed first first
-	count    int          // of changes
+// batches are the changes in all channels.
+type batches struct {
+	channels map[string]*channelBatch
+	order    []*channelBatch // channels, by their first change
+	count    int             // of changes
 }
 
-// gathering is what changed in one channel.
-type gathering struct {
-	channel string
-	pending []pending      // one of each name, in the order of the first changes
-	where   map[string]int // in pending, by name, of those that are not told
-	done    int            // so many of pending are told
-	size    int
+// channelBatch is the changes in one channel.
+type channelBatch struct {
+	channel   string
+	pending   []pending      // one of each name, in the order of the first changes
+	index     map[string]int // by name: where in pending; of names that are not announced yet
+	announced int            // how many of pending are announced
+	size      int
 }
 
 // pending is the last change of a name.
 type pending struct {
-	name, role  string
-	joined, was bool // was: joined of the first change
-	joinSize    int
+	name, role    string
+	joined, first bool // first: joined of the first change
+	joinSize      int
 }
 
-// New makes a window. It calls flush a length after the first change, or up to four
-// lengths after it when very much changes. A channel's changes are in the order of the
-// first change of each name. flush gets very many changes in parts, at short intervals.
-// One goroutine at a time calls flush.
+// New returns a window. It calls flush a length after the first change, or up to four
+// lengths after it while many users join or leave. A channel's changes are in the order of
+// the first change of each name. flush gets very many changes in portions, at short
+// intervals. One goroutine at a time calls flush.
 func New(length time.Duration, flush func([]Change)) *Window {
 	return &Window{length: length, flush: flush}
 }
 
-// Add takes note of a change and returns at once. Changes of one name in one
+// Add records a change and returns at once. Changes of one name in one
 // channel must come in their order: joined, left, joined…
 func (w *Window) Add(c Change) {
 	w.mu.Lock()
@@ -85,12 +84,12 @@ func (w *Window) Add(c Change) {
 	if w.closed {
 		return
 	}
-	for _, all := range [...]*gatherings{&w.telling, &w.next} {
+	for _, all := range [...]*batches{&w.announcing, &w.next} {
 		if g := all.channels[c.Channel]; g != nil {
 			g.size = c.Size
 		}
 	}
-	if g := w.telling.channels[c.Channel]; g != nil && g.update(c) {
+	if g := w.announcing.channels[c.Channel]; g != nil && g.update(c) {
 		return
 	}
 	w.next.add(c)
@@ -99,43 +98,44 @@ func (w *Window) Add(c Change) {
 	}
 }
 
-func (all *gatherings) add(c Change) {
+func (all *batches) add(c Change) {
 	g := all.channels[c.Channel]
 	if g == nil {
-		g = &gathering{channel: c.Channel, where: make(map[string]int)}
+		g = &channelBatch{channel: c.Channel, index: make(map[string]int)}
 		if all.channels == nil {
-			all.channels = make(map[string]*gathering)
+			all.channels = make(map[string]*channelBatch)
 		}
 		all.channels[c.Channel] = g
 		all.order = append(all.order, g)
 	}
 	g.size = c.Size
 	if !g.update(c) {
-		g.where[c.Name] = len(g.pending)
+		g.index[c.Name] = len(g.pending)
 		g.pending = append(g.pending, pending{c.Name, c.Role, c.Joined, c.Joined, c.JoinSize})
 		all.count++
 	}
 }
 
-// update makes c the last change of its name, if another of it waits to be told.
-func (g *gathering) update(c Change) bool {
-	i, waits := g.where[c.Name]
+// update makes c the last change of its name. It reports false if no change of the name
+// waits to be announced.
+func (g *channelBatch) update(c Change) bool {
+	i, waits := g.index[c.Name]
 	if !waits {
 		return false
 	}
 	p := &g.pending[i]
 	p.role, p.joined = c.Role, c.Joined
-	if p.was {
+	if p.first {
 		p.joinSize = c.JoinSize
 	} else {
-		// The leave that ends what was announced before the window counts, too.
+		// The first leave matters too: its join was announced before this window.
 		p.joinSize = min(p.joinSize, c.JoinSize)
 	}
 	return true
 }
 
-// Close ends the window: what is pending is not told. It does not wait for a
-// flush that has begun.
+// Close ends the window: changes that wait are not announced. It does not wait for a flush
+// that has begun.
 func (w *Window) Close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -145,11 +145,10 @@ func (w *Window) Close() {
 	}
 }
 
-// expire tells what is pending, without the lock: Add must not wait for it. The
-// next window ends a length after that at the earliest, so that they are told one
-// after the other.
+// expire announces the batch without holding the lock, so that Add does not wait. The next
+// window ends at least one length later, so flush calls never overlap.
 func (w *Window) expire() {
-	if w.drawOut() {
+	if w.extend() {
 		return
 	}
 	changed, more := w.take()
@@ -169,43 +168,48 @@ func (w *Window) expire() {
 	}
 }
 
-// drawOut gives the window one more length while very much changes.
-func (w *Window) drawOut() bool {
+// extend makes the window one length longer while many users join or leave. It reports
+// whether it did.
+func (w *Window) extend() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || len(w.telling.order) > 0 || w.next.count < rush*(w.lengths+1) || w.lengths+1 >= maxLengths {
+	if w.closed || len(w.announcing.order) > 0 || w.next.count < rush*(w.extensions+1) || w.extensions+1 >= maxLengths {
 		return false
 	}
-	w.lengths++
+	w.extensions++
 	w.timer.Reset(w.length)
 	return true
 }
 
-// take takes a portion of each channel's changes out of the window, and reports
-// whether some are left.
+// take removes a portion of each channel's changes from the batch. more says whether some
+// are left.
 func (w *Window) take() (changed []Change, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return nil, false
 	}
-	if len(w.telling.order) == 0 {
-		w.telling, w.next, w.lengths = w.next, gatherings{}, 0
+	if len(w.announcing.order) == 0 {
+		w.announcing, w.next, w.extensions = w.next, batches{}, 0
 	}
-	all := &w.telling
+	all := &w.announcing
 	changed = make([]Change, 0, min(all.count, portion*len(all.order)))
-	var left []*gathering
+	var left []*channelBatch
 	for _, g := range all.order {
-		end := min(g.done+portion, len(g.pending))
-		for _, p := range g.pending[g.done:end] {
-			delete(g.where, p.name)
-			// One that ends as it began (came and went, or went and came) is none.
-			if p.joined == p.was {
-				changed = append(changed, Change{g.channel, p.name, p.role, p.joined, g.size, p.joinSize})
+		end := min(g.announced+portion, len(g.pending))
+		for _, p := range g.pending[g.announced:end] {
+			delete(g.index, p.name)
+			// Announce the name if its first and last change are the same. Otherwise they
+			// cancel out.
+			if p.joined == p.first {
+				changed = append(changed, Change{
+					Channel: g.channel, Name: p.name, Role: p.role,
+					Joined: p.joined, Size: g.size, JoinSize: p.joinSize,
+				})
 			}
 		}
-		all.count -= end - g.done
-		g.done = end
+		all.count -= end - g.announced
+		g.announced = end
 		if end < len(g.pending) {
 			left = append(left, g)
 		} else {
@@ -214,7 +218,7 @@ func (w *Window) take() (changed []Change, more bool) {
 	}
 	all.order = left
 	if len(left) == 0 {
-		w.telling = gatherings{} // what a rush has made it grow to is not kept
+		w.announcing = batches{} // frees the memory that a rush has used
 	}
 	return changed, len(left) > 0
 }

@@ -58,20 +58,43 @@ func TestMoreThanCanBeKeptIsReadBack(t *testing.T) {
 	}
 }
 
-// Publishers that are faster than a read each grace period must not outrun the reading
-// for so long that the history drops what is missing.
-func TestMoreThanCanBeKeptIsReadWithoutPauses(t *testing.T) {
+// Publishers that offer more than is read each grace period must not outrun the reads
+// until the history drops what is missing.
+func TestFastPublishersDoNotOutrunTheReads(t *testing.T) {
 	run(t, func(b *bench) {
 		b.Begin(at("a", 0))
-		const n = 100_000
-		b.history.set(func(h *history) { h.page = 100 })
-		b.offer("a", n)
-		b.pass(100 * time.Millisecond)
+		const n, kept, batch = 80_000, 30_000, 1000
+		b.history.set(func(h *history) { h.page, h.from, h.to = 256, 1, 1 }) // 1 is never offered
+		for seq := uint64(2); seq <= n; seq++ {
+			b.offer("a", seq)
+			if seq%batch == 0 {
+				b.history.set(func(h *history) { h.from = max(1, seq-min(seq, kept)) })
+				b.pass(time.Millisecond)
+			}
+		}
+		b.pass(10 * time.Second)
 		var want []string
 		for seq := uint64(1); seq <= n; seq++ {
 			want = append(want, value(at("a", seq)))
 		}
 		b.want(want...)
+	})
+}
+
+// Receivers get time to read a wide gap, of which nobody offers more.
+func TestAWideGapIsReadWithPauses(t *testing.T) {
+	run(t, func(b *bench) {
+		b.Begin(at("a", 0))
+		const n, page = 20_000, 100
+		b.history.set(func(h *history) { h.page = page })
+		b.offer("a", n)
+		b.pass(n / page * grace / 2)
+		b.mu.Lock()
+		got := len(b.got)
+		b.mu.Unlock()
+		if got < n/3 || got > n*2/3 {
+			t.Errorf("%d of %d values after half of the time, want about half", got, n)
+		}
 	})
 }
 

@@ -68,6 +68,9 @@ type Sequencer[T any] struct {
 	filling *time.Timer    // not nil while the history has to be read
 	waiting []waiter       // calls of Settle
 	stuck   bool           // the history did not bring the missing value: nobody waits
+	pause   time.Duration  // before the next read, see pace
+	behind  uint64         // how many values were missing when pause was set
+	paced   time.Time      // when that was
 
 	// foreign has the highest offered position of each other epoch. The history knows
 	// whether one of them is the new epoch or a late value of an old one.
@@ -80,7 +83,7 @@ type Sequencer[T any] struct {
 // Sequencer's lock held: they must not block or call the Sequencer. While the Sequencer
 // misses a value it is in gaps.
 func New[T any](history History[T], gaps *Gaps, deliver func(T), lost func()) *Sequencer[T] {
-	return &Sequencer[T]{history: history, gaps: gaps, deliver: deliver, lost: lost}
+	return &Sequencer[T]{history: history, gaps: gaps, deliver: deliver, lost: lost, pause: grace}
 }
 
 // Begun reports whether Begin was called.
@@ -315,11 +318,32 @@ func (s *Sequencer[T]) fill() {
 	switch {
 	case s.stuck:
 		s.fillAfter(retry)
-	case s.gap() && s.newest.Seq-s.last.Seq > maxEarly:
-		s.fillAfter(0) // some were not kept: nobody offers them again
 	default:
-		s.fillAfter(grace)
+		s.fillAfter(s.pace())
 	}
+}
+
+// pace returns how long to wait before the next read. The pause leaves receivers time to
+// read what they missed. It gets shorter while values are offered faster than they are
+// read: otherwise the history would drop some before they are read.
+func (s *Sequencer[T]) pace() time.Duration {
+	var behind uint64
+	if s.gap() {
+		behind = s.newest.Seq - s.last.Seq
+	}
+	now := time.Now()
+	switch {
+	case behind <= maxEarly: // all may be kept, or are offered soon
+		s.pause = grace
+	case now.Sub(s.paced) < grace:
+		return s.pause
+	case behind > s.behind:
+		s.pause = max(s.pause/2, time.Microsecond)
+	default:
+		s.pause = min(s.pause+s.pause/4, grace)
+	}
+	s.behind, s.paced = behind, now
+	return s.pause
 }
 
 // read reads values after p. The caller does not hold the lock.

@@ -51,6 +51,7 @@ type Conn struct {
 	pending     *handshake // not nil until Open answers it and takes the connection over
 	parked      atomic.Bool
 	heard       atomic.Bool // bytes arrived since the last Beat
+	handling    atomic.Bool // Handle runs: a pong that arrives meanwhile is not read
 
 	// Owned by the caller of Beat.
 	quiet bool // the kernel knows whether the peer's kernel acknowledges
@@ -167,7 +168,8 @@ func (c *Conn) wake() {
 // Where the kernel knows whether the peer's kernel acknowledges, a pong is enough, which
 // needs no answer (RFC 6455, section 5.5.3). Elsewhere Beat sends a ping, and kills the
 // connection if there was no sign of life since the call before. Reading a part of the
-// backlog is one: such a peer sees the ping only after the backlog.
+// backlog is one: such a peer sees the ping only after the backlog. While Handle runs
+// nothing is read, so a peer that waits for it, as in a join, is not killed.
 func (c *Conn) Beat(interval time.Duration) {
 	if c.out.Unanswered() {
 		return // the handshake may still be refused
@@ -186,7 +188,7 @@ func (c *Conn) Beat(interval time.Duration) {
 		c.quiet = false
 	}
 	switch {
-	case c.out.Moving():
+	case c.out.Moving(), c.handling.Load():
 		c.heard.Store(true)
 	case c.heard.Swap(false):
 		c.out.SendFirst(wsframe.Ping)

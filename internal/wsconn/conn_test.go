@@ -399,6 +399,28 @@ func TestAPeerThatReadsItsBacklogIsAlive(t *testing.T) {
 	})
 }
 
+func TestAPeerWhoseMessageTakesLongIsNotKilled(t *testing.T) {
+	clocked(t, func(t *testing.T, s *server) {
+		s.texts = make(chan string) // Handle waits for the test
+		p, c := s.connect(nil)
+		p.write(frame(opText, "join"))
+		go func() { _, _ = io.Copy(io.Discard, p.Reader) }()
+		for range 5 { // nobody reads what the peer could answer
+			synctest.Wait()
+			c.Beat(time.Minute)
+		}
+		if c.Out().Closing() {
+			t.Error("killed while its message was handled")
+		}
+		<-s.texts
+		synctest.Wait()
+		c.Beat(time.Minute) // asks
+		synctest.Wait()
+		c.Beat(time.Minute) // nothing came
+		<-s.served
+	})
+}
+
 func TestAPeerThatReadsNotEvenAPingIsKilled(t *testing.T) {
 	clocked(t, func(t *testing.T, s *server) {
 		_, c := s.connect(nil)

@@ -66,7 +66,9 @@ func (c *Conn) read() error {
 			c.out.Close(codeNotUTF8, "not UTF-8")
 			return errors.New("peer sent text that is not UTF-8")
 		}
+		c.handling.Store(true)
 		c.handler.Handle(text)
+		c.handling.Store(false)
 		t.talks()
 	}
 }

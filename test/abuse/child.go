@@ -35,15 +35,16 @@ type assignment struct {
 	Small  bool
 }
 
-// result is the output of such a process.
+// result is the output of such a process at its end. At the beginning it prints {}.
 type result struct {
 	Counts map[string]int64
 	Notes  []string
 }
 
 // attackApart runs an attack in its own process until ctx ends or the attack ends, and adds
-// its tally.
-func (b *arena) attackApart(ctx context.Context, a attack) error {
+// its tally. It calls begun when the attack begins.
+func (b *arena) attackApart(ctx context.Context, a attack, begun func()) error {
+	defer begun() // also after an error: the caller waits for it
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -53,6 +54,9 @@ func (b *arena) attackApart(ctx context.Context, a attack) error {
 		return err
 	}
 	cmd := exec.Command("nice", "-n", attackNice, self)
+	if b.small { // to see that it runs, also where others keep the processors busy
+		cmd = exec.Command(self)
+	}
 	cmd.Env = append(os.Environ(), attackVariable+"="+string(task))
 	cmd.Stderr = os.Stderr
 	// The process ends when its input does, so it also ends when this process dies.
@@ -70,8 +74,12 @@ func (b *arena) attackApart(ctx context.Context, a attack) error {
 	}
 	late := context.AfterFunc(ctx, func() { time.AfterFunc(endingWait, func() { _ = cmd.Process.Kill() }) })
 	defer late()
+	results := json.NewDecoder(output)
+	var first struct{}
+	err = results.Decode(&first)
+	begun()
 	var r result
-	err = json.NewDecoder(output).Decode(&r)
+	err = errors.Join(err, results.Decode(&r))
 	if err := errors.Join(err, cmd.Wait()); err != nil {
 		return fmt.Errorf("the attacking process: %w", err)
 	}
@@ -89,6 +97,7 @@ func runAttack(task string, input io.Reader, output io.Writer) int {
 		_, _ = io.Copy(io.Discard, input) // until it is closed, one way or another
 		end()
 	}()
+	fmt.Fprintln(output, "{}")
 	r, err := carryOut(ctx, task)
 	if err == nil {
 		err = json.NewEncoder(output).Encode(r)

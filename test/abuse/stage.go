@@ -119,7 +119,9 @@ func (b *bench) stage(ctx context.Context, a attack, out io.Writer) error {
 	attacking, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	var failed error
-	running.Go(func() { failed = field.attackApart(attacking, a) })
+	begun := make(chan struct{})
+	running.Go(func() { failed = field.attackApart(attacking, a, sync.OnceFunc(func() { close(begun) })) })
+	<-begun
 	loud, err := field.observe(ctx, b.length)
 	if a.ends {
 		late := time.AfterFunc(time.Duration((endWithin-1)*float64(b.length)), end)
