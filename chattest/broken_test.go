@@ -17,8 +17,8 @@ import (
 	"github.com/reto10/chat/chattest"
 )
 
-// TestBroken runs each test of the suites on something that breaks the promise it
-// stands for, in a process of its own: it has to fail there.
+// TestBroken runs each test of the suites on an implementation that breaks the promise
+// which the test checks. Each runs in a process of its own and must fail.
 func TestBroken(t *testing.T) {
 	const variable = "CHATTEST_BROKEN"
 	if name, child := os.LookupEnv(variable); child {
@@ -29,13 +29,13 @@ func TestBroken(t *testing.T) {
 				return
 			}
 		}
-		t.Fatalf("nothing is called %q", name)
+		t.Fatalf("there is no broken implementation %q", name)
 	}
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Most of them do nothing but wait in vain: all at once.
+	// Run all at once: most of them only wait until a timeout.
 	outcomes := make([]chan outcome, len(broken))
 	for i, b := range broken {
 		outcomes[i] = make(chan outcome, 1)
@@ -61,49 +61,49 @@ func TestBroken(t *testing.T) {
 			}
 			var exit *exec.ExitError
 			if !errors.As(got.err, &exit) || !strings.Contains(got.out, fail+" ") {
-				t.Errorf("was not caught: %v\n%s", got.err, got.out)
+				t.Errorf("the suite did not fail: %v\n%s", got.err, got.out)
 			}
 			for _, wrong := range []string{"panic:", "DATA RACE"} {
 				if strings.Contains(got.out, wrong) {
-					t.Errorf("failed by something else:\n%s", got.out)
+					t.Errorf("failed for another reason:\n%s", got.out)
 				}
 			}
 		})
 	}
 }
 
-// outcome is what became of a process.
+// outcome is the output and the result of a process.
 type outcome struct {
 	out string
 	err error
 }
 
-// broken is what breaks a promise each, and the test that tells.
+// broken lists implementations that break one promise each, and the test that must fail.
 var broken = []struct {
 	name     string
-	caughtBy string // "" for TestRetention, TestRetentionByAge and TestDelivery, which are single ones
+	caughtBy string // "" for TestRetention, TestRetentionByAge and TestDelivery, which have no subtests
 	run      func(*testing.T)
 }{
-	{"no-order", "DeliversInTheOrderOfThePlaces", registry(func(*memory) chat.Registry { return newNaive(true) })},
-	{"no-history", "ReadsMissingPlacesFromTheHistory", registry(func(m *memory) chat.Registry { return &ignoresHistory{m} })},
+	{"no-order", "DeliversInOrderOfPositions", registry(func(*memory) chat.Registry { return newNaive(true) })},
+	{"no-history", "ReadsMissingMessagesFromTheHistory", registry(func(m *memory) chat.Registry { return &ignoresHistory{m} })},
 	{"repeats", "DeliversOnceWhatIsBroadcastAgain", registry(func(*memory) chat.Registry { return newNaive(false) })},
 	{"to-everyone", "DeliversToTheMembersOfTheChannel", registry(func(m *memory) chat.Registry { return &joinsAll{m} })},
 	{"join-too-far", "JoinMissesNothing", registry(func(m *memory) chat.Registry { return &joinsBefore{m} })},
 	{"join-too-far-again", "JoinAgainSaysWhatWasDelivered", registry(func(m *memory) chat.Registry { return &saysMore{m} })},
-	{"join-behind-again", "JoinAgainSaysWhatWasDelivered", registry(func(m *memory) chat.Registry { return &joinsBefore{m} })},
+	{"join-before-again", "JoinAgainSaysWhatWasDelivered", registry(func(m *memory) chat.Registry { return &joinsBefore{m} })},
 	{"join-from-the-history", "JoinWhereSomethingIsStoredAndNotHandedOn", registry(func(m *memory) chat.Registry { return &saysLast{memory: m} })},
 	{"join-loses-what-comes-meanwhile", "JoinWhileTheHistoryIsSlow", registry(func(m *memory) chat.Registry { return &readsThenJoins{memory: m} })},
 	{"join-forever", "JoinRespectsTheContext", registry(func(m *memory) chat.Registry { return &ignoresContext{m} })},
 	{"own-channel-unnoticed", "OnesOwnChannel", registry(func(m *memory) chat.Registry { return &noOwn{m} })},
 	{"stays", "LeaveEndsDelivery", registry(func(m *memory) chat.Registry { return &neverLeaves{m} })},
-	{"stays-connected", "DisconnectEndsDelivery", registry(func(m *memory) chat.Registry { return &neverDisconnects{m} })},
+	{"stays-connected", "RemoveEndsDelivery", registry(func(m *memory) chat.Registry { return &neverRemoves{m} })},
 	{"ended-context-joins", "ContextsThatAreOver", registry(func(m *memory) chat.Registry { return &leaksWhenOver{m} })},
-	{"counts-one", "ConnectCountsTheUsersSockets", registry(func(m *memory) chat.Registry { return &countsOne{m} })},
-	{"unsorted", "ConnectedListsWhoIsThere", registry(func(m *memory) chat.Registry { return &unsorted{m} })},
-	{"hides-users", "ConnectedListsTheUserOfAUserChannel", registry(func(m *memory) chat.Registry { return &hidesUsers{m} })},
+	{"counts-one", "AddCountsTheUsersSockets", registry(func(m *memory) chat.Registry { return &countsOne{m} })},
+	{"unsorted", "ConnectedListsTheUsers", registry(func(m *memory) chat.Registry { return &unsorted{m} })},
+	{"hides-users", "ConnectedListsTheUserInAUserChannel", registry(func(m *memory) chat.Registry { return &hidesUsers{m} })},
 	{"compares-sockets", "SocketsAreKnownByTheirID", registry(func(m *memory) chat.Registry { return &comparesSockets{m, make(map[any]string)} })},
 	{"takes-one", "PublishTakesSeveralMessages", registry(func(m *memory) chat.Registry { return &takesOne{m} })},
-	{"closes-all", "CloseClosesTheOldestUntilSoManyRemain", registry(func(m *memory) chat.Registry { return &closesAll{m} })},
+	{"closes-all", "CloseUserClosesTheOldest", registry(func(m *memory) chat.Registry { return &closesAll{m} })},
 	{"presence-of-sockets", "PresenceOfEachUserInOrder", registry(func(m *memory) chat.Registry { return &tellsTwice{memory: m} })},
 	{"presence-without-sizes", "PresenceCarriesTheSizeAtTheJoin", registry(func(m *memory) chat.Registry { return &forgetsSizes{m} })},
 	{"role-of-any-socket", "TheRoleIsThatOfTheNewestSocketThere", registry(func(m *memory) chat.Registry { return &roleOfAny{m} })},
@@ -151,7 +151,7 @@ var broken = []struct {
 	{"delivery-without-order", "", delivery(func(*memory) chat.Registry { return newNaive(true) })},
 	{"delivery-stays", "", delivery(func(m *memory) chat.Registry { return &neverLeaves{m} })},
 	{"delivery-join-too-far-again", "", delivery(func(m *memory) chat.Registry { return &saysMore{m} })},
-	{"delivery-join-behind", "", delivery(func(m *memory) chat.Registry { return &joinsBefore{m} })},
+	{"delivery-join-before", "", delivery(func(m *memory) chat.Registry { return &joinsBefore{m} })},
 	{"delivery-loses", "", delivery(func(m *memory) chat.Registry { return &loses{m} })},
 	{"delivery-flushes-nothing", "", delivery(func(m *memory) chat.Registry { return &flushesNothing{m} })},
 }
@@ -205,17 +205,17 @@ func delivery(breaks func(*memory) chat.Registry) func(*testing.T) {
 	}
 }
 
-// memory is a shorter name of what the broken registries begin with.
+// memory is a short name for the registry that most broken registries embed.
 type memory = chat.MemoryRegistry
 
-// naive delivers at once whatever it is handed or, swapping, each second message
-// before the first.
+// naive delivers each message as soon as it is published. With swapping it delivers each
+// second message before the first.
 type naive struct {
 	*memory
 	swapping bool
 	history  chat.History // set before use
 
-	mu      sync.Mutex // guards what follows, and is held while delivering
+	mu      sync.Mutex // guards the fields below; held while delivering
 	members map[string][]chat.Socket
 	held    map[string]*chat.Message
 }
@@ -287,7 +287,7 @@ func (r *joinsAll) Add(ctx context.Context, s chat.Socket, limit int) (int, erro
 	return n, err
 }
 
-// joinsBefore says one place too few.
+// joinsBefore returns the position before the right one from Join.
 type joinsBefore struct{ *memory }
 
 func (r *joinsBefore) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
@@ -296,7 +296,7 @@ func (r *joinsBefore) Join(ctx context.Context, s chat.Socket, channel string) (
 	return p, err
 }
 
-// saysMore tells a member of a place that is yet to come.
+// saysMore returns a position from Join that no message has yet.
 type saysMore struct{ *memory }
 
 func (r *saysMore) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
@@ -307,7 +307,7 @@ func (r *saysMore) Join(ctx context.Context, s chat.Socket, channel string) (cha
 	return p, err
 }
 
-// saysLast takes the history's last place for the one that is handed on.
+// saysLast returns the history's last position, although its message may not be published.
 type saysLast struct {
 	*memory
 	history chat.History
@@ -325,7 +325,7 @@ func (r *saysLast) Join(ctx context.Context, s chat.Socket, channel string) (cha
 	return r.history.Last(ctx, channel)
 }
 
-// readsThenJoins takes the place first and the member in later.
+// readsThenJoins reads the position first and adds the member later.
 type readsThenJoins struct {
 	*memory
 	history chat.History
@@ -364,11 +364,11 @@ type neverLeaves struct{ *memory }
 
 func (*neverLeaves) Leave(context.Context, chat.Socket, string) error { return nil }
 
-type neverDisconnects struct{ *memory }
+type neverRemoves struct{ *memory }
 
-func (*neverDisconnects) Remove(context.Context, chat.Socket) error { return nil }
+func (*neverRemoves) Remove(context.Context, chat.Socket) error { return nil }
 
-// leaksWhenOver forgets what it began when the context is over.
+// leaksWhenOver returns an error from Add if the context has ended, and keeps the socket.
 type leaksWhenOver struct{ *memory }
 
 func (r *leaksWhenOver) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
@@ -397,7 +397,7 @@ func (r *closesAll) CloseUser(ctx context.Context, username string, _ int, code 
 	return r.memory.CloseUser(ctx, username, 0, code, reason)
 }
 
-// tellsTwice tells of sockets, not of users.
+// tellsTwice reports each socket that joins, not only a user's first.
 type tellsTwice struct {
 	*memory
 	changed func(chat.PresenceChange)
@@ -416,7 +416,7 @@ func (r *tellsTwice) Add(ctx context.Context, s chat.Socket, limit int) (int, er
 	return n, err
 }
 
-// forgetsSizes takes the size at the leave for that at the join.
+// forgetsSizes reports the size at the leave as JoinSize.
 type forgetsSizes struct{ *memory }
 
 func (r *forgetsSizes) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
@@ -426,7 +426,7 @@ func (r *forgetsSizes) Start(h chat.History, changed func(chat.PresenceChange)) 
 	})
 }
 
-// roleOfAny lists a channel's users in the roles that they have elsewhere.
+// roleOfAny lists the users of a channel with the roles that they have in everyone's channel.
 type roleOfAny struct{ *memory }
 
 func (r *roleOfAny) Connected(ctx context.Context, channel string) ([]chat.Presence, error) {
@@ -442,10 +442,10 @@ func (r *roleOfAny) Connected(ctx context.Context, channel string) ([]chat.Prese
 	return list, errors.Join(err, err2)
 }
 
-// tellsLate tells of every other coming when the next change is told.
+// tellsLate delays each second change until the next one, so that their order is wrong.
 type tellsLate struct {
 	*memory
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	held  *chat.PresenceChange
 	calls int
 }
@@ -477,8 +477,8 @@ type flushesNothing struct{ *memory }
 
 func (r *flushesNothing) Flush(context.Context) error { return nil }
 
-// loses a message that is acknowledged as any other. Nothing is missing until the
-// next comes.
+// loses drops a message that it acknowledges. Nothing is missing until the next message
+// comes.
 type loses struct{ *memory }
 
 func (r *loses) Publish(ctx context.Context, msgs ...chat.Message) error {
@@ -487,14 +487,14 @@ func (r *loses) Publish(ctx context.Context, msgs ...chat.Message) error {
 	})...)
 }
 
-// takesOne publishes the first message that it is given.
+// takesOne publishes only the first message of a call.
 type takesOne struct{ *memory }
 
 func (r *takesOne) Publish(ctx context.Context, msgs ...chat.Message) error {
 	return r.memory.Publish(ctx, msgs[:1]...)
 }
 
-// hidesUsers does not list the user of a user's channel.
+// hidesUsers does not list the user in a user channel.
 type hidesUsers struct{ *memory }
 
 func (r *hidesUsers) Connected(ctx context.Context, channel string) ([]chat.Presence, error) {
@@ -504,7 +504,7 @@ func (r *hidesUsers) Connected(ctx context.Context, channel string) ([]chat.Pres
 	return r.memory.Connected(ctx, channel)
 }
 
-// comparesSockets takes each wrapper of a socket for another socket.
+// comparesSockets identifies sockets by the interface value, so each wrapper is another socket.
 type comparesSockets struct {
 	*memory
 	ids map[any]string
@@ -528,7 +528,7 @@ func (r *comparesSockets) id(s chat.Socket) string {
 	return r.ids[s]
 }
 
-// renamed has another id.
+// renamed is a socket with another id.
 type renamed struct {
 	chat.Socket
 	id string
@@ -536,7 +536,7 @@ type renamed struct {
 
 func (r renamed) ID() string { return r.id }
 
-// positionTwice gives the fourth message the third's position.
+// positionTwice gives the fourth message the position of the third.
 type positionTwice struct{ chat.History }
 
 func (h *positionTwice) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
@@ -549,7 +549,7 @@ func (h *positionTwice) Append(ctx context.Context, msgs ...chat.Message) ([]cha
 	return stored, err
 }
 
-// hides has a hole at a place.
+// hides leaves out the message at one position.
 type hides struct {
 	chat.History
 	seq uint64
@@ -560,7 +560,7 @@ func (h *hides) After(ctx context.Context, channel string, p chat.Position, limi
 	return slices.DeleteFunc(msgs, func(m chat.Message) bool { return m.Position.Seq == h.seq }), err
 }
 
-// storesTwice tries again what it cannot know to have failed.
+// storesTwice stores the messages of a call again if its context has a deadline.
 type storesTwice struct{ chat.History }
 
 func (h *storesTwice) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
@@ -578,14 +578,14 @@ func (h *oneMore) After(ctx context.Context, channel string, p chat.Position, li
 	return h.History.After(ctx, channel, p, limit)
 }
 
-// anyBytes knows no bound of bytes.
+// anyBytes ignores the limit of bytes.
 type anyBytes struct{ chat.History }
 
 func (h *anyBytes) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	return h.History.After(ctx, channel, p, chat.Limit{Count: limit.Count})
 }
 
-// neverOver leaves out the message that reaches the bound of bytes, also the first.
+// neverOver leaves out the message that reaches the limit of bytes, even the first.
 type neverOver struct{ chat.History }
 
 func (h *neverOver) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
@@ -599,7 +599,7 @@ func (h *neverOver) After(ctx context.Context, channel string, p chat.Position, 
 	return msgs, err
 }
 
-// neverGone answers with what it has when it does not have what was asked.
+// neverGone returns the oldest messages without ErrGone when the next one is missing.
 type neverGone struct{ chat.History }
 
 func (h *neverGone) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
@@ -610,7 +610,7 @@ func (h *neverGone) After(ctx context.Context, channel string, p chat.Position, 
 	return msgs, err
 }
 
-// goneWithNothing does not say what is behind a hole.
+// goneWithNothing returns ErrGone without the messages after the hole.
 type goneWithNothing struct{ chat.History }
 
 func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
@@ -621,7 +621,7 @@ func (h *goneWithNothing) After(ctx context.Context, channel string, p chat.Posi
 	return msgs, nil
 }
 
-// beginsAgain goes on with the oldest where it should with what is behind a hole.
+// beginsAgain returns the oldest messages where it should return those after the hole.
 type beginsAgain struct{ chat.History }
 
 func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
@@ -632,7 +632,7 @@ func (h *beginsAgain) After(ctx context.Context, channel string, p chat.Position
 	return msgs, err
 }
 
-// skips goes on behind a hole as if there were none.
+// skips returns the messages after a hole without ErrGone.
 type skips struct{ chat.History }
 
 func (h *skips) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
@@ -643,7 +643,7 @@ func (h *skips) After(ctx context.Context, channel string, p chat.Position, limi
 	return msgs, err
 }
 
-// trustsTimes forgets by the time that a message carries.
+// trustsTimes deletes messages by the time that they carry.
 type trustsTimes struct {
 	chat.History
 	age time.Duration
@@ -692,7 +692,7 @@ func (h *oneCase) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Mess
 	return stored, err
 }
 
-// hangs answers when it would have, and not before.
+// hangs ignores the context: it returns when it has the result.
 type hangs struct{ chat.History }
 
 func (h *hangs) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
@@ -721,7 +721,7 @@ func (h *onlyFirst) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Me
 	return append(stored, msgs[min(len(msgs), 1):]...), err
 }
 
-// onePosition gives all messages that a call stores in a channel the last one's position.
+// onePosition returns the last position for all messages that a call stores in a channel.
 type onePosition struct{ chat.History }
 
 func (h *onePosition) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
@@ -745,7 +745,7 @@ func (h *inPlace) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Mess
 	return stored, err
 }
 
-// needsOne takes no call without messages.
+// needsOne returns an error for a call without messages.
 type needsOne struct{ chat.History }
 
 func (h *needsOne) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
@@ -755,8 +755,8 @@ func (h *needsOne) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Mes
 	return h.History.Append(ctx, msgs...)
 }
 
-// retriesInHalves stores half of the messages of a call whose context is bounded, then
-// tries all again.
+// retriesInHalves stores half of the messages of a call whose context has a deadline, then
+// retries with all of them.
 type retriesInHalves struct{ chat.History }
 
 func (h *retriesInHalves) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {

@@ -41,8 +41,8 @@ func TestMemoryHistoryRetentionByAge(t *testing.T) {
 	})
 }
 
-// A registry on several nodes, as small as can be: what one is told all hear, and
-// each goes on as the one in memory does.
+// A small registry on several nodes: each node delivers as the registry in memory does, and
+// each publishes on all nodes.
 func TestNodesInOneProcess(t *testing.T) { chattest.TestRegistry(t, nodesInOneProcess) }
 
 func nodesInOneProcess(*testing.T) []chattest.Node {
@@ -59,17 +59,17 @@ func nodesInOneProcess(*testing.T) []chattest.Node {
 	return nodes
 }
 
-// What clients are promised on nodes of which one shuts down half way. On one node,
-// in many runs, the service's own tests look at it.
+// TestDelivery on several nodes of which one shuts down halfway. The service's own tests
+// run it many times on one node.
 func TestDeliveryOnNodesInOneProcess(t *testing.T) {
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { chattest.TestDelivery(t, seed, nodesInOneProcess) })
 	}
 }
 
-// cluster is several registries and what they have in common.
+// cluster is several registries and the presence that they share.
 type cluster struct {
-	presence *chat.MemoryRegistry // of all sockets: who is where
+	presence *chat.MemoryRegistry // of the sockets of all nodes
 	nodes    []*clusterNode
 }
 
@@ -81,7 +81,7 @@ func (c *cluster) tell(change chat.PresenceChange) {
 	}
 }
 
-// clusterNode delivers on its node and asks the cluster for what is known of all.
+// clusterNode delivers on its node and takes the presence from the cluster.
 type clusterNode struct {
 	*chat.MemoryRegistry
 	cluster *cluster
@@ -90,7 +90,7 @@ type clusterNode struct {
 
 func (n *clusterNode) Start(h chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
 	n.changed = changed
-	return n.MemoryRegistry.Start(h, nil) // the cluster knows who joins and leaves
+	return n.MemoryRegistry.Start(h, nil) // the cluster reports the changes
 }
 
 func (n *clusterNode) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
@@ -132,7 +132,7 @@ func (n *clusterNode) CloseUser(ctx context.Context, username string, keep int, 
 	return n.cluster.presence.CloseUser(ctx, username, keep, code, reason)
 }
 
-// silent is a socket to be counted and closed, and told nothing.
+// silent is a socket that is counted and closed, and to which nothing is delivered.
 type silent struct{ chat.Socket }
 
 func (silent) Deliver(chat.Event) {}

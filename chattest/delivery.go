@@ -21,29 +21,29 @@ import (
 	"github.com/reto10/chat/test/pipenet"
 )
 
-// What one run of TestDelivery does.
+// The extent of one run of TestDelivery.
 const (
 	deliveryClients    = 8   // users with one socket at a time
-	deliverySteps      = 60  // that each of them does
-	deliveryPublishers = 4   // beside the clients
-	deliveryMessages   = 120 // of each of them
+	deliverySteps      = 60  // of each client
+	deliveryPublishers = 4   // besides the clients
+	deliveryMessages   = 120 // of each publisher
 	deliveryLate       = 40  // messages to each channel while the services shut down
 )
 
-// deliveryChannels are those that clients join and leave.
+// deliveryChannels are the channels that clients join and leave.
 var deliveryChannels = []string{"a", "b", "c"}
 
-// TestDelivery tests what clients are promised: each channel in order, each message
-// once, every acknowledged message delivered, also across reconnects. It runs a
-// [chat.Service] on each node that open makes, as for [TestRegistry], with clients
-// that join, join again, leave, publish, hang up, vanish, resume and stop reading,
-// and publishers that never wait for them. What each socket gets is compared, frame
-// by frame, with a model of the protocol. In the end the services shut down under
-// traffic; of several nodes the last one does so half way.
+// TestDelivery tests what clients are promised: each channel in order, each message once,
+// every acknowledged message delivered, also across reconnects. It runs a [chat.Service]
+// on each node that open returns, as for [TestRegistry]. Clients join, join again, leave,
+// publish, hang up, vanish, resume and stop reading. Publishers never wait for clients.
+// The test compares every frame that a socket receives with a model of the protocol. At
+// the end the services shut down under traffic. Of several nodes, the last one shuts down
+// halfway.
 //
-// One call is one run. The seed decides what everybody does, not when: call it with
-// several. It starts no subtests and uses no network of the system, so it may be
-// called in a [testing/synctest] bubble.
+// One call is one run. The seed decides what each client and publisher does, but not when:
+// call TestDelivery with several seeds. It starts no subtests and does not use the
+// system's network, so it may run in a [testing/synctest] bubble.
 func TestDelivery(t *testing.T, seed uint64, open func(t *testing.T) []Node) {
 	d := newDelivery(t, seed, open(t))
 	defer d.end()
@@ -92,11 +92,11 @@ type delivery struct {
 
 	received, answered, connections, slow atomic.Int64
 
-	mu     sync.Mutex               // guards what follows
+	mu     sync.Mutex               // guards the fields below
 	count  int                      // messages published by publishers
 	acked  map[string]string        // contents by id, of messages that were acknowledged
 	newest map[string]chat.Position // by channel, of these
-	got    map[string]string        // contents by id, of messages that any socket got
+	got    map[string]string        // contents by id, of messages that any socket received
 }
 
 // deliveryHost is a service on a node.
@@ -107,7 +107,7 @@ type deliveryHost struct {
 	listener *pipenet.Listener
 	client   *http.Client
 	served   chan struct{}
-	down     atomic.Bool // its Shutdown was called
+	down     atomic.Bool // Shutdown was called
 }
 
 func newDelivery(t *testing.T, seed uint64, nodes []Node) *delivery {
@@ -145,8 +145,8 @@ func newDelivery(t *testing.T, seed uint64, nodes []Node) *delivery {
 	return d
 }
 
-// wrapped is a registry in one that embeds the interface, as embedders write it. It
-// notes the history that the service uses.
+// wrapped embeds a registry by the interface, as embedders do. It records the history that
+// the service uses.
 type wrapped struct {
 	chat.Registry
 	history chat.History
@@ -161,7 +161,7 @@ func (w *wrapped) Start(h chat.History, changed func(chat.PresenceChange)) (_ ch
 func (d *delivery) end() {
 	for _, h := range d.hosts {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_ = h.service.Shutdown(ctx) // again, unless the test was given up
+		_ = h.service.Shutdown(ctx) // again, unless the test failed
 		cancel()
 		h.client.CloseIdleConnections()
 		_ = h.server.Close()
@@ -169,7 +169,7 @@ func (d *delivery) end() {
 	}
 }
 
-// anyToken is an authenticator whose tokens are a name and a role.
+// anyToken is an authenticator. A token is a name and a role.
 type anyToken struct{}
 
 func (anyToken) Authenticate(_ context.Context, token string) (chat.Identity, error) {
@@ -177,17 +177,17 @@ func (anyToken) Authenticate(_ context.Context, token string) (chat.Identity, er
 	return chat.Identity{User: chat.User{Name: name, Role: role}, Expires: time.Now().Add(time.Hour)}, nil
 }
 
-// anything is a policy that allows it.
+// anything is a policy by which every user may publish.
 type anything struct{ chat.DefaultPolicy }
 
 func (anything) Publish(context.Context, chat.Identity, string) error { return nil }
 
-// rng decides for one of those who act.
+// rng returns the random numbers of one client or publisher.
 func (d *delivery) rng(kind uint64, i int) *rand.Rand {
 	return rand.New(rand.NewPCG(d.seed, kind<<32|uint64(i)))
 }
 
-// channelFor is one to publish to.
+// channelFor returns a channel to publish to.
 func channelFor(rng *rand.Rand) string {
 	switch n := rng.IntN(10); {
 	case n < 2:
@@ -203,8 +203,8 @@ func content(rng *rand.Rand) string {
 	return fmt.Sprint(rng.Uint64(), strings.Repeat("x", rng.IntN(300)))
 }
 
-// publish broadcasts from Go code, in bursts, on any node: a service that has shut
-// down publishes, too.
+// publish broadcasts from Go code, in bursts, on all nodes. A service that has shut down
+// publishes too.
 func (d *delivery) publish(rng *rand.Rand) {
 	for left := deliveryMessages; left > 0 && !d.Failed(); {
 		for range min(left, 1+rng.IntN(8)) {
@@ -230,12 +230,12 @@ func (d *delivery) broadcast(h *deliveryHost, channel, content string) chat.Posi
 	return m.Position
 }
 
-// ack notes that a message was acknowledged.
+// ack records that a message was acknowledged.
 func (d *delivery) ack(id, channel string, p chat.Position, content string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if old, twice := d.acked[id]; twice {
-		d.Errorf("two messages are %s: %.40q and %.40q", id, old, content)
+		d.Errorf("two messages have the id %s: %.40q and %.40q", id, old, content)
 	}
 	d.acked[id] = content
 	if n := d.newest[channel]; p.Epoch != n.Epoch || p.Seq > n.Seq {
@@ -243,13 +243,13 @@ func (d *delivery) ack(id, channel string, p chat.Position, content string) {
 	}
 }
 
-// receive notes what some socket got.
+// receive records a message that a socket received.
 func (d *delivery) receive(id, content string) error {
 	d.received.Add(1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if old, known := d.got[id]; known && old != content {
-		return fmt.Errorf("message %s is %.40q, and was %.40q for another socket", id, content, old)
+		return fmt.Errorf("message %s is %.40q here and %.40q on another socket", id, content, old)
 	}
 	d.got[id] = content
 	return nil
@@ -275,26 +275,26 @@ func (d *delivery) shutdown(h *deliveryHost) {
 	}
 }
 
-// settle waits until each client has all of the channels that it is in.
+// settle waits until each client has all messages of the channels that it is in.
 func (d *delivery) settle(clients []*deliveryClient) {
 	d.mu.Lock()
 	want := maps.Clone(d.newest)
 	d.mu.Unlock()
 	for _, c := range clients {
 		if c.connected() {
-			c.askWhetherCaughtUp()
+			c.askWhetherReplayed()
 		}
 		eventually(d.T, func() string {
-			if !c.connected() && c.connect() { // closed as slow, perhaps
-				c.askWhetherCaughtUp()
+			if !c.connected() && c.connect() { // perhaps closed because it was too slow
+				c.askWhetherReplayed()
 			}
 			return c.missing(want)
 		})
 	}
 }
 
-// shutdownAll ends the services under traffic. Each socket gets first what was
-// acknowledged before on its node.
+// shutdownAll shuts down the services under traffic. Each socket must first receive what
+// was acknowledged before on its node.
 func (d *delivery) shutdownAll(clients []*deliveryClient) {
 	before := make(map[*deliveryHost]map[string]chat.Position)
 	channels := append([]string{""}, deliveryChannels...)
@@ -320,7 +320,7 @@ func (d *delivery) shutdownAll(clients []*deliveryClient) {
 	acting.Wait()
 	for _, c := range clients {
 		if !c.ended() {
-			d.Errorf("%s is still connected when all have shut down", c.name)
+			d.Errorf("%s is still connected after all services have shut down", c.name)
 			continue
 		}
 		if c.conn.closed != int(chat.CloseGoingAway) {
@@ -332,7 +332,7 @@ func (d *delivery) shutdownAll(clients []*deliveryClient) {
 	}
 }
 
-// compare holds what was acknowledged and what sockets got to the history.
+// compare compares the acknowledged and the received messages with the history.
 func (d *delivery) compare() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -17,15 +17,15 @@ import (
 	"github.com/reto10/chat/internal/wsdial"
 )
 
-// deliveryClient is a user with one socket at a time, who remembers places across
-// all of them. Its methods are called by one goroutine at a time.
+// deliveryClient is a user with one socket at a time. It remembers its positions across
+// sockets. One goroutine at a time calls its methods.
 type deliveryClient struct {
 	*delivery
 	name   string
 	rng    *rand.Rand
 	conn   *deliveryConn              // nil before the first
-	known  map[string][]chat.Position // by channel, where it was, in that order
-	wanted []string                   // channels to be in on the next connection
+	known  map[string][]chat.Position // by channel, the positions so far, oldest first
+	wanted []string                   // channels to join on the next connection
 	refs   int
 }
 
@@ -33,7 +33,7 @@ func newDeliveryClient(d *delivery, name string, rng *rand.Rand) *deliveryClient
 	return &deliveryClient{delivery: d, name: name, rng: rng, known: make(map[string][]chat.Position)}
 }
 
-// act does one thing after the other. The last connection stays open.
+// act does the client's steps one after the other. It leaves the last connection open.
 func (c *deliveryClient) act() {
 	for step := 0; step < deliverySteps && !c.Failed(); step++ {
 		if !c.connected() && !c.connect() {
@@ -64,7 +64,7 @@ func (c *deliveryClient) act() {
 	}
 }
 
-// anyChannel is one to join, the user's own now and then.
+// anyChannel returns a channel to join, sometimes the user channel.
 func (c *deliveryClient) anyChannel() string {
 	if c.rng.IntN(6) == 0 {
 		return chat.UserChannel(c.name)
@@ -72,10 +72,10 @@ func (c *deliveryClient) anyChannel() string {
 	return deliveryChannels[c.rng.IntN(len(deliveryChannels))]
 }
 
-// anyID is an id to resume a channel from: the last one, an older one, one of the
-// newest that are stored, delivered or not, or one that is none.
+// anyID returns an id to resume a channel from: the last one received, an older one, one of
+// the newest that are stored, whether delivered or not, or an invalid one.
 func (c *deliveryClient) anyID(channel string) *given {
-	known := c.places(channel)
+	known := c.positions(channel)
 	stored, err := c.hosts[0].node.History.Last(c.Context(), channel)
 	if err != nil {
 		c.Errorf("Last of %q: %v", channel, err)
@@ -90,16 +90,16 @@ func (c *deliveryClient) anyID(channel string) *given {
 		stored.Seq -= min(stored.Seq, c.rng.Uint64N(4))
 		return at(stored)
 	case n < 18:
-		// In its epoch, and no place that there will be.
+		// A position of the epoch that no message will have.
 		far := chat.Position{Epoch: stored.Epoch, Seq: stored.Seq + 1<<40}
-		return &given{id: chat.FormatID(channel, far), place: far}
+		return &given{id: chat.FormatID(channel, far), position: far}
 	}
 	none := []string{"garbage", chat.FormatID(channel, chat.Position{Epoch: "0therepoch", Seq: 7}), chat.FormatID("elsewhere", stored)}
 	return &given{id: none[c.rng.IntN(len(none))]}
 }
 
-// places is where the client was in a channel.
-func (c *deliveryClient) places(channel string) []chat.Position {
+// positions returns the client's positions in a channel.
+func (c *deliveryClient) positions(channel string) []chat.Position {
 	if c.conn != nil {
 		c.conn.mu.Lock()
 		defer c.conn.mu.Unlock()
@@ -116,7 +116,7 @@ func (c *deliveryClient) ask(a *asked) {
 		cmd.Channel = &a.channel
 	}
 	if a.since != nil {
-		cmd.Since, a.replayed = &a.since.id, a.since.place
+		cmd.Since, a.replayed = &a.since.id, a.since.position
 	}
 	switch a.typ {
 	case wire.TypeBroadcast:
@@ -134,13 +134,13 @@ func (c *deliveryClient) ask(a *asked) {
 	_ = k.client.Write(context.Background(), text) // an error is the connection's end
 }
 
-// askWhetherCaughtUp sends a command that is answered behind what was missed.
-func (c *deliveryClient) askWhetherCaughtUp() {
+// askWhetherReplayed sends a command whose answer comes after the replay.
+func (c *deliveryClient) askWhetherReplayed() {
 	c.ask(&asked{typ: wire.TypeJoin, channel: chat.UserChannel(c.name)})
 }
 
-// connect opens a socket on some node that takes it, with some of the channels and
-// ids of the one before. It reports false when that fails for good.
+// connect opens a socket on a node that accepts it, with some of the channels and ids of
+// the one before. It reports false if no node accepts it.
 func (c *deliveryClient) connect() bool {
 	c.finish()
 	query := url.Values{}
@@ -175,14 +175,14 @@ func (c *deliveryClient) connect() bool {
 				return false
 			}
 		}
-		// Shutting down it takes nobody; the other does.
+		// A node that shuts down accepts no socket; the other node does.
 		if !h.down.Load() {
 			c.Errorf("%s: connecting: %v", c.name, err)
 			return false
 		}
 		last = err
 	}
-	c.Errorf("%s finds no node: %v", c.name, last)
+	c.Errorf("%s is accepted by no node: %v", c.name, last)
 	return false
 }
 
@@ -204,7 +204,7 @@ func (c *deliveryClient) dial(h *deliveryHost, query url.Values) (*deliveryConn,
 
 func (c *deliveryClient) connected() bool { return c.conn != nil && !c.conn.over() }
 
-// hangUp closes the connection as one should.
+// hangUp closes the connection with a close frame.
 func (c *deliveryClient) hangUp() {
 	if c.conn != nil {
 		c.conn.client.Close(1000, "")
@@ -212,7 +212,7 @@ func (c *deliveryClient) hangUp() {
 	}
 }
 
-// finish waits for the connection's end, which has begun, and remembers which
+// finish cuts the connection, waits until its reader has ended, and remembers which
 // channels the socket was in.
 func (c *deliveryClient) finish() {
 	if c.conn == nil {
@@ -228,7 +228,7 @@ func (c *deliveryClient) finish() {
 	}
 }
 
-// ended waits for the server to close the connection.
+// ended reports whether the server closed the connection within patience.
 func (c *deliveryClient) ended() bool {
 	select {
 	case <-c.conn.done:
@@ -238,7 +238,7 @@ func (c *deliveryClient) ended() bool {
 	}
 }
 
-// missing says what the socket has not got of the channels that it is in.
+// missing describes which messages the socket has not received of its channels.
 func (c *deliveryClient) missing(want map[string]chat.Position) string {
 	k := c.conn
 	k.mu.Lock()
@@ -254,17 +254,17 @@ func (c *deliveryClient) missing(want map[string]chat.Position) string {
 	return ""
 }
 
-// deliveryConn is one connection of a client. A goroutine of its own reads.
+// deliveryConn is one connection of a client. It has a goroutine that reads.
 type deliveryConn struct {
 	of     *deliveryClient
 	host   *deliveryHost
 	client *wsdial.Client
-	done   chan struct{} // closed when nothing is read any more
-	closed int           // with which code; to be read when done
+	done   chan struct{} // closed when the reader has ended
+	closed int           // the close code, valid after done is closed
 
-	mu     sync.Mutex // guards what follows, and of.known while this is the connection
+	mu     sync.Mutex // guards the fields below, and of.known during this connection
 	model  deliveryModel
-	paused chan struct{} // not nil: closed when reading goes on
+	paused chan struct{} // not nil while paused; closed to continue reading
 }
 
 func (k *deliveryConn) over() bool {
@@ -276,7 +276,7 @@ func (k *deliveryConn) over() bool {
 	}
 }
 
-// begin reads the welcome, and has a goroutine read the rest.
+// begin reads the welcome and starts the goroutine that reads the rest.
 func (k *deliveryConn) begin(channels []string, since map[string]given) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -291,7 +291,7 @@ func (k *deliveryConn) begin(channels []string, since map[string]given) error {
 	}
 	w, ok := event.(wire.Welcome)
 	if !ok {
-		return fmt.Errorf("the first event is %s", text)
+		return fmt.Errorf("the first event is %s, not a welcome", text)
 	}
 	if err := k.model.welcome(w, channels, since); err != nil {
 		return err
@@ -303,7 +303,7 @@ func (k *deliveryConn) begin(channels []string, since map[string]given) error {
 	return nil
 }
 
-// readNothing has the client leave everything unread for a while.
+// readNothing stops reading for a while.
 func (k *deliveryConn) readNothing(d time.Duration) {
 	resume := make(chan struct{})
 	k.mu.Lock()
@@ -316,7 +316,7 @@ func (k *deliveryConn) readNothing(d time.Duration) {
 	close(resume)
 }
 
-// read checks what comes, until the connection ends.
+// read checks the frames until the connection ends.
 func (k *deliveryConn) read() {
 	defer close(k.done)
 	for {
@@ -341,12 +341,12 @@ func (k *deliveryConn) read() {
 	}
 }
 
-// ends looks at why the connection ended: it may not end by itself but when the
-// service shuts down, or because the client read too little. Under mu.
+// ends checks why the connection ended. Only a client that reads too slowly or a service
+// that shuts down may end it. The caller holds mu.
 func (k *deliveryConn) ends(err error) {
 	closed, ok := errors.AsType[*wsdial.CloseError](err)
 	if !ok {
-		return // the client's doing, or a broken pipe behind a close frame
+		return // the client closed it, or a broken pipe after a close frame
 	}
 	k.closed = closed.Code
 	k.model.note("closed: %v", closed)
@@ -359,7 +359,7 @@ func (k *deliveryConn) ends(err error) {
 	}
 }
 
-// take checks one frame. Under mu.
+// take checks one frame. The caller holds mu.
 func (k *deliveryConn) take(text []byte) error {
 	k.model.note("← %.100s", text)
 	event, err := wire.ParseEvent(text)
@@ -400,7 +400,7 @@ func (k *deliveryConn) take(text []byte) error {
 	return nil
 }
 
-// remember notes where the client is in a channel. Under mu.
+// remember records the client's position in a channel. The caller holds mu.
 func (k *deliveryConn) remember(channel string, p chat.Position) {
 	k.of.known[channel] = append(k.of.known[channel], p)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/reto10/chat/internal/wire"
 )
 
-// deliveryModel is what a socket may be sent, by the protocol, given what its client
-// has asked for. Its owner calls its methods one at a time.
+// deliveryModel computes which frames the protocol allows for a socket, given the commands
+// of its client. It is not safe for concurrent use.
 type deliveryModel struct {
 	own     string
 	in      map[string]*stream // by channel that the socket is in
@@ -19,8 +19,8 @@ type deliveryModel struct {
 
 // stream is a channel as one socket sees it.
 type stream struct {
-	from chat.Position // all behind it came, or the client said that it has it
-	at   chat.Position // up to here
+	from chat.Position // all messages after it up to at were received, or the client said that it has them
+	at   chat.Position // the newest message received
 }
 
 // asked is a command that waits for its answer.
@@ -32,14 +32,14 @@ type asked struct {
 
 // given is an id that a client resumes from.
 type given struct {
-	id    string
-	place chat.Position
-	// real: there is such a place. Otherwise it is an id of nothing, of another
-	// channel, of another epoch, or of a message that is far off.
+	id       string
+	position chat.Position
+	// Whether the position exists. Otherwise the id is of no message, of another channel, of
+	// another epoch, or far ahead.
 	real bool
 }
 
-// keptTrace is how many frames a report shows.
+// keptTrace is the number of frames that a report shows.
 const keptTrace = 40
 
 func (m *deliveryModel) note(format string, args ...any) {
@@ -53,7 +53,7 @@ func (m *deliveryModel) report() string {
 	return strings.Join(m.trace[max(0, len(m.trace)-keptTrace):], "\n\t")
 }
 
-// welcome begins a socket that asked for channels and ids.
+// welcome checks the welcome of a socket that asked for channels and ids.
 func (m *deliveryModel) welcome(w wire.Welcome, channels []string, since map[string]given) error {
 	all := append([]string{"", m.own}, channels...)
 	if len(w.Since) != len(all) {
@@ -75,8 +75,8 @@ func (m *deliveryModel) welcome(w wire.Welcome, channels []string, since map[str
 		if err != nil || of != channel {
 			return fmt.Errorf("welcome starts %q from %s (%v)", channel, w.Since[i], err)
 		}
-		if g, ok := since[channel]; ok && g.real && start != g.place {
-			return fmt.Errorf("welcome starts %q from %v, asked for %v", channel, start, g.place)
+		if g, ok := since[channel]; ok && g.real && start != g.position {
+			return fmt.Errorf("welcome starts %q from %v, asked for %v", channel, start, g.position)
 		}
 		m.in[channel] = &stream{start, start}
 	}
@@ -92,8 +92,7 @@ func (m *deliveryModel) message(e wire.Message) (chat.Position, error) {
 	if s := m.in[channel]; s != nil {
 		return p, next(&s.at, p, "of "+channel)
 	}
-	// A replay comes before the answer to the join, and behind that to what was asked
-	// before.
+	// A replay comes before the answer to the join, and after the answers to earlier commands.
 	if len(m.pending) > 0 {
 		if a := m.pending[0]; a.typ == wire.TypeJoin && a.channel == channel && a.since != nil && a.since.real {
 			return p, next(&a.replayed, p, "replayed of "+channel)
@@ -110,7 +109,7 @@ func next(at *chat.Position, p chat.Position, what string) error {
 	return nil
 }
 
-// answered takes the oldest command off the list.
+// answered removes the oldest command from the list.
 func (m *deliveryModel) answered(ref wire.Ref) (*asked, error) {
 	if len(m.pending) == 0 || m.pending[0].ref != string(ref) {
 		return nil, fmt.Errorf("an answer to %s, which is not the oldest of %d commands", ref, len(m.pending))
@@ -120,7 +119,7 @@ func (m *deliveryModel) answered(ref wire.Ref) (*asked, error) {
 	return a, nil
 }
 
-// ack checks an answer, and that it stands where it has to.
+// ack checks an answer and its place among the messages.
 func (m *deliveryModel) ack(e wire.Ack) (*asked, error) {
 	a, err := m.answered(e.Ref)
 	if err != nil {
@@ -129,7 +128,7 @@ func (m *deliveryModel) ack(e wire.Ack) (*asked, error) {
 	switch a.typ {
 	case wire.TypeLeave:
 		if m.in[a.channel] == nil {
-			return a, fmt.Errorf("left %q, which was not joined", a.channel)
+			return a, fmt.Errorf("left %q, which it had not joined", a.channel)
 		}
 		delete(m.in, a.channel)
 	case wire.TypeJoin:
@@ -149,7 +148,7 @@ func (m *deliveryModel) ack(e wire.Ack) (*asked, error) {
 	return a, nil
 }
 
-// joined begins the stream of a channel that the socket was not in.
+// joined starts the stream of a channel that the socket was not in.
 func (m *deliveryModel) joined(a *asked, start chat.Position, recovered bool) error {
 	s := &stream{start, start}
 	m.in[a.channel] = s
@@ -160,17 +159,17 @@ func (m *deliveryModel) joined(a *asked, start chat.Position, recovered bool) er
 		return fmt.Errorf("joined %q since %s: recovered %v", a.channel, a.since.id, recovered)
 	}
 	if recovered {
-		s.from = a.since.place
+		s.from = a.since.position
 		if start != a.replayed {
-			return fmt.Errorf("joined %q since %v: it was replayed up to %v, and goes on from %v",
-				a.channel, a.since.place, a.replayed, start)
+			return fmt.Errorf("joined %q since %v: it was replayed up to %v, and continues from %v",
+				a.channel, a.since.position, a.replayed, start)
 		}
 	}
 	return nil
 }
 
-// joinedAgain checks the answer to a join of a channel that the socket is in: it
-// stands between the message at its place and the next.
+// joinedAgain checks the answer to a join of a channel that the socket is in. The answer
+// comes between the message at its position and the next one.
 func (s *stream) joinedAgain(a *asked, start chat.Position, recovered bool) error {
 	if a.since == nil {
 		if start != s.at {
@@ -178,14 +177,14 @@ func (s *stream) joinedAgain(a *asked, start chat.Position, recovered bool) erro
 		}
 		return nil
 	}
-	p := a.since.place
+	p := a.since.position
 	ahead := a.since.real && p.Epoch == s.at.Epoch && p.Seq > s.at.Seq
 	if ahead {
 		if start != p || !recovered {
 			return fmt.Errorf("joined %q again from %v, which is ahead of %v: starts from %v, recovered %v",
 				a.channel, p, s.at, start, recovered)
 		}
-		*s = stream{p, p} // the client has what lies between
+		*s = stream{p, p} // the client has the messages between
 		return nil
 	}
 	has := a.since.real && p.Epoch == s.from.Epoch && p.Seq >= s.from.Seq
@@ -196,7 +195,8 @@ func (s *stream) joinedAgain(a *asked, start chat.Position, recovered bool) erro
 	return nil
 }
 
-// refused checks an answer that is an error: only what is not joined cannot be left.
+// refused checks an answer that is an error. Only the leave of a channel that the socket
+// is not in may fail.
 func (m *deliveryModel) refused(e wire.Error) error {
 	a, err := m.answered(e.Ref)
 	if err != nil {

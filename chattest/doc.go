@@ -1,6 +1,6 @@
-// Package chattest holds the conformance suites that every [chat.Registry] and
-// every [chat.History] has to pass. Each test stands for a sentence of their
-// contracts. The ones in memory pass them; an adapter's tests say
+// Package chattest has conformance suites for implementations of [chat.Registry] and
+// [chat.History]. Each test checks a sentence of their contracts. The implementations in
+// memory pass them. An adapter's test calls a suite so:
 //
 //	func TestRegistry(t *testing.T) {
 //		chattest.TestRegistry(t, func(t *testing.T) []chattest.Node {
@@ -12,9 +12,9 @@
 //		})
 //	}
 //
-// [TestRegistry], [TestHistory] and [TestRetention] call the ports themselves.
-// [TestDelivery] puts services before them, and has clients check what the protocol
-// promises while they do at random what clients do:
+// [TestRegistry], [TestHistory] and [TestRetention] call the ports directly.
+// [TestDelivery] runs services on them, with clients that act at random and check what the
+// protocol promises:
 //
 //	func TestDelivery(t *testing.T) {
 //		for seed := range uint64(3) {
@@ -24,7 +24,7 @@
 //		}
 //	}
 //
-// What an adapter does when its server stops, or is slow, is for its own tests.
+// An adapter's own tests cover what it does when its server fails or is slow.
 //
 // Two helpers are for tests of your own code. [NewService] starts a service with users
 // who can log in. [SocketRecorder] is a socket that records what a registry delivers.

@@ -7,8 +7,8 @@ import (
 	"github.com/reto10/chat/chattest"
 )
 
-// A registry is tested with the history that its services would have. One that
-// spans nodes is opened several times for one test, all on one backend.
+// Test a registry with the history that its services use. For a registry that spans nodes,
+// open several nodes on one backend.
 func ExampleTestRegistry() {
 	chattest.TestRegistry(t, func(t *testing.T) []chattest.Node {
 		registry := struct{ *chat.MemoryRegistry }{chat.NewMemoryRegistry()} // your own

@@ -10,7 +10,7 @@ import (
 	"github.com/reto10/chat/client"
 )
 
-// exampleT stands in for the *testing.T of a test function.
+// exampleT replaces the *testing.T of a test function.
 type exampleT struct {
 	testing.TB
 	cleanups []func()
@@ -26,8 +26,7 @@ func (t *exampleT) end() {
 	}
 }
 
-// A client of your own that is tested with a service: the real one, over real
-// sockets.
+// Test your own client with a real service, over real sockets.
 func ExampleNewService() {
 	t := new(exampleT) // in a test: func TestMyClient(t *testing.T)
 	defer t.end()
@@ -54,7 +53,7 @@ func ExampleNewService() {
 	// Output: ana: lunch is ready
 }
 
-// A registry of your own that is tested without a service.
+// Test your own registry without a service.
 func ExampleSocketRecorder() {
 	t := new(exampleT) // in a test: func TestMyRegistry(t *testing.T)
 	defer t.end()

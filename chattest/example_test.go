@@ -7,18 +7,18 @@ import (
 	"github.com/reto10/chat/chattest"
 )
 
-// t is what a test function is given: func TestMyRegistry(t *testing.T).
+// t is the argument of a test function: func TestMyRegistry(t *testing.T).
 var t *testing.T
 
-// shouting is the history under test: your own.
+// shouting is your own history, which is under test.
 type shouting struct{ *chat.MemoryHistory }
 
 func newShouting(limits chat.MemoryLimits) chat.History {
 	return shouting{chat.NewMemoryHistory(limits)}
 }
 
-// Two tests are all that a history of your own needs for a beginning. It is opened
-// anew, and empty, for each part of the suite.
+// These two tests are enough to start with for your own history. Each part of the suite
+// opens it anew, and empty.
 func ExampleTestHistory() {
 	chattest.TestHistory(t, func(t *testing.T) []chat.History {
 		return []chat.History{newShouting(chat.MemoryLimits{Count: 20_000})}

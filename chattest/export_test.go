@@ -2,5 +2,5 @@ package chattest
 
 import "time"
 
-// SetPatience has the suites wait less for what will not come.
+// SetPatience sets how long the suites wait for something that does not come.
 func SetPatience(d time.Duration) { patience = d }

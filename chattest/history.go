@@ -44,7 +44,7 @@ func TestHistory(t *testing.T, open func(t *testing.T) []chat.History) {
 		t.Run(tt.name, func(t *testing.T) {
 			h := open(t)
 			if len(h) == 0 {
-				t.Fatal("open made no history")
+				t.Fatal("open returned no history")
 			}
 			tt.run(archive{t, h})
 		})
@@ -60,7 +60,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 	a := archive{t, open(t, count)}
 	first := a.append(0, "c", "the first")
 	a.append(0, "other", "stays")
-	progress := make(chan struct{}, 1) // something was written since the last read
+	progress := make(chan struct{}, 1) // a message was written since the last read
 	var writing, reading sync.WaitGroup
 	for w := range writers {
 		writing.Go(func() {
@@ -70,7 +70,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 			}
 		})
 	}
-	reading.Go(func() { // reads on, and begins again when it falls behind
+	reading.Go(func() { // reads on; restarts when the next message is deleted already
 		var at chat.Position
 		for n := 0; ; n++ {
 			if _, open := <-progress; !open {
@@ -81,7 +81,7 @@ func TestRetention(t *testing.T, open func(t *testing.T, count int) []chat.Histo
 			case errors.Is(err, chat.ErrGone):
 				a.wantFollow(chat.Position{}, msgs)
 				if len(msgs) > 0 && msgs[0].Position.Seq <= at.Seq+1 {
-					t.Errorf("what is kept behind %v begins with %v", at, msgs[0].Position)
+					t.Errorf("the messages after %v begin with %v", at, msgs[0].Position)
 				}
 			case err != nil:
 				t.Error(err)
@@ -236,7 +236,7 @@ func (a archive) all(node int, channel string, page int) []chat.Message {
 	for {
 		msgs := a.after(node, channel, at, page)
 		if len(msgs) > page {
-			a.Errorf("%d messages came, asked for %d", len(msgs), page)
+			a.Errorf("%d messages, asked for %d", len(msgs), page)
 		}
 		a.wantFollow(at, msgs)
 		if len(msgs) == 0 || a.Failed() {
@@ -256,11 +256,11 @@ func testPositions(a archive) {
 			epoch = p.Epoch
 		}
 		if want := (chat.Position{Epoch: epoch, Seq: uint64(i + 1)}); p != want || epoch == "" {
-			a.Errorf("place = %v, want %v with an epoch", p, want)
+			a.Errorf("position = %v, want %v with an epoch", p, want)
 		}
 		for node := range a.nodes {
 			if last := a.last(node, "c"); last != p {
-				a.Errorf("Last = %v behind %v", last, p)
+				a.Errorf("Last = %v after %v", last, p)
 			}
 		}
 		a.append(i, "other", "x")
@@ -274,7 +274,7 @@ func testPositions(a archive) {
 // calls." "After returns messages without a hole", also while others are stored.
 func testPositionsRace(a archive) {
 	const writers, each, channels = 8, 90, 3
-	var progress [channels]chan struct{} // something was written since the last read
+	var progress [channels]chan struct{} // a message was written since the last read
 	for c := range progress {
 		progress[c] = make(chan struct{}, 1)
 	}
@@ -291,7 +291,7 @@ func testPositionsRace(a archive) {
 					acked[channel] = make(map[chat.Position]string)
 				}
 				if other, taken := acked[channel][p]; taken {
-					a.Errorf("position %v was given to %q and to %q", p, other, content)
+					a.Errorf("position %v was returned for %q and for %q", p, other, content)
 				}
 				acked[channel][p] = content
 				mu.Unlock()
@@ -328,17 +328,17 @@ func testPositionsRace(a archive) {
 		close(c)
 	}
 	reading.Wait()
-	for channel, places := range acked {
-		if last := a.last(1, channel); last.Seq != uint64(len(places)) || len(places) != writers*each/channels {
-			a.Errorf("%s: Last = %v of %d places", channel, last, len(places))
+	for channel, positions := range acked {
+		if last := a.last(1, channel); last.Seq != uint64(len(positions)) || len(positions) != writers*each/channels {
+			a.Errorf("%s: Last = %v of %d positions", channel, last, len(positions))
 		}
 		msgs := a.all(1, channel, 100)
-		if len(msgs) != len(places) {
-			a.Errorf("%s: %d messages came back of %d", channel, len(msgs), len(places))
+		if len(msgs) != len(positions) {
+			a.Errorf("%s: %d messages of %d", channel, len(msgs), len(positions))
 		}
 		for _, m := range msgs {
-			if places[m.Position] != m.Content {
-				a.Errorf("%s: %v holds %q, was given to %q", channel, m.Position, m.Content, places[m.Position])
+			if positions[m.Position] != m.Content {
+				a.Errorf("%s: %v is %q, but was returned for %q", channel, m.Position, m.Content, positions[m.Position])
 			}
 		}
 	}
@@ -373,7 +373,7 @@ func testPositionsGivenUp(a archive) {
 		})
 	}
 	writing.Wait()
-	a.append(0, "c", "the end") // whatever was begun before is decided behind it, or soon
+	a.append(0, "c", "the end") // earlier calls have ended when it is stored, or end soon
 	a.wantFollow(chat.Position{Epoch: a.last(0, "c").Epoch}, a.all(0, "c", 100))
 	stored := make(map[string]chat.Position)
 	for _, m := range a.all(1, "c", 1000) {
@@ -384,7 +384,7 @@ func testPositionsGivenUp(a archive) {
 	}
 	for content, p := range acked {
 		if stored[content] != p {
-			a.Errorf("%q was given %v, is at %v", content, p, stored[content])
+			a.Errorf("%q was returned with %v, is at %v", content, p, stored[content])
 		}
 	}
 }
@@ -405,8 +405,8 @@ func testAfter(a archive) {
 		limit int
 		want  []string
 	}{
-		{"the zero place", chat.Position{}, 10, []string{"1", "2", "3", "4", "5"}},
-		{"the zero place, a page", chat.Position{}, 2, []string{"1", "2"}},
+		{"the zero position", chat.Position{}, 10, []string{"1", "2", "3", "4", "5"}},
+		{"the zero position, a page", chat.Position{}, 2, []string{"1", "2"}},
 		{"before the first", start, 10, []string{"1", "2", "3", "4", "5"}},
 		{"before the first, a page", start, 3, []string{"1", "2", "3"}},
 		{"one in between", p[1], 10, []string{"3", "4", "5"}},
@@ -438,7 +438,7 @@ func testAfterBytes(a archive) {
 		name  string
 		sizes []int
 		limit chat.Limit
-		most  int // how many may come at once, from the first on
+		most  int // the most messages that a read may return, by position
 	}{
 		{"no bound", []int{10, 10, 10}, chat.Limit{Count: 10}, 3},
 		{"more than all", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 1 << 30}, 3},
@@ -449,10 +449,10 @@ func testAfterBytes(a archive) {
 		{"less than one", []int{10, 10, 10}, chat.Limit{Count: 10, Bytes: 1}, 1},
 		{"the count before the bytes", []int{10, 10, 10}, chat.Limit{Count: 1, Bytes: 25}, 1},
 		{"a large one first", []int{30000, 10, 10}, chat.Limit{Count: 10, Bytes: 100}, 1},
-		{"a large one behind", []int{10, 30000, 10}, chat.Limit{Count: 10, Bytes: 100}, 2},
+		{"a large one after it", []int{10, 30000, 10}, chat.Limit{Count: 10, Bytes: 100}, 2},
 		{"large ones", []int{30000, 30000, 30000, 30000, 30000}, chat.Limit{Count: 1000, Bytes: 64 << 10}, 3},
 		{"many small ones", slices.Repeat([]int{10}, 300), chat.Limit{Count: 1000, Bytes: 2000}, 200},
-		{"large ones behind many small ones", append(slices.Repeat([]int{1}, 100), slices.Repeat([]int{30000}, 10)...), chat.Limit{Count: 1000, Bytes: 40000}, 102},
+		{"large ones after many small ones", append(slices.Repeat([]int{1}, 100), slices.Repeat([]int{30000}, 10)...), chat.Limit{Count: 1000, Bytes: 40000}, 102},
 	}
 	for i, tt := range tests {
 		channel := fmt.Sprint("c", i)
@@ -485,7 +485,7 @@ func testAfterBytes(a archive) {
 				at = msgs[len(msgs)-1].Position
 			}
 			if diff := cmp.Diff(tt.sizes, got); diff != "" {
-				a.Errorf("%s: sizes of what came (-want +got):\n%s", tt.name, diff)
+				a.Errorf("%s: sizes of the messages (-want +got):\n%s", tt.name, diff)
 			}
 		}
 	}
@@ -545,10 +545,10 @@ func testLastEmpty(a archive) {
 		}
 		first := a.append(1, channel, "1")
 		if first != (chat.Position{Epoch: start.Epoch, Seq: 1}) {
-			a.Errorf("the first is at %v behind %v", first, start)
+			a.Errorf("the first message is at %v, after %v", first, start)
 		}
 		if msgs := a.after(0, channel, start, 10); len(msgs) != 1 {
-			a.Errorf("behind the beginning are %d messages, want the first", len(msgs))
+			a.Errorf("%d messages after the start, want the first", len(msgs))
 		}
 	}
 }

@@ -60,7 +60,7 @@ func TestRetentionByAge(t *testing.T, open func(t *testing.T, age time.Duration)
 		a.checkAges(n, age, sent)
 	}
 	if msgs, err := a.at(0).After(t.Context(), "c", first, chat.Limit{Count: 1}); !errors.Is(err, chat.ErrGone) {
-		t.Errorf("after the first, when what followed is too old: %d messages, %v, want ErrGone", len(msgs), err)
+		t.Errorf("after the first, when the next messages are too old: %d messages, %v, want ErrGone", len(msgs), err)
 	}
 	if last := a.last(0, "c"); last.Seq != uint64(len(sent)) {
 		t.Errorf("Last = %v of %d messages", last, len(sent))
@@ -80,7 +80,7 @@ func (a archive) checkAges(node int, age time.Duration, sent map[chat.Position]i
 		pageBegan := time.Now()
 		msgs, err := a.at(node).After(a.Context(), "c", at, chat.Limit{Count: 100})
 		if errors.Is(err, chat.ErrGone) && len(msgs) > 0 {
-			err = nil // what followed has become too old meanwhile
+			err = nil // the next messages became too old meanwhile
 		}
 		if err != nil {
 			a.Errorf("After %v: %v", at, err)

@@ -107,13 +107,13 @@ func testHistoryContexts(a archive) {
 		select {
 		case <-done:
 		case <-time.After(patience):
-			a.Fatalf("%s does not return when its context is over", name)
+			a.Fatalf("%s does not return when its context has ended", name)
 		}
 	}
 	a.append(1, "c", "for sure")
 	got := a.all(0, "c", 10)
 	a.wantFollow(chat.Position{Epoch: first.Epoch}, got)
 	if got[len(got)-1].Content != "for sure" {
-		a.Errorf("the last of %v is not what was stored last", got)
+		a.Errorf("%v does not end with the message that was stored last", got)
 	}
 }

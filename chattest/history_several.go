@@ -80,7 +80,7 @@ func testAppendSeveral(a archive) {
 		for _, m := range got {
 			stored[m.Channel] = append(stored[m.Channel], m)
 		}
-		clear(msgs) // a history that kept them would store these now
+		clear(msgs) // a history that kept msgs would store empty messages now
 	}
 	for channel, want := range stored {
 		if a.Failed() {
@@ -169,7 +169,7 @@ func testAppendSeveralGivenUp(a archive) {
 		})
 	}
 	writing.Wait()
-	a.append(0, "c", "the end") // calls that were begun before are decided by now
+	a.append(0, "c", "the end") // earlier calls have ended by now
 	all := a.all(1, "c", 1000)
 	a.wantFollow(chat.Position{Epoch: a.last(0, "c").Epoch}, all)
 	stored := make(map[string]chat.Position)
@@ -183,14 +183,14 @@ func testAppendSeveralGivenUp(a archive) {
 		if found, _ := fmt.Sscan(m.Content, &w, &i, &n); found == 3 {
 			name := fmt.Sprint(w, " ", i)
 			if n < next[name] {
-				a.Errorf("%q is stored behind a later message of its call", m.Content)
+				a.Errorf("%q is stored after a later message of its call", m.Content)
 			}
 			next[name] = n + 1
 		}
 	}
 	for content, p := range acked {
 		if stored[content] != p {
-			a.Errorf("%q was given %v, is at %v", content, p, stored[content])
+			a.Errorf("%q was returned with %v, is at %v", content, p, stored[content])
 		}
 	}
 }

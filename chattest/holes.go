@@ -121,7 +121,7 @@ func (p pattern) run(from, limit int) []int {
 	return kept
 }
 
-// "Otherwise the error wraps ErrGone and comes with messages": those behind the hole, or the
+// "Otherwise the error wraps ErrGone and comes with messages": those after the hole, or the
 // oldest that are kept.
 func testAfterHoles(s sieve) {
 	for _, p := range s.patterns() {
@@ -217,16 +217,16 @@ func (o office) page(query url.Values) (p page) {
 	}
 	p.more, p.gap = answer.More, answer.Gap
 	for _, m := range answer.Messages {
-		_, place, err := chat.ParseID(m.ID)
+		_, position, err := chat.ParseID(m.ID)
 		if err != nil {
 			o.Fatal(err)
 		}
-		p.ids, p.seqs = append(p.ids, m.ID), append(p.seqs, int(place.Seq))
+		p.ids, p.seqs = append(p.ids, m.ID), append(p.seqs, int(position.Seq))
 	}
 	return p
 }
 
-// Pages continue behind a hole, forward and backward, report it, and end.
+// Pages continue after a hole, forward and backward, report it, and end.
 func testPagesOverHoles(s sieve) {
 	o := s.office()
 	for _, p := range s.patterns() {
@@ -321,7 +321,7 @@ func (o office) socket(since string) (*wsdial.Client, frame) {
 	o.Cleanup(client.Cut)
 	welcome, err := read(o.Context(), client)
 	if err != nil || welcome.Type != "welcome" {
-		o.Fatalf("the first is %+v, %v, want a welcome", welcome, err)
+		o.Fatalf("the first frame is %+v, %v, want a welcome", welcome, err)
 	}
 	return client, welcome
 }
@@ -352,7 +352,7 @@ func testResumeOverAHole(s sieve) {
 		if err != nil {
 			var closed *wsdial.CloseError
 			if !errors.As(err, &closed) || closed.Code != int(chat.CloseTooSlow) {
-				s.Errorf("it ended with %v, want 4003", err)
+				s.Errorf("the socket ended with %v, want 4003", err)
 			}
 			break
 		}
@@ -375,6 +375,6 @@ func testResumeOverAHole(s sieve) {
 	client.Close(1000, "")
 	_, welcome = o.socket(start)
 	if welcome.Recovered == nil || !*welcome.Recovered {
-		s.Errorf("recovered: %v behind the hole", welcome.Recovered)
+		s.Errorf("recovered: %v after the hole", welcome.Recovered)
 	}
 }

@@ -53,7 +53,7 @@ func (s *sparse) After(_ context.Context, channel string, p chat.Position, limit
 	unknown := p.Epoch != sparseEpoch || p.Seq > last
 	if p != (chat.Position{}) {
 		if _, next := kept[p.Seq+1]; unknown || !next && p.Seq < last {
-			err = fmt.Errorf("behind %v: %w", p, chat.ErrGone)
+			err = fmt.Errorf("after %v: %w", p, chat.ErrGone)
 		}
 	}
 	from := p.Seq

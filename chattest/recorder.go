@@ -10,9 +10,9 @@ import (
 	"github.com/reto10/chat"
 )
 
-// SocketRecorder is a [chat.Socket] that records what it is given, for tests of code
-// that delivers to sockets, such as a registry. Its methods are safe for concurrent
-// use; those that wait need no sleep and no polling.
+// SocketRecorder is a [chat.Socket] that records its calls, for tests of code that delivers
+// to sockets, such as a registry. Its methods are safe for concurrent use. WaitEvents and
+// WaitClosed wait without polling.
 type SocketRecorder struct {
 	id    string
 	user  chat.User
@@ -26,14 +26,13 @@ type SocketRecorder struct {
 
 var _ chat.Socket = (*SocketRecorder)(nil)
 
-// Closing is the code and the reason that a socket was closed with.
+// Closing is the code and the reason of a call of Close.
 type Closing struct {
 	Code   chat.CloseCode // the WebSocket close code
 	Reason string         // for people
 }
 
-// NewSocketRecorder returns a socket of this user that connected now, with an id of
-// its own.
+// NewSocketRecorder returns a socket of this user with a new id. It connected now.
 func NewSocketRecorder(user chat.User) *SocketRecorder {
 	return &SocketRecorder{id: rand.Text(), user: user, since: time.Now(), changed: make(chan struct{})}
 }
@@ -55,8 +54,8 @@ func (s *SocketRecorder) Deliver(e chat.Event) {
 	s.announce()
 }
 
-// Close implements [chat.Socket]: it records the code and the reason. Events that
-// are delivered afterwards are recorded, too, so that a test can find them.
+// Close implements [chat.Socket]: it records the code and the reason. Later events are
+// recorded too, so that a test can find them.
 func (s *SocketRecorder) Close(code chat.CloseCode, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +63,7 @@ func (s *SocketRecorder) Close(code chat.CloseCode, reason string) {
 	s.announce()
 }
 
-// announce wakes everyone who waits. The caller holds mu.
+// announce wakes all goroutines in wait. The caller holds mu.
 func (s *SocketRecorder) announce() {
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -77,15 +76,15 @@ func (s *SocketRecorder) Events() []chat.Event {
 	return slices.Clone(s.events)
 }
 
-// Closings returns how the socket was closed so far: a registry closes it once.
+// Closings returns the calls of Close so far. A registry closes a socket once.
 func (s *SocketRecorder) Closings() []Closing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.closings)
 }
 
-// WaitEvents returns all events once there are n or more. It ends the test when that
-// takes longer than 20 seconds, so the test's own goroutine has to call it.
+// WaitEvents returns all events once there are n or more. It ends the test if that takes
+// longer than 20 seconds. Call it from the goroutine of the test.
 func (s *SocketRecorder) WaitEvents(t testing.TB, n int) []chat.Event {
 	t.Helper()
 	if !s.wait(func() bool { return len(s.events) >= n }) {
@@ -94,8 +93,8 @@ func (s *SocketRecorder) WaitEvents(t testing.TB, n int) []chat.Event {
 	return s.Events()
 }
 
-// WaitClosed returns how the socket was closed first. It ends the test when that
-// takes longer than 20 seconds, so the test's own goroutine has to call it.
+// WaitClosed returns the first call of Close. It ends the test if that takes longer than
+// 20 seconds. Call it from the goroutine of the test.
 func (s *SocketRecorder) WaitClosed(t testing.TB) Closing {
 	t.Helper()
 	if !s.wait(func() bool { return len(s.closings) > 0 }) {
@@ -105,8 +104,7 @@ func (s *SocketRecorder) WaitClosed(t testing.TB) Closing {
 	return s.Closings()[0]
 }
 
-// wait reports whether done returned true before patience was over. It calls done
-// with mu held.
+// wait reports whether done returned true within patience. It calls done with mu held.
 func (s *SocketRecorder) wait(done func() bool) bool {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()

@@ -12,10 +12,10 @@ import (
 	"github.com/reto10/chat"
 )
 
-// Node is one of the nodes that a test runs on: its registry, and the history that
-// a service there would be given.
+// Node is one of the nodes that a test runs on: its registry, and the history for a service
+// on this node.
 type Node struct {
-	Registry chat.Registry // which has not been started
+	Registry chat.Registry // not started yet
 	History  chat.History  // the same messages for all nodes; nil: the registry chooses it
 }
 
@@ -26,16 +26,16 @@ type Node struct {
 // them by t.Cleanup. A history keeps at least 20,000 messages of a channel. The tests
 // spread their sockets and publishers over the nodes.
 //
-// The suite starts each registry itself, as a service does. Changes on one node may take
-// a moment to show on the others. What the contract promises for the moment when a call
-// returns is checked at that moment.
+// The suite starts each registry itself, as a service does. Changes on one node may appear
+// a moment later on the others. Where the contract promises something for the moment when
+// a call returns, the suite checks it at that moment.
 func TestRegistry(t *testing.T, open func(t *testing.T) []Node) {
 	tests := []struct {
 		name string
 		run  func(*testing.T, []Node)
 	}{
-		{"DeliversInTheOrderOfThePlaces", testDeliversInOrder},
-		{"ReadsMissingPlacesFromTheHistory", testReadsMissingPlaces},
+		{"DeliversInOrderOfPositions", testDeliversInOrder},
+		{"ReadsMissingMessagesFromTheHistory", testReadsMissingMessages},
 		{"DeliversOnceWhatIsBroadcastAgain", testDeliversOnce},
 		{"DeliversToTheMembersOfTheChannel", testDeliversToMembers},
 		{"JoinMissesNothing", testJoinMissesNothing},
@@ -45,15 +45,15 @@ func TestRegistry(t *testing.T, open func(t *testing.T) []Node) {
 		{"JoinRespectsTheContext", testJoinContext},
 		{"OnesOwnChannel", testOwnChannel},
 		{"LeaveEndsDelivery", testLeave},
-		{"DisconnectEndsDelivery", testDisconnect},
+		{"RemoveEndsDelivery", testRemove},
 		{"ContextsThatAreOver", testContextsOver},
-		{"ConnectCountsTheUsersSockets", testConnectCounts},
-		{"ConnectedListsWhoIsThere", testConnected},
-		{"ConnectedListsTheUserOfAUserChannel", testConnectedUserChannel},
+		{"AddCountsTheUsersSockets", testAddCounts},
+		{"ConnectedListsTheUsers", testConnected},
+		{"ConnectedListsTheUserInAUserChannel", testConnectedUserChannel},
 		{"SocketsAreKnownByTheirID", testWrappedSockets},
 		{"PublishTakesSeveralMessages", testPublishSeveral},
 		{"TheRoleIsThatOfTheNewestSocketThere", testNewestRole},
-		{"CloseClosesTheOldestUntilSoManyRemain", testClose},
+		{"CloseUserClosesTheOldest", testCloseUser},
 		{"PresenceOfEachUserInOrder", testPresence},
 		{"PresenceCarriesTheSizeAtTheJoin", testPresenceJoinSize},
 		{"PresenceBalancesUnderConcurrency", testPresenceRaces},
@@ -65,21 +65,21 @@ func TestRegistry(t *testing.T, open func(t *testing.T) []Node) {
 	}
 }
 
-// stage is the nodes, and what tests do with them.
+// stage is the nodes of a test, with methods that act on them and check.
 type stage struct {
 	*testing.T
 	nodes    []Node
 	watchers []*watcher // of each node
 
 	mu     sync.Mutex // guards what follows
-	clock  time.Time  // when the next socket comes
+	clock  time.Time  // Since of the next socket
 	stored map[string]map[uint64]chat.Message
 }
 
 func newStage(t *testing.T, nodes []Node) *stage {
 	t.Helper()
 	if len(nodes) == 0 {
-		t.Fatal("open made no node")
+		t.Fatal("open returned no node")
 	}
 	s := &stage{
 		T: t, nodes: nodes,
@@ -93,7 +93,7 @@ func newStage(t *testing.T, nodes []Node) *stage {
 		case err != nil:
 			t.Fatalf("Start of node %d: %v", i, err)
 		case h == nil:
-			t.Fatalf("Start of node %d returns no history: a service has to use one, the one given or the registry's own", i)
+			t.Fatalf("Start of node %d returns no history: it must return the history that a service uses, the one given or the registry's own", i)
 		}
 		nodes[i].History = h
 		s.watchers = append(s.watchers, w)
@@ -101,10 +101,10 @@ func newStage(t *testing.T, nodes []Node) *stage {
 	return s
 }
 
-// at is a node; there are as many as there have to be.
+// at returns a node by its number, modulo the number of nodes.
 func (s *stage) at(node int) Node { return s.nodes[node%len(s.nodes)] }
 
-// connect opens a socket on a node. Each comes a second after the one before.
+// connect adds a socket on a node. Each socket's Since is a second after the one before.
 func (s *stage) connect(node int, name string) *socket {
 	s.Helper()
 	c, _ := s.connectAs(node, chat.User{Name: name, Role: chat.RoleUser})
@@ -148,7 +148,7 @@ func (s *stage) leave(c *socket, channel string) {
 	}
 }
 
-// store has the history store a message.
+// store stores a message in the history.
 func (s *stage) store(node int, channel, content string) chat.Message {
 	s.Helper()
 	m, err := appendOne(s.Context(), s.at(node).History, chat.Message{
@@ -167,7 +167,7 @@ func (s *stage) store(node int, channel, content string) chat.Message {
 	return m
 }
 
-// deliver has the registry publish stored messages.
+// deliver publishes stored messages.
 func (s *stage) deliver(node int, msgs ...chat.Message) {
 	s.Helper()
 	if err := s.at(node).Registry.Publish(s.Context(), msgs...); err != nil {
@@ -184,7 +184,7 @@ func (s *stage) publish(node int, channel, content string) chat.Message {
 	return m
 }
 
-// last is the place of a channel's newest message.
+// last returns the position of a channel's newest message.
 func (s *stage) last(node int, channel string) chat.Position {
 	s.Helper()
 	p, err := s.at(node).History.Last(s.Context(), channel)
@@ -194,19 +194,19 @@ func (s *stage) last(node int, channel string) chat.Position {
 	return p
 }
 
-// reaches waits until a message at that place, or behind it, came to c.
+// reaches waits until c received a message at this position or after it.
 func (s *stage) reaches(c *socket, channel string, seq uint64) bool {
 	s.Helper()
 	if c.wait(func() bool { return c.last[channel] >= seq }) {
 		return true
 	}
-	s.Errorf("%s on node %d waits in vain for place %d of %q, got %d messages, up to %d",
+	s.Errorf("%s on node %d did not receive position %d of %q, got %d messages, up to %d",
 		c.User().Name, c.node, seq, channel, len(c.messages(channel)), c.lastOf(channel))
 	return false
 }
 
-// wantThrough waits for all that follows from up to a place, and checks that
-// it came in order and once.
+// wantThrough waits until c received the message at a position, and checks that all
+// messages after from came once, in order.
 func (s *stage) wantThrough(c *socket, channel string, from chat.Position, to uint64) {
 	s.Helper()
 	if from.Seq < to && !s.reaches(c, channel, to) {
@@ -215,7 +215,7 @@ func (s *stage) wantThrough(c *socket, channel string, from chat.Position, to ui
 	s.wantContiguous(c, channel, from)
 }
 
-// wantContiguous checks that what came follows from, in order and once.
+// wantContiguous checks that the messages of c follow from without a hole.
 func (s *stage) wantContiguous(c *socket, channel string, from chat.Position) {
 	s.Helper()
 	got := c.messages(channel)
@@ -228,7 +228,7 @@ func (s *stage) wantContiguous(c *socket, channel string, from chat.Position) {
 	}
 }
 
-// wantStored checks that c got each message as it was stored.
+// wantStored checks that c received each message as it was stored.
 func (s *stage) wantStored(c *socket, channel string) {
 	s.Helper()
 	s.mu.Lock()
@@ -240,19 +240,19 @@ func (s *stage) wantStored(c *socket, channel string) {
 	}
 }
 
-// wantPlaces waits until c got exactly these places. The last of them has to be
-// one that is sure to be the last to come.
-func (s *stage) wantPlaces(c *socket, channel string, want ...uint64) {
+// wantPositions waits until c received exactly the messages at these positions. The last
+// one must be a message that comes last.
+func (s *stage) wantPositions(c *socket, channel string, want ...uint64) {
 	s.Helper()
 	if len(want) > 0 && !s.reaches(c, channel, want[len(want)-1]) {
 		return
 	}
-	if diff := cmp.Diff(append([]uint64{}, want...), places(c.messages(channel))); diff != "" {
+	if diff := cmp.Diff(append([]uint64{}, want...), positions(c.messages(channel))); diff != "" {
 		s.Errorf("%s in %q (-want +got):\n%s", c.User().Name, channel, diff)
 	}
 }
 
-func places(msgs []chat.Message) []uint64 {
+func positions(msgs []chat.Message) []uint64 {
 	list := make([]uint64, len(msgs))
 	for i, m := range msgs {
 		list[i] = m.Position.Seq
@@ -260,11 +260,11 @@ func places(msgs []chat.Message) []uint64 {
 	return list
 }
 
-// race publishes to the channels from all nodes until stop is called, at the pace
-// at which the messages reach a witness, and a bounded number of messages.
+// race publishes a bounded number of messages to the channels, from all nodes, until stop
+// is called. It publishes as fast as the messages reach a witness.
 func (s *stage) race(channels ...string) (stop func()) {
 	s.Helper()
-	const most = 3000 // of each publisher
+	const most = 3000 // by each publisher
 	witness := s.connect(0, "ana")
 	for _, channel := range channels {
 		s.join(witness, channel)

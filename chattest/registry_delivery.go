@@ -11,8 +11,8 @@ import (
 	"github.com/reto10/chat"
 )
 
-// "Concurrent calls may come in another order than the places; delivery is in the
-// order of the places."
+// "Concurrent calls may come in another order than the positions. Delivery follows the
+// positions".
 func testDeliversInOrder(t *testing.T, nodes []Node) {
 	const publishers, each = 4, 40
 	s := newStage(t, nodes)
@@ -50,8 +50,8 @@ func testDeliversInOrder(t *testing.T, nodes []Node) {
 	}
 }
 
-// "Publish delivers stored messages to the members of their channels", also several at
-// once, of several channels and in any order.
+// "Publish delivers stored messages to the members of their channels", also several in
+// one call, of several channels and in any order.
 func testPublishSeveral(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	channels := []string{"", "news", "@ana"}
@@ -74,14 +74,14 @@ func testPublishSeveral(t *testing.T, nodes []Node) {
 	s.deliver(1, msgs[1:]...)
 	for _, c := range sockets {
 		for _, channel := range channels {
-			s.wantPlaces(c, channel, 1, 2, 3, 4)
+			s.wantPositions(c, channel, 1, 2, 3, 4)
 			s.wantStored(c, channel)
 		}
 	}
 }
 
-// "A missing one is read from the history first."
-func testReadsMissingPlaces(t *testing.T, nodes []Node) {
+// "The registry reads a missing message from the history first."
+func testReadsMissingMessages(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	var sockets []*socket
 	for i := range 3 {
@@ -93,20 +93,20 @@ func testReadsMissingPlaces(t *testing.T, nodes []Node) {
 	for i := range 10 {
 		msgs = append(msgs, s.store(i, "news", fmt.Sprint(i+1)))
 	}
-	for i, place := range []int{4, 10, 7} {
-		s.deliver(i, msgs[place-1])
+	for i, seq := range []int{4, 10, 7} {
+		s.deliver(i, msgs[seq-1])
 	}
 	for _, c := range sockets {
-		s.wantPlaces(c, "news", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+		s.wantPositions(c, "news", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 	}
 	s.publish(0, "news", "11")
 	for _, c := range sockets {
-		s.wantPlaces(c, "news", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
+		s.wantPositions(c, "news", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 		s.wantStored(c, "news")
 	}
 }
 
-// "Every message after the returned place is delivered to s, in order, once."
+// "Every message after that position is delivered to s once, in order."
 func testDeliversOnce(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	var sockets []*socket
@@ -123,11 +123,11 @@ func testDeliversOnce(t *testing.T, nodes []Node) {
 	}
 	s.publish(0, "news", "3")
 	for _, c := range sockets {
-		s.wantPlaces(c, "news", 1, 2, 3)
+		s.wantPositions(c, "news", 1, 2, 3)
 	}
 }
 
-// "Broadcast delivers a stored message to the members of its channel on all nodes."
+// "Publish delivers stored messages to the members of their channels on all nodes."
 func testDeliversToMembers(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	member, everywhere, nowhere := s.connect(0, "ana"), s.connect(1, "bob"), s.connect(2, "eve")
@@ -139,24 +139,24 @@ func testDeliversToMembers(t *testing.T, nodes []Node) {
 		s.publish(i, channel, "in "+channel)
 	}
 	for _, channel := range []string{"", "a", "b", "@bob"} {
-		s.wantPlaces(everywhere, channel, 1)
+		s.wantPositions(everywhere, channel, 1)
 		s.wantStored(everywhere, channel)
 	}
-	s.wantPlaces(member, "a", 1)
+	s.wantPositions(member, "a", 1)
 	for c, channels := range map[*socket][]string{
 		member:     {"", "b", "@bob", "@ana", "A"},
 		everywhere: {"@ana", "A"},
 		nowhere:    {"", "a", "b", "@bob", "@ana", "A"},
 	} {
 		for _, channel := range channels {
-			s.wantPlaces(c, channel)
+			s.wantPositions(c, channel)
 		}
 	}
 }
 
-// "Every message after the returned place is delivered to s, in order, once", and
-// "what is broadcast after [Leave] returns is not delivered", while publishers race
-// with sockets that come and go on all nodes.
+// "Every message after that position is delivered to s once, in order", and "messages that
+// are published after [Leave] returns are not delivered", while publishers race with
+// sockets that join and leave on all nodes.
 func testJoinMissesNothing(t *testing.T, nodes []Node) {
 	const joiners, rounds = 4, 20
 	s := newStage(t, nodes)
@@ -164,7 +164,7 @@ func testJoinMissesNothing(t *testing.T, nodes []Node) {
 	stop := s.race(channels...)
 	type visit struct {
 		c     *socket
-		until uint64 // the newest place when it had left
+		until uint64 // the newest position after it had left
 	}
 	var mu sync.Mutex // guards left
 	left := make(map[string][]visit)
@@ -191,7 +191,7 @@ func testJoinMissesNothing(t *testing.T, nodes []Node) {
 	racing.Wait()
 	stop()
 	for channel, visits := range left {
-		// What was published last has come by when another socket has it.
+		// When another socket has the last message, this one would have received it too.
 		end := s.connect(0, "ana")
 		from := s.join(end, channel)
 		for node := range nodes {
@@ -199,14 +199,14 @@ func testJoinMissesNothing(t *testing.T, nodes []Node) {
 		}
 		for _, v := range visits {
 			if got := v.c.lastOf(channel); got > v.until {
-				t.Errorf("%q was left at place %d, and %d came", channel, v.until, got)
+				t.Errorf("%q was left at position %d, and position %d was delivered", channel, v.until, got)
 			}
 		}
 	}
 }
 
-// "The place may lie behind the history's last: what is stored and not handed on
-// yet comes", whether or not somebody is in the channel already.
+// "The position may be before the history's last one: messages that are stored but not yet
+// published are still delivered", whether or not the channel has members already.
 func testJoinBetweenStoringAndHandingOn(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	s.join(s.connect(0, "bob"), "open")
@@ -219,7 +219,7 @@ func testJoinBetweenStoringAndHandingOn(t *testing.T, nodes []Node) {
 			c := s.connect(i, "ana")
 			joined, from = append(joined, c), append(from, s.join(c, channel))
 			if from[i].Seq > 3 {
-				t.Errorf("joins %q at %v before 4 is stored", channel, from[i])
+				t.Errorf("Join(%q) = %v before 4 is stored", channel, from[i])
 			}
 		}
 		s.deliver(1, third)
@@ -232,8 +232,8 @@ func testJoinBetweenStoringAndHandingOn(t *testing.T, nodes []Node) {
 	}
 }
 
-// "To one that is a member already, all up to that place has been delivered, and
-// nothing behind it before the call."
+// "If s is a member already, then all messages up to the position have been delivered, and
+// none after it was delivered before the call."
 func testJoinAgain(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	channels := []string{"news", "@ana"}
@@ -253,10 +253,10 @@ func testJoinAgain(t *testing.T, nodes []Node) {
 				before := c.lastOf(channel)
 				p := s.join(c, channel)
 				if p.Seq < before {
-					t.Errorf("Join of a member says %v when %d had come before", p, before)
+					t.Errorf("Join of a member = %v, but %d was delivered before it", p, before)
 				}
 				if got := max(c.lastOf(channel), from[c].Seq); got < p.Seq {
-					t.Errorf("Join of a member says %v when %d had come", p, got)
+					t.Errorf("Join of a member = %v, but %d was delivered", p, got)
 				}
 				s.reaches(c, channel, s.publish(i, channel, fmt.Sprint("again ", i, " ", round)).Position.Seq)
 			}
@@ -271,18 +271,18 @@ func testJoinAgain(t *testing.T, nodes []Node) {
 	}
 }
 
-// gate is a history whose Last waits, in the channel that it is told.
+// gate is a history whose Last waits in one channel.
 type gate struct {
 	chat.History
-	asked chan struct{} // Last has read the place and waits
+	asked chan struct{} // Last has read the position and waits
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	channel *string    // nil: none
 	open    chan struct{}
 }
 
-// newGate puts a gate before the first node's history. It skips the test where the
-// registry chooses the history: nothing can be put before that.
+// newGate wraps the first node's history. It skips the test if the registry chooses the
+// history, because that one cannot be wrapped.
 func newGate(t *testing.T, nodes []Node) *gate {
 	t.Helper()
 	if nodes[0].History == nil {
@@ -323,9 +323,9 @@ func (g *gate) Last(ctx context.Context, channel string) (chat.Position, error) 
 	}
 }
 
-// What is published between a registry's reading of the place and its use of it is
-// not lost; other channels and sockets do not wait. A registry that does not ask
-// the history for the place is not slow either.
+// A message is not lost if it is published after the registry reads the position and before
+// it uses it. Other channels and sockets do not wait meanwhile. A registry that does not
+// read the position from the history must not be slow either.
 func testJoinSlowHistory(t *testing.T, nodes []Node) {
 	g := newGate(t, nodes)
 	s := newStage(t, nodes)
@@ -340,7 +340,7 @@ func testJoinSlowHistory(t *testing.T, nodes []Node) {
 		case <-g.asked:
 		case from = <-joined:
 		case <-time.After(patience):
-			t.Fatalf("Join(%q) neither returned nor read where the channel is", channel)
+			t.Fatalf("Join(%q) neither returned nor read the channel's position", channel)
 		}
 		s.publish(0, channel, "meanwhile")
 		s.publish(1, channel, "meanwhile")
@@ -360,8 +360,8 @@ func testJoinSlowHistory(t *testing.T, nodes []Node) {
 	}
 }
 
-// The methods "respect ctx", also while the history does not answer; a Join that
-// failed can be tried again.
+// The methods "respect ctx", also while the history does not answer. A Join that failed may
+// be retried.
 func testJoinContext(t *testing.T, nodes []Node) {
 	g := newGate(t, nodes)
 	s := newStage(t, nodes)
@@ -381,14 +381,14 @@ func testJoinContext(t *testing.T, nodes []Node) {
 			select {
 			case err := <-done:
 				if err == nil {
-					t.Errorf("Join(%q) does not say that it was given up", channel)
+					t.Errorf("Join(%q) returns no error after its context has ended", channel)
 				}
 			case <-time.After(patience):
-				t.Fatalf("Join(%q) does not return when its context is over", channel)
+				t.Fatalf("Join(%q) does not return when its context has ended", channel)
 			}
-		case <-done: // it does not ask the history
+		case <-done: // it does not read the history
 		case <-time.After(patience):
-			t.Fatalf("Join(%q) neither returned nor read where the channel is", channel)
+			t.Fatalf("Join(%q) neither returned nor read the channel's position", channel)
 		}
 		g.letGo()
 		from := s.join(c, channel)

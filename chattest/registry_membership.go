@@ -11,45 +11,45 @@ import (
 	"github.com/reto10/chat"
 )
 
-// A user's own channel begins where it is joined, also when nothing was ever sent
-// there, for each of the user's sockets.
+// The first Join of a user channel returns a position before its first message, for each of
+// the user's sockets.
 func testOwnChannel(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	early := s.connect(0, "ana") // joins before the first message
 	if p := s.join(early, "@ana"); p.Seq != 0 || p.Epoch == "" {
-		t.Errorf("joins at %v where nothing was sent yet", p)
+		t.Errorf("Join = %v, but the channel has no message yet", p)
 	}
 	bob := s.connect(0, "bob")
 	s.join(bob, "@bob")
 	s.publish(1, "@ana", "1")
-	s.wantPlaces(early, "@ana", 1)
+	s.wantPositions(early, "@ana", 1)
 
-	second := s.connect(1, "ana") // joins behind it
+	second := s.connect(1, "ana") // joins after it
 	from := s.join(second, "@ana")
 	if from.Seq != 1 {
-		t.Errorf("joins at %v behind the first", from)
+		t.Errorf("Join = %v after the first message", from)
 	}
 	s.publish(0, "@ana", "2")
-	s.wantPlaces(early, "@ana", 1, 2)
-	s.wantPlaces(second, "@ana", 2)
+	s.wantPositions(early, "@ana", 1, 2)
+	s.wantPositions(second, "@ana", 2)
 
 	s.leave(early, "@ana")
 	s.publish(0, "@ana", "3")
-	s.wantPlaces(second, "@ana", 2, 3)
-	s.wantPlaces(early, "@ana", 1, 2)
+	s.wantPositions(second, "@ana", 2, 3)
+	s.wantPositions(early, "@ana", 1, 2)
 	s.disconnect(second)
 	s.publish(1, "@ana", "4") // to nobody
 	if p := s.join(early, "@ana"); p != (chat.Position{Epoch: from.Epoch, Seq: 4}) {
-		t.Errorf("back again it joins at %v, want 4 in %s", p, from.Epoch)
+		t.Errorf("when it joins again, Join = %v, want 4 in %s", p, from.Epoch)
 	}
 	s.publish(1, "@ana", "5")
-	s.wantPlaces(early, "@ana", 1, 2, 5)
-	s.wantPlaces(second, "@ana", 2, 3)
-	s.wantPlaces(bob, "@ana")
-	s.wantPlaces(bob, "@bob")
+	s.wantPositions(early, "@ana", 1, 2, 5)
+	s.wantPositions(second, "@ana", 2, 3)
+	s.wantPositions(bob, "@ana")
+	s.wantPositions(bob, "@bob")
 }
 
-// "What is broadcast after it returns is not delivered."
+// "Messages that are published after it returns are not delivered to s."
 func testLeave(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	stays, leaves := s.connect(0, "ana"), s.connect(0, "bob")
@@ -60,31 +60,31 @@ func testLeave(t *testing.T, nodes []Node) {
 	}
 	s.publish(1, "news", "1")
 	for _, c := range []*socket{stays, leaves, far} {
-		s.wantPlaces(c, "news", 1)
+		s.wantPositions(c, "news", 1)
 	}
 	s.leave(leaves, "news")
 	s.publish(0, "news", "2")
 	s.publish(1, "news", "3")
-	s.wantPlaces(stays, "news", 1, 2, 3)
-	s.wantPlaces(far, "news", 1, 2, 3)
-	s.wantPlaces(leaves, "news", 1)
+	s.wantPositions(stays, "news", 1, 2, 3)
+	s.wantPositions(far, "news", 1, 2, 3)
+	s.wantPositions(leaves, "news", 1)
 	s.publish(1, "sports", "goal")
-	s.wantPlaces(leaves, "sports", 1) // it is still there
+	s.wantPositions(leaves, "sports", 1) // it is still there
 
 	s.leave(stays, "news") // the last on this node
 	s.publish(1, "news", "4")
-	s.wantPlaces(far, "news", 1, 2, 3, 4)
+	s.wantPositions(far, "news", 1, 2, 3, 4)
 	if p := s.join(stays, "news"); p.Seq != 4 {
-		t.Errorf("back again it joins at %v, want 4", p)
+		t.Errorf("when it joins again, Join = %v, want 4", p)
 	}
 	s.publish(1, "news", "5")
-	s.wantPlaces(stays, "news", 1, 2, 3, 5)
-	s.wantPlaces(leaves, "news", 1)
+	s.wantPositions(stays, "news", 1, 2, 3, 5)
+	s.wantPositions(leaves, "news", 1)
 }
 
-// "Disconnect removes a socket from every channel and from the registry." Doing so
-// again changes nothing.
-func testDisconnect(t *testing.T, nodes []Node) {
+// "Remove removes a socket from all channels and from the registry." "Repeating it changes
+// nothing."
+func testRemove(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	stays, goes := s.connect(0, "ana"), s.connect(0, "ana")
 	channels := []string{"", "news", "@ana"}
@@ -98,7 +98,7 @@ func testDisconnect(t *testing.T, nodes []Node) {
 		for i, channel := range channels {
 			m := s.publish(i, channel, "after it")
 			s.reaches(stays, channel, m.Position.Seq)
-			s.wantPlaces(goes, channel)
+			s.wantPositions(goes, channel)
 		}
 		for _, channel := range []string{"", "news"} {
 			s.wantConnected(channel, "ana/user 1")
@@ -106,7 +106,7 @@ func testDisconnect(t *testing.T, nodes []Node) {
 	}
 }
 
-// wantConnected waits until every node lists these: name/role and how many sockets.
+// wantConnected waits until every node lists these users, as "name/role sockets".
 func (s *stage) wantConnected(channel string, want ...string) {
 	s.Helper()
 	for i, n := range s.nodes {
@@ -134,7 +134,7 @@ func orNobody(list []string) string {
 	return strings.Join(list, ", ")
 }
 
-// whoIsIn is what the contract says of a channel's list.
+// whoIsIn formats the list of a channel.
 func whoIsIn(channel string) string {
 	switch {
 	case channel == "":
@@ -159,7 +159,7 @@ func testConnectedUserChannel(t *testing.T, nodes []Node) {
 	s.join(second, "@ana")
 	s.wantConnected("@ana", "ana/admin 2")
 	s.publish(0, "@ana", "1") // changes nothing
-	s.wantPlaces(first, "@ana", 1)
+	s.wantPositions(first, "@ana", 1)
 	s.wantConnected("@ana", "ana/admin 2")
 	s.wantConnected("@bob", "bob/user 1")
 	s.wantConnected("@eve")
@@ -171,9 +171,8 @@ func testConnectedUserChannel(t *testing.T, nodes []Node) {
 	s.wantConnected("@bob", "bob/user 1")
 }
 
-// "Connect adds a socket and returns how many its user has now on all nodes, s
-// included."
-func testConnectCounts(t *testing.T, nodes []Node) {
+// "Add adds a socket and returns how many sockets its user has on all nodes, s included."
+func testAddCounts(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	var sockets []*socket
 	for i := range 4 {
@@ -190,12 +189,12 @@ func testConnectCounts(t *testing.T, nodes []Node) {
 	s.disconnect(sockets[3])
 	s.wantConnected("", "Ana/user 1", "ana/user 2")
 	if _, count := s.connectAs(1, chat.User{Name: "ana", Role: chat.RoleUser}); count != 3 {
-		t.Errorf("after two of four went, the next is number %d", count)
+		t.Errorf("after two of four sockets left, the next is number %d", count)
 	}
 }
 
-// "Connected lists who is in a channel on all nodes, sorted by name; "" lists
-// everyone."
+// "Connected lists the users in a channel on all nodes, sorted by name. "" lists all
+// connected users."
 func testConnected(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	s.wantConnected("")
@@ -220,8 +219,8 @@ func testConnected(t *testing.T, nodes []Node) {
 	s.wantConnected("news", "Bob/auditor 1", "ana/admin 1", "zoe/user 2")
 	s.wantConnected("News")
 
-	// A channel's since is when it was joined, everyone's is when the socket came;
-	// clocks of other machines may differ a little.
+	// A channel's Since is when the user joined it, everyone's is when the socket connected.
+	// The clocks of other machines may differ a little.
 	const skew = time.Second
 	for node := range nodes {
 		in, err := s.at(node).Registry.Connected(t.Context(), "news")
@@ -240,7 +239,7 @@ func testConnected(t *testing.T, nodes []Node) {
 		for _, p := range all {
 			for i, name := range names {
 				if since := sockets[i].Since(); p.User.Name == name && p.Since.Sub(since).Abs() > 500*time.Millisecond {
-					t.Errorf("%s is connected since %v, the first socket came %v", name, p.Since, since)
+					t.Errorf("%s is connected since %v, the first socket at %v", name, p.Since, since)
 				}
 			}
 		}
@@ -259,8 +258,8 @@ func testConnected(t *testing.T, nodes []Node) {
 	s.wantConnected("")
 }
 
-// "In the role of the newest socket there, the one that connected last", whichever
-// node it is on and in whatever order they joined.
+// "The role is that of the user's newest socket there", the one that connected last,
+// whichever node it is on and in whatever order the sockets joined.
 func testNewestRole(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	as := func(node int, role string) *socket {
@@ -283,7 +282,7 @@ func testNewestRole(t *testing.T, nodes []Node) {
 	s.wantConnected("news", "ana/second 2")
 	s.wantConnected("", "ana/third 3")
 
-	// Other roles, of refreshed tokens.
+	// Roles change when tokens are refreshed.
 	for _, c := range []*socket{oldest, middle} {
 		c.setUser(chat.User{Name: "ana", Role: c.User().Role + "-refreshed"})
 		s.join(c, "")
@@ -301,9 +300,9 @@ func testNewestRole(t *testing.T, nodes []Node) {
 	for _, channel := range []string{"", "news"} {
 		for i, w := range s.watchers {
 			eventually(t, func() string {
-				told := w.of("ana", channel)
-				if n := len(told); n == 0 || told[n-1].Joined || told[n-1].User.Role != "first-refreshed" || told[0].User.Role != "first" {
-					return fmt.Sprintf("node %d was told %+v of ana in %q, want roles first and first-refreshed", i, told, channel)
+				changes := w.of("ana", channel)
+				if n := len(changes); n == 0 || changes[n-1].Joined || changes[n-1].User.Role != "first-refreshed" || changes[0].User.Role != "first" {
+					return fmt.Sprintf("node %d received the changes %+v of ana in %q, want roles first and first-refreshed", i, changes, channel)
 				}
 				return ""
 			})
@@ -311,9 +310,9 @@ func testNewestRole(t *testing.T, nodes []Node) {
 	}
 }
 
-// "Close closes a user's sockets on all nodes, oldest first, until keep remain, and
-// returns how many those were."
-func testClose(t *testing.T, nodes []Node) {
+// "CloseUser closes sockets of a user on all nodes, oldest first, until keep remain. It
+// returns how many it closes."
+func testCloseUser(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	for _, tt := range []struct {
 		name         string
@@ -334,7 +333,7 @@ func testClose(t *testing.T, nodes []Node) {
 		}
 		n, err := s.at(1).Registry.CloseUser(t.Context(), tt.name, tt.keep, chat.CloseDisconnected, "because")
 		if err != nil || n != tt.closed {
-			t.Errorf("%s: Close = %d, %v, want %d", tt.name, n, err, tt.closed)
+			t.Errorf("%s: CloseUser = %d, %v, want %d", tt.name, n, err, tt.closed)
 		}
 		for i, c := range sockets {
 			want := []closing{}
@@ -343,9 +342,9 @@ func testClose(t *testing.T, nodes []Node) {
 			}
 			eventuallyEqual(t, fmt.Sprintf("%s: socket %d was closed with", tt.name, i), want, c.closings)
 		}
-		// What else was to be closed by it would be by when this is.
+		// When this socket is closed, the earlier call has closed all that it closes.
 		if n, err := s.at(0).Registry.CloseUser(t.Context(), other.User().Name, 0, chat.CloseTooMany, "last"); err != nil || n != 1 {
-			t.Errorf("%s: Close of another user = %d, %v", tt.name, n, err)
+			t.Errorf("%s: CloseUser of another user = %d, %v", tt.name, n, err)
 		}
 		eventuallyEqual(t, tt.name+": another user's was closed with", []closing{{chat.CloseTooMany, "last"}}, other.closings)
 		for i, c := range sockets {
@@ -358,8 +357,8 @@ func testClose(t *testing.T, nodes []Node) {
 	}
 }
 
-// The methods "respect ctx": with one that is over they return, and what they did
-// or did not do harms nobody.
+// The methods "respect ctx": if it has ended they return, and later calls work whatever
+// these have done.
 func testContextsOver(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	stays := s.connect(0, "ana")
@@ -373,7 +372,7 @@ func testContextsOver(t *testing.T, nodes []Node) {
 		name string
 		do   func()
 	}{
-		{"Connect", func() {
+		{"Add", func() {
 			_, err := r.Add(over, goes, 0)
 			connected = err == nil
 		}},
@@ -383,15 +382,15 @@ func testContextsOver(t *testing.T, nodes []Node) {
 			}
 		}},
 		{"Join of a member", func() { _, _ = r.Join(over, stays, "news") }},
-		{"Broadcast", func() { _ = r.Publish(over, s.store(0, "news", "perhaps")) }},
+		{"Publish", func() { _ = r.Publish(over, s.store(0, "news", "perhaps")) }},
 		{"Connected", func() { _, _ = r.Connected(over, "news") }},
-		{"Close", func() { _, _ = r.CloseUser(over, "bob", 16, chat.CloseTooMany, "never") }},
+		{"CloseUser", func() { _, _ = r.CloseUser(over, "bob", 16, chat.CloseTooMany, "never") }},
 		{"Leave", func() {
 			if connected {
 				_ = r.Leave(over, goes, "news")
 			}
 		}},
-		{"Disconnect", func() {
+		{"Remove", func() {
 			if connected {
 				_ = r.Remove(over, goes)
 			}
@@ -405,7 +404,7 @@ func testContextsOver(t *testing.T, nodes []Node) {
 		select {
 		case <-done:
 		case <-time.After(patience):
-			t.Fatalf("%s does not return when its context is over", call.name)
+			t.Fatalf("%s does not return when its context has ended", call.name)
 		}
 	}
 	if got := goes.closings(); len(got) > 0 {

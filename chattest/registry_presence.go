@@ -11,15 +11,15 @@ import (
 	"github.com/reto10/chat"
 )
 
-// wantChanges waits until every node told this of the user in the channel, in
-// order: "+" joined and "-" left, with how many users there are then.
+// wantChanges waits until every node reported these changes of the user in the channel, in
+// order: "+" joined and "-" left, with the number of users after it.
 func (s *stage) wantChanges(user, channel string, want ...string) {
 	s.Helper()
 	if want == nil {
 		want = []string{}
 	}
 	for i, w := range s.watchers {
-		eventuallyEqual(s.T, fmt.Sprintf("what node %d was told of %s in %q", i, user, channel), want, func() []string {
+		eventuallyEqual(s.T, fmt.Sprintf("what node %d received of %s in %q", i, user, channel), want, func() []string {
 			got := []string{}
 			for _, c := range w.of(user, channel) {
 				sign := "-"
@@ -33,8 +33,8 @@ func (s *stage) wantChanges(user, channel string, want ...string) {
 	}
 }
 
-// "A user's first socket came to a channel, or the last one went"; it is told "for
-// every change, those of one user in order", on all nodes.
+// "The registry calls changed whenever a user's first socket joins a channel or the last
+// one leaves it, on any node. The changes of one user come in their order."
 func testPresence(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	ana, _ := s.connectAs(0, chat.User{Name: "ana", Role: chat.RoleAdmin})
@@ -66,22 +66,22 @@ func testPresence(t *testing.T, nodes []Node) {
 	s.connect(1, "ana")
 	s.wantChanges("ana", "", "+1 admin", "-0 admin", "+1 user")
 
-	// Nobody is told of users' own channels, nor of everyone's beside the service.
+	// No changes are reported for user channels. For everyone's channel there is one per user.
 	for i, w := range s.watchers {
 		if got := w.all(); len(got) != 11 {
-			t.Errorf("node %d was told %d changes, want 11: %v", i, len(got), got)
+			t.Errorf("node %d received %d changes, want 11: %v", i, len(got), got)
 		}
 	}
 }
 
-// "The registry keeps it with the user, for all nodes alike, and repeats it when the
-// user leaves." Of a user who left and soon joins again it is the smaller one.
+// "The registry keeps it with the user, the same on all nodes, and repeats it when the user
+// leaves. For a user who left and soon joined again it is the smaller of the two sizes".
 func testPresenceJoinSize(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	sizes := func(user, channel string, want ...string) {
 		t.Helper()
 		for i, w := range s.watchers {
-			eventuallyEqual(t, fmt.Sprintf("sizes that node %d was told of %s in %q", i, user, channel), want, func() []string {
+			eventuallyEqual(t, fmt.Sprintf("sizes that node %d received of %s in %q", i, user, channel), want, func() []string {
 				got := []string{}
 				for _, c := range w.of(user, channel) {
 					sign := "-"
@@ -117,9 +117,9 @@ func testPresenceJoinSize(t *testing.T, nodes []Node) {
 	for i, w := range s.watchers {
 		for _, channel := range []string{"", "news"} {
 			eventually(t, func() string {
-				told := w.of("ana", channel)
-				if n := len(told); n != 3 || told[2].JoinSize < 1 || told[2].JoinSize > 3 {
-					return fmt.Sprintf("node %d was told %+v of ana in %q, want that she joined again, JoinSize from 1 to 3", i, told, channel)
+				changes := w.of("ana", channel)
+				if n := len(changes); n != 3 || changes[2].JoinSize < 1 || changes[2].JoinSize > 3 {
+					return fmt.Sprintf("node %d received %+v of ana in %q, want that she joined again, JoinSize from 1 to 3", i, changes, channel)
 				}
 				return ""
 			})
@@ -127,8 +127,8 @@ func testPresenceJoinSize(t *testing.T, nodes []Node) {
 	}
 }
 
-// However users' sockets race on all nodes, each user comes and goes by turns, and
-// at the end what was told is what is.
+// Even if users' sockets race on all nodes, joins and leaves of each user alternate, and
+// the last change is the true state.
 func testPresenceRaces(t *testing.T, nodes []Node) {
 	const users, sockets, rounds = 3, 3, 12
 	s := newStage(t, nodes)
@@ -159,18 +159,18 @@ func testPresenceRaces(t *testing.T, nodes []Node) {
 			for _, channel := range []string{"news", ""} {
 				user := fmt.Sprint("user", u)
 				eventually(t, func() string {
-					told := w.of(user, channel)
-					if len(told) == 0 || told[len(told)-1].Joined {
-						return fmt.Sprintf("node %d was told that %s is in %q, the end of %v", i, user, channel, told)
+					changes := w.of(user, channel)
+					if len(changes) == 0 || changes[len(changes)-1].Joined {
+						return fmt.Sprintf("node %d last received that %s is in %q: %v", i, user, channel, changes)
 					}
 					return ""
 				})
 				for n, c := range w.of(user, channel) {
 					if joined := n%2 == 0; c.Joined != joined || c.Size < 0 || c.Size > users {
-						t.Errorf("node %d was told %+v, change %d of that user there", i, c, n)
+						t.Errorf("node %d received %+v, change %d of that user there", i, c, n)
 					}
 					if joinSize := w.of(user, channel)[n/2*2].JoinSize; c.JoinSize != joinSize || c.JoinSize < 1 || c.JoinSize > users {
-						t.Errorf("node %d was told %+v, change %d of that user there: the join had JoinSize %d", i, c, n, joinSize)
+						t.Errorf("node %d received %+v, change %d of that user there: the join had JoinSize %d", i, c, n, joinSize)
 					}
 				}
 			}
@@ -178,8 +178,8 @@ func testPresenceRaces(t *testing.T, nodes []Node) {
 	}
 }
 
-// "Announce delivers events to this node's members of a channel, or to the admins
-// among them only." Who is an admin a socket says when it joins, also again.
+// "Announce delivers presence events to the members of a channel on this node, or to the
+// admins among them only." The role counts with which the socket joined last.
 func testAnnounce(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	admin, _ := s.connectAs(0, chat.User{Name: "admin", Role: chat.RoleAdmin})
@@ -197,26 +197,26 @@ func testAnnounce(t *testing.T, nodes []Node) {
 			Time: time.Now().UTC().Truncate(time.Millisecond),
 		}
 	}
-	var told = make(map[*socket][]chat.Event)
+	var delivered = make(map[*socket][]chat.Event)
 	notify := func(channel string, adminsOnly bool, to []*socket, events ...chat.Event) {
 		t.Helper()
 		s.at(0).Registry.Announce(channel, adminsOnly, events)
 		for _, c := range to {
-			told[c] = append(told[c], events...)
+			delivered[c] = append(delivered[c], events...)
 		}
 	}
 	check := func(what string) {
 		t.Helper()
 		for _, c := range []*socket{admin, ana, bob, far} {
-			want := append([]chat.Event{}, told[c]...)
+			want := append([]chat.Event{}, delivered[c]...)
 			if !c.wait(func() bool { return len(c.events) >= len(want) }) {
-				t.Errorf("%s: %s waits in vain", what, c.User().Name)
+				t.Errorf("%s: %s did not receive the last message", what, c.User().Name)
 			}
 			if len(nodes) == 1 && c == far {
 				continue // that is the same node
 			}
 			if diff := cmp.Diff(want, c.others()); diff != "" {
-				t.Errorf("%s: %s was told (-want +got):\n%s", what, c.User().Name, diff)
+				t.Errorf("%s: %s received (-want +got):\n%s", what, c.User().Name, diff)
 			}
 		}
 	}
@@ -264,11 +264,11 @@ func testFlush(t *testing.T, nodes []Node) {
 		}
 		for i, c := range sockets {
 			if got := c.lastOf("news"); got != m.Position.Seq {
-				t.Fatalf("flushed behind place %d, socket %d got %d", m.Position.Seq, i, got)
+				t.Fatalf("flushed after position %d, socket %d got %d", m.Position.Seq, i, got)
 			}
 		}
 	}
-	// The first is stored, and its publisher has not handed it on yet.
+	// The first is stored and not published yet.
 	s.store(0, "news", "first")
 	m := s.publish(0, "news", "second")
 	if err := s.at(0).Registry.Flush(t.Context()); err != nil {
@@ -276,7 +276,7 @@ func testFlush(t *testing.T, nodes []Node) {
 	}
 	for i, c := range sockets {
 		if got := c.lastOf("news"); got != m.Position.Seq {
-			t.Fatalf("flushed behind place %d and one before it that is only stored, socket %d got %d", m.Position.Seq, i, got)
+			t.Fatalf("flushed after position %d and one before it that is only stored, socket %d got %d", m.Position.Seq, i, got)
 		}
 	}
 }

@@ -7,15 +7,14 @@ import (
 	"github.com/reto10/chat"
 )
 
-// labelled wraps a socket by value. Its label cannot be compared, so that it is no key of
-// a map.
+// labelled wraps a socket by value. It cannot be compared, so it cannot be a key of a map.
 type labelled struct {
 	chat.Socket
 	labels []string
 }
 
-// "The registry identifies a socket by its ID alone": each call is given another wrapper
-// of the same socket, or the socket itself.
+// "The registry identifies a socket by its ID alone": each call gets another wrapper of the
+// same socket, or the socket itself.
 func testWrappedSockets(t *testing.T, nodes []Node) {
 	s := newStage(t, nodes)
 	r := s.at(0).Registry
@@ -45,7 +44,7 @@ func testWrappedSockets(t *testing.T, nodes []Node) {
 			}
 			s.wantConnected("news", "ana/user 1")
 			m := s.publish(0, "news", "hello")
-			s.wantPlaces(c, "news", m.Position.Seq)
+			s.wantPositions(c, "news", m.Position.Seq)
 			if err := r.Leave(ctx, use(c), "news"); err != nil {
 				t.Errorf("%s: Leave: %v", name, err)
 			}

@@ -12,22 +12,23 @@ import (
 	"github.com/reto10/chat"
 )
 
-// Users are the users of a [Service], each with a role. No role is [chat.RoleUser].
+// Users maps the names of a [Service]'s users to roles. "" is [chat.RoleUser].
 type Users map[string]string
 
-// Service is a [chat.Service] behind a server on loopback, with users who can log in,
-// for tests of code that uses one. Clients reach it over real sockets.
+// Service is a [chat.Service] behind a server on loopback, with users who can log in, for
+// tests of code that uses a service. Clients reach it over real sockets.
 type Service struct {
 	*chat.Service
-	URL string // where it is mounted, such as "http://127.0.0.1:40123"
+	URL string // of the service, such as "http://127.0.0.1:40123"
 
 	t     testing.TB
 	login *login
 }
 
 // NewService starts a service with these users and options. It ends the test if the
-// service cannot start. When the test ends, the service shuts down, closes its sockets
-// and frees its port. A registry or a history in the options stays the test's to close.
+// service cannot start. When the test ends, it shuts down the service, closes its sockets
+// and frees its port. The test itself closes a registry or a history that it passed in the
+// options.
 func NewService(t testing.TB, users Users, opts ...chat.Option) *Service {
 	t.Helper()
 	signer, err := chat.NewHS256([]byte(rand.Text() + rand.Text()))
@@ -44,18 +45,18 @@ func NewService(t testing.TB, users Users, opts ...chat.Option) *Service {
 	}
 	server := httptest.NewServer(service)
 	t.Cleanup(func() {
-		// Sockets first: the server does not know of them. A test that ends wants
-		// them cut off, not drained.
+		// Sockets first, because the server does not close hijacked connections. At the end of a
+		// test they are cut off, not drained.
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = service.Shutdown(ctx) // it reports sockets that it had to cut off
+		_ = service.Shutdown(ctx) // the error is about sockets that were cut off
 		server.Close()
 	})
 	return &Service{Service: service, URL: server.URL, t: t, login: l}
 }
 
-// Password returns the password of a user, which POST /login takes. It was made for
-// this test. It ends the test if there is no such user.
+// Password returns the password of a user, for POST /login. NewService generated it. It
+// ends the test if there is no such user.
 func (s *Service) Password(username string) string {
 	s.t.Helper()
 	password, ok := s.login.passwords[username]
@@ -65,8 +66,8 @@ func (s *Service) Password(username string) string {
 	return password
 }
 
-// Token returns a new token of a user, as a login would. It ends the test if there is
-// no such user.
+// Token returns a new token of a user, as a login does. It ends the test if there is no
+// such user.
 func (s *Service) Token(username string) string {
 	s.t.Helper()
 	token, err := s.login.Login(context.Background(), username, s.Password(username))
@@ -76,7 +77,7 @@ func (s *Service) Token(username string) string {
 	return token.AccessToken
 }
 
-// login compares passwords as they are: hashing them takes longer than most tests.
+// login compares passwords without hashing: a hash takes longer than most tests.
 type login struct {
 	*chat.HS256
 	users     Users

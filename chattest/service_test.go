@@ -95,7 +95,7 @@ func TestServiceWithoutTheUserEndsTheTest(t *testing.T) {
 	wantFatal(t, `making a service`, func() { chattest.NewService(fake, nil, chat.WithMaxSockets(-1)) })
 }
 
-// wantFatal calls fn, which has to end an exampleT with this text.
+// wantFatal calls fn, which must end an exampleT with this text.
 func wantFatal(t *testing.T, want string, fn func()) {
 	t.Helper()
 	defer func() {

@@ -11,25 +11,25 @@ import (
 	"github.com/reto10/chat"
 )
 
-// patience is how long a test waits for what has to come. Only this package's own
-// tests change it, before they begin.
+// patience is how long a test waits for something that must come. Only the tests of this
+// package change it, before they begin.
 var patience = 20 * time.Second
 
-// socket is a chat.Socket that keeps what it is told.
+// socket is a chat.Socket that records what is delivered to it.
 type socket struct {
 	node    int
 	session string
 	since   time.Time
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	user    chat.User
 	events  []chat.Event
-	last    map[string]uint64 // by channel, the furthest place that came
+	last    map[string]uint64 // by channel, the highest position received
 	closed  []closing
-	changed chan struct{} // closed when anything of these changes
+	changed chan struct{} // closed, and replaced, when a field changes
 }
 
-// closing is what a socket was closed with.
+// closing is the code and the reason of a call of Close.
 type closing struct {
 	Code   chat.CloseCode
 	Reason string
@@ -74,14 +74,14 @@ func (c *socket) Close(code chat.CloseCode, reason string) {
 	c.tell()
 }
 
-// tell wakes who waits. Under mu.
+// tell wakes all goroutines in wait. The caller holds mu.
 func (c *socket) tell() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
-// wait returns when cond holds, which is called under mu, or reports false when
-// that takes too long.
+// wait returns when cond returns true. It calls cond with mu held. It reports false if
+// that takes longer than patience.
 func (c *socket) wait(cond func() bool) bool {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
@@ -100,14 +100,14 @@ func (c *socket) wait(cond func() bool) bool {
 	}
 }
 
-// lastOf is the furthest place in a channel that came, 0 when none did.
+// lastOf returns the highest position received in a channel, 0 if there is none.
 func (c *socket) lastOf(channel string) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.last[channel]
 }
 
-// messages is what came so far, of one channel.
+// messages returns the messages of one channel so far.
 func (c *socket) messages(channel string) []chat.Message {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -120,7 +120,7 @@ func (c *socket) messages(channel string) []chat.Message {
 	return list
 }
 
-// others is what came so far that was no message.
+// others returns the events so far that are not messages.
 func (c *socket) others() []chat.Event {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,7 +139,7 @@ func (c *socket) closings() []closing {
 	return append([]closing{}, c.closed...)
 }
 
-// watcher keeps the changes that a registry reports.
+// watcher records the changes that a registry reports.
 type watcher struct {
 	mu      sync.Mutex // guards changes
 	changes []chat.PresenceChange
@@ -151,7 +151,7 @@ func (w *watcher) add(c chat.PresenceChange) {
 	w.changes = append(w.changes, c)
 }
 
-// of is what was told so far of a user in a channel.
+// of returns the changes so far of a user in a channel.
 func (w *watcher) of(user, channel string) []chat.PresenceChange {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -164,15 +164,14 @@ func (w *watcher) of(user, channel string) []chat.PresenceChange {
 	return list
 }
 
-// all is everything that was told so far.
+// all returns all changes so far.
 func (w *watcher) all() []chat.PresenceChange {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return append([]chat.PresenceChange{}, w.changes...)
 }
 
-// eventually waits for what others bring about: problem says what is still
-// missing, or nothing.
+// eventually waits until problem returns "". Otherwise problem describes what is missing.
 func eventually(t *testing.T, problem func() string) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -192,7 +191,7 @@ func eventually(t *testing.T, problem func() string) {
 	}
 }
 
-// eventuallyEqual waits until got is want.
+// eventuallyEqual waits until got returns want.
 func eventuallyEqual[T any](t *testing.T, what string, want T, got func() T) {
 	t.Helper()
 	eventually(t, func() string {

@@ -128,7 +128,7 @@ func TestMessagesAreReadPageByPage(t *testing.T) {
 	}
 }
 
-// Without a history nothing can be sent anew: what came meanwhile is a gap.
+// Without a history there is no replay: missed messages are a gap.
 func TestWithoutAHistoryWhatIsMissedIsAGap(t *testing.T) {
 	s := serve(t, chat.WithoutHistory())
 	p := through(t, s)
@@ -154,7 +154,7 @@ func TestWithoutAHistoryWhatIsMissedIsAGap(t *testing.T) {
 	}
 }
 
-// What goes wrong before there is a connection leaves nothing open.
+// A failure before the connection is open leaves nothing open.
 func TestPublishingOverNoConnectionIsNotUnconfirmed(t *testing.T) {
 	s := serve(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")

@@ -15,7 +15,7 @@ import (
 	"github.com/reto10/chat/client"
 )
 
-// What a server does not say is not known: the message may have been stored, and is
+// Without an answer the outcome is unknown: the message may have been stored, and is
 // not sent again.
 func TestABroadcastWithoutAnAnswerIsUnconfirmed(t *testing.T) {
 	s := serve(t)
@@ -194,7 +194,7 @@ func TestWhatEndsAClient(t *testing.T) {
 	}
 }
 
-// closing lets a channel be joined so many times.
+// closing is a policy that allows this number of joins.
 type closing struct {
 	open int32
 	n    atomic.Int32
@@ -270,7 +270,7 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// Who gave up waiting for the answer to a Leave and joins again is in the channel.
+// A client that stops waiting for the answer to a Leave and joins again is in the channel.
 func TestJoiningWhileLeavingIsUnderWay(t *testing.T) {
 	gate := gate{entered: make(chan struct{}), opened: make(chan struct{})}
 	s := serve(t, chat.WithPolicy(gate))
@@ -298,7 +298,7 @@ func TestJoiningWhileLeavingIsUnderWay(t *testing.T) {
 	}
 }
 
-// gate lets a channel be joined once it is open.
+// gate is a policy that allows joins once it is open.
 type gate struct{ entered, opened chan struct{} }
 
 func (g gate) Publish(context.Context, chat.Identity, string) error { return nil }

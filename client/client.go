@@ -312,7 +312,7 @@ func judge(err error) (least time.Duration, end bool) {
 // lost queues a Lost, unless the queue ends with one that it can replace. The Lost of
 // ErrBehind was queued when dropping began.
 func (c *Client) lost(err error, pause time.Duration) {
-	c.cfg.logger.Info("no connection", "url", c.cfg.base, "error", err, "retry", pause)
+	c.cfg.logger.Info("not connected, retrying", "url", c.cfg.base, "error", err, "retry", pause)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.failure = err

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// patience is how long a test waits for what has to come.
+// patience is how long a test waits for something that must come.
 const patience = time.Minute
 
 var secret = []byte("a test's secret of 32 bytes, no less")
@@ -45,7 +45,7 @@ func serve(t testing.TB, opts ...chat.Option) *server {
 	return serveWith(t, nil, opts...)
 }
 
-// serveWith has requests go through a handler around the service's.
+// serveWith wraps the service's handler.
 func serveWith(t testing.TB, around func(http.Handler) http.Handler, opts ...chat.Option) *server {
 	t.Helper()
 	s, h := newServer(t, nil, around, opts)
@@ -66,7 +66,7 @@ func servePipes(t testing.TB, around func(http.Handler) http.Handler, opts ...ch
 	return servePipesAs(t, nil, around, opts...)
 }
 
-// servePipesAs has an authenticator other than the tests' own.
+// servePipesAs is servePipes with another authenticator.
 func servePipesAs(t testing.TB, auth chat.Authenticator, around func(http.Handler) http.Handler, opts ...chat.Option) *server {
 	t.Helper()
 	s, h := newServer(t, auth, around, opts)
@@ -184,7 +184,7 @@ func within(t testing.TB) context.Context {
 	return ctx
 }
 
-// feed pulls events one by one.
+// feed reads events one by one.
 type feed struct {
 	t    testing.TB
 	next func() (client.Event, error, bool)
@@ -224,7 +224,7 @@ func (f *feed) texts(n int) (contents []string) {
 	return contents
 }
 
-// end reads up to the error.
+// end reads until the error.
 func (f *feed) end() error {
 	f.t.Helper()
 	for {

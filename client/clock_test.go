@@ -19,7 +19,7 @@ import (
 	"github.com/reto10/chat/client"
 )
 
-// source issues tokens that live for ttl; what fail returns is an error instead.
+// source issues tokens that live for ttl. If fail returns an error, it returns that instead.
 type source struct {
 	t     *testing.T
 	ttl   time.Duration
@@ -45,7 +45,7 @@ type outcome struct {
 	after     time.Duration // how long it took
 }
 
-// during follows a client for a time, or to its end.
+// during reads a client's events for a time, or until it ends.
 func during(t *testing.T, d time.Duration, c *client.Client) (o outcome) {
 	t.Helper()
 	start := time.Now()
@@ -187,7 +187,7 @@ func TestWhenTheTokenEnds(t *testing.T) {
 	}
 }
 
-// first answers the first tries to connect in another way than the service.
+// first replaces the service's answers to the first attempts to connect.
 func first(n int32, from int32, h http.HandlerFunc) func(http.Handler) http.Handler {
 	var tries atomic.Int32
 	return func(next http.Handler) http.Handler {
@@ -212,7 +212,7 @@ func answer(status int, header ...string) http.HandlerFunc {
 	}
 }
 
-// accept upgrades and has script go on.
+// accept upgrades and then calls script.
 func accept(script func(conn *websocket.Conn)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"chat.v1"}})
@@ -248,10 +248,10 @@ func TestHowLongIsWaitedBeforeTheNextTry(t *testing.T) {
 	}{
 		{"unavailable", answer(503), 0, 30 * time.Second, true},
 		{"a proxy that is lost", answer(502), 0, 30 * time.Second, true},
-		{"unavailable, and it says for how long", answer(503, "Retry-After", "120"), 2 * time.Minute, 150 * time.Second, false},
+		{"unavailable, with a time to wait", answer(503, "Retry-After", "120"), 2 * time.Minute, 150 * time.Second, false},
 		{"too many tries", answer(429, "Retry-After", "60"), time.Minute, 75 * time.Second, false},
-		{"for how long makes no sense", answer(503, "Retry-After", "9999999999999999999999"), 0, 30 * time.Second, true},
-		{"for too long", answer(503, "Retry-After", "86400"), 5 * time.Minute, 375 * time.Second, false},
+		{"an invalid time to wait", answer(503, "Retry-After", "9999999999999999999999"), 0, 30 * time.Second, true},
+		{"a time to wait that is too long", answer(503, "Retry-After", "86400"), 5 * time.Minute, 375 * time.Second, false},
 		{"a redirect", answer(302, "Location", "https://elsewhere.test/?token=x"), 0, 30 * time.Second, true},
 		{"closes at once", closing(1011), 0, 30 * time.Second, true},
 		{"goes away at once", closing(1001), 0, 30 * time.Second, true},
@@ -345,7 +345,7 @@ func TestAServerThatDoesNotWelcomeIsGivenUp(t *testing.T) {
 	})
 }
 
-// A token may end between the handshake and the welcome.
+// A token may expire between the handshake and the welcome.
 func TestATokenThatEndsBeforeTheWelcome(t *testing.T) {
 	for name, connected := range map[string]int{"fixed": 1, "of a source": 2} {
 		t.Run(name, func(t *testing.T) {

@@ -130,7 +130,7 @@ func (c *Client) takeWelcome(ctx context.Context, s *session, channels []*channe
 			s.gaps = append(s.gaps, gap{ch, asked[i], w.Since[i]})
 		}
 	}
-	c.cfg.logger.Info("connected", "url", c.cfg.base, "user", printable(w.User), "session", printable(w.Session),
+	c.cfg.logger.Info("connected", "url", c.cfg.base, "user", printable(w.User), "connection", printable(w.Session),
 		"gaps", len(s.gaps), "to join", len(s.unjoined))
 	s.gapped = len(s.gaps) > 0
 	c.queueWelcome(s, Welcome{User: w.User, Role: w.Role, ConnectionID: w.Session, Resumed: s.resumed && !s.gapped})

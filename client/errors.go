@@ -43,9 +43,9 @@ var (
 	ErrUnconfirmed = errors.New("client: unconfirmed")
 	// ErrDisconnected: an admin disconnected the user (close code 4002).
 	ErrDisconnected = errors.New("client: disconnected by an admin")
-	// ErrReplaced: a newer socket of this user replaced this one (close code 4004). Rarely,
-	// the server found only after the handshake that the user has too many sockets; during
-	// the handshake that is ErrRateLimited (429).
+	// ErrReplaced: a newer socket of this user replaced this one, or the user has too many
+	// sockets on other nodes (close code 4004). On one node the handshake fails instead, with
+	// ErrRateLimited (429).
 	ErrReplaced = errors.New("client: replaced by a newer socket of this user")
 	// ErrClosed: [Client.Close] was called.
 	ErrClosed = errors.New("client: closed")

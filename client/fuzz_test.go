@@ -13,7 +13,7 @@ import (
 	"github.com/reto10/chat/test/pipenet"
 )
 
-// Whatever bytes a server sends once it is a WebSocket, a client ends in good order.
+// Whatever bytes a server sends on a WebSocket, the client ends in order.
 func FuzzWhatAServerSends(f *testing.F) {
 	const message = `{"type":"message","id":"1-e","sender":"x","content":"hi","time":"2026-11-24T03:31:58.926Z"}`
 	for _, sent := range [][]byte{

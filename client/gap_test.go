@@ -16,8 +16,8 @@ import (
 	"github.com/reto10/chat/client"
 )
 
-// reading is middleware that has GET /messages do something else first; it reports
-// whether that was the answer.
+// reading is middleware that calls a function before GET /messages. The function reports
+// whether it has written the answer.
 type reading struct {
 	do atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
 }
@@ -37,8 +37,8 @@ func keep(n int) chat.Option {
 	return chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: n}))
 }
 
-// missing has a client of a history that keeps few miss more than that, and returns
-// once it is connected again.
+// missing makes a client miss more messages than the history keeps, and returns once it has
+// reconnected.
 func missing(t *testing.T, s *server, p *proxy, f *feed) {
 	t.Helper()
 	s.publish("", "the first")
@@ -77,7 +77,7 @@ func TestAHistoryThatCannotBeReadLeavesTheGap(t *testing.T) {
 	}
 }
 
-// What comes live by the time that the history is read stands there, too.
+// Messages that were published live while the history is read are in it, too.
 func TestWhatComesLiveIsNotTakenFromTheHistory(t *testing.T) {
 	tests := []struct {
 		name            string
@@ -155,7 +155,7 @@ func TestATinyLimitKeepsNoGapBack(t *testing.T) {
 	}
 }
 
-// What breaks off in the middle is another gap, behind what has come.
+// If the filling of a gap fails in the middle, the rest is another gap.
 func TestAHistoryThatBreaksOffLeavesAnotherGap(t *testing.T) {
 	var m reading
 	var asked atomic.Int32
@@ -188,8 +188,8 @@ func TestAHistoryThatBreaksOffLeavesAnotherGap(t *testing.T) {
 	}
 }
 
-// A connection that ends while the history is read is not the end of that, nor is
-// there another gap.
+// A connection that ends while the history is read neither stops the reading nor causes
+// another gap.
 func TestAGapIsToldOnceAndFilledByTheNextConnection(t *testing.T) {
 	var m reading
 	var asked atomic.Int32
@@ -215,8 +215,8 @@ func TestAGapIsToldOnceAndFilledByTheNextConnection(t *testing.T) {
 	}
 }
 
-// What comes live while a gap is filled is bounded as well. It is dropped past that,
-// and comes later.
+// Live messages that arrive while a gap is filled are bounded, too. The client drops those
+// above the bound and reads them later.
 func TestWhatIsHeldBehindAGapIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m reading
@@ -309,7 +309,7 @@ func TestAGapThatIsBeingFilledWhenTheConnectionEndsIsFilledByTheNext(t *testing.
 	})
 }
 
-// The bound is one for all channels that have a gap.
+// All channels with a gap share one bound.
 func TestWhatIsHeldBehindManyGapsIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const channels, each = 20, 4

@@ -19,7 +19,7 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// upgrade is an upgrade as a server answers it, and then whatever script writes.
+// upgrade does a server's upgrade and then writes what script writes.
 func upgrade(script func(conn net.Conn)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		key := r.Header.Get("Sec-WebSocket-Key")
@@ -42,8 +42,8 @@ func frame(head byte, payload string, length uint64) []byte {
 
 func text(payload string) []byte { return frame(0x81, payload, uint64(len(payload))) }
 
-// Whatever a server sends, it ends that connection alone: the next one is as good as
-// ever. The first is a good one, and so is the third.
+// Whatever a server sends ends only that connection. The first and the third connection here
+// are correct, and work.
 func TestWhatMakesNoSenseEndsTheConnectionAlone(t *testing.T) {
 	says := func(texts ...string) http.HandlerFunc {
 		return accept(func(conn *websocket.Conn) {
@@ -178,7 +178,7 @@ func TestWhatMakesNoSenseEndsTheConnectionAlone(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// A server that lies about where the client is may have "1" come again.
+				// A server with wrong positions may make "1" come again.
 				if m, ok := e.(client.Message); ok && m.Content == "2" {
 					break
 				}
@@ -238,7 +238,7 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 	}
 }
 
-// A redirect would take the token, or the password, to whom it leads to.
+// The client follows no redirect, which would send the token or the password elsewhere.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	var reached atomic.Int32
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reached.Add(1) }))
@@ -270,7 +270,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}
 }
 
-// What answers a command is checked, too; nobody waits for ever.
+// Answers to commands are checked, too, and no caller waits for ever.
 func TestAcksThatMakeNoSense(t *testing.T) {
 	answers := func(text string) http.HandlerFunc {
 		return accept(func(conn *websocket.Conn) {

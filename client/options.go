@@ -68,7 +68,7 @@ func newConfig(address string, opts []Option) (config, error) {
 	case cfg.ways > 1:
 		return cfg, errors.New("client: one of WithLogin, WithToken and WithTokenSource, not several")
 	case len(cfg.since) > 2+len(cfg.channels):
-		return cfg, fmt.Errorf("client: WithSince: %d ids for %d channels: everyone's, the user's own and those of WithChannels",
+		return cfg, fmt.Errorf("client: WithSince: %d ids for %d channels (everyone's channel, the user channel and those of WithChannels)",
 			len(cfg.since), 2+len(cfg.channels))
 	}
 	return cfg, nil
@@ -221,7 +221,7 @@ func WithLogger(l *slog.Logger) Option {
 // WithEventLimit bounds the queue of [Client.Events]: the number of events, and the bytes of
 // their content, names and ids. When the queue is full, the client stops reading for a few
 // seconds. Then it drops events, and gets the dropped messages again once the consumer has
-// emptied the queue. While gaps are filled, all channels together may hold as much again.
+// emptied the queue. While the client fills gaps, it may hold up to twice as much.
 // The defaults are 1024 events and 4 MiB.
 func WithEventLimit(events, bytes int) Option {
 	return func(c *config) error {

@@ -9,7 +9,7 @@ import (
 	"github.com/reto10/chat/test/pipenet"
 )
 
-// proxy passes TCP connections on, until it is told to break them.
+// proxy is a TCP proxy. A test can break its connections.
 type proxy struct {
 	l       net.Listener
 	passing sync.WaitGroup
@@ -20,7 +20,7 @@ type proxy struct {
 	conns  map[net.Conn]bool
 }
 
-// through gives a server's client a proxy to go through.
+// through makes a server's client connect through a proxy.
 func through(t testing.TB, s *server) *proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -85,7 +85,7 @@ func (p *proxy) pass(to, from net.Conn, said bool) {
 	}
 }
 
-// cut breaks all connections without a word.
+// cut closes all connections without a close frame.
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,14 +95,14 @@ func (p *proxy) cut() {
 	}
 }
 
-// to sends new connections elsewhere; "" refuses them.
+// to forwards new connections to another address; "" refuses them.
 func (p *proxy) to(addr string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.target = addr
 }
 
-// deafen has the client hear nothing any more, until the next cut.
+// deafen drops all data for the client, until the next cut.
 func (p *proxy) deafen() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -130,7 +130,7 @@ func (p *pipes) dial(ctx context.Context, network, addr string) (net.Conn, error
 	return c, nil
 }
 
-// cut breaks all connections without a word.
+// cut closes all connections without a close frame.
 func (p *pipes) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -140,7 +140,7 @@ func (p *pipes) cut() {
 	clear(p.conns)
 }
 
-// silence has nothing of what servers say come through any more.
+// silence drops all data of the servers from now on.
 func (p *pipes) silence() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -72,8 +72,8 @@ func TestNothingIsLostOrRepeatedAcrossCuts(t *testing.T) {
 	}
 }
 
-// A server that kept its history in memory and was restarted knows nothing of what
-// the client got. The client reports a gap, then delivers the messages of the new one.
+// A server that kept its history in memory and was restarted does not know the client's
+// positions. The client reports a gap, then delivers the messages of the new history.
 func TestARestartWithoutHistoryIsAGap(t *testing.T) {
 	s := serve(t)
 	p := through(t, s)
@@ -109,7 +109,7 @@ func TestARestartWithoutHistoryIsAGap(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 
-	// Where it is now another client can go on.
+	// Another client can resume from its present position.
 	again.publish("", "for the next")
 	next, err := again.tryDial(client.WithToken(s.token("ana")), client.WithChannels("ops"), client.WithSince(c.Since()...))
 	if err != nil {
@@ -164,8 +164,8 @@ func TestWhatTheHistoryStillHasFollowsTheGap(t *testing.T) {
 	}
 }
 
-// One's own channel may be named like any other, and be gone on from.
-func TestOnesOwnChannelCanBeNamed(t *testing.T) {
+// The user channel may be named like any other channel, with an id to resume from.
+func TestTheUserChannelCanBeNamed(t *testing.T) {
 	s := serve(t)
 	c := s.dial("ana", client.WithChannels("@ana", "ops"))
 	f := follow(t, c)

@@ -17,7 +17,7 @@ import (
 	"github.com/reto10/chat/client"
 )
 
-// hundred are names of channels whose ids take over 8 KiB in an address.
+// hundred are the names of channels whose ids take over 8 KiB in an address.
 func hundred() (names []string) {
 	for i := range 100 {
 		names = append(names, fmt.Sprintf("tenant-%02d.team.notifications:region:eu-central-1", i))
@@ -25,7 +25,7 @@ func hundred() (names []string) {
 	return names
 }
 
-// strict is a proxy that takes no long request line.
+// strict is a proxy that rejects long request lines.
 func strict(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.RequestURI) > 2200 {
@@ -42,7 +42,7 @@ func TestAHundredChannelsAreResumedWithAShortAddress(t *testing.T) {
 	p := through(t, s)
 	channels := hundred()
 	c := s.dial("ana", client.WithChannels(channels...))
-	// Dial has returned: she is in all of them.
+	// Dial has returned, so the client is in all channels.
 	for _, channel := range channels {
 		s.publish(channel, "first in "+channel)
 	}
@@ -154,7 +154,7 @@ func (p countingPolicy) Join(context.Context, chat.Identity, string) error {
 
 func (countingPolicy) Publish(context.Context, chat.Identity, string) error { return nil }
 
-// A channel that has no room in the address and cannot go on is a gap as any other.
+// A channel that has no room in the address and cannot resume is a gap like any other.
 func TestAGapInAChannelThatIsJoinedLate(t *testing.T) {
 	t.Parallel()
 	s := serveWith(t, strict, keep(3))
@@ -184,7 +184,7 @@ func TestAGapInAChannelThatIsJoinedLate(t *testing.T) {
 	}
 }
 
-// What is missed may be more than the client keeps for its consumer.
+// A client may miss more messages than its queue holds.
 func TestManyChannelsWithMoreThanMayWait(t *testing.T) {
 	t.Parallel()
 	const each = 20
@@ -250,7 +250,7 @@ func TestAChannelThatMayNotBeJoinedEndsTheClient(t *testing.T) {
 	}
 }
 
-// A server that takes few commands is not pressed until it closes the socket.
+// If a server limits commands, the client slows down before the server closes the socket.
 func TestManyChannelsAreJoinedAtAServersPace(t *testing.T) {
 	t.Parallel()
 	s := serveWith(t, strict, chat.WithCommandRate(20, 3))

@@ -18,8 +18,7 @@ import (
 	"github.com/reto10/chat/client"
 )
 
-// What a client logs, and the errors that it tells of, hold no token, no password and
-// no content.
+// The client's log lines and errors contain no token, no password and no content.
 func TestNothingSecretIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		users, err := chat.ParseUsers(strings.NewReader("ana:$2y$04$swMcZUBPNP6fe9ZRQd80j.F6XcE9VA.z1G03CUCau/0J9hYzQng2i:admin\n"))
@@ -78,7 +77,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		fmt.Fprintln(&said, o.lost, errors.Join(err, again, ended))
-		if err == nil || again == nil || ended == nil || !strings.Contains(said.String(), "no connection") {
+		if err == nil || again == nil || ended == nil || !strings.Contains(said.String(), "not connected, retrying") {
 			t.Errorf("there is nothing to look at: %s", said.String())
 		}
 		for _, hidden := range append(tokens, "correct horse", "the content", "Bearer", `"password`) {
@@ -89,7 +88,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 	})
 }
 
-// lockedWriter writes under a lock of somebody else's.
+// lockedWriter writes under another owner's lock.
 type lockedWriter struct {
 	w  io.Writer
 	mu *sync.Mutex

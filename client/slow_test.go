@@ -15,13 +15,12 @@ import (
 	"github.com/reto10/chat/client"
 )
 
-// keepAll is a history that forgets nothing that a test sends.
+// keepAll is a history that keeps all messages of a test.
 func keepAll() chat.Option {
 	return chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 100_000, Bytes: 1 << 30}))
 }
 
-// A loop that broadcasts while very much waits for it gets its acks, and then all
-// that came meanwhile.
+// A loop that broadcasts while many events wait for it gets its acks, and then all events.
 func TestALoopThatIsBehindCanBroadcast(t *testing.T) {
 	const many, said = 3000, 6
 	s := serve(t, keepAll())
@@ -63,7 +62,7 @@ func TestALoopThatIsBehindCanBroadcast(t *testing.T) {
 	}
 }
 
-// Who reads nothing goes on broadcasting, and what waits stays within bounds.
+// A client whose consumer reads nothing can still broadcast, and its queue stays bounded.
 func TestWithoutALoopNothingGrows(t *testing.T) {
 	const size, many = 8 << 10, 400
 	s := serve(t, chat.WithHistory(chat.NewMemoryHistory(chat.MemoryLimits{Count: 10})))
@@ -88,8 +87,8 @@ func TestWithoutALoopNothingGrows(t *testing.T) {
 	if grown := int64(heap()) - int64(before); grown > 1<<20 {
 		t.Errorf("%d bytes more after %d", grown, many*size)
 	}
-	// A loop that begins after all gets what waited, is told of the gap, and goes on
-	// with what there is.
+	// A loop that starts now receives the events that waited, then the gap, then
+	// the newer events.
 	gaps, last := 0, ""
 	for event, err := range c.Events(within(t)) {
 		if err != nil {
@@ -114,7 +113,7 @@ func TestWithoutALoopNothingGrows(t *testing.T) {
 	}
 }
 
-// A loop that stops for long, and sends nothing, loses nothing either.
+// A consumer that stops for long, and sends nothing, loses no message.
 func TestALoopThatStopsForLongLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := servePipes(t, nil, keepAll())

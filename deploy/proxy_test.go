@@ -95,7 +95,7 @@ func from(t *testing.T, address string, roots *x509.CertPool) *http.Client {
 	return &http.Client{Transport: transport, Timeout: chatdtest.Patience}
 }
 
-// ticket is a way to bring a token.
+// ticket is a way to send a token.
 type ticket func(token string, to url.Values, opts *websocket.DialOptions)
 
 var tickets = map[string]ticket{
@@ -242,13 +242,13 @@ func TestThroughAProxy(t *testing.T) {
 				}
 			}
 
-			// What is too long is the node's to refuse, as all else.
+			// The node itself rejects what is too long.
 			resp := p.post(t, "/messages", admin, `{"content":"`+strings.Repeat("x", 65<<10)+`"}`, nil)
 			if got := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusRequestEntityTooLarge || got != "application/problem+json" {
 				t.Errorf("a long body: status %d, %s", resp.StatusCode, got)
 			}
 
-			// While one node drains, and when it is gone, the other takes everybody.
+			// While one node drains, and after it ended, the other gets all requests.
 			one.Signal(syscall.SIGTERM)
 			one.Await(draining)
 			taken := func() (all bool) {
@@ -269,7 +269,7 @@ func TestThroughAProxy(t *testing.T) {
 			wstest.Eventually(t, "the proxy to pass by a node that drains", taken)
 			p.broadcast(t, admin, "to who is left")
 
-			// Without any node an error is all that it can tell, and log.
+			// Without any node the proxy answers and logs an error.
 			two.Kill()
 			one.Kill()
 			wstest.Eventually(t, "the nodes to be gone", func() bool {
@@ -290,8 +290,8 @@ func TestThroughAProxy(t *testing.T) {
 	}
 }
 
-// Tries to log in are counted by where they come from, and nobody says that of
-// himself.
+// Logins are limited by the client's address, which a client cannot forge
+// in a header.
 func TestTriesToLogInThroughAProxy(t *testing.T) {
 	t.Parallel()
 	wrong := url.Values{"username": {"admin"}, "password": {"wrong"}}.Encode()
@@ -325,8 +325,8 @@ func TestTriesToLogInThroughAProxy(t *testing.T) {
 	}
 }
 
-// A socket that has nothing to say outlives the proxy's timeout by the node's
-// heartbeats, which come three times within it, and by them alone.
+// An idle socket outlives the proxy's timeout, only because of the node's
+// heartbeats, which come three times within it.
 func TestSilentSocketsOutliveTheProxysTimeout(t *testing.T) {
 	t.Parallel()
 	const timeout = 2 * time.Second // in place of 75
@@ -369,7 +369,7 @@ func TestSilentSocketsOutliveTheProxysTimeout(t *testing.T) {
 					if conn == nil {
 						t.Fatalf("status %d", status)
 					}
-					// Whoever is connected still gets what comes then.
+					// A connected client still receives later messages.
 					broadcast := time.AfterFunc(3*timeout, func() {
 						service.Broadcast(context.Background(), chat.Message{Content: "hello"})
 					})
@@ -386,7 +386,7 @@ func TestSilentSocketsOutliveTheProxysTimeout(t *testing.T) {
 	}
 }
 
-// A new certificate is taken without a message lost: the sockets stay, or are
+// A new certificate loads without losing a message: the sockets stay open, or are
 // closed, usually with 1001, and resume.
 func TestAProxyReadsItsFilesAgain(t *testing.T) {
 	t.Parallel()

@@ -51,7 +51,7 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 			load.wait(5)
 			for i, node := range nodes {
 				node.Signal(syscall.SIGTERM)
-				// For a while it is red, and serves all the same.
+				// While it drains, /readyz is red, and the node still serves.
 				wstest.Eventually(t, "readyz to be red", func() bool {
 					status, body := node.Request(http.MethodGet, "/readyz", "", "")
 					return status == http.StatusServiceUnavailable && strings.Contains(body, "draining")
@@ -80,7 +80,7 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 	}
 }
 
-// traffic is what clients of a proxy do all the time.
+// traffic is the constant requests of clients through a proxy.
 type traffic struct {
 	p      *proxy
 	token  string // an admin's
@@ -184,7 +184,7 @@ func (l *traffic) request(client *http.Client, method, path, body string, want i
 	return err
 }
 
-// socket opens one of a user who has no other, waits for its welcome and closes it.
+// socket opens a user's only socket, waits for its welcome and closes it.
 func (l *traffic) socket(client *http.Client, i int) error {
 	token, err := l.signer.Issue(chat.User{Name: fmt.Sprint("user-", i), Role: chat.RoleUser})
 	if err != nil {
@@ -238,7 +238,7 @@ func (l *traffic) end() {
 	l.doing.Wait()
 }
 
-// check looks at how all ended.
+// check checks the results of all kinds of traffic.
 func (l *traffic) check(t *testing.T, node *chatdtest.Process) {
 	t.Helper()
 	t.Logf("done: %v", l.done)

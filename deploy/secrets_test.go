@@ -31,7 +31,7 @@ func secretFiles(t *testing.T) []string {
 	return files
 }
 
-// A secret that somebody puts where it is asked for is not committed by git add.
+// git add ignores a secret in the place where these files expect it.
 func TestGitIgnoresTheSecrets(t *testing.T) {
 	git := chatdtest.Needs(t, "git")
 	dir := t.TempDir()

@@ -59,7 +59,7 @@ func BenchmarkAppend(b *testing.B) {
 // each message a transaction of its own.
 func BenchmarkPgbench(b *testing.B) {
 	scripts := []struct{ name, script string }{
-		// What gives a place and stores: the same tables, 64 channels.
+		// What gives a position and stores: the same tables, 64 channels.
 		{"counted", `\set c random(1, 64)
 			WITH c AS (
 				INSERT INTO chat_channels AS c (name, epoch, last, oldest) VALUES ('c' || :c, 'e', 1, 0)

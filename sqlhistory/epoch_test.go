@@ -11,8 +11,8 @@ import (
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
 )
 
-// To begin an epoch may take longer than anything else: it goes on when who waits for
-// it has given up, and begins once.
+// Beginning an epoch may take longer than anything else. It continues when the caller has
+// given up, and happens once.
 func testSlowEpoch(t *testing.T, d database) {
 	const timeout = 200 * time.Millisecond
 	var log warnings
@@ -35,7 +35,7 @@ func testSlowEpoch(t *testing.T, d database) {
 	log.wantEpochs(t, 1, "BeginEpoch")
 }
 
-// The same for who opens a database that is not the one that it was.
+// The same for opening a database that was replaced.
 func testSlowEpochAtOpening(t *testing.T, d database) {
 	const timeout = 200 * time.Millisecond
 	d.relaxed = d.file != ""
@@ -64,12 +64,12 @@ func testSlowEpochAtOpening(t *testing.T, d database) {
 	}
 	release()
 	if !errors.Is(err, chat.ErrGone) {
-		t.Errorf("opened and read behind a place of before: %v, want ErrGone", err)
+		t.Errorf("opened and read after a position of the earlier epoch: %v, want ErrGone", err)
 	}
 }
 
-// Where every channel takes its time a node that runs finds its way as well: callers
-// are told in time that it is not yet.
+// If every channel takes long, a running node also begins the epoch, and its callers get
+// "unavailable" in time.
 func testSlowEpochWhileRunning(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)
 	const timeout = 300 * time.Millisecond
@@ -93,8 +93,8 @@ func testSlowEpochWhileRunning(t *testing.T, server *pgtest.Server) {
 	log.wantEpochs(t, 1, "not the one that it was")
 }
 
-// An epoch that somebody began is no loss, and begins no other, however soon the server
-// is started again.
+// An epoch that an operator began is no loss. It does not cause another epoch, however soon
+// the server restarts.
 func testEpochIsNoLoss(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)
 	var log warnings
@@ -106,7 +106,7 @@ func testEpochIsNoLoss(t *testing.T, server *pgtest.Server) {
 	log.wantEpochs(t, 1, "BeginEpoch")
 }
 
-// What was stored in an epoch that the database knows nothing of is lost.
+// Messages of an epoch that the database does not know are lost.
 func testUnknownEpochIsALoss(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)
 	var log warnings

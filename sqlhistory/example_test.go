@@ -13,7 +13,7 @@ import (
 	"github.com/reto10/chat/sqlhistory/sqlite"
 )
 
-// A service whose messages outlast it.
+// The messages of a service outlast its process.
 func Example() {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "example")
@@ -51,8 +51,8 @@ func Example() {
 	// 2 after it
 }
 
-// What an operator does who has put an older copy of the file in its place: the
-// places that clients know by then are never given to other messages.
+// An operator restores an older copy of the file. The positions that clients know by then
+// are never given to other messages.
 func ExampleHistory_BeginEpoch() {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "example")

@@ -117,19 +117,19 @@ func appendOne(ctx context.Context, h chat.History, m chat.Message) (chat.Messag
 	return stored[0], nil
 }
 
-func appendTo(t testing.TB, h chat.History, channel string, contents ...string) (places []chat.Position) {
+func appendTo(t testing.TB, h chat.History, channel string, contents ...string) (positions []chat.Position) {
 	t.Helper()
 	for _, content := range contents {
 		m, err := appendOne(t.Context(), h, message(channel, content))
 		if err != nil {
 			t.Fatal(err)
 		}
-		places = append(places, m.Position)
+		positions = append(positions, m.Position)
 	}
-	return places
+	return positions
 }
 
-// wantAfter checks what follows a place: "gone" for chat.ErrGone.
+// wantAfter checks which messages follow a position: "gone" means chat.ErrGone.
 func wantAfter(t testing.TB, h chat.History, channel string, p chat.Position, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(append([]string{}, want...), after(t, h, channel, p)); diff != "" {
@@ -153,7 +153,7 @@ func after(t testing.TB, h chat.History, channel string, p chat.Position) []stri
 	return list
 }
 
-// TestBoth runs what holds for both kinds of databases on each.
+// TestBoth runs the tests for both kinds of databases on each.
 func TestBoth(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -242,8 +242,8 @@ func TestBoth(t *testing.T) {
 	}
 }
 
-// testReadsLittle counts what this process allocates: a driver that reads on, or throws
-// away what it has read, shows there.
+// testReadsLittle measures the allocations of this process. They show if a driver reads more
+// than it needs.
 func testReadsLittle(t *testing.T, d database) {
 	const messages, size = 500, 32 << 10
 	h := d.open(t)
@@ -288,16 +288,16 @@ func testReopened(t *testing.T, d database) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	places := appendTo(t, h, "c", "1", "2")
+	positions := appendTo(t, h, "c", "1", "2")
 	closeHistory(t, h)
 
 	h = d.open(t)
 	wantAfter(t, h, "c", chat.Position{}, "1", "2")
-	wantAfter(t, h, "c", places[0], "2")
-	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Position{Epoch: places[0].Epoch, Seq: 3}) {
-		t.Errorf("goes on at %v behind %v", p, places[1])
+	wantAfter(t, h, "c", positions[0], "2")
+	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Position{Epoch: positions[0].Epoch, Seq: 3}) {
+		t.Errorf("the next position is %v, after %v", p, positions[1])
 	}
-	wantAfter(t, h, "c", places[1], "3")
+	wantAfter(t, h, "c", positions[1], "3")
 	if p, err := h.Last(t.Context(), "empty"); err != nil || p != empty {
 		t.Errorf("Last of an empty channel = %v, %v, was %v", p, err, empty)
 	}
@@ -369,7 +369,7 @@ func testNUL(t *testing.T, d database) {
 	wantAfter(t, h, "c", chat.Position{}, "1", "2")
 }
 
-// What is too old is not read from that moment on, and deleted soon.
+// A message is not read once it is too old, and is deleted soon.
 func testAge(t *testing.T, d database) {
 	h := d.open(t, sqlhistory.WithAge(10*time.Second))
 	var putting sync.WaitGroup
@@ -412,8 +412,8 @@ func testAge(t *testing.T, d database) {
 	wantAfter(t, h, "all-old", of, "again")
 }
 
-// A node's clock decides nothing: its messages are kept as long as all others, and
-// nothing of anybody's is deleted for it.
+// A node's wrong clock has no effect: its messages are kept as long as others, and it deletes
+// no messages too early.
 func testWrongClock(t *testing.T, d database) {
 	h := d.open(t, sqlhistory.WithAge(time.Minute))
 	var want []string
@@ -436,7 +436,7 @@ func testWrongClock(t *testing.T, d database) {
 	wantAfter(t, d.open(t), "c", chat.Position{}, want...)
 }
 
-// Tables of the version before are brought up to date, with what is in them.
+// Tables of the previous version are migrated with their messages.
 func testOlderTables(t *testing.T, d database) {
 	for _, statement := range versionOne[d.file != ""] {
 		d.exec(t, statement)
@@ -479,7 +479,7 @@ func testOlderTables(t *testing.T, d database) {
 	}
 }
 
-// The data has a name: the same for all who share it, also later, and no other's.
+// The data has a name: the same for all nodes that share it, also later, and unique.
 func testIdentity(t *testing.T, d database) {
 	name := func(h *sqlhistory.History) string {
 		t.Helper()
@@ -504,18 +504,18 @@ func testIdentity(t *testing.T, d database) {
 
 func testDeletedByHand(t *testing.T, d database) {
 	h := d.open(t)
-	places := appendTo(t, h, "c", "1", "2", "3", "4", "5")
+	positions := appendTo(t, h, "c", "1", "2", "3", "4", "5")
 	d.exec(t, "DELETE FROM chat_messages WHERE seq = 3")
-	wantAfter(t, h, "c", places[0], "2")
-	wantAfter(t, h, "c", places[1], "gone")
-	wantAfter(t, h, "c", places[2], "4", "5")
+	wantAfter(t, h, "c", positions[0], "2")
+	wantAfter(t, h, "c", positions[1], "gone")
+	wantAfter(t, h, "c", positions[2], "4", "5")
 	d.exec(t, "DELETE FROM chat_messages")
-	wantAfter(t, h, "c", places[3], "gone")
-	wantAfter(t, h, "c", places[4])
+	wantAfter(t, h, "c", positions[3], "gone")
+	wantAfter(t, h, "c", positions[4])
 }
 
-// While the tables are locked by somebody else nothing can be stored: callers are
-// told so in time, and it goes on without a hole when the lock is gone.
+// While another transaction locks the tables, no message can be stored. Callers get an error
+// in time, and the positions have no hole when the lock is released.
 func testFailingBatch(t *testing.T, d database) {
 	h := d.open(t, sqlhistory.WithTimeout(200*time.Millisecond))
 	appendTo(t, h, "c", "1")
@@ -565,8 +565,8 @@ func testGivingUp(t *testing.T, d database) {
 	}
 }
 
-// However many wait while the database does not answer, and without a deadline of
-// their own, each is told in about the time that two transactions may take.
+// If the database does not answer, each caller without a deadline gets an error in about the
+// time of two transactions, however many callers wait.
 func testHanging(t *testing.T, d database) {
 	const timeout, callers = 500 * time.Millisecond, 60
 	h := d.open(t, sqlhistory.WithTimeout(timeout), sqlhistory.WithBatch(5))
@@ -644,7 +644,7 @@ func testBeginEpoch(t *testing.T, d database) {
 	wantAfter(t, h, "c", chat.Position{Epoch: last.Epoch}, "gone") // a registry does not deliver all again
 	wantAfter(t, h, "c", chat.Position{Epoch: last.Epoch, Seq: 1}, "2")
 	if p := appendTo(t, h, "c", "3")[0]; p != (chat.Position{Epoch: last.Epoch, Seq: 3}) {
-		t.Errorf("goes on at %v behind %v", p, last)
+		t.Errorf("the next position is %v, after %v", p, last)
 	}
 	if p := appendTo(t, h, "new", "1")[0]; p != (chat.Position{Epoch: last.Epoch, Seq: 1}) {
 		t.Errorf("a new channel begins at %v, the others are in %v", p, last.Epoch)
@@ -654,16 +654,16 @@ func testBeginEpoch(t *testing.T, d database) {
 
 func testWentBack(t *testing.T, d database) {
 	h := d.open(t)
-	places := appendTo(t, h, "c", "1", "2", "3", "4", "5")
+	positions := appendTo(t, h, "c", "1", "2", "3", "4", "5")
 	d.exec(t, "DELETE FROM chat_messages WHERE seq > 3")
 	d.exec(t, "UPDATE chat_channels SET last = 3")
 	p := appendTo(t, h, "c", "another 4")[0]
-	if p.Epoch == places[0].Epoch || p.Seq != 4 {
-		t.Errorf("the next is at %v where %v was given before", p, places[3])
+	if p.Epoch == positions[0].Epoch || p.Seq != 4 {
+		t.Errorf("the next is at %v where %v was given before", p, positions[3])
 	}
-	wantAfter(t, h, "c", places[3], "gone")
+	wantAfter(t, h, "c", positions[3], "gone")
 	wantAfter(t, h, "c", chat.Position{Epoch: p.Epoch, Seq: 3}, "another 4")
 	if next := appendTo(t, h, "c", "another 5")[0]; next != (chat.Position{Epoch: p.Epoch, Seq: 5}) {
-		t.Errorf("goes on at %v behind %v", next, p)
+		t.Errorf("the next position is %v, after %v", next, p)
 	}
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/reto10/chat/sqlhistory/postgres"
 )
 
-// pgbouncer starts one in transaction mode before a server, with few connections: who
-// asks twice is hardly ever answered by the same. It returns its port.
+// pgbouncer starts one in transaction mode before a server, with few connections: two
+// requests of a client hardly ever get the same one. It returns the port.
 func pgbouncer(t *testing.T, server *pgtest.Server) (port int) {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
@@ -104,8 +104,8 @@ func through(dsn string, port int) string {
 	return fmt.Sprintf("%sport=%d %s", before, port, after)
 }
 
-// Behind a pooler that gives each transaction another connection several nodes do all
-// that they do elsewhere, without being told of it.
+// Several nodes work behind a pooler that gives each transaction another connection, without
+// any setting.
 func TestBehindPgbouncer(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)

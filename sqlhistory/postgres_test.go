@@ -41,7 +41,7 @@ func TestPostgresKilledUnderTraffic(t *testing.T) {
 				if err != nil {
 					failed++
 				} else if other, taken := acked[m.Position.Seq]; taken {
-					t.Errorf("place %d was given to %q and %q", m.Position.Seq, other, content)
+					t.Errorf("position %d was given to %q and %q", m.Position.Seq, other, content)
 				} else {
 					acked[m.Position.Seq] = content
 				}
@@ -76,8 +76,8 @@ func TestPostgresKilledUnderTraffic(t *testing.T) {
 	wantAcked(t, nodes[0], "c", acked)
 }
 
-// A standby that took over, or a backup that was recovered, may lack what was
-// acknowledged: it has another timeline, and the history another epoch.
+// A standby that took over, or a restored backup, may lack acknowledged messages: it has
+// another timeline, and the history begins another epoch.
 func TestPostgresOnAnotherTimeline(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
@@ -108,15 +108,15 @@ func TestPostgresOnAnotherTimeline(t *testing.T) {
 	}
 }
 
-// The first to store something there begins the epoch, also when nothing was stored
-// while its connections broke, so that it has seen no error.
+// The first node that stores there begins the epoch, even if it stored nothing while its
+// connections broke and so has seen no error.
 func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
 	d := onPostgres(t, server)
 	gave, other := d.open(t), d.open(t)
 	appendTo(t, other, "d", "1")
-	places := appendTo(t, gave, "c", "1", "2", "3")
+	positions := appendTo(t, gave, "c", "1", "2", "3")
 	if err := server.Promote(); err != nil {
 		t.Fatal(err)
 	}
@@ -124,10 +124,10 @@ func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
 	d.exec(t, "UPDATE chat_channels SET last = 2 WHERE name = 'c'")
 	<-time.After(1100 * time.Millisecond) // the driver tries a connection that was idle for a second before it uses it
 	p := appendTo(t, other, "c", "another 3")[0]
-	if p.Epoch == places[0].Epoch || p.Seq != 3 {
-		t.Errorf("the next is at %v where %v was given before", p, places[2])
+	if p.Epoch == positions[0].Epoch || p.Seq != 3 {
+		t.Errorf("the next is at %v where %v was given before", p, positions[2])
 	}
-	wantAfter(t, gave, "c", places[2], "gone")
+	wantAfter(t, gave, "c", positions[2], "gone")
 	next := appendTo(t, gave, "c", "4")[0]
 	if next != (chat.Position{Epoch: p.Epoch, Seq: 4}) {
 		t.Errorf("goes on at %v behind %v", next, p)
@@ -135,7 +135,7 @@ func TestPostgresOnAnotherTimelineWithoutAnError(t *testing.T) {
 	wantAfter(t, other, "c", p, "4")
 }
 
-// TestPostgres runs what needs no server of its own.
+// TestPostgres runs the tests that need no server of their own.
 func TestPostgres(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
@@ -177,8 +177,8 @@ func testDumpRestored(t *testing.T, server *pgtest.Server) {
 	}
 }
 
-// After a failover connections may be made to what is a standby by now, which goes on
-// answering them: they are given up when it stores nothing.
+// After a failover, connections may lead to a server that is a standby by now and still
+// answers. The history closes them when it cannot store there.
 func testReadOnly(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)
 	h := d.open(t)
@@ -208,7 +208,7 @@ func testReadOnly(t *testing.T, server *pgtest.Server) {
 	})
 }
 
-// A database whose transactions are stricter than they need to be refuses nothing.
+// A database with a stricter isolation level than needed works.
 func testStrictIsolation(t *testing.T, server *pgtest.Server) {
 	for _, level := range []string{"repeatable read", "serializable"} {
 		d := onPostgres(t, server)
@@ -217,7 +217,7 @@ func testStrictIsolation(t *testing.T, server *pgtest.Server) {
 	}
 }
 
-// Nodes store in the same channels in any order, and none is a victim of another.
+// Nodes store in the same channels in any order without deadlocks.
 func testDeadlocks(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)
 	const nodes, publishers, each, channels = 3, 16, 40, 10
@@ -247,11 +247,11 @@ func testDeadlocks(t *testing.T, server *pgtest.Server) {
 		total += p.Seq
 	}
 	if total != nodes*publishers*each {
-		t.Errorf("%d places were given to %d messages", total, nodes*publishers*each)
+		t.Errorf("%d positions were given to %d messages", total, nodes*publishers*each)
 	}
 }
 
-// No error tells the password.
+// No error contains the password.
 func TestPostgresErrorsKeepThePassword(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -274,7 +274,7 @@ func TestPostgresErrorsKeepThePassword(t *testing.T) {
 	}
 }
 
-// A database that cannot hold every message is refused at the beginning, not with the
+// A database whose encoding cannot store every message is rejected at the start, not at the
 // first emoji.
 func testEncoding(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)

@@ -18,8 +18,8 @@ import (
 	"github.com/reto10/chat/sqlhistory/sqlite"
 )
 
-// wantCause checks that an error names what is to be changed and what the database
-// said, in one line and without a password.
+// wantCause checks that an error names what to change and contains the database's error, in
+// one line and without a password.
 func wantCause(t *testing.T, err error, wants ...string) {
 	t.Helper()
 	if err == nil {
@@ -126,7 +126,7 @@ func TestAPostgresWithoutAConnectionToGiveSaysSo(t *testing.T) {
 	wantCause(t, err, "max_connections", "53300")
 }
 
-// What a running node is refused is in Check's error, and in that of who publishes.
+// If the database rejects a running node, the errors of Check and of Append say why.
 func TestAPostgresThatRefusesWhileItRunsSaysWhy(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)

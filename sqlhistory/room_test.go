@@ -19,8 +19,8 @@ import (
 	"github.com/reto10/chat/sqlhistory/sqlite"
 )
 
-// testRoom asks very often whether there is room: that is looked at now and then, and
-// takes no room itself.
+// testRoom calls Check very often. Check tests for room only now and then, and uses none
+// itself.
 func testRoom(t *testing.T, d database) {
 	h := d.open(t)
 	rows := func() (n, id int) {
@@ -48,7 +48,7 @@ func testRoom(t *testing.T, d database) {
 	}
 }
 
-// fill stores messages until that fails, and returns what it says.
+// fill stores messages until that fails, and returns the error.
 func fill(t *testing.T, h chat.History) error {
 	t.Helper()
 	for range 100_000 {
@@ -60,8 +60,8 @@ func fill(t *testing.T, h chat.History) error {
 	return nil
 }
 
-// A file that may not grow, or a disk that is full: Check says so as soon as messages
-// cannot be stored, and that they can again when there is room.
+// A file that may not grow, or a full disk: Check fails as soon as messages cannot be stored,
+// and succeeds again when there is room.
 func TestSQLiteWithoutRoom(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "history.db")
@@ -184,7 +184,7 @@ func TestPostgresOnAFullDisk(t *testing.T) {
 	wantAfter(t, h, "c", chat.Position{}, "1", "2")
 }
 
-// Where no disk can be filled the server says what it would say.
+// Where no disk can be filled, the server returns the error of a full disk.
 func TestPostgresThatSaysItsDiskIsFull(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
@@ -209,14 +209,14 @@ func TestPostgresThatSaysItsDiskIsFull(t *testing.T) {
 	eventually(t, "Check to find room", func() bool { return h.Check(t.Context()) == nil })
 }
 
-// grants are what a role needs that does not own the tables, see docs/operating.md.
+// grants are the permissions of a role that does not own the tables, see docs/operating.md.
 const grants = `GRANT SELECT, UPDATE ON chat_history TO %[1]s;
 	GRANT SELECT, INSERT, UPDATE ON chat_channels TO %[1]s;
 	GRANT SELECT, INSERT, DELETE ON chat_messages TO %[1]s;
 	GRANT SELECT, INSERT, UPDATE, DELETE ON chat_room TO %[1]s`
 
-// A role needs no more than the grants, and who may not write to chat_room cannot tell
-// whether there is room, which is no reason to be not ready.
+// A role needs no more than the grants. A role that may not write to chat_room cannot check
+// for room, and is ready all the same.
 func testRoleThatOwnsNothing(t *testing.T, server *pgtest.Server) {
 	for _, tt := range []struct {
 		name, but string
@@ -279,7 +279,7 @@ func testRoomBesideWhoStores(t *testing.T, server *pgtest.Server) {
 	}
 }
 
-// A file that was taken away or replaced is no place to store in: nobody would find it
+// Messages are not stored in a file that was removed or replaced: they could not be read
 // again.
 func TestSQLiteFileReplacedWhileItIsOpen(t *testing.T) {
 	for name, replace := range map[string]func(t *testing.T, file string){
@@ -291,14 +291,14 @@ func TestSQLiteFileReplacedWhileItIsOpen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := inFile(t)
 			h := d.open(t)
-			places := appendTo(t, h, "c", "1")
+			positions := appendTo(t, h, "c", "1")
 			d.exec(t, "VACUUM INTO '"+d.file+".copy'")
 			appendTo(t, h, "c", "2")
 			replace(t, d.file)
 			if m, err := appendOne(t.Context(), h, message("c", "3")); err == nil || !strings.Contains(err.Error(), "replaced") {
 				t.Errorf("stored at %v, %v", m.Position, err)
 			}
-			if msgs, err := h.After(t.Context(), "c", places[0], chat.Limit{Count: 10}); err == nil || errors.Is(err, chat.ErrGone) {
+			if msgs, err := h.After(t.Context(), "c", positions[0], chat.Limit{Count: 10}); err == nil || errors.Is(err, chat.ErrGone) {
 				t.Errorf("read %d messages, %v", len(msgs), err)
 			}
 			if err := h.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "start them again") {

@@ -8,8 +8,8 @@ import (
 	"github.com/reto10/chat/sqlhistory/internal/pgtest"
 )
 
-// While somebody reads a table for long, as pg_dump does, a new program's migration
-// waits without holding up the programs that run.
+// While a client reads a table for long, as pg_dump does, the migration of a new program
+// waits without blocking the running programs.
 func testMigrationWaitsAlone(t *testing.T, server *pgtest.Server) {
 	d := onPostgres(t, server)
 	for _, statement := range versionOne[false] {

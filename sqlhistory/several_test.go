@@ -71,7 +71,7 @@ func TestSeveralMessagesTakeOneStatement(t *testing.T) {
 	}
 }
 
-// An invalid message keeps the other messages of its call from being stored.
+// An invalid message prevents the other messages of its call from being stored.
 func testInvalidAmongSeveral(t *testing.T, d database) {
 	h := d.open(t)
 	for _, content := range []string{"a\x00b", "a\xffb"} {

@@ -130,7 +130,7 @@ func TestSQLitePoolOfOnesOwn(t *testing.T) {
 	}
 }
 
-// With relaxed sync a new epoch begins when the machine was started since.
+// With relaxed sync a new epoch begins if the machine was restarted.
 func TestRelaxedSync(t *testing.T) {
 	d := inFile(t)
 	d.relaxed = true
@@ -148,7 +148,7 @@ func TestRelaxedSync(t *testing.T) {
 	}
 }
 
-// crashing stores messages and tells of each, for ever, where it is asked to: see
+// crashing stores messages and prints each, for ever, if it is asked to: see
 // TestWhatWasAcknowledgedOutlivesTheProcess.
 func crashing() {
 	file := os.Getenv("SQLHISTORY_CRASHING")
@@ -178,8 +178,8 @@ func crashing() {
 	}
 }
 
-// Two processes make a file and store in it, and are killed; and again, where they
-// were.
+// Two processes create a file, store in it and are killed; then the same with the existing
+// file.
 func TestWhatWasAcknowledgedOutlivesTheProcess(t *testing.T) {
 	d := inFile(t)
 	program, err := os.Executable()
@@ -211,7 +211,7 @@ func TestWhatWasAcknowledgedOutlivesTheProcess(t *testing.T) {
 					}
 					mu.Lock()
 					if other, taken := acked[seq]; taken {
-						t.Errorf("place %d was given twice, to %q as well", seq, other)
+						t.Errorf("position %d was given twice, to %q as well", seq, other)
 					}
 					acked[seq] = fmt.Sprintf("%d %d", i, k)
 					mu.Unlock()
@@ -232,7 +232,7 @@ func TestWhatWasAcknowledgedOutlivesTheProcess(t *testing.T) {
 	wantAcked(t, d.open(t), "c", acked)
 }
 
-// wantAcked checks that a channel holds all that was acknowledged, without a hole.
+// wantAcked checks that a channel has all acknowledged messages, without a hole.
 func wantAcked(t *testing.T, h chat.History, channel string, acked map[uint64]string) {
 	t.Helper()
 	stored := make(map[uint64]string)
@@ -255,7 +255,7 @@ func wantAcked(t *testing.T, h chat.History, channel string, acked map[uint64]st
 	}
 	for seq, content := range acked {
 		if stored[seq] != content {
-			t.Errorf("place %d holds %q, acknowledged was %q", seq, stored[seq], content)
+			t.Errorf("position %d holds %q, acknowledged was %q", seq, stored[seq], content)
 		}
 	}
 	if len(acked) == 0 {
@@ -264,8 +264,8 @@ func wantAcked(t *testing.T, h chat.History, channel string, acked map[uint64]st
 	t.Logf("%d acknowledged, %d stored", len(acked), len(stored))
 }
 
-// With a pool whose commits may not be on disk it is as with relaxed sync, and whoever
-// comes first after the machine was started begins the epoch.
+// A pool whose commits may not be on disk is treated like relaxed sync: the first node after
+// a start of the machine begins a new epoch.
 func TestSQLitePoolThatIsRelaxed(t *testing.T) {
 	d := inFile(t)
 	db, err := sql.Open("sqlite", "file:"+d.file+"?_pragma=busy_timeout(20000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")

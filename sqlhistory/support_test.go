@@ -32,7 +32,7 @@ func (d database) pool(t testing.TB) *sql.DB {
 	return db
 }
 
-// exec does what somebody may do by hand.
+// exec runs a statement, as an operator may by hand.
 func (d database) exec(t testing.TB, statement string) {
 	t.Helper()
 	if _, err := d.pool(t).ExecContext(t.Context(), statement); err != nil {
@@ -128,8 +128,8 @@ func testHTTP(t *testing.T, d database) {
 	}
 }
 
-// A message whose publisher goes away while it is stored reaches the sockets: no next
-// one has to bring it along.
+// A message whose publisher disconnects while it is stored reaches the sockets, without
+// waiting for a next message.
 func testPublisherGoesAway(t *testing.T, d database) {
 	signer, err := chat.NewHS256([]byte("a test's secret of 32 bytes, no less"))
 	if err != nil {

@@ -41,7 +41,7 @@ func (w *warnings) wantEpochs(t *testing.T, n int, reason string) {
 	}
 }
 
-// untilStored stores a message, trying until the server is found again.
+// untilStored stores a message, and retries until the server answers.
 func untilStored(t *testing.T, h chat.History, content string) (p chat.Position) {
 	t.Helper()
 	eventually(t, "the server to be found again", func() bool {
@@ -52,7 +52,7 @@ func untilStored(t *testing.T, h chat.History, content string) (p chat.Position)
 	return p
 }
 
-// untilRead reads what follows a place, trying until the server is found again.
+// untilRead reads the messages after a position, and retries until the server answers.
 func untilRead(t *testing.T, h chat.History, p chat.Position) (msgs []chat.Message, err error) {
 	t.Helper()
 	eventually(t, "the server to be found again", func() bool {
@@ -62,7 +62,7 @@ func untilRead(t *testing.T, h chat.History, p chat.Position) (msgs []chat.Messa
 	return msgs, err
 }
 
-// acknowledged is the contents by their places, by any node.
+// acknowledged returns contents by position, of messages stored by any node.
 type acknowledged struct {
 	*testing.T
 	contents map[chat.Position]string
@@ -77,9 +77,9 @@ func (a acknowledged) note(p chat.Position, content string) chat.Position {
 	return p
 }
 
-// Data that went back in time is noticed by whoever comes first, before anything is
-// acknowledged or read: no place is given twice, every client is told that something
-// is lost, and all nodes go on in one epoch.
+// The first node that uses data which went back in time notices it, before it acknowledges
+// or reads anything: no position is given twice, every client is told that messages are
+// missing, and all nodes continue in one epoch.
 func TestPostgresWentBack(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -228,8 +228,8 @@ func wentBack(t *testing.T, server *pgtest.Server, renewed bool, happens func(*t
 	log.wantEpochs(t, epochs, reason)
 }
 
-// What a node has seen by looking alone is enough, however little was lost: who had
-// stored it is gone.
+// A node notices the loss by reading alone, however little was lost, even if the node that
+// stored the lost messages has ended.
 func TestPostgresOlderThanWhatAnIdleNodeHasSeen(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
@@ -250,7 +250,7 @@ func TestPostgresOlderThanWhatAnIdleNodeHasSeen(t *testing.T) {
 	log.wantEpochs(t, 1, "older than what this node has seen")
 }
 
-// A server that loses nothing goes on in its epoch, however it ended.
+// A server that loses no data continues in its epoch, however it ended.
 func TestPostgresStartedAgainGoesOn(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
@@ -282,32 +282,32 @@ func TestPostgresStartedAgainGoesOn(t *testing.T) {
 	log.wantEpochs(t, 0, "")
 }
 
-// What follows another server is not read: it may lag behind.
+// A standby is not read, because it may lag behind.
 func TestPostgresStandbyIsNotRead(t *testing.T) {
 	t.Parallel()
 	server := startPostgres(t)
 	d := onPostgres(t, server)
 	h := d.open(t)
-	places := appendTo(t, h, "c", "1")
+	positions := appendTo(t, h, "c", "1")
 	try(t, server.Backup)
-	places = append(places, appendTo(t, h, "c", "2", "3")...)
+	positions = append(positions, appendTo(t, h, "c", "2", "3")...)
 	try(t, server.TakeOver)
 	var said error
 	eventually(t, "the standby to be met", func() bool {
-		_, said = h.After(t.Context(), "c", places[0], chat.Limit{Count: 10})
+		_, said = h.After(t.Context(), "c", positions[0], chat.Limit{Count: 10})
 		return said != nil && strings.Contains(said.Error(), "standby") || said == nil || errors.Is(said, chat.ErrGone)
 	})
 	if said == nil || !strings.Contains(said.Error(), "standby") {
 		t.Errorf("a standby was read: %v", said)
 	}
 	if p, err := h.Last(t.Context(), "c"); err == nil {
-		t.Errorf("a standby was asked for the last place: %v", p)
+		t.Errorf("a standby was asked for the last position: %v", p)
 	}
 	if err := h.Check(t.Context()); err == nil {
 		t.Error("Check finds nothing wrong with a standby")
 	}
 	try(t, server.PromoteStandby)
-	if msgs, err := untilRead(t, h, places[0]); !errors.Is(err, chat.ErrGone) {
+	if msgs, err := untilRead(t, h, positions[0]); !errors.Is(err, chat.ErrGone) {
 		t.Errorf("after the first are %d messages, %v, want ErrGone: two are lost", len(msgs), err)
 	}
 }

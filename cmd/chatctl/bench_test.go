@@ -78,7 +78,7 @@ func TestBenchMeasures(t *testing.T) {
 				t.Fatalf("exit code %d, says %q", code, stderr)
 			}
 			got := readFigures(t, stdout)
-			// A busy machine sends a little less than it was asked to, and nothing else.
+			// A busy machine sends slightly less than the rate says.
 			if short := test.want.published - got.published; short < 0 || short > test.want.published/4 {
 				t.Errorf("published %d of %d", got.published, test.want.published)
 			}
@@ -191,8 +191,8 @@ func TestBenchIsInterruptedWhileItOpens(t *testing.T) {
 	}
 }
 
-// A server that stands still delays all that was due meanwhile, also what could not
-// be sent as too much waited for its ack.
+// If the server stalls, the latency includes the messages that became due meanwhile, even
+// those not sent because too many acks were missing.
 func TestBenchCountsTheTimeOfAServerThatStandsStill(t *testing.T) {
 	t.Parallel()
 	d := startServer(t)
@@ -220,7 +220,7 @@ func TestBenchCountsTheTimeOfAServerThatStandsStill(t *testing.T) {
 // slowLine counts deliveries that took more than half a second.
 var slowLine = regexp.MustCompile(`(?m)^  up to +(?:1|2|5|10)s +(\d+)(?:  #+)?$`)
 
-// What is delivered only after the last message was sent took that long.
+// Messages that are delivered after publishing ended count with their full latency.
 func TestBenchCountsTheTimeThatDeliveringTakes(t *testing.T) {
 	t.Parallel()
 	d := startServer(t)

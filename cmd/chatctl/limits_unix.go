@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// sparePlaces is the number of open files for everything but the sockets: stdin, stdout, the
+// spareFiles is the number of open files for everything but the sockets: stdin, stdout, the
 // publisher, the runtime's poller, name lookups.
-const sparePlaces = 64
+const spareFiles = 64
 
 // checkOpenFiles returns an error if this process may not open that many sockets. Package os
 // has already raised the limit as far as possible.
@@ -19,7 +19,7 @@ func checkOpenFiles(sockets int) error {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return nil // opening the sockets will show
 	}
-	if need := uint64(sockets + sparePlaces); need > uint64(limit.Cur) {
+	if need := uint64(sockets + spareFiles); need > uint64(limit.Cur) {
 		return fmt.Errorf("%d sockets need %d open files, and this process may have %d: raise the limit (ulimit -Hn, LimitNOFILE=), for the server, too",
 			sockets, need, limit.Cur)
 	}

@@ -133,7 +133,7 @@ func run(ctx context.Context, args []string, std streams) (about string, err err
 
 func (c *command) run(ctx context.Context, args []string, std streams) error {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are ours to print
+	flags.SetOutput(io.Discard) // run prints the errors
 	do := c.define(flags)
 	s := &session{std: std}
 	s.define(flags)

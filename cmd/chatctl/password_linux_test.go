@@ -56,13 +56,13 @@ func TestWithoutATerminalAPasswordFileIsNeeded(t *testing.T) {
 	}
 }
 
-// What somebody sends or is called is folded at the terminal's width, and an error, too.
+// Contents, names and errors are folded at the width of the terminal.
 func TestAtATerminalALongMessageGoesOnBehindBlanks(t *testing.T) {
 	t.Parallel()
 	d := startServer(t)
 	x := ctl(t).OnScreen(t, 60, d.as("user"), "tail")
 	d.awaitOnline("user", "")
-	// It would begin a row of its own.
+	// Without folding it would start a new row.
 	prefix := "2026-11-25 04:31:58 ci: "
 	d.publish("", strings.Repeat("x", 60-len(prefix))+"2026-11-25 04:31:58 admin: fake")
 	x.Await(regexp.MustCompile(`fake\r\n$`))

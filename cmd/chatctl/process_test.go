@@ -20,8 +20,8 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// The test binary is the programs, too: the tests start it as processes, with the
-// race detector and the coverage that they were built with.
+// The test binary is also the programs: the tests start it as processes, so they have the
+// race detector and the coverage of the tests.
 const (
 	asChatctl = "TEST_BINARY_IS_CHATCTL"
 	asChatd   = "TEST_BINARY_IS_CHATD"
@@ -50,10 +50,10 @@ func binaryAs(t testing.TB, what string) chatdtest.Program {
 	return chatdtest.Program{Path: self, Env: []string{what + "=1"}}
 }
 
-// ctl is chatctl, with nothing in its environment.
+// ctl starts chatctl with an empty environment.
 func ctl(t testing.TB) chatdtest.Program { return binaryAs(t, asChatctl) }
 
-// server is a chatd that serves TLS with a certificate of its own making.
+// server is a chatd that serves TLS with a generated certificate.
 type server struct {
 	*chatdtest.Process
 	t     testing.TB
@@ -65,26 +65,25 @@ func startServer(t testing.TB, args ...string) *server {
 	return &server{Process: binaryAs(t, asChatd).Start(t, nil, args...), t: t}
 }
 
-// restarted is a server at the address of another, which has ended.
+// restarted starts a server at the address of one that has ended.
 func restarted(t testing.TB, addr string) *server {
 	t.Helper()
 	return startServer(t, "-addr", addr)
 }
 
-// as is an environment in which chatctl is a user of the server's.
+// as returns an environment with the address and a user.
 func (d *server) as(user string) []string {
 	d.t.Helper()
 	return append(d.anybody(), "CHATCTL_USER="+user,
 		"CHATCTL_PASSWORD_FILE="+chatdtest.WriteFile(d.t, "password", chatdtest.Passwords[user]+"\n"))
 }
 
-// anybody is an environment in which chatctl knows where, and not who.
+// anybody returns an environment with the address and without a user.
 func (d *server) anybody() []string {
 	return []string{"CHATCTL_URL=" + d.URL, "CHATCTL_INSECURE=true"}
 }
 
-// admin runs a command as the admin, which has to work and say nothing but its
-// result.
+// admin runs a command as the admin. It must succeed and print nothing on stderr.
 func (d *server) admin(args ...string) (stdout string) {
 	d.t.Helper()
 	stdout, stderr, code := ctl(d.t).RunToEnd(d.t, d.as("admin"), args...)
@@ -94,7 +93,7 @@ func (d *server) admin(args ...string) (stdout string) {
 	return stdout
 }
 
-// tail follows as a user, and returns when the server has that user in the channel.
+// tail starts "chatctl tail" as a user and returns when the user is in the channel.
 func (d *server) tail(user, channel string, args ...string) *chatdtest.Process {
 	d.t.Helper()
 	p := ctl(d.t).Begin(d.t, d.as(user), append([]string{"tail"}, args...)...)
@@ -135,7 +134,7 @@ func (d *server) adminToken() string {
 	return d.token
 }
 
-// contents of messages that the server keeps of a channel, oldest first.
+// contents returns the contents of a channel's messages in the history, oldest first.
 func (d *server) contents(channel string) (contents []string) {
 	d.t.Helper()
 	_, body := d.Request(http.MethodGet, "/messages?channel="+channel, d.adminToken(), "")
@@ -151,7 +150,7 @@ func (d *server) contents(channel string) (contents []string) {
 	return contents
 }
 
-// publish sends a message by HTTP, and returns its id.
+// publish sends a message with POST /messages and returns its id.
 func (d *server) publish(channel, content string) (id string) {
 	d.t.Helper()
 	body := map[string]string{"content": content}
@@ -170,7 +169,7 @@ func (d *server) publish(channel, content string) (id string) {
 	return m.ID
 }
 
-// rewrite replaces a file at once, as an administrator should.
+// rewrite replaces a file atomically, as an administrator should.
 func rewrite(t testing.TB, path, content string) {
 	t.Helper()
 	if err := os.Rename(chatdtest.WriteFile(t, "new", content), path); err != nil {
@@ -178,7 +177,7 @@ func rewrite(t testing.TB, path, content string) {
 	}
 }
 
-// readToken is what is in a file of a token.
+// readToken reads a token file.
 func readToken(t testing.TB, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -188,15 +187,15 @@ func readToken(t testing.TB, path string) string {
 	return string(text)
 }
 
-// is matches a line that ends so.
+// is matches a line that ends with this text.
 func is(end string) *regexp.Regexp { return regexp.MustCompile(`^.*` + end + `$`) }
 
-// printedLines is what a process printed so far, without the times in it.
+// printedLines returns the lines that a process printed so far, without times.
 func printedLines(p *chatdtest.Process) []string {
 	return withoutTimes(strings.Split(p.Printed(), "\n"))
 }
 
-// withoutTimes cuts the time off lines of tail.
+// withoutTimes removes the times from lines of tail.
 func withoutTimes(lines []string) (rest []string) {
 	for _, line := range lines {
 		if text := regexp.MustCompile(`^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (.*)$`).FindStringSubmatch(line); text != nil {
@@ -207,7 +206,7 @@ func withoutTimes(lines []string) (rest []string) {
 	return rest
 }
 
-// cutable is a way to a server that can be cut.
+// cutable is a proxy to a server whose connections can be cut.
 type cutable struct {
 	listener net.Listener
 	server   string
@@ -253,7 +252,7 @@ func (c *cutable) accept() {
 	}
 }
 
-// forward ends with the connections, which it closes.
+// forward copies until a connection ends, then closes both.
 func forward(to, from net.Conn, mute *atomic.Bool) {
 	defer to.Close()
 	defer from.Close()

@@ -31,8 +31,8 @@ func TestSendWaitsForAServerThatIsRestarted(t *testing.T) {
 	fmt.Fprintln(write, "before")
 	p.AwaitPrinted(regexp.MustCompile(`^1-`))
 	d.Kill()
-	// What goes over a connection whose end has not been noticed may have been stored,
-	// for all that it knows: then it stops. Here it has noticed.
+	// A line that was written to a dead connection may be stored, so send would stop. Here send
+	// has noticed that the connection is dead.
 	wstest.Eventually(t, "the connection to end", func() bool { return !connected(t, addr) })
 	fmt.Fprintln(write, "meanwhile")
 	d = restarted(t, addr)
@@ -43,8 +43,8 @@ func TestSendWaitsForAServerThatIsRestarted(t *testing.T) {
 	}
 }
 
-// connected reports whether somebody on this machine has a connection to addr that
-// they have not closed (proc_pid_net(5)).
+// connected reports whether a process on this machine has a connection to addr that it has
+// not closed (proc_pid_net(5)).
 func connected(t testing.TB, addr string) bool {
 	t.Helper()
 	_, port, err := net.SplitHostPort(addr)

@@ -134,7 +134,7 @@ func TestSendIsInterruptedWhileItReads(t *testing.T) {
 	}
 }
 
-// As a server does that is going away, or a proxy whose server does not answer.
+// Like a server that shuts down, or a proxy whose server does not answer.
 func TestSendSaysWhatAServerThatCannotNowMayHaveDone(t *testing.T) {
 	t.Parallel()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -80,7 +80,7 @@ func (c *tailing) addSince(id string) error {
 		return errors.New("not the id of a message")
 	}
 	if strings.HasPrefix(channel, "@") {
-		channel = "@" // only the own user channel is possible
+		channel = "@" // only the user's channel is possible
 	}
 	if c.since == nil {
 		c.since = make(map[string]string)

@@ -284,7 +284,7 @@ func TestTailEndsForGood(t *testing.T) {
 	}
 }
 
-// The shell's "| head -1".
+// The shell runs "chatctl tail | head -1".
 func TestTailEndsWhenNobodyReads(t *testing.T) {
 	t.Parallel()
 	d := startServer(t)

@@ -57,8 +57,8 @@ func TestALineIsOneMessageAndNothingElse(t *testing.T) {
 	}
 }
 
-// Whatever the width of a terminal and of what is printed, only the rows that a line
-// begins with begin with something else than blanks.
+// At every width of the terminal, only the first row of a line begins with a character
+// other than a blank.
 func TestALongLineCannotLookLikeAnother(t *testing.T) {
 	at := time.Date(2026, 11, 25, 4, 31, 58, 0, time.Local)
 	fake := "2026-11-25 04:31:58 admin: send me your password"

@@ -149,7 +149,7 @@ func TestWhatGoesWrongIsOneLineAndExitCode1(t *testing.T) {
 	}
 }
 
-// listening answers each connection with fn, and ends it.
+// listening answers each connection with fn and closes it.
 func listening(t *testing.T, fn func(net.Conn)) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -288,7 +288,7 @@ func TestAPrivateAuthorityIsTrustedWhenNamed(t *testing.T) {
 	if _, stderr, code := ctl(t).RunToEnd(t, env, "who", "-ca", cert); code != 0 {
 		t.Errorf("exit code %d, says %q", code, stderr)
 	}
-	// It is for 127.0.0.1 alone.
+	// The certificate is for 127.0.0.1 only.
 	env = append(env, "CHATCTL_URL="+strings.Replace(d.URL, "127.0.0.1", "localhost", 1))
 	if _, stderr, code := ctl(t).RunToEnd(t, env, "who", "-ca", cert); code != 1 || !strings.Contains(stderr, "is not trusted") {
 		t.Errorf("by another name: exit code %d, says %q", code, stderr)
@@ -312,7 +312,7 @@ func TestATokenFileIsReadAgainWhenTheTokenEnds(t *testing.T) {
 	})
 }
 
-// Output that is cut short is no error, be it by head or by a full disk's sibling.
+// Output that head cuts short is no error. A full disk is one.
 func TestAClosedStdoutIsQuietAndAFullOneIsNot(t *testing.T) {
 	t.Parallel()
 	d := startServer(t)
@@ -330,7 +330,7 @@ func TestAClosedStdoutIsQuietAndAFullOneIsNot(t *testing.T) {
 	}
 }
 
-// A password or token that goes unencrypted to another machine is warned of.
+// chatctl warns if a password or token goes unencrypted to another machine.
 func TestPlainHTTPToAnotherMachineIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	plain := startServer(t, "-plaintext", "-addr", "0.0.0.0:0")

@@ -20,24 +20,24 @@ import (
 	"github.com/reto10/chat/prommetrics"
 )
 
-// openWithin bounds what is asked of the backends at start. One that is not there
-// then ends the program: whoever supervises it sees that, and tries again.
+// openWithin bounds all requests to the backends at start. If a backend does not answer,
+// the program ends, so that its supervisor sees it and restarts it.
 const openWithin = 10 * time.Second
 
-// closeWithin bounds what a backend may still have to say at the end.
+// closeWithin bounds the closing of a backend.
 const closeWithin = 5 * time.Second
 
-// inRedis is the -history that lives where the registry does. It is the registry's choice.
+// inRedis is the -history in the registry's Redis. The registry provides it.
 const inRedis = "redis"
 
-// settings are what the program's own flags say.
+// settings are the values of the flags that chatd does not have.
 type settings struct {
 	prefix  string
 	lease   time.Duration
 	durable bool
 }
 
-// open opens what -registry and -history name.
+// open opens the backends that -registry and -history name.
 func (s *settings) open(ctx context.Context, where daemon.Storage, log *slog.Logger) (_ daemon.Backend, err error) {
 	where, err = settle(where)
 	if err != nil {
@@ -55,7 +55,7 @@ func (s *settings) open(ctx context.Context, where daemon.Storage, log *slog.Log
 	}
 	defer func() {
 		if err != nil {
-			_ = b.Close() // what went wrong first is told
+			_ = b.Close() // the first error is returned
 		}
 	}()
 
@@ -86,8 +86,8 @@ func (s *settings) open(ctx context.Context, where daemon.Storage, log *slog.Log
 	return b, nil
 }
 
-// settle fills in what was not said, and refuses what would not work: nodes agree
-// on the order of messages by a history that they have in common.
+// settle sets defaults and rejects invalid combinations: nodes need a common history,
+// because it decides the order of messages.
 func settle(where daemon.Storage) (daemon.Storage, error) {
 	shared := where.Registry != daemon.InMemory
 	if where.History == "" {
@@ -99,34 +99,34 @@ func settle(where daemon.Storage) (daemon.Storage, error) {
 	kind := daemon.Kind(where.History)
 	switch {
 	case shared && !slices.Contains(redisKinds, daemon.Kind(where.Registry)):
-		return where, daemon.UsageError("-registry %s: neither memory nor the URL of a Redis: %s://…",
+		return where, daemon.UsageError("-registry %s: must be memory or the URL of a Redis: %s://…",
 			daemon.Kind(where.Registry), strings.Join(redisKinds, "://…, "))
 	case kind == inRedis && where.History != inRedis:
-		return where, daemon.UsageError("-history redis: that is all there is to say, it is where -registry is")
+		return where, daemon.UsageError("-history redis: must be the word redis only: the history is in the Redis of -registry")
 	case kind == inRedis && !shared:
 		return where, daemon.UsageError("-history redis needs the URL of a Redis in -registry")
 	case shared && (kind == daemon.InMemory || kind == daemon.Off || kind == sqliteKind):
-		return where, daemon.UsageError("-history %s: nodes that meet in -registry %s need a history in common, redis or postgres",
+		return where, daemon.UsageError("-history %s: nodes that share -registry %s need a common history, redis or postgres",
 			kind, daemon.Kind(where.Registry))
 	case kind != daemon.InMemory && kind != daemon.Off && kind != inRedis && !slices.Contains(sqlKinds, kind):
-		return where, daemon.UsageError("-history %s: not memory, off, redis, sqlite:FILE or postgres://…", kind)
+		return where, daemon.UsageError("-history %s: must be memory, off, redis, sqlite:FILE or postgres://…", kind)
 	}
 	return where, nil
 }
 
-// parseURL reads the URL of a backend. Nothing of one that it cannot read is in
-// its error: where a password holds what it may not, any part may be of it.
+// parseURL parses the URL of a backend. Its error contains no part of an invalid URL: if
+// the password has a character that URLs do not allow, any part may belong to it.
 func parseURL(flag, where string) (*url.URL, error) {
 	u, err := url.Parse(where)
 	if err != nil || u.Hostname() == "" && !u.Query().Has("host") || u.Fragment != "" || u.User == nil && strings.Contains(where, "@") {
 		kind := daemon.Kind(where)
-		return nil, daemon.UsageError("-%s %s: not a URL such as %s://user:password@host (what is no letter or digit of a password has to be written as %%2F, by its code)",
+		return nil, daemon.UsageError("-%s %s: not a URL such as %s://user:password@host (in the password, write each character that is not a letter or a digit as its code, such as %%2F)",
 			flag, kind, kind)
 	}
 	return u, nil
 }
 
-// shown is what of a setting may be logged.
+// shown returns a setting without its password, for the log.
 func shown(where string) string {
 	u, err := url.Parse(where)
 	switch {
@@ -138,11 +138,11 @@ func shown(where string) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// metrics serves the service's figures and the process's to Prometheus.
+// metrics serves the figures of the service and the process to Prometheus.
 func metrics(service *chat.Service, mux *http.ServeMux) {
 	collector, err := prommetrics.New(service)
 	if err != nil {
-		panic(fmt.Sprintf("chatd-cluster: %v", err)) // there are no options to be wrong
+		panic(fmt.Sprintf("chatd-cluster: %v", err)) // cannot fail without options
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector,

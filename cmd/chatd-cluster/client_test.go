@@ -21,16 +21,16 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// outcomes is what became of the broadcasts of the publishers.
+// outcomes are the results of the publishers' broadcasts.
 type outcomes struct {
-	acked atomic.Int32 // all of them so far
+	acked atomic.Int32 // acknowledged so far
 
 	mu   sync.Mutex
 	ids  map[string][]string // by channel and publisher, "channel publisher", in order
 	open map[string]bool     // texts that may have been stored or not
 }
 
-// publish broadcasts, to everyone and a channel in turn, until it is told to stop.
+// publish broadcasts, alternately to everyone and to a channel, until it is stopped.
 func (o *outcomes) publish(t *testing.T, c *client.Client, name string, stop <-chan struct{}) {
 	for i := 0; ; i++ {
 		select {
@@ -59,14 +59,14 @@ func (o *outcomes) publish(t *testing.T, c *client.Client, name string, stop <-c
 	}
 }
 
-// came is what one consumer got.
+// came is what one consumer received.
 type came struct {
 	ids       map[string][]string // by channel
 	texts     map[string]int
 	connected int
 }
 
-// consume follows a client to the last message of each channel.
+// consume reads a client's events until the last message of each channel.
 func consume(t *testing.T, c *client.Client, slow bool) (got came) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*chatdtest.Patience) // for all the kills
 	defer cancel()
@@ -104,11 +104,11 @@ func consume(t *testing.T, c *client.Client, slow bool) (got came) {
 
 const theEnd = "the end"
 
-// The server is killed, or ended, and started again under traffic. Whatever was acknowledged
-// comes to each consumer once and in order; what was not, once at the most.
+// The server is killed or stopped, and restarted, under traffic. Each consumer receives
+// every acknowledged message once and in order, and every other message at most once.
 func TestNoAckedMessageIsLostOrRepeatedWhileTheServerIsKilled(t *testing.T) {
 	t.Parallel()
-	const kills, between = 6, 150 // as many acks
+	const kills, between = 6, 150 // in acks
 	addr := chatdtest.FreeAddr(t)
 	cert, key, roots := chatdtest.Certificate(t)
 	args := []string{
@@ -136,7 +136,7 @@ func TestNoAckedMessageIsLostOrRepeatedWhileTheServerIsKilled(t *testing.T) {
 		dial("user", client.WithChannels("ops")),
 		dial("user", client.WithChannels("ops")),
 		dial("user", client.WithChannels("ops"), client.WithEventLimit(20, 1<<20)), // a slow one
-		dial("admin", client.WithChannels("ops")),                                  // which broadcasts, too
+		dial("admin", client.WithChannels("ops")),                                  // it broadcasts, too
 	}
 	got := make([]came, len(consumers))
 	var consuming sync.WaitGroup
@@ -155,7 +155,7 @@ func TestNoAckedMessageIsLostOrRepeatedWhileTheServerIsKilled(t *testing.T) {
 		due := o.acked.Load() + between
 		wstest.Eventually(t, "more acks", func() bool { return o.acked.Load() >= due })
 		if i%3 == 2 {
-			d.Signal(syscall.SIGTERM) // in good order, for once
+			d.Signal(syscall.SIGTERM) // an orderly shutdown
 			d.End()
 		} else {
 			d.Kill()

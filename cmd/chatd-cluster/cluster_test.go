@@ -16,10 +16,10 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// pair is two nodes that meet in a Redis, and who is admin at the first.
+// pair is two nodes that share a Redis.
 type pair struct {
 	one, two *chatdtest.Process
-	admin    string // a token
+	admin    string // the token of the admin
 	user     string
 }
 
@@ -32,7 +32,7 @@ func startPair(t *testing.T, env []string, args ...string) pair {
 	return p
 }
 
-func TestWhatOneNodeIsToldBothNodesKnow(t *testing.T) {
+func TestTwoNodesAreOneService(t *testing.T) {
 	t.Parallel()
 	redis := chatdtest.StartRedis(t)
 	for _, history := range []string{"redis", "postgres"} {
@@ -96,7 +96,7 @@ func TestNodesMeetInEveryKindOfRedis(t *testing.T) {
 			return "rediss://:" + chatdtest.Password + "@" + addr + "?skip_verify=true"
 		},
 		"a Cluster": func(t *testing.T) string {
-			// Of one, which has it all.
+			// One node has them all.
 			redis := chatdtest.StartRedis(t, "--cluster-enabled", "yes", "--cluster-port", port(chatdtest.FreeAddr(t)))
 			if err := redis.Ask("CLUSTER ADDSLOTSRANGE 0 16383", "+OK"); err != nil {
 				t.Fatal(err)
@@ -135,7 +135,7 @@ func TestNodesMeetInEveryKindOfRedis(t *testing.T) {
 					t.Error("the password is in the log")
 				}
 			}
-			if code := p.one.ExitCode(); code != 0 { // nobody is there
+			if code := p.one.ExitCode(); code != 0 { // there are no clients
 				t.Errorf("exit code %d", code)
 			}
 		})
@@ -166,13 +166,13 @@ func TestUsersOfAKilledNodeLeaveWithinTheLease(t *testing.T) {
 	}
 }
 
-// A disconnect is for every socket that there is, on a node that is halted, too.
+// A disconnect closes every socket that exists, also on a node that is halted.
 func TestADisconnectReachesAHaltedNodeWhenItGoesOn(t *testing.T) {
 	t.Parallel()
 	const lease = time.Second
 	tests := map[string]struct {
-		whenGivenUp bool   // the node, whose users have left
-		closed      string // as the answer says
+		whenGivenUp bool   // after the node's lease has expired
+		closed      string // in the answer
 	}{
 		"while it is listed":   {false, `{"closed":1}`},
 		"when it was given up": {true, `{"closed":0}`},
@@ -208,7 +208,7 @@ func TestADisconnectReachesAHaltedNodeWhenItGoesOn(t *testing.T) {
 			if code := user.CloseCode(); code != 4002 {
 				t.Errorf("the socket closed with %d, want 4002", code)
 			}
-			// Nobody was told that the user is back.
+			// No node announced that the user joined again.
 			post(t, p.one, p.admin, "end")
 			for {
 				e, err := admin.NextEvent()
@@ -297,7 +297,7 @@ func TestReadinessFollowsTheBackends(t *testing.T) {
 	wstest.Eventually(t, "the node to be ready", isReady)
 
 	redis.Signal(syscall.SIGSTOP)
-	wstest.Eventually(t, "the registry to be missed", red("registry"))
+	wstest.Eventually(t, "/readyz to report the registry", red("registry"))
 	if status, _ := d.Request(http.MethodGet, "/healthz", "", ""); status != http.StatusOK {
 		t.Errorf("healthz while Redis is stopped: status %d", status)
 	}
@@ -308,11 +308,11 @@ func TestReadinessFollowsTheBackends(t *testing.T) {
 	wstest.Eventually(t, "the node to be ready again", isReady)
 
 	postgres.End()
-	wstest.Eventually(t, "the history to be missed", red("history"))
+	wstest.Eventually(t, "/readyz to report the history", red("history"))
 	postgres.Begin()
 	wstest.Eventually(t, "the node to be ready once more", isReady)
 
-	// The socket has been there all the time.
+	// The socket stayed open all the time.
 	post(t, d, admin, "all is well")
 	for got := ""; got != "all is well"; { // "lost" may have been stored
 		got = s.Want("message").Content

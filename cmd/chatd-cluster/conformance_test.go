@@ -17,8 +17,8 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// The database gives the place and Redis carries the message: three nodes on both
-// are one.
+// Three nodes with a history in a database, which gives the positions, and a registry on
+// Redis, which delivers the messages.
 func TestRedisAndPostgresConform(t *testing.T) {
 	t.Parallel()
 	cache, server := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)

@@ -9,8 +9,8 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// A rolling deployment: one node after the other is ended in good order and started
-// anew, while users come and go. Neither those that end nor those that stay warn.
+// A rolling deployment: one node after the other shuts down and starts again, while users
+// join and leave. No node logs a warning.
 func TestARollingDeploymentIsNoWarning(t *testing.T) {
 	t.Parallel()
 	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)

@@ -17,8 +17,8 @@ import (
 	"github.com/reto10/chat/test/docs"
 )
 
-// inTables returns the code in the first cells of docs/operating.md's tables that
-// matches pattern, sorted, each once.
+// inTables returns the code in the first cells of docs/operating.md's tables that matches
+// pattern, sorted, without duplicates.
 func inTables(t *testing.T, pattern string) (found []string) {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/operating.md")
@@ -49,8 +49,8 @@ func TestTheDocumentListsEveryMetric(t *testing.T) {
 	}
 }
 
-// This module requires all that documents import of nested modules. TestSnippetsCompile
-// in test/docs vets the other documents.
+// This module requires every nested module that documents import. TestSnippetsCompile in
+// test/docs vets the other documents.
 func TestDocumentsCompile(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
@@ -93,7 +93,7 @@ func TestTheRunbooksCommandsRun(t *testing.T) {
 	}
 }
 
-// The README lists the flags that chatd has, too; test/docs compares those.
+// The README also lists the flags of chatd; test/docs compares those.
 func TestTheDocumentListsEveryFlagOfItsOwn(t *testing.T) {
 	t.Parallel()
 	listed := regexp.MustCompile(`(?m)^  (-[a-z-]+)`)

@@ -7,26 +7,26 @@ import (
 	"testing"
 )
 
-// line is a way to a server that a test can break, for one of the nodes alone.
+// line is a proxy between one node and a server. A test can break it.
 type line struct {
-	addr   string       // to go by
-	passed atomic.Int64 // how often something went by, either way
+	addr   string       // to connect to instead of the server
+	passed atomic.Int64 // reads that were forwarded, in both directions
 
-	mu    sync.Mutex // guards what follows
-	dead  bool       // who connects is turned away
-	mute  bool       // who connects gets no answer
+	mu    sync.Mutex // guards the fields below
+	dead  bool       // new connections are closed
+	mute  bool       // new connections get no answer
 	links map[*link]bool
 }
 
-// link is a connection by way of a line.
+// link is a connection through a line.
 type link struct {
 	way       *line
 	near, far net.Conn
-	mute      atomic.Bool   // what comes goes no further
+	mute      atomic.Bool   // data is dropped
 	ended     chan struct{} // closed when it is cut
 }
 
-// to makes a line to an address.
+// to starts a line to an address.
 func to(t *testing.T, addr string) *line {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -79,7 +79,7 @@ func (k *link) copy(to, from net.Conn) {
 		n, err := from.Read(buf)
 		k.way.passed.Add(1)
 		if k.mute.Load() {
-			<-k.ended // nobody hears that either
+			<-k.ended // the end is not forwarded either
 			return
 		}
 		if _, bad := to.Write(buf[:n]); bad != nil || err != nil {
@@ -94,8 +94,8 @@ func (k *link) cut() {
 	k.far.Close()
 }
 
-// strand lets nothing through the connections that there are, as when the host at
-// their end is gone without a word. New ones work.
+// strand stops all traffic of the open connections without closing them, as if the host at
+// the other end had vanished. New connections work.
 func (w *line) strand() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -104,7 +104,7 @@ func (w *line) strand() {
 	}
 }
 
-// hush lets nothing through.
+// hush stops all traffic, also of new connections.
 func (w *line) hush() {
 	w.strand()
 	w.mu.Lock()
@@ -112,7 +112,7 @@ func (w *line) hush() {
 	w.mute = true
 }
 
-// cut breaks the connections, with what they hold, and lets no other be made.
+// cut closes all connections, with the data in them, and accepts no new ones.
 func (w *line) cut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -123,7 +123,7 @@ func (w *line) cut() {
 	clear(w.links)
 }
 
-// mend lets new connections be made, and work.
+// mend accepts new connections again.
 func (w *line) mend() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -5,8 +5,8 @@
 //	chatd-cluster -registry redis://redis:6379 -history postgres://chat@db/chat \
 //		-users users -secret-file secret -plaintext -addr :8080
 //
-// Whatever may hold a password can be a variable instead: CHATD_REGISTRY and
-// CHATD_HISTORY. All else is as with chatd; -help lists the flags.
+// Settings that may contain a password can be variables instead: CHATD_REGISTRY and
+// CHATD_HISTORY. Everything else is the same as in chatd; -help lists the flags.
 package main
 
 import (
@@ -30,11 +30,11 @@ func main() {
 		Histories:  []string{"redis", "sqlite:FILE", "postgres://…"},
 		Flags: func(flags *flag.FlagSet) {
 			cli.Var(flags, &s.prefix, "redis-prefix", "chat:", parsePrefix,
-				"begin the names of keys in Redis with this `text`; chats that share a Redis and nothing else need different ones")
+				"begin the names of keys in Redis with this `text`; services that share nothing but a Redis need different ones")
 			cli.Var(flags, &s.lease, "lease", "15s", cli.AtLeast(time.Second),
 				"the `duration` after which the users of a node that has died leave; the same on all nodes")
 			flags.BoolVar(&s.durable, "redis-durable", false,
-				"Redis never misses what it has acknowledged (appendfsync always, no replica that takes over, no older copy put in its place): its restart is no loss")
+				"Redis never loses what it has acknowledged (appendfsync always, no failover to a replica, no restore of an older copy), so its restart loses no messages")
 		},
 		Open: s.open,
 	}
@@ -50,7 +50,7 @@ func main() {
 
 func parsePrefix(s string) (string, error) {
 	if s == "" || strings.ContainsAny(s, "{}") {
-		return "", errors.New("empty, or with a brace, which Redis Cluster gives a meaning")
+		return "", errors.New("must not be empty or contain a brace: Redis Cluster gives braces a meaning")
 	}
 	return s, nil
 }

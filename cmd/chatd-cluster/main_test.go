@@ -13,8 +13,8 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// asProgram has the test binary be chatd-cluster: the tests start it as a process,
-// with the race detector that they were built with.
+// asProgram makes the test binary run as chatd-cluster, so that the tests start the program
+// with the race detector.
 const asProgram = "TEST_BINARY_IS_CHATD_CLUSTER"
 
 func TestMain(m *testing.M) {
@@ -35,7 +35,7 @@ func program(t *testing.T) chatdtest.Program {
 	return chatdtest.Program{Path: self, Env: []string{asProgram + "=1"}}
 }
 
-// post publishes a message and returns it as it is answered.
+// post publishes a message with POST /messages and returns the message in the answer.
 func post(t *testing.T, d *chatdtest.Process, token, content string) wstest.Event {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{"content": content})
@@ -57,7 +57,7 @@ func decode[T any](t *testing.T, text string) (v T) {
 	return v
 }
 
-// within is a context that ends when the test's patience does.
+// within returns a context that ends when the test's patience does.
 func within(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), chatdtest.Patience)

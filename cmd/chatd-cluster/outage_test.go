@@ -17,8 +17,8 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// What PostgreSQL has and Redis could not be told of reaches the other nodes as soon
-// as it can, though nothing follows it and they never lost Redis.
+// Messages that PostgreSQL stored and Redis could not publish reach the other nodes once
+// Redis is back, although no message follows and the other nodes never lost Redis.
 func TestWhatOneNodeCouldNotPublishComesWhenRedisIsBack(t *testing.T) {
 	t.Parallel()
 	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
@@ -28,7 +28,7 @@ func TestWhatOneNodeCouldNotPublishComesWhenRedisIsBack(t *testing.T) {
 	one := prog.Start(t, []string{"CHATD_REGISTRY=" + strings.Replace(redis.RedisURL(), redis.Addr, way.addr, 1), history}, "-plaintext")
 	two := prog.Start(t, []string{"CHATD_REGISTRY=" + redis.RedisURL(), history}, "-plaintext")
 	admin := one.Token("admin")
-	// In so many that it would take a minute until the node looks at them by itself.
+	// In so many channels a node would need a minute to find the messages by itself.
 	var channels []string
 	for i := range 60 {
 		channels = append(channels, "channel", fmt.Sprint("channel", i))
@@ -67,8 +67,8 @@ func TestWhatOneNodeCouldNotPublishComesWhenRedisIsBack(t *testing.T) {
 	}
 }
 
-// A node whose clients were told in good order has ended well, whatever has become
-// of its backends.
+// A node that has closed its clients' sockets exits with 0, whatever the state of its
+// backends.
 func TestDrainedWithoutItsBackendsANodeEndsWell(t *testing.T) {
 	t.Parallel()
 	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
@@ -84,7 +84,7 @@ func TestDrainedWithoutItsBackendsANodeEndsWell(t *testing.T) {
 				s := d.Connect(d.Token("admin"))
 				s.Want("welcome")
 				fail(ways[backend])
-				wstest.Eventually(t, "the node to miss it", func() bool {
+				wstest.Eventually(t, "the node not to be ready", func() bool {
 					status, _ := d.Request(http.MethodGet, "/readyz", "", "")
 					return status == http.StatusServiceUnavailable
 				})
@@ -99,15 +99,15 @@ func TestDrainedWithoutItsBackendsANodeEndsWell(t *testing.T) {
 				if took := time.Since(closed); took > 10*time.Second {
 					t.Errorf("it took %v more to end", took)
 				}
-				if warned := strings.Contains(d.Logged(), "they notice within the lease"); warned != (backend == "Redis") {
-					t.Errorf("warned of what the other nodes do not know: %v", warned)
+				if warned := strings.Contains(d.Logged(), "the other nodes notice it within the lease"); warned != (backend == "Redis") {
+					t.Errorf("warned that the other nodes do not know that this node ends: %v", warned)
 				}
 			})
 		}
 	}
 }
 
-// Nor does anybody have to wait for a backend who is in a hurry.
+// With a second signal, the program does not wait for a backend.
 func TestASecondSignalEndsTheWaitForABackend(t *testing.T) {
 	t.Parallel()
 	redis := chatdtest.StartRedis(t)
@@ -122,8 +122,8 @@ func TestASecondSignalEndsTheWaitForABackend(t *testing.T) {
 	}
 }
 
-// A backend whose host is gone without a word, and another in its place: no
-// connection of before is ever answered.
+// The host of a backend vanishes and another takes its address: requests on the old
+// connections get no answer.
 func TestConnectionsThatNobodyAnswersAreReplaced(t *testing.T) {
 	t.Parallel()
 	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)
@@ -139,7 +139,7 @@ func TestConnectionsThatNobodyAnswersAreReplaced(t *testing.T) {
 			admin := d.Token("admin")
 			s := d.Connect(admin)
 			s.Want("welcome")
-			// As many connections as there ever are.
+			// As many connections as the pool may have.
 			var busy sync.WaitGroup
 			for i := range 64 {
 				busy.Go(func() {
@@ -162,11 +162,11 @@ func TestConnectionsThatNobodyAnswersAreReplaced(t *testing.T) {
 			busy.Wait()
 			way.strand()
 			began := time.Now()
-			wstest.Eventually(t, "a message to be stored and handed on", func() bool {
+			wstest.Eventually(t, "a message to be stored and published", func() bool {
 				status, _ := d.Request(http.MethodPost, "/messages", admin, `{"content":"y"}`)
 				return status == http.StatusCreated
 			})
-			if took := time.Since(began); took > 12*time.Second { // one after the other they take longer
+			if took := time.Since(began); took > 12*time.Second { // one after the other, they would take longer
 				t.Errorf("it took %v", took)
 			}
 			for s.Want("message").Content != "y" {

@@ -10,8 +10,8 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// However often strangers ask whether a node is ready, its backends are asked once a
-// second, and the log says once that it is not.
+// However often clients request /readyz, the node checks its backends once a second and
+// logs once that it is not ready.
 func TestAskingForReadinessCostsTheBackendsNothing(t *testing.T) {
 	t.Parallel()
 	redis, postgres := chatdtest.StartRedis(t), chatdtest.StartPostgres(t)

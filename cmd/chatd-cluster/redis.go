@@ -14,12 +14,12 @@ import (
 	"github.com/reto10/chat/redisregistry"
 )
 
-// redisKinds are the schemes of a -registry: one server, a Redis Cluster, and
-// what Sentinels watch, each with TLS or without.
+// redisKinds are the schemes of a -registry: one server, a Redis Cluster, or a master that
+// Sentinels watch, each with TLS or without.
 var redisKinds = []string{"redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"}
 
-// openRedis opens the registry of a URL, and returns it, and what closes it, when
-// messages get through.
+// openRedis opens the registry at a URL. It returns when the registry can publish and
+// receive messages. The second result closes the registry.
 func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slog.Logger) (*redisregistry.Registry, func() error, error) {
 	redis.SetLogger(redisLog{log})
 	client, sentinels, err := redisClient(where.Registry)
@@ -27,14 +27,13 @@ func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slo
 		return nil, nil, err
 	}
 	if err := askSentinels(ctx, sentinels); err != nil {
-		_ = client.Close() // nothing was begun
+		_ = client.Close() // nothing to wait for
 		return nil, nil, fmt.Errorf("connecting to -registry %s: %w", shown(where.Registry), err)
 	}
 	var answer redis.Error
 	if err := redisregistry.Ping(ctx, client); err != nil && (!errors.As(err, &answer) || errors.Is(err, redisregistry.ErrMisconfigured)) {
-		// It is not there, or waiting changes nothing. What is loading its data may be
-		// ready in time.
-		_ = client.Close() // nothing was begun
+		// Retry only while Redis loads its data; other errors do not go away by waiting.
+		_ = client.Close() // nothing to wait for
 		return nil, nil, fmt.Errorf("connecting to -registry %s: %w", shown(where.Registry), err)
 	}
 	registry, err := s.newRegistry(client, where, log)
@@ -46,8 +45,8 @@ func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slo
 		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 		defer cancel()
 		if err := registry.Shutdown(ctx); err != nil {
-			// Everybody here was told by now, and the other nodes notice by themselves.
-			log.Warn("the other nodes could not be told that this one ends, they notice within the lease", "err", err, "lease", s.lease)
+			// The sockets of this node are closed by now, and the other nodes notice by themselves.
+			log.Warn("the registry could not report that this node ends: the other nodes notice it within the lease", "err", err, "lease", s.lease)
 		}
 		return client.Close()
 	}
@@ -59,21 +58,21 @@ func (s *settings) openRedis(ctx context.Context, where daemon.Storage, log *slo
 			return registry, shutDown, nil
 		}
 		if errors.Is(err, redisregistry.ErrMisconfigured) { // waiting changes nothing
-			_ = shutDown() // what went wrong first is told
+			_ = shutDown() // the first error is returned
 			return nil, nil, fmt.Errorf("starting with -registry %s: %w", shown(where.Registry), err)
 		}
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			_ = shutDown() // what went wrong first is told
+			_ = shutDown() // the first error is returned
 			return nil, nil, fmt.Errorf("waiting for -registry %s: %w", shown(where.Registry), err)
 		}
 	}
 }
 
-// redisClient makes a client of a URL as go-redis reads it: more addresses of a
-// Cluster or of Sentinels are &addr=host:port, Sentinels' master is &master_name=. Where
-// there are Sentinels it returns how they are reached, too.
+// redisClient returns a client for a URL in go-redis' syntax: &addr=host:port adds an
+// address of a Cluster or a Sentinel, and &master_name= names the Sentinels' master. With
+// Sentinels it also returns the options to reach them.
 func redisClient(where string) (redis.UniversalClient, *redis.FailoverOptions, error) {
 	u, err := parseURL("registry", where)
 	if err != nil {
@@ -81,7 +80,7 @@ func redisClient(where string) (redis.UniversalClient, *redis.FailoverOptions, e
 	}
 	bad := func(err error) error {
 		if u.Query().Has("password") {
-			return daemon.UsageError("-registry %s: its parameters make no sense", shown(where))
+			return daemon.UsageError("-registry %s: a parameter is invalid (not shown: the error may contain the password)", shown(where))
 		}
 		return daemon.UsageError("-registry %s: %w", shown(where), err)
 	}
@@ -101,7 +100,7 @@ func redisClient(where string) (redis.UniversalClient, *redis.FailoverOptions, e
 			return nil, nil, bad(err)
 		}
 		if opts.MasterName == "" {
-			return nil, nil, daemon.UsageError("-registry %s: needs ?master_name=, which is what the Sentinels call it", shown(where))
+			return nil, nil, daemon.UsageError("-registry %s: needs ?master_name=, the name of the master in the Sentinels", shown(where))
 		}
 		opts.ContextTimeoutEnabled = true
 		return redis.NewFailoverClient(opts), opts, nil
@@ -115,8 +114,9 @@ func redisClient(where string) (redis.UniversalClient, *redis.FailoverOptions, e
 	}
 }
 
-// askSentinels looks whether a Sentinel names the master; nil options have none. The
-// client itself asks them for so long that what they said is lost when time is up.
+// askSentinels returns an error if no Sentinel names the master. options is nil without
+// Sentinels. The client itself retries for so long that their answers would be lost when
+// the time is up.
 func askSentinels(ctx context.Context, opts *redis.FailoverOptions) (err error) {
 	if opts == nil {
 		return nil
@@ -145,9 +145,9 @@ func askSentinel(ctx context.Context, opts *redis.FailoverOptions, addr string) 
 	case errors.Is(err, redis.Nil):
 		return fmt.Errorf("the Sentinel at %s watches no master called %q: correct ?master_name=", addr, opts.MasterName)
 	case redis.HasErrorPrefix(err, "NOAUTH"), redis.HasErrorPrefix(err, "WRONGPASS"):
-		return fmt.Errorf("the Sentinel at %s needs another user and password, which stand before the @: %w", addr, err)
-	case redis.HasErrorPrefix(err, "unknown command"): // it repeats arguments, of which one may be a password
-		return fmt.Errorf("what listens at %s is no Sentinel: redis:// is for one Redis", addr)
+		return fmt.Errorf("the Sentinel at %s rejects the user or the password before the @: %w", addr, err)
+	case redis.HasErrorPrefix(err, "unknown command"): // the text repeats the arguments, and one may be a password
+		return fmt.Errorf("the server at %s is not a Sentinel: use redis:// for a single Redis", addr)
 	case err != nil:
 		return fmt.Errorf("asking the Sentinel at %s for the master: %w", addr, err)
 	}
@@ -168,15 +168,15 @@ func (s *settings) newRegistry(client redis.UniversalClient, where daemon.Storag
 	}
 	if where.Age > 0 {
 		if where.Age < time.Millisecond {
-			return nil, daemon.UsageError("-history-age %v: Redis keeps messages for a millisecond at least", where.Age)
+			return nil, daemon.UsageError("-history-age %v: Redis keeps messages for at least a millisecond", where.Age)
 		}
 		opts = append(opts, redisregistry.WithAge(where.Age))
 	}
 	return redisregistry.New(client, opts...)
 }
 
-// redisLog is where go-redis writes what it thinks of its connections. Whatever
-// comes of that the registry logs itself.
+// redisLog receives the log of go-redis about its connections and drops it. The registry
+// logs the consequences.
 type redisLog struct{ log *slog.Logger }
 
 func (l redisLog) Printf(ctx context.Context, format string, args ...any) {

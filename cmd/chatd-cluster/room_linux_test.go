@@ -12,9 +12,9 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// A node whose history cannot be written any more, as on a full disk, is not ready,
-// and is ready again when there is room. No file of the process may grow meanwhile:
-// for that nobody has to mount a small disk.
+// A node that cannot write its history, as on a full disk, is not ready. It is ready again
+// when there is room. The test limits the size of the process's files, so that it needs no
+// small disk.
 func TestReadyzIsRedWhileTheDiskIsFull(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "history.db")

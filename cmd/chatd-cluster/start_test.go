@@ -17,29 +17,29 @@ import (
 func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 	t.Parallel()
 	nowhere := filepath.Join(t.TempDir(), "missing", "history.db")
-	// Nobody listens at port 1.
+	// No program listens on port 1.
 	tests := map[string]struct {
 		args []string
 		env  []string
 		code int
 		want string
 	}{
-		"no such registry":         {[]string{"-registry", "nats://:hunter2@localhost"}, nil, 2, "-registry nats: neither memory nor the URL of a Redis"},
-		"no such history":          {[]string{"-history", "mysql://root:hunter2@localhost"}, nil, 2, "-history mysql: not memory"},
+		"no such registry":         {[]string{"-registry", "nats://:hunter2@localhost"}, nil, 2, "-registry nats: must be memory or the URL of a Redis"},
+		"no such history":          {[]string{"-history", "mysql://root:hunter2@localhost"}, nil, 2, "-history mysql: must be memory"},
 		"no URL":                   {[]string{"-registry", "redis:hunter2@localhost"}, nil, 2, "-registry redis: not a URL such as redis://"},
 		"a slash in a password":    {[]string{"-registry", "redis://:hunter2/@localhost"}, nil, 2, "-registry redis: not a URL"},
 		"a question mark in one":   {[]string{"-registry", "redis://chat:1?hunter2@localhost"}, nil, 2, "-registry redis: not a URL"},
 		"a hash in one":            {nil, []string{"CHATD_REGISTRY=redis://chat:1#hunter2@localhost"}, 2, "-registry redis: not a URL"},
 		"a percent in one":         {nil, []string{"CHATD_HISTORY=postgres://chat:hunter2%@localhost/chat"}, 2, "-history postgres: not a URL"},
 		"an unknown parameter":     {[]string{"-registry", "redis://:hunter2@localhost:1?colour=red"}, nil, 2, "-registry redis://localhost:1: redis: unexpected option: colour"},
-		"a sentinel's, unknown":    {[]string{"-registry", "redis+sentinel://localhost:1?master_name=m&password=hunt&er2=x"}, nil, 2, "-registry redis+sentinel://localhost:1: its parameters make no sense"},
+		"a sentinel's, unknown":    {[]string{"-registry", "redis+sentinel://localhost:1?master_name=m&password=hunt&er2=x"}, nil, 2, "-registry redis+sentinel://localhost:1: a parameter is invalid (not shown"},
 		"sentinels of whom":        {[]string{"-registry", "redis+sentinel://localhost:1"}, nil, 2, "needs ?master_name="},
 		"not a database":           {[]string{"-registry", "redis://localhost/chat"}, nil, 2, `invalid database number: "chat"`},
-		"memory between nodes":     {[]string{"-registry", "redis://localhost:1", "-history", "memory"}, nil, 2, "-history memory: nodes that meet in -registry redis need a history in common"},
-		"no history between nodes": {[]string{"-registry", "redis://localhost:1", "-history", "off"}, nil, 2, "-history off: nodes that meet"},
-		"a file between nodes":     {[]string{"-registry", "redis://localhost:1", "-history", "sqlite:x.db"}, nil, 2, "-history sqlite: nodes that meet"},
+		"memory between nodes":     {[]string{"-registry", "redis://localhost:1", "-history", "memory"}, nil, 2, "-history memory: nodes that share -registry redis need a common history"},
+		"no history between nodes": {[]string{"-registry", "redis://localhost:1", "-history", "off"}, nil, 2, "-history off: nodes that share"},
+		"a file between nodes":     {[]string{"-registry", "redis://localhost:1", "-history", "sqlite:x.db"}, nil, 2, "-history sqlite: nodes that share"},
 		"redis without Redis":      {[]string{"-history", "redis"}, nil, 2, "-history redis needs the URL of a Redis in -registry"},
-		"another Redis":            {[]string{"-registry", "redis://localhost:1", "-history", "redis://:hunter2@elsewhere"}, nil, 2, "-history redis: that is all there is to say"},
+		"another Redis":            {[]string{"-registry", "redis://localhost:1", "-history", "redis://:hunter2@elsewhere"}, nil, 2, "-history redis: must be the word redis only"},
 		"no file":                  {[]string{"-history", "sqlite:"}, nil, 2, "needs a file"},
 		"not a flag":               {[]string{"registry", "redis://:hunter2@localhost"}, nil, 2, `unexpected argument "registry"`},
 		"no flag at all":           {[]string{"redis://:hunter2@localhost"}, nil, 2, `unexpected argument "redis:REDACTED"`},
@@ -68,19 +68,19 @@ func TestWhatCannotStartSaysWhyInOneLine(t *testing.T) {
 	}
 }
 
-// The flags of chatd are tested with it.
+// chatd's own tests cover the flags that both programs have.
 func TestAMistakeInAnyFlagOfItsOwnEndsWith2AndNamesIt(t *testing.T) {
 	t.Parallel()
 	redis := chatdtest.StartRedis(t)
 	registry, dir := []string{"-registry", redis.RedisURL()}, t.TempDir()
 	type mistake struct {
 		value, want string
-		args        []string // besides
+		args        []string // further arguments
 	}
 	mistakes := map[string][]mistake{
-		"registry":      {{"redis:x", "not a URL", nil}, {"nats://localhost", "neither memory nor the URL of a Redis", nil}, {"redis://localhost?colour=red", "colour", nil}},
+		"registry":      {{"redis:x", "not a URL", nil}, {"nats://localhost", "must be memory or the URL of a Redis", nil}, {"redis://localhost?colour=red", "colour", nil}},
 		"history":       {{"sqlite:" + dir, dir, nil}, {"postgres://localhost/chat?sslmode=perhaps", "sslmode", nil}, {"postgres://localhost/chat?pool_size=x&connect_timeout=y", "connect_timeout", nil}, {"redis", "in -registry", nil}},
-		"history-age":   {{"10ms", "keeps messages for at least a second", []string{"-history", "sqlite:" + dir + "/history.db"}}, {"10us", "for a millisecond at least", registry}},
+		"history-age":   {{"10ms", "for at least a second", []string{"-history", "sqlite:" + dir + "/history.db"}}, {"10us", "for at least a millisecond", registry}},
 		"redis-prefix":  {{"{chat}:", "brace", registry}, {"a{b", "brace", nil}},
 		"lease":         {{"10ms", "less than 1s", registry}, {"soon", "not a duration", nil}, {"-15s", "not more than zero", nil}},
 		"redis-durable": {{"perhaps", "parse error", nil}},
@@ -163,13 +163,13 @@ func TestARedisThatEvictsIsRefusedInOneLine(t *testing.T) {
 	wantLastLine(t, stderr, code, "set maxmemory-policy noeviction", "allkeys-lru")
 }
 
-// TestARedisThatRefusesIsNamedAtStart starts the program with servers that refuse it.
+// TestARedisThatRefusesIsNamedAtStart starts the program with servers that reject it.
 func TestARedisThatRefusesIsNamedAtStart(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		args    []string // of the server
-		command string   // for it
-		want    []string // in the last line: what to change, and what Redis said
+		command string   // to the server before the start
+		want    []string // in the last line: what to change, and the error of Redis
 	}{
 		"full":                {nil, "CONFIG SET maxmemory 1", []string{"raise its maxmemory", "OOM"}},
 		"a replica":           {[]string{"--replicaof", "127.0.0.1", "1"}, "", []string{"connect to its primary", "READONLY"}},
@@ -196,7 +196,7 @@ func TestARedisThatRefusesIsNamedAtStart(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if name == "clients" { // one that stays
+				if name == "clients" { // a connection that stays open
 					conn, err := net.Dial("tcp", redis.Addr)
 					if err != nil {
 						t.Fatal(err)
@@ -215,16 +215,17 @@ func TestARedisThatRefusesIsNamedAtStart(t *testing.T) {
 	}
 }
 
-// TestASentinelThatDoesNotNameTheMasterIsNamed asks Sentinels for what they do not tell.
+// TestASentinelThatDoesNotNameTheMasterIsNamed starts the program with Sentinels that do
+// not know the master.
 func TestASentinelThatDoesNotNameTheMasterIsNamed(t *testing.T) {
 	t.Parallel()
 	redis := chatdtest.StartRedis(t)
 	sentinel := chatdtest.StartSentinel(t, redis)
 	for name, tt := range map[string]struct{ url, want string }{
 		"another name":    {"redis+sentinel://" + sentinel.Addr + "?master_name=chap&password=" + chatdtest.Password, `watches no master called "chap"`},
-		"no Sentinel":     {"redis+sentinel://:" + chatdtest.Password + "@" + redis.Addr + "?master_name=chat", "no Sentinel"},
-		"Redis, locked":   {"redis+sentinel://" + redis.Addr + "?master_name=chat", "no Sentinel"},
-		"a wrong place":   {"redis+sentinel://:" + chatdtest.Password + "@" + sentinel.Addr + "?master_name=chat", "Redis needs a password"}, // it is the Sentinel's there
+		"no Sentinel":     {"redis+sentinel://:" + chatdtest.Password + "@" + redis.Addr + "?master_name=chat", "is not a Sentinel"},
+		"Redis, locked":   {"redis+sentinel://" + redis.Addr + "?master_name=chat", "is not a Sentinel"},
+		"a wrong place":   {"redis+sentinel://:" + chatdtest.Password + "@" + sentinel.Addr + "?master_name=chat", "Redis needs a password"}, // there the password is the Sentinel's
 		"a wrong address": {"redis+sentinel://127.0.0.1:1?addr=127.0.0.1:2&master_name=chat", "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -237,7 +238,7 @@ func TestASentinelThatDoesNotNameTheMasterIsNamed(t *testing.T) {
 	}
 }
 
-// TestReadinessNamesTheCause takes what it needs from a node that runs.
+// TestReadinessNamesTheCause breaks the backends of a running node.
 func TestReadinessNamesTheCause(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct{ command, want string }{
@@ -285,7 +286,7 @@ func TestNodesWithDifferentHistoriesDoNotServe(t *testing.T) {
 				t.Errorf("it served:\n%s", stderr)
 			}
 
-			// When the other's lease is over, the new history may begin.
+			// The new history may begin when the lease of the other node has expired.
 			first.Kill()
 			wstest.Eventually(t, "the other history to begin", func() bool {
 				d := program(t).Begin(t, second, args...)

@@ -116,7 +116,7 @@ func FuzzToken(f *testing.F) {
 			t.Errorf("claims %+v", claims)
 		}
 		if err := parsed.Verify(jwa.HS256, secret); err == nil {
-			// Whoever signs knows the secret, and has one text for one token.
+			// A valid signature needs the secret, and each token has only one text.
 			at := strings.LastIndexByte(s, '.')
 			if want := s[:at] + "." + mac(s[:at]); s != want {
 				t.Errorf("%q is as good as %q", s, want)

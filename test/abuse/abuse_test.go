@@ -27,8 +27,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// TestEveryAttackRuns runs each attack for a moment, on a chatd of this tree. What it
-// measures then means nothing.
+// TestEveryAttackRuns runs each attack for a moment, on a chatd of this tree. The
+// measurements of such a run mean nothing.
 func TestEveryAttackRuns(t *testing.T) {
 	for _, name := range names(attacks) {
 		t.Run(name, func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestEveryAttackRuns(t *testing.T) {
 	}
 }
 
-// chatd is a binary of this tree, which TestMain removes.
+// chatd is a binary built from this tree. TestMain removes it.
 var chatd = sync.OnceValue(func() string {
 	b, err := newBench(context.Background(), settings{cost: 4})
 	if err != nil {
@@ -93,7 +93,7 @@ func TestWhatMakesNoSenseIsRefused(t *testing.T) {
 	}
 }
 
-// elsewhere is a program that says that it listens on another machine.
+// elsewhere is a program that claims to listen on another machine.
 func elsewhere(t *testing.T) string {
 	t.Helper()
 	path := t.TempDir() + "/chatd"

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// askRanges asks for the first byte of a file thousands of times in one request: as
-// often as the file has bytes, since more are answered with the whole file.
+// askRanges asks for the first byte of a file thousands of times in one request: as often as
+// the file has bytes, because a server answers more ranges with the whole file.
 func askRanges(connections int) func(context.Context, *arena) {
 	return func(ctx context.Context, b *arena) {
 		const path, most = "/chat.js", 15_000 // of which 64 KiB of headers have room

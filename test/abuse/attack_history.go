@@ -24,13 +24,13 @@ const (
 	bigMessages = 1000
 	bigContent  = 32 << 10
 
-	// slowly is how much a slow reader reads at once, slowlyEvery how often.
+	// slowly is how many bytes a slow reader reads at once, slowlyEvery how often.
 	slowly      = 1 << 10
 	slowlyEvery = 50 * time.Millisecond
 )
 
-// fillHistory publishes what the history's attacks read, by several admins, since one
-// may be told to wait.
+// fillHistory publishes what the attacks on the history read. Several admins publish, because
+// each has a rate limit.
 func fillHistory(with string) func(context.Context, *arena) error {
 	return func(ctx context.Context, b *arena) error {
 		content := strings.Repeat(with, bigContent)
@@ -38,7 +38,7 @@ func fillHistory(with string) func(context.Context, *arena) error {
 		if err != nil {
 			return err
 		}
-		// JSON may escape what the server need not.
+		// JSON may escape characters that the server does not.
 		text := strings.ReplaceAll(string(body), `\u003c`, "<")
 		p, err := b.dial(ctx, 0)
 		if err != nil {
@@ -85,8 +85,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// together runs so many of an attack's connections until ctx ends. One that fails
-// begins again.
+// together runs this number of an attack's connections until ctx ends. One that fails starts
+// again.
 func together(ctx context.Context, n int, one func(n int) error) {
 	var running sync.WaitGroup
 	for i := range n {
@@ -101,8 +101,8 @@ func together(ctx context.Context, n int, one func(n int) error) {
 	running.Wait()
 }
 
-// asking has connections send a request again and again and read the answers, whose
-// statuses it counts.
+// asking sends a request repeatedly on each connection, reads the answers and counts their
+// statuses.
 func asking(ctx context.Context, b *arena, connections int, request func(connection, n int) string) {
 	together(ctx, connections, func(connection int) error {
 		p, err := b.dial(ctx, 0)
@@ -136,7 +136,7 @@ func readPages(connections int) func(context.Context, *arena) {
 	}
 }
 
-// leavePages asks for pages and reads no more than the first bytes of each.
+// leavePages requests pages and reads only the first bytes of each.
 func leavePages(connections int) func(context.Context, *arena) {
 	return func(ctx context.Context, b *arena) {
 		page := request(http.MethodGet, bigPage, b.token("mallory0", chatUser), "", "")
@@ -170,7 +170,7 @@ func resumeSlowly(sockets int) func(context.Context, *arena) {
 	}
 }
 
-// joinSlowly opens sockets that join bigChannel and leave it, again and again.
+// joinSlowly opens sockets that join and leave bigChannel repeatedly.
 func joinSlowly(sockets int) func(context.Context, *arena) {
 	return func(ctx context.Context, b *arena) {
 		slowSockets(ctx, b, sockets, "", func(p *peer) error {
@@ -188,8 +188,8 @@ func joinSlowly(sockets int) func(context.Context, *arena) {
 	}
 }
 
-// slowSockets has sockets of several users read a little now and then, after they have
-// asked for much.
+// slowSockets runs sockets of several users that request much data and read a little now and
+// then.
 func slowSockets(ctx context.Context, b *arena, sockets int, query string, ask func(*peer) error) {
 	together(ctx, b.less(sockets), func(n int) error {
 		token := b.token(fmt.Sprint("mallory", n%hostile), chatUser)

@@ -9,7 +9,7 @@ import (
 
 const form = "Content-Type: application/x-www-form-urlencoded"
 
-// guessFromNetworks tries names that nobody has, from every /64 of a /56.
+// guessFromNetworks tries usernames that do not exist, from every /64 of a /56.
 func guessFromNetworks(connections int) func(context.Context, *arena) {
 	return func(ctx context.Context, b *arena) {
 		connections := b.less(connections)
@@ -21,7 +21,7 @@ func guessFromNetworks(connections int) func(context.Context, *arena) {
 	}
 }
 
-// logInAgain logs a user in from so many addresses, by so many connections each.
+// logInAgain logs a user in from a number of addresses, with several connections each.
 func logInAgain(addresses, each int) func(context.Context, *arena) {
 	return func(ctx context.Context, b *arena) {
 		body := url.Values{"username": {"mallory0"}, "password": {password}}.Encode()
@@ -31,8 +31,8 @@ func logInAgain(addresses, each int) func(context.Context, *arena) {
 	}
 }
 
-// lockOut is what a foreign page does in the browsers of all visitors: a POST that needs
-// no preflight, from the visitor's own address.
+// lockOut does what a foreign page can do in the browsers of all visitors: a POST without a
+// preflight, from the visitor's own address.
 func lockOut(connections int) func(context.Context, *arena) {
 	return func(ctx context.Context, b *arena) {
 		connections := b.less(connections)

@@ -13,13 +13,12 @@ import (
 )
 
 const (
-	// mostHeld bounds the sockets that are held open at once: each is two open files on
-	// this machine.
+	// mostHeld bounds the sockets that are open at once: each is two open files on this machine.
 	mostHeld = 8000
 )
 
-// openSockets has so many workers open sockets of one user, which read nothing and are
-// not closed before there are very many.
+// openSockets runs workers that open sockets of one user. The sockets read nothing and stay
+// open until there are very many.
 func openSockets(workers int) func(context.Context, *arena) {
 	return func(ctx context.Context, b *arena) {
 		token := b.token("mallory0", chatUser)
@@ -56,8 +55,8 @@ func openSockets(workers int) func(context.Context, *arena) {
 	}
 }
 
-// stall opens a socket in a channel, reads nothing while messages come there, and
-// measures how long it is still listed as connected.
+// stall opens a socket in a channel, reads nothing while messages are published there, and
+// measures how long the user is still listed as connected.
 func stall(ctx context.Context, b *arena) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -96,8 +95,8 @@ func stall(ctx context.Context, b *arena) {
 	<-flooded
 }
 
-// flood publishes 4 MiB in a channel, four times what waits for a socket at most, and
-// then a little now and then.
+// flood publishes 4 MiB in a channel, four times a socket's backlog, and then a little now
+// and then.
 func flood(ctx context.Context, b *arena, admin, channel string) {
 	body := `{"channel":"` + channel + `","content":"` + strings.Repeat("x", 16<<10) + `"}`
 	post := request(http.MethodPost, "/messages", admin, "", body)
@@ -121,7 +120,7 @@ func flood(ctx context.Context, b *arena, admin, channel string) {
 	}
 }
 
-// get is do that returns the body of a 200.
+// get is do; it returns the body of a 200.
 func (p *peer) get(request string) ([]byte, error) {
 	if _, err := p.Write([]byte(request)); err != nil {
 		return nil, err
@@ -144,8 +143,7 @@ func (p *peer) get(request string) ([]byte, error) {
 // burst is how many commands a socket may send at once.
 const burst = 40
 
-// publishReconnecting has workers of one user publish what a socket may at once, and
-// open another.
+// publishReconnecting runs workers of one user that publish a socket's burst and reconnect.
 func publishReconnecting(workers int) func(context.Context, *arena) {
 	return func(ctx context.Context, b *arena) {
 		token := b.token("mallory0", chatUser)

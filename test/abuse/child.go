@@ -17,16 +17,16 @@ import (
 )
 
 const (
-	// attackVariable has this program run the attack that it describes, see assignment.
+	// attackVariable makes this program run the attack that it describes, see assignment.
 	attackVariable = "ABUSE_ATTACK"
-	// attackNice is the niceness of such a process. Attackers have machines of their own:
-	// what they compute must not take the server's processors.
+	// attackNice is the niceness of an attacking process. Real attackers have their own machines,
+	// so the attack must not take the server's processors.
 	attackNice = "10"
-	// endingWait bounds how long it takes to end when it is asked to.
+	// endingWait bounds the end of such a process after it was asked to end.
 	endingWait = 30 * time.Second
 )
 
-// assignment is what another process needs to run an attack.
+// assignment is the input of a process that runs an attack.
 type assignment struct {
 	Attack string
 	Addr   string // of the server, host:port on loopback
@@ -35,16 +35,16 @@ type assignment struct {
 	Small  bool
 }
 
-// result is what that process prints at its end. At the beginning it prints {}.
+// result is the output of such a process at its end. At the beginning it prints {}.
 type result struct {
 	Counts map[string]int64
 	Notes  []string
 }
 
-// attackApart runs an attack in a process of its own until ctx ends or it ends by
-// itself, and takes over its tally. It calls begun when the attack begins.
+// attackApart runs an attack in its own process until ctx ends or the attack ends, and adds
+// its tally. It calls begun when the attack begins.
 func (b *arena) attackApart(ctx context.Context, a attack, begun func()) error {
-	defer begun() // also after an error: somebody waits for it
+	defer begun() // also after an error: the caller waits for it
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (b *arena) attackApart(ctx context.Context, a attack, begun func()) error {
 	}
 	cmd.Env = append(os.Environ(), attackVariable+"="+string(task))
 	cmd.Stderr = os.Stderr
-	// The process ends when its input does: also when this one dies.
+	// The process ends when its input does, so it also ends when this process dies.
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (b *arena) attackApart(ctx context.Context, a attack, begun func()) error {
 	return nil
 }
 
-// runAttack is that process. It returns the exit code.
+// runAttack is the main function of such a process. It returns the exit code.
 func runAttack(task string, input io.Reader, output io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

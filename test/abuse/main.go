@@ -1,22 +1,21 @@
-// Abuse attacks a chatd as a hostile user and an unauthenticated stranger would, and
-// prints what that costs everybody else: how long publishing takes, whether logins
-// and new sockets work, and what the server spends in memory, CPU and log lines.
+// Abuse attacks a chatd as a hostile user and as an unauthenticated stranger. It prints the
+// effect on other users: the latency of publishing, whether logins and new sockets work, and
+// the server's memory, CPU and log lines.
 //
 //	go run ./test/abuse                      # every attack
 //	go run ./test/abuse -attack history      # those whose name begins with it
 //	go run ./test/abuse -chatd /tmp/chatd    # against another binary
 //
-// Each attack gets a server of its own, on loopback, with an empty history. Everybody
-// else is observed twice for the same time, at first without the attack, then with it.
-// What attacks is a process of its own with a low priority, since attackers bring their
-// own processors.
-// Nothing is asserted: the exit code is 1 only when an attack could not be run.
+// Each attack gets its own server, on loopback, with an empty history. Other users are
+// observed twice for the same time, first without the attack, then with it. The attacker is
+// its own process with a low priority, because real attackers have their own processors.
+// The command checks nothing: the exit code is 1 only if an attack could not be run.
 //
-// Where an attack needs a policy that lets users publish the server is this program
-// itself, with the library that it was built with. To compare with another version of
-// the library copy this directory into that version's tree and run it there.
+// If an attack needs a policy that lets users publish, the server is this program itself,
+// with the library that it was built with. To compare another version of the library, copy
+// this directory into that version's tree and run it there.
 //
-// A -chatd that is a chatd-cluster finds CHATD_REGISTRY and CHATD_HISTORY in the
+// If -chatd is a chatd-cluster, it reads CHATD_REGISTRY and CHATD_HISTORY from the
 // environment.
 package main
 
@@ -54,7 +53,7 @@ func main() {
 	}
 }
 
-// settings are what the flags say.
+// settings are the values of the flags.
 type settings struct {
 	attack string        // prefix of the names of those to run
 	chatd  string        // a binary; "": built from this tree
@@ -67,8 +66,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("abuse", flag.ContinueOnError)
 	var s settings
 	flags.StringVar(&s.attack, "attack", "", "run the attacks whose `name` begins with this: "+strings.Join(names(attacks), ", "))
-	flags.StringVar(&s.chatd, "chatd", "", "attack this `binary` and not one that is built from this tree")
-	flags.DurationVar(&s.length, "for", 10*time.Second, "observe for this `duration`, without each attack and with it; at most a minute")
+	flags.StringVar(&s.chatd, "chatd", "", "attack this `binary` instead of one that is built from this tree")
+	flags.DurationVar(&s.length, "for", 10*time.Second, "observe for this `duration`, without each attack and then with it; at most a minute")
 	flags.IntVar(&s.cost, "cost", 10, "the bcrypt `cost` of the users' passwords")
 	flags.BoolVar(&s.small, "small", false, "attack with a tenth of the messages and of the connections")
 	if err := flags.Parse(args); err != nil {
@@ -97,7 +96,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return nil
 }
 
-// attack is one thing that somebody does to a server.
+// attack is one attack on a server.
 type attack struct {
 	name    string
 	what    string                                    // for the heading, in a sentence
@@ -107,11 +106,11 @@ type attack struct {
 	ends    bool                                      // by itself, perhaps behind the observation: see endWithin
 }
 
-// endWithin, in observations, is how long an attack may take that ends by itself: 45 s
-// of the 10 that are usual.
+// endWithin bounds an attack that ends by itself, in observations: 45 s with the default of
+// 10 s.
 const endWithin = 4.5
 
-// attacks are all there are, in the order in which they are run.
+// attacks are all attacks, in the order in which they run.
 var attacks = []attack{
 	{"history/many", "24 connections of one user read pages of 1,000 messages of 32 KiB", false, fillHistory("x"), readPages(24), false},
 	{"history/few", "4 connections of one user read pages of 1,000 messages of 32 KiB", false, fillHistory("x"), readPages(4), false},

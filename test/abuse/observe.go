@@ -20,18 +20,18 @@ import (
 )
 
 const (
-	// tryFor is how long somebody waits for an answer.
+	// tryFor is how long a user waits for an answer.
 	tryFor = 10 * time.Second
-	// publishEvery, tryEvery are how often everybody else does something.
+	// publishEvery and tryEvery are the intervals of the other users' requests.
 	publishEvery = 20 * time.Millisecond
 	tryEvery     = 200 * time.Millisecond
 	sampleEvery  = 20 * time.Millisecond
 
-	// stamp begins the content of what is published here, before the time.
+	// stamp begins the content of the messages here, before the time.
 	stamp = "at "
 )
 
-// figures are what everybody else experienced.
+// figures are what the other users experienced.
 type figures struct {
 	length                                     time.Duration
 	publish, delivery, login, handshake, ready tries
@@ -40,7 +40,7 @@ type figures struct {
 	lines                                      int64         // of the log
 }
 
-// tries are how long those that succeeded took, and what the others were told.
+// tries are the latencies of successful tries, and the errors of the others.
 type tries struct {
 	mu      sync.Mutex // guards what follows
 	took    []time.Duration
@@ -62,7 +62,7 @@ func (t *tries) fail(why string) {
 	t.refused[why]++
 }
 
-// failed notes why a try failed. One that was begun just before the end does not count.
+// failed records why a try failed. A try that began just before the end does not count.
 func (t *tries) failed(ctx context.Context, begun time.Time, err error) {
 	if ctx.Err() != nil && time.Since(begun) < time.Second {
 		return
@@ -70,7 +70,7 @@ func (t *tries) failed(ctx context.Context, begun time.Time, err error) {
 	t.fail(reason(err))
 }
 
-// reason is a kind of error, without the addresses in it.
+// reason returns the kind of an error, without addresses.
 func reason(err error) string {
 	var c closed
 	switch {
@@ -85,8 +85,9 @@ func reason(err error) string {
 	return strings.TrimSpace(text[strings.LastIndex(text, ": ")+1:])
 }
 
-// observe is everybody else for a while: an admin publishes on a socket, a user gets
-// that on another, visitors log in and open sockets, a load balancer asks for /readyz.
+// observe acts as the other users for a while: an admin publishes on a socket, a user
+// receives it on another, visitors log in and open sockets, a load balancer requests
+// /readyz.
 func (b *arena) observe(ctx context.Context, length time.Duration) (*figures, error) {
 	ear, err := b.join(ctx, b.token("visitor0", chatUser))
 	if err != nil {
@@ -113,8 +114,8 @@ func (b *arena) observe(ctx context.Context, length time.Duration) (*figures, er
 	return f, nil
 }
 
-// repeat does something again and again until ctx ends, whether or not the try before
-// has ended. Those that are under way are waited for by running.
+// repeat starts a try at intervals until ctx ends, whether or not the previous one has ended.
+// running waits for those that are under way.
 func repeat(ctx context.Context, running *sync.WaitGroup, try func(n int)) {
 	running.Go(func() {
 		tick := time.NewTicker(tryEvery)
@@ -148,8 +149,8 @@ func (s *server) join(ctx context.Context, token string) (*peer, error) {
 	return p, nil
 }
 
-// listen notes how long messages took to a user's socket. When that is closed it opens
-// another.
+// listen records the latency of messages to a user's socket. When the socket is closed it
+// opens another.
 func (b *arena) listen(ctx context.Context, ear *peer, delivery *tries) {
 	for {
 		begun := time.Now()
@@ -165,7 +166,7 @@ func (b *arena) listen(ctx context.Context, ear *peer, delivery *tries) {
 			defer ear.close()
 			continue
 		}
-		// Of a flood most is not looked at.
+		// Most messages of a flood are skipped.
 		if _, rest, found := bytes.Cut(frame, []byte(`"content":"`+stamp)); found {
 			text, _, _ := bytes.Cut(rest, []byte(`"`))
 			if sent, err := strconv.ParseInt(string(text), 10, 64); err == nil {
@@ -175,7 +176,7 @@ func (b *arena) listen(ctx context.Context, ear *peer, delivery *tries) {
 	}
 }
 
-// rejoin opens a socket as soon as that is possible, nil when ctx ends before.
+// rejoin opens a socket as soon as possible. It returns nil if ctx ends before.
 func (b *arena) rejoin(ctx context.Context, token string) *peer {
 	for ctx.Err() == nil {
 		if p, err := b.join(ctx, token); err == nil {
@@ -189,8 +190,8 @@ func (b *arena) rejoin(ctx context.Context, token string) *peer {
 	return nil
 }
 
-// publish publishes at a steady pace. What is late because the one before took long
-// counts from when it was due.
+// publish publishes at a steady rate. The latency of a message that is late because the
+// previous one took long counts from when it was due.
 func (b *arena) publish(ctx context.Context, published *tries) {
 	mouth := b.rejoin(ctx, b.token("admin0", adminRole))
 	for due := time.Now(); mouth != nil; due = due.Add(publishEvery) {
@@ -215,7 +216,7 @@ func (b *arena) publish(ctx context.Context, published *tries) {
 	}
 }
 
-// answered reads up to the answer to a command.
+// answered reads until the answer to a command.
 func (p *peer) answered() (wstest.Event, error) {
 	for {
 		frame, err := p.next()
@@ -250,7 +251,7 @@ func (s *server) watchMemory(ctx context.Context) (most int64) {
 	}
 }
 
-// visitor is a user who has nothing to do with the attack, and whose address.
+// visitor is a user outside the attack, with an address.
 func visitor(n int) (name, from string) {
 	n %= visitors
 	return fmt.Sprint("visitor", n), fmt.Sprint("192.0.2.", n+1)
@@ -266,7 +267,7 @@ func (s *server) askReady(ctx context.Context, client *http.Client, ready *tries
 	s.ask(ctx, client, ready, http.MethodGet, "/readyz", "", "198.51.100.1")
 }
 
-// ask notes how long a 200 takes, or what comes instead.
+// ask records the latency of a 200, or the other answer.
 func (s *server) ask(ctx context.Context, client *http.Client, t *tries, method, path, form, from string) {
 	begun := time.Now()
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.addr+path, strings.NewReader(form))
@@ -292,7 +293,7 @@ func (s *server) ask(ctx context.Context, client *http.Client, t *tries, method,
 	t.ok(time.Since(begun))
 }
 
-// shakeHands opens a socket of a visitor up to its welcome.
+// shakeHands opens a socket of a visitor and reads its welcome.
 func (b *arena) shakeHands(ctx context.Context, n int, handshakes *tries) {
 	name, _ := visitor(n + 1) // visitor0 listens
 	begun := time.Now()

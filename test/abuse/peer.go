@@ -14,9 +14,8 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// peer is a connection that speaks HTTP or WebSocket, without a library between: an
-// attacker decides itself what it reads, and when. For one goroutine that reads and one
-// that writes.
+// peer is a connection that speaks HTTP or WebSocket without a library: an attacker decides
+// itself what it reads, and when. One goroutine may read while another writes.
 type peer struct {
 	net.Conn
 	in      *bufio.Reader
@@ -24,8 +23,8 @@ type peer struct {
 	release func() bool
 }
 
-// dial connects to the server. The connection is cut when ctx ends. With a receive
-// buffer of some bytes little is taken from a server that nobody reads from.
+// dial connects to the server. The connection is closed when ctx ends. A small receive buffer
+// makes the server's kernel keep what the peer does not read.
 func (s *server) dial(ctx context.Context, receive int) (*peer, error) {
 	d := net.Dialer{Timeout: tryFor}
 	conn, err := d.DialContext(ctx, "tcp", s.addr)
@@ -47,7 +46,7 @@ func (p *peer) close() {
 	p.Conn.Close()
 }
 
-// request is an HTTP request as it is sent.
+// request is an HTTP request.
 func request(method, path, token, from, body string, headers ...string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: chat.example\r\n", method, path)
@@ -67,7 +66,7 @@ func request(method, path, token, from, body string, headers ...string) string {
 	return b.String()
 }
 
-// do sends a request and reads the whole answer: its status and how long it was.
+// do sends a request and reads the whole answer. It returns the status and the length.
 func (p *peer) do(request string) (status int, size int64, err error) {
 	if _, err := io.WriteString(p, request); err != nil {
 		return 0, 0, err
@@ -85,7 +84,7 @@ func (p *peer) do(request string) (status int, size int64, err error) {
 	return resp.StatusCode, size, err
 }
 
-// openSocket asks for a WebSocket, and returns the status where it is not 101.
+// openSocket does a handshake. It returns the status if that is not 101.
 func (s *server) openSocket(ctx context.Context, token, query string, receive int) (p *peer, status int, err error) {
 	p, err = s.dial(ctx, receive)
 	if err != nil {
@@ -98,7 +97,7 @@ func (s *server) openSocket(ctx context.Context, token, query string, receive in
 	return p, status, err
 }
 
-// upgrade asks for a WebSocket.
+// upgrade sends a handshake.
 func (p *peer) upgrade(token, query string) (status int, err error) {
 	path := "/ws/chat"
 	if query != "" {
@@ -124,8 +123,8 @@ func (p *peer) send(text string) error {
 	return err
 }
 
-// next reads the next text frame, which is valid until the next call, answering pings.
-// A close is an error that names its code.
+// next returns the next text frame, which is valid until the next call, and answers pings. A
+// close frame is an error with its code.
 func (p *peer) next() ([]byte, error) {
 	for {
 		op, payload, err := wstest.ReadFrameInto(p.in, p.payload)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// printTable compares what everybody else experienced without an attack and with it.
+// printTable compares the other users' figures without an attack and with it.
 func printTable(out io.Writer, quiet, loud *figures) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\twithout\twith it\tratio\t  refused meanwhile")
@@ -46,7 +46,7 @@ func printTable(out io.Writer, quiet, loud *figures) error {
 func (f *figures) cpu() float64    { return 100 * f.spent.Seconds() / f.length.Seconds() }
 func (f *figures) logged() float64 { return float64(f.lines) / f.length.Seconds() }
 
-// succeeded is how many tries did, of how many.
+// succeeded returns how many tries succeeded, of how many.
 func (t *tries) succeeded() string {
 	all := len(t.took)
 	for _, n := range t.refused {
@@ -55,7 +55,7 @@ func (t *tries) succeeded() string {
 	return fmt.Sprintf("%d of %d", len(t.took), all)
 }
 
-// refusals are the reasons of tries that failed, and how often.
+// refusals returns the reasons of failed tries, with their number.
 func (t *tries) refusals() string {
 	var list []string
 	for _, why := range slices.Sorted(maps.Keys(t.refused)) {
@@ -64,7 +64,7 @@ func (t *tries) refusals() string {
 	return strings.Join(list, ", ")
 }
 
-// quantile is a time that so many of the tries that succeeded did not exceed.
+// quantile returns a latency that this share of the successful tries did not exceed.
 func (t *tries) quantile(q float64) time.Duration {
 	if len(t.took) == 0 {
 		return 0

@@ -15,16 +15,16 @@ import (
 	"github.com/reto10/chat"
 )
 
-// serveVariable has this program be a server for the users of the file that it names.
+// serveVariable makes this program a server for the users of the file that it names.
 const serveVariable = "ABUSE_SERVE"
 
-// open lets everybody publish.
+// open is a policy by which every user may publish.
 type open struct{ chat.DefaultPolicy }
 
 func (open) Publish(context.Context, chat.Identity, string) error { return nil }
 
-// serve runs a service whose users may publish until it is interrupted, and returns
-// the exit code. Like chatd it says on stderr where it listens.
+// serve runs a service whose users may publish until it is interrupted, and returns the exit
+// code. Like chatd it prints its address on stderr.
 func serve() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

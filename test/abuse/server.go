@@ -24,7 +24,7 @@ const (
 	mostLogged = 10
 )
 
-// server is a process that is attacked. Its methods are safe for concurrent use.
+// server is the process under attack. Its methods are safe for concurrent use.
 type server struct {
 	addr  string // host:port on loopback
 	pid   int
@@ -85,7 +85,7 @@ func (b *bench) startServer(ctx context.Context, library bool) (*server, error) 
 	}
 }
 
-// loopback is the address in a URL of a server, which has to be this machine's alone.
+// loopback returns the address in a server's URL, which must be on this machine.
 func loopback(where string) (string, error) {
 	u, err := url.Parse(where)
 	if err != nil {
@@ -97,7 +97,7 @@ func loopback(where string) (string, error) {
 	return u.Host, nil
 }
 
-// read counts the lines of the log, and finds the one that says where the server is.
+// read counts the lines of the log, and finds the one with the server's address.
 func (s *server) read(log io.Reader, listening chan<- string) {
 	scanner := bufio.NewScanner(log)
 	scanner.Buffer(nil, 1<<20)
@@ -133,13 +133,13 @@ func (s *server) ended() bool {
 	}
 }
 
-// stop ends the process at once: it keeps nothing.
+// stop kills the process: it keeps nothing.
 func (s *server) stop() {
 	_ = s.cmd.Process.Kill() // it may have ended
 	<-s.done
 }
 
-// spent is the CPU time that the process has used, 0 where that cannot be told.
+// spent returns the CPU time of the process, 0 if the system does not provide it.
 func (s *server) spent() time.Duration {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
 	if err != nil {
@@ -155,7 +155,8 @@ func (s *server) spent() time.Duration {
 	return time.Duration(user+system) * (time.Second / 100) // USER_HZ
 }
 
-// memory is what the process holds now in bytes (VmRSS), 0 where that cannot be told.
+// memory returns the process's resident memory in bytes (VmRSS), 0 if the system does not
+// provide it.
 func (s *server) memory() int64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid))
 	if err != nil {

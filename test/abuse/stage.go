@@ -25,7 +25,7 @@ const (
 	admins   = 20
 )
 
-// bench is what all attacks share: the files of a server, and how to be let in.
+// bench is what all attacks share: a server's files and tokens.
 type bench struct {
 	settings
 	dir    string
@@ -33,8 +33,8 @@ type bench struct {
 	signer *chat.HS256
 }
 
-// newBench builds a chatd, unless there is one, and writes its files. The caller
-// removes the bench.
+// newBench builds a chatd, unless -chatd names one, and writes its files. The caller removes
+// the bench.
 func newBench(ctx context.Context, s settings) (_ *bench, err error) {
 	b := &bench{settings: s, binary: s.chatd}
 	if b.signer, err = chat.NewHS256([]byte(secret)); err != nil {
@@ -74,7 +74,7 @@ func (b *bench) users() string  { return filepath.Join(b.dir, "users") }
 func (b *bench) secret() string { return filepath.Join(b.dir, "secret") }
 func (b *bench) remove()        { _ = os.RemoveAll(b.dir) }
 
-// token lets a user in.
+// token returns a token of a user.
 func (b *bench) token(name, role string) string {
 	token, err := b.signer.Issue(chat.User{Name: name, Role: role})
 	if err != nil {
@@ -83,7 +83,7 @@ func (b *bench) token(name, role string) string {
 	return token.AccessToken
 }
 
-// less is a number of messages or connections, fewer with -small.
+// less returns a number of messages or connections, a tenth with -small.
 func (b *bench) less(n int) int {
 	if b.small {
 		return max(1, n/10)
@@ -91,7 +91,7 @@ func (b *bench) less(n int) int {
 	return n
 }
 
-// arena is an attack's server and what the attack does there.
+// arena is the server of an attack, and the attack's tally.
 type arena struct {
 	*bench
 	*server
@@ -99,7 +99,7 @@ type arena struct {
 	tally tally
 }
 
-// stage runs an attack on a server of its own, and prints what others experience.
+// stage runs an attack on its own server and prints what other users experience.
 func (b *bench) stage(ctx context.Context, a attack, out io.Writer) error {
 	s, err := b.startServer(ctx, a.library)
 	if err != nil {
@@ -147,7 +147,7 @@ func (b *bench) stage(ctx context.Context, a attack, out io.Writer) error {
 	return ctx.Err()
 }
 
-// tally counts what an attack did and was told.
+// tally counts an attack's requests and their answers.
 type tally struct {
 	mu     sync.Mutex // guards what follows
 	counts map[string]int64
@@ -169,7 +169,7 @@ func (t *tally) note(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
 }
 
-// add takes over what another tally has.
+// add adds another tally.
 func (t *tally) add(r result) {
 	for what, n := range r.Counts {
 		t.count(what, n)
@@ -179,7 +179,7 @@ func (t *tally) add(r result) {
 	t.notes = append(t.notes, r.Notes...)
 }
 
-// perRequest notes what an answered request cost the server, everybody else's included.
+// perRequest records the server's cost per answered request, including the other users'.
 func (t *tally) perRequest(spent time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

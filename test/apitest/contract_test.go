@@ -19,16 +19,15 @@ import (
 	"github.com/getkin/kin-openapi/routers/legacy"
 )
 
-// contract is docs/openapi.yaml, strictly: objects have no fields and answers no
-// headers that it does not name, and what it says of all other methods and paths
-// is spelled out.
+// contract is docs/openapi.yaml, made strict: objects have no other fields and answers no
+// other headers than it names, and its rules for all other methods and paths are explicit.
 type contract struct {
 	doc    *openapi3.T
 	router routers.Router
 	seen   map[string]bool // "operation status"
 }
 
-// anyMethod are those of an OpenAPI path.
+// anyMethod are the methods of an OpenAPI path.
 var anyMethod = []string{"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
 func newContract(t *testing.T) *contract {
@@ -78,7 +77,7 @@ func newContract(t *testing.T) *contract {
 	return c
 }
 
-// answer is one that a server gave.
+// answer is an answer of a server.
 type answer struct {
 	status int
 	header http.Header
@@ -94,7 +93,7 @@ func (a answer) field(t *testing.T, name string) any {
 	return fields[name]
 }
 
-// request is one that a test makes.
+// request is a request of a test.
 type request struct {
 	method, path string // with the query
 	token        string // in the Authorization header
@@ -124,8 +123,8 @@ func (r request) build(t *testing.T, base string) *http.Request {
 	return req
 }
 
-// do makes the request, which the contract has to allow if the server does, and
-// holds the answer to it. It reports what the contract says of the request.
+// do makes the request and compares the answer with the contract. If the server accepts the
+// request, the contract must, too. It returns what the contract says of the request.
 func (c *contract) do(t *testing.T, client *http.Client, base string, r request) (a answer, wrong error) {
 	t.Helper()
 	resp, err := client.Do(r.build(t, base))
@@ -167,7 +166,7 @@ func (c *contract) input(req *http.Request) (*openapi3filter.RequestValidationIn
 	}, nil
 }
 
-// hasToken reports, as an error, that there is no token where a scheme wants it.
+// hasToken returns an error if a scheme needs a token and there is none.
 func hasToken(_ context.Context, in *openapi3filter.AuthenticationInput) error {
 	req := in.RequestValidationInput.Request
 	var found bool
@@ -185,10 +184,10 @@ func hasToken(_ context.Context, in *openapi3filter.AuthenticationInput) error {
 	return nil
 }
 
-// byServer are headers of net/http's own.
+// byServer are headers that net/http adds.
 var byServer = []string{"Content-Type", "Content-Length", "Date", "Connection"}
 
-// check holds an answer to what is documented.
+// check compares an answer with the contract.
 func (c *contract) check(input *openapi3filter.RequestValidationInput, a answer) error {
 	documented := input.Route.Operation.Responses.Value(strconv.Itoa(a.status))
 	if documented == nil {
@@ -223,7 +222,7 @@ func (c *contract) check(input *openapi3filter.RequestValidationInput, a answer)
 	})
 }
 
-// unseen are the operations' statuses that have not come up.
+// unseen returns the documented statuses that no test has caused.
 func (c *contract) unseen() (missing []string) {
 	for path, item := range c.doc.Paths.Map() {
 		for method, op := range item.Operations() {

@@ -16,13 +16,12 @@ import (
 	"github.com/reto10/chat/test/chatdtest"
 )
 
-// events is docs/asyncapi.yaml, strictly: objects have no fields that it does not
-// name.
+// events is docs/asyncapi.yaml, made strict: objects have no other fields than it names.
 type events struct {
 	doc      object
 	messages map[string]*jsonschema.Schema // by their names
 
-	// What has come up: "channel message", and what stands in enumerations.
+	// What was seen: "channel message", and values of enumerations.
 	seen, codes, closes map[string]bool
 	recovered           map[string]bool // "welcome true"
 }
@@ -52,7 +51,7 @@ func newEvents(t *testing.T) *events {
 	return e
 }
 
-// names are those of the messages that a part of the document refers to.
+// names returns the names of the messages that a part of the document refers to.
 func names(refs any) (names []string) {
 	for _, ref := range refs.([]any) {
 		text := ref.(object)["$ref"].(string)
@@ -61,7 +60,7 @@ func names(refs any) (names []string) {
 	return names
 }
 
-// operations are what is received or sent in a channel, by their messages.
+// operations returns what is received or sent in a channel, by message.
 func (e *events) operations(t *testing.T, channel, action string) (messages []string, replies map[string][]string) {
 	t.Helper()
 	replies = make(map[string][]string)
@@ -131,14 +130,14 @@ func (e *events) dial(t *testing.T, d *chatdtest.Process, channel, token, query 
 	return p
 }
 
-// within is a context for one step of a test.
+// within returns a context for one step of a test.
 func (p *peer) within() context.Context {
 	ctx, cancel := context.WithTimeout(p.t.Context(), chatdtest.Patience)
 	p.t.Cleanup(cancel)
 	return ctx
 }
 
-// match is the one message of these that a payload is.
+// match returns the one message of these that a payload is.
 func (e *events) match(payload any, among []string) (name string, err error) {
 	var found []string
 	for _, candidate := range among {
@@ -154,7 +153,7 @@ func (e *events) match(payload any, among []string) (name string, err error) {
 	return found[0], nil
 }
 
-// payload is what a schema sees of a frame.
+// payload returns the value of a frame for a schema.
 func (p *peer) payload(frame []byte) any {
 	if p.channel == "text" {
 		return string(frame)
@@ -162,13 +161,13 @@ func (p *peer) payload(frame []byte) any {
 	return decoded(frame)
 }
 
-// decoded is the value of JSON, or nil for what is none, which no message is.
+// decoded returns the value of JSON, nil for other text, which is no message.
 func decoded(frame []byte) (v any) {
 	_ = json.Unmarshal(frame, &v)
 	return v
 }
 
-// send sends what the document allows to be sent.
+// send sends a message that the document allows.
 func (p *peer) send(frame string) (message string) {
 	p.t.Helper()
 	name, err := p.events.match(p.payload([]byte(frame)), p.received)
@@ -180,7 +179,7 @@ func (p *peer) send(frame string) (message string) {
 	return name
 }
 
-// sendWrong sends what the document does not allow to be sent.
+// sendWrong sends a message that the document does not allow.
 func (p *peer) sendWrong(frame string) {
 	p.t.Helper()
 	if name, err := p.events.match(p.payload([]byte(frame)), p.received); err == nil {
@@ -196,7 +195,7 @@ func (p *peer) write(kind websocket.MessageType, frame string) {
 	}
 }
 
-// next reads an event, which has to be as documented.
+// next reads an event, which must be as documented.
 func (p *peer) next() object {
 	p.t.Helper()
 	event, err := p.read()
@@ -227,8 +226,7 @@ func (p *peer) read() (object, error) {
 	return event, nil
 }
 
-// answer reads up to the answer to a message, which has to be one of those that
-// are documented for it.
+// answer reads until the answer to a message, which must be one of the documented ones.
 func (p *peer) answer(message string, isIt func(object) bool) object {
 	p.t.Helper()
 	for {
@@ -251,7 +249,7 @@ func (p *peer) answer(message string, isIt func(object) bool) object {
 	}
 }
 
-// isAnswer is the acknowledgement or the error with this ref.
+// isAnswer reports whether an event is the acknowledgement or the error with this ref.
 func isAnswer(ref any) func(object) bool {
 	return func(event object) bool {
 		return (event["type"] == "ack" || event["type"] == "error") && event["ref"] == ref
@@ -260,7 +258,7 @@ func isAnswer(ref any) func(object) bool {
 
 func isError(event object) bool { return event["type"] == "error" }
 
-// until reads up to an event of this type.
+// until reads until an event of this type.
 func (p *peer) until(kind string) object {
 	p.t.Helper()
 	for {
@@ -270,8 +268,7 @@ func (p *peer) until(kind string) object {
 	}
 }
 
-// hears reads up to the news of a user's coming or going, to or from a channel or,
-// with nil, the service.
+// hears reads until a user's join or leave, of a channel or, with nil, of the service.
 func (p *peer) hears(kind, username string, channel any) {
 	p.t.Helper()
 	for {
@@ -281,7 +278,7 @@ func (p *peer) hears(kind, username string, channel any) {
 	}
 }
 
-// closed reads up to the end, and wants it to be with this code.
+// closed reads until the end, which must have this code.
 func (p *peer) closed(code int) {
 	p.t.Helper()
 	for {
@@ -297,7 +294,7 @@ func (p *peer) closed(code int) {
 	}
 }
 
-// unseen is what is documented and has not come up.
+// unseen returns what is documented and was not seen.
 func (e *events) unseen(t *testing.T) (missing []string) {
 	t.Helper()
 	look := func(what string, documented []string, seen map[string]bool) {

@@ -1,5 +1,5 @@
-// Package apitest holds docs/openapi.yaml and docs/asyncapi.yaml to the running
-// server: what real programs answer and send is checked against them, and whatever
-// they describe has to come up at least once. Fields and headers that they do not
-// describe are findings here, though clients are told to pass over them.
+// Package apitest compares docs/openapi.yaml and docs/asyncapi.yaml with running servers: it
+// checks every answer and event of real programs against them, and everything that they
+// describe must occur at least once. Fields and headers that they do not describe are
+// findings here, although clients should ignore them.
 package apitest

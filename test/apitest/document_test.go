@@ -28,7 +28,7 @@ const (
 // object is of JSON.
 type object = map[string]any
 
-// load reads a document as JSON would have it.
+// load reads a YAML document as JSON values.
 func load(t *testing.T, name string) object {
 	t.Helper()
 	var doc object
@@ -46,8 +46,8 @@ func load(t *testing.T, name string) object {
 	return doc
 }
 
-// read is a document's text. It comes from this binary, by which go test tells
-// whether a result that it has kept still holds.
+// read returns a document's text, which is embedded in this binary: so go test does not use a
+// cached result when it has changed.
 func read(t *testing.T, name string) []byte {
 	t.Helper()
 	text, err := docs.Files.ReadFile(name)
@@ -57,7 +57,7 @@ func read(t *testing.T, name string) []byte {
 	return text
 }
 
-// at is the part of a document that a path of keys leads to.
+// at returns the part of a document at a path of keys.
 func at(t *testing.T, doc object, keys ...string) object {
 	t.Helper()
 	for i, key := range keys {
@@ -70,7 +70,7 @@ func at(t *testing.T, doc object, keys ...string) object {
 	return doc
 }
 
-// strict allows in objects only what their schemas name.
+// strict makes schemas allow only the fields that they name.
 func strict(v any) {
 	switch v := v.(type) {
 	case object:

@@ -41,7 +41,7 @@ func handshake(pairs ...string) http.Header {
 	return h
 }
 
-// TestHTTP brings about every status that is documented.
+// TestHTTP causes every documented status.
 func TestHTTP(t *testing.T) {
 	c := newContract(t)
 	t.Run("routes", func(t *testing.T) { askEverything(t, c) })
@@ -61,7 +61,7 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// want makes a request of a program and wants this status.
+// want makes a request to a program and checks the status.
 func (c *contract) want(t *testing.T, d *chatdtest.Process, r request, status int) answer {
 	t.Helper()
 	a, _ := c.do(t, d.HTTP, d.URL, r)
@@ -197,7 +197,7 @@ func askEverything(t *testing.T, c *contract) {
 		}
 	}
 
-	// Who is no admin posts no faster than a socket's commands may come.
+	// A non-admin posts no faster than WithCommandRate allows.
 	post := request{method: "POST", path: "/messages", token: user, kind: jsonType, body: `{"content":"x"}`}
 	for range 40 * 10 {
 		if a, _ := c.do(t, d.HTTP, d.URL, post); a.status == 429 {
@@ -207,13 +207,13 @@ func askEverything(t *testing.T, c *contract) {
 	t.Error("no end to what a user may post")
 }
 
-// askWithoutLogin asks a service that has tokens and no passwords.
+// askWithoutLogin makes requests to a service that has tokens and no passwords.
 func askWithoutLogin(t *testing.T, c *contract) {
 	d, _ := embedded(t)
 	c.want(t, d, request{method: "POST", path: "/login", kind: jsonType, body: `{"username":"ana","password":"x"}`}, 404)
 }
 
-// embedded is a service in this process: what no flag of the programs sets.
+// embedded is a service in this process, for options that have no flag.
 func embedded(t *testing.T, opts ...chat.Option) (*chatdtest.Process, *chat.HS256) {
 	t.Helper()
 	signer, err := chat.NewHS256([]byte(chatdtest.Secret))
@@ -234,7 +234,7 @@ func embedded(t *testing.T, opts ...chat.Option) (*chatdtest.Process, *chat.HS25
 	return &chatdtest.Process{URL: server.URL, HTTP: server.Client()}, signer
 }
 
-// connectTooOften opens sockets, or tries to, more often than a user may.
+// connectTooOften opens sockets more often than a user may.
 func connectTooOften(t *testing.T, c *contract) {
 	d, signer := embedded(t, chat.WithConnectRate(0.001, 1))
 	token, err := signer.Issue(chat.User{Name: "ana"})
@@ -255,7 +255,7 @@ func guessPasswords(t *testing.T, c *contract) {
 	c.want(t, d, guess, 429)
 }
 
-// crowdLogin tries more passwords at once than may wait for their turn.
+// crowdLogin sends more logins at once than may wait.
 func crowdLogin(t *testing.T, c *contract) {
 	// Of cost 16: the first is checked for longer than the others take to come.
 	const slow = "admin:$2a$16$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW:admin\n"
@@ -285,7 +285,7 @@ func crowdLogin(t *testing.T, c *contract) {
 	tries.Wait()
 }
 
-// hangingHistory does not answer as long as it is asked.
+// hangingHistory does not answer until the context ends.
 type hangingHistory struct {
 	chat.History
 	asked chan struct{}
@@ -297,7 +297,7 @@ func (h *hangingHistory) After(ctx context.Context, _ string, _ chat.Position, _
 	return nil, ctx.Err()
 }
 
-// crowdHistory asks for more pages at once than a user may be sent.
+// crowdHistory requests more pages at once than a user may.
 func crowdHistory(t *testing.T, c *contract) {
 	h := &hangingHistory{chat.NewMemoryHistory(chat.MemoryLimits{}), make(chan struct{}, 100)}
 	d, signer := embedded(t, chat.WithHistory(h), chat.WithLogger(slog.New(slog.DiscardHandler)))

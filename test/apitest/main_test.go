@@ -11,8 +11,8 @@ import (
 // The programs under test.
 var chatd, cluster chatdtest.Program
 
-// linked makes the code of chatd a part of this binary too. It is not run here; but
-// go test looks at the binary to tell whether a result it has kept still holds.
+// linked makes chatd's code a part of this binary. It does not run, but go test compares the
+// binary to decide whether a cached result is still valid.
 var linked any
 
 func TestMain(m *testing.M) {

@@ -15,7 +15,7 @@ import (
 	"github.com/reto10/chat/test/chatdtest"
 )
 
-// TestSocket brings about every message, error and close code that is documented.
+// TestSocket causes every documented message, error and close code.
 func TestSocket(t *testing.T) {
 	e := newEvents(t)
 	t.Run("commands", func(t *testing.T) { command(t, e) })

@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// renamed are copies of an object in each of which one field, at any depth, has
-// another name.
+// renamed returns copies of an object. In each, one field at any depth has another name.
 func renamed(original object) map[string]object {
 	copies := make(map[string]object)
 	for name, value := range original {
@@ -44,7 +43,7 @@ func renamed(original object) map[string]object {
 	return copies
 }
 
-// An answer that a server gave, changed in one respect, is no longer as documented.
+// A real answer with one change is no longer as documented.
 func TestAChangedAnswerIsFound(t *testing.T) {
 	c := newContract(t)
 	d := chatd.Start(t, nil)
@@ -118,7 +117,7 @@ func TestAChangedMessageIsFound(t *testing.T) {
 	}
 }
 
-// What a client meets in reality is looked at in the same way.
+// The client checks real events in the same way.
 func TestAnEventOfAnotherKindIsFound(t *testing.T) {
 	e := newEvents(t)
 	d := chatd.Start(t, nil)

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// endWithin is how long a server that was told to end may take.
+// endWithin bounds the end of a server that was told to stop.
 const endWithin = 20 * time.Second
 
-// untilServing asks a process until it answers.
+// untilServing polls a server until it answers.
 func untilServing(ctx context.Context, p *process, ask func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

@@ -21,19 +21,19 @@ import (
 const (
 	handshakeWithin = 20 * time.Second
 	welcomeWithin   = 30 * time.Second
-	// silence is how long a client hears nothing, not even a heartbeat, before it
-	// takes its line for dead.
+	// silence is how long a client receives nothing, not even a heartbeat, before it takes the
+	// connection for dead.
 	silence = 75 * time.Second
-	// settled is how long a socket has to be open before its end needs a reason: one
-	// that is being set up may be turned away, also while what it missed is read
-	// from a history that cannot answer.
+	// settled is how long a socket must be open before its end needs a reason. The server may
+	// reject a socket that is opening, also while it reads the replay from a history that
+	// does not answer.
 	settled = 20 * time.Second
-	// Between two tries to connect; the first is soon, and there is jitter.
+	// The pauses between attempts to connect: short first, and with jitter.
 	firstPause = 200 * time.Millisecond
 	mostPause  = 3 * time.Second
 )
 
-// event is whatever a server sends.
+// event is any event of a server.
 type event struct {
 	Type      string          `json:"type"`
 	ID        string          `json:"id"`
@@ -47,8 +47,8 @@ type event struct {
 	Username  string          `json:"username"`
 }
 
-// client is a socket's other end that always comes back: it follows everyone's
-// channel, its user's own and some more, and resumes from the last id of each.
+// client always reconnects. It is in everyone's channel, the user channel and some more,
+// and resumes each from the last id it received.
 type client struct {
 	cluster  *cluster
 	report   *report
@@ -60,7 +60,7 @@ type client struct {
 	pinned   *node    // the only node it connects to; nil: any
 	rng      *rand.Rand
 
-	// hear gets every event but messages, and an empty one when a socket ended.
+	// hear receives every event but messages, and an empty one when a socket ended.
 	hear func(event) // or nil
 
 	mu      sync.Mutex // guards what follows
@@ -89,8 +89,8 @@ func (c *client) follow(ctx context.Context) {
 	}
 }
 
-// session is one connection from its handshake to its end. It reports whether
-// there was a welcome.
+// session runs one connection from its handshake to its end. It reports whether the
+// client received a welcome.
 func (c *client) session(ctx context.Context) (welcomed bool) {
 	n := c.pinned
 	if n == nil {
@@ -124,7 +124,7 @@ func (c *client) session(ctx context.Context) (welcomed bool) {
 	return welcomed
 }
 
-// leaving has the client say good-bye when ctx ends. The returned function undoes it.
+// leaving closes the connection when ctx ends. The returned function undoes it.
 func leaving(ctx context.Context, conn *websocket.Conn) (stop func() bool) {
 	return context.AfterFunc(ctx, func() {
 		bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
@@ -133,7 +133,7 @@ func leaving(ctx context.Context, conn *websocket.Conn) (stop func() bool) {
 	})
 }
 
-// dial opens a socket that goes on from where the last one was.
+// dial opens a socket that resumes where the last one ended.
 func (c *client) dial(ctx context.Context, n *node) (conn *websocket.Conn, resumed []string, err error) {
 	address := n.address
 	if c.fronted {
@@ -160,8 +160,8 @@ func (c *client) dial(ctx context.Context, n *node) (conn *websocket.Conn, resum
 	return conn, resumed, err
 }
 
-// dialWith opens a socket that goes on from where the last one was. That it was
-// answered with an error is a [refusal].
+// dialWith opens a socket that resumes where the last one ended. If the server answers
+// with an error, it returns a [refusal].
 func (c *client) dialWith(ctx context.Context, address, token string) (conn *websocket.Conn, resumed []string, err error) {
 	query := url.Values{"channel": c.channels}
 	c.mu.Lock()
@@ -186,7 +186,7 @@ func (c *client) dialWith(ctx context.Context, address, token string) (conn *web
 	return conn, resumed, err
 }
 
-// welcome takes the first event, which says where the socket starts.
+// welcome handles the first event, which has the positions where the socket starts.
 func (c *client) welcome(conn *websocket.Conn, resumed []string) error {
 	e, err := readEvent(conn)
 	if err != nil {
@@ -203,13 +203,13 @@ func (c *client) welcome(conn *websocket.Conn, resumed []string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, id := range since {
-		channel, place, err := chat.ParseID(id)
+		channel, pos, err := chat.ParseID(id)
 		if err != nil {
 			c.report.find(findProtocol, "%s was welcomed with the id %q", c.user.Name, id)
 			continue
 		}
 		at := c.cursors[channel]
-		c.ledger.sighted(channel, place)
+		c.ledger.sighted(channel, pos)
 		switch {
 		case at == nil:
 			if !first {
@@ -217,23 +217,23 @@ func (c *client) welcome(conn *websocket.Conn, resumed []string) error {
 			}
 			at = new(cursor)
 			c.cursors[channel] = at
-			at.begin(place)
-		case at.at == place: // all follows
+			at.begin(pos)
+		case at.at == pos: // all messages follow
 		case forgotten:
 			moved = true
 			before := at.at
-			at.begin(place)
-			if finding, why := c.ledger.rebased(channel, before, place); finding != "" {
-				c.report.find(finding, "%s resumed from %s and was told of a loss, and to go on from %s: %s",
+			at.begin(pos)
+			if finding, why := c.ledger.rebased(channel, before, pos); finding != "" {
+				c.report.find(finding, "%s resumed from %s and was told to continue from %s after a loss: %s",
 					c.user.Name, chat.FormatID(channel, before), id, why)
 			}
 		default:
-			c.report.find(findProtocol, "%s asked for what follows %s and was told %s",
+			c.report.find(findProtocol, "%s resumed after %s and got %s",
 				c.user.Name, chat.FormatID(channel, at.at), id)
 		}
 	}
 	if forgotten && !moved {
-		c.report.find(findForgotten, "%s resumed from %v and was told of a loss, and that all of it follows", c.user.Name, resumed)
+		c.report.find(findForgotten, "%s resumed from %v and got a report of a loss, but all messages follow", c.user.Name, resumed)
 	}
 	if len(c.cursors) != 2+len(c.channels) {
 		c.report.find(findProtocol, "%s starts in %d channels, not %d", c.user.Name, len(c.cursors), 2+len(c.channels))
@@ -276,19 +276,19 @@ func (c *client) readWith(ctx context.Context, conn *websocket.Conn, fn func()) 
 		case c.hear != nil:
 			c.hear(e)
 		case e.Type == "error":
-			c.report.find(findProtocol, "%s asked nothing and was told %s: %s", c.user.Name, e.Code, e.Message)
+			c.report.find(findProtocol, "%s got the error %s without a command: %s", c.user.Name, e.Code, e.Message)
 		}
 	}
 }
 
 func (c *client) message(e event) {
-	channel, place, err := chat.ParseID(e.ID)
+	channel, pos, err := chat.ParseID(e.ID)
 	if err != nil || channel != e.Channel {
 		c.report.find(findProtocol, "a message in %q has the id %q", e.Channel, e.ID)
 		return
 	}
 	c.report.messages.Add(1)
-	c.ledger.delivered(channel, place, e.Content)
+	c.ledger.delivered(channel, pos, e.Content)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := c.cursors[channel]
@@ -297,12 +297,12 @@ func (c *client) message(e event) {
 		return
 	}
 	before := at.at
-	if finding := at.next(place); finding != "" {
+	if finding := at.next(pos); finding != "" {
 		c.report.find(finding, "%s got %s after %s", c.user.Name, e.ID, chat.FormatID(channel, before))
 	}
 }
 
-// closeOf is the close code that a socket ended with, and why.
+// closeOf returns the close code of a socket that ended, and the reason.
 func closeOf(err error) (code int, reason string) {
 	if closing := new(websocket.CloseError); errors.As(err, &closing) {
 		return closing.Code, fmt.Sprintf("%d %s", closing.Code, closing.Text)
@@ -310,14 +310,14 @@ func closeOf(err error) (code int, reason string) {
 	return websocket.CloseAbnormalClosure, err.Error()
 }
 
-// closed judges how a socket ended.
+// closed checks why a socket ended.
 func (c *client) closed(n *node, err error, welcomed bool, age time.Duration) {
 	code, reason := closeOf(err)
 	c.report.tally(fmt.Sprintf("sockets that ended with %d", code))
 	switch code {
 	case int(chat.CloseTokenExpired):
 		if !c.expires {
-			c.report.find(findClosed, "%s: %s, but its token holds", c.user.Name, reason)
+			c.report.find(findClosed, "%s: %s, but its token is valid", c.user.Name, reason)
 		}
 		return
 	case int(chat.CloseTooSlow):
@@ -348,9 +348,9 @@ func (c *client) connected() *node {
 	return c.node
 }
 
-// behind returns the channels of which not all has come that was acknowledged or, when
-// any counts, that others got, with what is missing. Those whose epoch is over are
-// silent: the client waits for messages that nobody sends any more.
+// behind returns the channels in which the client lacks acknowledged messages or, if any is
+// true, messages that other clients received, with what is missing. silent counts the
+// channels whose epoch has ended: the client waits for messages that will not come.
 func (c *client) behind(any bool) (missing []string, silent int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -368,7 +368,7 @@ func (c *client) behind(any bool) (missing []string, silent int) {
 	return missing, silent
 }
 
-// send writes a command to the socket that there is now.
+// send writes a command to the present socket.
 func (c *client) send(command any) error {
 	c.mu.Lock()
 	conn := c.conn

@@ -19,13 +19,13 @@ import (
 	"github.com/reto10/chat"
 )
 
-// dialers is how many handshakes are under way at once.
+// dialers bounds the handshakes at the same time.
 const dialers = 64
 
 // shortLife is how long some tokens are valid.
 const shortLife = 5 * time.Second
 
-// cluster is the nodes and what they stand on.
+// cluster is the nodes and their backends.
 type cluster struct {
 	config Config
 	report *report
@@ -38,7 +38,7 @@ type cluster struct {
 	stores   disturbance // of the servers below, or of a node's line to one
 	doubtful windows     // when what Redis knows of presence may have gone back in time
 
-	// Strikes, which never overlap where they are about the same server, replace these.
+	// Strikes replace these. Two strikes on the same server never overlap.
 	redis           *redisServer    // nil: none
 	redisReplica    *redisServer    // nil: none now
 	replication     *line           // from a replica or a standby
@@ -63,7 +63,7 @@ type cluster struct {
 	users  []string // who have a channel of their own
 }
 
-// newCluster makes the program and starts everything. The caller ends it, also
+// newCluster builds the program and starts everything. The caller ends the cluster, also
 // after an error.
 func newCluster(ctx context.Context, config Config, r *report) (c *cluster, err error) {
 	c = &cluster{
@@ -120,14 +120,14 @@ func newCluster(ctx context.Context, config Config, r *report) (c *cluster, err 
 	return c, nil
 }
 
-// credentials writes the files that all nodes share, and makes who signs tokens
-// with the same secret: thousands of logins would measure bcrypt.
+// credentials writes the files that all nodes share. The clients' tokens are signed with the
+// same secret, because thousands of logins would measure bcrypt.
 func (c *cluster) credentials() (secretFile, usersFile string, err error) {
 	random := make([]byte, chat.MinSecret)
 	_, _ = rand.Read(random) // never fails
 	secret := []byte(hex.EncodeToString(random))
 	c.tokens = signer(secret)
-	// A whole run, what comes before and after it included, on any node's clock.
+	// Long enough for a whole run, with its start and end, by the clock of any node.
 	c.expires = time.Now().Add(c.config.Length + time.Hour + c.config.Skew)
 	hash, err := chat.HashPassword(hex.EncodeToString(random[:16]))
 	if err != nil {
@@ -165,7 +165,7 @@ func (c *cluster) newNode(name, program, secret, users string) (*node, error) {
 		"-connections-per-address", "0", // all clients come from this machine
 	}
 	if c.config.Skew > 0 {
-		// A node that compared messages with its own clock would drop them all.
+		// A node that used its own clock for the age of messages would drop them all.
 		n.args = append(n.args, "-history-age", (c.config.Skew * 3 / 4).String())
 	}
 	if n.front, err = c.lines.to(name+"-front", n.address); err != nil {
@@ -196,8 +196,8 @@ func (c *cluster) newNode(name, program, secret, users string) (*node, error) {
 	return n, nil
 }
 
-// startNode starts a node as a supervisor does: again, when it says that what it
-// stands on cannot be reached.
+// startNode starts a node as a supervisor does: again, if it reports that a backend cannot
+// be reached.
 func (c *cluster) startNode(ctx context.Context, n *node) error {
 	const tries, pause = 60, 500 * time.Millisecond
 	for try := 1; ; try++ {
@@ -215,9 +215,8 @@ func (c *cluster) startNode(ctx context.Context, n *node) error {
 	}
 }
 
-// newRedis makes a Redis with a directory of its own. Where faults may not lose
-// anything, Redis forgets nothing that it said it had: each write is on the disk before
-// it is answered.
+// newRedis makes a Redis with its own directory. If the faults may not lose data, Redis
+// writes each command to the disk before it answers.
 func (c *cluster) newRedis() (*redisServer, error) {
 	fsync := c.config.fsync
 	if c.config.Lossy {
@@ -234,17 +233,17 @@ func (c *cluster) newPostgres() (*postgresServer, error) {
 	return newPostgres(filepath.Join(c.dir, name), c.log(name))
 }
 
-// killClients has Redis end its connections of a kind.
+// killClients makes Redis close its connections of a kind.
 func (c *cluster) killClients(ctx context.Context, kind string) error {
 	n, err := c.redis.admin.ClientKillByFilter(ctx, "TYPE", kind, "SKIPME", "yes").Result()
 	if err != nil {
 		return fmt.Errorf("killing Redis's %s clients: %w", kind, err)
 	}
-	c.report.add("connections that Redis was told to end", int(n))
+	c.report.add("connections that Redis was told to close", int(n))
 	return nil
 }
 
-// log is where a process's output goes.
+// log opens the file for the output of a process.
 func (c *cluster) log(name string) io.Writer {
 	f, err := os.Create(filepath.Join(c.dir, name+".log"))
 	if err != nil {
@@ -254,7 +253,7 @@ func (c *cluster) log(name string) io.Writer {
 	return f
 }
 
-// end ends all that is left, whatever state it is in.
+// end ends all processes, whatever state they are in.
 func (c *cluster) end(keep bool) error {
 	var errs []error
 	c.http.CloseIdleConnections()
@@ -292,7 +291,7 @@ func (c *cluster) end(keep bool) error {
 	return errors.Join(errs...)
 }
 
-// removeAllButLogs leaves what somebody wants to read.
+// removeAllButLogs removes the data and keeps the logs.
 func (c *cluster) removeAllButLogs() {
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {

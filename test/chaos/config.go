@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// What may stand behind the nodes.
+// The backends of the nodes.
 const (
 	Memory   = "memory"
 	Redis    = "redis"
@@ -23,25 +23,25 @@ type Config struct {
 	Registry string        // Memory or Redis
 	History  string        // Memory, Redis or Postgres
 
-	// Lossy adds the faults that lose what Redis or PostgreSQL had acknowledged. The
-	// nodes are not told then that Redis is durable (-redis-durable), so a new run of
-	// Redis begins a new epoch. Clients may be told of losses, and have to be.
+	// Lossy adds the faults that lose acknowledged data of Redis or PostgreSQL. The nodes
+	// then run without -redis-durable, so a new run of Redis begins a new epoch. Clients
+	// that miss messages must be told.
 	Lossy bool
-	// Skew is by how much the nodes' clocks are off, some behind and some ahead, for the
-	// whole run. At 0 they are right. Messages are kept for three quarters of it, which
-	// has to be longer than the run.
+	// Skew is how far the nodes' clocks are off during the whole run, some behind and some
+	// ahead; 0 is correct. Messages are kept for three quarters of it, which must be longer
+	// than the run.
 	Skew time.Duration
 
-	// Faults are those to choose from, by name; nil: all that apply.
+	// Faults are the names of the faults to choose from; nil: all that apply.
 	Faults []string
-	// Lease is how long the registry takes at most to notice that a node is gone.
+	// Lease is the most that the registry may take to notice that a node is gone.
 	Lease time.Duration
-	// Forgetful lets a client be told that something was no longer kept, as it is
-	// when a node is killed that has its history in memory.
+	// Forgetful allows a report of a loss to clients at any time, as when a node is killed
+	// whose history is in memory.
 	Forgetful bool
 	// Race builds the nodes with the race detector.
 	Race bool
-	// Keep leaves the directory with the logs there. It is left after findings, too.
+	// Keep keeps the directory with the logs. After findings it is kept anyway.
 	Keep bool
 
 	fsync   string        // when Redis does, as its appendfsync has it
@@ -99,7 +99,7 @@ func (c Config) validate() error {
 	return nil
 }
 
-// runMargin is how much longer than its faults a run takes at most.
+// runMargin is the most that a run takes beyond the time of its faults.
 const runMargin = 15 * time.Minute
 
 // ForSeed sets what a seed decides about a whole run: at even seeds faults lose data,
@@ -113,8 +113,8 @@ func (c Config) ForSeed() Config {
 	return c
 }
 
-// uses reports whether something of that kind stands behind the nodes.
+// uses reports whether the nodes use this backend.
 func (c Config) uses(kind string) bool { return c.Registry == kind || c.History == kind }
 
-// plain reports whether chatd itself is enough, which has no other backends.
+// plain reports whether chatd, which has no backends, is enough.
 func (c Config) plain() bool { return c.Registry == Memory && c.History == Memory }

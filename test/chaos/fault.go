@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// aftermath is how long after a fault sockets may still end because of it.
+// aftermath is how long sockets may still end because of a fault that is over.
 const aftermath = 3 * time.Second
 
-// fault is something that breaks. It lasts between least and most; 0 is a moment.
+// fault is something that breaks. It lasts between least and most seconds; 0 is a moment.
 type fault struct {
 	name     string
 	about    string // two faults about the same are never under way at once
@@ -24,8 +24,8 @@ type fault struct {
 	recovery time.Duration // before the next about the same
 	atNode   bool
 
-	// begin breaks something and mend undoes it, both soon; n is nil unless the
-	// fault is atNode.
+	// begin breaks something and mend undoes it. Both return soon. n is nil unless the fault is
+	// atNode.
 	begin func(ctx context.Context, c *cluster, n *node) error
 	mend  func(ctx context.Context, c *cluster, n *node) error
 }
@@ -35,12 +35,11 @@ const (
 	sec = time.Second
 )
 
-// faults are all there are. Those that lose data are in faults_redis.go and
-// faults_postgres.go.
+// faults are all faults. Those that lose data are in faults_redis.go and faults_postgres.go.
 var faults = slices.Concat(outages, redisFaults, postgresFaults)
 
-// outages lose nothing that was acknowledged, but for a Redis that is not durable: its
-// nodes cannot know what a new run has lost.
+// outages lose no acknowledged message, except with a Redis that is not durable: its nodes
+// cannot know what a new run of Redis has lost.
 var outages = []fault{
 	{
 		name: "redis-killed", about: "redis", applies: onRedis, least: 200 * ms, most: 3 * sec, recovery: sec,
@@ -144,7 +143,7 @@ var outages = []fault{
 		begin: func(_ context.Context, _ *cluster, n *node) error {
 			return disturb(&n.front.disturbance, func() error { return swallow(n.front) })
 		},
-		// The proxy ends the connections whose bytes it swallowed.
+		// The proxy closes the connections whose bytes it dropped.
 		mend: func(ctx context.Context, _ *cluster, n *node) error {
 			return recovered(&n.front.disturbance, n.front.cure(ctx, "timeout"))
 		},
@@ -175,19 +174,19 @@ func onPostgres(c Config) bool { return c.uses(Postgres) }
 func onLossyRedis(c Config) bool    { return c.Lossy && c.uses(Redis) }
 func onLossyPostgres(c Config) bool { return c.Lossy && c.uses(Postgres) }
 
-// redisLoses and postgresLoses are of faults that lose messages where these are kept.
+// redisLoses and postgresLoses report whether a loss of data there loses messages.
 func redisLoses(c Config) bool    { return c.Lossy && c.History == Redis }
 func postgresLoses(c Config) bool { return c.Lossy && c.History == Postgres }
 
 func nothing(context.Context, *cluster, *node) error { return nil }
 
-// disturb says that sockets may end before it does what ends them.
+// disturb records that sockets may end, before it breaks something.
 func disturb(d *disturbance, do func() error) error {
 	d.begin()
 	return do()
 }
 
-// recovered says, a while later, that no more sockets may end.
+// recovered records, a while later, that sockets may no longer end.
 func recovered(d *disturbance, err error) error {
 	time.AfterFunc(aftermath, d.end)
 	return err
@@ -197,11 +196,10 @@ func restart(ctx context.Context, c *cluster, n *node) error {
 	return recovered(&n.disturbance, c.startNode(ctx, n))
 }
 
-// swallow has a line take bytes and bring them to nobody, its connections staying
-// as they are.
+// swallow makes a line drop all bytes and keep its connections open.
 func swallow(l *line) error { return l.poison("timeout", map[string]any{"timeout": 0}) }
 
-// slow has a line deliver late, by up to 400 ms.
+// slow makes a line delay its bytes by up to 400 ms.
 func slow(l *line) error {
 	return l.poison("latency", map[string]any{"latency": 250, "jitter": 150})
 }

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// relaxedFor is how long commits stay relaxed after a crash: whoever serves next has to
-// see how the server is set.
+// relaxedFor is how long commits stay relaxed after a crash: the nodes must see the setting
+// of the server that serves next.
 const relaxedFor = 3 * sec
 
-// postgresFaults are those of PostgreSQL's data and permissions.
+// postgresFaults are faults of PostgreSQL's data and permissions.
 var postgresFaults = slices.Concat([]fault{
 	{
 		name: "postgres-older-copy", about: "postgres", applies: onLossyPostgres, least: 2 * sec, most: 6 * sec, recovery: 2 * sec,
@@ -48,7 +48,7 @@ var postgresFaults = slices.Concat([]fault{
 	},
 }, revokedInPostgres("INSERT", "UPDATE", "SELECT"))
 
-// beginStandby starts a standby that has all data, and cuts its line.
+// beginStandby starts a standby, waits until it has all data, and cuts its line.
 func beginStandby(ctx context.Context, c *cluster, _ *node) (err error) {
 	if err := c.leadReplication(c.postgres.address); err != nil {
 		return err
@@ -63,7 +63,7 @@ func beginStandby(ctx context.Context, c *cluster, _ *node) (err error) {
 	return nil
 }
 
-// promoteStandby has the standby take over, with what it has, from a primary that dies.
+// promoteStandby kills the primary and promotes the standby with the data that it has.
 func promoteStandby(ctx context.Context, c *cluster, _ *node) error {
 	if err := c.postgres.crash(); err != nil {
 		return err
@@ -83,7 +83,7 @@ func promoteStandby(ctx context.Context, c *cluster, _ *node) error {
 	return nil
 }
 
-// revokedInPostgres are faults that take a permission on the tables away for a moment.
+// revokedInPostgres are faults that revoke a permission on the tables for a moment.
 func revokedInPostgres(permissions ...string) (list []fault) {
 	for _, permission := range permissions {
 		permit := func(on bool) func(context.Context, *cluster, *node) error {

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// redisFaults are those of Redis's data and permissions. After one that loses data a
-// new run of Redis serves, or another server.
+// redisFaults are faults of Redis' data and permissions. After one that loses data, a new
+// run of Redis or another server serves.
 var redisFaults = slices.Concat([]fault{
 	{
 		name: "redis-older-snapshot", about: "redis", applies: onLossyRedis, least: 2 * sec, most: 6 * sec, recovery: 2 * sec,
@@ -48,7 +48,7 @@ var redisFaults = slices.Concat([]fault{
 		mend:  startEmpty,
 	},
 	{
-		// A node is not connected meanwhile, and finds what looks like another Redis.
+		// One node is disconnected meanwhile. When it reconnects, Redis looks like another server.
 		name: "redis-back-empty-behind-a-node", about: "redis", also: "node-redis", applies: onLossyRedis, least: sec, most: 4 * sec, recovery: 2 * sec, atNode: true,
 		loses: redisLoses, doubts: true,
 		begin: func(ctx context.Context, c *cluster, n *node) error {
@@ -81,7 +81,7 @@ func startEmpty(ctx context.Context, c *cluster, _ *node) error {
 	return c.redis.start(ctx)
 }
 
-// beginReplica starts a replica that has all data, and cuts its line.
+// beginReplica starts a replica, waits until it has all data, and cuts its line.
 func beginReplica(ctx context.Context, c *cluster, _ *node) (err error) {
 	if c.redisReplica, err = c.newRedis(); err != nil {
 		return err
@@ -99,7 +99,7 @@ func beginReplica(ctx context.Context, c *cluster, _ *node) (err error) {
 	return nil
 }
 
-// promoteReplica has the replica take over, with what it has, from a master that dies.
+// promoteReplica kills the master and promotes the replica with the data that it has.
 func promoteReplica(ctx context.Context, c *cluster, _ *node) error {
 	if err := c.redis.kill(); err != nil {
 		return err
@@ -119,7 +119,7 @@ func promoteReplica(ctx context.Context, c *cluster, _ *node) error {
 	return nil
 }
 
-// leadReplication makes a line to a primary, for a server that copies it.
+// leadReplication makes a line to a primary for a server that copies it.
 func (c *cluster) leadReplication(primary string) (err error) {
 	if c.replication == nil {
 		c.replication, err = c.lines.to("replication", primary)
@@ -131,8 +131,8 @@ func (c *cluster) leadReplication(primary string) (err error) {
 	return c.replication.mend()
 }
 
-// revoked are faults that take the permission for a command away for a moment. Nothing
-// that was acknowledged is lost, and nothing is half-written.
+// revoked are faults that revoke the permission for a command for a moment. They lose no
+// acknowledged message and leave nothing half-written.
 func revoked(commands ...string) (list []fault) {
 	for _, command := range commands {
 		set := func(rule string) func(context.Context, *cluster, *node) error {

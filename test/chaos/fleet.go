@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// members is about how many clients are in a group.
+	// members is about the number of clients in a group.
 	members = 100
 	// groupsEach is how many groups a client is in.
 	groupsEach = 2
-	// Of so many clients, one shares its user with the one before it, one comes by
-	// the line in front of a node, one has tokens that end soon.
+	// Of this many clients, one has the same user as the one before it, one connects through the
+	// line of a node, and one has tokens that expire soon.
 	everySecondSocket = 20
 	everyFronted      = 10
 	everyShortLife    = 50
 )
 
-// fleet is everybody who holds a socket.
+// fleet is all clients with a socket.
 type fleet struct {
 	cluster   *cluster
 	clients   []*client // all, those of the observers and talkers included
@@ -87,14 +87,14 @@ func (f *fleet) add(u chat.User) *client {
 	return c
 }
 
-// connect has some of the clients come, and stay until ctx ends.
+// connect starts some of the clients. They stay connected until ctx ends.
 func (f *fleet) connect(ctx context.Context, clients []*client) {
 	for _, c := range clients {
 		f.ended.Go(func() { c.follow(ctx) })
 	}
 }
 
-// expected is who is to be connected, with how many sockets.
+// expected returns the users that should be connected, each with the number of sockets.
 func (f *fleet) expected() map[string]int {
 	who := make(map[string]int)
 	for _, c := range f.clients {
@@ -103,7 +103,7 @@ func (f *fleet) expected() map[string]int {
 	return who
 }
 
-// absent is how many clients are not connected.
+// absent returns how many clients are not connected.
 func (f *fleet) absent() (n int) {
 	for _, c := range f.clients {
 		if c.connected() == nil {
@@ -113,7 +113,7 @@ func (f *fleet) absent() (n int) {
 	return n
 }
 
-// until polls a condition, which says what is wrong, until it says nothing.
+// until polls a condition until it returns "". Otherwise the condition says what is wrong.
 func until(ctx context.Context, within time.Duration, wrong func() string) (still string) {
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()

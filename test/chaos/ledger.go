@@ -8,15 +8,15 @@ import (
 	"github.com/reto10/chat"
 )
 
-// ledger is what was published, what of it was seen, and what was reported lost. Each
-// content is published once in a run, so that it says which publish a message comes
-// from. It is safe for concurrent use.
+// ledger records what was published, what was seen of it, and what was reported lost. Each
+// content is published once in a run, so that a message's content identifies its publish.
+// It is safe for concurrent use.
 type ledger struct {
 	report    *report
-	losses    windows // when what is kept may have gone back in time
-	forgetful bool    // that may happen at any time
+	losses    windows // when the stored data may have gone back in time
+	forgetful bool    // losses may happen at any time
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	published map[string]*entry
 	channels  map[string]*channelLog
 	gaps      []gap // reported to clients
@@ -24,15 +24,15 @@ type ledger struct {
 
 // entry is one publish.
 type entry struct {
-	channel string
-	asked   time.Time
-	acked   bool
-	listed  bool          // in the history, at the end of the run
-	seen    bool          // acknowledged or delivered, at
-	place   chat.Position // this place; the newest, where an epoch that began renamed it
+	channel  string
+	asked    time.Time
+	acked    bool
+	listed   bool          // in the history, at the end of the run
+	seen     bool          // acknowledged or delivered at
+	position chat.Position // this position; the newest, if a new epoch renamed it
 }
 
-// channelLog is what a channel holds, as far as anybody told.
+// channelLog is what is known of a channel.
 type channelLog struct {
 	contents map[chat.Position]string
 	epochs   map[string]epoch
@@ -41,7 +41,7 @@ type channelLog struct {
 	ids      []position    // all that were acknowledged, in no order
 }
 
-// epoch is one of a channel.
+// epoch is an epoch of a channel.
 type epoch struct {
 	nth   int // 1 is the first that was seen
 	since time.Time
@@ -55,60 +55,60 @@ func newLedger(r *report) *ledger {
 	}
 }
 
-// publishing notes a content before it goes out.
+// publishing records a content before it is published.
 func (l *ledger) publishing(channel, content string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.published[content] = &entry{channel: channel, asked: time.Now()}
 }
 
-// acked notes that a publisher was told the id of what it published.
+// acked records that a publish was acknowledged with this id.
 func (l *ledger) acked(content, id string) {
-	channel, place, err := chat.ParseID(id)
+	channel, pos, err := chat.ParseID(id)
 	if err != nil {
 		l.report.find(findProtocol, "an ack with the id %q: %v", id, err)
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.record(channel, place, content)
+	l.record(channel, pos, content)
 	log := l.channels[channel]
 	if e := l.published[content]; e != nil {
 		e.acked = true
-		// The content could be lost once more by whoever goes on from the older data.
-		if l.losses.between(log.epochs[place.Epoch].since, e.asked) {
+		// A server that continues from the older data could lose the content again.
+		if l.losses.between(log.epochs[pos.Epoch].since, e.asked) {
 			l.report.find(findStale, "%s was acknowledged in an epoch that a fault had ended before it was published", id)
 		}
 	}
-	log.acked = log.later(log.acked, place)
-	log.ids = append(log.ids, log.position(place))
+	log.acked = log.later(log.acked, pos)
+	log.ids = append(log.ids, log.position(pos))
 }
 
-// delivered notes that somebody got a message.
-func (l *ledger) delivered(channel string, place chat.Position, content string) {
+// delivered records that a client received a message.
+func (l *ledger) delivered(channel string, pos chat.Position, content string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.record(channel, place, content)
+	l.record(channel, pos, content)
 }
 
-// listed notes that a message is in the history at the end of the run.
-func (l *ledger) listed(channel string, place chat.Position, content string) {
+// listed records that a message is in the history at the end of the run.
+func (l *ledger) listed(channel string, pos chat.Position, content string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.record(channel, place, content)
+	l.record(channel, pos, content)
 	if e := l.published[content]; e != nil {
 		e.listed = true
 	}
 }
 
-// sighted notes the epoch of a place where no message has to be.
-func (l *ledger) sighted(channel string, place chat.Position) {
+// sighted records the epoch of a position that may have no message.
+func (l *ledger) sighted(channel string, pos chat.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.log(channel).sight(place)
+	l.log(channel).sight(pos)
 }
 
-// log returns a channel's. It requires l.mu.
+// log returns the log of a channel. It requires l.mu.
 func (l *ledger) log(channel string) *channelLog {
 	log := l.channels[channel]
 	if log == nil {
@@ -119,32 +119,32 @@ func (l *ledger) log(channel string) *channelLog {
 }
 
 // record requires l.mu.
-func (l *ledger) record(channel string, place chat.Position, content string) {
+func (l *ledger) record(channel string, pos chat.Position, content string) {
 	log := l.log(channel)
-	log.sight(place)
-	if before, ok := log.contents[place]; ok {
+	log.sight(pos)
+	if before, ok := log.contents[pos]; ok {
 		if before != content {
-			l.report.find(findForged, "%s is both %.40q and %.40q", chat.FormatID(channel, place), before, content)
+			l.report.find(findForged, "%s is both %.40q and %.40q", chat.FormatID(channel, pos), before, content)
 		}
 		return
 	}
-	log.contents[place] = content
-	log.last = log.later(log.last, place)
+	log.contents[pos] = content
+	log.last = log.later(log.last, pos)
 	e := l.published[content]
 	switch {
 	case e == nil:
-		l.report.find(findForged, "%s is %.40q, which nobody published", chat.FormatID(channel, place), content)
+		l.report.find(findForged, "%s is %.40q, which nobody published", chat.FormatID(channel, pos), content)
 	case e.channel != channel:
 		l.report.find(findForged, "%.40q was published in %q and is in %q", content, e.channel, channel)
-	case e.seen && !l.renamed(log, e.place, place):
-		l.report.find(findTwice, "%.40q is %s and %s", content, chat.FormatID(channel, e.place), chat.FormatID(channel, place))
+	case e.seen && !l.renamed(log, e.position, pos):
+		l.report.find(findTwice, "%.40q is %s and %s", content, chat.FormatID(channel, e.position), chat.FormatID(channel, pos))
 	default:
-		e.seen, e.place = true, place
+		e.seen, e.position = true, pos
 	}
 }
 
-// renamed reports whether a message may have both places: an epoch that begins after a
-// loss gives ids of its own to what is kept. It requires l.mu.
+// renamed reports whether a message may have both positions: an epoch that begins after a
+// loss gives new ids to the messages that are kept. It requires l.mu.
 func (l *ledger) renamed(log *channelLog, before, after chat.Position) bool {
 	if before.Epoch == after.Epoch {
 		return false
@@ -156,7 +156,7 @@ func (l *ledger) renamed(log *channelLog, before, after chat.Position) bool {
 	return l.mayEnd(older)
 }
 
-// mayEnd reports whether an epoch may be over, because of a fault since it began.
+// mayEnd reports whether an epoch may have ended because of a fault since it began.
 func (l *ledger) mayEnd(e epoch) bool {
 	return l.forgetful || l.losses.since(e.since.Add(-sightSlack))
 }
@@ -172,7 +172,7 @@ func (log *channelLog) position(p chat.Position) position {
 	return position{log.epochs[p.Epoch].nth, p.Seq}
 }
 
-// later is the higher of two places.
+// later returns the higher of two positions.
 func (log *channelLog) later(p, q chat.Position) chat.Position {
 	if log.position(p).before(log.position(q)) {
 		return q
@@ -180,8 +180,8 @@ func (log *channelLog) later(p, q chat.Position) chat.Position {
 	return p
 }
 
-// lacks reports whether somebody at a place lacks messages that were acknowledged or,
-// when any counts, that others got, and up to which place.
+// lacks reports whether a client at a position lacks acknowledged messages or, if any is
+// true, messages that other clients received, and up to which position.
 func (l *ledger) lacks(channel string, at chat.Position, any bool) (last chat.Position, yes bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -196,8 +196,8 @@ func (l *ledger) lacks(channel string, at chat.Position, any bool) (last chat.Po
 	return last, last != chat.Position{} && log.position(at).before(log.position(last))
 }
 
-// rebased notes that a client was told that messages are missing and goes on elsewhere.
-// It returns what is wrong with that, a kind of finding and why, or "".
+// rebased records that a client was told that messages are missing and resumes elsewhere.
+// If that is wrong, it returns the kind of finding and the reason.
 func (l *ledger) rebased(channel string, from, to chat.Position) (finding, why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -213,18 +213,19 @@ func (l *ledger) rebased(channel string, from, to chat.Position) (finding, why s
 	return "", ""
 }
 
-// acknowledged is the highest place of each channel that was acknowledged.
+// acknowledged returns the highest acknowledged position of each channel.
 func (l *ledger) acknowledged() map[string]chat.Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	places := make(map[string]chat.Position, len(l.channels))
+	positions := make(map[string]chat.Position, len(l.channels))
 	for channel, log := range l.channels {
-		places[channel] = log.acked
+		positions[channel] = log.acked
 	}
-	return places
+	return positions
 }
 
-// numbers are how many were published, acknowledged, and stored all the same.
+// numbers returns how many messages were published, how many of them acknowledged, and how
+// many of the others are stored.
 func (l *ledger) numbers() (published, acked, storedUnacked int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -239,7 +240,7 @@ func (l *ledger) numbers() (published, acked, storedUnacked int) {
 	return len(l.published), acked, storedUnacked
 }
 
-// countIn is how many messages were published in a channel.
+// countIn returns how many messages were published in a channel.
 func (l *ledger) countIn(channel string) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -251,8 +252,8 @@ func (l *ledger) countIn(channel string) (n int) {
 	return n
 }
 
-// lost counts what was lost, once the history has been listed. Acknowledged messages
-// that no fault could lose and that are not listed are findings.
+// lost counts the lost messages. The history must have been listed. It reports acknowledged
+// messages that no fault could lose and that are not listed.
 func (l *ledger) lost() Losses {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -263,7 +264,7 @@ func (l *ledger) lost() Losses {
 		}
 		sum.Messages++
 		if !l.forgetful && !l.losses.since(e.asked) {
-			l.report.find(findLost, "%.40q was acknowledged as %s and is not in the history", content, chat.FormatID(e.channel, e.place))
+			l.report.find(findLost, "%.40q was acknowledged as %s and is not in the history", content, chat.FormatID(e.channel, e.position))
 		}
 	}
 	for _, log := range l.channels {
@@ -283,7 +284,7 @@ func (l *ledger) lost() Losses {
 	return sum
 }
 
-// upTo is how many messages were acknowledged up to a position. The ids are sorted.
+// upTo returns how many messages were acknowledged up to a position. ids is sorted.
 func (log *channelLog) upTo(p position) int {
 	n, _ := slices.BinarySearchFunc(log.ids, p, func(id, p position) int {
 		if p.before(id) {
@@ -294,17 +295,16 @@ func (log *channelLog) upTo(p position) int {
 	return n
 }
 
-// cursor follows what one client gets of one channel, whose places have no holes.
+// cursor is the position of one client in one channel, whose positions have no holes.
 type cursor struct {
 	at      chat.Position
 	started bool
 }
 
-// begin is the place that a client is told it starts from.
+// begin sets the position from which the server says that the client starts.
 func (c *cursor) begin(p chat.Position) { c.at, c.started = p, true }
 
-// next moves to the place of the message that came and returns what is wrong with
-// it: a kind of finding, or "".
+// next moves to the position of a message. If that is wrong, it returns the kind of finding.
 func (c *cursor) next(p chat.Position) (finding string) {
 	before := c.at
 	c.at = p

@@ -9,23 +9,22 @@ import (
 )
 
 const (
-	// goneWithin is how long what a client held may take to be gone.
+	// goneWithin bounds the time until the server has freed everything of its clients.
 	goneWithin = 30 * time.Second
-	// A node keeps connections to what it stands on, however many it needed at
-	// once, and goroutines for them; what clients leave behind is in the hundreds.
+	// A node keeps connections to its backends, as many as it needed at once, and goroutines for
+	// them. What clients leave behind counts in hundreds.
 	extraSockets    = 64
 	extraGoroutines = 64
 )
 
-// staying are the keys that stay in Redis when all nodes have gone: how far the
-// channels have come, what was announced and what nodes are to do, which is bounded.
+// staying are the keys that stay in Redis after all nodes have ended, a bounded number: the
+// positions of channels, what was announced, and orders for nodes.
 var staying = regexp.MustCompile(`^chat:\{(\d+\}:places|presence\}:(era|events#?|orders#?))$`)
 
-// passing are those that end by themselves.
+// passing are keys that expire.
 var passing = regexp.MustCompile(`^chat:\{(\d+\}:[sn]:.*|presence\}:left(:sizes)?)$`)
 
-// empty checks that nodes without clients hold what they held when they had just
-// started.
+// empty checks that nodes without clients use no more than when they had just started.
 func (c *cluster) empty(ctx context.Context) {
 	c.http.CloseIdleConnections()
 	for _, n := range c.nodes {
@@ -49,7 +48,7 @@ func (c *cluster) empty(ctx context.Context) {
 	}
 }
 
-// drainAll ends the nodes in good order, all at once, and looks at what stays.
+// drainAll ends all nodes at once with SIGTERM and checks what is left.
 func (c *cluster) drainAll(ctx context.Context) {
 	var draining sync.WaitGroup
 	for _, n := range c.nodes {
@@ -84,7 +83,7 @@ func (c *cluster) drainAll(ctx context.Context) {
 	c.report.say("Redis keeps %d keys of the history's", len(keys))
 }
 
-// keys are all of Redis's keys, and how long each lasts, -1 for ever.
+// keys returns all keys of Redis and how long each lives, -1 for ever.
 func (c *cluster) keys(ctx context.Context) (map[string]time.Duration, error) {
 	keys := make(map[string]time.Duration)
 	scan := c.redis.admin.Scan(ctx, 0, "", 1000).Iterator()

@@ -12,8 +12,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// line is a TCP connection's way from somebody to a server, which can be cut, made
-// slow and made to swallow what is sent.
+// line is a proxy between a client and a server. It can be cut, delay bytes, and drop bytes.
 type line struct {
 	address string // of its near end
 	proxy   *toxiproxy.Proxy
@@ -41,7 +40,7 @@ func (l lines) to(name, upstream string) (*line, error) {
 	return &line{address: local(port), proxy: proxy}, nil
 }
 
-// cut ends all connections and takes no new ones until it is mended.
+// cut closes all connections and accepts no new ones until mend.
 func (l *line) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,15 +53,15 @@ func (l *line) mend() error {
 	return l.proxy.Start()
 }
 
-// lead ends all connections and brings later ones to another server. A line that is cut
-// stays so.
+// lead closes all connections and connects later ones to another server. A line that is cut
+// stays cut.
 func (l *line) lead(upstream string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.proxy.Update(&toxiproxy.Proxy{Listen: l.proxy.Listen, Upstream: upstream, Enabled: l.proxy.Enabled})
 }
 
-// toxic is what is done to a line's bytes, in both directions.
+// toxic is what a line does to its bytes, in both directions.
 type toxic struct {
 	Type       string         `json:"type"`
 	Name       string         `json:"name"`
@@ -72,8 +71,7 @@ type toxic struct {
 
 var directions = []string{"upstream", "downstream"}
 
-// poison does something to all connections, those that are open and those to
-// come, until it is cured.
+// poison applies a toxic to all connections, open and new, until it is cured.
 func (l *line) poison(kind string, attributes map[string]any) error {
 	for _, direction := range directions {
 		b, err := json.Marshal(toxic{kind, kind + direction, direction, attributes})
@@ -96,8 +94,7 @@ func (l *line) cure(ctx context.Context, kind string) error {
 	return nil
 }
 
-// disturbance says whether something was done, or is being done, that ends
-// sockets.
+// disturbance records whether a fault that ends sockets is present or was recently.
 type disturbance struct {
 	under atomic.Int32 // faults under way, and those just over
 }

@@ -6,16 +6,16 @@ import (
 )
 
 const (
-	// noticeWithin is how long nodes may take to notice that what is kept has gone back
-	// in time, where nothing is published: they look once a minute.
+	// noticeWithin bounds the time until nodes notice that the stored data went back in time,
+	// in a channel without new messages: they check once a minute.
 	noticeWithin = 90 * time.Second
-	// sightSlack is how long an epoch may have been there before this program heard of
-	// it: a welcome may be on its way.
+	// sightSlack is how long an epoch may exist before this program sees it: a welcome may be on
+	// its way.
 	sightSlack = 10 * time.Second
 )
 
-// windows are the times during which faults may have lost something. It is safe for
-// concurrent use.
+// windows are the times in which faults may have lost something. It is safe for concurrent
+// use.
 type windows struct {
 	mu   sync.Mutex // guards list
 	list []*window
@@ -29,7 +29,7 @@ type window struct {
 // open begins a window, which close ends. close may be called more than once.
 func (w *windows) open() (close func()) { return w.start(&window{from: time.Now()}) }
 
-// openMaybe is open for a fault that need not lose anything.
+// openMaybe is open for a fault that may lose nothing.
 func (w *windows) openMaybe() (close func()) {
 	return w.start(&window{from: time.Now(), maybe: true})
 }
@@ -60,8 +60,8 @@ func (w *windows) since(t time.Time) bool {
 // recently reports whether any window is open or was closed within d.
 func (w *windows) recently(d time.Duration) bool { return w.since(time.Now().Add(-d)) }
 
-// between reports whether a whole window, of a fault that cannot but lose something,
-// lies behind first and before second.
+// between reports whether a whole window of a fault that certainly loses something lies
+// after first and before second.
 func (w *windows) between(first, second time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -73,22 +73,21 @@ func (w *windows) between(first, second time.Time) bool {
 	return false
 }
 
-// Losses are what the faults lost, and whether clients were told.
+// Losses are what the faults lost, and how many losses were reported to clients.
 type Losses struct {
 	Messages   int // acknowledged, and no longer kept
 	Reported   int // reports to clients, a channel each
 	Deliveries int // acknowledged messages that those reports stand for, a client each
-	Unreported int // clients, a channel each, that lack acknowledged messages and were not told
+	Unreported int // clients, a channel each, that lack acknowledged messages without a report
 }
 
-// gap is what a client was told that it misses of a channel: what is behind one
-// position, up to another.
+// gap is a reported loss in a channel: the messages after one position, up to another.
 type gap struct {
 	channel  string
 	from, to position
 }
 
-// position is a place of a channel among those of all its epochs.
+// position is a position in a channel that compares across the channel's epochs.
 type position struct {
 	epoch int // the first that was seen is 1; 0: none
 	seq   uint64

@@ -11,7 +11,7 @@ import (
 	"github.com/reto10/chat"
 )
 
-// strikeOf lets some of a fault's time pass, with a fake clock, and ends it.
+// strikeOf runs part of a fault's time, with a fake clock, and ends the fault.
 func strikeOf(l *ledger) {
 	<-time.After(time.Minute)
 	end := l.losses.open()
@@ -153,7 +153,7 @@ func TestLedgerJudgesReportsOfLosses(t *testing.T) {
 	}
 }
 
-// A client that is never told of a loss waits for ever, and is found at the end.
+// A client that is never told of a loss waits for ever; the end of the run finds it.
 func TestFleetFindsASilentLoss(t *testing.T) {
 	r := newReport(io.Discard)
 	l := newLedger(r)

@@ -19,12 +19,11 @@ import (
 
 const (
 	startWithin = 30 * time.Second
-	// drain is how long a node has to send its clients away.
+	// drain is the time in which a node closes its clients' sockets.
 	drain = 10 * time.Second
 )
 
-// node is a chatd that can be killed, drained and started again at the same
-// address.
+// node is a chatd that can be killed, drained and restarted at the same address.
 type node struct {
 	name    string
 	address string
@@ -64,10 +63,10 @@ func (n *node) start(ctx context.Context) error {
 	return nil
 }
 
-// now is what its clock says.
+// now is the time of the node's clock.
 func (n *node) now() time.Time { return time.Now().Add(n.offset) }
 
-// kill ends it without a word to anybody.
+// kill ends the process with SIGKILL.
 func (n *node) kill() error {
 	n.process.killed.Store(true)
 	err := n.process.end(syscall.SIGKILL, endWithin)
@@ -75,15 +74,15 @@ func (n *node) kill() error {
 	return err
 }
 
-// drainAway ends it in good order, which it has to do well.
+// drainAway ends the process with SIGTERM and checks its exit.
 func (n *node) drainAway() error {
 	err := n.process.end(syscall.SIGTERM, drain+endWithin)
 	n.judge(true)
 	return err
 }
 
-// judge looks at how a process ended. One that drained says so with 0; when it
-// cannot reach what it has to sign off from, with 1.
+// judge checks the exit code of a process: 0 after draining, 1 if it could not reach a
+// backend to report its end.
 func (n *node) judge(well bool) {
 	switch code := n.process.cmd.ProcessState.ExitCode(); {
 	case !well || code == 0:
@@ -97,7 +96,7 @@ func (n *node) judge(well bool) {
 	}
 }
 
-// footprint is what a process holds.
+// footprint is what a process uses.
 type footprint struct {
 	sockets    int
 	goroutines int // -1: it does not say
@@ -136,13 +135,13 @@ func (n *node) footprint(ctx context.Context) (f footprint, err error) {
 	return f, err
 }
 
-// remember notes what the node holds before it has clients.
+// remember records what the node uses before it has clients.
 func (n *node) remember(ctx context.Context) (err error) {
 	n.fresh, err = n.footprint(ctx)
 	return err
 }
 
-// build makes the program of the nodes, and returns its path.
+// build builds the nodes' program and returns its path.
 func build(ctx context.Context, dir string, config Config) (program string, err error) {
 	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/reto10/chat")
 	root, err := list.Output()

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// pageLimit is how many messages a page is asked for.
+	// pageLimit is the limit in the request for a page.
 	pageLimit = 50
 	// readers read channels at once.
 	readers = 8
@@ -27,8 +27,8 @@ type page struct {
 	Gap      bool
 }
 
-// list reads every channel of the history in both directions to its end, and compares
-// the two. What is listed goes into the ledger.
+// list reads every channel of the history to its end in both directions, compares the two,
+// and records the messages in the ledger.
 func (c *cluster) list(ctx context.Context) {
 	channels := append([]string{""}, c.groups...)
 	for _, name := range c.users {
@@ -66,8 +66,8 @@ func (c *cluster) listChannel(ctx context.Context, channel string) {
 		c.report.find(findPages, "%q has %s read forward and %s read backward", channel, extent(forward), extent(backward))
 	}
 	for _, m := range forward {
-		if _, place, err := chat.ParseID(m.ID); err == nil {
-			c.ledger.listed(channel, place, m.Content)
+		if _, pos, err := chat.ParseID(m.ID); err == nil {
+			c.ledger.listed(channel, pos, m.Content)
 		}
 	}
 }
@@ -79,9 +79,8 @@ func extent(messages []event) string {
 	return fmt.Sprintf("%d messages, %s to %s", len(messages), messages[0].ID, messages[len(messages)-1].ID)
 }
 
-// readAll reads page by page to the end, which has to come within so many pages. It
-// returns the messages, oldest first, and reports false when there is no telling what
-// the channel has.
+// readAll reads page by page to the end, at most so many pages. It returns the messages,
+// oldest first, and false if the content of the channel cannot be told.
 func readAll(r *report, channel string, backward bool, most int, read func(id string) (page, error)) (all []event, ok bool) {
 	direction := "forward"
 	if backward {
@@ -102,7 +101,7 @@ func readAll(r *report, channel string, backward bool, most int, read func(id st
 			find("after %d pages, at %s: %v", n, id, err)
 			return nil, false
 		case len(p.Messages) == 0 && p.More:
-			find("an empty page behind %s says that there is more", id)
+			find("an empty page after %s says that there is more", id)
 			return nil, false
 		case p.Gap && n > 0 && (!backward || p.More):
 			find("messages beside %s are gone", id)
@@ -122,22 +121,22 @@ func readAll(r *report, channel string, backward bool, most int, read func(id st
 	}
 	var at cursor
 	for _, m := range all {
-		of, place, err := chat.ParseID(m.ID)
+		of, pos, err := chat.ParseID(m.ID)
 		if err != nil || of != channel {
 			find("the id %q", m.ID)
 			return nil, false
 		}
 		if at.started {
-			if wrong := at.next(place); wrong != "" {
-				find("%s: %s right behind %v", wrong, m.ID, at.at)
+			if wrong := at.next(pos); wrong != "" {
+				find("%s: %s right after %v", wrong, m.ID, at.at)
 			}
 		}
-		at.begin(place)
+		at.begin(pos)
 	}
 	return all, true
 }
 
-// page asks any node, and again while that cannot answer.
+// page requests a page from any node, and retries while the node cannot answer.
 func (c *cluster) page(ctx context.Context, channel, direction, id string) (p page, err error) {
 	query := url.Values{"channel": {channel}, direction: {id}, "limit": {strconv.Itoa(pageLimit)}}
 	if channel == "" {
@@ -147,7 +146,7 @@ func (c *cluster) page(ctx context.Context, channel, direction, id string) (p pa
 	if name, own := strings.CutPrefix(channel, "@"); own { // nobody else may read it
 		as = chat.User{Name: name, Role: chat.RoleUser}
 	}
-	within := catchUpWithin
+	within := replayWithin
 	if c.unreadable.Load() {
 		within = 0 // one try: there is a finding already
 	}

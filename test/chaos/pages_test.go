@@ -38,7 +38,7 @@ func TestReadingFindsPagesThatMakeNoSense(t *testing.T) {
 		{"empty, and more", false, []page{{More: true}}, nil, 1, 0},
 		{"a hole on a page", false, []page{{Messages: append(listOf(1, 1, false, false).Messages, listOf(3, 3, false, false).Messages...)}}, nil, 1, 2},
 		{"a hole between pages", false, []page{listOf(1, 2, true, false), listOf(4, 5, false, false)}, nil, 1, 4},
-		{"a hole that is told", false, []page{listOf(1, 2, true, false), listOf(4, 5, false, true)}, nil, 2, 4},
+		{"a hole that is reported", false, []page{listOf(1, 2, true, false), listOf(4, 5, false, true)}, nil, 2, 4},
 		{"the same again", false, []page{listOf(1, 2, true, false), listOf(1, 2, false, false)}, nil, 1, 4},
 		{"the same again, backward", true, []page{listOf(1, 2, true, false), listOf(1, 2, false, false)}, nil, 1, 4},
 		{"no answer", false, nil, errors.New("503"), 1, 0},

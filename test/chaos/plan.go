@@ -27,15 +27,15 @@ func (s strike) String() string {
 	return fmt.Sprintf("%s%s for %v", s.fault, where, s.lasts)
 }
 
-// Between two faults; they may overlap when they are about different things.
+// The pause between two faults. Faults of different things may overlap.
 const (
 	leastGap = 500 * time.Millisecond
 	mostGap  = 3 * time.Second
 )
 
-// plan deals faults over the length of a run. The same configuration has the same
-// plan. Every fault that applies comes once before any comes again, as far as the
-// length goes; two about the same thing are never under way at once.
+// plan distributes faults over the length of a run. The same configuration gives the same
+// plan. Every fault that applies comes once before one comes again, if the length allows it.
+// Two faults of the same thing never overlap.
 func plan(c Config) []strike {
 	rng := rand.New(rand.NewPCG(c.Seed, 1))
 	var deck []fault
@@ -79,7 +79,7 @@ func within(rng *rand.Rand, least, most time.Duration) time.Duration {
 	return (least + time.Duration(rng.Int64N(int64(most-least)+1))).Round(10 * time.Millisecond)
 }
 
-// describe is the plan for people, one strike a line.
+// describe returns the plan for people, one strike per line.
 func describe(strikes []strike) string {
 	var text strings.Builder
 	for _, s := range strikes {

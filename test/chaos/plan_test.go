@@ -20,7 +20,7 @@ func TestPlanIsTheSameForTheSameSeed(t *testing.T) {
 	}
 }
 
-// onlyLossy are the faults that are for runs that may lose data.
+// onlyLossy are the faults for runs that may lose data.
 var onlyLossy = map[string]bool{
 	"redis-older-snapshot": true, "redis-older-file": true, "redis-crashed-without-fsync": true,
 	"redis-back-empty": true, "redis-back-empty-behind-a-node": true, "redis-emptied": true,

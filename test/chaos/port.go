@@ -8,10 +8,10 @@ import (
 	"sync"
 )
 
-// Ports below those that the system gives to outgoing connections: a process that
-// is restarted has to get its own again, with thousands of clients dialling. Several
-// runs at once must not take the ports of each other's servers that are down, so each
-// program takes a block, whose first port it listens on until it ends.
+// The ports are below those that the system gives to outgoing connections: a process that
+// restarts must get its port again while thousands of clients dial. Runs at the same time
+// must not take the ports of each other's stopped servers, so each program takes a block
+// and listens on its first port until it ends.
 const (
 	firstPort  = 20000
 	blockPorts = 400
@@ -39,7 +39,7 @@ func takeBlock() error {
 	return errors.New("no block of ports is free: too many runs at once")
 }
 
-// freePort finds a port of 127.0.0.1 that nobody listens on.
+// freePort returns a port of 127.0.0.1 on which no process listens.
 func freePort() (int, error) {
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
@@ -64,7 +64,7 @@ func freePort() (int, error) {
 
 func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
-// listens reports whether somebody takes connections there.
+// listens reports whether a process listens on the port.
 func listens(addr string) bool {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {

@@ -17,13 +17,12 @@ import (
 )
 
 const (
-	// pgOwner is the superuser, pgUser whom the nodes connect as: their permissions can
-	// be revoked.
+	// pgOwner is the superuser. The nodes connect as pgUser, whose permissions can be revoked.
 	pgOwner, pgUser, pgDatabase = "chat", "node", "chat"
 )
 
-// postgresServer is a PostgreSQL with a directory of its own. The strikes that use it
-// never overlap, so it has no lock.
+// postgresServer is a PostgreSQL with its own directory. Strikes that use it never overlap,
+// so it has no lock.
 type postgresServer struct {
 	address string
 	port    int
@@ -33,8 +32,8 @@ type postgresServer struct {
 	process *process            // nil: it was never started
 }
 
-// newPostgres makes a server without data that is not started yet. The server runs as
-// the user postgres when this process is root's, which PostgreSQL refuses to be.
+// newPostgres makes a server without data and does not start it. PostgreSQL refuses to run
+// as root, so in a process of root it runs as the user postgres.
 func newPostgres(dir string, log io.Writer) (*postgresServer, error) {
 	as, err := unprivileged()
 	if err != nil {
@@ -81,7 +80,7 @@ func (s *postgresServer) run(ctx context.Context, name string, args ...string) e
 	return nil
 }
 
-// create makes the data and starts the server.
+// create initializes the data and starts the server.
 func (s *postgresServer) create(ctx context.Context) error {
 	if err := s.run(ctx, "initdb", "-D", s.dir, "-U", pgOwner, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"); err != nil {
 		return err
@@ -92,7 +91,7 @@ func (s *postgresServer) create(ctx context.Context) error {
 	return s.exec(ctx, "postgres", "CREATE ROLE "+pgUser+" LOGIN", "CREATE DATABASE "+pgDatabase+" OWNER "+pgUser)
 }
 
-// exec runs statements as the superuser, each a transaction.
+// exec runs statements as the superuser, each in its own transaction.
 func (s *postgresServer) exec(ctx context.Context, database string, statements ...string) error {
 	args := []string{"-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", strconv.Itoa(s.port), "-U", pgOwner, "-d", database}
 	for _, statement := range statements {
@@ -110,7 +109,7 @@ var (
 func (s *postgresServer) start(ctx context.Context) error { return s.startUntil(ctx, postgresServes) }
 
 func (s *postgresServer) startUntil(ctx context.Context, serves *regexp.Regexp) error {
-	// Not ended with ctx: it is ended in good order.
+	// It does not end with ctx, because stop shuts it down in order.
 	cmd, err := s.command(context.WithoutCancel(ctx), "postgres", "-D", s.dir, "-p", strconv.Itoa(s.port), "-k", s.dir,
 		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200")
 	if err != nil {
@@ -130,10 +129,10 @@ func (s *postgresServer) startUntil(ctx context.Context, serves *regexp.Regexp) 
 	return nil
 }
 
-// stop ends the server in good order.
+// stop shuts down the server in order.
 func (s *postgresServer) stop() error { return s.process.end(syscall.SIGINT, endWithin) }
 
-// crash ends the server and its backends at once. What it has in memory only is lost.
+// crash kills the server and its backends. Data that is only in memory is lost.
 func (s *postgresServer) crash() error { return s.process.end(syscall.SIGQUIT, endWithin) }
 
 // close ends the server, whatever state it is in.
@@ -147,13 +146,13 @@ func (s *postgresServer) close() error {
 
 func (s *postgresServer) copy() string { return s.dir + "-older" }
 
-// backup copies the data directory of a server that runs.
+// backup copies the data directory of a running server.
 func (s *postgresServer) backup(ctx context.Context) error {
 	return s.backupTo(ctx, s.copy(), s.address)
 }
 
-// backupTo copies the data that is served at an address. With other options the copy
-// is for a standby.
+// backupTo copies the data of the server at an address. Further options make the copy one
+// for a standby.
 func (s *postgresServer) backupTo(ctx context.Context, dir, address string, options ...string) error {
 	if err := s.makeDir(dir); err != nil {
 		return err
@@ -163,7 +162,7 @@ func (s *postgresServer) backupTo(ctx context.Context, dir, address string, opti
 		"-h", host, "-p", port, "-U", pgOwner, "-D", dir, "-X", "stream", "-c", "fast", "--no-sync"}, options...)...)
 }
 
-// startFromBackup starts with the copied directory in the place of the newer one.
+// startFromBackup replaces the data directory with the copy and starts.
 func (s *postgresServer) startFromBackup(ctx context.Context) error {
 	if err := os.RemoveAll(s.dir); err != nil {
 		return err
@@ -174,8 +173,8 @@ func (s *postgresServer) startFromBackup(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// follow makes this server, which has no data yet, a standby of the one that a line
-// leads to, and returns when it streams.
+// follow makes this server, which has no data yet, a standby of the server behind a line.
+// It returns when the standby streams.
 func (s *postgresServer) follow(ctx context.Context, primary *line) error {
 	if err := s.backupTo(ctx, s.dir, primary.address, "-R"); err != nil {
 		return err
@@ -183,13 +182,13 @@ func (s *postgresServer) follow(ctx context.Context, primary *line) error {
 	return s.startUntil(ctx, postgresStandby)
 }
 
-// promote makes a standby a primary, with the data that it has.
+// promote makes a standby the primary, with the data that it has.
 func (s *postgresServer) promote(ctx context.Context) error {
 	return s.exec(ctx, "postgres", "SELECT pg_promote()")
 }
 
-// relax lets commits be acknowledged before they are on the disk, or no longer. The
-// data is written late then, so that a crash loses something.
+// relax lets PostgreSQL acknowledge commits before they are on the disk, or stops that. The
+// data is then written late, so that a crash loses something.
 func (s *postgresServer) relax(ctx context.Context, on bool) error {
 	statements := []string{"ALTER SYSTEM RESET synchronous_commit", "ALTER SYSTEM RESET wal_writer_delay"}
 	if on {
@@ -198,7 +197,7 @@ func (s *postgresServer) relax(ctx context.Context, on bool) error {
 	return s.exec(ctx, "postgres", append(statements, "SELECT pg_reload_conf()")...)
 }
 
-// permit gives the nodes a permission on their tables, or takes it away.
+// permit grants the nodes a permission on their tables, or revokes it.
 func (s *postgresServer) permit(ctx context.Context, permission string, on bool) error {
 	statement := "REVOKE " + permission + " ON ALL TABLES IN SCHEMA public FROM " + pgUser
 	if on {
@@ -207,7 +206,7 @@ func (s *postgresServer) permit(ctx context.Context, permission string, on bool)
 	return s.exec(ctx, pgDatabase, statement)
 }
 
-// unprivileged is whom a process of root's runs PostgreSQL as; nil: itself.
+// unprivileged is the user as whom a process of root runs PostgreSQL; nil: the same user.
 func unprivileged() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -227,8 +226,7 @@ func unprivileged() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
-// postgresProgram finds one of PostgreSQL's programs, which Debian keeps off the
-// path.
+// postgresProgram finds a program of PostgreSQL. Debian does not put them in PATH.
 func postgresProgram(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil

@@ -9,15 +9,14 @@ import (
 	"sync"
 )
 
-// observer is what an admin's socket is told of comings and goings in the
-// service. Within one connection somebody who joined leaves before they join
-// again.
+// observer is an admin's socket that receives the joins and leaves of the service. Within
+// one connection, each user's joins and leaves must alternate.
 type observer struct {
 	client *client
 
 	mu     sync.Mutex      // guards what follows
-	inside map[string]bool // by username, as far as this connection was told
-	joined map[string]int  // told since the last reset
+	inside map[string]bool // by username, as announced on this connection
+	joined map[string]int  // announced since the last reset
 	left   map[string]int
 }
 
@@ -45,7 +44,7 @@ func (o *observer) hear(e event) {
 		if e.Channel != "" {
 			return
 		}
-		report.tally(e.Type + " told to observers")
+		report.tally(e.Type + " received by observers")
 		joined := e.Type == "user_joined"
 		if joined {
 			o.joined[e.Username]++
@@ -55,20 +54,20 @@ func (o *observer) hear(e event) {
 		switch was, known := o.inside[e.Username]; {
 		case !known || was != joined:
 		case o.client.cluster.doubtful.recently(noticeWithin):
-			// What was between the two was lost with Redis's newer data, or Redis does not
-			// know any more that the user was there, who comes to another node.
+			// Redis lost its newer data with the announcement in between, or forgot that the user was
+			// there, who then connects to another node.
 			report.tally(e.Type + " announced twice after Redis lost data")
 		default:
-			report.find(findPresence, "%s was told %s of %s twice in a row", o.client.user.Name, e.Type, e.Username)
+			report.find(findPresence, "%s received %s of %s twice in a row", o.client.user.Name, e.Type, e.Username)
 		}
 		o.inside[e.Username] = joined
 	case "error":
-		report.find(findProtocol, "%s asked nothing and was told %s: %s", o.client.user.Name, e.Code, e.Message)
+		report.find(findProtocol, "%s got the error %s without a command: %s", o.client.user.Name, e.Code, e.Message)
 	}
 }
 
-// told returns how often each user's coming or going was told since the reset.
-func (o *observer) told(joined bool) map[string]int {
+// announced returns how often each user's join or leave was announced since the reset.
+func (o *observer) announced(joined bool) map[string]int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if joined {
@@ -77,7 +76,7 @@ func (o *observer) told(joined bool) map[string]int {
 	return maps.Clone(o.left)
 }
 
-// presence is who a node says is connected, with how many sockets.
+// presence returns the connected users by a node, each with the number of sockets.
 func (c *cluster) presence(ctx context.Context, n *node) (map[string]int, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.address+"/users/connected", nil)
 	if err != nil {
@@ -108,7 +107,7 @@ func (c *cluster) presence(ctx context.Context, n *node) (map[string]int, error)
 	return who, nil
 }
 
-// difference describes how got is not want, briefly; "" when it is.
+// difference describes briefly how got differs from want, "" if they are equal.
 func difference(want, got map[string]int) string {
 	off := make(map[string][2]int)
 	for name, n := range want {

@@ -16,23 +16,23 @@ import (
 	"time"
 )
 
-// broken is what no log may show.
+// broken matches what no log may contain.
 var broken = regexp.MustCompile(`DATA RACE|^panic: |fatal error: |^goroutine \d+ \[`)
 
-// process is one that was started here and is ended here, by its own pid.
+// process is a process that this one started and ends by its pid.
 type process struct {
 	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended and all it said was read
 
-	killed atomic.Bool // nobody is told why its sockets end
+	killed atomic.Bool // its sockets end without a close frame
 
 	mu      sync.Mutex // guards what follows
 	lines   []string   // what it said on stderr and stdout
 	changed chan struct{}
 }
 
-// start runs a command, whose output goes to log as well.
+// start runs a command. Its output also goes to log.
 func start(name string, cmd *exec.Cmd, log io.Writer) (*process, error) {
 	p := &process{name: name, cmd: cmd, done: make(chan struct{}), changed: make(chan struct{})}
 	out, in, err := os.Pipe()
@@ -72,7 +72,7 @@ func (p *process) read(out io.Reader, log io.Writer) {
 	}
 }
 
-// await returns the first line that matches, with its groups, when it comes.
+// await waits for the first line that matches and returns its groups.
 func (p *process) await(ctx context.Context, want *regexp.Regexp) ([]string, error) {
 	seen := 0
 	for {
@@ -104,7 +104,7 @@ func (p *process) lastLine() string {
 	return p.lines[len(p.lines)-1]
 }
 
-// complaints are the lines that say that the program itself is broken.
+// complaints returns the lines that show that the program itself is broken.
 func (p *process) complaints() (found []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,7 +116,7 @@ func (p *process) complaints() (found []string) {
 	return found
 }
 
-// warnings are how many lines of its log are warnings or worse, and their bytes.
+// warnings returns the number of log lines at Warn or above, and their bytes.
 func (p *process) warnings() (lines, bytes int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,8 +136,8 @@ func (p *process) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// end sends a signal and waits for the end, which has to come within a time;
-// past it the process is killed, and that is an error.
+// end sends a signal and waits for the end of the process. After the time it kills the
+// process and returns an error.
 func (p *process) end(sig syscall.Signal, within time.Duration) error {
 	select {
 	case <-p.done:

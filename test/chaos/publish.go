@@ -16,16 +16,16 @@ import (
 )
 
 const (
-	// answerWithin is how long a publish may take to work or to fail: what stands
-	// behind a node may be dead, the publisher is told all the same.
+	// answerWithin is how long a publish may take to succeed or fail, even if a backend of the
+	// node is dead.
 	answerWithin = 15 * time.Second
 	// abandonAfter is when a publisher stops waiting.
 	abandonAfter = 60 * time.Second
-	// breather is how long a publisher waits after a refusal.
+	// breather is the pause of a publisher after a refusal.
 	breather = 100 * time.Millisecond
 )
 
-// speech makes what one publisher publishes: never the same twice.
+// speech makes the contents of one publisher, never the same twice.
 type speech struct {
 	name    string
 	rng     *rand.Rand
@@ -33,7 +33,7 @@ type speech struct {
 	count   int
 }
 
-// next picks a channel and a content.
+// next returns a channel and a content.
 func (s *speech) next() (channel, content string) {
 	s.count++
 	content = fmt.Sprintf("%s-%d %s", s.name, s.count, strings.Repeat("·", s.rng.IntN(100)))
@@ -47,8 +47,8 @@ func (s *speech) next() (channel, content string) {
 	}
 }
 
-// postForever publishes over HTTP until ctx ends, one after the other, at most one
-// each interval.
+// postForever publishes over HTTP until ctx ends, one message after the other, at most one
+// per interval.
 func postForever(ctx context.Context, s *speech, every time.Duration) {
 	c := s.cluster
 	tick := time.NewTicker(every)
@@ -63,7 +63,7 @@ func postForever(ctx context.Context, s *speech, every time.Duration) {
 		n := c.nodes[s.rng.IntN(len(c.nodes))]
 		c.ledger.publishing(channel, content)
 		asked := time.Now()
-		// Not ended with ctx: who asked wants to know.
+		// The request does not end with ctx, because its result counts.
 		id, status, err := c.post(context.WithoutCancel(ctx), n, channel, content)
 		took := time.Since(asked)
 		c.report.published(took, err == nil && id != "")
@@ -86,7 +86,7 @@ func postForever(ctx context.Context, s *speech, every time.Duration) {
 	}
 }
 
-// post publishes over HTTP; id is "" when that was refused.
+// post publishes over HTTP. id is "" if the node refused.
 func (c *cluster) post(ctx context.Context, n *node, channel, content string) (id string, status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, abandonAfter)
 	defer cancel()
@@ -101,8 +101,8 @@ func (c *cluster) post(ctx context.Context, n *node, channel, content string) (i
 	if err != nil {
 		return "", 0, err
 	}
-	// A body that can be had again would be sent again when the connection breaks,
-	// and then one publish is two.
+	// net/http retries a request whose body it can read again when the connection breaks. Then
+	// one publish would be two.
 	req.GetBody = nil
 	req.Header.Set("Content-Type", "application/json")
 	var stored struct{ ID string }
@@ -110,10 +110,10 @@ func (c *cluster) post(ctx context.Context, n *node, channel, content string) (i
 	return stored.ID, status, err
 }
 
-// admin is who asks and publishes over HTTP.
+// admin is the user of HTTP requests.
 var admin = chat.User{Name: "backend", Role: chat.RoleAdmin}
 
-// ask makes a request and decodes an answer of the wanted status.
+// ask makes a request and decodes an answer with the wanted status.
 func (c *cluster) ask(as chat.User, req *http.Request, want int, answer any) (status int, err error) {
 	req.Header.Set("Authorization", "Bearer "+c.tokens.token(as, c.expires))
 	resp, err := c.http.Do(req)
@@ -143,7 +143,7 @@ type talker struct {
 	pending map[string]said
 }
 
-// said is a broadcast that was not answered yet.
+// said is a broadcast without an answer yet.
 type said struct {
 	content string
 	at      time.Time
@@ -155,8 +155,8 @@ func newTalker(c *client, s *speech) *talker {
 	return t
 }
 
-// talkForever publishes until ctx ends, at most once each interval, without
-// waiting for the answers.
+// talkForever publishes until ctx ends, at most once per interval, without waiting for the
+// answers.
 func (t *talker) talkForever(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -214,12 +214,12 @@ func (t *talker) hear(e event) {
 		if e.Type == "ack" {
 			t.client.ledger.acked(what.content, e.ID)
 		} else if e.Code != "unavailable" {
-			report.find(findProtocol, "%s published and was told %s: %s", t.client.user.Name, e.Code, e.Message)
+			report.find(findProtocol, "%s published and got %s: %s", t.client.user.Name, e.Code, e.Message)
 		}
 	}
 }
 
-// unanswered is how many broadcasts wait for an answer on a socket that is open.
+// unanswered returns how many broadcasts wait for an answer on an open socket.
 func (t *talker) unanswered() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// redisServer is a redis-server with a directory of its own. The strikes that use it
-// never overlap, so it has no lock.
+// redisServer is a redis-server with its own directory. Strikes that use it never overlap,
+// so it has no lock.
 type redisServer struct {
 	address string
 	port    int
@@ -31,13 +31,13 @@ type redisServer struct {
 	flushed logEnd // where the file was when a strike began
 }
 
-// logEnd is the end of an append-only file at some time.
+// logEnd is the size of an append-only file at some time.
 type logEnd struct {
 	file string
 	size int64
 }
 
-// newRedis makes a server that is not started yet. The caller closes it.
+// newRedis makes a server and does not start it. The caller closes it.
 func newRedis(dir, fsync string, log io.Writer) (*redisServer, error) {
 	program, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -97,8 +97,8 @@ func (s *redisServer) logDir() string   { return filepath.Join(s.dir, "appendonl
 func (s *redisServer) olderLog() string { return filepath.Join(s.dir, "older") }
 func (s *redisServer) snapshot() string { return filepath.Join(s.dir, "dump.rdb") }
 
-// copyLog copies the append-only file as it is now. A command that is being written
-// may be cut short in the copy, which Redis drops when it reads that.
+// copyLog copies the append-only file. The last command in the copy may be incomplete;
+// Redis drops it.
 func (s *redisServer) copyLog(ctx context.Context) error {
 	return untilServing(ctx, s.process, func() error { // again when a file was just replaced
 		if err := os.RemoveAll(s.olderLog()); err != nil {
@@ -108,7 +108,7 @@ func (s *redisServer) copyLog(ctx context.Context) error {
 	})
 }
 
-// startFromCopy puts the copied append-only file in place of the newer one.
+// startFromCopy replaces the append-only file with the copy and starts.
 func (s *redisServer) startFromCopy(ctx context.Context) error {
 	if err := s.wipe(); err != nil {
 		return err
@@ -122,8 +122,8 @@ func (s *redisServer) startFromCopy(ctx context.Context) error {
 // save writes a snapshot of the data.
 func (s *redisServer) save(ctx context.Context) error { return s.admin.Save(ctx).Err() }
 
-// startFromSnapshot starts with the snapshot alone, and with an append-only file from
-// then on.
+// startFromSnapshot starts with the snapshot alone, and writes an append-only file from then
+// on.
 func (s *redisServer) startFromSnapshot(ctx context.Context) error {
 	if err := s.wipe(); err != nil {
 		return err
@@ -148,11 +148,11 @@ func (s *redisServer) startFromSnapshot(ctx context.Context) error {
 	})
 }
 
-// wipe removes the data of a server that is down, but for copies.
+// wipe removes the data of a stopped server, but not the copies.
 func (s *redisServer) wipe() error { return os.RemoveAll(s.logDir()) }
 
-// noteFlushed remembers how far the append-only file is. What comes after may be lost
-// when the machine crashes and not every write is synchronized to the disk.
+// noteFlushed records the size of the append-only file. A crash of the machine may lose
+// what is written later, unless every write is synchronized to the disk.
 func (s *redisServer) noteFlushed(ctx context.Context) error {
 	return untilServing(ctx, s.process, func() error {
 		files, err := filepath.Glob(filepath.Join(s.logDir(), "*.incr.aof"))
@@ -168,7 +168,7 @@ func (s *redisServer) noteFlushed(ctx context.Context) error {
 	})
 }
 
-// startAfterCrash starts without what was written since noteFlushed.
+// startAfterCrash starts without the data that was written after noteFlushed.
 func (s *redisServer) startAfterCrash(ctx context.Context) error {
 	if err := os.Truncate(s.flushed.file, s.flushed.size); err != nil {
 		return err
@@ -176,8 +176,8 @@ func (s *redisServer) startAfterCrash(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// replicate makes this server, which was just started, a replica of another one and
-// returns when it has all of its data.
+// replicate makes this server, which was just started, a replica of another one. It returns
+// when the replica has all data.
 func (s *redisServer) replicate(ctx context.Context, of *line) error {
 	host, port, _ := strings.Cut(of.address, ":")
 	if err := s.admin.ReplicaOf(ctx, host, port).Err(); err != nil {
@@ -194,7 +194,7 @@ func (s *redisServer) replicate(ctx context.Context, of *line) error {
 	})
 }
 
-// promote makes a replica a master, with the data that it has.
+// promote makes a replica the master, with the data that it has.
 func (s *redisServer) promote(ctx context.Context) error {
 	return s.admin.ReplicaOf(ctx, "NO", "ONE").Err()
 }

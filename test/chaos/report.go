@@ -11,30 +11,30 @@ import (
 	"time"
 )
 
-// mostShown is how many findings of a kind are kept word for word.
+// mostShown is how many findings of a kind are kept in full.
 const mostShown = 10
 
 // The kinds of findings.
 const (
-	findGap       = "gap"       // a place was left out
-	findRepeat    = "repeat"    // a place came again, or an earlier one
-	findLost      = "lost"      // something never came
-	findForged    = "forged"    // what nobody published, or another content under an id
+	findGap       = "gap"       // a position was left out
+	findRepeat    = "repeat"    // a position repeated, or an earlier one
+	findLost      = "lost"      // a message never came
+	findForged    = "forged"    // a content that was not published, or another content under an id
 	findTwice     = "twice"     // one publish, two messages
-	findForgotten = "forgotten" // told of a loss that no fault can have caused
+	findForgotten = "forgotten" // a reported loss that no fault can have caused
 	findSilent    = "silent"    // a loss that was not reported
-	findStale     = "stale"     // acknowledged in an epoch that was over
-	findPages     = "pages"     // the history read page by page is not what it is
-	findClosed    = "closed"    // a socket closed for no reason
-	findPresence  = "presence"  // who is connected is not known exactly
+	findStale     = "stale"     // acknowledged in an epoch that had ended
+	findPages     = "pages"     // the pages of the history are not its content
+	findClosed    = "closed"    // a socket closed without a reason
+	findPresence  = "presence"  // a node does not list exactly the connected users
 	findPublish   = "publish"   // a publish neither worked nor failed in time
-	findProtocol  = "protocol"  // an answer that makes no sense
-	findProcess   = "process"   // a process that broke or did not end well
-	findLate      = "late"      // what has to be done within a time was not
+	findProtocol  = "protocol"  // an answer that the protocol does not allow
+	findProcess   = "process"   // a process that broke or had a wrong exit code
+	findLate      = "late"      // something took too long
 	findLeftover  = "leftover"  // something left behind
 )
 
-// report gathers what a run found. It is safe for concurrent use.
+// report collects what a run found. It is safe for concurrent use.
 type report struct {
 	began time.Time
 	out   io.Writer
@@ -60,7 +60,7 @@ func newReport(out io.Writer) *report {
 	}
 }
 
-// find notes that something is wrong.
+// find records that something is wrong.
 func (r *report) find(kind, format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -82,14 +82,14 @@ func (r *report) add(what string, n int) {
 	r.tallies[what] += n
 }
 
-// tallied is what was tallied so far.
+// tallied returns the counts so far.
 func (r *report) tallied() map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.tallies)
 }
 
-// published notes how long it took until a publisher had its answer.
+// published records how long a publisher waited for its answer.
 func (r *report) published(took time.Duration, acked bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -100,7 +100,7 @@ func (r *report) published(took time.Duration, acked bool) {
 	}
 }
 
-// lost notes what was lost.
+// lost records what was lost.
 func (r *report) lost(losses Losses) {
 	if losses.Unreported > 0 {
 		r.find(findSilent, "%d losses were not reported, of which the messages above are examples", losses.Unreported)
@@ -117,7 +117,7 @@ func (r *report) say(format string, args ...any) {
 	fmt.Fprintf(r.out, "%6.1fs %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// Verdict is what a run came to.
+// Verdict is the result of a run.
 type Verdict struct {
 	Findings map[string]int      // how many of each kind; empty: all held
 	Examples map[string][]string // the first of each kind
@@ -128,10 +128,10 @@ type Verdict struct {
 	Dir      string              // where the logs are, "" when they were removed
 }
 
-// OK reports whether nothing was found.
+// OK reports whether there are no findings.
 func (v Verdict) OK() bool { return len(v.Findings) == 0 }
 
-// Spread is how durations are spread. The zero value is that of none.
+// Spread is the distribution of durations. The zero value is of no durations.
 type Spread struct {
 	N             int
 	P50, P99, Max time.Duration

@@ -10,12 +10,11 @@ import (
 	"time"
 )
 
-// tail is how long publishers go on when nothing is broken any more.
+// tail is how long publishers continue after the last fault.
 const tail = 2 * time.Second
 
-// Run runs it all and prints what happens as it does. The error is about the run
-// itself, which could not be carried out or was ended with ctx; what the nodes did
-// wrong is in the verdict.
+// Run does a run and prints its progress. The error is about the run itself, if it could not
+// be carried out or ctx ended. What the nodes did wrong is in the verdict.
 func Run(ctx context.Context, config Config, out io.Writer) (v Verdict, err error) {
 	return runWith(ctx, config, out, func(c *cluster) error {
 		strikes := plan(config)
@@ -25,7 +24,7 @@ func Run(ctx context.Context, config Config, out io.Writer) (v Verdict, err erro
 	})
 }
 
-// runWith starts a cluster, has fn do something with it, and ends it.
+// runWith starts a cluster, calls fn with it, and ends it.
 func runWith(ctx context.Context, config Config, out io.Writer, fn func(*cluster) error) (v Verdict, err error) {
 	if err := config.validate(); err != nil {
 		return Verdict{}, err
@@ -87,12 +86,12 @@ func (c *cluster) run(ctx context.Context, strikes []strike) error {
 	c.list(ctx)
 	c.report.lost(f.account())
 
-	pause(ctx, longestWindow) // who has just come back is not told of when they go at once
+	pause(ctx, longestWindow) // a join and a leave within a window are not announced
 	for _, o := range f.observers {
 		o.reset()
 	}
 	leave()
-	f.toldOnce(ctx, false)
+	f.announcedOnce(ctx, false)
 	unwatch()
 	f.ended.Wait()
 	if ctx.Err() != nil {
@@ -109,7 +108,7 @@ func (c *cluster) run(ctx context.Context, strikes []strike) error {
 	return ctx.Err()
 }
 
-// publish has half of the messages come over HTTP and half over sockets.
+// publish publishes half of the messages over HTTP and half over sockets.
 func (f *fleet) publish(ctx context.Context, running *sync.WaitGroup) {
 	c := f.cluster
 	posters := len(f.talkers)
@@ -127,7 +126,7 @@ func (f *fleet) publish(ctx context.Context, running *sync.WaitGroup) {
 	}
 }
 
-// breakThings carries out the plan and returns when all is mended.
+// breakThings carries out the plan and returns when everything is mended.
 func (c *cluster) breakThings(ctx context.Context, strikes []strike, f *fleet) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -155,8 +154,8 @@ func (c *cluster) breakThings(ctx context.Context, strikes []strike, f *fleet) e
 	return context.Cause(ctx)
 }
 
-// reserve waits until no other strike about the same is under way, as one that took
-// longer to begin than planned, or to mend, may be. It reports false when ctx ends.
+// reserve waits until no other strike of the same thing is under way: one may have taken
+// longer than planned to begin or to mend. It reports false if ctx ends.
 func (c *cluster) reserve(ctx context.Context, s strike) (done func(), ok bool) {
 	what, _ := faultNamed(s.fault)
 	var held []chan struct{}
@@ -211,13 +210,13 @@ func (c *cluster) strike(ctx context.Context, s strike, f *fleet) error {
 		return err
 	}
 	pause(ctx, s.lasts)
-	// Also when ctx has ended: what is paused could not be ended otherwise.
+	// Also after ctx has ended, because a paused process cannot be ended.
 	err := what.mend(context.WithoutCancel(ctx), c, n)
 	c.report.say("%s mended", s.fault)
 	return err
 }
 
-// pause waits, unless ctx ends.
+// pause waits for d or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	wait := time.NewTimer(d)
 	defer wait.Stop()

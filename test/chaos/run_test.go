@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// linked makes the code of the nodes a part of this binary too. It is not run here;
-// but go test looks at the binary to tell whether a result it has kept still holds.
+// linked makes the nodes' code a part of this test binary. It does not run, but go test
+// compares the binary to decide whether a cached result is still valid.
 var linked = []any{daemon.Main, redisregistry.New, postgres.Open}
 
 func short(t *testing.T) Config {
@@ -32,8 +32,7 @@ func short(t *testing.T) Config {
 	return c
 }
 
-// raced reports whether this binary has the race detector, so that the nodes have
-// it too.
+// raced reports whether this binary has the race detector, so that the nodes have it too.
 func raced() bool {
 	info, _ := debug.ReadBuildInfo()
 	for _, setting := range info.Settings {
@@ -50,8 +49,7 @@ func run(t *testing.T, c Config) Verdict {
 	return logged(t, v, err)
 }
 
-// logged fails the test when a run could not be carried out, and logs what it came
-// to.
+// logged fails the test if a run could not be carried out, and logs the verdict.
 func logged(t *testing.T, v Verdict, err error) Verdict {
 	t.Helper()
 	if err != nil {
@@ -70,8 +68,8 @@ func logged(t *testing.T, v Verdict, err error) Verdict {
 	return v
 }
 
-// What the run finds it has to be able to find: a node that is killed with its
-// history in memory has forgotten where its clients were.
+// The run must find a real loss: a node that is killed with its history in memory has
+// forgotten the positions of its clients.
 func TestRunFindsWhatANodeForgot(t *testing.T) {
 	t.Parallel()
 	c := short(t)
@@ -85,7 +83,7 @@ func TestRunFindsWhatANodeForgot(t *testing.T) {
 	}
 }
 
-// Without a kill the same node forgets nothing, whatever happens to its clients.
+// Without a kill, the same node loses nothing, whatever happens to its clients.
 func TestOneNodeLosesNothingWhileItsClientsAreCut(t *testing.T) {
 	t.Parallel()
 	c := short(t)
@@ -119,7 +117,7 @@ func TestClusterKeepsItsPromisesWhileItBreaks(t *testing.T) {
 	}
 }
 
-// What the faults lose is reported, and nothing else goes wrong.
+// Every loss by a fault is reported, and there are no other findings.
 func TestClusterReportsWhatIsLost(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -154,8 +152,8 @@ func TestClusterReportsWhatIsLost(t *testing.T) {
 	}
 }
 
-// Nothing depends on the nodes' clocks, and nothing is half-written when a command is
-// refused.
+// Nothing depends on the nodes' clocks, and a command that Redis refuses leaves nothing
+// half-written.
 func TestClusterLosesNothingWithoutPermissionsAndWithWrongClocks(t *testing.T) {
 	t.Parallel()
 	c := short(t)
@@ -171,7 +169,7 @@ func TestClusterLosesNothingWithoutPermissionsAndWithWrongClocks(t *testing.T) {
 	}
 }
 
-// needs skips a test whose servers are not installed, but for CI, where they are.
+// needs skips a test whose servers are not installed. In CI it fails instead.
 func needs(t *testing.T, c Config) {
 	t.Helper()
 	if os.Getenv("CI") != "" {

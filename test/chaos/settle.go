@@ -7,34 +7,33 @@ import (
 )
 
 const (
-	// connectWithin is how long all clients may take to come, and to come back
-	// once nothing is broken any more.
+	// connectWithin bounds the time until all clients are connected, at the start and after the
+	// last fault.
 	connectWithin = 60 * time.Second
-	// catchUpWithin is how long the last acknowledged message may take to everybody, and
-	// a page of the history to be read.
-	catchUpWithin = 20 * time.Second
-	// strayWithin is how long one may take that was stored by a node that could not
-	// tell the others of it, and its publisher that it is unavailable: the others
-	// look for such ones once a minute, and for a history that went back in time.
+	// replayWithin bounds the time until every client has the last acknowledged message, and
+	// the reading of a page of the history.
+	replayWithin = 20 * time.Second
+	// strayWithin bounds it for a message that a node stored but could not publish, so that its
+	// publisher got "unavailable". The other nodes check for such messages once a minute, and
+	// for a history that went back in time.
 	strayWithin = 75 * time.Second
-	// tellWithin is how long comings and goings may take to be told of.
-	tellWithin = 30 * time.Second
-	// slack is for what is exact only within a lease.
+	// announceWithin bounds the time until joins and leaves are announced.
+	announceWithin = 30 * time.Second
+	// slack is for what is exact only after the time of a lease.
 	slack = 10 * time.Second
-	// longestWindow is more than nodes gather comings and goings for: 2 s while very
-	// many come.
+	// longestWindow is longer than nodes batch joins and leaves: 2 s while many users join.
 	longestWindow = 3 * time.Second
 )
 
-// arrive has everybody connect, the observers first, who have to be told of every
-// other user's coming once. It reports false when somebody does not get in: then
-// there is nothing to break.
+// arrive connects all clients, the observers first: each observer must receive every other
+// user's join once. It reports false if a client cannot connect; then there is nothing to
+// break.
 func (f *fleet) arrive(ctx, watching, staying context.Context) bool {
 	report := f.cluster.report
 	observers, others := f.clients[:len(f.observers)], f.clients[len(f.observers):]
 	f.connect(watching, observers)
 	if wrong := until(ctx, connectWithin, func() string { return missing(observers) }); wrong != "" {
-		report.find(findLost, "observers do not get in: %s", wrong)
+		report.find(findLost, "observers cannot connect: %s", wrong)
 		return false
 	}
 	for _, o := range f.observers {
@@ -43,18 +42,18 @@ func (f *fleet) arrive(ctx, watching, staying context.Context) bool {
 	began := time.Now()
 	f.connect(staying, others)
 	if wrong := until(ctx, connectWithin, func() string { return missing(f.clients) }); wrong != "" {
-		report.find(findLost, "clients do not get in: %s", wrong)
+		report.find(findLost, "clients cannot connect: %s", wrong)
 		return false
 	}
-	report.say("%d clients came in %v", len(f.clients), time.Since(began).Round(10*time.Millisecond))
-	f.toldOnce(ctx, true)
+	report.say("%d clients connected in %v", len(f.clients), time.Since(began).Round(10*time.Millisecond))
+	f.announcedOnce(ctx, true)
 	f.present(ctx, f.expected(), slack)
 	return true
 }
 
-// toldOnce checks that every observer is told once of everybody else who came, or
-// went.
-func (f *fleet) toldOnce(ctx context.Context, joined bool) {
+// announcedOnce checks that every observer received the join, or the leave, of every other
+// user once.
+func (f *fleet) announcedOnce(ctx context.Context, joined bool) {
 	want := f.expected()
 	for _, o := range f.observers {
 		delete(want, o.client.user.Name)
@@ -63,21 +62,21 @@ func (f *fleet) toldOnce(ctx context.Context, joined bool) {
 		want[name] = 1
 	}
 	for _, o := range f.observers {
-		wrong := until(ctx, tellWithin, func() string {
-			told := o.told(joined)
+		wrong := until(ctx, announceWithin, func() string {
+			got := o.announced(joined)
 			for _, other := range f.observers {
-				delete(told, other.client.user.Name) // came and went around the same time
+				delete(got, other.client.user.Name) // joined and left at about the same time
 			}
-			return difference(want, told)
+			return difference(want, got)
 		})
 		if wrong != "" {
-			f.cluster.report.find(findPresence, "%s, told whether users joined (%t): %s", o.client.user.Name, joined, wrong)
+			f.cluster.report.find(findPresence, "%s received joins (%t, else leaves): %s", o.client.user.Name, joined, wrong)
 		}
 	}
 }
 
-// present checks that every node comes to know exactly who is connected, within a
-// time, and goes on knowing it.
+// present checks that every node lists exactly the connected users within a time, and still
+// does so a moment later.
 func (f *fleet) present(ctx context.Context, want map[string]int, within time.Duration) {
 	began := time.Now()
 	exact := func() string {
@@ -87,7 +86,7 @@ func (f *fleet) present(ctx context.Context, want map[string]int, within time.Du
 				return fmt.Sprintf("%s: %v", n.name, err)
 			}
 			if off := difference(want, who); off != "" {
-				return fmt.Sprintf("%s says of who is connected: %s", n.name, off)
+				return fmt.Sprintf("%s lists the wrong users: %s", n.name, off)
 			}
 		}
 		return ""
@@ -96,23 +95,23 @@ func (f *fleet) present(ctx context.Context, want map[string]int, within time.Du
 		f.cluster.report.find(findPresence, "after %v %s", within, wrong)
 		return
 	}
-	f.cluster.report.say("every node knows exactly who is connected, after %v", time.Since(began).Round(10*time.Millisecond))
+	f.cluster.report.say("every node lists exactly the connected users after %v", time.Since(began).Round(10*time.Millisecond))
 	if wrong := exact(); wrong != "" {
 		f.cluster.report.find(findPresence, "no longer: %s", wrong)
 	}
 }
 
-// settle checks that everybody comes back and has everything once nothing is
-// broken and nothing is published any more.
+// settle checks that all clients reconnect and have all messages, after the last fault and
+// the last publish.
 func (f *fleet) settle(ctx context.Context) {
 	report := f.cluster.report
 	began := time.Now()
-	pause(ctx, shortLife) // those whose tokens end come back with ones that do not
+	pause(ctx, shortLife) // clients whose tokens expire reconnect with tokens that do not
 	if wrong := until(ctx, connectWithin, func() string { return missing(f.clients) }); wrong != "" {
-		report.find(findLost, "clients do not get back in: %s", wrong)
+		report.find(findLost, "clients cannot reconnect: %s", wrong)
 	}
 	for _, any := range []bool{false, true} {
-		what, within := "all that was acknowledged", catchUpWithin
+		what, within := "all acknowledged messages", replayWithin
 		if any {
 			what, within = "all that others got", strayWithin
 		}
@@ -123,9 +122,9 @@ func (f *fleet) settle(ctx context.Context) {
 		})
 		switch {
 		case wrong == "":
-			report.say("every client has %s or was told of its loss, after %v", what, time.Since(began).Round(10*time.Millisecond))
+			report.say("every client has %s or a report of its loss, after %v", what, time.Since(began).Round(10*time.Millisecond))
 		case silent > 0:
-			report.find(findSilent, "not every client has %s or was told of its loss within %v: %s", what, within, wrong)
+			report.find(findSilent, "not every client has %s or a report of its loss within %v: %s", what, within, wrong)
 		default:
 			report.find(findLost, "not every client has %s within %v: %s", what, within, wrong)
 		}
@@ -143,9 +142,9 @@ func (f *fleet) settle(ctx context.Context) {
 	f.present(ctx, f.expected(), f.cluster.config.Lease+slack)
 }
 
-// behind is what some client still lacks of what was acknowledged or, when any
-// counts, of what others got; or "". It counts the clients, a channel each, that wait in
-// an epoch that is over.
+// behind describes the acknowledged messages that a client lacks or, if any is true, those
+// that other clients received. It counts as silent, per client and channel, those that wait
+// in an epoch that has ended.
 func (f *fleet) behind(any bool) (wrong string, silent int) {
 	n, example := 0, ""
 	for _, c := range f.clients {
@@ -162,7 +161,7 @@ func (f *fleet) behind(any bool) (wrong string, silent int) {
 	return fmt.Sprintf("%d clients lack messages, such as: %s", n, example), silent
 }
 
-// account counts what was lost and whether clients were told.
+// account counts the lost messages and the losses that were reported to clients.
 func (f *fleet) account() Losses {
 	losses := f.cluster.ledger.lost()
 	for _, c := range f.clients {
@@ -172,7 +171,7 @@ func (f *fleet) account() Losses {
 	return losses
 }
 
-// missing is who of some clients is not connected, or "".
+// missing names the clients that are not connected, "" if there are none.
 func missing(clients []*client) string {
 	n, example := 0, ""
 	for _, c := range clients {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// clockVariable has the seconds by which a node's clock is off.
+// clockVariable has the seconds that a node's clock is off.
 const clockVariable = "CHAOS_CLOCK_OFFSET"
 
 // clockSource is added to package time.
@@ -21,7 +21,7 @@ const clockSource = `package time
 
 import "syscall"
 
-// clockOffset is by how many seconds this program's clock is off.
+// clockOffset is the seconds that this program's clock is off.
 var clockOffset = func() int64 {
 	text, _ := syscall.Getenv("` + clockVariable + `")
 	var seconds, sign int64 = 0, 1
@@ -38,21 +38,20 @@ var clockOffset = func() int64 {
 	return sign * seconds
 }()
 
-// JumpClock sets the clock forward, as in a machine that was suspended, or back. What
-// reads the clock at that moment may see the time before or after.
+// JumpClock sets the clock forward, as on a machine that was suspended, or back. Code that
+// reads the clock at that moment may see the time before or after the jump.
 func JumpClock(seconds int64) { clockOffset += seconds }
 `
 
-// Now of package time, with and without that.
+// Now of package time, with and without the jump.
 const (
 	clockRead   = "\nfunc Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
 	clockShifts = clockRead + "\tsec += clockOffset\n"
 )
 
-// clockOverlay writes a file for go build -overlay. A program that is built with the
-// file has the clock that clockVariable says. A Go program asks the kernel itself, so a
-// library that is loaded before (faketime) does not reach it. Durations stay true: they
-// are measured by another clock.
+// clockOverlay writes a file for go build -overlay. A program built with it has the clock of
+// clockVariable. A preloaded library (faketime) would not work, because Go programs call the
+// kernel themselves. Durations stay correct: they use another clock.
 func clockOverlay(dir string) (file string, err error) {
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -86,13 +85,12 @@ func clockOverlay(dir string) (file string, err error) {
 	return file, os.WriteFile(file, b, 0o644)
 }
 
-// clockOf is by how much the nth node's clock is off: one is behind, one ahead, one
-// right.
+// clockOf returns how far the nth node's clock is off: one is behind, one ahead, one correct.
 func (c Config) clockOf(nth int) time.Duration {
 	return []time.Duration{-c.Skew, c.Skew, 0}[nth%3]
 }
 
-// clockEnv is what a node's clock is set with.
+// clockEnv returns the environment that sets a node's clock.
 func clockEnv(offset time.Duration) string {
 	return clockVariable + "=" + strconv.FormatInt(int64(offset/time.Second), 10)
 }

@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// A program that is built with the overlay has another clock, and measures durations
-// all the same.
+// A program built with the overlay has another clock and still measures durations correctly.
 func TestProgramsClockIsOff(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

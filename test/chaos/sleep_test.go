@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What ends while a machine is suspended has ended when it goes on, though the clock
-// that timers run by stood still.
+// Whatever expires while a machine is suspended has expired when it resumes, although the
+// clock of timers stood still.
 func TestWhatEndsInASuspendedMachineHasEnded(t *testing.T) {
 	wantOutput(t, "./testdata/sleep",
 		"a command of an expired token is carried out: false",

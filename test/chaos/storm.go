@@ -15,34 +15,32 @@ import (
 	"github.com/reto10/chat"
 )
 
-// StormRate is how many messages a second are usual in a storm, which is about what
-// clients missed: the channels are large.
+// StormRate is the usual number of messages per second in a storm. Clients miss about that
+// many, because the channels are large.
 const StormRate = 10
 
 const (
-	// stormWithin is how long the clients of a node that died may take until the
-	// last of them is back and has what it missed.
+	// stormWithin is the time in which all clients of a dead node must have reconnected and
+	// received the messages they missed.
 	stormWithin = 10 * time.Second
-	// stormPatience is when a storm that does not end is given up.
+	// stormPatience is when a storm that does not end is stopped.
 	stormPatience = 3 * time.Minute
-	// stormSpread is how long the clients take to dial, all together.
+	// stormSpread is the time over which the clients dial.
 	stormSpread = time.Second
-	// stormMissed is how many messages everybody misses in everyone's channel.
+	// stormMissed is the number of messages in everyone's channel that all clients miss.
 	stormMissed = 5
-	// commonOneIn is how many messages of other channels come with one of
-	// everyone's, which each client gets.
+	// commonOneIn is the number of messages in other channels per message in everyone's channel.
 	commonOneIn = 50
-	// stormMembers is about how many clients are in a channel: more than are told of
-	// each other's comings and goings, which would be most of what is measured.
+	// stormMembers is about the number of clients in a channel: so many that joins and leaves go
+	// to admins only. Otherwise the storm would measure mostly those.
 	stormMembers = 2 * 100 // twice the default of chat.WithPresenceLimit
 )
 
-// Storm runs the clients of one node into another: they connect to the first node
-// within a second, the first node is killed, and all of them resume at the second
-// one within a second, while publishing goes on. With a registry in memory the one
-// node is started again, and they resume there. The verdict fails when a client is
-// closed, loses or repeats a message, or is not back and resumed within 10 s.
-// Config.Seed, Faults and Length mean nothing here.
+// Storm moves all clients of a node to another: they connect to the first node within a
+// second, the first node is killed, and all resume at the second one within a second, while
+// publishing continues. With a registry in memory there is one node, which is restarted. The
+// verdict fails if a client is closed, loses or repeats a message, or has not resumed within
+// 10 s. Config.Seed, Faults and Length have no effect.
 func Storm(ctx context.Context, config Config, out io.Writer) (v Verdict, err error) {
 	config.Nodes, config.Length = 2, stormPatience
 	config.fsync = "everysec" // Redis is not killed; how fast the disk is does not matter
@@ -66,11 +64,11 @@ type storm struct {
 	again   chan struct{} // closed when the clients are to come back
 	to      *node         // they come back to this one; set before again is closed
 	targets map[string]chat.Position
-	began   time.Time // when they were told to come back
+	began   time.Time // when they were told to reconnect
 }
 
-// returner is a client of a storm. It connects when it is told to, and from then on
-// again whenever its socket ends.
+// returner is a client of a storm. It connects when it is told to, and reconnects whenever
+// its socket ends.
 type returner struct {
 	*client
 	storm *storm
@@ -135,7 +133,7 @@ func (s *storm) run(ctx context.Context) error {
 	if err := s.say(ctx, s.to, stormMissed); err != nil { // a history to resume from
 		return err
 	}
-	if wrong := until(ctx, catchUpWithin, func() string { return s.behind(false) }); wrong != "" {
+	if wrong := until(ctx, replayWithin, func() string { return s.behind(false) }); wrong != "" {
 		c.report.find(findLost, "before the storm %s", wrong)
 	}
 
@@ -172,7 +170,7 @@ func (s *storm) run(ctx context.Context) error {
 	pause(ctx, tail)
 	silence()
 	publishers.Wait()
-	if wrong := until(ctx, catchUpWithin, func() string { return s.behind(true) }); wrong != "" {
+	if wrong := until(ctx, replayWithin, func() string { return s.behind(true) }); wrong != "" {
 		c.report.find(findLost, "when nothing was published any more %s", wrong)
 	}
 	s.present(ctx)
@@ -204,7 +202,7 @@ func (s *storm) say(ctx context.Context, n *node, messages int) error {
 	return nil
 }
 
-// poster publishes at the node that the clients come back to.
+// poster publishes at the node to which the clients reconnect.
 type poster struct {
 	*speech
 	storm *storm
@@ -242,8 +240,8 @@ func (p *poster) post(ctx context.Context, every time.Duration) {
 	}
 }
 
-// follow connects to the first node within the spread, and to the second when it is
-// told to come back.
+// follow connects to the first node within the spread, and to the second when the storm
+// begins.
 func (r *returner) follow(ctx context.Context, first *node) {
 	r.stay(ctx, first, r.storm.again)
 	select {
@@ -254,8 +252,8 @@ func (r *returner) follow(ctx context.Context, first *node) {
 	r.stay(ctx, r.storm.to, nil)
 }
 
-// stay connects to a node, again whenever that fails or its socket ends, until ctx
-// is done or over is closed; a socket that ends while the node is dead is the last.
+// stay connects to a node, and again whenever that fails or the socket ends, until ctx ends
+// or over is closed. It does not reconnect to a dead node.
 func (r *returner) stay(ctx context.Context, n *node, over <-chan struct{}) {
 	wait := time.Duration(r.rng.Int64N(int64(stormSpread)))
 	backoff := firstPause
@@ -288,14 +286,14 @@ func (r *returner) stay(ctx context.Context, n *node, over <-chan struct{}) {
 	}
 }
 
-// socket is one connection from its handshake to its end. It returns how long the
-// server asked to wait before the next, if it did.
+// socket runs one connection from its handshake to its end. It returns how long the server
+// asked to wait before the next one, if it did.
 func (r *returner) socket(ctx context.Context, n *node, process *process) (welcomed bool, later time.Duration) {
 	conn, resumed, err := r.dialWith(ctx, n.address, r.token)
 	if err != nil {
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			r.report.tally(fmt.Sprintf("handshakes answered %d", refused.status))
-			// Not all at once that were refused at once.
+			// Spread the retries of clients that were refused at the same time.
 			return false, refused.after + time.Duration(r.rng.Int64N(int64(refused.after)/4+1))
 		}
 		if ctx.Err() == nil && !process.killed.Load() {
@@ -322,7 +320,7 @@ func (r *returner) socket(ctx context.Context, n *node, process *process) (welco
 	return welcomed, 0
 }
 
-// reached notes when the client has all that was acknowledged before the storm.
+// reached records when the client has all messages acknowledged before the storm.
 func (r *returner) reached() {
 	select {
 	case <-r.storm.again:
@@ -378,7 +376,7 @@ func (s *storm) behind(any bool) string {
 	return wrong
 }
 
-// judge says how long the clients took to be back.
+// judge reports how long the clients took to reconnect.
 func (s *storm) judge() {
 	var took []time.Duration
 	for _, r := range s.clients {
@@ -398,7 +396,7 @@ func (s *storm) judge() {
 	}
 }
 
-// counted tells of the handshakes and sockets that failed so far.
+// counted returns the handshakes and sockets that failed so far, as text.
 func (s *storm) counted(when string) {
 	for what, n := range s.cluster.report.tallied() {
 		if strings.HasPrefix(what, "handshakes") || strings.HasPrefix(what, "sockets that ended") {
@@ -407,8 +405,8 @@ func (s *storm) counted(when string) {
 	}
 }
 
-// present checks that the node knows exactly who is connected, once the lease of the
-// other has run out.
+// present checks that the node lists exactly the connected users, once the lease of the
+// other node has expired.
 func (s *storm) present(ctx context.Context) {
 	want := make(map[string]int, len(s.clients))
 	for _, r := range s.clients {
@@ -437,13 +435,13 @@ func (s *storm) logged(n *node) {
 	}
 }
 
-// kindOf is an error without what is its own, such as addresses.
+// kindOf returns the text of an error without addresses, so that errors of a kind are equal.
 func kindOf(err error) string {
 	text := err.Error()
 	return text[strings.LastIndex(text, ": ")+1:]
 }
 
-// refusal is a handshake that was answered with an error.
+// refusal is an error answer to a handshake.
 type refusal struct {
 	status int
 	after  time.Duration // the server asks to wait; 0: it does not
@@ -453,7 +451,7 @@ type refusal struct {
 func (r *refusal) Error() string { return fmt.Sprintf("%d: %v", r.status, r.err) }
 func (r *refusal) Unwrap() error { return r.err }
 
-// refusedBy is the refusal of an answer.
+// refusedBy returns the refusal in an answer.
 func refusedBy(resp *http.Response, err error) *refusal {
 	r := &refusal{status: resp.StatusCode, err: err}
 	if after, bad := time.ParseDuration(resp.Header.Get("Retry-After") + "s"); bad == nil {

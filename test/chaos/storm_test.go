@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// The clients of a node that died are all back and resumed at the other one, none is
-// closed and none misses or repeats a message. How long that takes the command
-// measures, with more of them: see docs/scaling.md.
+// All clients of a dead node reconnect and resume at another node. None is closed, and none
+// misses or repeats a message. The command measures the time, with more clients: see
+// docs/scaling.md.
 func TestClientsOfAKilledNodeResumeAtAnother(t *testing.T) {
 	t.Parallel()
 	for _, history := range []string{Redis, Postgres} {
@@ -23,7 +23,7 @@ func TestClientsOfAKilledNodeResumeAtAnother(t *testing.T) {
 	}
 }
 
-// A node that is started again has them all back, too.
+// All clients also resume at a node that is restarted.
 func TestClientsOfARestartedNodeComeBack(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, history string }{

@@ -10,9 +10,8 @@ import (
 	"github.com/reto10/chat"
 )
 
-// signer makes tokens (JWT, HS256) like those that the nodes issue. They say when they
-// end and not when they were issued: the nodes' clocks may differ by more than any
-// tolerance, and a node compares only with its own.
+// signer makes tokens (JWT, HS256) like those that the nodes issue. They have an expiry and
+// no time of issue: the nodes' clocks may differ by more than any tolerance.
 type signer []byte
 
 func (s signer) token(u chat.User, expires time.Time) string {

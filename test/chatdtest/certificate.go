@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Certificate makes files with a certificate for 127.0.0.1 and its key, and says
-// whom to trust for it.
+// Certificate writes a certificate for 127.0.0.1 and its key into files. The third result is
+// the pool of authorities to trust.
 func Certificate(t testing.TB) (cert, key string, roots *x509.CertPool) {
 	t.Helper()
 	cert, key, leaf, err := WriteCertificate(t.TempDir())
@@ -28,8 +28,8 @@ func Certificate(t testing.TB) (cert, key string, roots *x509.CertPool) {
 	return cert, key, roots
 }
 
-// WriteCertificate makes files with a certificate for 127.0.0.1 and its key in a
-// directory, for what outlives a single test.
+// WriteCertificate writes a certificate for 127.0.0.1 and its key into a directory, for use
+// in several tests.
 func WriteCertificate(dir string) (cert, key string, leaf *x509.Certificate, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,5 +1,4 @@
-// Package chatdtest runs programs like chatd as processes, for tests that look at
-// them from outside.
+// Package chatdtest runs programs like chatd as processes, for tests from outside.
 package chatdtest
 
 import (
@@ -25,33 +24,32 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// Patience is how long a test waits for what has to come.
+// Patience is how long a test waits for something that must come.
 const Patience = wstest.Patience
 
-// Users is a users file, as cheap to check as can be: admin and user, whose
-// passwords are Passwords.
+// Users is a users file with the cheapest hashes: admin and user, with the passwords in
+// Passwords.
 const Users = `admin:$2y$04$swMcZUBPNP6fe9ZRQd80j.F6XcE9VA.z1G03CUCau/0J9hYzQng2i:admin
 user:$2y$04$9BAFlkTXt32B7R/ZbEpteO/nl3Gj1.Xv5SEbkKldANMZdeOXBi3u6
 `
 
-// Passwords are those of the users in Users.
+// Passwords are the passwords of the users in Users.
 var Passwords = map[string]string{"admin": "correct horse", "user": "battery staple"}
 
-// Secret signs the tokens of nodes that are to take each other's.
+// Secret signs the tokens of nodes that must accept each other's tokens.
 const Secret = "0123456789abcdef0123456789abcdef"
 
-// Listening is the line that says where the program is to be found.
+// Listening matches the line with the program's address.
 var Listening = regexp.MustCompile(`^listening on (https?://\S+:\d+)$`)
 
 var (
 	debugging = regexp.MustCompile(`(?m)^debug vars on (http://\S+)/debug/vars$`)
-	// broken is what a log must never show.
+	// broken matches what no log may contain.
 	broken = regexp.MustCompile(`DATA RACE|panic|fatal error|goroutine \d`)
 )
 
-// Program is what is run: a file, and the variables that it needs to be that
-// program. The CHATD_ and CHATCTL_ variables of the tests' own environment are not
-// passed on.
+// Program is a file, and the variables that make it this program. The CHATD_ and CHATCTL_
+// variables of the tests' environment are not passed on.
 type Program struct {
 	Path  string
 	Env   []string
@@ -69,7 +67,7 @@ func (p Program) command(env, args []string) *exec.Cmd {
 	return cmd
 }
 
-// RunToEnd runs a program that is expected to end by itself.
+// RunToEnd runs a program that ends by itself.
 func (p Program) RunToEnd(t testing.TB, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	cmd := p.command(env, args)
@@ -87,7 +85,7 @@ func (p Program) RunToEnd(t testing.TB, env []string, args ...string) (stdout, s
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// Process is a program that runs.
+// Process is a running program.
 type Process struct {
 	URL   string       // "http://127.0.0.1:41233", of the line that says so, once it serves
 	Debug string       // likewise of the debug address, "" without one
@@ -124,7 +122,7 @@ func (p Program) Run(t testing.TB, env []string, args ...string) *Process {
 	return d
 }
 
-// Begin starts the program, which ends with the test at the latest.
+// Begin starts the program. It is ended at the end of the test.
 func (p Program) Begin(t testing.TB, env []string, args ...string) *Process {
 	t.Helper()
 	d := &Process{t: t, cmd: p.command(env, args), done: make(chan struct{}), changed: make(chan struct{})}
@@ -176,7 +174,7 @@ func (d *Process) read(r io.Reader, into *[]string) {
 	}
 }
 
-// Await returns the first match in a line on stderr, when it comes, with its groups.
+// Await waits for the first match in a line on stderr and returns its groups.
 func (d *Process) Await(want *regexp.Regexp) []string {
 	d.t.Helper()
 	return d.awaitIn(&d.stderr, want)
@@ -210,21 +208,21 @@ func (d *Process) awaitIn(lines *[]string, want *regexp.Regexp) []string {
 	}
 }
 
-// Logged is all of stderr so far.
+// Logged returns stderr so far.
 func (d *Process) Logged() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return strings.Join(d.stderr, "\n")
 }
 
-// Printed is all of stdout so far.
+// Printed returns stdout so far.
 func (d *Process) Printed() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return strings.Join(d.stdout, "\n")
 }
 
-// Pid is the process's id.
+// Pid returns the process's id.
 func (d *Process) Pid() int { return d.cmd.Process.Pid }
 
 // Signal sends a signal.
@@ -235,7 +233,7 @@ func (d *Process) Signal(sig syscall.Signal) {
 	}
 }
 
-// Kill ends the process without a word, if it has not ended, and waits for that.
+// Kill ends the process with SIGKILL, if it has not ended, and waits for its end.
 func (d *Process) Kill() {
 	d.cmd.Process.Kill()
 	<-d.done
@@ -251,13 +249,13 @@ func (d *Process) Ended() bool {
 	}
 }
 
-// ExitCode waits for the end.
+// ExitCode waits for the end and returns the exit code.
 func (d *Process) ExitCode() int {
 	d.t.Helper()
 	return d.End().ExitCode()
 }
 
-// End waits for the end and says how it was.
+// End waits for the end and returns the state of the process.
 func (d *Process) End() *os.ProcessState {
 	d.t.Helper()
 	select {
@@ -285,7 +283,7 @@ func (d *Process) Token(user string) string {
 	return answer.AccessToken
 }
 
-// Request asks for a path, or a whole address, with a token unless it is "".
+// Request requests a path, or a whole address, with a token unless it is "".
 func (d *Process) Request(method, path, token, body string) (status int, answer string) {
 	d.t.Helper()
 	if strings.HasPrefix(path, "/") {
@@ -313,7 +311,7 @@ func (d *Process) Request(method, path, token, body string) (status int, answer 
 	return resp.StatusCode, string(b)
 }
 
-// WriteFile makes a file, that nobody else may read, in a directory of the test's.
+// WriteFile writes a file that only its owner can read, in a directory of the test.
 func WriteFile(t testing.TB, name, content string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), name)
@@ -323,8 +321,8 @@ func WriteFile(t testing.TB, name, content string) (path string) {
 	return path
 }
 
-// Needs ends a test that wants a program that is not here: it fails where
-// everything has to be tested.
+// Needs skips a test that needs a program that is not installed. In CI the test fails
+// instead.
 func Needs(t testing.TB, program string) (path string) {
 	t.Helper()
 	path, err := exec.LookPath(program)

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Server is a process of another project's that the program under test needs.
+// Server is a process of another project that the program under test needs.
 type Server struct {
 	Addr string // 127.0.0.1:port
 
@@ -36,7 +36,7 @@ func (s *Server) start() *Server {
 	return s
 }
 
-// Begin starts the server, at first or again, and returns when it is ready.
+// Begin starts or restarts the server and returns when it is ready.
 func (s *Server) Begin() {
 	s.t.Helper()
 	s.cmd, s.done = s.make(), make(chan struct{})
@@ -79,13 +79,13 @@ func (s *Server) Signal(sig syscall.Signal) {
 	}
 }
 
-// Ask sends a Redis or a Sentinel a command of plain words, and reads as much of
-// the answer as is expected.
+// Ask sends a command of plain words to a Redis or a Sentinel, and checks the beginning of
+// the answer.
 func (s *Server) Ask(command, want string) error {
 	return ask(s.Addr, "AUTH "+Password+"\r\n"+command+"\r\n", "+OK\r\n"+want)
 }
 
-// End ends the server, if it has not ended, and waits for that.
+// End ends the server, if it has not ended, and waits for its end.
 func (s *Server) End() {
 	_ = s.cmd.Process.Signal(syscall.SIGCONT) // it may have been stopped, or have ended
 	_ = s.cmd.Process.Signal(s.stop)
@@ -98,11 +98,11 @@ func (s *Server) End() {
 	}
 }
 
-// Password is that of the Redis and the PostgreSQL that tests start.
+// Password is the password of the Redis and the PostgreSQL that tests start.
 const Password = "hunter2"
 
-// StartRedis runs an empty redis-server, which keeps what it has in a file that
-// it reads when it is begun again, with more of its configuration as arguments.
+// StartRedis runs an empty redis-server. It keeps its data in a file and reads it when it
+// restarts. args are further configuration.
 func StartRedis(t testing.TB, args ...string) *Server {
 	t.Helper()
 	path, dir, addr := Needs(t, "redis-server"), t.TempDir(), FreeAddr(t)
@@ -117,7 +117,7 @@ func StartRedis(t testing.TB, args ...string) *Server {
 	}).start()
 }
 
-// RedisURL is how to get to a server of StartRedis.
+// RedisURL returns the URL of a server of StartRedis.
 func (s *Server) RedisURL() string { return "redis://:" + Password + "@" + s.Addr }
 
 // StartSentinel runs a Redis Sentinel that watches a server of StartRedis as
@@ -174,12 +174,12 @@ func StartPostgres(t testing.TB) *Server {
 	}).start()
 }
 
-// PostgresURL is how to get to a server of StartPostgres.
+// PostgresURL returns the URL of a server of StartPostgres.
 func (s *Server) PostgresURL() string {
 	return "postgres://chat:" + Password + "@" + s.Addr + "/postgres?sslmode=disable"
 }
 
-// postgresBin is where PostgreSQL's programs are: Debian keeps them out of PATH.
+// postgresBin finds PostgreSQL's programs, which Debian does not put into PATH.
 func postgresBin(t testing.TB) string {
 	t.Helper()
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
@@ -189,8 +189,8 @@ func postgresBin(t testing.TB) string {
 	return filepath.Dir(Needs(t, "initdb"))
 }
 
-// serverUser is who runs PostgreSQL, which refuses to be root, and owns dir; nil
-// for who runs the tests.
+// serverUser returns the user for PostgreSQL, which refuses to run as root, and makes it the
+// owner of dir. nil means the user of the tests.
 func serverUser(t testing.TB, dir string) *syscall.Credential {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -208,7 +208,7 @@ func serverUser(t testing.TB, dir string) *syscall.Credential {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-// FreeAddr is an address of this machine's that nobody listens on now.
+// FreeAddr returns an address of this machine on which no process listens.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -224,7 +224,7 @@ func port(addr string) string {
 	return port
 }
 
-// ask sends lines and reads as much as is expected.
+// ask sends lines and reads as many bytes as it expects.
 func ask(addr, question, want string) error {
 	conn, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {

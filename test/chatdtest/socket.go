@@ -9,8 +9,8 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// Dial asks for a WebSocket at a path with a query. Headers are lines without their
-// end. It returns the status, and no client unless that is 101.
+// Dial does a WebSocket handshake with a path and a query. Headers are lines without their
+// end. It returns the status, and a client only if that is 101.
 func (d *Process) Dial(target string, headers ...string) (*wstest.Client, int) {
 	d.t.Helper()
 	at, err := url.Parse(d.URL)
@@ -41,8 +41,8 @@ func (d *Process) Dial(target string, headers ...string) (*wstest.Client, int) {
 	return c, resp.StatusCode
 }
 
-// Connect opens a socket with a token and a query, such as "since", id. It tries again
-// while the server answers 503, as clients have to.
+// Connect opens a socket with a token and a query, such as "since", id. It retries while the
+// server answers 503, as clients must.
 func (d *Process) Connect(token string, query ...string) (c *wstest.Client) {
 	d.t.Helper()
 	values := url.Values{}

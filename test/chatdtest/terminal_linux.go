@@ -13,8 +13,8 @@ import (
 	"unsafe"
 )
 
-// Terminal is a terminal with a program at it: that is its stdin and stderr, and
-// what the program can open as /dev/tty.
+// Terminal is a terminal and a program in it. The program's stdin, stderr and /dev/tty are the
+// terminal.
 type Terminal struct {
 	t              testing.TB
 	keyboard, line *os.File // its two ends (pty(7))
@@ -34,7 +34,7 @@ func (p Program) AtTerminal(t testing.TB, env []string, args ...string) *Termina
 	return p.atTerminal(t, 0, env, args)
 }
 
-// OnScreen is AtTerminal for a terminal of so many columns, which stdout is, too.
+// OnScreen is AtTerminal with a number of columns; stdout is the terminal, too.
 func (p Program) OnScreen(t testing.TB, columns int, env []string, args ...string) *Terminal {
 	t.Helper()
 	return p.atTerminal(t, columns, env, args)
@@ -113,7 +113,7 @@ func (x *Terminal) control(f *os.File, request uintptr, arg unsafe.Pointer) {
 	}
 }
 
-// Echoes reports whether what is typed shows.
+// Echoes reports whether the terminal shows what is typed.
 func (x *Terminal) Echoes() bool {
 	x.t.Helper()
 	var a syscall.Termios
@@ -129,14 +129,14 @@ func (x *Terminal) Type(keys string) {
 	}
 }
 
-// Shown is all that came on the screen so far.
+// Shown returns what was printed on the screen so far.
 func (x *Terminal) Shown() string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return string(x.shown)
 }
 
-// Await waits for a match in what is shown.
+// Await waits for a match on the screen.
 func (x *Terminal) Await(want *regexp.Regexp) {
 	x.t.Helper()
 	deadline := time.After(Patience)

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// authority is a certificate authority that clients are told to trust.
+// authority is a certificate authority that clients trust.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -63,7 +63,7 @@ func (a *authority) issue(t *testing.T) (cert, key string) {
 	return toPEM("CERTIFICATE", der), toPEM("PRIVATE KEY", pkcs8)
 }
 
-// sign makes a certificate for key's owner; the first one is the authority's own.
+// sign makes a certificate for key. The first one is the authority's own.
 func (a *authority) sign(t *testing.T, template *x509.Certificate, key *ecdsa.PrivateKey) (der []byte) {
 	t.Helper()
 	template.NotBefore = time.Now().Add(-time.Hour)

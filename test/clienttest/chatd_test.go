@@ -19,8 +19,8 @@ type chatd struct {
 	http    *http.Client // trusts ca and follows no redirects
 }
 
-// startChatd runs chatd on a free port. When the test ends the process gets a
-// SIGTERM, unless it had one, and has to end well, whatever was done to it.
+// startChatd runs chatd on a free port. At the end of the test the process gets a SIGTERM,
+// unless it had one, and must exit with 0.
 func startChatd(t *testing.T) *chatd {
 	t.Helper()
 	ca := newAuthority(t)
@@ -45,7 +45,7 @@ func startChatd(t *testing.T) *chatd {
 	return d
 }
 
-// wait waits for the process to end and checks that it ended well.
+// wait waits for the end of the process and checks its exit code.
 func (d *chatd) wait(t *testing.T) {
 	t.Helper()
 	if code := d.ExitCode(); code != 0 {

@@ -141,7 +141,7 @@ func (c *client) expect(what string, want event) {
 	}
 }
 
-// want is the next text frame, which has to be of that type.
+// want returns the next text frame, which must have this type.
 func (c *client) want(kind string) message {
 	c.t.Helper()
 	e, m := c.event()

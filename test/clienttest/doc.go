@@ -1,7 +1,7 @@
-// Package clienttest has chatd, as a process that serves TLS, talk to WebSocket
-// clients that have nothing in common with it: gorilla/websocket, the npm package
-// ws and Debian's python3-websockets; and to some that mean it no good.
+// Package clienttest connects other WebSocket clients to chatd, which runs as a process and
+// serves TLS: gorilla/websocket, the npm package ws, Debian's python3-websockets, and some
+// hostile ones.
 //
-// It is a module of its own, so that none of these becomes a dependency of the
-// library. All of it is tests.
+// It is its own module, so that none of these becomes a dependency of the library. It has
+// only tests.
 package clienttest

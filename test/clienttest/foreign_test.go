@@ -34,8 +34,8 @@ func TestForeignClients(t *testing.T) {
 	}
 }
 
-// converse is all that the protocol has for clients, from logging in to the end
-// of the server.
+// converse uses everything that the protocol has for clients, from the login to the end of
+// the server.
 func converse(t *testing.T, i *implementation, w way) {
 	server := startChatd(t)
 	admin := logIn(t, i, w, server, "admin")

@@ -13,7 +13,7 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// peer is a client that does what no agent would. It speaks plain text.
+// peer is a client that breaks the rules of WebSocket. It speaks plain text.
 type peer struct {
 	*wstest.Client
 	t *testing.T

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// patience is how long a test waits for what has to come.
+	// patience is how long a test waits for something that must come.
 	patience = chatdtest.Patience
 	// lifetime bounds every process, whatever a test does with it.
 	lifetime = 3 * time.Minute
@@ -21,8 +21,8 @@ const (
 // program is the chatd under test.
 var program chatdtest.Program
 
-// linked makes the code of chatd a part of this binary too. It is not run here; but
-// go test looks at the binary to tell whether a result it has kept still holds.
+// linked makes chatd's code a part of this binary. It does not run, but go test compares the
+// binary to decide whether a cached result is still valid.
 var linked any
 
 func TestMain(m *testing.M) {

@@ -19,9 +19,8 @@ import (
 	"github.com/reto10/chat/test/docs"
 )
 
-// TestWhatTheReadmeSaysToType types the README's commands in its order, each as it
-// stands there but for the port, which has to be free, and the passwords, which are
-// those that this chatd made.
+// TestWhatTheReadmeSaysToType types the README's commands in their order, unchanged except for
+// the port, which must be free, and the passwords, which this chatd generated.
 func TestWhatTheReadmeSaysToType(t *testing.T) {
 	var commands []docs.Block
 	var program docs.Block
@@ -127,8 +126,7 @@ type shell struct {
 	changed chan struct{}
 }
 
-// typeIn has bash carry commands out in dir. What still runs at the end of the test
-// is ended.
+// typeIn runs commands in bash in dir. What still runs at the end of the test is ended.
 func typeIn(t *testing.T, dir, commands string, env ...string) *shell {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), lifetime)
@@ -190,14 +188,14 @@ func (s *shell) send(text string) {
 	}
 }
 
-// output is all that was said by now.
+// output returns everything that was printed so far.
 func (s *shell) output() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.said.String()
 }
 
-// await waits for what a pattern matches, and returns its first group.
+// await waits for a match of a pattern and returns its first group.
 func (s *shell) await(pattern string) string {
 	s.t.Helper()
 	want := regexp.MustCompile(pattern)
@@ -219,7 +217,7 @@ func (s *shell) await(pattern string) string {
 	}
 }
 
-// succeed waits for the end, which has to be a good one, and returns what was said.
+// succeed waits for the end, which must be with exit code 0, and returns the output.
 func (s *shell) succeed() string {
 	s.t.Helper()
 	s.stdin.Close()

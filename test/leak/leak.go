@@ -10,15 +10,14 @@ import (
 	"time"
 )
 
-// patience is how long goroutines that are on their way out may take.
+// patience is how long goroutines may take to end.
 const patience = 10 * time.Second
 
-// Main runs the tests and exits; use it as TestMain's whole body. Goroutines that
-// are still there some time after the last test are printed and fail the run.
+// Main runs the tests and exits; use it as the whole body of TestMain. Goroutines that are
+// left some time after the last test are printed and fail the run.
 func Main(m *testing.M) { os.Exit(Run(m)) }
 
-// Run is Main for a TestMain that has something to clear up: it returns what to
-// exit with.
+// Run is Main for a TestMain that cleans up: it returns the exit code.
 func Run(m interface{ Run() int }) int {
 	code := m.Run()
 	if code == 0 {
@@ -41,7 +40,7 @@ func wait() (left string) {
 	}
 }
 
-// others is the stacks of all goroutines but those that every test binary has.
+// others returns the stacks of all goroutines except those of every test binary.
 func others() string {
 	buf := make([]byte, 4<<20)
 	buf = buf[:runtime.Stack(buf, true)]

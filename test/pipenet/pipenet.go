@@ -1,5 +1,5 @@
-// Package pipenet is a network of pipes, for tests whose clock is that of a
-// testing/synctest bubble: a socket's wait would hold it up.
+// Package pipenet is a network of pipes, for tests in a testing/synctest bubble, whose clock
+// does not advance while a goroutine waits for a real socket.
 package pipenet
 
 import (
@@ -8,19 +8,19 @@ import (
 	"sync"
 )
 
-// Listener is a [net.Listener] whose connections are those that its Dial makes.
+// Listener is a [net.Listener] whose connections come from its Dial.
 type Listener struct {
 	conns  chan net.Conn
 	once   sync.Once
 	closed chan struct{}
 }
 
-// Listen makes a listener.
+// Listen returns a listener.
 func Listen() *Listener {
 	return &Listener{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// Dial connects to the listener, whatever the address is.
+// Dial connects to the listener. It ignores the address.
 func (l *Listener) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	mine, theirs := net.Pipe()
 	select {

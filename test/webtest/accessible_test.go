@@ -78,7 +78,7 @@ func TestPageIsAccessible(t *testing.T) {
 			}
 			admin.write("#join-name", "no such channel"+kb.Enter)
 			admin.await("what is wrong", `!document.querySelector("#join-problem").hidden`)
-			admin.accessible("a channel's name that makes no sense")
+			admin.accessible("an invalid channel name")
 			eval[string](admin, `document.querySelector("#join-name").value = ""`)
 			admin.write("#join-name", "ops"+kb.Enter)
 			admin.awaitMessage("to ops")

@@ -12,20 +12,20 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// chat.js by itself in Chromium, under the page's own policy: what node/ shows of
-// it in Node, as far as a browser may make a difference.
+// Tests of chat.js in Chromium, under the page's policy. They repeat tests of node/ whose
+// results may differ in a browser.
 
-// client defines start, which makes a chat that keeps what it told.
+// client defines start, which starts a chat and records its events.
 const client = `(async () => {
 	const { Chat, login } = await import("/chat.js");
 	window.login = (user, password) => login("/", user, password);
 	window.start = (options) => {
 		window.chat = new Chat("/", { minDelay: 5, maxDelay: 100, ...options });
-		window.told = [];
+		window.seen = [];
 		for (const type of ["open", "message", "joined", "left", "gap", "waiting", "close"]) {
-			chat.addEventListener(type, ({ detail }) => told.push({ type, detail }));
+			chat.addEventListener(type, ({ detail }) => seen.push({ type, detail }));
 		}
-		window.of = (type) => told.filter((event) => event.type === type).map(({ detail }) => detail);
+		window.of = (type) => seen.filter((event) => event.type === type).map(({ detail }) => detail);
 		window.contents = (channel) => of("message").filter((message) => message.channel === channel).map(({ content }) => content);
 	};
 	window.kind = (promise) => promise.then(() => "none", (error) => error.kind);
@@ -160,9 +160,9 @@ func TestChatJSInChromiumOutlivesTheService(t *testing.T) {
 	server = start("memory")
 	post(t, server, server.Token("admin"), "", "new")
 	p.await("the gap, and the message behind it", `of("gap").length >= 3 && contents().includes("new")`)
-	types := eval[string](p, `told.filter(({ type, detail }) => (type === "gap" || type === "message") && detail.channel === undefined).map(({ type }) => type).join()`)
+	types := eval[string](p, `seen.filter(({ type, detail }) => (type === "gap" || type === "message") && detail.channel === undefined).map(({ type }) => type).join()`)
 	if types != "gap,message" {
-		t.Errorf("of everyone's channel it told %s", types)
+		t.Errorf("events of everyone's channel: %s", types)
 	}
 }
 
@@ -257,13 +257,13 @@ func TestPagesOfOtherOriginsUseChatJSWhereTheyAreLetIn(t *testing.T) {
 				const url = `+quote(test.server.URL)+`;
 				const { Chat } = await import(url + "/chat.js");
 				const chat = new Chat(url, { token: `+quote(test.server.Token("admin"))+` });
-				const told = await new Promise((resolve) => {
+				const seen = await new Promise((resolve) => {
 					chat.addEventListener("message", ({ detail }) => resolve("sent and " + detail.content));
 					chat.addEventListener("waiting", ({ detail }) => resolve(detail.error.kind));
 					chat.broadcast("got").catch(() => {});
 				});
 				chat.close();
-				return told;
+				return seen;
 			})()`)
 			if got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)

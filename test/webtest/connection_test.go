@@ -14,8 +14,8 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// outage is what the browser itself says while there is no server, and of how
-// chat.js asks why.
+// outage has parts of the browser's own messages while there is no server, and of those about
+// the request by which chat.js finds the reason.
 var outage = []string{"net::ERR_", "WebSocket connection to", "status of 426", "status of 401"}
 
 // lost waits until the page has noticed that the connection is gone.
@@ -24,14 +24,14 @@ func (p *tab) lost() {
 	p.await("the loss", `document.querySelector("#state").dataset.state !== "open"`)
 }
 
-// marks are the notes in the feed that say how it was without a connection.
+// marks returns the notes in the feed about the time without a connection.
 func (p *tab) marks() []string {
 	p.t.Helper()
 	return eval[[]string](p, `[...document.querySelectorAll("#feed .mark strong")].map((e) => e.textContent)`)
 }
 
-// byChannel are messages by their last word: those of one millisecond may stand in
-// any order among channels.
+// byChannel sorts messages by their last word: messages of one millisecond may be in any order
+// among channels.
 func byChannel(contents []string) map[string][]string {
 	by := make(map[string][]string)
 	for _, content := range contents {

@@ -46,7 +46,7 @@ func TestAMessageShowsItsSenderTimeAndChannel(t *testing.T) {
 	}
 }
 
-// Older messages that the server has dropped are said to be gone, where they would be.
+// Where the server has dropped older messages, the feed says that they are gone.
 func TestDroppedMessagesAreSaid(t *testing.T) {
 	t.Parallel()
 	server := serve(t, "-history-count", "70")

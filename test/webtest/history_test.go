@@ -14,9 +14,8 @@ import (
 // most is how many messages may be in the document at once.
 const most = 300
 
-// upward scrolls to the very first message, and returns the contents of all, from
-// that to the last one in the document before. It fails the test when the document
-// jumps over one, or holds many.
+// upward scrolls to the first message and returns the contents of all, up to the one that was
+// the last in the document. It fails the test if the document skips one or holds too many.
 func (p *tab) upward() []string {
 	p.t.Helper()
 	seen := eval[string](p, `(async () => {
@@ -130,8 +129,8 @@ func TestReaderStaysInPlaceWhileMessagesCome(t *testing.T) {
 	p.await("no button", `document.querySelector("#newer").hidden`)
 }
 
-// What is kept in memory and in the document is bounded; what was dropped from there
-// comes back when it is wanted.
+// The messages in memory and in the document are bounded. Dropped ones are loaded again when
+// they are needed.
 func TestManyLiveMessagesLeaveThePageSmall(t *testing.T) {
 	t.Parallel()
 	server := serve(t, "-history-count", "10000")
@@ -159,7 +158,7 @@ func TestManyLiveMessagesLeaveThePageSmall(t *testing.T) {
 	}
 }
 
-// How pages of the history and live messages meet, in each order that they may come.
+// Pages of the history and live messages arrive in every possible order.
 func TestHistoryMeetsLiveMessages(t *testing.T) {
 	t.Parallel()
 	server := serve(t)

@@ -19,12 +19,11 @@ import (
 // chatd and cluster are the programs under test; cluster is chatd-cluster.
 var chatd, cluster chatdtest.Program
 
-// certificate and its key are what all servers here show, and what the browser
-// takes. Set by run.
+// certificate and key are those of all servers here, and the browser trusts them. Set by run.
 var certificate, certificateKey, certificateHash string
 
-// linked makes the code of chatd a part of this binary too. It is not run here; but
-// go test looks at the binary to tell whether a result it has kept still holds.
+// linked makes chatd's code a part of this binary. It does not run, but go test compares the
+// binary to decide whether a cached result is still valid.
 var linked any
 
 func TestMain(m *testing.M) {

@@ -15,8 +15,8 @@ import (
 	"github.com/reto10/chat/test/chatdtest"
 )
 
-// TestChatJSInNode runs the tests in node/, which start servers of their own and
-// verify the certificate. They are in JavaScript, as what they are about.
+// TestChatJSInNode runs the tests in node/, which are in JavaScript, start their own servers
+// and verify the certificate.
 func TestChatJSInNode(t *testing.T) {
 	t.Parallel()
 	node := chatdtest.Needs(t, "node")

@@ -53,7 +53,7 @@ func TestUserSeesNoComposerAndNobodyElse(t *testing.T) {
 	user.awaitMessage("hello")
 	for _, id := range []string{"composer", "people", "people-open"} {
 		if !eval[bool](user, `document.getElementById(`+quote(id)+`).getClientRects().length === 0`) {
-			t.Errorf("a user who is no admin sees #%s", id)
+			t.Errorf("a non-admin sees #%s", id)
 		}
 	}
 }
@@ -112,7 +112,7 @@ func TestMessageStaysText(t *testing.T) {
 	p.fits()
 }
 
-// fits fails the test if anything sticks out of the window or its column.
+// fits fails the test if anything exceeds the window or its column.
 func (p *tab) fits() {
 	p.t.Helper()
 	wide := eval[string](p, `["html", "#feed", "#side", "#channels", "#people", "#people-list", ".pane-head", "#composer"].

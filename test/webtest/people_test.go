@@ -16,8 +16,8 @@ import (
 	"github.com/reto10/chat/web"
 )
 
-// A service may tell of comings and goings at short intervals. The list is not put
-// off by those that come on end.
+// A service may announce joins and leaves at short intervals. They do not delay the
+// list, even if they never stop.
 func TestPeopleAreListedWhileOthersComeAndGo(t *testing.T) {
 	t.Parallel()
 	file, err := os.Open(usersFile(t, "admin*", "restless", "late"))
@@ -62,7 +62,7 @@ func TestPeopleAreListedWhileOthersComeAndGo(t *testing.T) {
 	admin.await("the one who came late", `document.querySelector('#people-list [data-name="late"]')`)
 }
 
-// However many are connected, few are in the document, and the others are found.
+// However many users are connected, few are in the document, and the filter finds the others.
 func TestManyPeopleStayAShortList(t *testing.T) {
 	t.Parallel()
 	server := serve(t)

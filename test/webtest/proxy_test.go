@@ -10,7 +10,7 @@ import (
 	"github.com/reto10/chat/test/chatdtest"
 )
 
-// proxy is the network between a browser and a server, which can be cut.
+// proxy is a TCP proxy between a browser and a server. A test can cut it.
 type proxy struct {
 	URL string
 

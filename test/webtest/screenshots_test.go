@@ -19,8 +19,8 @@ import (
 
 var screenshots = flag.String("screenshots", "", "write pictures of the page into this `directory`")
 
-// fonts has the pictures set in Inter (Debian's fonts-inter) where that is installed:
-// the font that a bare machine takes is nobody's choice.
+// fonts sets the pictures in Inter (Debian's fonts-inter) if it is installed, because the
+// default font of a bare machine is arbitrary.
 const fonts = `<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
 <fontconfig>
@@ -29,8 +29,8 @@ const fonts = `<?xml version="1.0"?>
 </fontconfig>
 `
 
-// picture writes what the tab shows, in 256 colours at most: a third of the bytes, and
-// hardly to be told apart.
+// picture writes what the tab shows, with at most 256 colours: a third of the bytes, and
+// hardly a visible difference.
 func (p *tab) picture(name string) {
 	p.t.Helper()
 	shot, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())

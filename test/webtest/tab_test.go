@@ -22,7 +22,7 @@ import (
 	"github.com/reto10/chat/test/chatdtest"
 )
 
-// look is how a tab's window and its user are.
+// look is the size, the theme and the language of a tab.
 type look struct {
 	width, height int64  // of the window; 1280 by 800
 	language      string // as in Accept-Language; "en-GB,en"
@@ -96,8 +96,8 @@ func openTab(t testing.TB, url string, l look) *tab {
 	return p
 }
 
-// leavesNothing fails the test if the page has put anything where it outlives it, or
-// into its address.
+// leavesNothing fails the test if the page has stored anything that outlives it, or put it into
+// its address.
 func (p *tab) leavesNothing(url string) {
 	left := eval[string](p, `(async () => JSON.stringify({
 		local: {...localStorage}, session: {...sessionStorage}, cookies: document.cookie,
@@ -118,7 +118,7 @@ func command[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.V
 	})
 }
 
-// listen notes what a person who has the console open would see with concern.
+// listen records the warnings and errors that the console would show.
 func (p *tab) listen(event any) {
 	switch e := event.(type) {
 	case *cdpruntime.EventExceptionThrown:
@@ -193,8 +193,8 @@ func eval[T any](p *tab, expression string) T {
 	return result
 }
 
-// await polls until an expression holds. An error in it, as between two documents,
-// counts as not yet.
+// await polls until an expression is true. An error in it, as between two documents, counts as
+// false.
 func (p *tab) await(what, expression string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, chatdtest.Patience)

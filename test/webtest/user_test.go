@@ -49,7 +49,7 @@ func backwards(name string) string {
 	return string(runes[:min(len(runes), 20)])
 }
 
-// post publishes a message as a back end would.
+// post publishes a message as a back end does.
 func post(t testing.TB, server *chatdtest.Process, token, channel, content string) {
 	t.Helper()
 	body := map[string]string{"content": content}
@@ -78,7 +78,7 @@ func (p *tab) enter(user, password string) {
 	p.connected()
 }
 
-// connected waits for the connection, and what comes first through it.
+// connected waits for the connection and the first events.
 func (p *tab) connected() {
 	p.t.Helper()
 	p.await("the connection", `document.querySelector("#state").dataset.state === "open"`)
@@ -94,9 +94,9 @@ func (p *tab) keys(keys string, options ...chromedp.KeyOption) {
 	}
 }
 
-// strokes are what the browser is told of a key: down, with the character that it
-// makes unless the page prevents that, and up. (chromedp.KeyEvent tells of the
-// character by itself, which a page cannot prevent.)
+// strokes returns the browser's events for a key: down, with the character that it makes
+// unless the page prevents that, and up. (chromedp.KeyEvent sends the character as a
+// separate event, which a page cannot prevent.)
 func strokes(r rune, options []chromedp.KeyOption) []*input.DispatchKeyEventParams {
 	all := kb.Encode(r)
 	if len(all) == 3 {

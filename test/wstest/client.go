@@ -5,15 +5,15 @@ import (
 	"testing"
 )
 
-// Client is a peer of a test, which fails when anything goes wrong. Its methods are
-// for the test's own goroutine.
+// Client is a test's client. It fails the test if anything goes wrong. Call its methods from
+// the test's own goroutine.
 type Client struct {
 	*Peer
 	t testing.TB
 }
 
-// NewClient returns the client of a test on a peer that has shaken hands. The
-// connection is closed at the end of the test.
+// NewClient returns a client for a peer that has done the handshake. It closes the
+// connection at the end of the test.
 func NewClient(t testing.TB, p *Peer) *Client {
 	t.Cleanup(func() { _ = p.Close() })
 	return &Client{p, t}

@@ -9,22 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errAgain says that a descriptor has no bytes now. It is temporary, so that
-// crypto/tls goes on from where it was when the next ones come.
+// errAgain means that a descriptor has no bytes now. It is temporary, so that crypto/tls
+// continues when more bytes come.
 type errAgain struct{}
 
 func (errAgain) Error() string   { return "nothing to read yet" }
 func (errAgain) Timeout() bool   { return true }
 func (errAgain) Temporary() bool { return true }
 
-// descriptor is a net.Conn that waits while a socket is set up and never
-// afterwards, when epoll says what is to be read.
+// descriptor is a net.Conn that blocks during the handshake and never afterwards: then epoll
+// says what can be read.
 type descriptor struct {
 	net.Conn     // nil once detached
 	fd       int // valid once detached
 }
 
-// detach takes the descriptor away from the runtime's poller.
+// detach removes the descriptor from the runtime's poller.
 func (d *descriptor) detach(tcp *net.TCPConn) error {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
@@ -88,7 +88,7 @@ func (d *descriptor) SetDeadline(t time.Time) error {
 func (d *descriptor) SetReadDeadline(t time.Time) error  { return d.SetDeadline(t) }
 func (d *descriptor) SetWriteDeadline(t time.Time) error { return d.SetDeadline(t) }
 
-// secure is TLS over d. Who the server is does not matter on loopback.
+// secure is TLS over d. It does not verify the server, which is on loopback.
 func secure(d *descriptor) *tls.Conn {
 	return tls.Client(d, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 }

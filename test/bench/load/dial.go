@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	// dialers is how many handshakes are under way at once.
+	// dialers bounds the handshakes at the same time.
 	dialers     = 64
 	dialTimeout = 30 * time.Second
 )
 
-// Target is whom a fleet connects to, and how.
+// Target is the server that a fleet connects to, and how.
 type Target struct {
 	Address    string
 	TLS        bool
@@ -92,8 +92,8 @@ func (f *Fleet) dial(ctx context.Context, number int) error {
 	return f.adopt(s)
 }
 
-// handshake sends the request and reads its answer; bytes behind that are the
-// socket's first.
+// handshake sends the request and reads the answer. Bytes after the answer are the first of
+// the socket.
 func (f *Fleet) handshake(s *Socket) error {
 	request, err := f.target.Request(s.Number)
 	if err != nil {
@@ -126,7 +126,7 @@ func (f *Fleet) handshake(s *Socket) error {
 	return err
 }
 
-// adopt hands a socket over to the loop.
+// adopt gives a socket to the loop.
 func (f *Fleet) adopt(s *Socket) error {
 	if err := unix.SetNonblock(s.d.fd, true); err != nil {
 		return errors.Join(err, s.d.Close())

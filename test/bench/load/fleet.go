@@ -1,6 +1,6 @@
-// Package load is a load generator that costs less than the server it loads: all
-// sockets of a fleet are read by one goroutine on one epoll, messages are counted
-// where they lie in the buffer, and nothing is allocated for any.
+// Package load is a load generator that costs less than the server: one goroutine reads all
+// sockets of a fleet with one epoll, counts messages in the read buffer, and allocates
+// nothing per message.
 package load
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/reto10/chat/test/wstest"
 )
 
-// bufferSize bounds a frame and what is read of a socket at once.
+// bufferSize bounds a frame and one read of a socket.
 const bufferSize = 1 << 20
 
 // Socket is one client.
@@ -102,21 +102,21 @@ func (f *Fleet) Close() error {
 	return errors.Join(err, unix.Close(f.epoll), unix.Close(f.wake))
 }
 
-// CountFrom makes messages of at least n bytes count. Events that belong to the
-// server's housekeeping are shorter than what is published.
+// CountFrom counts only messages of at least n bytes. The server's own events are shorter
+// than the published messages.
 func (f *Fleet) CountFrom(n int) { f.least.Store(int64(n)) }
 
-// Counted is how many messages came so far.
+// Counted returns how many messages came so far.
 func (f *Fleet) Counted() int64 { return f.counted.Load() }
 
-// Open is how many sockets are connected.
+// Open returns how many sockets are connected.
 func (f *Fleet) Open() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.open
 }
 
-// Closed counts the sockets that the server ended, by close code; 0 is without.
+// Closed counts the sockets that the server closed, by close code; 0 is without a code.
 func (f *Fleet) Closed() map[int]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,7 +127,7 @@ func (f *Fleet) Closed() map[int]int {
 	return codes
 }
 
-// Each calls fn for every socket, connected or not. Nothing may arrive meanwhile.
+// Each calls fn for every socket, connected or not. No data may arrive meanwhile.
 func (f *Fleet) Each(fn func(*Socket)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -138,20 +138,19 @@ func (f *Fleet) Each(fn func(*Socket)) {
 	}
 }
 
-// Arrival is when the message came that Inspect is looking at.
+// Arrival returns when the message came that Inspect looks at.
 func (f *Fleet) Arrival() time.Time { return time.Unix(0, f.arrivals.Load()) }
 
-// Expect says that n messages are going to be counted. Until then the loop
-// looks once in a while and takes all there is, where the target says so. On one machine a server pays for waking its peer, and for sharing a
-// socket's memory with a core that reads it at the same moment, and how often it
-// has to depends on who is faster; a server whose peers are elsewhere does not.
+// Expect announces n messages to count. Until they have come, the loop reads everything at
+// intervals if the target says so. On one machine a server pays for waking its peer and for
+// sharing a socket's memory with a core that reads it at the same moment. How often depends
+// on which is faster. A server whose peers are elsewhere does not pay this.
 func (f *Fleet) Expect(n int64) {
 	f.goal.Store(n)
 	_, _ = unix.Write(f.wake, binary.NativeEndian.AppendUint64(nil, 1))
 }
 
-// Await returns when n messages were counted. It fails when that takes longer
-// than patience.
+// Await returns when n messages were counted. It fails if that takes longer than patience.
 func (f *Fleet) Await(ctx context.Context, n int64, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -168,7 +167,7 @@ func (f *Fleet) Await(ctx context.Context, n int64, patience time.Duration) erro
 	return nil
 }
 
-// Quiet returns when nothing but pings came for a while.
+// Quiet returns when only pings have come for a while.
 func (f *Fleet) Quiet(ctx context.Context, while time.Duration) error {
 	tick := time.NewTicker(while / 10)
 	defer tick.Stop()
@@ -196,15 +195,15 @@ func (f *Fleet) Send(number int, text string) error {
 	return err
 }
 
-// Dialed is how many sockets there were so far; their numbers are below it.
+// Dialed returns how many sockets were dialed so far. Their numbers are below it.
 func (f *Fleet) Dialed() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.sockets)
 }
 
-// Hang closes a socket without a word, as a client does that loses its network's
-// last hop cleanly.
+// Hang closes a socket without a close frame, like a client that loses its network with a
+// TCP FIN.
 func (f *Fleet) Hang(number int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -217,8 +216,8 @@ func (f *Fleet) Hang(number int) error {
 	return s.d.Close()
 }
 
-// Deafen makes a socket's peer one that has vanished without a word: its kernel
-// drops all that comes for it, acknowledges nothing and sends no FIN.
+// Deafen makes a socket's peer vanish: its kernel drops all packets for it, acknowledges
+// nothing and sends no FIN.
 func (f *Fleet) Deafen(number int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -227,7 +226,7 @@ func (f *Fleet) Deafen(number int) error {
 		&unix.SockFprog{Len: 1, Filter: &drop})
 }
 
-// Pause stops reading a socket, Resume goes on.
+// Pause stops reading a socket until Resume.
 func (f *Fleet) Pause(number int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -251,8 +250,8 @@ func (f *Fleet) reserve(n int) (first int) {
 }
 
 func (f *Fleet) watch(s *Socket) error {
-	// TLS may hold bytes already that no event will tell of: the first look is at
-	// a socket that can be written to, too, and the next ones are not.
+	// TLS may hold bytes for which no event will come. So the first event is also for a socket
+	// that can be written to.
 	return unix.EpollCtl(f.epoll, unix.EPOLL_CTL_ADD, s.d.fd,
 		&unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT, Fd: int32(s.Number)})
 }
@@ -263,7 +262,7 @@ func (f *Fleet) failure() error {
 	return f.err
 }
 
-// loop reads whatever can be read until Close.
+// loop reads the sockets until Close.
 func (f *Fleet) loop() {
 	defer close(f.done)
 	runtime.LockOSThread()
@@ -306,7 +305,7 @@ func (f *Fleet) loop() {
 	}
 }
 
-// read takes what a socket has.
+// read reads the available bytes of a socket.
 func (f *Fleet) read(s *Socket, buf []byte) {
 	message := func(m []byte) { f.take(s, m) }
 	control := func(op byte, payload []byte) { f.control(s, op, payload) }
@@ -364,7 +363,7 @@ func (f *Fleet) control(s *Socket, op byte, payload []byte) {
 	}
 }
 
-// end forgets a socket. Its number is not used again.
+// end removes a socket. Its number is not used again.
 func (f *Fleet) end(s *Socket, code int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

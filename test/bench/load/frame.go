@@ -15,15 +15,15 @@ var (
 	errHuge     = errors.New("a frame is larger than the buffer")
 )
 
-// frame is one frame as it lies in a buffer.
+// frame is one frame in a buffer.
 type frame struct {
 	op      byte
 	final   bool
 	payload []byte
 }
 
-// cutFrame takes the first frame off b. It returns b as it is, and false, while
-// the frame is not all there.
+// cutFrame returns the first frame of b and the bytes after it. If the frame is incomplete,
+// it returns b and false.
 func cutFrame(b []byte) (f frame, rest []byte, whole bool, err error) {
 	if len(b) < 2 {
 		return f, b, false, nil
@@ -57,8 +57,8 @@ func cutFrame(b []byte) (f frame, rest []byte, whole bool, err error) {
 	return frame{b[0] & 0xf, b[0]&0x80 != 0, b[head:end]}, b[end:], true, nil
 }
 
-// cutLine takes the first message off a frame's payload: some servers join what
-// waits for a socket into one frame, a message a line.
+// cutLine returns the first message of a frame's payload. Some servers join waiting messages
+// into one frame, one per line.
 func cutLine(payload []byte) (message, rest []byte) {
 	if i := bytes.IndexByte(payload, '\n'); i >= 0 {
 		return payload[:i], payload[i+1:]
@@ -66,14 +66,14 @@ func cutLine(payload []byte) (message, rest []byte) {
 	return payload, nil
 }
 
-// parser takes a byte stream apart into messages. The zero value is ready.
+// parser splits a byte stream into messages. The zero value is ready.
 type parser struct {
 	part    []byte // the beginning of a frame whose end has not come
 	message []byte // the fragments so far of one that is not final
 }
 
-// feed takes the messages out of b, which holds part and the bytes behind it, and
-// keeps what is left. Whole messages are not copied.
+// feed handles the messages in b, which holds part and the bytes after it, and keeps the
+// incomplete rest. It does not copy complete messages.
 func (p *parser) feed(b []byte, message func([]byte), control func(op byte, payload []byte)) error {
 	for {
 		f, rest, whole, err := cutFrame(b)

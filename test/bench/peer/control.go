@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Usage is what a server has cost so far and what it holds.
+// Usage is what a server has used so far and what it holds.
 type Usage struct {
 	CPU        time.Duration `json:"cpu"` // user and system
 	Resident   int64         `json:"resident"`
@@ -24,15 +24,15 @@ type Usage struct {
 	SlowClosed uint64        `json:"slow_closed"` // where the server counts those
 }
 
-// control answers the requests by which a server is steered and measured:
+// control answers the requests that control and measure a server:
 //
 //	POST /publish?n=16&size=128            a burst, back to back
 //	POST /publish?n=100&size=128&every=50ms   one at a time, on schedule
-//	POST /publish?n=1000&channels=100      to the channels c0, c1, … by turns
+//	POST /publish?n=1000&channels=100      to the channels c0, c1, … in turn
 //	GET  /usage                            CPU, memory and sockets
 //	GET  /usage?collect=1                  the same after a garbage collection
 //
-// A publish is answered when the last message is handed on.
+// A publish is answered when the last message is queued for all sockets.
 type control struct {
 	peer Peer
 
@@ -88,8 +88,8 @@ func (c *control) publish(w http.ResponseWriter, r *http.Request) {
 	for i := range o.n {
 		due := time.Now()
 		if o.every > 0 {
-			// A message that is late because the one before took long counts from
-			// when it was due.
+			// The latency of a message that is late because the previous one took long counts from when
+			// it was due.
 			due = begin.Add(time.Duration(i) * o.every)
 			time.Sleep(time.Until(due))
 		}

@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// Dialect is how a client talks to a kind of server.
+// Dialect is the protocol between a client and a kind of server.
 type Dialect struct {
 	kind  string
 	token func(user int) (string, error)
 }
 
-// NewDialect makes the dialect of a kind. token gives a user's token, where the
-// server wants one.
+// NewDialect returns the dialect of a kind. token returns a user's token, for servers that
+// need one.
 func NewDialect(kind string, token func(user int) (string, error)) Dialect {
 	return Dialect{kind, token}
 }
@@ -40,7 +40,7 @@ func (d Dialect) Request(user int, channels []string) (string, error) {
 	return b.String(), nil
 }
 
-// Hello is the text that opens a session after the handshake, "" for none.
+// Hello returns the text that a client sends after the handshake, "" for none.
 func (d Dialect) Hello(channels []string) string {
 	if d.kind != "centrifuge" {
 		return ""
@@ -52,8 +52,8 @@ func (d Dialect) Hello(channels []string) string {
 	return fmt.Sprintf(`{"id":1,"connect":{"subs":{%s}}}`, strings.Join(subs, ","))
 }
 
-// Ping is the text by which the server asks for a sign of life, and that answers
-// it, "" where it uses WebSocket's own.
+// Ping returns the server's text for a ping, which is also the answer, "" if it uses
+// WebSocket's pings.
 func (d Dialect) Ping() string {
 	if d.kind == "centrifuge" {
 		return "{}"
@@ -61,7 +61,7 @@ func (d Dialect) Ping() string {
 	return ""
 }
 
-// Command is a small message in that gets one small message out as its answer.
+// Command returns a small message that gets one small message as an answer.
 func (d Dialect) Command() string {
 	const command = `{"type":"leave","ref":"7","channel":"elsewhere"}`
 	if d.kind == "centrifuge" {

@@ -1,6 +1,6 @@
-// Package peer is what the servers under comparison share, and how a client talks
-// to each: the process around a server that publishes and tells what it costs. It
-// imports none of their libraries, which each server's own program links alone.
+// Package peer has what the compared servers share: the process around a server, which
+// publishes and measures, and the clients' protocol for each. It does not import their
+// libraries: each server's program links only its own.
 package peer
 
 import (
@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// Peer is a server of sockets under comparison.
+// Peer is one of the compared servers.
 type Peer interface {
 	http.Handler // upgrades
 
-	// Publish sends one message to every socket, or to a channel's where the
-	// peer has channels, and returns when it is handed on. One goroutine at a
-	// time calls it for one channel.
+	// Publish sends one message to every socket, or to a channel's if the peer has channels. It
+	// returns when the message is queued for all of them. One goroutine at a time calls it for
+	// one channel.
 	Publish(channel, content string) error
-	// Sockets is how many are connected.
+	// Sockets returns how many are connected.
 	Sockets() int
 }
 
-// Settings are what a row asks of a server beside the defaults.
+// Settings are what a row changes of a server's defaults.
 type Settings struct {
 	Secret    []byte        // of the tokens, for peers that verify any
 	TLS       bool          // the sockets speak TLS
@@ -31,14 +31,13 @@ type Settings struct {
 	Heartbeat time.Duration // 0: the default
 }
 
-// Kinds are the servers' names, ours first and the floor second.
+// Kinds are the servers' names: first this library, then the floor.
 var Kinds = []string{"chat", "write", "gws", "gorilla", "gorilla-joined", "melody", "nhooyr", "centrifuge"}
 
 // Known reports whether there is a server of a kind.
 func Known(kind string) bool { return slices.Contains(Kinds, kind) }
 
-// Program is the name of the program that serves a kind, which is that of its
-// directory too.
+// Program returns the name of the program, and of its directory, that serves a kind.
 func Program(kind string) string {
 	if kind == "gorilla-joined" {
 		return "gorilla"
@@ -49,8 +48,8 @@ func Program(kind string) string {
 // mark begins a content that Stamp can read. Nothing else in an event has it.
 const mark = '~'
 
-// content is what a published message says: its number in its channel, when it
-// was due, and padding up to size bytes.
+// content returns the content of a message: its number in its channel, the time when it was
+// due, and padding up to size bytes.
 func content(seq uint64, due time.Time, size int) string {
 	b := make([]byte, 0, max(size, 64))
 	b = append(b, mark)
@@ -64,8 +63,8 @@ func content(seq uint64, due time.Time, size int) string {
 	return string(b)
 }
 
-// Stamp reads number and time (Unix nanoseconds) out of an event with a published
-// content; ok is false for any other.
+// Stamp returns the number and the time (Unix nanoseconds) in an event with a published
+// content. ok is false for other events.
 func Stamp(event []byte) (seq uint64, due int64, ok bool) {
 	i := slices.Index(event, mark)
 	if i < 0 {
@@ -90,8 +89,8 @@ func number(b []byte) (n uint64, rest []byte, ok bool) {
 	return 0, nil, false
 }
 
-// Event is the JSON that peers without a message format of their own send: the
-// same fields as ours, so that the bytes compare.
+// Event is the JSON of peers without their own message format: the same fields as this
+// library's, so that the bytes compare.
 func Event(content string) []byte {
 	b, err := json.Marshal(struct {
 		Type    string `json:"type"`
@@ -106,11 +105,11 @@ func Event(content string) []byte {
 	return b
 }
 
-// Sender is in whose name the server publishes.
+// Sender is the name of the user who publishes.
 const Sender = "bench"
 
-// Answer is what peers without commands of their own do with one: they read the
-// JSON and acknowledge it.
+// Answer is the reaction of peers without commands to a command: they parse the JSON and
+// acknowledge it.
 func Answer(command []byte) ([]byte, error) {
 	var c struct {
 		Type    string `json:"type"`

@@ -27,7 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SecretVariable is the environment's variable with the tokens' secret, in hex.
+// SecretVariable is the environment variable with the secret for tokens, in hex.
 const SecretVariable = "BENCH_SECRET"
 
 // Ready is the line that a server prints when it listens.
@@ -39,9 +39,9 @@ type Ready struct {
 // Constructor makes a server of a kind.
 type Constructor func(kind string, s Settings) (Peer, error)
 
-// Main is the whole of a server's program: it serves one of the kinds, the first
-// unless told otherwise, on loopback until its standard input ends, so that it
-// never outlives who started it. It exits with 1 when that fails.
+// Main is a server's program: it serves one of the kinds, by default the first, on loopback
+// until its standard input ends, so that it ends with the process that started it. It exits
+// with 1 on an error.
 func Main(create Constructor, kinds ...string) {
 	err := serve(os.Args[1:], os.Stdin, os.Stdout, create, kinds)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
@@ -51,8 +51,8 @@ func Main(create Constructor, kinds ...string) {
 }
 
 func serve(args []string, in io.Reader, out io.Writer, create Constructor, kinds []string) error {
-	// Before anything is allocated that would be sampled: the samples are memory
-	// of the process, the more the more places allocate.
+	// Before any allocation that would be sampled: the samples use the process's memory, more
+	// with more places that allocate.
 	sampling := runtime.MemProfileRate
 	runtime.MemProfileRate = 0
 	flags := flag.NewFlagSet(kinds[0], flag.ContinueOnError)
@@ -137,7 +137,7 @@ func listen(sendBuffer int) (net.Listener, error) {
 	return config.Listen(context.Background(), "tcp", "127.0.0.1:0")
 }
 
-// selfSigned makes a certificate that lasts for a run.
+// selfSigned makes a certificate that is valid for a run.
 func selfSigned() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

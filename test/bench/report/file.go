@@ -33,12 +33,12 @@ type Setting struct {
 	Quick    bool              `json:"quick,omitempty"`
 }
 
-// peers are the modules whose versions a report tells.
+// peers are the modules whose versions a report states.
 var peers = []string{"github.com/centrifugal/centrifuge", "github.com/coder/websocket", "github.com/gorilla/websocket",
 	"github.com/lxzan/gws", "github.com/olahol/melody", "nhooyr.io/websocket"}
 
-// Here is this machine and the peers' modules that the servers' programs, given by
-// their paths, are built from.
+// Here returns this machine and the peers' modules in the servers' programs, which are given
+// by their paths.
 func Here(programs ...string) (Setting, error) {
 	s := Setting{
 		Date:     time.Now().UTC().Truncate(time.Second),
@@ -94,7 +94,7 @@ type measured struct {
 	Targets []Verdict         `json:"targets,omitempty"`
 }
 
-// Write puts bench.json, bench.svg and bench.md into a directory.
+// Write writes bench.json, bench.svg and bench.md into a directory.
 func Write(dir string, s Setting, r Results, kinds []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -134,8 +134,8 @@ func Write(dir string, s Setting, r Results, kinds []string) error {
 	return os.WriteFile(filepath.Join(dir, "bench.md"), page.Bytes(), 0o644)
 }
 
-// Read gives the results of a bench.json, without its failed runs, so that rows can
-// be measured again by themselves. There are none when there is no such file.
+// Read returns the results in a bench.json, without its failed runs, so that single rows can
+// be measured again. Without such a file there are none.
 func Read(dir string) (Results, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "bench.json"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -161,12 +161,12 @@ func Read(dir string) (Results, error) {
 	return r, nil
 }
 
-// Update puts the measures of newer in the place of the same ones.
+// Update replaces measures by those of newer.
 func (r Results) Update(newer Results) {
 	maps.Copy(r, newer)
 }
 
-// Page is the table with where and when it was measured, in Markdown.
+// Page returns the table, and where and when it was measured, in Markdown.
 func Page(w io.Writer, s Setting, r Results, kinds []string) error {
 	versions := make([]string, 0, len(s.Versions))
 	for path, version := range s.Versions {
@@ -182,7 +182,7 @@ func Page(w io.Writer, s Setting, r Results, kinds []string) error {
 	return Table(w, r, kinds)
 }
 
-// inOrder are the measures that have results: the table's, then the series.
+// inOrder returns the measures with results: those of the table, then the series.
 func (r Results) inOrder() []Measure {
 	var all []Measure
 	listed := make(map[string]bool)

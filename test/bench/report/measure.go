@@ -1,5 +1,5 @@
-// Package report sets what was measured against its targets, as a table, as JSON
-// and as a picture.
+// Package report compares measurements with their targets, and writes them as a table, as
+// JSON and as a picture.
 package report
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/reto10/chat/test/bench/stats"
 )
 
-// Ours is the kind whose targets these are; the floor is no peer.
+// Ours is the kind of this library, which the targets are for. The floor is not a peer.
 const (
 	Ours  = "chat"
 	floor = "write"
@@ -19,7 +19,7 @@ const (
 // best stands for the lowest of the peers in a target.
 const best = "best peer"
 
-// Target is what ours has to be: at most times another's figure and plus on top.
+// Target is an upper bound for this library: times another's figure, plus a constant.
 type Target struct {
 	of    string // a kind, best, or "" for plus alone
 	times float64
@@ -94,11 +94,11 @@ var Measures = []Measure{
 	{"soak.dead", "dead peers found within", "heartbeats", []Target{atMost(2)}},
 }
 
-// Results are the runs' figures by measure and kind. The runs of all kinds at one
-// index were made one right after the other; one that failed is NaN.
+// Results are the figures of runs, by measure and kind. Runs of all kinds with the same index
+// followed each other directly. A failed run is NaN.
 type Results map[string]map[string][]float64
 
-// Set notes a figure of a run.
+// Set records a figure of a run.
 func (r Results) Set(measure, kind string, run int, v float64) {
 	if r[measure] == nil {
 		r[measure] = make(map[string][]float64)
@@ -111,7 +111,7 @@ func (r Results) Set(measure, kind string, run int, v float64) {
 	r[measure][kind] = runs
 }
 
-// reference is what a target compares with, run by run.
+// reference returns the figures that a target compares with, by run.
 func (r Results) reference(measure, of string) []float64 {
 	if of != best {
 		return r[measure][of]
@@ -132,15 +132,15 @@ func (r Results) reference(measure, of string) []float64 {
 	return lowest
 }
 
-// Verdict is what became of a target.
+// Verdict is the result of a target.
 type Verdict struct {
 	Target string        `json:"target"`
 	Figure stats.Summary `json:"figure"` // the ratio, the difference, or ours itself
 	Holds  bool          `json:"holds"`
 }
 
-// Judge compares ours with a target, run by run. It is not ok when one of the two
-// was not measured.
+// Judge compares this library with a target, run by run. It is not ok if one of the two was
+// not measured.
 func (r Results) Judge(measure string, t Target) (v Verdict, ok bool) {
 	ours := r[measure][Ours]
 	runs := ours

@@ -26,7 +26,7 @@ const (
 	colourText  = "#24292f"
 )
 
-// seriesColours are the lines' in a plot, by turns.
+// seriesColours are the colours of the lines in a plot, used in rotation.
 var seriesColours = []string{colourOurs, "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"}
 
 // bars are the measures that get a panel of bars.

@@ -9,9 +9,9 @@ import (
 	"github.com/reto10/chat/test/bench/stats"
 )
 
-// Table writes one line a measure, in Markdown: each server's median with the
-// least and the most of its runs and, for others than ours, ours divided by it;
-// then the targets and whether they hold.
+// Table writes one line per measure, in Markdown: each server's median with the lowest and
+// the highest of its runs and, for other servers, ours divided by theirs; then the targets
+// and whether they are met.
 func Table(w io.Writer, r Results, kinds []string) error {
 	kinds = r.Measured(kinds)
 	lines := [][]string{append(append([]string{"measure", "unit"}, kinds...), "target", "holds")}

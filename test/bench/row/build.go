@@ -16,7 +16,7 @@ import (
 	"github.com/reto10/chat/test/bench/peer"
 )
 
-// module is the one that this package and the servers are of.
+// module is the path of this module.
 const module = "github.com/reto10/chat/test/bench"
 
 // goPatience is how long the go tool may take to stop when it is asked to.
@@ -30,10 +30,9 @@ func (p Programs) Paths() []string {
 	return slices.Compact(slices.Sorted(maps.Values(p)))
 }
 
-// Build builds the programs that serve the kinds into a directory, with the go
-// tool and its further flags. The current directory has to be inside this module,
-// whose sources it takes. When the build fails, the error is one line with the
-// first complaint; when ctx ends, it is that of ctx.
+// Build builds the programs that serve the kinds into a directory, with the go tool and
+// further flags. The current directory must be inside this module. If the build fails, the
+// error is one line with the first message; if ctx ends, it is the error of ctx.
 func Build(ctx context.Context, dir string, kinds []string, flags ...string) (Programs, error) {
 	programs := make(Programs)
 	var packages []string
@@ -58,7 +57,7 @@ func Build(ctx context.Context, dir string, kinds []string, flags ...string) (Pr
 	case err != nil:
 		return nil, fmt.Errorf("building the servers: %w", err)
 	}
-	// Nobody looks at the symbols nor at the commit; the modules are noted anyway.
+	// Symbols and the commit are not needed; the modules are recorded anyway.
 	args := slices.Concat([]string{"build", "-ldflags=-s -w", "-buildvcs=false", "-o", dir + string(filepath.Separator)}, flags, packages)
 	if _, err := goTool(ctx, strings.TrimSpace(out), dir, args...); err != nil {
 		return nil, fmt.Errorf("building the servers: %w", err)
@@ -66,13 +65,13 @@ func Build(ctx context.Context, dir string, kinds []string, flags ...string) (Pr
 	return programs, nil
 }
 
-// goTool runs the go tool in a directory and returns what it prints. Its temporary
-// files are in temp, from where it may fail to remove them when it is interrupted.
+// goTool runs the go tool in a directory and returns its output. Its temporary files are in
+// temp, because it may leave them there when it is interrupted.
 func goTool(ctx context.Context, dir, temp string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(cmd.Environ(), "GOTMPDIR="+temp)
-	// Interrupted, as from a terminal, it starts no further compilers and ends itself.
+	// An interrupt, as from a terminal, makes it start no further compilers and end.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = goPatience
 	var stdout, stderr bytes.Buffer
@@ -88,8 +87,8 @@ func goTool(ctx context.Context, dir, temp string, args ...string) (string, erro
 	return stdout.String(), err
 }
 
-// complaint is the first line that the go tool printed, other than a package's
-// headline and what it fetches.
+// complaint returns the first line that the go tool printed, except a package's headline and
+// downloads.
 func complaint(printed string) string {
 	for line := range strings.Lines(printed) {
 		line = strings.TrimSpace(line)

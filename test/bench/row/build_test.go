@@ -52,9 +52,8 @@ func raceFlags() []string {
 	return nil
 }
 
-// dependOnServers makes the servers' sources something that a test depends on: go
-// test keeps a result for as long as the files are the same that a test looked at,
-// and does not know of those that were built.
+// dependOnServers makes a test read the servers' sources. go test caches a result until a file
+// that the test read changes, and does not know which files were built.
 func dependOnServers(t *testing.T) {
 	t.Helper()
 	sources, err := filepath.Glob("../server/*/*.go")
@@ -70,7 +69,7 @@ func dependOnServers(t *testing.T) {
 
 func TestServersLinkTheirOwnLibraryAlone(t *testing.T) {
 	dependOnServers(t)
-	// All that any of them is about; melody is made on gorilla's.
+	// The only libraries that each is about; melody uses gorilla's.
 	const ours, itsOwn, gorilla = "github.com/reto10/chat", "nhooyr.io/websocket", "github.com/gorilla/websocket"
 	const gws, melody = "github.com/lxzan/gws", "github.com/olahol/melody"
 	const nhooyr, centrifuge = "github.com/coder/websocket", "github.com/centrifugal/centrifuge"

@@ -10,8 +10,8 @@ import (
 	"github.com/reto10/chat/test/bench/peer"
 )
 
-// channels is a great many messages to small channels: each member has to see all
-// of its channel's, in order.
+// channels publishes very many messages to small channels. Each member must receive all
+// messages of its channels, in order.
 func (l *Lab) channels(ctx context.Context, kind string) (Values, error) {
 	const channels, members = 100, 20
 	n := pick(l, 200_000, 20_000)
@@ -61,8 +61,8 @@ func (l *Lab) channels(ctx context.Context, kind string) (Values, error) {
 	return v, err
 }
 
-// presence is what arrivals cost when everyone is told of them: events delivered
-// for n users and for half as many, and how long broadcasts wait meanwhile.
+// presence measures joins that are announced to everyone: the events delivered for n users
+// and for half as many, and how long broadcasts take meanwhile.
 func (l *Lab) presence(ctx context.Context, kind string) (Values, error) {
 	n := pick(l, 10_000, 2000)
 	v := Values{}
@@ -80,14 +80,14 @@ func (l *Lab) presence(ctx context.Context, kind string) (Values, error) {
 	return v, nil
 }
 
-// arrive connects n users, 1,000 a second, and broadcasts meanwhile.
+// arrive connects n users, 1,000 per second, and broadcasts meanwhile.
 func (l *Lab) arrive(ctx context.Context, kind string, n int) (events int, d *delays, err error) {
 	const step, every = 100, 100 * time.Millisecond
 	joined := []byte(`"user_joined"`)
 	d = &delays{}
 	d.reset(n)
-	// Teams stay as large as they are when there are more of them; everyone's
-	// channel and the sites grow.
+	// With more users, teams stay as large and there are more of them; everyone's channel and the
+	// sites grow.
 	channels := func(user int) []string {
 		return []string{fmt.Sprintf("team-%d", user/50), fmt.Sprintf("site-%d", user%10)}
 	}

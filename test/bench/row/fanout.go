@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// fanout is the CPU of a delivery when messages come alone and in bursts.
+// fanout measures the CPU of a delivery of single messages and of bursts.
 func (l *Lab) fanout(ctx context.Context, kind string, tls bool, sockets int, prefix string) (Values, error) {
 	v := Values{}
 	err := l.with(ctx, config{kind: kind, tls: tls}, crowd{}, func(t *trial) error {
@@ -33,7 +33,7 @@ func (l *Lab) fanoutTLS(ctx context.Context, kind string) (Values, error) {
 	return l.fanout(ctx, kind, true, 1000, "tls")
 }
 
-// scaling is whether a delivery and a socket cost the same however many there are.
+// scaling measures whether the cost of a delivery and a socket grows with their number.
 func (l *Lab) scaling(ctx context.Context, kind string) (Values, error) {
 	v := Values{}
 	err := l.with(ctx, config{kind: kind}, crowd{}, func(t *trial) error {

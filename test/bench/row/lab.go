@@ -1,5 +1,5 @@
-// Package row measures: each row starts a server in a process of its own, loads
-// it, and reads what that cost.
+// Package row measures: each row starts a server in its own process, loads it, and reads the
+// cost.
 package row
 
 import (
@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	// contentSize is that of a published message.
+	// contentSize is the size of a published message.
 	contentSize = 128
-	// stillness is how long nothing comes when a server has done what it will do
-	// by itself; ours gathers arrivals in a window of up to two seconds.
+	// stillness is how long nothing must come until a server is at rest. This library batches
+	// joins for up to two seconds.
 	stillness     = 700 * time.Millisecond
 	stillnessOurs = 2200 * time.Millisecond
-	// patience is how long the last delivery may take.
+	// patience bounds the wait for the last delivery.
 	patience = 60 * time.Second
 )
 
@@ -43,7 +43,7 @@ type Lab struct {
 	tokens map[int]string
 }
 
-// pick is full, or quick where that is asked for.
+// pick returns full, or quick with -quick.
 func pick[T any](l *Lab, full, quick T) T {
 	if l.Quick {
 		return quick
@@ -81,7 +81,7 @@ func role(user int) string {
 	return chat.RoleUser
 }
 
-// crowd is what a row asks of its clients.
+// crowd is the set of clients of a row.
 type crowd struct {
 	channels   func(user int) []string // beside everyone's; nil: two
 	users      int                     // sockets share this many users; 0: each its own
@@ -90,7 +90,7 @@ type crowd struct {
 	inspect    func(*load.Socket, []byte)
 }
 
-// twoChannels are those that a user is in where a row does not care.
+// twoChannels returns the channels of a user in rows that need no special ones.
 func twoChannels(user int) []string {
 	return []string{fmt.Sprintf("team-%d", user%100), fmt.Sprintf("site-%d", user%10)}
 }
@@ -103,7 +103,7 @@ type trial struct {
 	stillness time.Duration
 }
 
-// open starts a server without clients yet.
+// open starts a server without clients.
 func (l *Lab) open(ctx context.Context, c config, who crowd) (*trial, error) {
 	s, err := l.start(ctx, c)
 	if err != nil {
@@ -153,8 +153,7 @@ func (t *trial) close() error {
 	return err
 }
 
-// connect dials n more clients and returns when the server has nothing more to
-// tell them.
+// connect dials n more clients and returns when the server is at rest.
 func (t *trial) connect(ctx context.Context, n int) error {
 	want := t.Open() + n
 	if err := t.Dial(ctx, n); err != nil {
@@ -173,7 +172,7 @@ func (t *trial) connect(ctx context.Context, n int) error {
 	return nil
 }
 
-// deliver publishes a burst and waits until every socket has it.
+// deliver publishes a burst and waits until every socket received it.
 func (t *trial) deliver(ctx context.Context, burst int) (deliveries int64, err error) {
 	deliveries = int64(burst * t.Open())
 	goal := t.Counted() + deliveries
@@ -184,8 +183,8 @@ func (t *trial) deliver(ctx context.Context, burst int) (deliveries int64, err e
 	return deliveries, t.Await(ctx, goal, patience)
 }
 
-// perDelivery publishes bursts, one after the other, for about as long as window
-// and returns the server's CPU for each delivery.
+// perDelivery publishes bursts, one after the other, for about window, and returns the
+// server's CPU per delivery.
 func (t *trial) perDelivery(ctx context.Context, burst int, window time.Duration) (time.Duration, float64, error) {
 	if _, err := t.deliver(ctx, burst); err != nil { // a first one fills pools and caches
 		return 0, 0, err

@@ -11,11 +11,11 @@ import (
 	"github.com/reto10/chat/test/bench/stats"
 )
 
-// drainTime is how long a server may take for what it is late with.
+// drainTime bounds the wait for late messages.
 const drainTime = 15 * time.Second
 
-// delays gathers, in the loop of a fleet, how long deliveries took and when each
-// message reached the last of its sockets.
+// delays collects, in the loop of a fleet, the latencies of deliveries, and when each message
+// reached the last socket.
 type delays struct {
 	fleet *load.Fleet
 	skip  func(socket int) bool // nil: none
@@ -38,7 +38,7 @@ func (d *delays) reset(deliveries int) {
 	d.last = make(map[int64]time.Duration)
 }
 
-// report sums up under a prefix, in milliseconds.
+// report returns the quantiles under a prefix, in milliseconds.
 func (d *delays) report(v Values, prefix string) {
 	slices.Sort(d.each)
 	last := make([]time.Duration, 0, len(d.last))
@@ -55,8 +55,8 @@ func (d *delays) report(v Values, prefix string) {
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// schedule publishes n messages at a pace to receivers sockets, waits for what is
-// late, and returns how many deliveries never came.
+// schedule publishes n messages at a rate to receivers sockets, waits for late ones, and
+// returns how many deliveries never came.
 func (t *trial) schedule(ctx context.Context, o order, receivers int) (lost int64, err error) {
 	goal := t.Counted() + int64(o.n*receivers)
 	t.Expect(goal)
@@ -73,7 +73,7 @@ func (t *trial) schedule(ctx context.Context, o order, receivers int) (lost int6
 	return 0, nil
 }
 
-// latency is how long a message takes to the sockets at a steady pace.
+// latency measures the latency to the sockets at a steady rate.
 func (l *Lab) latency(ctx context.Context, kind string) (Values, error) {
 	n := pick(l, 5000, 1000)
 	const every = 50 * time.Millisecond
@@ -112,7 +112,7 @@ func (l *Lab) latency(ctx context.Context, kind string) (Values, error) {
 	return v, err
 }
 
-// slow is what sockets that stop reading do to those that go on.
+// slow measures the effect of sockets that stop reading on the others.
 func (l *Lab) slow(ctx context.Context, kind string) (Values, error) {
 	const (
 		size    = 4096
@@ -173,7 +173,7 @@ func (l *Lab) slow(ctx context.Context, kind string) (Values, error) {
 	return v, err
 }
 
-// peakWhile watches the server's memory while fn runs.
+// peakWhile returns the server's highest memory while fn runs.
 func (t *trial) peakWhile(ctx context.Context, fn func() error) (peak int64, err error) {
 	done := make(chan error, 1)
 	go func() { done <- fn() }()

@@ -22,7 +22,7 @@ const (
 	stopTime  = 5 * time.Second
 )
 
-// config is what a row asks of a server.
+// config is what a row sets of a server.
 type config struct {
 	kind       string
 	tls        bool
@@ -31,7 +31,7 @@ type config struct {
 	sendBuffer int
 }
 
-// server is a process with a server in it.
+// server is the process of a server.
 type server struct {
 	peer.Ready
 	cmd   *exec.Cmd
@@ -104,8 +104,8 @@ func (s *server) publish(ctx context.Context, o order) error {
 	return s.call(ctx, http.MethodPost, "/publish?"+q.Encode(), nil)
 }
 
-// usage reads what the server has cost so far. Collected, its memory is what is
-// left after a garbage collection.
+// usage reads what the server has used so far. With collected, it runs a garbage collection
+// before it reads the memory.
 func (s *server) usage(ctx context.Context, collected bool) (u peer.Usage, err error) {
 	path := "/usage"
 	if collected {

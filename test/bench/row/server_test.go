@@ -14,7 +14,7 @@ import (
 	"github.com/reto10/chat/test/bench/peer"
 )
 
-// limit is how long a test of a server may take.
+// limit bounds a test of a server.
 const limit = 30 * time.Second
 
 func newLab(t *testing.T) *Lab {
@@ -33,7 +33,7 @@ func TestServers(t *testing.T) {
 	}
 }
 
-// testServer has some sockets get messages and send commands.
+// testServer has some sockets receive messages and send commands.
 func testServer(t *testing.T, c config) {
 	const sockets, burst = 3, 2
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// soak is a long run in which sockets come and go: memory has to stay, and no
+// soak is a long run in which sockets connect and disconnect: memory must not grow, and no
 // socket may be lost.
 func (l *Lab) soak(ctx context.Context, kind string) (Values, error) {
 	const (
@@ -55,8 +55,8 @@ func (l *Lab) soak(ctx context.Context, kind string) (Values, error) {
 	return v, err
 }
 
-// vanish makes the newest n peers unreachable and returns how long the server
-// takes to have ended all of them, patience at the most.
+// vanish makes the newest n peers unreachable and returns how long the server takes to close
+// all of them, at most patience.
 func (t *trial) vanish(ctx context.Context, n int, patience time.Duration) (time.Duration, error) {
 	u, err := t.usage(ctx, false)
 	if err != nil {
@@ -83,8 +83,8 @@ func (t *trial) vanish(ctx context.Context, n int, patience time.Duration) (time
 // soakChurn is how many sockets reconnect each second.
 const soakChurn = 100
 
-// churn is a second of the soak: some sockets go and as many come, some speak,
-// and everyone gets a message.
+// churn runs a second of the soak: some sockets disconnect and as many connect, some send a
+// command, and everyone receives a message.
 func (t *trial) churn(ctx context.Context, second int) error {
 	for i := range soakChurn {
 		if err := t.Hang(second*soakChurn + i); err != nil {

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// window is how many commands are under way at once.
+// window bounds the commands at the same time.
 const window = 200
 
-// sockets is what idle sockets hold and what it costs to accept one and to take
-// a message from one.
+// sockets measures the memory of idle sockets and the CPU of accepting one and of receiving a
+// message from one.
 func (l *Lab) sockets(ctx context.Context, kind string, tls bool, prefix string) (Values, error) {
 	n := pick(l, 15000, 3000)
 	v := Values{}
@@ -28,7 +28,7 @@ func (l *Lab) sockets(ctx context.Context, kind string, tls bool, prefix string)
 		}
 		v[prefix+"accept"] = micros(after.CPU-before.CPU) / float64(n)
 
-		// Everyone says something once, after a rest: an idle socket does.
+		// Every socket sends one command after a rest, as an idle socket does.
 		v[prefix+"in.idle"], err = l.commands(ctx, t, n, 1)
 		if err != nil {
 			return fmt.Errorf("messages from idle sockets: %w", err)
@@ -62,8 +62,8 @@ func (l *Lab) sockets(ctx context.Context, kind string, tls bool, prefix string)
 	return v, err
 }
 
-// commands has each of the first n sockets send a command and await its answer,
-// some times over, and returns the server's CPU for each.
+// commands makes each of the first n sockets send a command and await its answer, several
+// times, and returns the server's CPU per command.
 func (l *Lab) commands(ctx context.Context, t *trial, n, times int) (float64, error) {
 	const least = 8 // an answer's bytes; longer than a ping's
 	t.CountFrom(least)

@@ -1,4 +1,4 @@
-// Package stats sums up what was measured.
+// Package stats summarizes measurements.
 package stats
 
 import (
@@ -9,15 +9,15 @@ import (
 	"strconv"
 )
 
-// Summary is several runs' figure.
+// Summary is the figure of several runs.
 type Summary struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
 }
 
-// Of sums runs up. Runs that failed are NaN and are left out; without any other
-// the summary is NaN.
+// Of summarizes runs. It leaves out failed runs, which are NaN. Without any other the summary
+// is NaN.
 func Of(runs []float64) Summary {
 	good := slices.DeleteFunc(slices.Clone(runs), math.IsNaN)
 	if len(good) == 0 {
@@ -35,7 +35,7 @@ func Of(runs []float64) Summary {
 // Valid reports whether there is a figure.
 func (s Summary) Valid() bool { return !math.IsNaN(s.Median) }
 
-// String is the median and, where they differ from it, the least and the most.
+// String returns the median and, if they differ from it, the lowest and the highest.
 func (s Summary) String() string {
 	if !s.Valid() {
 		return "–"
@@ -62,7 +62,7 @@ func Figure(v float64) string {
 	return strconv.FormatFloat(v, 'f', 3, 64)
 }
 
-// Pairwise is fn of each run of a and the same run of b.
+// Pairwise returns fn of each run of a and the same run of b.
 func Pairwise(a, b []float64, fn func(a, b float64) float64) []float64 {
 	out := make([]float64, min(len(a), len(b)))
 	for i := range out {
@@ -71,7 +71,7 @@ func Pairwise(a, b []float64, fn func(a, b float64) float64) []float64 {
 	return out
 }
 
-// Ratio divides; what is divided by nothing is NaN.
+// Ratio returns a/b, NaN if b is zero.
 func Ratio(a, b float64) float64 {
 	if b == 0 {
 		return math.NaN()
@@ -79,8 +79,8 @@ func Ratio(a, b float64) float64 {
 	return a / b
 }
 
-// Quantile is the smallest value that at least a share q of them does not exceed,
-// which the caller has sorted; zero of none.
+// Quantile returns the smallest value that at least a share q of the values does not exceed.
+// The values must be sorted. Without values it returns zero.
 func Quantile[T cmp.Ordered](sorted []T, q float64) (v T) {
 	if len(sorted) == 0 {
 		return v

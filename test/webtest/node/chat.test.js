@@ -1,4 +1,4 @@
-// What a program can do with a Chat, with a chatd that is well.
+// What a program can do with a Chat, with a chatd that works.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Chat, chatd, ChatError, login, open, options, rejection, token, within } from "./service.js";
@@ -174,7 +174,7 @@ describe("a chat", () => {
     assert.equal(detail.user.username, "eva");
   });
 
-  test("takes what makes no sense for what it is", () => {
+  test("rejects invalid options", () => {
     const good = { ...options, token: "t" };
     for (const [url, given] of [
       ["ftp://localhost/", good],

@@ -1,4 +1,4 @@
-// How connections end, and what a Chat makes of it. The servers here are scripted:
+// How connections end, and how a Chat reacts. The servers here are scripted:
 // a chatd does most of this seldom, or never.
 import assert from "node:assert/strict";
 import { once } from "node:events";

@@ -1,4 +1,4 @@
-// What is left of the chat when the connection, or the service, is gone for a while.
+// How a Chat resumes after the connection or the service was gone for a while.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -134,7 +134,7 @@ test("a service that is killed again and again loses and repeats nothing that it
   t.diagnostic(`${acked.length} acked, ${unconfirmed.length} unconfirmed`);
 });
 
-test("what a service forgot is a gap; what it was told since is handed on behind that", async (t) => {
+test("lost messages are a gap; later messages are delivered after it", async (t) => {
   const service = await chatd(t);
   const between = await proxy(t, service.port);
   const eva = open(t, between.url, { token: token("eva"), channels: ["ops"] });
@@ -161,7 +161,7 @@ test("what a service forgot is a gap; what it was told since is handed on behind
   assert.deepEqual(eva.of("gap"), [{}, { channel: "@eva" }, { channel: "ops" }]);
 });
 
-test("of what was missed the part that is kept is handed on behind the gap", async (t) => {
+test("the missed messages that are kept are delivered after the gap", async (t) => {
   const service = await chatd(t, { args: ["-history-count", "3"] });
   const between = await proxy(t, service.port);
   const eva = open(t, between.url, { token: token("eva") });
@@ -180,8 +180,8 @@ test("of what was missed the part that is kept is handed on behind the gap", asy
   assert.deepEqual(eva.of("open").map(({ resumed }) => resumed), [undefined, false]);
 });
 
-// The service that scripts behind a gap: everyone's channel goes on at the id
-// that says 5; what GET /messages answers is the test's.
+// A scripted service after a gap: everyone's channel continues at the id
+// of message 5; the test sets the answer of GET /messages.
 async function behindAGap(t, { answer, live = [6, 7], more = {} }) {
   const message = (n) => ({ id: `${n}-f`, sender: "", content: `${n}`, time: "2026-11-24T12:00:00.000Z" });
   const sockets = [];
@@ -225,8 +225,8 @@ test("new messages wait for the kept ones before them", async (t) => {
   assert.equal(ana.chat.since[0], "7-f");
 });
 
-// A service that went back in time may keep them still.
-test("of the kept ones those that were told of already are not told again", async (t) => {
+// A service whose data went back in time may still have them.
+test("kept messages that were delivered before are not delivered again", async (t) => {
   const { ana } = await behindAGap(t, {
     answer: ({ response }) => response.end(JSON.stringify({
       messages: ["-1-e", "0-e", "4-f", "5-f"].map((id) => ({ id, sender: "", content: id, time: "2026-11-24T12:00:00.000Z" })),
@@ -243,7 +243,7 @@ for (const [why, answer] of Object.entries({
   "that have none": ({ page }) => page([]),
   "that may not be read": ({ response }) => response.writeHead(403).end(),
   "that cannot be had": ({ response }) => response.writeHead(500).end(),
-  "that make no sense": ({ response }) => response.end("{\"messages\":[null]}"),
+  "that are invalid": ({ response }) => response.end("{\"messages\":[null]}"),
   "that are too many": ({ page }, n) => page(numbers(1, 1000).map((i) => `${n}x${i}`), true),
 })) {
   test(`nothing waits for kept messages ${why}`, async (t) => {

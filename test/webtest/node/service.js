@@ -218,7 +218,7 @@ export async function proxy(t, port) {
 
 /**
  * A server over TLS that does what the test says: upgrade(request) returns the
- * status of a refusal, with headers, or nothing; socket(socket, n) is told of each
+ * status of a refusal, with headers, or nothing; socket(socket, n) is called for each
  * that is opened; answer(request, response) is for everything else.
  */
 export async function scripted(t, { upgrade = () => {}, socket = () => {}, answer }) {

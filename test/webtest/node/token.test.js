@@ -128,7 +128,7 @@ test("a token that does not hold is the end; of a source, after another one", as
   assert.equal(source.asked, 2);
 });
 
-test("what cannot be sent as a token is told of without showing it", async (t) => {
+test("an invalid token is an error that does not show it", async (t) => {
   for (const given of ["two words", "", 7, undefined, "line\nbreak"]) {
     const { error } = await open(t, "https://127.0.0.1:1/", { token: () => given }).nth("close");
     assert.equal(error.kind, "unauthenticated");
@@ -245,7 +245,7 @@ test("the token is in no address, and the password in the body alone", async (t)
 });
 
 test("a fresh token that is refused has another chance a moment later, once", async (t) => {
-  // The provider's clock is ahead of the service's: a token holds from a second on.
+  // The provider's clock is ahead of the service's: a token is valid a second later.
   const made = new Map();
   const service = await scripted(t, {
     upgrade(request) {

@@ -31,14 +31,14 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	rows := flags.String("rows", "", "rows to measure, by commas (default all; with -quick the first)")
-	kinds := flags.String("kinds", "", "servers to measure, by commas (default all)")
+	rows := flags.String("rows", "", "rows to measure, comma-separated (default all; with -quick the first)")
+	kinds := flags.String("kinds", "", "servers to measure, comma-separated (default all)")
 	flags.IntVar(&o.runs, "runs", 0, "runs of each server and row (default 3; with -quick 1)")
 	flags.BoolVar(&o.quick, "quick", false, "smaller and shorter, under a minute")
-	flags.StringVar(&o.out, "out", "", "directory for bench.json, bench.svg and bench.md, of which the rows that are not run are kept (default none)")
+	flags.StringVar(&o.out, "out", "", "directory for bench.json, bench.svg and bench.md, whose rows that are not run are kept (default none)")
 	flags.DurationVar(&o.soak, "soak", 0, "add a soak of this length")
-	flags.DurationVar(&o.rest, "rest", 500*time.Microsecond, "how long clients do not look while messages are expected")
-	flags.DurationVar(&o.limit, "timeout", time.Hour, "give up after this time")
+	flags.DurationVar(&o.rest, "rest", 500*time.Microsecond, "how long clients do not read while messages are expected")
+	flags.DurationVar(&o.limit, "timeout", time.Hour, "stop after this time")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -66,7 +66,7 @@ func split(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// kindsOf are the servers that a row is run with.
+// kindsOf returns the servers for which a row is measured.
 func (o options) kindsOf(r row.Row) []string {
 	var kinds []string
 	for _, kind := range r.Kinds {
@@ -77,7 +77,7 @@ func (o options) kindsOf(r row.Row) []string {
 	return kinds
 }
 
-// allKinds are the servers that any row is run with.
+// allKinds returns the servers for which any row is measured.
 func (o options) allKinds() []string {
 	var kinds []string
 	for _, r := range row.Rows {
@@ -89,7 +89,7 @@ func (o options) allKinds() []string {
 	return slices.Compact(kinds)
 }
 
-// wants says whether a row is to be run.
+// wants reports whether to measure a row.
 func (o options) wants(r row.Row) bool {
 	switch {
 	case r.Soak:
@@ -136,7 +136,7 @@ func bench(ctx context.Context, args []string) error {
 	return errors.Join(err, ctx.Err(), failed)
 }
 
-// build builds the servers with all cores, so before this process is pinned to one.
+// build builds the servers with all cores, so it runs before this process is pinned to one.
 func build(ctx context.Context, dir string, kinds []string) (row.Programs, error) {
 	const noticeable = 2 * time.Second
 	slow := time.AfterFunc(noticeable, func() { say("building the servers; the first time it takes a while") })
@@ -144,11 +144,11 @@ func build(ctx context.Context, dir string, kinds []string) (row.Programs, error
 	return row.Build(ctx, dir, kinds)
 }
 
-// say tells the user how far it is.
+// say prints the progress.
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
-// newLab sets the machine up: where there are two cores, this process has the
-// second and the servers the first.
+// newLab prepares the machine: with two cores, this process uses the second and the servers
+// the first.
 func newLab(o options, programs row.Programs) (*row.Lab, error) {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails
@@ -169,8 +169,8 @@ func newLab(o options, programs row.Programs) (*row.Lab, error) {
 	return lab, peer.Pin(1)
 }
 
-// measure runs the rows, the servers of each by turns. A failed run leaves a gap
-// in the table, and is the error when all is done.
+// measure runs the rows, the servers of each interleaved. A failed run leaves a gap in the
+// table, and its error is returned at the end.
 func measure(ctx context.Context, lab *row.Lab, o options, results report.Results) error {
 	var failed error
 	for _, r := range row.Rows {

@@ -1,11 +1,9 @@
-// Command bench measures this library's server beside its peers', and prints one
-// table.
+// Command bench compares this library's server with similar servers and prints one table.
 //
 //	bench [-quick] [-rows fanout,sockets] [-kinds chat,gws] [-runs 3] [-out DIR]
 //
-// Each server is a program of its own, built at the start and run on one core; the
-// load is this process, on another. Runs are interleaved, and ratios are of runs that
-// followed each other.
+// Each server is its own program, built at the start and run on one core. The load is this
+// process, on another core. Runs are interleaved, and ratios are of consecutive runs.
 package main
 
 import (

@@ -13,12 +13,12 @@ import (
 
 func main() { peer.Main(newCentrifuge, "centrifuge") }
 
-// everyone is the channel that centrifuge's users are all in.
+// everyone is the channel of all users of centrifuge.
 const everyone = "everyone"
 
-// node is centrifuge with its memory broker: users are known by a middleware,
-// subscribed by the server, and nothing that ours does not do is switched on (no
-// presence, no history, no compression).
+// node is centrifuge with its memory broker. A middleware identifies users, the server
+// subscribes them, and features that this library lacks are off, as are presence, history
+// and compression.
 type node struct {
 	node    *centrifuge.Node
 	handler http.Handler

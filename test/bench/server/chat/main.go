@@ -1,4 +1,4 @@
-// Command chat serves this library, to be measured beside its peers.
+// Command chat serves this library, to be compared with its peers.
 package main
 
 import (
@@ -13,8 +13,8 @@ import (
 
 func main() { peer.Main(newChat, "chat") }
 
-// ours is this library as an embedder uses it, with its defaults but for limits
-// that no peer has.
+// ours is this library as an embedder uses it, with its defaults except for limits that no
+// peer has.
 type ours struct{ service *chat.Service }
 
 func newChat(_ string, s peer.Settings) (peer.Peer, error) {
@@ -48,5 +48,5 @@ func (o ours) Publish(channel, content string) error {
 	return err
 }
 
-// SlowClosed is how many sockets were given up because of their backlog.
+// SlowClosed returns how many sockets were closed because of their backlog.
 func (o ours) SlowClosed() uint64 { return o.service.Stats().SlowClosed }

@@ -1,5 +1,5 @@
-// Command gorilla serves sockets with github.com/gorilla/websocket, as a frame a
-// message or as joined ones.
+// Command gorilla serves sockets with github.com/gorilla/websocket, with one frame per message
+// or with joined messages.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/reto10/chat/test/bench/peer"
 )
 
-// joined is the kind that joins what waits for a socket into one frame.
+// joined is the kind that joins a socket's waiting messages into one frame.
 const joined = "gorilla-joined"
 
 func main() { peer.Main(newGorilla, "gorilla", joined) }
@@ -28,11 +28,10 @@ const (
 	limit    = 512
 )
 
-// hub is the pattern of gorilla's chat example: one goroutine owns the set of
-// sockets, each socket has a queue, a goroutine that reads and one that writes.
-// A frame a message is prepared once for all; joined, as in the example, what
-// waits for a socket goes out in one frame, a message a line, which a browser
-// has to take apart.
+// hub is the pattern of gorilla's chat example: one goroutine owns the set of sockets, and
+// each socket has a queue, a goroutine that reads and one that writes. With a frame per
+// message, the frame is prepared once for all sockets. With joined, as in the example, a
+// socket's waiting messages go out in one frame, one per line, which a browser must split.
 type hub struct {
 	joined   bool
 	upgrader websocket.Upgrader
@@ -197,7 +196,7 @@ func (g *guest) write() {
 	}
 }
 
-// writeJoined writes a message and all that waits behind it as the lines of one.
+// writeJoined writes a message and all that wait after it, one per line.
 func (g *guest) writeJoined(p parcel) error {
 	w, err := g.conn.NextWriter(websocket.TextMessage)
 	if err != nil {

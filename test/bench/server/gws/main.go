@@ -13,12 +13,12 @@ import (
 
 func main() { peer.Main(newGWS, "gws") }
 
-// silence is after how long a silent socket is given up. The example has a
-// minute, and clients that ping; these do not.
+// silence is when a silent socket is closed. The example uses a minute and clients that
+// ping; these clients do not.
 const silence = 10 * time.Minute
 
-// quick is gws with its Broadcaster: a frame is made once and queued to each
-// connection's own writer.
+// quick is gws with its Broadcaster: a frame is made once and queued to the writer of each
+// connection.
 type quick struct {
 	gws.BuiltinEventHandler
 	upgrader *gws.Upgrader

@@ -19,9 +19,9 @@ const (
 	patience = 5 * time.Second
 )
 
-// subscribers is the pattern of nhooyr's chat example, under the path that the
-// library has now: a queue a socket, emptied by the goroutine of its handler;
-// another one reads.
+// subscribers is the pattern of nhooyr's chat example, under the library's present import
+// path: a queue per socket, which the handler's goroutine empties, and another goroutine
+// that reads.
 type subscribers struct {
 	mu  sync.Mutex
 	all map[*subscriber]struct{}

@@ -18,9 +18,9 @@ import (
 
 func main() { peer.Main(newFloor, "write") }
 
-// floor is no chat: it writes one prepared frame to one descriptor after the
-// other, and is what a call of write(2) for each frame costs at least. Over TLS
-// each write is a record of its own. It reads nothing.
+// floor is no chat: it writes one prepared frame to one descriptor after the other, the least
+// that one write(2) per frame costs. Over TLS each write is its own record. It reads
+// nothing.
 type floor struct {
 	mu    sync.Mutex
 	conns []net.Conn
@@ -49,7 +49,7 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.fds = append(f.fds, descriptor(conn))
 }
 
-// descriptor is that of a TCP connection, -1 of any other.
+// descriptor returns the descriptor of a TCP connection, -1 for others.
 func descriptor(conn net.Conn) int {
 	fd := -1
 	if plain, ok := conn.(*net.TCPConn); ok {
@@ -84,7 +84,7 @@ func (f *floor) Publish(_, content string) error {
 	return nil
 }
 
-// writeAll writes b, and waits where the kernel has no room.
+// writeAll writes b and waits if the kernel has no room.
 func writeAll(fd int, b []byte) error {
 	for len(b) > 0 {
 		n, err := unix.Write(fd, b)

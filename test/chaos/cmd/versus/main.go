@@ -1,10 +1,10 @@
-// Versus measures this library with its Redis registry beside centrifuge with its
-// Redis engine: from a publish on one node to its delivery on another, how many
-// publishes a second, and what they cost Redis.
+// Versus compares this library with its Redis registry with centrifuge with its Redis
+// engine: the latency from a publish on one node to the delivery on another, the publishes
+// per second, and their cost in Redis.
 //
-// Two nodes, each a process, share one redis-server that persists nothing. The kinds
-// take turns, A B C A B C, on the same Redis, emptied in between; a cell is the
-// median of the turns with the least and the most.
+// Two nodes, each a process, share one redis-server that persists nothing. The kinds are
+// measured interleaved, A B C A B C, on the same Redis, which is emptied in between. A cell
+// is the median of the turns, with the lowest and the highest.
 package main
 
 import (
@@ -26,12 +26,12 @@ func main() {
 }
 
 func run() error {
-	kind := flag.String("serve", "", "be a node of this `kind`")
+	kind := flag.String("serve", "", "run as a node of this `kind`")
 	redisAddress := flag.String("redis", "", "the node's Redis, `host:port`")
-	turns := flag.Int("turns", 3, "how often each kind is measured")
-	seconds := flag.Int("seconds", 5, "how long each measurement publishes")
+	turns := flag.Int("turns", 3, "measure each kind this number of times")
+	seconds := flag.Int("seconds", 5, "publish for this time in each measurement")
 	rate := flag.Int("rate", 200, "messages a second while latency is measured")
-	publishers := flag.Int("publishers", 64, "how many publish at once while throughput is measured")
+	publishers := flag.Int("publishers", 64, "the number of concurrent publishers while throughput is measured")
 	flag.Parse()
 	if *kind != "" {
 		return serve(*kind, *redisAddress)

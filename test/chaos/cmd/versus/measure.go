@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	// startWithin is how long a process may take to serve.
+	// startWithin bounds the start of a process.
 	startWithin = 30 * time.Second
-	// silence is after what time without a message no more is expected.
+	// silence is the time without a message after which no more is expected.
 	silence = 3 * time.Second
 	// warmUp is published before anything is measured.
 	warmUp = 1
@@ -41,8 +41,7 @@ type result struct {
 	cpu        float64 // of Redis, a message
 }
 
-// measure starts a Redis and two nodes and has the first publish what the second
-// delivers.
+// measure starts a Redis and two nodes. The first publishes and the second delivers.
 func measure(ctx context.Context, kind string, rate, publishers, seconds int) (r result, err error) {
 	store, err := startRedis(ctx)
 	if err != nil {
@@ -105,14 +104,14 @@ func measure(ctx context.Context, kind string, rate, publishers, seconds int) (r
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// child is a process that was started here.
+// child is a process that this one started.
 type child struct {
 	cmd     *exec.Cmd
 	stdin   io.Closer
 	address string
 }
 
-// startNode starts a node of a kind, which is this program.
+// startNode starts this program as a node of a kind.
 func startNode(ctx context.Context, kind, redisAddress string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -220,7 +219,7 @@ func (s *store) stop() {
 	_ = os.RemoveAll(s.dir)
 }
 
-// usage is what Redis has done so far.
+// usage is what Redis has used so far.
 type usage struct {
 	trips, commands float64
 	cpu             float64 // seconds
@@ -261,12 +260,12 @@ func (s *store) usage(ctx context.Context) (u usage, err error) {
 			publishes += calls
 		}
 	}
-	// A script publishes once; what is published beyond that came by itself.
+	// A script publishes once. Further publishes are not caused by messages.
 	u.trips = scripts + max(0, publishes-scripts)
 	return u, nil
 }
 
-// listener is a socket of a node that notes when what came had been published.
+// listener is a socket of a node that records the latency of each message.
 type listener struct {
 	conn *websocket.Conn
 
@@ -332,8 +331,8 @@ func (l *listener) read() {
 	}
 }
 
-// latencies returns, when n messages have come or no more do, how long they took,
-// and begins anew.
+// latencies returns the latencies, once n messages have come or no more come, and resets
+// them.
 func (l *listener) latencies(n int) []time.Duration {
 	for before, since := 0, time.Now(); ; {
 		l.mu.Lock()

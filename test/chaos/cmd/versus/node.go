@@ -31,10 +31,10 @@ const (
 
 const (
 	channel = "bench"
-	// Both keep as much as redisregistry does by default.
+	// Both keep as many messages as redisregistry does by default.
 	kept    = 1000
 	keptFor = 24 * time.Hour
-	// content is about as long as a notification.
+	// content has about the length of a notification.
 	contentLength = 128
 )
 
@@ -60,7 +60,7 @@ func newNode(kind, redisAddress string) (node, error) {
 // chatNode is this library with its Redis registry and history.
 type chatNode struct{ *chat.Service }
 
-// anybody takes every token: a peer of the comparison verifies none.
+// anybody accepts every token, because the peers verify none.
 type anybody struct{}
 
 func (anybody) Authenticate(_ context.Context, token string) (chat.Identity, error) {
@@ -94,7 +94,7 @@ func (n chatNode) publish(content string) error {
 	return err
 }
 
-// centrifugeNode is centrifuge with its Redis broker, as its documentation has it.
+// centrifugeNode is centrifuge with its Redis broker, set up as its documentation shows.
 type centrifugeNode struct {
 	http.Handler
 	node    *centrifuge.Node
@@ -141,14 +141,14 @@ func (n centrifugeNode) publish(content string) error {
 	return err
 }
 
-// published is what a node answers when it was told to publish.
+// published is a node's answer to a request to publish.
 type published struct {
 	Messages int
 	Seconds  float64
 }
 
-// serve runs a node until its standard input ends, and so not longer than who
-// started it.
+// serve runs a node until its standard input ends, so it ends with the process that started
+// it.
 func serve(kind, redisAddress string) error {
 	n, err := newNode(kind, redisAddress)
 	if err != nil {
@@ -171,8 +171,8 @@ func serve(kind, redisAddress string) error {
 	return <-failed
 }
 
-// publish has a number of publishers publish for a time, all together at a rate or,
-// at 0, as fast as they can.
+// publish runs a number of publishers for a time, together at a rate or, with rate 0, as
+// fast as they can.
 func publish(w http.ResponseWriter, r *http.Request, n node) {
 	number := func(name string) int {
 		v, err := strconv.Atoi(r.URL.Query().Get(name))
@@ -215,7 +215,7 @@ func publish(w http.ResponseWriter, r *http.Request, n node) {
 	_ = json.NewEncoder(w).Encode(published{int(count.Load()), time.Since(began).Seconds()})
 }
 
-// stamped is a content that says when it was made.
+// stamped returns a content with the time.
 func stamped() string {
 	stamp := strconv.FormatInt(time.Now().UnixNano(), 10)
 	return stamp + strings.Repeat(".", contentLength-len(stamp))

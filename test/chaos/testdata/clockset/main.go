@@ -1,6 +1,6 @@
-// Command clockset is a history in memory in a machine whose clock is set back by an hour
-// after a message was stored. It is built with the overlay of skew.go, and says whether
-// messages still end at their age.
+// Command clockset runs a history in memory whose clock is set back by an hour after a
+// message was stored. It is built with the overlay of skew.go and prints whether messages
+// still expire at their age.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Command sleep is a service in a machine that is suspended for an hour: the wall clock
-// jumps, the other one does not. It is built with the overlay of skew.go, and says what
-// became of what ended meanwhile.
+// Command sleep runs a service on a machine that is suspended for an hour: the wall clock
+// jumps, the other clock does not. It is built with the overlay of skew.go and prints
+// whether what expired meanwhile has ended.
 package main
 
 import (
@@ -61,7 +61,7 @@ func main() {
 	fmt.Println("keys are fetched again:", fetched.Load() > before)
 }
 
-// keys has a provider's keys kept fresh, and counts how often they are fetched.
+// keys refreshes the keys of a provider and counts how often it fetches them.
 func keys(ctx context.Context) *atomic.Int32 {
 	var fetched atomic.Int32
 	public, _, err := ed25519.GenerateKey(nil)
