@@ -266,8 +266,8 @@ func (p *historyPage) limit() Limit {
 	return limit
 }
 
-// next reads the next step, which may turn out to be empty. What was read before is
-// sent.
+// next reads the next step, which may be empty. The caller has sent the steps before
+// it.
 func (p *historyPage) next(ctx context.Context) error {
 	limit := p.limit()
 	msgs, err := p.reader.after(ctx, p.last, limit)

@@ -40,7 +40,7 @@ func (s *Service) SocketHandler() http.Handler {
 	return s.route(methods{http.MethodGet: s.serveSocket})
 }
 
-// routes routes by the exact path. It does not use [http.ServeMux], whose redirects lose a
+// routes dispatches by the exact path. It does not use [http.ServeMux], whose redirects lose a
 // stripped prefix and repeat the query, which may contain a token.
 func (s *Service) routes() http.Handler {
 	fixed := map[string]http.Handler{
@@ -68,7 +68,7 @@ func (s *Service) routes() http.Handler {
 
 type methods map[string]http.HandlerFunc
 
-// route routes by method and adds the CORS headers for allowed origins. It rejects a POST
+// route dispatches by method and adds the CORS headers for allowed origins. It rejects a POST
 // from a page of another origin; acceptSocket does so for the WebSocket handshake.
 func (s *Service) route(m methods) http.Handler {
 	names := make([]string, 0, len(m)+1)

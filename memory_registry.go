@@ -267,7 +267,7 @@ func (r *MemoryRegistry) Connected(_ context.Context, channel string) ([]Presenc
 	return list, nil
 }
 
-// connected is Connected without an order.
+// connected returns what Connected does, unsorted.
 func (r *MemoryRegistry) connected(channel string) (list []Presence) {
 	owner, ofUser := strings.CutPrefix(channel, "@")
 	r.mu.Lock()
