@@ -15,7 +15,7 @@ const (
 	// answerWithin is how long a node may take to answer that it is there.
 	answerWithin = time.Second
 	// askAgain is how often it is asked meanwhile, and its answer looked for.
-	askAgain = 25 * time.Millisecond
+	askEvery = 25 * time.Millisecond
 )
 
 // answers finds out which other nodes are there now, and not only until their lease
@@ -33,7 +33,7 @@ type answers struct {
 type question struct {
 	nodes    map[string]float64 // not answered yet, with the end of the lease that was seen first; 0: none yet
 	deadline time.Duration      // of uptime; 0: not asked yet
-	there    map[string]bool    // that have answered
+	alive    map[string]bool    // that have answered
 	done     chan error         // has one when there is nothing more to find out
 }
 
@@ -43,11 +43,11 @@ func newAnswers(r *Registry) *answers {
 
 // ask returns which of the nodes refreshed their lease after it was called. A node
 // that does not do so within answerWithin does not answer.
-func (a *answers) ask(ctx context.Context, nodes []string) (there map[string]bool, err error) {
+func (a *answers) ask(ctx context.Context, nodes []string) (alive map[string]bool, err error) {
 	if len(nodes) == 0 {
 		return nil, nil
 	}
-	q := &question{nodes: make(map[string]float64, len(nodes)), there: make(map[string]bool), done: make(chan error, 1)}
+	q := &question{nodes: make(map[string]float64, len(nodes)), alive: make(map[string]bool), done: make(chan error, 1)}
 	for _, node := range nodes {
 		q.nodes[node] = 0
 	}
@@ -57,7 +57,7 @@ func (a *answers) ask(ctx context.Context, nodes []string) (there map[string]boo
 	signal(a.wake)
 	select {
 	case err := <-q.done:
-		return q.there, err
+		return q.alive, err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("waiting for other nodes to answer: %w", ctx.Err()) // it ends by itself
 	}
@@ -75,7 +75,7 @@ func (a *answers) run(ctx context.Context) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(askAgain):
+			case <-time.After(askEvery):
 			}
 		}
 	}
@@ -95,7 +95,7 @@ func (a *answers) round(ctx context.Context) bool {
 		return false
 	}
 	nodes := slices.Collect(maps.Keys(all))
-	leases, err := a.look(ctx, nodes)
+	leases, err := a.askNodes(ctx, nodes)
 	for i, lease := range leases {
 		all[nodes[i]] = lease
 	}
@@ -104,7 +104,7 @@ func (a *answers) round(ctx context.Context) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, q := range asked {
-		if err == nil && !q.settle(all, now) {
+		if err == nil && !q.update(all, now) {
 			continue
 		}
 		a.questions = slices.DeleteFunc(a.questions, func(o *question) bool { return o == q })
@@ -115,10 +115,10 @@ func (a *answers) round(ctx context.Context) bool {
 
 // look reads when the nodes' leases end, 0 of those that have none, then asks the
 // nodes: what changes from here on is an answer.
-func (a *answers) look(ctx context.Context, nodes []string) ([]float64, error) {
+func (a *answers) askNodes(ctx context.Context, nodes []string) ([]float64, error) {
 	r := a.registry
-	k := r.server.keys
-	leases, err := bounded(ctx, r.server, func(ctx context.Context) ([]float64, error) {
+	k := r.store.keys
+	leases, err := bounded(ctx, r.store, func(ctx context.Context) ([]float64, error) {
 		var leases *redis.FloatSliceCmd
 		_, err := r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 			leases = pipe.ZMScore(ctx, k.leases(), nodes...)
@@ -147,7 +147,7 @@ func (a *answers) look(ctx context.Context, nodes []string) ([]float64, error) {
 
 // settle takes note of the leases as they are now, and reports whether there is
 // nothing more to find out.
-func (q *question) settle(leases map[string]float64, now time.Duration) bool {
+func (q *question) update(leases map[string]float64, now time.Duration) bool {
 	for node, first := range q.nodes {
 		lease := leases[node]
 		switch {
@@ -156,7 +156,7 @@ func (q *question) settle(leases map[string]float64, now time.Duration) bool {
 		case first == 0:
 			q.nodes[node] = lease
 		case lease != first:
-			q.there[node] = true
+			q.alive[node] = true
 			delete(q.nodes, node)
 		}
 	}

@@ -31,7 +31,7 @@ type eventLog struct {
 func (r *Registry) alignEvents(ctx context.Context) error {
 	found := make(chan error, 1)
 	select {
-	case r.log.align <- found:
+	case r.eventLog.align <- found:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -45,20 +45,20 @@ func (r *Registry) alignEvents(ctx context.Context) error {
 
 // tellEvents calls changed for all joins and leaves in order, once each. Pub/sub only
 // signals that there are new ones.
-func (r *Registry) tellEvents(ctx context.Context) {
+func (r *Registry) announceEvents(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.lease / 6)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case found := <-r.log.align:
+		case found := <-r.eventLog.align:
 			found <- r.findEvents(ctx)
 			continue
-		case <-r.events:
+		case <-r.eventSignal:
 		case <-tick.C:
 		}
-		for more := r.ready() == nil && r.log.position != ""; more; {
+		for more := r.ready() == nil && r.eventLog.position != ""; more; {
 			n, err := r.readEvents(ctx)
 			more = err == nil && n == eventsAtOnce
 		}
@@ -66,8 +66,8 @@ func (r *Registry) tellEvents(ctx context.Context) {
 }
 
 func (r *Registry) findEvents(ctx context.Context) error {
-	newest, err := bounded(ctx, r.server, func(ctx context.Context) ([]redis.XMessage, error) {
-		return r.client.XRevRangeN(ctx, r.server.keys.events(), "+", "-", 1).Result()
+	newest, err := bounded(ctx, r.store, func(ctx context.Context) ([]redis.XMessage, error) {
+		return r.client.XRevRangeN(ctx, r.store.keys.events(), "+", "-", 1).Result()
 	})
 	if err != nil {
 		return fmt.Errorf("looking for the newest event: %w", err)
@@ -77,10 +77,10 @@ func (r *Registry) findEvents(ctx context.Context) error {
 		end, number = newest[0].ID, numberOf(newest[0])
 	}
 	// An emptied Redis goes on by its clock, as does one that has forgotten some.
-	if r.log.position == "" || len(newest) > 0 && before(end, r.log.position) {
-		r.log.position, r.log.number = end, number
+	if r.eventLog.position == "" || len(newest) > 0 && before(end, r.eventLog.position) {
+		r.eventLog.position, r.eventLog.number = end, number
 	}
-	signal(r.events)
+	signal(r.eventSignal)
 	return nil
 }
 
@@ -98,8 +98,8 @@ func before(a, b string) bool {
 }
 
 func (r *Registry) readEvents(ctx context.Context) (int, error) {
-	found, err := bounded(ctx, r.server, func(ctx context.Context) ([]redis.XMessage, error) {
-		return r.client.XRangeN(ctx, r.server.keys.events(), "("+r.log.position, "+", eventsAtOnce).Result()
+	found, err := bounded(ctx, r.store, func(ctx context.Context) ([]redis.XMessage, error) {
+		return r.client.XRangeN(ctx, r.store.keys.events(), "("+r.eventLog.position, "+", eventsAtOnce).Result()
 	})
 	if err != nil {
 		if ctx.Err() == nil { // else the registry shuts down
@@ -111,12 +111,12 @@ func (r *Registry) readEvents(ctx context.Context) (int, error) {
 	for _, e := range found {
 		n := numberOf(e)
 		// Redis that came back empty, or with older data, counts anew.
-		if n > r.log.number+1 {
-			dropped := n - r.log.number - 1
-			r.log.dropped.Add(dropped)
+		if n > r.eventLog.number+1 {
+			dropped := n - r.eventLog.number - 1
+			r.eventLog.dropped.Add(dropped)
 			r.cfg.logger.Warn("joins and leaves were dropped before this node could announce them: it was away for too long", "count", dropped)
 		}
-		r.log.position, r.log.number = e.ID, n
+		r.eventLog.position, r.eventLog.number = e.ID, n
 		if changed == nil {
 			continue
 		}

@@ -26,7 +26,7 @@ func (h *History) Identity(context.Context) (string, error) { return ownIdentity
 
 // historyName asks the history which one it is.
 func (r *Registry) historyName(ctx context.Context) (string, error) {
-	if !r.chosen.Load() {
+	if !r.historySet.Load() {
 		return historyUnknown, nil
 	}
 	h := *r.history.Load()
@@ -34,7 +34,7 @@ func (r *Registry) historyName(ctx context.Context) (string, error) {
 	if !ok {
 		return historyUnnamed, nil
 	}
-	name, err := bounded(ctx, r.server, shared.Identity)
+	name, err := bounded(ctx, r.store, shared.Identity)
 	if err != nil {
 		return "", fmt.Errorf("asking the history which one it is: %w", err)
 	}
@@ -42,7 +42,7 @@ func (r *Registry) historyName(ctx context.Context) (string, error) {
 }
 
 // differs is the error of a node with another history than the others.
-func differs(own, other string) error {
+func otherHistoryError(own, other string) error {
 	own, other = strings.TrimPrefix(own, historyNamed), strings.TrimPrefix(other, historyNamed)
 	return misconfigured(fmt.Sprintf("redisregistry: this node's history is %q, that of a running node %q: all nodes need the same history (-history of chatd-cluster); to change it, end the others first", own, other))
 }
@@ -57,7 +57,7 @@ func (r *Registry) Start(history chat.History, changed func(chat.PresenceChange)
 	if !r.started.CompareAndSwap(false, true) {
 		return nil, misconfigured("redisregistry: this Registry serves another Service already: give chat.WithRegistry a new one")
 	}
-	if err := r.settle(history, changed); err != nil {
+	if err := r.setHistory(history, changed); err != nil {
 		r.started.Store(false)
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (r *Registry) Start(history chat.History, changed func(chat.PresenceChange)
 
 // settle sets the history and changed, and has the history compared with that of the
 // other nodes.
-func (r *Registry) settle(history chat.History, changed func(chat.PresenceChange)) error {
+func (r *Registry) setHistory(history chat.History, changed func(chat.PresenceChange)) error {
 	if _, single := history.(*chat.MemoryHistory); single {
 		return misconfigured("redisregistry: a chat.MemoryHistory belongs to one process: leave out chat.WithHistory, or pass it a history that all nodes share")
 	}
@@ -79,8 +79,8 @@ func (r *Registry) settle(history chat.History, changed func(chat.PresenceChange
 		r.changed.Store(&changed)
 	}
 	r.history.Store(&history)
-	r.chosen.Store(true)
-	compared := r.ledger.identify()
+	r.historySet.Store(true)
+	compared := r.reporter.compareHistory()
 	if !r.connected.Load() {
 		return nil
 	}

@@ -51,8 +51,8 @@ func (k keys) in(tag, name string) string { return k.prefix + "{" + tag + "}:" +
 // places is a hash: "!" the era, "@" the run of Redis that used it last, ":" and a
 // channel that channel's last seq. All in one, so that none is ever lost without the
 // others.
-func (k keys) places(channel string) string { return k.placesOf(bucketTag(channel)) }
-func (k keys) placesOf(tag string) string   { return k.in(tag, "places") }
+func (k keys) positions(channel string) string { return k.positionsOf(bucketTag(channel)) }
+func (k keys) positionsOf(tag string) string   { return k.in(tag, "places") }
 
 // stream has a channel's messages; an entry's id is the seq and "-0".
 func (k keys) stream(channel string) string { return k.in(bucketTag(channel), "s:"+channel) }

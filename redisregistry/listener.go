@@ -27,12 +27,12 @@ type listener struct {
 
 // link is one pub/sub connection.
 type link struct {
-	client redis.UniversalClient // of the master, when sharded
-	addr   string                // its address
-	pubsub *redis.PubSub
-	probe  string        // topic that comes by this link
-	heard  atomic.Int64  // when anything came last: uptime
-	echoed chan struct{} // has something when a probe came
+	client       redis.UniversalClient // of the master, when sharded
+	addr         string                // its address
+	pubsub       *redis.PubSub
+	probe        string        // topic that comes by this link
+	lastReceived atomic.Int64  // when anything came last: uptime
+	echoed       chan struct{} // has something when a probe came
 
 	mu      sync.Mutex // guards pending
 	pending []string   // topics to see to
@@ -49,18 +49,18 @@ func (r *Registry) newListener(ctx context.Context, fail context.CancelCauseFunc
 		l.add(&link{client: r.client}, "0", r.client.Subscribe(ctx))
 		return l, nil
 	}
-	homes, err := r.homes(ctx)
+	masters, err := r.masters(ctx)
 	if err != nil {
 		return nil, err
 	}
 	byAddr := make(map[string]*link)
-	for tag, home := range homes {
-		addr := home.Options().Addr
+	for tag, master := range masters {
+		addr := master.Options().Addr
 		k := byAddr[addr]
 		if k == nil {
-			k = &link{client: home, addr: addr}
+			k = &link{client: master, addr: addr}
 			byAddr[addr] = k
-			l.add(k, tag, home.SSubscribe(ctx))
+			l.add(k, tag, master.SSubscribe(ctx))
 		}
 		l.byTag[tag] = k
 	}
@@ -70,28 +70,28 @@ func (r *Registry) newListener(ctx context.Context, fail context.CancelCauseFunc
 func (l *listener) add(k *link, tag string, pubsub *redis.PubSub) {
 	k.pubsub = pubsub
 	k.wake, k.echoed = make(chan struct{}, 1), make(chan struct{}, 1)
-	k.probe = l.registry.server.keys.probeTopic(tag, l.registry.node)
-	k.heard.Store(int64(uptime()))
+	k.probe = l.registry.store.keys.probeTopic(tag, l.registry.node)
+	k.lastReceived.Store(int64(uptime()))
 	k.pending = []string{k.probe}
 	l.links = append(l.links, k)
 }
 
 // homes is the master of each hash tag.
-func (r *Registry) homes(ctx context.Context) (map[string]*redis.Client, error) {
+func (r *Registry) masters(ctx context.Context) (map[string]*redis.Client, error) {
 	cluster, ok := r.client.(*redis.ClusterClient)
 	if !ok {
 		return nil, errors.New("not a cluster")
 	}
-	return bounded(ctx, r.server, func(ctx context.Context) (map[string]*redis.Client, error) {
-		homes := make(map[string]*redis.Client, len(r.tags))
+	return bounded(ctx, r.store, func(ctx context.Context) (map[string]*redis.Client, error) {
+		masters := make(map[string]*redis.Client, len(r.tags))
 		for _, tag := range r.tags {
-			home, err := cluster.MasterForKey(ctx, "{"+tag+"}")
+			master, err := cluster.MasterForKey(ctx, "{"+tag+"}")
 			if err != nil {
 				return nil, fmt.Errorf("looking for a slot's master: %w", err)
 			}
-			homes[tag] = home
+			masters[tag] = master
 		}
-		return homes, nil
+		return masters, nil
 	})
 }
 
@@ -100,12 +100,12 @@ func (l *listener) moved(ctx context.Context) (bool, error) {
 	if !l.sharded {
 		return false, nil
 	}
-	homes, err := l.registry.homes(ctx)
+	masters, err := l.registry.masters(ctx)
 	if err != nil {
 		return false, err
 	}
-	for tag, home := range homes {
-		if l.byTag[tag].addr != home.Options().Addr {
+	for tag, master := range masters {
+		if l.byTag[tag].addr != master.Options().Addr {
 			return true, nil
 		}
 	}
@@ -128,7 +128,7 @@ func (l *listener) run(ctx context.Context) {
 func (l *listener) want(sub *subscription) {
 	k := l.links[0]
 	if l.sharded {
-		k = l.byTag[l.registry.server.keys.tagOf(sub.topic)]
+		k = l.byTag[l.registry.store.keys.tagOf(sub.topic)]
 	}
 	k.mu.Lock()
 	k.pending = append(k.pending, sub.topic)
@@ -154,13 +154,13 @@ func (l *listener) ask(ctx context.Context, k *link) {
 		for _, topic := range slices.Compact(topics) { // only how it stands now counts
 			tag := ""
 			if l.sharded {
-				tag = l.registry.server.keys.tagOf(topic) // one command, one slot
+				tag = l.registry.store.keys.tagOf(topic) // one command, one slot
 			}
-			change := 1
+			request := 1
 			if topic != k.probe {
-				change = l.registry.subs.change(l, topic)
+				request = l.registry.subs.nextRequest(l, topic)
 			}
-			switch change {
+			switch request {
 			case 1:
 				begin[tag] = append(begin[tag], topic)
 			case -1:
@@ -204,13 +204,13 @@ func (l *listener) receive(ctx context.Context, k *link) {
 			l.fail(fmt.Errorf("listening: %w", explain(err, l.registry.cfg.prefix)))
 			return
 		}
-		k.heard.Store(int64(uptime()))
+		k.lastReceived.Store(int64(uptime()))
 		switch v := v.(type) {
 		case *redis.Message:
 			if v.Channel == k.probe {
 				signal(k.echoed)
 			} else {
-				r.heard(v.Channel, v.Payload)
+				r.receive(v.Channel, v.Payload)
 			}
 		case *redis.Subscription:
 			switch v.Kind {

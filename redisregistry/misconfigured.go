@@ -23,21 +23,21 @@ func (m misconfigured) Is(target error) bool { return target == ErrMisconfigured
 
 // refuse has the registry not be ready as long as err stands at that reason; nil
 // takes it away. What is new is logged.
-func (r *Registry) refuse(reason *atomic.Pointer[outage], err error) {
+func (r *Registry) refuse(at *atomic.Pointer[reason], err error) {
 	if err == nil {
-		reason.Store(nil)
+		at.Store(nil)
 		return
 	}
-	if before := reason.Swap(&outage{err}); before == nil || before.cause.Error() != err.Error() {
+	if before := at.Swap(&reason{err}); before == nil || before.err.Error() != err.Error() {
 		r.cfg.logger.Error("this node cannot serve", "error", err)
 	}
 }
 
 // refused is why the registry is not ready although Redis answers, or nil.
 func (r *Registry) refused() error {
-	for _, reason := range []*atomic.Pointer[outage]{&r.unfit, &r.differs} {
-		if why := reason.Load(); why != nil {
-			return why.cause
+	for _, at := range []*atomic.Pointer[reason]{&r.unsuitableRedis, &r.otherHistory} {
+		if why := at.Load(); why != nil {
+			return why.err
 		}
 	}
 	return nil
@@ -47,21 +47,21 @@ func (r *Registry) refused() error {
 // is full: positions would be given twice, and users who are there would leave. A
 // Redis that does not say is used.
 func (r *Registry) checkServers(ctx context.Context) error {
-	_, err := bounded(ctx, r.server, func(ctx context.Context) (none struct{}, err error) {
+	_, err := bounded(ctx, r.store, func(ctx context.Context) (none struct{}, err error) {
 		check := func(ctx context.Context, client *redis.Client) error {
-			return unfit(ctx, client, client.Options().Addr)
+			return unsuitable(ctx, client, client.Options().Addr)
 		}
 		switch c := r.client.(type) {
 		case *redis.ClusterClient:
 			return none, c.ForEachMaster(ctx, check)
 		default:
-			return none, unfit(ctx, c, "")
+			return none, unsuitable(ctx, c, "")
 		}
 	})
 	if err != nil && !errors.Is(err, ErrMisconfigured) {
 		return nil // it does not answer, as others will find out
 	}
-	r.refuse(&r.unfit, err)
+	r.refuse(&r.unsuitableRedis, err)
 	return err
 }
 
@@ -78,7 +78,7 @@ func tooOld(version string) bool {
 }
 
 // unfit says why a server will not do, whatever it answers later.
-func unfit(ctx context.Context, client redis.Cmdable, addr string) error {
+func unsuitable(ctx context.Context, client redis.Cmdable, addr string) error {
 	info, err := client.Info(ctx).Result() // before Redis 7 it takes one section, or all
 	if err != nil {
 		return nil // not allowed, perhaps

@@ -51,30 +51,30 @@ func (m *mark) before(o order) bool { return m.era != o.at.era || before(m.id, o
 // there reports whether m was connected when the order was given. An order of another
 // era may be of a backup that Redis came back with: then their times decide, both by
 // Redis' clock.
-func (m *member) there(o order) bool {
-	if m.mark == nil || !m.mark.before(o) {
+func (m *member) wasConnected(o order) bool {
+	if m.newestOrder == nil || !m.newestOrder.before(o) {
 		return false
 	}
 	ms, _, _ := strings.Cut(o.at.id, "-")
 	given, _ := strconv.ParseInt(ms, 10, 64)
-	return m.mark.era == o.at.era || m.at/1000 <= given
+	return m.newestOrder.era == o.at.era || m.reportedAt/1000 <= given
 }
 
 // order is to close sockets of a user, on whatever nodes they are. A node that is
 // away does so when it is back.
 type order struct {
-	at       mark
-	number   uint64
-	user     string
-	sessions []string
-	all      bool // also all others that were there at that moment
-	code     chat.CloseCode
-	reason   string
+	at      mark
+	number  uint64
+	user    string
+	sockets []string
+	all     bool // also all others that were there at that moment
+	code    chat.CloseCode
+	reason  string
 }
 
 // orderLog is how far this node has read the orders.
 type orderLog struct {
-	first chan chan error // asks for all to be carried out that there are
+	runMissed chan chan error // asks for all to be carried out that there are
 
 	mu     sync.Mutex // guards what follows, which one goroutine changes once it is known
 	known  bool
@@ -121,7 +121,7 @@ func (r *Registry) CloseUser(ctx context.Context, username string, keep int, cod
 	if err := r.ready(); err != nil {
 		return 0, err
 	}
-	sessions := ""
+	ids := ""
 	if keep > 0 {
 		surplus, err := r.surplus(ctx, username, keep)
 		if err != nil {
@@ -134,15 +134,15 @@ func (r *Registry) CloseUser(ctx context.Context, username string, keep int, cod
 		if err != nil {
 			return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
 		}
-		sessions = string(text)
+		ids = string(text)
 	}
-	k := r.server.keys
-	answer, err := r.server.eval(ctx, orderScript, []string{k.presenceEra(), k.users(""), k.orders(), k.newestOrder()},
-		newEra(), username, sessions, int(code), reason, ordersKept, ordersAge.Milliseconds(), k.orderTopic(), r.publishCommand())
+	k := r.store.keys
+	answer, err := r.store.eval(ctx, orderScript, []string{k.presenceEra(), k.users(""), k.orders(), k.newestOrder()},
+		newEra(), username, ids, int(code), reason, ordersKept, ordersAge.Milliseconds(), k.orderTopic(), r.publishCommand())
 	if err != nil {
 		return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
 	}
-	signal(r.ordered)
+	signal(r.orderSignal)
 	closed, _ := answer.(int64)
 	return int(closed), nil
 }
@@ -150,26 +150,26 @@ func (r *Registry) CloseUser(ctx context.Context, username string, keep int, cod
 // surplus is the sessions of those sockets of a user that are to go so that keep
 // remain: those on nodes that do not answer, then the oldest.
 func (r *Registry) surplus(ctx context.Context, username string, keep int) ([]string, error) {
-	text, err := bounded(ctx, r.server, func(ctx context.Context) (string, error) {
-		return r.client.HGet(ctx, r.server.keys.users(""), username).Result()
+	text, err := bounded(ctx, r.store, func(ctx context.Context) (string, error) {
+		return r.client.HGet(ctx, r.store.keys.users(""), username).Result()
 	})
 	if errors.Is(err, redis.Nil) {
 		return nil, nil
 	}
-	var there attendance
+	var user userPresence
 	if err == nil {
-		err = json.Unmarshal([]byte(text), &there)
+		err = json.Unmarshal([]byte(text), &user)
 	}
 	if err != nil {
 		return nil, err
 	}
 	type found struct {
-		sitting
+		socketReport
 		node string
 	}
 	var all []found
 	var others []string
-	for node, s := range there.Nodes {
+	for node, s := range user.Nodes {
 		if node != r.node {
 			others = append(others, node)
 		}
@@ -180,37 +180,37 @@ func (r *Registry) surplus(ctx context.Context, username string, keep int) ([]st
 	if len(all) <= keep {
 		return nil, nil
 	}
-	answer, err := r.answers.ask(ctx, others)
+	alive, err := r.answers.ask(ctx, others)
 	if err != nil {
 		return nil, err
 	}
-	absent := func(f found) int {
-		if f.node == r.node || answer[f.node] {
+	answered := func(f found) int {
+		if f.node == r.node || alive[f.node] {
 			return 1
 		}
 		return 0
 	}
 	// Those of a node are in the order in which they came there.
 	slices.SortStableFunc(all, func(a, b found) int {
-		return cmp.Or(cmp.Compare(absent(a), absent(b)), cmp.Compare(a.At, b.At), strings.Compare(a.node, b.node))
+		return cmp.Or(cmp.Compare(answered(a), answered(b)), cmp.Compare(a.At, b.At), strings.Compare(a.node, b.node))
 	})
-	var sessions []string
+	var ids []string
 	for _, f := range all[:len(all)-keep] {
-		sessions = append(sessions, f.Session)
+		ids = append(ids, f.ID)
 	}
-	return sessions, nil
+	return ids, nil
 }
 
 // countConnected returns how many sockets m's user had when m was added, m included,
 // without those on nodes that do not answer now.
 func (r *Registry) countConnected(ctx context.Context, m *member) (int, error) {
-	count, others := r.ledger.arrival(m)
-	answer, err := r.answers.ask(ctx, slices.Collect(maps.Keys(others)))
+	count, others := r.reporter.countAtAdd(m)
+	alive, err := r.answers.ask(ctx, slices.Collect(maps.Keys(others)))
 	if err != nil {
 		return 0, fmt.Errorf("counting a user's sockets: %w", err)
 	}
 	for node, n := range others {
-		if answer[node] {
+		if alive[node] {
 			count += n
 		}
 	}
@@ -218,21 +218,21 @@ func (r *Registry) countConnected(ctx context.Context, m *member) (int, error) {
 }
 
 // obey carries out orders.
-func (r *Registry) obey(ctx context.Context) {
+func (r *Registry) runOrders(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.lease / 6)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case done := <-r.orders.first:
-			done <- r.obeyAll(ctx)
+		case done := <-r.orders.runMissed:
+			done <- r.runAllOrders(ctx)
 			continue
-		case <-r.ordered:
+		case <-r.orderSignal:
 		case <-tick.C:
 		}
 		if r.ready() == nil {
-			if err := r.obeyAll(ctx); err != nil && ctx.Err() == nil {
+			if err := r.runAllOrders(ctx); err != nil && ctx.Err() == nil {
 				r.cfg.logger.Warn("reading which sockets to close", "error", err)
 			}
 		}
@@ -240,10 +240,10 @@ func (r *Registry) obey(ctx context.Context) {
 }
 
 // obeyFirst carries out what was ordered while this node was away.
-func (r *Registry) obeyFirst(ctx context.Context) error {
+func (r *Registry) runMissedOrders(ctx context.Context) error {
 	done := make(chan error, 1)
 	select {
-	case r.orders.first <- done:
+	case r.orders.runMissed <- done:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -255,9 +255,9 @@ func (r *Registry) obeyFirst(ctx context.Context) error {
 	}
 }
 
-func (r *Registry) obeyAll(ctx context.Context) error {
+func (r *Registry) runAllOrders(ctx context.Context) error {
 	for {
-		more, err := r.obeySome(ctx)
+		more, err := r.runSomeOrders(ctx)
 		if err != nil || !more {
 			return err
 		}
@@ -266,7 +266,7 @@ func (r *Registry) obeyAll(ctx context.Context) error {
 
 // obeySome carries out some orders and reports whether there may be more. To carry
 // one out again changes nothing.
-func (r *Registry) obeySome(ctx context.Context) (more bool, err error) {
+func (r *Registry) runSomeOrders(ctx context.Context) (more bool, err error) {
 	at, number, known := r.orders.position()
 	if !known {
 		return false, nil // there are no sockets yet
@@ -283,7 +283,7 @@ func (r *Registry) obeySome(ctx context.Context) (more bool, err error) {
 	newestNumber, newestID := parseNewest(newest)
 	if before(newestID, at.id) {
 		// It has older data. What it forgot was carried out; what comes is later than all here.
-		r.ledger.remark(mark{era, newestID})
+		r.reporter.resetMarks(mark{era, newestID})
 		r.orders.move(mark{era, newestID}, newestNumber)
 		return true, nil
 	}
@@ -296,7 +296,7 @@ func (r *Registry) obeySome(ctx context.Context) (more bool, err error) {
 		r.closeAll("away for too long, reconnect")
 	}
 	for _, o := range orders {
-		r.carryOut(o)
+		r.runOrder(o)
 		r.orders.move(o.at, o.number)
 	}
 	if len(orders) == 0 {
@@ -307,8 +307,8 @@ func (r *Registry) obeySome(ctx context.Context) (more bool, err error) {
 
 // readOrders reads the orders that follow one.
 func (r *Registry) readOrders(ctx context.Context, id string) (era, newest string, orders []order, err error) {
-	k := r.server.keys
-	answer, err := r.server.eval(ctx, ordersScript, []string{k.presenceEra(), k.orders(), k.newestOrder()}, id, ordersAtOnce)
+	k := r.store.keys
+	answer, err := r.store.eval(ctx, ordersScript, []string{k.presenceEra(), k.orders(), k.newestOrder()}, id, ordersAtOnce)
 	if err != nil {
 		return "", "", nil, err
 	}
@@ -325,7 +325,7 @@ func (r *Registry) readOrders(ctx context.Context, id string) (era, newest strin
 		o := order{at: mark{era, rest[0]}, user: rest[2], all: rest[4] == "1", reason: rest[6]}
 		number, bad := strconv.ParseUint(rest[1], 10, 64)
 		code, alsoBad := strconv.Atoi(rest[5])
-		if err := errors.Join(bad, alsoBad, json.Unmarshal([]byte(rest[3]), &o.sessions)); err != nil {
+		if err := errors.Join(bad, alsoBad, json.Unmarshal([]byte(rest[3]), &o.sockets)); err != nil {
 			return "", "", nil, fmt.Errorf("an order that cannot be read: %w", err)
 		}
 		o.number, o.code = number, chat.CloseCode(code)
@@ -336,11 +336,11 @@ func (r *Registry) readOrders(ctx context.Context, id string) (era, newest strin
 
 // carryOut closes sockets of a user behind what was broadcast to them before. Those
 // of an order are the oldest ones here.
-func (r *Registry) carryOut(o order) {
+func (r *Registry) runOrder(o order) {
 	// Nobody leaves in between, and nobody comes: how many remain would be wrong.
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if keep, some := r.ledger.dismiss(o); some {
+	if keep, closes := r.reporter.markClosing(o); closes {
 		_, _ = r.memory.CloseUser(context.Background(), o.user, keep, o.code, o.reason) // it returns none
 	}
 }

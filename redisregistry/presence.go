@@ -31,20 +31,20 @@ type reply struct {
 
 // outcome is what became of a change.
 type outcome struct {
-	total    int    // the user's sockets there on all nodes
-	joinSize int    // see [chat.PresenceChange]
-	others   string // the other nodes, each with how many of these sockets
+	total      int    // the user's sockets there on all nodes
+	joinSize   int    // see [chat.PresenceChange]
+	otherNodes string // the other nodes, each with how many of these sockets
 }
 
 func (r *Registry) report(ctx context.Context, mode, node string, version int64, era, history string, users []string, changes []any) (reply, error) {
-	k := r.server.keys
+	k := r.store.keys
 	names := append([]string{k.leases(), k.presenceEra(), k.entries(node), k.version(node), k.events(), k.eventCount(),
 		k.left(), k.leftSizes(), k.newestOrder(), k.histories()}, users...)
 	args := append([]any{mode, node, version, r.expiry().Milliseconds(), era, newEra(), k.eventTopic(), r.publishCommand(), history}, changes...)
 	sent := time.Now()
-	eval := r.server.evalAtOnce // sockets that connect wait for it
+	eval := r.store.evalAtOnce // sockets that connect wait for it
 	if mode == "reap" {
-		eval = r.server.eval
+		eval = r.store.eval
 	}
 	answer, err := eval(ctx, reportScript, names, args...)
 	if err != nil {
@@ -79,20 +79,20 @@ func (r *Registry) report(ctx context.Context, mode, node string, version int64,
 }
 
 // attendance is a user in a channel, as Redis keeps it.
-type attendance struct {
-	JoinSize int             `json:"n"`
-	Nodes    map[string]stay `json:"on"`
+type userPresence struct {
+	JoinSize int                     `json:"n"`
+	Nodes    map[string]nodePresence `json:"on"`
 }
 
 // stay is a user in a channel on one node.
-type stay struct {
+type nodePresence struct {
 	role    string
 	sockets int
 	details details
 }
 
 // UnmarshalJSON reads what the report script keeps.
-func (s *stay) UnmarshalJSON(text []byte) error {
+func (s *nodePresence) UnmarshalJSON(text []byte) error {
 	var inner string
 	if err := json.Unmarshal(text, &[]any{&s.role, &s.sockets, &inner}); err != nil {
 		return err
@@ -105,12 +105,12 @@ func (r *Registry) Connected(ctx context.Context, channel string) ([]chat.Presen
 	if err := r.ready(); err != nil {
 		return nil, err
 	}
-	all, err := bounded(ctx, r.server, func(ctx context.Context) (map[string]string, error) {
+	all, err := bounded(ctx, r.store, func(ctx context.Context) (map[string]string, error) {
 		owner, ofUser := strings.CutPrefix(channel, "@")
 		if !ofUser {
-			return r.client.HGetAll(ctx, r.server.keys.users(channel)).Result()
+			return r.client.HGetAll(ctx, r.store.keys.users(channel)).Result()
 		}
-		text, err := r.client.HGet(ctx, r.server.keys.users(""), owner).Result()
+		text, err := r.client.HGet(ctx, r.store.keys.users(""), owner).Result()
 		if errors.Is(err, redis.Nil) {
 			return nil, nil
 		}
@@ -121,18 +121,18 @@ func (r *Registry) Connected(ctx context.Context, channel string) ([]chat.Presen
 	}
 	list := make([]chat.Presence, 0, len(all))
 	for user, text := range all {
-		var there attendance
-		if err := json.Unmarshal([]byte(text), &there); err != nil {
+		var p userPresence
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
 			return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
 		}
-		list = append(list, there.presence(user))
+		list = append(list, p.presence(user))
 	}
 	slices.SortFunc(list, func(a, b chat.Presence) int { return strings.Compare(a.User.Name, b.User.Name) })
 	return list, nil
 }
 
 // presence sums up a user's sockets on all nodes.
-func (a attendance) presence(user string) chat.Presence {
+func (a userPresence) presence(user string) chat.Presence {
 	p := chat.Presence{User: chat.User{Name: user}}
 	var first, last int64
 	for _, s := range a.Nodes {
@@ -149,7 +149,7 @@ func (a attendance) presence(user string) chat.Presence {
 }
 
 // newest is when the newest socket there connected.
-func (s stay) newest() int64 {
+func (s nodePresence) newest() int64 {
 	newest := s.details.Newest
 	for _, at := range s.details.Sockets {
 		newest = max(newest, at.At)
@@ -158,7 +158,7 @@ func (s stay) newest() int64 {
 }
 
 // reap looks for nodes that have died and has their users leave.
-func (r *Registry) reap(ctx context.Context) {
+func (r *Registry) removeDeadNodes(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.lease / 6)
 	defer tick.Stop()
 	for {
@@ -169,17 +169,17 @@ func (r *Registry) reap(ctx context.Context) {
 		}
 		// After an outage of Redis, or when this node's lease ran out, all may have run
 		// out: first everybody gets the time to come back.
-		if r.ready() != nil || uptime()-time.Duration(r.since.Load()) < r.expiry() {
+		if r.ready() != nil || uptime()-time.Duration(r.leaseSince.Load()) < r.expiry() {
 			continue
 		}
-		if err := r.reapOnce(ctx); err != nil && ctx.Err() == nil {
+		if err := r.removeExpired(ctx); err != nil && ctx.Err() == nil {
 			r.cfg.logger.Warn("looking for nodes that died", "error", err)
 		}
 	}
 }
 
-func (r *Registry) reapOnce(ctx context.Context) error {
-	answer, err := r.server.eval(ctx, deadScript, []string{r.server.keys.leases()}, r.expiry().Milliseconds())
+func (r *Registry) removeExpired(ctx context.Context) error {
+	answer, err := r.store.eval(ctx, deadScript, []string{r.store.keys.leases()}, r.expiry().Milliseconds())
 	if err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (r *Registry) reapOnce(ctx context.Context) error {
 		return nil // it is about to notice, and may not be the only one
 	}
 	for _, node := range dead {
-		if err := r.bury(ctx, node); err != nil {
+		if err := r.removeNode(ctx, node); err != nil {
 			return err
 		}
 	}
@@ -200,10 +200,10 @@ func (r *Registry) reapOnce(ctx context.Context) error {
 
 // bury has the users of a node leave, a batch at a time. All nodes may do it at
 // once: each entry is found by one.
-func (r *Registry) bury(ctx context.Context, node string) error {
+func (r *Registry) removeNode(ctx context.Context, node string) error {
 	for {
-		entries, err := bounded(ctx, r.server, func(ctx context.Context) ([]string, error) {
-			return r.client.SRandMemberN(ctx, r.server.keys.entries(node), reportAtOnce).Result()
+		entries, err := bounded(ctx, r.store, func(ctx context.Context) ([]string, error) {
+			return r.client.SRandMemberN(ctx, r.store.keys.entries(node), reportAtOnce).Result()
 		})
 		if err != nil {
 			return err
@@ -212,7 +212,7 @@ func (r *Registry) bury(ctx context.Context, node string) error {
 		var changes []any
 		for _, e := range entries {
 			channel, user, _ := strings.Cut(e, "\n")
-			users = append(users, r.server.keys.users(channel))
+			users = append(users, r.store.keys.users(channel))
 			changes = append(changes, channel, user, 0, "", 0, "", 0)
 		}
 		rep, err := r.report(ctx, "reap", node, 0, "", "", users, changes)

@@ -20,36 +20,36 @@ import (
 // delivers to the node's own sockets through a [chat.MemoryRegistry]. Its methods are safe
 // for concurrent use.
 type Registry struct {
-	cfg    config
-	client redis.UniversalClient
-	server *server
-	memory *chat.MemoryRegistry
-	ledger *ledger
-	subs   *subscriptions
-	own    *History
-	clock  clock
-	orders orderLog
-	node   string   // this one among all
-	tags   []string // hash tags of all that is used
+	cfg      config
+	client   redis.UniversalClient
+	store    *store
+	memory   *chat.MemoryRegistry
+	reporter *presenceReporter
+	subs     *subscriptions
+	own      *History
+	clock    clock
+	orders   orderLog
+	node     string   // this one among all
+	tags     []string // hash tags of all that is used
 
-	history   atomic.Pointer[chat.History]
-	changed   atomic.Pointer[func(chat.PresenceChange)] // nil before Start
-	connected atomic.Bool                               // to a Redis that answers
-	sharded   atomic.Bool                               // pub/sub, known once connected
-	down      atomic.Pointer[outage]
-	unfit     atomic.Pointer[outage] // Redis is too old, or evicts
-	differs   atomic.Pointer[outage] // the history, from that of other nodes
-	chosen    atomic.Bool            // Start has settled the history
-	started   atomic.Bool            // Start was called, and did not fail
-	since     atomic.Int64           // connected, with a lease that did not run out: uptime
+	history         atomic.Pointer[chat.History]
+	changed         atomic.Pointer[func(chat.PresenceChange)] // nil before Start
+	connected       atomic.Bool                               // to a Redis that answers
+	sharded         atomic.Bool                               // pub/sub, known once connected
+	disconnectedBy  atomic.Pointer[reason]
+	unsuitableRedis atomic.Pointer[reason] // Redis is too old, or evicts
+	otherHistory    atomic.Pointer[reason] // the history, from that of other nodes
+	historySet      atomic.Bool            // Start has settled the history
+	started         atomic.Bool            // Start was called, and did not fail
+	leaseSince      atomic.Int64           // connected, with a lease that did not run out: uptime
 
-	answers *answers
-	log     eventLog      // owned by tellEvents
-	events  chan struct{} // has something when there may be new events
-	ordered chan struct{} // has something when there may be orders
-	behind  chan struct{} // has something when messages may have been missed
-	untold  *untold
-	stop    context.CancelFunc
+	answers        *answers
+	eventLog       eventLog      // owned by tellEvents
+	eventSignal    chan struct{} // has something when there may be new events
+	orderSignal    chan struct{} // has something when there may be orders
+	checkAllSignal chan struct{} // has something when messages may have been missed
+	unpublished    *unpublished
+	stop           context.CancelFunc
 	// running are the goroutines that stop ends.
 	running sync.WaitGroup
 
@@ -64,15 +64,15 @@ type member struct {
 	channels []string // joined or being joined
 
 	// Guarded by the ledger's mu, and known once Redis was told of the socket.
-	at        int64  // when that was: Redis' clock, Unix, in µs; 0: not yet
-	mark      *mark  // the newest order then
-	rank      int    // among the user's sockets here
-	others    string // other nodes with sockets of the user then, as in outcome
-	dismissed bool   // an order closes it
+	reportedAt  int64  // when that was: Redis' clock, Unix, in µs; 0: not yet
+	newestOrder *mark  // the newest order then
+	rank        int    // among the user's sockets here
+	otherNodes  string // other nodes with sockets of the user then, as in outcome
+	closing     bool   // an order closes it
 }
 
 // outage is why Redis cannot be used.
-type outage struct{ cause error }
+type reason struct{ err error }
 
 var (
 	_ chat.Registry = (*Registry)(nil)
@@ -99,34 +99,34 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg: cfg, client: client, node: newNode(),
-		orders:  orderLog{first: make(chan chan error)},
-		server:  &server{client: client, timeout: cfg.timeout, keys: keys{cfg.prefix}, room: newRoom(client)},
-		memory:  chat.NewMemoryRegistry(),
-		subs:    &subscriptions{topics: make(map[string]*subscription)},
-		tags:    []string{presenceTag},
-		log:     eventLog{align: make(chan chan error)},
-		events:  make(chan struct{}, 1),
-		ordered: make(chan struct{}, 1),
-		behind:  make(chan struct{}, 1),
-		untold:  newUntold(),
-		members: make(map[string]*member),
+		orders:         orderLog{runMissed: make(chan chan error)},
+		store:          &store{client: client, timeout: cfg.timeout, keys: keys{cfg.prefix}, slots: newSlots(client)},
+		memory:         chat.NewMemoryRegistry(),
+		subs:           &subscriptions{topics: make(map[string]*subscription)},
+		tags:           []string{presenceTag},
+		eventLog:       eventLog{align: make(chan chan error)},
+		eventSignal:    make(chan struct{}, 1),
+		orderSignal:    make(chan struct{}, 1),
+		checkAllSignal: make(chan struct{}, 1),
+		unpublished:    newUnpublished(),
+		members:        make(map[string]*member),
 	}
 	for i := range buckets {
 		r.tags = append(r.tags, strconv.Itoa(i))
 	}
-	r.ledger = newLedger(r)
+	r.reporter = newPresenceReporter(r)
 	r.answers = newAnswers(r)
 	r.own = newHistory(r)
 	var own chat.History = r.own
 	r.history.Store(&own)
-	r.down.Store(&outage{errors.New("not connected yet")})
-	r.subs.acquire(r.server.keys.eventTopic(), nil)
-	r.subs.acquire(r.server.keys.orderTopic(), nil)
-	r.subs.acquire(r.server.keys.nodeTopic(r.node), nil)
+	r.disconnectedBy.Store(&reason{errors.New("not connected yet")})
+	r.subs.acquire(r.store.keys.eventTopic(), nil)
+	r.subs.acquire(r.store.keys.orderTopic(), nil)
+	r.subs.acquire(r.store.keys.nodeTopic(r.node), nil)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
-	for _, loop := range []func(context.Context){r.keepConnected, r.ledger.run, r.tellEvents, r.obey, r.answers.run, r.reap, r.catchUp, r.makeUpFor} {
+	for _, loop := range []func(context.Context){r.keepConnected, r.reporter.run, r.announceEvents, r.runOrders, r.answers.run, r.removeDeadNodes, r.findMissed, r.publishMissed} {
 		r.running.Go(func() { loop(ctx) })
 	}
 	return r, nil
@@ -138,7 +138,7 @@ func (r *Registry) History() *History { return r.own }
 // Stats implements [chat.Registry].
 func (r *Registry) Stats() chat.RegistryStats {
 	s := r.memory.Stats()
-	s.DroppedPresence = r.log.dropped.Load()
+	s.DroppedPresence = r.eventLog.dropped.Load()
 	return s
 }
 
@@ -150,9 +150,9 @@ func (r *Registry) Check(context.Context) error {
 	if err := r.ready(); err != nil {
 		return err
 	}
-	if quiet := uptime() - time.Duration(r.ledger.told.Load()); quiet > r.cfg.lease {
+	if quiet := uptime() - time.Duration(r.reporter.lastReport.Load()); quiet > r.cfg.lease {
 		err := fmt.Errorf("redisregistry: Redis has taken nothing for %v", quiet.Truncate(time.Second))
-		if cause := r.ledger.failure(); cause != nil {
+		if cause := r.reporter.failure(); cause != nil {
 			err = fmt.Errorf("%w: %w", err, cause)
 		}
 		return err
@@ -168,7 +168,7 @@ func (r *Registry) ready() error {
 	if r.connected.Load() {
 		return nil
 	}
-	return fmt.Errorf("redisregistry: Redis cannot be used: %w", r.down.Load().cause)
+	return fmt.Errorf("redisregistry: Redis cannot be used: %w", r.disconnectedBy.Load().err)
 }
 
 // Shutdown has this node's users leave, and ends the registry. Call it after
@@ -184,8 +184,8 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 	for _, s := range left {
 		_ = r.Remove(ctx, s)
 	}
-	err := r.ledger.close(ctx)
-	r.down.Store(&outage{errClosed})
+	err := r.reporter.end(ctx)
+	r.disconnectedBy.Store(&reason{errClosed})
 	r.connected.Store(false)
 	r.stop()
 	ended := make(chan struct{})
@@ -198,7 +198,7 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = errors.Join(err, ctx.Err())
 	}
-	if err = errors.Join(err, r.server.close(ctx)); err != nil {
+	if err = errors.Join(err, r.store.close(ctx)); err != nil {
 		return fmt.Errorf("redisregistry: shutting down: %w", err)
 	}
 	return nil
@@ -225,9 +225,9 @@ func (r *Registry) Add(ctx context.Context, s chat.Socket, limit int) (int, erro
 		return 0, err
 	}
 	r.members[s.ID()] = m
-	told := r.ledger.enter("", m)
+	reported := r.reporter.add("", m)
 	r.mu.Unlock()
-	n, err := r.wait(ctx, told, m)
+	n, err := r.awaitReport(ctx, reported, m)
 	if err == nil && limit > 0 && n > limit {
 		n, err = r.countConnected(ctx, m)
 	}
@@ -240,13 +240,13 @@ func (r *Registry) Add(ctx context.Context, s chat.Socket, limit int) (int, erro
 
 // wait waits until Redis was told of m, and returns how many sockets its user had
 // when it came.
-func (r *Registry) wait(ctx context.Context, told <-chan receipt, m *member) (int, error) {
+func (r *Registry) awaitReport(ctx context.Context, reported <-chan receipt, m *member) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
 	defer cancel()
 	select {
-	case t := <-told:
+	case rec := <-reported:
 		// Of those that were told together it counts the ones before it.
-		return t.total - (len(t.members) - 1 - slices.Index(t.members, m)), nil
+		return rec.total - (len(rec.members) - 1 - slices.Index(rec.members, m)), nil
 	case <-ctx.Done():
 		return 0, fmt.Errorf("waiting for Redis to be told: %w", ctx.Err())
 	}
@@ -264,17 +264,17 @@ func (r *Registry) Remove(ctx context.Context, s chat.Socket) error {
 		return err
 	}
 	for _, channel := range m.channels {
-		r.exit(m, channel)
+		r.leaveChannel(m, channel)
 	}
-	r.ledger.exit("", m)
+	r.reporter.remove("", m)
 	return err
 }
 
-func (r *Registry) exit(m *member, channel string) {
+func (r *Registry) leaveChannel(m *member, channel string) {
 	if listed(channel) {
-		r.ledger.exit(channel, m)
+		r.reporter.remove(channel, m)
 	}
-	r.subs.release(r.server.keys.topic(channel))
+	r.subs.release(r.store.keys.topic(channel))
 }
 
 // listed reports whether Redis keeps a list of the channel's users. The users in the
@@ -285,8 +285,8 @@ func listed(channel string) bool { return channel != "" && !strings.HasPrefix(ch
 func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	r.mu.Lock()
 	m := r.members[s.ID()]
-	fresh := m != nil && !slices.Contains(m.channels, channel)
-	if fresh {
+	isNew := m != nil && !slices.Contains(m.channels, channel)
+	if isNew {
 		if m.channels == nil {
 			m.channels = make([]string, 0, 3)
 		}
@@ -296,28 +296,28 @@ func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (cha
 	if m == nil {
 		return chat.Position{}, errors.New("redisregistry: socket is not connected")
 	}
-	if !fresh {
+	if !isNew {
 		// In another role, perhaps.
 		if channel == "" || listed(channel) {
-			r.ledger.again(channel, m)
+			r.reporter.repeat(channel, m)
 		}
 		return r.memory.Join(ctx, s, channel)
 	}
-	place, err := r.enter(ctx, m, channel)
+	position, err := r.joinChannel(ctx, m, channel)
 	if err != nil {
 		_ = r.Leave(ctx, s, channel)
 		return chat.Position{}, fmt.Errorf("redisregistry: joining a channel: %w", err)
 	}
-	return place, nil
+	return position, nil
 }
 
 // enter subscribes to the channel before the history is asked where it stands, so
 // that nothing falls between.
-func (r *Registry) enter(ctx context.Context, m *member, channel string) (chat.Position, error) {
-	live := r.subs.acquire(r.server.keys.topic(channel), &channel)
-	var told <-chan receipt
+func (r *Registry) joinChannel(ctx context.Context, m *member, channel string) (chat.Position, error) {
+	live := r.subs.acquire(r.store.keys.topic(channel), &channel)
+	var reported <-chan receipt
 	if listed(channel) {
-		told = r.ledger.enter(channel, m)
+		reported = r.reporter.add(channel, m)
 	}
 	if err := r.ready(); err != nil {
 		return chat.Position{}, err
@@ -329,8 +329,8 @@ func (r *Registry) enter(ctx context.Context, m *member, channel string) (chat.P
 	case <-waiting.Done():
 		return chat.Position{}, fmt.Errorf("waiting for a subscription: %w", waiting.Err())
 	}
-	if told != nil {
-		if _, err := r.wait(waiting, told, m); err != nil {
+	if reported != nil {
+		if _, err := r.awaitReport(waiting, reported, m); err != nil {
 			return chat.Position{}, err
 		}
 	}
@@ -351,7 +351,7 @@ func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) err
 	}
 	r.mu.Unlock()
 	if at >= 0 {
-		r.exit(m, channel)
+		r.leaveChannel(m, channel)
 	}
 	return err
 }
@@ -366,7 +366,7 @@ func (r *Registry) Publish(ctx context.Context, msgs ...chat.Message) error {
 	err := r.publishStored(ctx, msgs...)
 	if err != nil {
 		for _, m := range msgs {
-			r.untold.add(m.Channel)
+			r.unpublished.add(m.Channel)
 		}
 	}
 	return err
@@ -387,7 +387,7 @@ func (r *Registry) publishStored(ctx context.Context, msgs ...chat.Message) erro
 		if err != nil {
 			return fmt.Errorf("redisregistry: publishing a message: %w", err)
 		}
-		topics[i], texts[i] = r.server.keys.topic(m.Channel), text
+		topics[i], texts[i] = r.store.keys.topic(m.Channel), text
 	}
 	if err := r.publish(ctx, r.client, topics, texts); err != nil {
 		return fmt.Errorf("redisregistry: publishing a message: %w", err)
@@ -397,7 +397,7 @@ func (r *Registry) publishStored(ctx context.Context, msgs ...chat.Message) erro
 
 // publish publishes texts to as many topics with a client, the registry's or a link's.
 func (r *Registry) publish(ctx context.Context, client redis.UniversalClient, topics, texts []string) error {
-	_, err := bounded(ctx, r.server, func(ctx context.Context) ([]redis.Cmder, error) {
+	_, err := bounded(ctx, r.store, func(ctx context.Context) ([]redis.Cmder, error) {
 		return client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 			for i, topic := range topics {
 				if r.sharded.Load() {
@@ -421,16 +421,16 @@ func (r *Registry) publishCommand() string {
 }
 
 // heard takes what came by a topic.
-func (r *Registry) heard(topic, text string) {
+func (r *Registry) receive(topic, text string) {
 	switch topic {
-	case r.server.keys.eventTopic():
-		signal(r.events)
+	case r.store.keys.eventTopic():
+		signal(r.eventSignal)
 		return
-	case r.server.keys.orderTopic():
-		signal(r.ordered)
+	case r.store.keys.orderTopic():
+		signal(r.orderSignal)
 		return
-	case r.server.keys.nodeTopic(r.node):
-		r.ledger.answer()
+	case r.store.keys.nodeTopic(r.node):
+		r.reporter.renewLease()
 		return
 	}
 	channel := r.subs.channel(topic)

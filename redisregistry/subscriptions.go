@@ -16,12 +16,12 @@ type subscriptions struct {
 // subscription is a topic that somebody needs, or that Redis still has to answer
 // for.
 type subscription struct {
-	topic   string
-	channel *string       // whose messages come; nil: none's
-	needed  int           // by so many
-	on      bool          // the listener has asked for it last, not asked to end it
-	asked   int           // requests for it that were not confirmed yet
-	live    chan struct{} // closed while it is confirmed
+	topic       string
+	channel     *string       // whose messages come; nil: none's
+	needed      int           // by so many
+	requested   bool          // the listener has asked for it last, not asked to end it
+	unconfirmed int           // requests for it that were not confirmed yet
+	live        chan struct{} // closed while it is confirmed
 }
 
 // acquire subscribes to a topic, once for everybody who needs it, and returns a
@@ -69,7 +69,7 @@ func (s *subscriptions) use(l *listener) {
 		if sub.confirmed() {
 			sub.live = make(chan struct{})
 		}
-		sub.on, sub.asked = false, 0
+		sub.requested, sub.unconfirmed = false, 0
 		if sub.needed == 0 {
 			delete(s.topics, topic)
 		} else if l != nil {
@@ -89,19 +89,19 @@ func (sub *subscription) confirmed() bool {
 
 // change says what a listener has to ask Redis for on behalf of a topic: 1 to
 // subscribe, -1 to end that, 0 nothing.
-func (s *subscriptions) change(l *listener, topic string) int {
+func (s *subscriptions) nextRequest(l *listener, topic string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.topics[topic]
 	switch {
 	case sub == nil || s.using != l:
 		return 0
-	case sub.needed > 0 && !sub.on:
-		sub.on = true
-		sub.asked++
+	case sub.needed > 0 && !sub.requested:
+		sub.requested = true
+		sub.unconfirmed++
 		return 1
-	case sub.needed == 0 && sub.on:
-		sub.on = false
+	case sub.needed == 0 && sub.requested:
+		sub.requested = false
 		if sub.confirmed() {
 			sub.live = make(chan struct{})
 		}
@@ -116,7 +116,7 @@ func (s *subscriptions) change(l *listener, topic string) int {
 // forget drops a topic that nobody needs; not before Redis has answered for it, or
 // an old answer would be taken for that to a new request.
 func (s *subscriptions) forget(sub *subscription) {
-	if sub.needed == 0 && !sub.on && sub.asked == 0 {
+	if sub.needed == 0 && !sub.requested && sub.unconfirmed == 0 {
 		delete(s.topics, sub.topic)
 	}
 }
@@ -126,10 +126,10 @@ func (s *subscriptions) subscribed(l *listener, topic string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.topics[topic]
-	if sub == nil || s.using != l || sub.asked == 0 {
+	if sub == nil || s.using != l || sub.unconfirmed == 0 {
 		return
 	}
-	if sub.asked--; sub.asked == 0 && sub.on && !sub.confirmed() {
+	if sub.unconfirmed--; sub.unconfirmed == 0 && sub.requested && !sub.confirmed() {
 		close(sub.live)
 	}
 	s.forget(sub)
@@ -141,11 +141,11 @@ func (s *subscriptions) ended(l *listener, topic string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.topics[topic]
-	return sub != nil && s.using == l && sub.on && sub.asked == 0
+	return sub != nil && s.using == l && sub.requested && sub.unconfirmed == 0
 }
 
 // wait waits until all that is needed now is confirmed.
-func (s *subscriptions) wait(ctx context.Context) error {
+func (s *subscriptions) awaitAll(ctx context.Context) error {
 	s.mu.Lock()
 	var all []<-chan struct{}
 	for _, sub := range s.topics {

@@ -12,19 +12,19 @@ import (
 const (
 	// batchesAtOnce is how many batches of a lane run at once: while Redis works on one,
 	// the next is sent.
-	batchesAtOnce = 2
+	parallelBatches = 2
 	// maxBatch is the maximum number of calls in a batch, maxReads the same for calls whose
 	// answers may be long.
-	maxBatch = 128
-	maxReads = 16
+	maxCalls     = 128
+	maxReadCalls = 16
 )
 
 // lane sends calls of one script to one master. Calls that arrive while it is busy share a
 // round trip. A call that arrives while it is idle is sent at once.
-type lane struct {
-	server *server
-	script *script
-	most   int // calls in a batch
+type batcher struct {
+	store    *store
+	script   *script
+	maxBatch int // calls in a batch
 
 	mu      sync.Mutex // guards the fields below
 	waiting []*call
@@ -42,18 +42,18 @@ type call struct {
 }
 
 // run runs the script. It returns when ctx ends at the latest.
-func (l *lane) run(ctx context.Context, keys []string, args ...any) (any, error) {
+func (l *batcher) run(ctx context.Context, keys []string, args ...any) (any, error) {
 	l.mu.Lock()
-	if l.running < batchesAtOnce {
+	if l.running < parallelBatches {
 		l.running++
 		l.mu.Unlock()
-		defer l.goOn()
-		return l.server.eval(ctx, l.script, keys, args...)
+		defer l.sendNext()
+		return l.store.eval(ctx, l.script, keys, args...)
 	}
 	c := &call{keys: keys, args: args, done: make(chan struct{})}
 	l.waiting = append(l.waiting, c)
 	l.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, l.server.timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.store.timeout)
 	defer cancel()
 	select {
 	case <-c.done:
@@ -65,18 +65,18 @@ func (l *lane) run(ctx context.Context, keys []string, args ...any) (any, error)
 }
 
 // goOn starts a goroutine for the calls that arrived meanwhile, if there are any.
-func (l *lane) goOn() {
+func (l *batcher) sendNext() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.waiting) == 0 {
 		l.running--
 		return
 	}
-	go l.work() // ends with the last call
+	go l.sendAll() // ends with the last call
 }
 
 // work sends batches until no call waits.
-func (l *lane) work() {
+func (l *batcher) sendAll() {
 	for batch := l.take(); len(batch) > 0; batch = l.take() {
 		l.send(batch)
 		for _, c := range batch {
@@ -86,12 +86,12 @@ func (l *lane) work() {
 }
 
 // take returns the next batch. If there is none, the worker ends.
-func (l *lane) take() (batch []*call) {
+func (l *batcher) take() (batch []*call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	taken := 0
 	for _, c := range l.waiting {
-		if len(batch) == l.most {
+		if len(batch) == l.maxBatch {
 			break
 		}
 		taken++
@@ -108,18 +108,18 @@ func (l *lane) take() (batch []*call) {
 	return batch
 }
 
-func (l *lane) send(batch []*call) {
+func (l *batcher) send(batch []*call) {
 	ctx := context.Background() // each caller waits for its own context, and bounded ends this
 	if len(batch) == 1 {
 		c := batch[0]
-		c.reply, c.err = l.server.eval(ctx, l.script, c.keys, c.args...)
+		c.reply, c.err = l.store.eval(ctx, l.script, c.keys, c.args...)
 		return
 	}
-	l.server.evalAll(ctx, l.script, batch)
+	l.store.evalAll(ctx, l.script, batch)
 }
 
 // evalAll runs a script several times in one round trip, and sets the result of each call.
-func (s *server) evalAll(ctx context.Context, sc *script, calls []*call) {
+func (s *store) evalAll(ctx context.Context, sc *script, calls []*call) {
 	answers, err := bounded(ctx, s, func(ctx context.Context) ([]*redis.Cmd, error) {
 		pipe := s.client.Pipeline()
 		var answers []*redis.Cmd

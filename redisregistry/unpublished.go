@@ -11,33 +11,33 @@ import (
 
 // maxUntold bounds the channels that are remembered because the other nodes were
 // not told of a message there. In those beyond it they find it within rounds.
-const maxUntold = 10_000
+const maxUnpublished = 10_000
 
 // untold are the channels with a message that was stored, or may have been, and that
 // could not be published. Which one it is does not matter: whoever hears of the
 // newest reads what is before it.
-type untold struct {
-	some chan struct{} // has something when there may be channels, and Redis
+type unpublished struct {
+	wake chan struct{} // has something when there may be channels, and Redis
 
 	mu       sync.Mutex // guards channels
 	channels map[string]struct{}
 }
 
-func newUntold() *untold {
-	return &untold{some: make(chan struct{}, 1), channels: make(map[string]struct{})}
+func newUnpublished() *unpublished {
+	return &unpublished{wake: make(chan struct{}, 1), channels: make(map[string]struct{})}
 }
 
-func (u *untold) add(channel string) {
+func (u *unpublished) add(channel string) {
 	u.mu.Lock()
-	if len(u.channels) < maxUntold {
+	if len(u.channels) < maxUnpublished {
 		u.channels[channel] = struct{}{}
 	}
 	u.mu.Unlock()
-	signal(u.some)
+	signal(u.wake)
 }
 
 // take empties it.
-func (u *untold) take() map[string]struct{} {
+func (u *unpublished) take() map[string]struct{} {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	taken := u.channels
@@ -47,21 +47,21 @@ func (u *untold) take() map[string]struct{} {
 
 // makeUpFor publishes the newest message of each channel where one could not be
 // published, as soon as that is possible.
-func (r *Registry) makeUpFor(ctx context.Context) {
+func (r *Registry) publishMissed(ctx context.Context) {
 	pause := retryAtFirst
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-r.untold.some:
+		case <-r.unpublished.wake:
 		}
 		if r.ready() != nil {
 			continue // it is signalled when Redis is back
 		}
 		failed := false
-		for channel := range r.untold.take() {
+		for channel := range r.unpublished.take() {
 			if err := r.publishNewest(ctx, channel); err != nil {
-				r.untold.add(channel)
+				r.unpublished.add(channel)
 				failed = true
 			}
 		}
