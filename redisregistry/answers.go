@@ -18,9 +18,9 @@ const (
 	askEvery = 25 * time.Millisecond
 )
 
-// answers finds out which other nodes are there now, and not only until their lease
-// ends: a node that is asked refreshes its lease at once. All questions of a moment
-// share the asking, so that it costs the same however many there are.
+// answers asks other nodes whether they are alive. A lease alone does not show this until it
+// expires; a node that is asked refreshes its lease at once. Questions at the same time share
+// one round trip.
 type answers struct {
 	registry *Registry
 	wake     chan struct{} // has something when there are questions
@@ -41,8 +41,8 @@ func newAnswers(r *Registry) *answers {
 	return &answers{registry: r, wake: make(chan struct{}, 1)}
 }
 
-// ask returns which of the nodes refreshed their lease after it was called. A node
-// that does not do so within answerWithin does not answer.
+// ask returns which of the nodes renewed their lease after the call. A node has answerWithin to
+// do so.
 func (a *answers) ask(ctx context.Context, nodes []string) (alive map[string]bool, err error) {
 	if len(nodes) == 0 {
 		return nil, nil
@@ -63,7 +63,7 @@ func (a *answers) ask(ctx context.Context, nodes []string) (alive map[string]boo
 	}
 }
 
-// run asks while there are questions.
+// run asks while there are questions, until ctx ends.
 func (a *answers) run(ctx context.Context) {
 	for {
 		select {
@@ -81,8 +81,8 @@ func (a *answers) run(ctx context.Context) {
 	}
 }
 
-// round looks at the leases of all nodes that are asked, asks them again, and
-// reports whether questions are left.
+// round reads the leases of all nodes that are asked, asks them again, and reports whether
+// questions are left.
 func (a *answers) round(ctx context.Context) bool {
 	a.mu.Lock()
 	asked := slices.Clone(a.questions)
@@ -113,8 +113,8 @@ func (a *answers) round(ctx context.Context) bool {
 	return len(a.questions) > 0
 }
 
-// look reads when the nodes' leases end, 0 of those that have none, then asks the
-// nodes: what changes from here on is an answer.
+// askNodes reads when the nodes' leases end, 0 for a node without a lease, then asks the nodes.
+// A lease that changes after this is an answer.
 func (a *answers) askNodes(ctx context.Context, nodes []string) ([]float64, error) {
 	r := a.registry
 	k := r.store.keys
@@ -145,8 +145,8 @@ func (a *answers) askNodes(ctx context.Context, nodes []string) ([]float64, erro
 	return leases, nil
 }
 
-// settle takes note of the leases as they are now, and reports whether there is
-// nothing more to find out.
+// update compares the leases with those seen first, and reports whether the question is
+// answered.
 func (q *question) update(leases map[string]float64, now time.Duration) bool {
 	for node, first := range q.nodes {
 		lease := leases[node]

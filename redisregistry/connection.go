@@ -29,7 +29,7 @@ const (
 	parallelChecks = maxCalls
 )
 
-// keepConnected has a listener whenever Redis allows one.
+// keepConnected reconnects to Redis until ctx ends.
 func (r *Registry) keepConnected(ctx context.Context) {
 	pause := retryAtFirst
 	for {
@@ -55,9 +55,8 @@ func (r *Registry) keepConnected(ctx context.Context) {
 	}
 }
 
-// tryIdle uses each idle connection of the client once, all at the same time: when
-// the host at their end is gone without a word, each costs a timeout, and there are
-// many.
+// pingIdle uses each idle connection of the client once, all at the same time. If the host at
+// the other end is gone, each connection costs a timeout, and there are many.
 func (r *Registry) pingIdle(ctx context.Context) {
 	try := func(ctx context.Context, client redis.UniversalClient) {
 		var trying sync.WaitGroup
@@ -79,7 +78,7 @@ func (r *Registry) pingIdle(ctx context.Context) {
 	})
 }
 
-// stayConnected returns when Redis could not be reached, or no longer can.
+// stayConnected connects to Redis. It returns when the connection fails or has failed.
 func (r *Registry) stayConnected(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -133,7 +132,7 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 	}
 }
 
-// ping looks whether Redis answers at all: what keeps it from that shows best here.
+// ping checks the connection first, because its errors explain most about what is wrong.
 func (r *Registry) ping(ctx context.Context) error {
 	_, err := bounded(ctx, r.store, func(ctx context.Context) (none struct{}, err error) {
 		return none, r.client.Ping(ctx).Err()
@@ -141,7 +140,7 @@ func (r *Registry) ping(ctx context.Context) error {
 	return explainSilence(err, r.client)
 }
 
-// start brings a new listener to where messages get through and nothing is missed.
+// awaitListener waits until messages get through to a new listener and none is missed.
 func (r *Registry) awaitListener(ctx context.Context, l *listener) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, listenTimeouts*r.cfg.timeout, errors.New("no answer to subscriptions"))
 	defer cancel()
@@ -167,8 +166,8 @@ func (r *Registry) awaitListener(ctx context.Context, l *listener) error {
 	return r.awaitRecheck(ctx)
 }
 
-// awaitReport waits until Redis was told who is here. What keeps it from that is what
-// Check says meanwhile.
+// awaitRecheck waits until Redis has this node's presence. Meanwhile Check returns why the last
+// report failed.
 func (r *Registry) awaitRecheck(ctx context.Context) error {
 	done := r.reporter.recheck()
 	for {
@@ -188,7 +187,7 @@ func (r *Registry) awaitRecheck(ctx context.Context) error {
 	}
 }
 
-// awaitProbe publishes probes until one has come by k.
+// awaitProbe publishes probes until k receives one.
 func (r *Registry) awaitProbe(ctx context.Context, l *listener, k *link) error {
 	again := time.NewTicker(r.cfg.timeout / 20)
 	defer again.Stop()
@@ -206,7 +205,7 @@ func (r *Registry) awaitProbe(ctx context.Context, l *listener, k *link) error {
 	}
 }
 
-// probe publishes what has to come by each link.
+// probe publishes one message to each link.
 func (r *Registry) probe(ctx context.Context, l *listener) error {
 	for _, k := range l.links {
 		if err := r.publish(ctx, k.client, []string{k.probe}, []string{""}); err != nil {
@@ -216,8 +215,7 @@ func (r *Registry) probe(ctx context.Context, l *listener) error {
 	return nil
 }
 
-// findSharding finds out whether Redis has sharded pub/sub, which makes sense in a
-// cluster alone.
+// findSharding finds out whether Redis has sharded pub/sub. Only a Cluster needs it.
 func (r *Registry) findSharding(ctx context.Context) error {
 	cluster, ok := r.client.(*redis.ClusterClient)
 	if !ok {
@@ -233,8 +231,9 @@ func (r *Registry) findSharding(ctx context.Context) error {
 	return nil
 }
 
-// catchUp looks for messages that were missed: in all channels when Redis is back,
-// and now and then in each, because pub/sub loses without a word.
+// findMissed looks for messages that this node missed, until ctx ends: in all channels after a
+// reconnect, and in each channel every checkAllEvery, because pub/sub loses messages without
+// an error.
 func (r *Registry) findMissed(ctx context.Context) {
 	tick := time.NewTicker(checkSomeEvery)
 	defer tick.Stop()
@@ -261,7 +260,7 @@ func (r *Registry) findMissed(ctx context.Context) {
 	}
 }
 
-// lookAt looks at channels and returns those where it failed.
+// checkChannels checks channels and returns those for which it failed.
 func (r *Registry) checkChannels(ctx context.Context, channels []string) (failed []string) {
 	var mu sync.Mutex // guards failed and next
 	next := 0
@@ -289,8 +288,8 @@ func (r *Registry) checkChannels(ctx context.Context, channels []string) (failed
 	return failed
 }
 
-// look finds out how far the history of a channel goes: the registry in memory reads
-// what its sockets miss of it, or closes them when that is gone.
+// checkChannel reads a channel's last position. The MemoryRegistry reads what its sockets
+// missed, or closes them if it is no longer stored.
 func (r *Registry) checkChannel(ctx context.Context, channel string) error {
 	if err := r.ready(); err != nil {
 		return err

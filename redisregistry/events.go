@@ -26,8 +26,8 @@ type eventLog struct {
 	dropped atomic.Uint64
 }
 
-// alignEvents finds where the log ends when that is not known, or when Redis came
-// back with less than what was read.
+// alignEvents has announceEvents find the end of the log, if its position is unknown or if
+// Redis came back with less than this node has read.
 func (r *Registry) alignEvents(ctx context.Context) error {
 	found := make(chan error, 1)
 	select {
@@ -43,8 +43,8 @@ func (r *Registry) alignEvents(ctx context.Context) error {
 	}
 }
 
-// tellEvents calls changed for all joins and leaves in order, once each. Pub/sub only
-// signals that there are new ones.
+// announceEvents calls changed once for each join and leave, in order, until ctx ends. Pub/sub
+// only signals that there are new ones.
 func (r *Registry) announceEvents(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.lease / 6)
 	defer tick.Stop()
@@ -65,6 +65,7 @@ func (r *Registry) announceEvents(ctx context.Context) {
 	}
 }
 
+// findEvents does the work of alignEvents.
 func (r *Registry) findEvents(ctx context.Context) error {
 	newest, err := bounded(ctx, r.store, func(ctx context.Context) ([]redis.XMessage, error) {
 		return r.client.XRevRangeN(ctx, r.store.keys.events(), "+", "-", 1).Result()
@@ -84,7 +85,7 @@ func (r *Registry) findEvents(ctx context.Context) error {
 	return nil
 }
 
-// before compares ids of a stream.
+// before compares the ids of two entries of a stream.
 func before(a, b string) bool {
 	parse := func(id string) (ms, n uint64) {
 		left, right, _ := strings.Cut(id, "-")
@@ -97,6 +98,7 @@ func before(a, b string) bool {
 	return ams < bms || ams == bms && an < bn
 }
 
+// readEvents announces up to eventsAtOnce joins and leaves and returns how many it read.
 func (r *Registry) readEvents(ctx context.Context) (int, error) {
 	found, err := bounded(ctx, r.store, func(ctx context.Context) ([]redis.XMessage, error) {
 		return r.client.XRangeN(ctx, r.store.keys.events(), "("+r.eventLog.position, "+", eventsAtOnce).Result()
@@ -131,7 +133,7 @@ func (r *Registry) readEvents(ctx context.Context) (int, error) {
 	return len(found), nil
 }
 
-// numberOf is an event's number. They count up by one, from 1.
+// numberOf returns an event's number. Events are numbered from 1.
 func numberOf(e redis.XMessage) uint64 {
 	text, _ := e.Values["n"].(string)
 	n, _ := strconv.ParseUint(text, 10, 64) // 0 of one that has none

@@ -17,11 +17,14 @@ import (
 )
 
 // maxChannels is how many channels a bucket has before it begins a new era. It bounds what
-// Redis keeps of channels that have no messages any more.
+// Redis stores of channels that have no messages any more.
 const maxChannels = 100_000
 
-// History is a [chat.History] in a Registry's Redis. Append also publishes the messages to
-// all nodes. Its methods are safe for concurrent use.
+// History is a [chat.History] in a Registry's Redis. Its methods are safe for concurrent use.
+//
+// Append publishes the messages to the other nodes too: one script stores and publishes them,
+// so that no message is stored without being published. [Registry.Publish] then delivers them
+// on this node only.
 //
 // Messages are as durable as the settings of Redis make them. After a restart of Redis, or a
 // failover to a replica, all channels begin a new epoch, even if no message is missing.
@@ -32,8 +35,14 @@ type History struct {
 	batchers []batchers // one, or one for each bucket of a cluster
 }
 
-// lanes has one lane for each script.
+// batchers has one batcher for each script.
 type batchers struct{ publish, after, last batcher }
+
+// ownIdentity is the name of History.
+const ownIdentity = "redis"
+
+// Identity implements [chat.SharedHistory].
+func (h *History) Identity(context.Context) (string, error) { return ownIdentity, nil }
 
 func newHistory(r *Registry) *History {
 	h := &History{registry: r, batchers: make([]batchers, 1)}
@@ -49,6 +58,7 @@ func newHistory(r *Registry) *History {
 	return h
 }
 
+// of returns the batchers of a channel.
 func (h *History) of(channel string) *batchers { return &h.batchers[bucketOf(channel)%len(h.batchers)] }
 
 // common returns the first arguments of every script.
@@ -86,9 +96,9 @@ const (
 	maxAppendBytes = 1 << 20
 )
 
-// Append implements [chat.History]. One script call stores and publishes all messages of
-// a bucket, and the calls for several buckets share a pipeline. More than 128 messages, or
-// more than 1 MiB of content, take several round trips.
+// Append implements [chat.History], and publishes the messages to the other nodes. One script
+// call stores and publishes all messages of a bucket, and the calls for several buckets share a
+// pipeline. More than 128 messages, or more than 1 MiB of content, take several round trips.
 func (h *History) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
 	if len(msgs) == 0 {
 		return nil, nil
@@ -259,9 +269,9 @@ func (h *History) Last(ctx context.Context, channel string) (chat.Position, erro
 	return p, nil
 }
 
-// begin records in every bucket which run of Redis serves it. A bucket that another run
-// served before begins a new era. Without begin, a bucket that no node used meanwhile would
-// not show that another run has served it, when a former master becomes master again.
+// begin records in every bucket which run of Redis serves it. A bucket that another run served
+// before begins a new era. Without begin, a bucket that no node used meanwhile would not show
+// that another run has served it, when a former master becomes master again.
 func (h *History) begin(ctx context.Context) error {
 	s := h.registry.store
 	_, err := bounded(ctx, s, func(ctx context.Context) ([]redis.Cmder, error) {

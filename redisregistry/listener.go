@@ -11,12 +11,12 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// subscribeAtOnce is how many topics one command asks for.
+// subscribeAtOnce is how many topics one command contains at most.
 const subscribeAtOnce = 500
 
-// listener is what hears from Redis: a pub/sub connection, or one to each master of
-// a cluster that has sharded pub/sub. When anything is wrong with one of them it
-// fails as a whole, and another takes its place.
+// listener receives from Redis: by one pub/sub connection, or one to each master of a Cluster
+// that has sharded pub/sub. If one connection fails, the listener fails as a whole and another
+// one replaces it.
 type listener struct {
 	registry *Registry
 	sharded  bool
@@ -41,8 +41,8 @@ type link struct {
 
 var errRemapped = errors.New("slots of the cluster moved")
 
-// newListener makes one for the cluster as it is now, or for the only server. It
-// asks for nothing yet.
+// newListener returns a listener for the Cluster as it is now, or for the only server. It
+// requests nothing yet.
 func (r *Registry) newListener(ctx context.Context, fail context.CancelCauseFunc) (*listener, error) {
 	l := &listener{registry: r, sharded: r.sharded.Load(), byTag: make(map[string]*link), fail: fail}
 	if !l.sharded {
@@ -76,7 +76,7 @@ func (l *listener) add(k *link, tag string, pubsub *redis.PubSub) {
 	l.links = append(l.links, k)
 }
 
-// homes is the master of each hash tag.
+// masters returns the master of each hash tag.
 func (r *Registry) masters(ctx context.Context) (map[string]*redis.Client, error) {
 	cluster, ok := r.client.(*redis.ClusterClient)
 	if !ok {
@@ -95,7 +95,7 @@ func (r *Registry) masters(ctx context.Context) (map[string]*redis.Client, error
 	})
 }
 
-// moved reports whether the cluster's slots are not where they were.
+// moved reports whether slots of the Cluster moved to another master.
 func (l *listener) moved(ctx context.Context) (bool, error) {
 	if !l.sharded {
 		return false, nil
@@ -112,7 +112,7 @@ func (l *listener) moved(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// run asks for what is wanted and hears what comes until ctx is done.
+// run subscribes to what is needed and receives until ctx ends.
 func (l *listener) run(ctx context.Context) {
 	for _, k := range l.links {
 		l.registry.running.Go(func() { l.receive(ctx, k) })
@@ -124,7 +124,7 @@ func (l *listener) run(ctx context.Context) {
 	}
 }
 
-// want has a topic looked at. It returns at once.
+// want has ask check a topic. It returns at once.
 func (l *listener) want(sub *subscription) {
 	k := l.links[0]
 	if l.sharded {
@@ -136,7 +136,7 @@ func (l *listener) want(sub *subscription) {
 	signal(k.wake)
 }
 
-// ask sends what has to be asked of Redis.
+// ask sends the subscribe and unsubscribe commands of a link.
 func (l *listener) ask(ctx context.Context, k *link) {
 	signal(k.wake)
 	for {
@@ -182,6 +182,7 @@ func (l *listener) ask(ctx context.Context, k *link) {
 	}
 }
 
+// inParts calls do with up to subscribeAtOnce topics of one tag at a time.
 func inParts(ctx context.Context, byTag map[string][]string, do func(context.Context, ...string) error) error {
 	for _, topics := range byTag {
 		for len(topics) > 0 {
@@ -195,7 +196,7 @@ func inParts(ctx context.Context, byTag map[string][]string, do func(context.Con
 	return nil
 }
 
-// receive hands on what comes.
+// receive reads from a link.
 func (l *listener) receive(ctx context.Context, k *link) {
 	r := l.registry
 	for ctx.Err() == nil {

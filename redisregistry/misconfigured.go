@@ -11,8 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrMisconfigured is wrapped by errors that do not go away by waiting: Redis or the
-// nodes have to be set up otherwise.
+// ErrMisconfigured is wrapped by errors that a retry cannot fix: someone must change the
+// configuration of Redis or of the nodes.
 var ErrMisconfigured = errors.New("misconfigured")
 
 // misconfigured is an error that says what to change, in one line.
@@ -21,8 +21,7 @@ type misconfigured string
 func (m misconfigured) Error() string        { return string(m) }
 func (m misconfigured) Is(target error) bool { return target == ErrMisconfigured }
 
-// refuse has the registry not be ready as long as err stands at that reason; nil
-// takes it away. What is new is logged.
+// refuse makes ready return err until refuse(at, nil). It logs an error that has changed.
 func (r *Registry) refuse(at *atomic.Pointer[reason], err error) {
 	if err == nil {
 		at.Store(nil)
@@ -33,7 +32,7 @@ func (r *Registry) refuse(at *atomic.Pointer[reason], err error) {
 	}
 }
 
-// refused is why the registry is not ready although Redis answers, or nil.
+// refused returns why the registry is not ready although Redis answers, or nil.
 func (r *Registry) refused() error {
 	for _, at := range []*atomic.Pointer[reason]{&r.unsuitableRedis, &r.otherHistory} {
 		if why := at.Load(); why != nil {
@@ -43,9 +42,9 @@ func (r *Registry) refused() error {
 	return nil
 }
 
-// checkServers refuses a Redis that is too old, and one that would drop keys when it
-// is full: positions would be given twice, and users who are there would leave. A
-// Redis that does not say is used.
+// checkServers refuses a Redis that is too old, and one that evicts keys when its memory is
+// full: positions would be used twice, and connected users would leave. A Redis that does not
+// return its settings is accepted.
 func (r *Registry) checkServers(ctx context.Context) error {
 	_, err := bounded(ctx, r.store, func(ctx context.Context) (none struct{}, err error) {
 		check := func(ctx context.Context, client *redis.Client) error {
@@ -65,10 +64,10 @@ func (r *Registry) checkServers(ctx context.Context) error {
 	return err
 }
 
-// oldestMajor and oldestMinor are the oldest version of Redis that will do: it has ZMSCORE.
+// oldestMajor and oldestMinor are the oldest version of Redis that works: it has ZMSCORE.
 const oldestMajor, oldestMinor = 6, 2
 
-// tooOld reports whether a version is older than that. One that cannot be read is not.
+// tooOld reports whether a version is older than that. A version that cannot be parsed is not.
 func tooOld(version string) bool {
 	var major, minor int
 	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n != 2 {
@@ -77,7 +76,7 @@ func tooOld(version string) bool {
 	return major < oldestMajor || major == oldestMajor && minor < oldestMinor
 }
 
-// unfit says why a server will not do, whatever it answers later.
+// unsuitable returns why a server cannot be used, whatever it answers later, or nil.
 func unsuitable(ctx context.Context, client redis.Cmdable, addr string) error {
 	info, err := client.Info(ctx).Result() // before Redis 7 it takes one section, or all
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,30 +37,18 @@ var (
 	ordersScript = newScript(ordersText)
 )
 
-// mark is a moment in the log of orders: what follows its id is later. Its ids are
-// Redis' own, so no clock of a node matters.
+// mark is a position in the log of orders. Redis assigns the ids, so no clock of a node
+// matters.
 type mark struct {
 	era string // of the presence in Redis
 	id  string // of an order
 }
 
-// before reports whether the moment is before an order.
+// before reports whether the mark is before the order.
 func (m *mark) before(o order) bool { return m.era != o.at.era || before(m.id, o.at.id) }
 
-// there reports whether m was connected when the order was given. An order of another
-// era may be of a backup that Redis came back with: then their times decide, both by
-// Redis' clock.
-func (m *member) wasConnected(o order) bool {
-	if m.newestOrder == nil || !m.newestOrder.before(o) {
-		return false
-	}
-	ms, _, _ := strings.Cut(o.at.id, "-")
-	given, _ := strconv.ParseInt(ms, 10, 64)
-	return m.newestOrder.era == o.at.era || m.reportedAt/1000 <= given
-}
-
-// order is to close sockets of a user, on whatever nodes they are. A node that is
-// away does so when it is back.
+// order tells all nodes to close sockets of a user. A node that is disconnected carries it
+// out when it reconnects.
 type order struct {
 	at      mark
 	number  uint64
@@ -82,8 +69,8 @@ type orderLog struct {
 	number uint64
 }
 
-// begin has the log begin behind the newest order, unless it has begun: this node
-// has no sockets yet that earlier ones could mean.
+// begin starts the log at the newest order, unless it has started. Earlier orders do not
+// matter: this node has no sockets yet.
 func (l *orderLog) begin(era, newest string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,7 +92,7 @@ func (l *orderLog) move(at mark, number uint64) {
 	l.at, l.number = at, number
 }
 
-// parseNewest reads what Redis keeps of the newest order.
+// parseNewest parses the value of keys.newestOrder.
 func parseNewest(text string) (number uint64, id string) {
 	n, id, _ := strings.Cut(text, " ")
 	number, _ = strconv.ParseUint(n, 10, 64) // 0 when there is none yet
@@ -115,40 +102,8 @@ func parseNewest(text string) (number uint64, id string) {
 	return number, id
 }
 
-// CloseUser implements [chat.Registry]. The returned number is of the sockets that were
-// known to be connected. Nodes that are away close theirs when they are back.
-func (r *Registry) CloseUser(ctx context.Context, username string, keep int, code chat.CloseCode, reason string) (int, error) {
-	if err := r.ready(); err != nil {
-		return 0, err
-	}
-	ids := ""
-	if keep > 0 {
-		surplus, err := r.surplus(ctx, username, keep)
-		if err != nil {
-			return 0, fmt.Errorf("redisregistry: looking for a user's sockets: %w", err)
-		}
-		if len(surplus) == 0 {
-			return 0, nil
-		}
-		text, err := json.Marshal(surplus)
-		if err != nil {
-			return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
-		}
-		ids = string(text)
-	}
-	k := r.store.keys
-	answer, err := r.store.eval(ctx, orderScript, []string{k.presenceEra(), k.users(""), k.orders(), k.newestOrder()},
-		newEra(), username, ids, int(code), reason, ordersKept, ordersAge.Milliseconds(), k.orderTopic(), r.publishCommand())
-	if err != nil {
-		return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
-	}
-	signal(r.orderSignal)
-	closed, _ := answer.(int64)
-	return int(closed), nil
-}
-
-// surplus is the sessions of those sockets of a user that are to go so that keep
-// remain: those on nodes that do not answer, then the oldest.
+// surplus returns the ids of the user's sockets that must close so that keep remain: first
+// the sockets on nodes that do not answer, then the oldest.
 func (r *Registry) surplus(ctx context.Context, username string, keep int) ([]string, error) {
 	text, err := bounded(ctx, r.store, func(ctx context.Context) (string, error) {
 		return r.client.HGet(ctx, r.store.keys.users(""), username).Result()
@@ -201,23 +156,7 @@ func (r *Registry) surplus(ctx context.Context, username string, keep int) ([]st
 	return ids, nil
 }
 
-// countConnected returns how many sockets m's user had when m was added, m included,
-// without those on nodes that do not answer now.
-func (r *Registry) countConnected(ctx context.Context, m *member) (int, error) {
-	count, others := r.reporter.countAtAdd(m)
-	alive, err := r.answers.ask(ctx, slices.Collect(maps.Keys(others)))
-	if err != nil {
-		return 0, fmt.Errorf("counting a user's sockets: %w", err)
-	}
-	for node, n := range others {
-		if alive[node] {
-			count += n
-		}
-	}
-	return count, nil
-}
-
-// obey carries out orders.
+// runOrders carries out the orders of all nodes until ctx ends.
 func (r *Registry) runOrders(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.lease / 6)
 	defer tick.Stop()
@@ -239,7 +178,7 @@ func (r *Registry) runOrders(ctx context.Context) {
 	}
 }
 
-// obeyFirst carries out what was ordered while this node was away.
+// runMissedOrders has runOrders carry out the orders that this node missed, and waits for it.
 func (r *Registry) runMissedOrders(ctx context.Context) error {
 	done := make(chan error, 1)
 	select {
@@ -255,6 +194,7 @@ func (r *Registry) runMissedOrders(ctx context.Context) error {
 	}
 }
 
+// runAllOrders carries out all orders that Redis has.
 func (r *Registry) runAllOrders(ctx context.Context) error {
 	for {
 		more, err := r.runSomeOrders(ctx)
@@ -264,8 +204,8 @@ func (r *Registry) runAllOrders(ctx context.Context) error {
 	}
 }
 
-// obeySome carries out some orders and reports whether there may be more. To carry
-// one out again changes nothing.
+// runSomeOrders carries out up to ordersAtOnce orders and reports whether there may be more.
+// Carrying out an order twice changes nothing.
 func (r *Registry) runSomeOrders(ctx context.Context) (more bool, err error) {
 	at, number, known := r.orders.position()
 	if !known {
@@ -305,7 +245,7 @@ func (r *Registry) runSomeOrders(ctx context.Context) (more bool, err error) {
 	return len(orders) == ordersAtOnce, nil
 }
 
-// readOrders reads the orders that follow one.
+// readOrders reads the orders after the one with this id.
 func (r *Registry) readOrders(ctx context.Context, id string) (era, newest string, orders []order, err error) {
 	k := r.store.keys
 	answer, err := r.store.eval(ctx, ordersScript, []string{k.presenceEra(), k.orders(), k.newestOrder()}, id, ordersAtOnce)
@@ -334,8 +274,8 @@ func (r *Registry) readOrders(ctx context.Context, id string) (era, newest strin
 	return era, newest, orders, nil
 }
 
-// carryOut closes sockets of a user behind what was broadcast to them before. Those
-// of an order are the oldest ones here.
+// runOrder closes sockets of a user, after the frames that were broadcast to them before. An
+// order closes the oldest sockets of the user on this node.
 func (r *Registry) runOrder(o order) {
 	// Nobody leaves in between, and nobody comes: how many remain would be wrong.
 	r.mu.Lock()
@@ -345,7 +285,7 @@ func (r *Registry) runOrder(o order) {
 	}
 }
 
-// closeAll has all clients here reconnect.
+// closeAll closes all sockets of this node so that the clients reconnect.
 func (r *Registry) closeAll(reason string) {
 	r.mu.Lock()
 	users := make(map[string]bool)

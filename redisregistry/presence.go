@@ -3,132 +3,37 @@ package redisregistry
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/reto10/chat"
 )
 
-// expiry is when a lease that is not refreshed is over: early enough for another
-// node to notice, and its events to arrive, within the lease that was asked for.
+// expiry is the time after which a lease expires. It is shorter than WithLease, because
+// another node must notice and its events must arrive within WithLease.
 func (r *Registry) expiry() time.Duration { return r.cfg.lease * 2 / 3 }
 
-// reply is what the report script returns.
-type reply struct {
-	status  string
-	history string // of another node, when it differs
-	era     string
-	now     int64 // Redis' clock: Unix, in µs
-	newest  string
-	changes []outcome
-}
-
-// outcome is what became of a change.
-type outcome struct {
-	total      int    // the user's sockets there on all nodes
-	joinSize   int    // see [chat.PresenceChange]
-	otherNodes string // the other nodes, each with how many of these sockets
-}
-
-func (r *Registry) report(ctx context.Context, mode, node string, version int64, era, history string, users []string, changes []any) (reply, error) {
-	k := r.store.keys
-	names := append([]string{k.leases(), k.presenceEra(), k.entries(node), k.version(node), k.events(), k.eventCount(),
-		k.left(), k.leftSizes(), k.newestOrder(), k.histories()}, users...)
-	args := append([]any{mode, node, version, r.expiry().Milliseconds(), era, newEra(), k.eventTopic(), r.publishCommand(), history}, changes...)
-	sent := time.Now()
-	eval := r.store.evalAtOnce // sockets that connect wait for it
-	if mode == "reap" {
-		eval = r.store.eval
-	}
-	answer, err := eval(ctx, reportScript, names, args...)
-	if err != nil {
-		return reply{}, err
-	}
-	list, _ := answer.([]any)
-	if len(list) == 0 {
-		return reply{}, fmt.Errorf("an answer of another form: %T", answer)
-	}
-	text := func(i int) string { s, _ := list[i].(string); return s }
-	rep := reply{status: text(0)}
-	switch {
-	case rep.status == "differs" && len(list) == 2:
-		rep.history = text(1)
-		return rep, nil
-	case rep.status != "ok":
-		return rep, nil
-	case len(list) != 4+3*len(users):
-		return reply{}, fmt.Errorf("an answer of %d parts to %d changes", len(list), len(users))
-	}
-	rep.era, rep.newest = text(1), text(3)
-	if rep.now, err = strconv.ParseInt(text(2), 10, 64); err != nil {
-		return reply{}, fmt.Errorf("an answer with a time that is none: %w", err)
-	}
-	r.clock.observe(sent, time.Now(), rep.now)
-	for i := 4; i < len(list); i += 3 {
-		total, _ := list[i].(int64)
-		joinSize, _ := list[i+1].(int64)
-		rep.changes = append(rep.changes, outcome{int(total), int(joinSize), text(i + 2)})
-	}
-	return rep, nil
-}
-
-// attendance is a user in a channel, as Redis keeps it.
+// userPresence is a user in a channel, as Redis stores it.
 type userPresence struct {
 	JoinSize int                     `json:"n"`
 	Nodes    map[string]nodePresence `json:"on"`
 }
 
-// stay is a user in a channel on one node.
+// nodePresence is a user in a channel on one node.
 type nodePresence struct {
 	role    string
 	sockets int
 	details details
 }
 
-// UnmarshalJSON reads what the report script keeps.
+// UnmarshalJSON decodes what the report script stores.
 func (s *nodePresence) UnmarshalJSON(text []byte) error {
 	var inner string
 	if err := json.Unmarshal(text, &[]any{&s.role, &s.sockets, &inner}); err != nil {
 		return err
 	}
 	return json.Unmarshal([]byte(inner), &s.details)
-}
-
-// Connected implements [chat.Registry].
-func (r *Registry) Connected(ctx context.Context, channel string) ([]chat.Presence, error) {
-	if err := r.ready(); err != nil {
-		return nil, err
-	}
-	all, err := bounded(ctx, r.store, func(ctx context.Context) (map[string]string, error) {
-		owner, ofUser := strings.CutPrefix(channel, "@")
-		if !ofUser {
-			return r.client.HGetAll(ctx, r.store.keys.users(channel)).Result()
-		}
-		text, err := r.client.HGet(ctx, r.store.keys.users(""), owner).Result()
-		if errors.Is(err, redis.Nil) {
-			return nil, nil
-		}
-		return map[string]string{owner: text}, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
-	}
-	list := make([]chat.Presence, 0, len(all))
-	for user, text := range all {
-		var p userPresence
-		if err := json.Unmarshal([]byte(text), &p); err != nil {
-			return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
-		}
-		list = append(list, p.presence(user))
-	}
-	slices.SortFunc(list, func(a, b chat.Presence) int { return strings.Compare(a.User.Name, b.User.Name) })
-	return list, nil
 }
 
 // presence sums up a user's sockets on all nodes.
@@ -148,7 +53,7 @@ func (a userPresence) presence(user string) chat.Presence {
 	return p
 }
 
-// newest is when the newest socket there connected.
+// newest returns when the node's newest socket of the user connected.
 func (s nodePresence) newest() int64 {
 	newest := s.details.Newest
 	for _, at := range s.details.Sockets {
@@ -157,7 +62,7 @@ func (s nodePresence) newest() int64 {
 	return newest
 }
 
-// reap looks for nodes that have died and has their users leave.
+// removeDeadNodes removes the users of nodes whose lease expired, until ctx ends.
 func (r *Registry) removeDeadNodes(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.lease / 6)
 	defer tick.Stop()
@@ -178,6 +83,7 @@ func (r *Registry) removeDeadNodes(ctx context.Context) {
 	}
 }
 
+// removeExpired does one round of removeDeadNodes.
 func (r *Registry) removeExpired(ctx context.Context) error {
 	answer, err := r.store.eval(ctx, deadScript, []string{r.store.keys.leases()}, r.expiry().Milliseconds())
 	if err != nil {
@@ -198,8 +104,8 @@ func (r *Registry) removeExpired(ctx context.Context) error {
 	return nil
 }
 
-// bury has the users of a node leave, a batch at a time. All nodes may do it at
-// once: each entry is found by one.
+// removeNode removes the users of a node and announces that they left, one batch after the
+// other. All nodes may do this at the same time: the script removes each entry once.
 func (r *Registry) removeNode(ctx context.Context, node string) error {
 	for {
 		entries, err := bounded(ctx, r.store, func(ctx context.Context) ([]string, error) {

@@ -21,16 +21,16 @@ type refusal struct {
 	lasts  bool // waiting changes nothing: it is ErrMisconfigured
 }
 
-// mostOfACause bounds what is repeated of what Redis said, in bytes.
-const mostOfACause = 200
+// maxQuoted bounds how much of Redis' error an error repeats, in bytes.
+const maxQuoted = 200
 
 func (r *refusal) Error() string {
 	// Redis repeats the arguments of a command that it does not know: a password may
 	// be one.
 	cause, _, _ := strings.Cut(r.cause.Error(), ", with args beginning with")
 	cause, _, _ = strings.Cut(cause, "\n")
-	if len(cause) > mostOfACause {
-		cause = strings.ToValidUTF8(cause[:mostOfACause], "") + "…"
+	if len(cause) > maxQuoted {
+		cause = strings.ToValidUTF8(cause[:maxQuoted], "") + "…"
 	}
 	return r.advice + ": " + cause
 }
@@ -38,12 +38,12 @@ func (r *refusal) Error() string {
 func (r *refusal) Unwrap() error        { return r.cause }
 func (r *refusal) Is(target error) bool { return r.lasts && target == ErrMisconfigured }
 
-// needed is what a Redis user has to be allowed, as ACL SETUSER takes it, but for the
-// keys and the pub/sub channels.
+// needed is what a Redis user must be allowed, in the form of ACL SETUSER, without the keys and
+// the pub/sub channels.
 const needed = "+@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +info"
 
-// refusals are what Redis says by the beginning of it, behind ERR. "%s" in an advice
-// is the prefix of all keys.
+// refusals are the beginnings of Redis' errors, without ERR. "%[1]s" in an advice is the prefix
+// of all keys.
 var refusals = []struct {
 	begins string
 	advice string
@@ -82,8 +82,8 @@ const (
 	aSentinel    = "this is a Sentinel and no Redis: use a client that asks it for the primary (redis+sentinel:// of chatd-cluster)"
 )
 
-// explain adds to an error of Redis what a person can change about it, as far as that
-// is known. prefix is that of the keys.
+// explain adds to an error of Redis what a person can change about it, if that is known.
+// prefix is that of the keys.
 func explain(err error, prefix string) error {
 	var known *refusal
 	if err == nil || errors.As(err, &known) {
@@ -101,8 +101,8 @@ func explain(err error, prefix string) error {
 	return err
 }
 
-// explainTLS is explain of a Ping that found no common TLS. Other calls may be of a
-// history elsewhere, whose certificate is not that of Redis.
+// explainTLS is explain for a Ping that failed in TLS. Errors of other calls may come from
+// another history's server, whose certificate is not that of Redis.
 func explainTLS(err error) error {
 	var untrusted *tls.CertificateVerificationError
 	var plain tls.RecordHeaderError
@@ -118,14 +118,14 @@ func explainTLS(err error) error {
 	return err
 }
 
-// Ping asks Redis for an answer. Its error names what a person can change, as far as
-// that is known: a wrong password, a missing permission, TLS on one side only.
+// Ping checks the connection to Redis. Its error names what a person can change, if that is
+// known: a wrong password, a missing permission, TLS on one side only.
 func Ping(ctx context.Context, client redis.UniversalClient) error {
 	return explainSilence(explain(client.Ping(ctx).Err(), defaultPrefix), client)
 }
 
-// explainSilence is explain of a Ping that was not answered: a server that waits for
-// the other protocol hangs up or says nothing, and so does one that is full.
+// explainSilence is explain for a Ping that was not answered. A server that expects the other
+// protocol closes the connection or does not answer, and so does one with too many clients.
 func explainSilence(err error, client redis.UniversalClient) error {
 	var known *refusal
 	if err = explainTLS(err); err == nil || errors.As(err, &known) {

@@ -2,6 +2,7 @@ package redisregistry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,6 +20,11 @@ import (
 // Registry is the [chat.Registry] of several nodes on one Redis. Each node has one. It
 // delivers to the node's own sockets through a [chat.MemoryRegistry]. Its methods are safe
 // for concurrent use.
+//
+// The service stores a message with History.Append, then calls Publish. With the registry's
+// own [History], Append publishes to the other nodes, because one script stores and publishes,
+// and Publish delivers on this node only. With another history, Append only stores, and
+// Publish does both.
 type Registry struct {
 	cfg      config
 	client   redis.UniversalClient
@@ -57,21 +63,7 @@ type Registry struct {
 	members map[string]*member // by the socket's id
 }
 
-// member is a socket of this node.
-type member struct {
-	socket   chat.Socket
-	user     string
-	channels []string // joined or being joined
-
-	// Guarded by the ledger's mu, and known once Redis was told of the socket.
-	reportedAt  int64  // when that was: Redis' clock, Unix, in µs; 0: not yet
-	newestOrder *mark  // the newest order then
-	rank        int    // among the user's sockets here
-	otherNodes  string // other nodes with sockets of the user then, as in outcome
-	closing     bool   // an order closes it
-}
-
-// outage is why Redis cannot be used.
+// reason is why Redis cannot be used.
 type reason struct{ err error }
 
 var (
@@ -79,9 +71,9 @@ var (
 	_ chat.History  = (*History)(nil)
 )
 
-// New makes the registry of this node. It does not wait for Redis: until that
-// answers, sockets cannot connect and [Registry.Check] says why. The client stays
-// the caller's, who closes it after [Registry.Shutdown].
+// New returns the registry of this node. It does not wait for Redis: until Redis answers,
+// sockets cannot connect and [Registry.Check] returns the reason. The caller owns the client
+// and closes it after [Registry.Shutdown].
 func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	cfg, err := newConfig(opts)
 	if err != nil {
@@ -135,84 +127,30 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 // History is the history on the same Redis. A service without [chat.WithHistory] uses it.
 func (r *Registry) History() *History { return r.own }
 
-// Stats implements [chat.Registry].
-func (r *Registry) Stats() chat.RegistryStats {
-	s := r.memory.Stats()
-	s.DroppedPresence = r.eventLog.dropped.Load()
-	return s
+// Start implements [chat.Registry]. Without a history the service uses [Registry.History].
+//
+// All nodes need the same history. A [chat.MemoryHistory] is an error. A history that differs
+// from that of the running nodes is an error if Redis answers within [WithTimeout]; otherwise
+// [Registry.Check] returns that error later, and no socket can connect. Start may be called
+// again after an error.
+//
+// The changes of the MemoryRegistry are ignored: announceEvents reports the changes of all
+// nodes to changed, this one included.
+func (r *Registry) Start(history chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	if !r.started.CompareAndSwap(false, true) {
+		return nil, misconfigured("redisregistry: this Registry serves another Service already: give chat.WithRegistry a new one")
+	}
+	if err := r.setHistory(history, changed); err != nil {
+		r.started.Store(false)
+		return nil, err
+	}
+	history = *r.history.Load()
+	_, _ = r.memory.Start(history, nil) // the first call returns no error
+	return history, nil
 }
 
-// Check says whether messages get through: whether a probe that this node published
-// came back to it within the last seconds, and whether Redis took anything within a
-// lease, which a full one does not. Its error holds what Redis said last. It returns
-// at once.
-func (r *Registry) Check(context.Context) error {
-	if err := r.ready(); err != nil {
-		return err
-	}
-	if quiet := uptime() - time.Duration(r.reporter.lastReport.Load()); quiet > r.cfg.lease {
-		err := fmt.Errorf("redisregistry: Redis has taken nothing for %v", quiet.Truncate(time.Second))
-		if cause := r.reporter.failure(); cause != nil {
-			err = fmt.Errorf("%w: %w", err, cause)
-		}
-		return err
-	}
-	return nil
-}
-
-// ready is nil while Redis answers. What needs it fails at once otherwise.
-func (r *Registry) ready() error {
-	if err := r.refused(); err != nil {
-		return err
-	}
-	if r.connected.Load() {
-		return nil
-	}
-	return fmt.Errorf("redisregistry: Redis cannot be used: %w", r.disconnectedBy.Load().err)
-}
-
-// Shutdown has this node's users leave, and ends the registry. Call it after
-// [chat.Service.Shutdown]. What Redis could not be told until ctx is done, the other
-// nodes find out when the lease runs out.
-func (r *Registry) Shutdown(ctx context.Context) error {
-	r.mu.Lock()
-	var left []chat.Socket
-	for _, m := range r.members {
-		left = append(left, m.socket)
-	}
-	r.mu.Unlock()
-	for _, s := range left {
-		_ = r.Remove(ctx, s)
-	}
-	err := r.reporter.end(ctx)
-	r.disconnectedBy.Store(&reason{errClosed})
-	r.connected.Store(false)
-	r.stop()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		r.running.Wait()
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		err = errors.Join(err, ctx.Err())
-	}
-	if err = errors.Join(err, r.store.close(ctx)); err != nil {
-		return fmt.Errorf("redisregistry: shutting down: %w", err)
-	}
-	return nil
-}
-
-// Announce implements [chat.Registry].
-func (r *Registry) Announce(channel string, adminsOnly bool, events []chat.Event) {
-	r.memory.Announce(channel, adminsOnly, events)
-}
-
-// Flush implements [chat.Registry].
-func (r *Registry) Flush(ctx context.Context) error { return r.memory.Flush(ctx) }
-
-// Add implements [chat.Registry].
+// Add implements [chat.Registry]. The comment "How a socket is added" in reporter.go lists
+// the steps.
 func (r *Registry) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
 	if err := r.ready(); err != nil {
 		return 0, err
@@ -237,49 +175,6 @@ func (r *Registry) Add(ctx context.Context, s chat.Socket, limit int) (int, erro
 	}
 	return n, nil
 }
-
-// wait waits until Redis was told of m, and returns how many sockets its user had
-// when it came.
-func (r *Registry) awaitReport(ctx context.Context, reported <-chan receipt, m *member) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
-	defer cancel()
-	select {
-	case rec := <-reported:
-		// Of those that were told together it counts the ones before it.
-		return rec.total - (len(rec.members) - 1 - slices.Index(rec.members, m)), nil
-	case <-ctx.Done():
-		return 0, fmt.Errorf("waiting for Redis to be told: %w", ctx.Err())
-	}
-}
-
-// Remove implements [chat.Registry]. Redis is told in the background, for as
-// long as it takes.
-func (r *Registry) Remove(ctx context.Context, s chat.Socket) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	err := r.memory.Remove(ctx, s)
-	m := r.members[s.ID()]
-	delete(r.members, s.ID())
-	if m == nil {
-		return err
-	}
-	for _, channel := range m.channels {
-		r.leaveChannel(m, channel)
-	}
-	r.reporter.remove("", m)
-	return err
-}
-
-func (r *Registry) leaveChannel(m *member, channel string) {
-	if listed(channel) {
-		r.reporter.remove(channel, m)
-	}
-	r.subs.release(r.store.keys.topic(channel))
-}
-
-// listed reports whether Redis keeps a list of the channel's users. The users in the
-// common channel and in users' channels are found among those connected.
-func listed(channel string) bool { return channel != "" && !strings.HasPrefix(channel, "@") }
 
 // Join implements [chat.Registry].
 func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
@@ -311,32 +206,6 @@ func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (cha
 	return position, nil
 }
 
-// enter subscribes to the channel before the history is asked where it stands, so
-// that nothing falls between.
-func (r *Registry) joinChannel(ctx context.Context, m *member, channel string) (chat.Position, error) {
-	live := r.subs.acquire(r.store.keys.topic(channel), &channel)
-	var reported <-chan receipt
-	if listed(channel) {
-		reported = r.reporter.add(channel, m)
-	}
-	if err := r.ready(); err != nil {
-		return chat.Position{}, err
-	}
-	waiting, cancel := context.WithTimeout(ctx, r.cfg.timeout)
-	defer cancel()
-	select {
-	case <-live:
-	case <-waiting.Done():
-		return chat.Position{}, fmt.Errorf("waiting for a subscription: %w", waiting.Err())
-	}
-	if reported != nil {
-		if _, err := r.awaitReport(waiting, reported, m); err != nil {
-			return chat.Position{}, err
-		}
-	}
-	return r.memory.Join(ctx, m.socket, channel)
-}
-
 // Leave implements [chat.Registry].
 func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) error {
 	err := r.memory.Leave(ctx, s, channel)
@@ -356,9 +225,28 @@ func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) err
 	return err
 }
 
-// Publish implements [chat.Registry]. The registry's own History has published its
-// messages to the other nodes already. Those of another history are published here. After
-// an error the other nodes get them as soon as Redis can publish them.
+// Remove implements [chat.Registry]. It returns at once: the reporter removes the socket from
+// Redis later, and retries until Redis accepts that.
+func (r *Registry) Remove(ctx context.Context, s chat.Socket) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.memory.Remove(ctx, s)
+	m := r.members[s.ID()]
+	delete(r.members, s.ID())
+	if m == nil {
+		return err
+	}
+	for _, channel := range m.channels {
+		r.leaveChannel(m, channel)
+	}
+	r.reporter.remove("", m)
+	return err
+}
+
+// Publish implements [chat.Registry]. Append of the registry's own History has already
+// published the messages to the other nodes, so Publish delivers them on this node only.
+// Messages of another history are published here. If that fails, publishMissed publishes
+// them when Redis can be used again.
 func (r *Registry) Publish(ctx context.Context, msgs ...chat.Message) error {
 	if *r.history.Load() == chat.History(r.own) {
 		return r.memory.Publish(ctx, msgs...)
@@ -372,86 +260,142 @@ func (r *Registry) Publish(ctx context.Context, msgs ...chat.Message) error {
 	return err
 }
 
-// publishStored delivers messages that another History has stored, on this node and the
-// others. They reach Redis in one round trip.
-func (r *Registry) publishStored(ctx context.Context, msgs ...chat.Message) error {
-	if err := r.memory.Publish(ctx, msgs...); err != nil {
-		return err
+// Announce implements [chat.Registry].
+func (r *Registry) Announce(channel string, adminsOnly bool, events []chat.Event) {
+	r.memory.Announce(channel, adminsOnly, events)
+}
+
+// Connected implements [chat.Registry].
+func (r *Registry) Connected(ctx context.Context, channel string) ([]chat.Presence, error) {
+	if err := r.ready(); err != nil {
+		return nil, err
 	}
+	all, err := bounded(ctx, r.store, func(ctx context.Context) (map[string]string, error) {
+		owner, ofUser := strings.CutPrefix(channel, "@")
+		if !ofUser {
+			return r.client.HGetAll(ctx, r.store.keys.users(channel)).Result()
+		}
+		text, err := r.client.HGet(ctx, r.store.keys.users(""), owner).Result()
+		if errors.Is(err, redis.Nil) {
+			return nil, nil
+		}
+		return map[string]string{owner: text}, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
+	}
+	list := make([]chat.Presence, 0, len(all))
+	for user, text := range all {
+		var p userPresence
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
+			return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
+		}
+		list = append(list, p.presence(user))
+	}
+	slices.SortFunc(list, func(a, b chat.Presence) int { return strings.Compare(a.User.Name, b.User.Name) })
+	return list, nil
+}
+
+// CloseUser implements [chat.Registry]. It returns the number of sockets that Redis knew to be
+// connected. Nodes that are disconnected from Redis close theirs when they reconnect.
+func (r *Registry) CloseUser(ctx context.Context, username string, keep int, code chat.CloseCode, reason string) (int, error) {
+	if err := r.ready(); err != nil {
+		return 0, err
+	}
+	ids := ""
+	if keep > 0 {
+		surplus, err := r.surplus(ctx, username, keep)
+		if err != nil {
+			return 0, fmt.Errorf("redisregistry: looking for a user's sockets: %w", err)
+		}
+		if len(surplus) == 0 {
+			return 0, nil
+		}
+		text, err := json.Marshal(surplus)
+		if err != nil {
+			return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
+		}
+		ids = string(text)
+	}
+	k := r.store.keys
+	answer, err := r.store.eval(ctx, orderScript, []string{k.presenceEra(), k.users(""), k.orders(), k.newestOrder()},
+		newEra(), username, ids, int(code), reason, ordersKept, ordersAge.Milliseconds(), k.orderTopic(), r.publishCommand())
+	if err != nil {
+		return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
+	}
+	signal(r.orderSignal)
+	closed, _ := answer.(int64)
+	return int(closed), nil
+}
+
+// Flush implements [chat.Registry].
+func (r *Registry) Flush(ctx context.Context) error { return r.memory.Flush(ctx) }
+
+// Check returns an error if messages do not get through: if this node's last probes did not
+// come back through pub/sub, or if Redis accepted no report for the time of a lease, for
+// example because its memory is full. The error wraps Redis' last error. Check returns at
+// once.
+func (r *Registry) Check(context.Context) error {
 	if err := r.ready(); err != nil {
 		return err
 	}
-	topics, texts := make([]string, len(msgs)), make([]string, len(msgs))
-	for i, m := range msgs {
-		text, err := encode(m)
-		if err != nil {
-			return fmt.Errorf("redisregistry: publishing a message: %w", err)
+	if quiet := uptime() - time.Duration(r.reporter.lastReport.Load()); quiet > r.cfg.lease {
+		err := fmt.Errorf("redisregistry: Redis has taken nothing for %v", quiet.Truncate(time.Second))
+		if cause := r.reporter.failure(); cause != nil {
+			err = fmt.Errorf("%w: %w", err, cause)
 		}
-		topics[i], texts[i] = r.store.keys.topic(m.Channel), text
-	}
-	if err := r.publish(ctx, r.client, topics, texts); err != nil {
-		return fmt.Errorf("redisregistry: publishing a message: %w", err)
+		return err
 	}
 	return nil
 }
 
-// publish publishes texts to as many topics with a client, the registry's or a link's.
-func (r *Registry) publish(ctx context.Context, client redis.UniversalClient, topics, texts []string) error {
-	_, err := bounded(ctx, r.store, func(ctx context.Context) ([]redis.Cmder, error) {
-		return client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-			for i, topic := range topics {
-				if r.sharded.Load() {
-					pipe.SPublish(ctx, topic, texts[i])
-				} else {
-					pipe.Publish(ctx, topic, texts[i])
-				}
-			}
-			return nil
-		})
-	})
-	return err
+// ready returns an error while Redis cannot be used. Calls that need Redis return it at once.
+func (r *Registry) ready() error {
+	if err := r.refused(); err != nil {
+		return err
+	}
+	if r.connected.Load() {
+		return nil
+	}
+	return fmt.Errorf("redisregistry: Redis cannot be used: %w", r.disconnectedBy.Load().err)
 }
 
-// publishCommand is what scripts publish with.
-func (r *Registry) publishCommand() string {
-	if r.sharded.Load() {
-		return "SPUBLISH"
-	}
-	return "PUBLISH"
+// Stats implements [chat.Registry].
+func (r *Registry) Stats() chat.RegistryStats {
+	s := r.memory.Stats()
+	s.DroppedPresence = r.eventLog.dropped.Load()
+	return s
 }
 
-// heard takes what came by a topic.
-func (r *Registry) receive(topic, text string) {
-	switch topic {
-	case r.store.keys.eventTopic():
-		signal(r.eventSignal)
-		return
-	case r.store.keys.orderTopic():
-		signal(r.orderSignal)
-		return
-	case r.store.keys.nodeTopic(r.node):
-		r.reporter.renewLease()
-		return
+// Shutdown removes this node's sockets from Redis and stops the registry. Call it after
+// [chat.Service.Shutdown]. If ctx ends first, the other nodes remove this node's users when
+// its lease expires.
+func (r *Registry) Shutdown(ctx context.Context) error {
+	r.mu.Lock()
+	var left []chat.Socket
+	for _, m := range r.members {
+		left = append(left, m.socket)
 	}
-	channel := r.subs.channel(topic)
-	if channel == nil {
-		return // unsubscribed meanwhile
+	r.mu.Unlock()
+	for _, s := range left {
+		_ = r.Remove(ctx, s)
 	}
-	msgs, err := decodePublished(*channel, text)
-	if err != nil {
-		r.cfg.logger.Error("a message that cannot be read came by pub/sub", "error", err)
-		return
-	}
-	for _, m := range msgs {
-		// It waits while more is handed on than the shards take; never for a socket.
-		_ = r.memory.Publish(context.Background(), m) // an error is the context's end
-	}
-}
-
-// signal has whoever waits for c go on, now or later.
-func signal(c chan struct{}) {
+	err := r.reporter.end(ctx)
+	r.disconnectedBy.Store(&reason{errClosed})
+	r.connected.Store(false)
+	r.stop()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.running.Wait()
+	}()
 	select {
-	case c <- struct{}{}:
-	default:
+	case <-ended:
+	case <-ctx.Done():
+		err = errors.Join(err, ctx.Err())
 	}
+	if err = errors.Join(err, r.store.close(ctx)); err != nil {
+		return fmt.Errorf("redisregistry: shutting down: %w", err)
+	}
+	return nil
 }

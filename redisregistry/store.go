@@ -44,7 +44,7 @@ var (
 
 var errClosed = errors.New("the registry is shut down")
 
-// server is the connection to Redis. It bounds every call.
+// store is the access to Redis. It bounds every call.
 type store struct {
 	client  redis.UniversalClient
 	timeout time.Duration
@@ -56,12 +56,12 @@ type store struct {
 	calls  sync.WaitGroup // close waits for them
 }
 
-// forPresence is how many of the client's connections bounded leaves free: one for reports
+// spareConnections is how many of the client's connections bounded leaves free: one for reports
 // about presence, and one for the embedder's own calls.
 const spareConnections = 2
 
-// newRoom makes a semaphore for as many calls as may run at once. It is nil, for any
-// number, if the client does not say how many connections it has to a master.
+// newSlots makes a semaphore for as many calls as may run at once. It is nil, for any number,
+// if the client does not return how many connections it has to a master.
 func newSlots(client redis.UniversalClient) chan struct{} {
 	connections := 0
 	switch c := client.(type) {

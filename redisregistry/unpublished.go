@@ -9,13 +9,12 @@ import (
 	"github.com/reto10/chat"
 )
 
-// maxUntold bounds the channels that are remembered because the other nodes were
-// not told of a message there. In those beyond it they find it within rounds.
+// maxUnpublished bounds the set. In other channels the nodes find the message within
+// checkAllEvery.
 const maxUnpublished = 10_000
 
-// untold are the channels with a message that was stored, or may have been, and that
-// could not be published. Which one it is does not matter: whoever hears of the
-// newest reads what is before it.
+// unpublished is the set of channels whose last message may be stored but not published.
+// publishMissed publishes the newest message of each; other nodes then read those before it.
 type unpublished struct {
 	wake chan struct{} // has something when there may be channels, and Redis
 
@@ -36,7 +35,7 @@ func (u *unpublished) add(channel string) {
 	signal(u.wake)
 }
 
-// take empties it.
+// take returns the set and empties it.
 func (u *unpublished) take() map[string]struct{} {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -45,8 +44,8 @@ func (u *unpublished) take() map[string]struct{} {
 	return taken
 }
 
-// makeUpFor publishes the newest message of each channel where one could not be
-// published, as soon as that is possible.
+// publishMissed publishes the newest message of each channel in unpublished as soon as Redis
+// can be used, until ctx ends.
 func (r *Registry) publishMissed(ctx context.Context) {
 	pause := retryAtFirst
 	for {
@@ -78,7 +77,7 @@ func (r *Registry) publishMissed(ctx context.Context) {
 	}
 }
 
-// publishNewest publishes the newest message of a channel, if it is kept.
+// publishNewest publishes the newest message of a channel, if it still exists.
 func (r *Registry) publishNewest(ctx context.Context, channel string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
 	defer cancel()

@@ -1,0 +1,94 @@
+package redisregistry
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/reto10/chat"
+)
+
+// publishStored delivers messages that another History has stored, on this node and the
+// others. They reach Redis in one round trip.
+func (r *Registry) publishStored(ctx context.Context, msgs ...chat.Message) error {
+	if err := r.memory.Publish(ctx, msgs...); err != nil {
+		return err
+	}
+	if err := r.ready(); err != nil {
+		return err
+	}
+	topics, texts := make([]string, len(msgs)), make([]string, len(msgs))
+	for i, m := range msgs {
+		text, err := encode(m)
+		if err != nil {
+			return fmt.Errorf("redisregistry: publishing a message: %w", err)
+		}
+		topics[i], texts[i] = r.store.keys.topic(m.Channel), text
+	}
+	if err := r.publish(ctx, r.client, topics, texts); err != nil {
+		return fmt.Errorf("redisregistry: publishing a message: %w", err)
+	}
+	return nil
+}
+
+// publish publishes texts[i] to topics[i]. client is the registry's or that of a link.
+func (r *Registry) publish(ctx context.Context, client redis.UniversalClient, topics, texts []string) error {
+	_, err := bounded(ctx, r.store, func(ctx context.Context) ([]redis.Cmder, error) {
+		return client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for i, topic := range topics {
+				if r.sharded.Load() {
+					pipe.SPublish(ctx, topic, texts[i])
+				} else {
+					pipe.Publish(ctx, topic, texts[i])
+				}
+			}
+			return nil
+		})
+	})
+	return err
+}
+
+// publishCommand is the command with which scripts publish.
+func (r *Registry) publishCommand() string {
+	if r.sharded.Load() {
+		return "SPUBLISH"
+	}
+	return "PUBLISH"
+}
+
+// receive handles a pub/sub message.
+func (r *Registry) receive(topic, text string) {
+	switch topic {
+	case r.store.keys.eventTopic():
+		signal(r.eventSignal)
+		return
+	case r.store.keys.orderTopic():
+		signal(r.orderSignal)
+		return
+	case r.store.keys.nodeTopic(r.node):
+		r.reporter.renewLease()
+		return
+	}
+	channel := r.subs.channel(topic)
+	if channel == nil {
+		return // unsubscribed meanwhile
+	}
+	msgs, err := decodePublished(*channel, text)
+	if err != nil {
+		r.cfg.logger.Error("a message that cannot be read came by pub/sub", "error", err)
+		return
+	}
+	for _, m := range msgs {
+		// It waits while more is handed on than the shards take; never for a socket.
+		_ = r.memory.Publish(context.Background(), m) // an error is the context's end
+	}
+}
+
+// signal wakes the goroutine that receives from c, or the next one that does. c has a buffer
+// of one.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
