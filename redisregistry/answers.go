@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// answerWithin is how long a node may take to answer that it is there.
+	// answerWithin is how long a node may take to answer that it is alive.
 	answerWithin = time.Second
-	// askAgain is how often it is asked meanwhile, and its answer looked for.
+	// askEvery is how often it is asked meanwhile, and its lease read.
 	askEvery = 25 * time.Millisecond
 )
 
@@ -23,18 +23,18 @@ const (
 // one round trip.
 type answers struct {
 	registry *Registry
-	wake     chan struct{} // has something when there are questions
+	wake     chan struct{} // gets a value when there are questions
 
-	mu        sync.Mutex // guards questions and what they hold
+	mu        sync.Mutex // guards questions and their fields
 	questions []*question
 }
 
 // question asks some nodes.
 type question struct {
-	nodes    map[string]float64 // not answered yet, with the end of the lease that was seen first; 0: none yet
-	deadline time.Duration      // of uptime; 0: not asked yet
-	alive    map[string]bool    // that have answered
-	done     chan error         // has one when there is nothing more to find out
+	nodes    map[string]float64 // without an answer, with the end of the lease that was read first; 0: not read yet
+	deadline time.Duration      // uptime; 0: not asked yet
+	alive    map[string]bool    // nodes that have answered
+	done     chan error         // gets a value when the question is answered
 }
 
 func newAnswers(r *Registry) *answers {
@@ -59,7 +59,7 @@ func (a *answers) ask(ctx context.Context, nodes []string) (alive map[string]boo
 	case err := <-q.done:
 		return q.alive, err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for other nodes to answer: %w", ctx.Err()) // it ends by itself
+		return nil, fmt.Errorf("waiting for other nodes to answer: %w", ctx.Err()) // run answers the question later, and nobody reads that
 	}
 }
 
@@ -151,7 +151,7 @@ func (q *question) update(leases map[string]float64, now time.Duration) bool {
 	for node, first := range q.nodes {
 		lease := leases[node]
 		switch {
-		case lease == 0: // it has left, or was found dead
+		case lease == 0: // the node has shut down, or another node removed it
 			delete(q.nodes, node)
 		case first == 0:
 			q.nodes[node] = lease

@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// batchesAtOnce is how many batches of a lane run at once: while Redis works on one,
-	// the next is sent.
+	// parallelBatches is how many batches of a batcher run at once: while Redis works on
+	// one, the next is sent.
 	parallelBatches = 2
-	// maxBatch is the maximum number of calls in a batch, maxReads the same for calls whose
-	// answers may be long.
+	// maxCalls is the maximum number of calls in a batch, maxReadCalls the same for calls
+	// whose answers may be long.
 	maxCalls     = 128
 	maxReadCalls = 16
 )
@@ -24,7 +24,7 @@ const (
 type batcher struct {
 	store    *store
 	script   *script
-	maxBatch int // calls in a batch
+	maxBatch int // maximum number of calls in a batch
 
 	mu      sync.Mutex // guards the fields below
 	waiting []*call
@@ -35,7 +35,7 @@ type batcher struct {
 type call struct {
 	keys      []string
 	args      []any
-	abandoned atomic.Bool   // its caller no longer waits
+	abandoned atomic.Bool   // the caller no longer waits
 	done      chan struct{} // closed when reply and err are final; nil: evalAll's caller waits
 	reply     any
 	err       error

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// retryAtFirst and retryAtLast are how long it takes to try again after Redis
-	// was lost.
+	// retryAtFirst and retryAtLast bound the pause before the next attempt, which doubles
+	// from one to the other.
 	retryAtFirst = 50 * time.Millisecond
 	retryAtLast  = time.Second
-	// startTimeouts is how many timeouts a listener has to get going.
+	// listenTimeouts is how many timeouts awaitListener may take.
 	listenTimeouts = 5
-	// rounds is how often it is looked whether messages of a channel were lost
-	// unnoticed, and round how often at some of the channels.
-	checkAllEvery  = time.Minute
+	// checkAllEvery is how often each channel is checked for lost messages.
+	checkAllEvery = time.Minute
+	// checkSomeEvery is how often a share of the channels is checked.
 	checkSomeEvery = time.Second
-	// lookups are how many channels are looked at at the same time: as many as go to
-	// Redis together.
+	// parallelChecks is how many channels are checked at the same time: as many calls as
+	// one batch takes.
 	parallelChecks = maxCalls
 )
 
@@ -38,12 +38,12 @@ func (r *Registry) keepConnected(ctx context.Context) {
 			return
 		}
 		if cluster, ok := r.client.(*redis.ClusterClient); ok {
-			cluster.ReloadState(ctx) // it may know by now what has moved
+			cluster.ReloadState(ctx) // slots may have moved
 		}
 		r.disconnectedBy.Store(&reason{err})
 		if r.connected.Swap(false) {
 			pause = retryAtFirst
-			r.cfg.logger.Warn("Redis is lost", "error", err)
+			r.cfg.logger.Warn("lost the connection to Redis", "error", err)
 		}
 		r.pingIdle(ctx)
 		select {
@@ -61,7 +61,7 @@ func (r *Registry) pingIdle(ctx context.Context) {
 	try := func(ctx context.Context, client redis.UniversalClient) {
 		var trying sync.WaitGroup
 		for range client.PoolStats().IdleConns {
-			trying.Go(func() { _ = client.Ping(ctx).Err() }) // the client drops what fails
+			trying.Go(func() { _ = client.Ping(ctx).Err() }) // the client drops a connection that fails
 		}
 		trying.Wait()
 	}
@@ -100,8 +100,8 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 	}
 	r.leaseSince.Store(int64(uptime()))
 	r.connected.Store(true)
-	r.cfg.logger.Info("Redis is connected", "sharded", l.sharded)
-	signal(r.checkAllSignal) // of what was published meanwhile
+	r.cfg.logger.Info("connected to Redis", "sharded", l.sharded)
+	signal(r.checkAllSignal) // messages may have been published meanwhile
 	signal(r.orderSignal)
 	signal(r.unpublished.wake)
 
@@ -118,9 +118,9 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 			return err
 		}
 		for _, k := range l.links {
-			// When much comes a probe waits behind it. Anything shows life.
+			// Under load a probe waits behind other messages. Any message counts.
 			if quiet := uptime() - time.Duration(k.lastReceived.Load()); quiet > interval+r.cfg.timeout {
-				return fmt.Errorf("nothing came by pub/sub for %v", quiet.Truncate(time.Millisecond))
+				return fmt.Errorf("received nothing from pub/sub for %v", quiet.Truncate(time.Millisecond))
 			}
 		}
 		switch moved, err := l.moved(ctx); {
@@ -142,7 +142,7 @@ func (r *Registry) ping(ctx context.Context) error {
 
 // awaitListener waits until messages get through to a new listener and none is missed.
 func (r *Registry) awaitListener(ctx context.Context, l *listener) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, listenTimeouts*r.cfg.timeout, errors.New("no answer to subscriptions"))
+	ctx, cancel := context.WithTimeoutCause(ctx, listenTimeouts*r.cfg.timeout, errors.New("Redis did not confirm subscriptions and probes"))
 	defer cancel()
 	if err := r.checkServers(ctx); err != nil {
 		return err
@@ -166,8 +166,8 @@ func (r *Registry) awaitListener(ctx context.Context, l *listener) error {
 	return r.awaitRecheck(ctx)
 }
 
-// awaitRecheck waits until Redis has this node's presence. Meanwhile Check returns why the last
-// report failed.
+// awaitRecheck waits until this node has its lease, and has queued what Redis may lack. If a
+// report fails meanwhile, Check returns its error.
 func (r *Registry) awaitRecheck(ctx context.Context) error {
 	done := r.reporter.recheck()
 	for {
@@ -182,7 +182,7 @@ func (r *Registry) awaitRecheck(ctx context.Context) error {
 			if err := r.reporter.failure(); err != nil {
 				return err
 			}
-			return fmt.Errorf("telling Redis who is here: %w", context.Cause(ctx))
+			return fmt.Errorf("reporting presence: %w", context.Cause(ctx))
 		}
 	}
 }
@@ -237,8 +237,8 @@ func (r *Registry) findSharding(ctx context.Context) error {
 func (r *Registry) findMissed(ctx context.Context) {
 	tick := time.NewTicker(checkSomeEvery)
 	defer tick.Stop()
-	var now, thisRound []string // to be looked at now, and in this round
-	perTick := 0                // of these
+	var now, thisRound []string // to be checked at once, and until checkAllEvery has passed
+	perTick := 0                // how many of thisRound are checked in a tick
 	for {
 		select {
 		case <-ctx.Done():

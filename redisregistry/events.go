@@ -18,11 +18,11 @@ const eventsAtOnce = 500
 
 // eventLog is how far this node has read the joins and leaves.
 type eventLog struct {
-	position string          // id of the last event; "": unknown
-	number   uint64          // of that event
-	align    chan chan error // asks to find the position
-	// dropped counts the events that Redis had dropped before this node read them: it
-	// keeps the last 20,000, and more happened while the node was away.
+	position string          // id of the last event that was read; "": unknown
+	number   uint64          // number of that event
+	align    chan chan error // a request of alignEvents
+	// dropped counts the events that Redis dropped before this node read them: it keeps
+	// the last 20,000, and more happened while the node was disconnected.
 	dropped atomic.Uint64
 }
 
@@ -77,7 +77,7 @@ func (r *Registry) findEvents(ctx context.Context) error {
 	if len(newest) > 0 {
 		end, number = newest[0].ID, numberOf(newest[0])
 	}
-	// An emptied Redis goes on by its clock, as does one that has forgotten some.
+	// Ids come from Redis' clock, so a log that lost its events continues with later ids.
 	if r.eventLog.position == "" || len(newest) > 0 && before(end, r.eventLog.position) {
 		r.eventLog.position, r.eventLog.number = end, number
 	}
@@ -104,19 +104,19 @@ func (r *Registry) readEvents(ctx context.Context) (int, error) {
 		return r.client.XRangeN(ctx, r.store.keys.events(), "("+r.eventLog.position, "+", eventsAtOnce).Result()
 	})
 	if err != nil {
-		if ctx.Err() == nil { // else the registry shuts down
-			r.cfg.logger.Warn("reading joins and leaves from Redis", "error", err)
+		if ctx.Err() == nil { // otherwise the registry shuts down
+			r.cfg.logger.Warn("reading joins and leaves from Redis failed", "error", err)
 		}
 		return 0, err
 	}
 	changed := r.changed.Load()
 	for _, e := range found {
 		n := numberOf(e)
-		// Redis that came back empty, or with older data, counts anew.
+		// A Redis that lost data counts from an earlier number: then nothing is counted.
 		if n > r.eventLog.number+1 {
 			dropped := n - r.eventLog.number - 1
 			r.eventLog.dropped.Add(dropped)
-			r.cfg.logger.Warn("joins and leaves were dropped before this node could announce them: it was away for too long", "count", dropped)
+			r.cfg.logger.Warn("this node missed joins and leaves: Redis dropped them while the node was disconnected", "count", dropped)
 		}
 		r.eventLog.position, r.eventLog.number = e.ID, n
 		if changed == nil {
@@ -136,6 +136,6 @@ func (r *Registry) readEvents(ctx context.Context) (int, error) {
 // numberOf returns an event's number. Events are numbered from 1.
 func numberOf(e redis.XMessage) uint64 {
 	text, _ := e.Values["n"].(string)
-	n, _ := strconv.ParseUint(text, 10, 64) // 0 of one that has none
+	n, _ := strconv.ParseUint(text, 10, 64) // 0 if it has none
 	return n
 }

@@ -9,9 +9,8 @@ import (
 	"github.com/reto10/chat"
 )
 
-// What nodes tell each other of their history: nothing before Start, that it has no name,
-// or its name after a sign. Only names are compared: a history without one may wrap
-// another.
+// What a node reports about its history: unknown before Start, unnamed, or historyNamed and
+// the name. Only names are compared: a history without a name may wrap another.
 const (
 	historyUnknown = ""
 	historyUnnamed = "-"
@@ -30,7 +29,7 @@ func (r *Registry) historyName(ctx context.Context) (string, error) {
 	}
 	name, err := bounded(ctx, r.store, shared.Identity)
 	if err != nil {
-		return "", fmt.Errorf("asking the history which one it is: %w", err)
+		return "", fmt.Errorf("reading the name of the history: %w", err)
 	}
 	return historyNamed + name, nil
 }
@@ -38,7 +37,7 @@ func (r *Registry) historyName(ctx context.Context) (string, error) {
 // otherHistoryError is the error of a node whose history differs from that of another node.
 func otherHistoryError(own, other string) error {
 	own, other = strings.TrimPrefix(own, historyNamed), strings.TrimPrefix(other, historyNamed)
-	return misconfigured(fmt.Sprintf("redisregistry: this node's history is %q, that of a running node %q: all nodes need the same history (-history of chatd-cluster); to change it, end the others first", own, other))
+	return misconfigured(fmt.Sprintf("redisregistry: this node's history is %q, that of a running node is %q: all nodes need the same history (-history of chatd-cluster); to change it, stop the other nodes first", own, other))
 }
 
 // setHistory sets the history and changed, and waits until the history was compared with that

@@ -22,9 +22,8 @@ const maxChannels = 100_000
 
 // History is a [chat.History] in a Registry's Redis. Its methods are safe for concurrent use.
 //
-// Append publishes the messages to the other nodes too: one script stores and publishes them,
-// so that no message is stored without being published. [Registry.Publish] then delivers them
-// on this node only.
+// Append also publishes the messages to the other nodes, because one script stores and
+// publishes them. [Registry.Publish] then delivers them on this node only.
 //
 // Messages are as durable as the settings of Redis make them. After a restart of Redis, or a
 // failover to a replica, all channels begin a new epoch, even if no message is missing.
@@ -32,7 +31,7 @@ const maxChannels = 100_000
 type History struct {
 	registry *Registry
 	calls    atomic.Uint64
-	batchers []batchers // one, or one for each bucket of a cluster
+	batchers []batchers // one; in a Cluster one for each bucket
 }
 
 // batchers has one batcher for each script.
@@ -47,7 +46,7 @@ func (h *History) Identity(context.Context) (string, error) { return ownIdentity
 func newHistory(r *Registry) *History {
 	h := &History{registry: r, batchers: make([]batchers, 1)}
 	if _, cluster := r.client.(*redis.ClusterClient); cluster {
-		h.batchers = make([]batchers, buckets) // no master waits for another
+		h.batchers = make([]batchers, buckets) // so that no master waits for another
 	}
 	for i := range h.batchers {
 		b := &h.batchers[i]
@@ -70,7 +69,7 @@ func (h *History) common(channel string) []any {
 	return []any{newEra(), durable, channel}
 }
 
-// body is a message as it is stored, without its position and channel.
+// body is a message as Redis stores it, without its position and channel.
 type body struct {
 	Sender  string `json:"s,omitempty"`
 	Content string `json:"c"`
@@ -114,7 +113,7 @@ func (h *History) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Mess
 			bytes += len(rest[n].Content)
 		}
 		if err := h.appendOnce(ctx, rest[:n]); err != nil {
-			for _, m := range rest[:n] { // it may have been stored, and not published
+			for _, m := range rest[:n] { // the script may have run, or not
 				r.unpublished.add(m.Channel)
 			}
 			return nil, fmt.Errorf("redisregistry: storing messages: %w", err)
@@ -148,7 +147,7 @@ func (h *History) appendOnce(ctx context.Context, msgs []chat.Message) error {
 	} else {
 		h.registry.store.evalAll(ctx, publishScript, calls)
 	}
-	var failed error // the first: Redis mostly fails all calls of a pipeline alike
+	var failed error // the first error: mostly all calls of a pipeline fail alike
 	for i, c := range calls {
 		err := c.err
 		if err == nil {

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// buckets are what channels are spread over: those of any name, users' channels over as
-// many others, and everyone's has one for itself. All keys of one have the same hash
-// tag, so that a Redis Cluster keeps them on one node and a script may use them
-// together. A bucket whose channels are too many begins a new era, which those who may
-// publish to any name can bring about: it is not that of everyone's channel.
+// Channels are hashed to buckets: named channels to 256, user channels to 256 others,
+// everyone's channel to its own. The keys of a bucket share a hash tag, so that a Cluster
+// keeps them on one node and one script can use them. A bucket with too many channels begins
+// a new era; a user who publishes to many names can cause this, but never for everyone's
+// channel.
 const (
 	spread   = 256
 	everyone = 2 * spread // the bucket of everyone's channel

@@ -21,7 +21,7 @@ type listener struct {
 	registry *Registry
 	sharded  bool
 	links    []*link
-	byTag    map[string]*link // of sharded ones
+	byTag    map[string]*link // when sharded: the link of each hash tag
 	fail     context.CancelCauseFunc
 }
 
@@ -30,16 +30,16 @@ type link struct {
 	client       redis.UniversalClient // of the master, when sharded
 	addr         string                // its address
 	pubsub       *redis.PubSub
-	probe        string        // topic that comes by this link
-	lastReceived atomic.Int64  // when anything came last: uptime
-	echoed       chan struct{} // has something when a probe came
+	probe        string        // topic of this link's probes
+	lastReceived atomic.Int64  // uptime when anything was received
+	echoed       chan struct{} // gets a value when a probe arrives
 
 	mu      sync.Mutex // guards pending
-	pending []string   // topics to see to
+	pending []string   // topics that ask must check
 	wake    chan struct{}
 }
 
-var errRemapped = errors.New("slots of the cluster moved")
+var errRemapped = errors.New("slots of the Redis Cluster moved to another master")
 
 // newListener returns a listener for the Cluster as it is now, or for the only server. It
 // requests nothing yet.
@@ -80,7 +80,7 @@ func (l *listener) add(k *link, tag string, pubsub *redis.PubSub) {
 func (r *Registry) masters(ctx context.Context) (map[string]*redis.Client, error) {
 	cluster, ok := r.client.(*redis.ClusterClient)
 	if !ok {
-		return nil, errors.New("not a cluster")
+		return nil, errors.New("sharded pub/sub needs the client of a Cluster")
 	}
 	return bounded(ctx, r.store, func(ctx context.Context) (map[string]*redis.Client, error) {
 		masters := make(map[string]*redis.Client, len(r.tags))
@@ -119,7 +119,7 @@ func (l *listener) run(ctx context.Context) {
 		l.registry.running.Go(func() { l.ask(ctx, k) })
 		l.registry.running.Go(func() {
 			<-ctx.Done()
-			_ = k.pubsub.Close() // ends both
+			_ = k.pubsub.Close() // ends receive and ask
 		})
 	}
 }
@@ -151,10 +151,10 @@ func (l *listener) ask(ctx context.Context, k *link) {
 		k.mu.Unlock()
 		begin, end := make(map[string][]string), make(map[string][]string) // by tag
 		slices.Sort(topics)
-		for _, topic := range slices.Compact(topics) { // only how it stands now counts
+		for _, topic := range slices.Compact(topics) { // nextRequest goes by the present state
 			tag := ""
 			if l.sharded {
-				tag = l.registry.store.keys.tagOf(topic) // one command, one slot
+				tag = l.registry.store.keys.tagOf(topic) // a command takes the topics of one slot
 			}
 			request := 1
 			if topic != k.probe {
@@ -202,7 +202,7 @@ func (l *listener) receive(ctx context.Context, k *link) {
 	for ctx.Err() == nil {
 		v, err := k.pubsub.ReceiveTimeout(ctx, 0)
 		if err != nil {
-			l.fail(fmt.Errorf("listening: %w", explain(err, l.registry.cfg.prefix)))
+			l.fail(fmt.Errorf("receiving from pub/sub: %w", explain(err, l.registry.cfg.prefix)))
 			return
 		}
 		k.lastReceived.Store(int64(uptime()))

@@ -18,11 +18,12 @@ type member struct {
 	user     string
 	channels []string // joined or being joined
 
-	// Guarded by the ledger's mu, and known once Redis was told of the socket.
-	reportedAt  int64  // when that was: Redis' clock, Unix, in µs; 0: not yet
-	newestOrder *mark  // the newest order then
-	rank        int    // among the user's sockets here
-	otherNodes  string // other nodes with sockets of the user then, as in outcome
+	// The reporter's mu guards the following. All but closing are set when Redis has the
+	// socket.
+	reportedAt  int64  // when Redis got the socket: its clock, Unix, in µs; 0: not yet
+	newestOrder *mark  // the newest order at that time
+	rank        int    // position among the user's sockets on this node, from 1
+	otherNodes  string // other nodes with sockets of the user at that time, as in outcome
 	closing     bool   // an order closes it
 }
 
@@ -33,10 +34,10 @@ func (r *Registry) awaitReport(ctx context.Context, reported <-chan receipt, m *
 	defer cancel()
 	select {
 	case rec := <-reported:
-		// Of those that were told together it counts the ones before it.
+		// total counts all sockets of this report: subtract those added after m.
 		return rec.total - (len(rec.members) - 1 - slices.Index(rec.members, m)), nil
 	case <-ctx.Done():
-		return 0, fmt.Errorf("waiting for Redis to be told: %w", ctx.Err())
+		return 0, fmt.Errorf("waiting for Redis to accept the report: %w", ctx.Err())
 	}
 }
 
@@ -105,8 +106,8 @@ func (m *member) wasConnected(o order) bool {
 	return m.newestOrder.era == o.at.era || m.reportedAt/1000 <= given
 }
 
-// connectOrder orders sockets by when they connected. A socket that Redis does not have yet
-// is the newest. It requires the reporter's mu.
+// connectOrder is larger for a newer socket. A socket that Redis does not have yet is the
+// newest. It requires the reporter's mu.
 func (m *member) connectOrder() int64 {
 	if m.reportedAt == 0 {
 		return math.MaxInt64

@@ -28,7 +28,7 @@ func (r *Registry) refuse(at *atomic.Pointer[reason], err error) {
 		return
 	}
 	if before := at.Swap(&reason{err}); before == nil || before.err.Error() != err.Error() {
-		r.cfg.logger.Error("this node cannot serve", "error", err)
+		r.cfg.logger.Error("this node is not ready", "error", err)
 	}
 }
 
@@ -58,7 +58,7 @@ func (r *Registry) checkServers(ctx context.Context) error {
 		}
 	})
 	if err != nil && !errors.Is(err, ErrMisconfigured) {
-		return nil // it does not answer, as others will find out
+		return nil // Redis does not answer, and the next call fails too
 	}
 	r.refuse(&r.unsuitableRedis, err)
 	return err
@@ -78,9 +78,9 @@ func tooOld(version string) bool {
 
 // unsuitable returns why a server cannot be used, whatever it answers later, or nil.
 func unsuitable(ctx context.Context, client redis.Cmdable, addr string) error {
-	info, err := client.Info(ctx).Result() // before Redis 7 it takes one section, or all
+	info, err := client.Info(ctx).Result() // before Redis 7, INFO takes one section, or none for all
 	if err != nil {
-		return nil // not allowed, perhaps
+		return nil // INFO may not be allowed
 	}
 	values := make(map[string]string)
 	for lines := bufio.NewScanner(strings.NewReader(info)); lines.Scan(); {
@@ -92,11 +92,11 @@ func unsuitable(ctx context.Context, client redis.Cmdable, addr string) error {
 		where += " at " + addr
 	}
 	if version := values["redis_version"]; tooOld(version) {
-		return misconfigured(fmt.Sprintf("redisregistry: %s is version %s: it has to be %d.%d or later", where, version, oldestMajor, oldestMinor))
+		return misconfigured(fmt.Sprintf("redisregistry: %s is version %s: it must be %d.%d or later", where, version, oldestMajor, oldestMinor))
 	}
 	limit, policy := values["maxmemory"], values["maxmemory_policy"]
 	if limit == "" || limit == "0" || policy == "" || policy == "noeviction" {
 		return nil
 	}
-	return misconfigured(fmt.Sprintf("redisregistry: %s has maxmemory-policy %s and maxmemory %s: it would drop messages and users when it is full; set maxmemory-policy noeviction", where, policy, limit))
+	return misconfigured(fmt.Sprintf("redisregistry: %s has maxmemory-policy %s and maxmemory %s: it would evict messages and users when its memory is full; set maxmemory-policy noeviction", where, policy, limit))
 }

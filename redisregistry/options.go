@@ -53,7 +53,7 @@ func newConfig(opts []Option) (config, error) {
 func WithPrefix(prefix string) Option {
 	return func(c *config) error {
 		if prefix == "" || strings.ContainsAny(prefix, "{}") {
-			return fmt.Errorf("WithPrefix: %q is empty or holds a brace, which Redis Cluster gives a meaning", prefix)
+			return fmt.Errorf("WithPrefix: %q is empty or contains a brace, which has a meaning in a Redis Cluster", prefix)
 		}
 		c.prefix = prefix
 		return nil

@@ -22,7 +22,7 @@ const (
 	// ordersAtOnce is how many orders are read at once.
 	ordersAtOnce = 100
 	// ordersKept and ordersAge bound the orders that Redis keeps: a node that is
-	// away for longer, or misses more, closes all its sockets.
+	// disconnected for longer, or misses more, closes all its sockets.
 	ordersKept = 10_000
 	ordersAge  = 24 * time.Hour
 )
@@ -40,8 +40,8 @@ var (
 // mark is a position in the log of orders. Redis assigns the ids, so no clock of a node
 // matters.
 type mark struct {
-	era string // of the presence in Redis
-	id  string // of an order
+	era string // era of the presence in Redis
+	id  string // id of an order
 }
 
 // before reports whether the mark is before the order.
@@ -53,19 +53,19 @@ type order struct {
 	at      mark
 	number  uint64
 	user    string
-	sockets []string
-	all     bool // also all others that were there at that moment
+	sockets []string // connection ids
+	all     bool     // also all other sockets that were connected at that time
 	code    chat.CloseCode
 	reason  string
 }
 
 // orderLog is how far this node has read the orders.
 type orderLog struct {
-	runMissed chan chan error // asks for all to be carried out that there are
+	runMissed chan chan error // a request of runMissedOrders
 
-	mu     sync.Mutex // guards what follows, which one goroutine changes once it is known
+	mu     sync.Mutex // guards the following. Once known is true, only runOrders changes at and number
 	known  bool
-	at     mark // of the last order read
+	at     mark // the last order that was read
 	number uint64
 }
 
@@ -95,7 +95,7 @@ func (l *orderLog) move(at mark, number uint64) {
 // parseNewest parses the value of keys.newestOrder.
 func parseNewest(text string) (number uint64, id string) {
 	n, id, _ := strings.Cut(text, " ")
-	number, _ = strconv.ParseUint(n, 10, 64) // 0 when there is none yet
+	number, _ = strconv.ParseUint(n, 10, 64) // 0: no order yet
 	if id == "" {
 		id = "0-0"
 	}
@@ -145,7 +145,7 @@ func (r *Registry) surplus(ctx context.Context, username string, keep int) ([]st
 		}
 		return 0
 	}
-	// Those of a node are in the order in which they came there.
+	// The sort is stable: the sockets of a node stay in the order in which they connected.
 	slices.SortStableFunc(all, func(a, b found) int {
 		return cmp.Or(cmp.Compare(answered(a), answered(b)), cmp.Compare(a.At, b.At), strings.Compare(a.node, b.node))
 	})
@@ -172,7 +172,7 @@ func (r *Registry) runOrders(ctx context.Context) {
 		}
 		if r.ready() == nil {
 			if err := r.runAllOrders(ctx); err != nil && ctx.Err() == nil {
-				r.cfg.logger.Warn("reading which sockets to close", "error", err)
+				r.cfg.logger.Warn("reading orders to close sockets failed", "error", err)
 			}
 		}
 	}
@@ -209,20 +209,21 @@ func (r *Registry) runAllOrders(ctx context.Context) error {
 func (r *Registry) runSomeOrders(ctx context.Context) (more bool, err error) {
 	at, number, known := r.orders.position()
 	if !known {
-		return false, nil // there are no sockets yet
+		return false, nil // this node has no sockets yet
 	}
 	era, newest, orders, err := r.readOrders(ctx, at.id)
 	if err != nil || era == "" {
 		return false, err
 	}
 	if era != at.era {
-		// Redis was emptied. Whatever is in its log is later than what there was then.
+		// Redis lost its data. All orders that it has now were given after that.
 		r.orders.move(mark{era, "0-0"}, 0)
 		return true, nil
 	}
 	newestNumber, newestID := parseNewest(newest)
 	if before(newestID, at.id) {
-		// It has older data. What it forgot was carried out; what comes is later than all here.
+		// Redis came back with older data. This node has carried out the orders that are
+		// missing. New orders apply to all sockets of this node.
 		r.reporter.resetMarks(mark{era, newestID})
 		r.orders.move(mark{era, newestID}, newestNumber)
 		return true, nil
@@ -232,7 +233,7 @@ func (r *Registry) runSomeOrders(ctx context.Context) (more bool, err error) {
 		next = orders[0].number
 	}
 	if next > number+1 {
-		r.cfg.logger.Warn("orders to close sockets were dropped before this node read them: it was away for too long, and closes all", "count", next-number-1)
+		r.cfg.logger.Warn("this node missed orders to close sockets: closing all its sockets so that clients reconnect", "count", next-number-1)
 		r.closeAll("away for too long, reconnect")
 	}
 	for _, o := range orders {
@@ -258,7 +259,7 @@ func (r *Registry) readOrders(ctx context.Context, id string) (era, newest strin
 	}
 	const fields = 7
 	if len(found) < 2 || len(found)%fields != 2 {
-		return "", "", nil, fmt.Errorf("an answer of %d parts", len(found))
+		return "", "", nil, fmt.Errorf("the orders script returned %d values", len(found))
 	}
 	era, newest = found[0], found[1]
 	for rest := found[2:]; len(rest) > 0; rest = rest[fields:] {
@@ -266,7 +267,7 @@ func (r *Registry) readOrders(ctx context.Context, id string) (era, newest strin
 		number, bad := strconv.ParseUint(rest[1], 10, 64)
 		code, alsoBad := strconv.Atoi(rest[5])
 		if err := errors.Join(bad, alsoBad, json.Unmarshal([]byte(rest[3]), &o.sockets)); err != nil {
-			return "", "", nil, fmt.Errorf("an order that cannot be read: %w", err)
+			return "", "", nil, fmt.Errorf("decoding an order: %w", err)
 		}
 		o.number, o.code = number, chat.CloseCode(code)
 		orders = append(orders, o)
@@ -274,14 +275,15 @@ func (r *Registry) readOrders(ctx context.Context, id string) (era, newest strin
 	return era, newest, orders, nil
 }
 
-// runOrder closes sockets of a user, after the frames that were broadcast to them before. An
-// order closes the oldest sockets of the user on this node.
+// runOrder closes sockets of a user, after the frames that were broadcast to them before. On
+// each node these are the user's oldest sockets.
 func (r *Registry) runOrder(o order) {
-	// Nobody leaves in between, and nobody comes: how many remain would be wrong.
+	// r.mu is held over both, so that no socket is added or removed in between: keep would
+	// be wrong.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if keep, closes := r.reporter.markClosing(o); closes {
-		_, _ = r.memory.CloseUser(context.Background(), o.user, keep, o.code, o.reason) // it returns none
+		_, _ = r.memory.CloseUser(context.Background(), o.user, keep, o.code, o.reason) // it returns no error
 	}
 }
 
@@ -294,6 +296,6 @@ func (r *Registry) closeAll(reason string) {
 	}
 	r.mu.Unlock()
 	for user := range users {
-		_, _ = r.memory.CloseUser(context.Background(), user, 0, chat.CloseGoingAway, reason) // it returns none
+		_, _ = r.memory.CloseUser(context.Background(), user, 0, chat.CloseGoingAway, reason) // it returns no error
 	}
 }

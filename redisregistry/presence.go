@@ -72,13 +72,13 @@ func (r *Registry) removeDeadNodes(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		// After an outage of Redis, or when this node's lease ran out, all may have run
-		// out: first everybody gets the time to come back.
+		// After an outage of Redis, or after this node's own lease expired, the leases of
+		// all nodes may have expired: first every node gets the time to reconnect.
 		if r.ready() != nil || uptime()-time.Duration(r.leaseSince.Load()) < r.expiry() {
 			continue
 		}
 		if err := r.removeExpired(ctx); err != nil && ctx.Err() == nil {
-			r.cfg.logger.Warn("looking for nodes that died", "error", err)
+			r.cfg.logger.Warn("looking for expired leases failed", "error", err)
 		}
 	}
 }
@@ -94,7 +94,7 @@ func (r *Registry) removeExpired(ctx context.Context) error {
 		return err
 	}
 	if slices.Contains(dead, r.node) {
-		return nil // it is about to notice, and may not be the only one
+		return nil // this node renews its lease soon, and so may the others
 	}
 	for _, node := range dead {
 		if err := r.removeNode(ctx, node); err != nil {
@@ -121,12 +121,12 @@ func (r *Registry) removeNode(ctx context.Context, node string) error {
 			users = append(users, r.store.keys.users(channel))
 			changes = append(changes, channel, user, 0, "", 0, "", 0)
 		}
-		rep, err := r.report(ctx, "reap", node, 0, "", "", users, changes)
+		rep, err := r.report(ctx, "remove", node, 0, "", "", users, changes)
 		if err != nil || rep.status != "ok" {
 			return err
 		}
 		if len(entries) < reportAtOnce {
-			r.cfg.logger.Warn("a node has died, its users have left", "node", node)
+			r.cfg.logger.Warn("the lease of a node expired: announced its users as left", "node", node)
 			return nil
 		}
 	}

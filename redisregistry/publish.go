@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
+
 	"github.com/reto10/chat"
 )
 
@@ -75,12 +76,12 @@ func (r *Registry) receive(topic, text string) {
 	}
 	msgs, err := decodePublished(*channel, text)
 	if err != nil {
-		r.cfg.logger.Error("a message that cannot be read came by pub/sub", "error", err)
+		r.cfg.logger.Error("decoding a pub/sub message failed", "topic", topic, "error", err)
 		return
 	}
 	for _, m := range msgs {
-		// It waits while more is handed on than the shards take; never for a socket.
-		_ = r.memory.Publish(context.Background(), m) // an error is the context's end
+		// Publish may wait for the hub's inboxes, never for a socket.
+		_ = r.memory.Publish(context.Background(), m) // it fails only when the context ends
 	}
 }
 

@@ -35,32 +35,32 @@ type Registry struct {
 	own      *History
 	clock    clock
 	orders   orderLog
-	node     string   // this one among all
-	tags     []string // hash tags of all that is used
+	node     string   // name of this node
+	tags     []string // hash tags of all keys
 
 	history         atomic.Pointer[chat.History]
 	changed         atomic.Pointer[func(chat.PresenceChange)] // nil before Start
-	connected       atomic.Bool                               // to a Redis that answers
-	sharded         atomic.Bool                               // pub/sub, known once connected
-	disconnectedBy  atomic.Pointer[reason]
-	unsuitableRedis atomic.Pointer[reason] // Redis is too old, or evicts
-	otherHistory    atomic.Pointer[reason] // the history, from that of other nodes
-	historySet      atomic.Bool            // Start has settled the history
-	started         atomic.Bool            // Start was called, and did not fail
-	leaseSince      atomic.Int64           // connected, with a lease that did not run out: uptime
+	connected       atomic.Bool                               // messages get through
+	sharded         atomic.Bool                               // Redis has sharded pub/sub; set before connected
+	disconnectedBy  atomic.Pointer[reason]                    // why connected is false
+	unsuitableRedis atomic.Pointer[reason]                    // Redis is too old, or evicts; nil: neither
+	otherHistory    atomic.Pointer[reason]                    // the history differs from that of other nodes; nil: it does not
+	historySet      atomic.Bool                               // Start has set the history
+	started         atomic.Bool                               // Start was called and did not fail
+	leaseSince      atomic.Int64                              // uptime since which this node is connected with an unbroken lease
 
 	answers        *answers
-	eventLog       eventLog      // owned by tellEvents
-	eventSignal    chan struct{} // has something when there may be new events
-	orderSignal    chan struct{} // has something when there may be orders
-	checkAllSignal chan struct{} // has something when messages may have been missed
+	eventLog       eventLog      // owned by announceEvents, but for dropped
+	eventSignal    chan struct{} // gets a value when there may be new events
+	orderSignal    chan struct{} // gets a value when there may be orders
+	checkAllSignal chan struct{} // gets a value when messages may have been missed in any channel
 	unpublished    *unpublished
 	stop           context.CancelFunc
 	// running are the goroutines that stop ends.
 	running sync.WaitGroup
 
-	mu      sync.Mutex         // guards members and what they hold
-	members map[string]*member // by the socket's id
+	mu      sync.Mutex         // guards members and the channels of each
+	members map[string]*member // by the connection id
 }
 
 // reason is why Redis cannot be used.
@@ -81,12 +81,12 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	}
 	switch c := client.(type) {
 	case nil:
-		return nil, errors.New("redisregistry: no client")
+		return nil, errors.New("redisregistry: New needs a Redis client, got nil")
 	case *redis.Ring:
-		return nil, errors.New("redisregistry: a Ring has no pub/sub and no scripts that all its servers share")
+		return nil, errors.New("redisregistry: a Ring has no pub/sub and no scripts for all its servers: pass the client of one server, of Sentinels or of a Cluster")
 	case *redis.ClusterClient:
 		if c.Options().ReadOnly {
-			return nil, errors.New("redisregistry: a client that reads from replicas may read what is over")
+			return nil, errors.New("redisregistry: the ClusterClient has ReadOnly set: replicas may return old data; unset ReadOnly, RouteByLatency and RouteRandomly")
 		}
 	}
 	r := &Registry{
@@ -157,7 +157,8 @@ func (r *Registry) Add(ctx context.Context, s chat.Socket, limit int) (int, erro
 	}
 	m := &member{socket: s, user: s.User().Name}
 	r.mu.Lock()
-	// A user's sockets are in the same order in memory and in the ledger.
+	// r.mu is held over both, so that the user's sockets have the same order in memory and
+	// in the reporter: CloseUser keeps the newest.
 	if _, err := r.memory.Add(ctx, s, 0); err != nil {
 		r.mu.Unlock()
 		return 0, err
@@ -170,7 +171,7 @@ func (r *Registry) Add(ctx context.Context, s chat.Socket, limit int) (int, erro
 		n, err = r.countConnected(ctx, m)
 	}
 	if err != nil {
-		_ = r.Remove(ctx, s) // it returns none
+		_ = r.Remove(ctx, s) // it returns no error
 		return 0, fmt.Errorf("redisregistry: adding a socket: %w", err)
 	}
 	return n, nil
@@ -189,10 +190,10 @@ func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (cha
 	}
 	r.mu.Unlock()
 	if m == nil {
-		return chat.Position{}, errors.New("redisregistry: socket is not connected")
+		return chat.Position{}, errors.New("redisregistry: joining a channel: the socket was not added, or was removed")
 	}
 	if !isNew {
-		// In another role, perhaps.
+		// The socket may have another role now.
 		if channel == "" || listed(channel) {
 			r.reporter.repeat(channel, m)
 		}
@@ -282,13 +283,13 @@ func (r *Registry) Connected(ctx context.Context, channel string) ([]chat.Presen
 		return map[string]string{owner: text}, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
+		return nil, fmt.Errorf("redisregistry: listing connected users: %w", err)
 	}
 	list := make([]chat.Presence, 0, len(all))
 	for user, text := range all {
 		var p userPresence
 		if err := json.Unmarshal([]byte(text), &p); err != nil {
-			return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
+			return nil, fmt.Errorf("redisregistry: listing connected users: %w", err)
 		}
 		list = append(list, p.presence(user))
 	}
@@ -306,7 +307,7 @@ func (r *Registry) CloseUser(ctx context.Context, username string, keep int, cod
 	if keep > 0 {
 		surplus, err := r.surplus(ctx, username, keep)
 		if err != nil {
-			return 0, fmt.Errorf("redisregistry: looking for a user's sockets: %w", err)
+			return 0, fmt.Errorf("redisregistry: closing a user's sockets: reading them: %w", err)
 		}
 		if len(surplus) == 0 {
 			return 0, nil
@@ -340,7 +341,7 @@ func (r *Registry) Check(context.Context) error {
 		return err
 	}
 	if quiet := uptime() - time.Duration(r.reporter.lastReport.Load()); quiet > r.cfg.lease {
-		err := fmt.Errorf("redisregistry: Redis has taken nothing for %v", quiet.Truncate(time.Second))
+		err := fmt.Errorf("redisregistry: Redis has accepted no report for %v", quiet.Truncate(time.Second))
 		if cause := r.reporter.failure(); cause != nil {
 			err = fmt.Errorf("%w: %w", err, cause)
 		}

@@ -14,13 +14,13 @@ import (
 type details struct {
 	Since   int64          `json:"t"`
 	Newest  int64          `json:"n,omitempty"` // when the newest socket in a channel connected
-	Sockets []socketReport `json:"s,omitempty"` // in everyone's channel
+	Sockets []socketReport `json:"s,omitempty"` // in channel ""
 }
 
 // socketReport is a connected socket.
 type socketReport struct {
 	ID string `json:"i"`
-	At int64  `json:"a"` // when Redis was told of it; notYetTold is replaced by the script
+	At int64  `json:"a"` // when Redis got the socket, or notReportedYet
 }
 
 // notReportedYet is the time of a socket that is new in a report. The script replaces it by
@@ -31,7 +31,7 @@ const notReportedYet = -1
 type report struct {
 	mode    string
 	entries []*entry
-	members [][]*member // of each
+	members [][]*member // of each entry
 	waiting [][]waiter
 	keys    []string
 	args    []any
@@ -45,7 +45,7 @@ func (rep *report) add(k keys, e *entry) {
 	}
 	members := e.members
 	if !e.known {
-		// A socket that is being closed is nobody's joining.
+		// A closing socket must not make the user join.
 		members = slices.DeleteFunc(slices.Clone(members), func(m *member) bool { return m.closing })
 	}
 	d := details{Since: e.since}
@@ -77,7 +77,7 @@ func (rep *report) add(k keys, e *entry) {
 // reply is what the report script returns.
 type reply struct {
 	status  string
-	history string // of another node, when it differs
+	history string // with status "differs": that of another node
 	era     string
 	now     int64 // Redis' clock: Unix, in µs
 	newest  string
@@ -86,9 +86,9 @@ type reply struct {
 
 // outcome is the script's answer for one entry.
 type outcome struct {
-	total      int    // the user's sockets there on all nodes
+	total      int    // the user's sockets in the channel on all nodes
 	joinSize   int    // see [chat.PresenceChange]
-	otherNodes string // the other nodes, each with how many of these sockets
+	otherNodes string // the other nodes, each with its number of these sockets
 }
 
 // report runs the report script for a node. mode is one of the script's modes.
@@ -99,7 +99,7 @@ func (r *Registry) report(ctx context.Context, mode, node string, version int64,
 	args := append([]any{mode, node, version, r.expiry().Milliseconds(), era, newEra(), k.eventTopic(), r.publishCommand(), history}, changes...)
 	sent := time.Now()
 	eval := r.store.evalAtOnce // sockets that connect wait for it
-	if mode == "reap" {
+	if mode == "remove" {
 		eval = r.store.eval
 	}
 	answer, err := eval(ctx, reportScript, names, args...)
@@ -108,7 +108,7 @@ func (r *Registry) report(ctx context.Context, mode, node string, version int64,
 	}
 	list, _ := answer.([]any)
 	if len(list) == 0 {
-		return reply{}, fmt.Errorf("an answer of another form: %T", answer)
+		return reply{}, fmt.Errorf("the report script returned a %T, want a list", answer)
 	}
 	text := func(i int) string { s, _ := list[i].(string); return s }
 	rep := reply{status: text(0)}
@@ -119,11 +119,11 @@ func (r *Registry) report(ctx context.Context, mode, node string, version int64,
 	case rep.status != "ok":
 		return rep, nil
 	case len(list) != 4+3*len(users):
-		return reply{}, fmt.Errorf("an answer of %d parts to %d changes", len(list), len(users))
+		return reply{}, fmt.Errorf("the report script returned %d values for %d entries", len(list), len(users))
 	}
 	rep.era, rep.newest = text(1), text(3)
 	if rep.now, err = strconv.ParseInt(text(2), 10, 64); err != nil {
-		return reply{}, fmt.Errorf("an answer with a time that is none: %w", err)
+		return reply{}, fmt.Errorf("the report script returned no time: %w", err)
 	}
 	r.clock.observe(sent, time.Now(), rep.now)
 	for i := 4; i < len(list); i += 3 {

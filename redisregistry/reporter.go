@@ -14,30 +14,48 @@ import (
 // lost report needs no repair: the next one replaces it.
 type presenceReporter struct {
 	registry *Registry
-	wake     chan struct{} // has something when there is something to tell
-	retryNow chan struct{} // has something when Redis is back
+	wake     chan struct{} // gets a value when there may be something to report
+	retryNow chan struct{} // gets a value when a retry must not wait
 
-	lastReport atomic.Int64 // when Redis took a report last: uptime
-	renewAsked atomic.Bool  // another node asks whether this one is there
+	lastReport atomic.Int64 // uptime when Redis last accepted a report
+	renewAsked atomic.Bool  // another node asks whether this node is alive
 
-	lastError    atomic.Pointer[reason] // why the last report failed; nil: it did not
-	failedSignal chan struct{}          // has something when a report failed
+	lastError    atomic.Pointer[reason] // why the last report failed; nil: it did not fail
+	failedSignal chan struct{}          // gets a value when a report failed
 
-	mu          sync.Mutex // guards what follows, each entry, and what members say of it
+	mu          sync.Mutex // guards the following, each entry, and fields of member
 	entries     map[seat]*entry
-	queue       []*entry      // changed, first come first told
-	recheckDone chan struct{} // closed when all was compared with what Redis has; nil: not asked for
-	ending      bool          // nothing comes any more; the lease is given back
-	compareDone chan struct{} // closed when the history, another one, was compared with those of other nodes; or nil
+	queue       []*entry      // entries to report, oldest first
+	recheckDone chan struct{} // not nil while a recheck is pending; closed when it is done
+	ending      bool          // end was called: the lease is returned after the last report
+	compareDone chan struct{} // not nil while the history must be compared with those of other nodes; closed then
 
-	// Owned by run's goroutine.
-	era         string        // of the presence in Redis
-	historyName string        // what this node tells of it, see historyName
-	leaseHeld   bool          // the lease
-	version     int64         // of the last report
-	leaseDue    bool          // the lease is due
-	ended       chan struct{} // closed when the lease was given back
+	// Only the goroutine of run uses the following; ended may be read by all.
+	era         string        // era of the presence in Redis
+	historyName string        // what this node reports about its history, see historyUnknown
+	leaseHeld   bool          // this node has a lease
+	version     int64         // number of the last report
+	leaseDue    bool          // the lease must be renewed
+	ended       chan struct{} // closed when the lease was returned
 }
+
+// How a socket is added. The caller of Registry.Add and the goroutine of run take part.
+//
+//  1. Registry.Add adds the socket to the MemoryRegistry and to the user's entry
+//     (presenceReporter.add), which wakes run. Then it waits (Registry.awaitReport).
+//  2. run calls sendReport, until nothing is left to report.
+//  3. If there is no lease, prepare reads the history's name and waits until runOrders has
+//     carried out the orders that this node missed.
+//  4. After a reconnect, compareEntries queues all entries.
+//  5. nextReport takes entries from the queue and encodes them (report.add).
+//  6. Registry.report runs the report script, which stores the entries, writes joins and
+//     leaves to the event log, and returns the user's number of sockets on all nodes.
+//  7. confirm records the answer and sends a receipt to each waiter. If the report failed,
+//     putBack queues its entries again, and run retries after a pause.
+//  8. awaitReport returns the number of sockets. If it is above the limit, Registry.Add
+//     counts again without the nodes that do not answer (Registry.countConnected).
+//
+// If a step fails or takes longer than WithTimeout, Registry.Add removes the socket again.
 
 // seat is a user in a channel. Channel "" is the service, which every connected user is in.
 type seat struct{ channel, user string }
@@ -45,12 +63,12 @@ type seat struct{ channel, user string }
 // entry is the presence of a seat on this node.
 type entry struct {
 	seat
-	members   []*member // in the order in which they came
-	since     int64     // when the first of them came: Redis' clock, Unix, in µs
+	members   []*member // oldest first
+	since     int64     // when the first of them was added: Redis' clock, Unix, in µs
 	joinSize  int       // see [chat.PresenceChange]; 0: not known
-	known     bool      // Redis knows of them
+	known     bool      // Redis has the entry
 	queued    bool      // is in the queue
-	notBefore time.Time // is not told before
+	notBefore time.Time // report no earlier
 	waiting   []waiter
 }
 
@@ -91,7 +109,7 @@ func (p *presenceReporter) add(channel string, m *member) <-chan receipt {
 		}
 		e.since = p.registry.clock.of(since)
 	}
-	e.members = append(slices.Clip(e.members), m) // a receipt may hold what was
+	e.members = append(slices.Clip(e.members), m) // copy: a receipt may still have the old slice
 	e.notBefore = time.Time{}
 	e.waiting = append(e.waiting, waiter{m, done})
 	p.enqueue(e)
@@ -131,7 +149,7 @@ func (p *presenceReporter) markClosing(o order) (keep int, closes bool) {
 	for _, m := range e.members {
 		switch {
 		case m.closing:
-			closes = true // the order may have failed half way
+			closes = true // an earlier run of the order may have failed after this
 			keep--
 		case slices.Contains(o.sockets, m.socket.ID()), o.all && m.wasConnected(o):
 			m.closing, closes = true, true
@@ -163,7 +181,7 @@ func (p *presenceReporter) countAtAdd(m *member) (here int, others map[string]in
 	defer p.mu.Unlock()
 	others = make(map[string]int)
 	for words := strings.Fields(m.otherNodes); len(words) > 1; words = words[2:] {
-		others[words[0]], _ = strconv.Atoi(words[1]) // of the script
+		others[words[0]], _ = strconv.Atoi(words[1]) // never fails: the script wrote it
 	}
 	return m.rank, others
 }

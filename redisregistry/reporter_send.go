@@ -39,7 +39,7 @@ func (p *presenceReporter) run(ctx context.Context) {
 			}
 			p.lastError.Store(&reason{err})
 			signal(p.failedSignal)
-			p.registry.cfg.logger.Debug("Redis cannot be told who is here", "error", err)
+			p.registry.cfg.logger.Debug("reporting presence to Redis failed", "error", err)
 			select {
 			case <-ctx.Done():
 				return
@@ -69,14 +69,14 @@ func (p *presenceReporter) sendReport(ctx context.Context) (more bool, err error
 	reply, err := p.registry.report(ctx, rep.mode, p.registry.node, p.version, p.era, p.historyName, rep.keys, rep.args)
 	if err != nil {
 		p.putBack(rep)
-		return false, fmt.Errorf("telling Redis who is here: %w", err)
+		return false, fmt.Errorf("reporting presence: %w", err)
 	}
 	switch reply.status {
 	case "ok":
 		p.lastReport.Store(int64(uptime()))
 		p.registry.orders.begin(reply.era, reply.newest)
 		if p.era != "" && p.era != reply.era {
-			p.emptied() // it happened after the lease had lapsed
+			p.emptied() // Redis lost its data after the lease expired
 		}
 		p.era, p.leaseHeld, p.leaseDue = reply.era, rep.mode != "end", false
 		if rep.mode == "begin" {
@@ -107,7 +107,7 @@ func (p *presenceReporter) sendReport(ctx context.Context) (more bool, err error
 		return false, err
 	default:
 		p.putBack(rep)
-		return false, fmt.Errorf("telling Redis who is here: it says %q", reply.status)
+		return false, fmt.Errorf("reporting presence: the script returned status %q", reply.status)
 	}
 	return true, nil
 }
@@ -124,7 +124,7 @@ func (p *presenceReporter) prepare(ctx context.Context) (compared chan struct{},
 		return nil, nil
 	}
 	if compared != nil {
-		p.leaseHeld = false // another lease is begun
+		p.leaseHeld = false // a new lease is acquired
 		p.historyName = historyUnknown
 	}
 	if p.historyName == historyUnknown {
@@ -133,7 +133,7 @@ func (p *presenceReporter) prepare(ctx context.Context) (compared chan struct{},
 		}
 	}
 	if err := p.registry.runMissedOrders(ctx); err != nil {
-		return nil, fmt.Errorf("reading which sockets to close: %w", err)
+		return nil, fmt.Errorf("reading orders to close sockets: %w", err)
 	}
 	return compared, nil
 }
@@ -162,7 +162,7 @@ func (p *presenceReporter) compareEntries(ctx context.Context) error {
 		return r.client.SMembers(ctx, r.store.keys.entries(r.node)).Result()
 	})
 	if err != nil {
-		return fmt.Errorf("reading what Redis was told: %w", err)
+		return fmt.Errorf("reading this node's presence from Redis: %w", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -183,7 +183,7 @@ func (p *presenceReporter) compareEntries(ctx context.Context) error {
 func (p *presenceReporter) nextReport() *report {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	rep := &report{mode: "tell"}
+	rep := &report{mode: "report"}
 	if p.renewAsked.Swap(false) {
 		p.leaseDue = true
 	}
@@ -206,7 +206,7 @@ func (p *presenceReporter) nextReport() *report {
 	case p.leaseReturned():
 		return nil
 	case !p.leaseHeld && p.ending:
-		close(p.ended) // there is nothing to give back
+		close(p.ended) // there is no lease to return
 		return nil
 	case !p.leaseHeld:
 		rep.mode = "begin"
@@ -254,7 +254,7 @@ func (p *presenceReporter) putBack(rep *report) {
 	defer p.mu.Unlock()
 	for i, e := range rep.entries {
 		for _, w := range rep.waiting[i] {
-			if slices.Contains(e.members, w.member) { // others wait no more
+			if slices.Contains(e.members, w.member) { // the others have given up
 				e.waiting = append(e.waiting, w)
 			}
 		}
@@ -321,7 +321,7 @@ func (p *presenceReporter) end(ctx context.Context) error {
 		case <-p.ended:
 			return nil
 		case <-ctx.Done():
-			return fmt.Errorf("telling Redis that all have left: %w", ctx.Err())
+			return fmt.Errorf("removing this node's sockets from Redis: %w", ctx.Err())
 		case <-tick.C:
 			if err := p.registry.ready(); err != nil {
 				return err

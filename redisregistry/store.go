@@ -68,7 +68,7 @@ func newSlots(client redis.UniversalClient) chan struct{} {
 	case *redis.Client:
 		connections = c.Options().PoolSize
 	case *redis.ClusterClient:
-		connections = c.Options().PoolSize // to each master; the presence is on one
+		connections = c.Options().PoolSize // to each master; all presence is on one master
 	}
 	if connections == 0 {
 		return nil
@@ -121,7 +121,7 @@ func within[T any](ctx context.Context, s *store, slots chan struct{}, fn func(c
 		v, err := fn(ctx)
 		err = explain(err, s.keys.prefix)
 		if slots != nil {
-			<-slots // not before: fn uses the connection, also after ctx has ended
+			<-slots // only now: fn uses the connection until it returns, also after ctx has ended
 		}
 		done <- result{v, err}
 	}()

@@ -7,20 +7,20 @@ import (
 
 // subscriptions are the topics that this node needs. They outlive connections to Redis.
 type subscriptions struct {
-	mu     sync.Mutex // guards what follows, and each subscription
+	mu     sync.Mutex // guards the following, and each subscription
 	topics map[string]*subscription
-	using  *listener // nil: none
+	using  *listener // the listener; nil: none
 }
 
 // subscription is a topic that this node needs, or for which Redis has not confirmed a request
 // yet.
 type subscription struct {
 	topic       string
-	channel     *string       // whose messages come; nil: none's
-	needed      int           // by so many
-	requested   bool          // the listener has asked for it last, not asked to end it
-	unconfirmed int           // requests for it that were not confirmed yet
-	live        chan struct{} // closed while it is confirmed
+	channel     *string       // nil: not a channel's topic
+	needed      int           // number of users of the topic
+	requested   bool          // the listener's last request was to subscribe
+	unconfirmed int           // number of subscribe requests that Redis has not confirmed yet
+	live        chan struct{} // closed while the subscription is confirmed
 }
 
 // acquire subscribes to a topic, once for all callers. The returned channel is closed when

@@ -16,7 +16,7 @@ const maxUnpublished = 10_000
 // unpublished is the set of channels whose last message may be stored but not published.
 // publishMissed publishes the newest message of each; other nodes then read those before it.
 type unpublished struct {
-	wake chan struct{} // has something when there may be channels, and Redis
+	wake chan struct{} // gets a value when a channel was added, or Redis is connected
 
 	mu       sync.Mutex // guards channels
 	channels map[string]struct{}
@@ -55,7 +55,7 @@ func (r *Registry) publishMissed(ctx context.Context) {
 		case <-r.unpublished.wake:
 		}
 		if r.ready() != nil {
-			continue // it is signalled when Redis is back
+			continue // stayConnected wakes it when Redis is back
 		}
 		failed := false
 		for channel := range r.unpublished.take() {
@@ -88,7 +88,7 @@ func (r *Registry) publishNewest(ctx context.Context, channel string) error {
 	}
 	msgs, err := h.After(ctx, channel, chat.Position{Epoch: last.Epoch, Seq: last.Seq - 1}, chat.Limit{Count: 1})
 	if errors.Is(err, chat.ErrGone) || err == nil && len(msgs) == 0 {
-		return nil // nobody can have it any more
+		return nil // the message is no longer stored
 	}
 	if err != nil {
 		return err
