@@ -142,7 +142,7 @@ func (r *Registry) ping(ctx context.Context) error {
 
 // awaitListener waits until messages get through to a new listener and none is missed.
 func (r *Registry) awaitListener(ctx context.Context, l *listener) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, listenTimeouts*r.cfg.timeout, errors.New("Redis did not confirm subscriptions and probes"))
+	ctx, cancel := context.WithTimeoutCause(ctx, listenTimeouts*r.cfg.timeout, errors.New("no answer to subscriptions and probes"))
 	defer cancel()
 	if err := r.checkServers(ctx); err != nil {
 		return err

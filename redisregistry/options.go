@@ -96,8 +96,8 @@ func WithAge(d time.Duration) Option {
 	}
 }
 
-// WithTimeout limits each call to Redis, and how long a probe may take through pub/sub before
-// Redis counts as unreachable. The default is 2 seconds.
+// WithTimeout limits how long a call to Redis may take. It is also how long a probe may take
+// through pub/sub before Redis counts as unreachable. The default is 2 seconds.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d <= 0 {
