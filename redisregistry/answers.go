@@ -12,42 +12,42 @@ import (
 )
 
 const (
-	// answerWithin is how long a node may take to answer that it is there.
+	// answerWithin is how long a node may take to answer that it is alive.
 	answerWithin = time.Second
-	// askAgain is how often it is asked meanwhile, and its answer looked for.
-	askAgain = 25 * time.Millisecond
+	// askEvery is how often it is asked meanwhile, and its lease read.
+	askEvery = 25 * time.Millisecond
 )
 
-// answers finds out which other nodes are there now, and not only until their lease
-// ends: a node that is asked refreshes its lease at once. All questions of a moment
-// share the asking, so that it costs the same however many there are.
+// answers asks other nodes whether they are alive. A lease alone does not show this until it
+// expires; a node that is asked refreshes its lease at once. Questions at the same time share
+// one round trip.
 type answers struct {
 	registry *Registry
-	wake     chan struct{} // has something when there are questions
+	wake     chan struct{} // gets a value when there are questions
 
-	mu        sync.Mutex // guards questions and what they hold
+	mu        sync.Mutex // guards questions and their fields
 	questions []*question
 }
 
 // question asks some nodes.
 type question struct {
-	nodes    map[string]float64 // not answered yet, with the end of the lease that was seen first; 0: none yet
-	deadline time.Duration      // of uptime; 0: not asked yet
-	there    map[string]bool    // that have answered
-	done     chan error         // has one when there is nothing more to find out
+	nodes    map[string]float64 // without an answer, with the end of the lease that was read first; 0: not read yet
+	deadline time.Duration      // uptime; 0: not asked yet
+	alive    map[string]bool    // nodes that have answered
+	done     chan error         // gets a value when the question is answered
 }
 
 func newAnswers(r *Registry) *answers {
 	return &answers{registry: r, wake: make(chan struct{}, 1)}
 }
 
-// ask returns which of the nodes refreshed their lease after it was called. A node
-// that does not do so within answerWithin does not answer.
-func (a *answers) ask(ctx context.Context, nodes []string) (there map[string]bool, err error) {
+// ask returns which of the nodes renewed their lease after the call. A node has answerWithin to
+// do so.
+func (a *answers) ask(ctx context.Context, nodes []string) (alive map[string]bool, err error) {
 	if len(nodes) == 0 {
 		return nil, nil
 	}
-	q := &question{nodes: make(map[string]float64, len(nodes)), there: make(map[string]bool), done: make(chan error, 1)}
+	q := &question{nodes: make(map[string]float64, len(nodes)), alive: make(map[string]bool), done: make(chan error, 1)}
 	for _, node := range nodes {
 		q.nodes[node] = 0
 	}
@@ -57,13 +57,13 @@ func (a *answers) ask(ctx context.Context, nodes []string) (there map[string]boo
 	signal(a.wake)
 	select {
 	case err := <-q.done:
-		return q.there, err
+		return q.alive, err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for other nodes to answer: %w", ctx.Err()) // it ends by itself
+		return nil, fmt.Errorf("waiting for other nodes to answer: %w", ctx.Err()) // run answers the question later, and nobody reads that
 	}
 }
 
-// run asks while there are questions.
+// run asks while there are questions, until ctx ends.
 func (a *answers) run(ctx context.Context) {
 	for {
 		select {
@@ -75,14 +75,14 @@ func (a *answers) run(ctx context.Context) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(askAgain):
+			case <-time.After(askEvery):
 			}
 		}
 	}
 }
 
-// round looks at the leases of all nodes that are asked, asks them again, and
-// reports whether questions are left.
+// round reads the leases of all nodes that are asked, asks them again, and reports whether
+// questions are left.
 func (a *answers) round(ctx context.Context) bool {
 	a.mu.Lock()
 	asked := slices.Clone(a.questions)
@@ -95,7 +95,7 @@ func (a *answers) round(ctx context.Context) bool {
 		return false
 	}
 	nodes := slices.Collect(maps.Keys(all))
-	leases, err := a.look(ctx, nodes)
+	leases, err := a.askNodes(ctx, nodes)
 	for i, lease := range leases {
 		all[nodes[i]] = lease
 	}
@@ -104,7 +104,7 @@ func (a *answers) round(ctx context.Context) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, q := range asked {
-		if err == nil && !q.settle(all, now) {
+		if err == nil && !q.update(all, now) {
 			continue
 		}
 		a.questions = slices.DeleteFunc(a.questions, func(o *question) bool { return o == q })
@@ -113,12 +113,12 @@ func (a *answers) round(ctx context.Context) bool {
 	return len(a.questions) > 0
 }
 
-// look reads when the nodes' leases end, 0 of those that have none, then asks the
-// nodes: what changes from here on is an answer.
-func (a *answers) look(ctx context.Context, nodes []string) ([]float64, error) {
+// askNodes reads when the nodes' leases end, 0 for a node without a lease, then asks the nodes.
+// A lease that changes after this is an answer.
+func (a *answers) askNodes(ctx context.Context, nodes []string) ([]float64, error) {
 	r := a.registry
-	k := r.server.keys
-	leases, err := bounded(ctx, r.server, func(ctx context.Context) ([]float64, error) {
+	k := r.store.keys
+	leases, err := bounded(ctx, r.store, func(ctx context.Context) ([]float64, error) {
 		var leases *redis.FloatSliceCmd
 		_, err := r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 			leases = pipe.ZMScore(ctx, k.leases(), nodes...)
@@ -145,18 +145,18 @@ func (a *answers) look(ctx context.Context, nodes []string) ([]float64, error) {
 	return leases, nil
 }
 
-// settle takes note of the leases as they are now, and reports whether there is
-// nothing more to find out.
-func (q *question) settle(leases map[string]float64, now time.Duration) bool {
+// update compares the leases with those seen first, and reports whether the question is
+// answered.
+func (q *question) update(leases map[string]float64, now time.Duration) bool {
 	for node, first := range q.nodes {
 		lease := leases[node]
 		switch {
-		case lease == 0: // it has left, or was found dead
+		case lease == 0: // the node has shut down, or another node removed it
 			delete(q.nodes, node)
 		case first == 0:
 			q.nodes[node] = lease
 		case lease != first:
-			q.there[node] = true
+			q.alive[node] = true
 			delete(q.nodes, node)
 		}
 	}

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// began is what uptime counts from.
+// began is the start of uptime.
 var began = time.Now()
 
-// uptime is a clock that nobody sets, for what is compared within this process.
+// uptime is a clock that nobody can set, for comparisons within this process.
 func uptime() time.Duration { return time.Since(began) }
 
-// clock translates times of this node's clock into Redis' time, which all nodes
-// share: what they tell each other depends on no node's clock.
+// clock translates times of this node's clock into Redis' time, which all nodes share. So what
+// nodes report depends on no node's clock.
 type clock struct {
 	mu     sync.Mutex    // guards what follows
 	known  bool          // false: nothing was observed yet
@@ -21,9 +21,9 @@ type clock struct {
 	at     time.Duration // uptime when that was observed
 }
 
-// observe learns from an answer with Redis' time (Unix, in µs) that was given after
-// sent and before got. Quick answers are precise; an old observation yields to a
-// slower one, since clocks drift and are set.
+// observe learns from an answer with Redis' time (Unix, in µs) that was given after sent and
+// before got. Quick answers are precise. A slower answer replaces an old one, since clocks
+// drift and are set.
 func (c *clock) observe(sent, got time.Time, redis int64) {
 	// The smallest possible offset: no translated time is ever in Redis' future.
 	offset := time.UnixMicro(redis).Sub(got.Round(0))
@@ -38,7 +38,7 @@ func (c *clock) observe(sent, got time.Time, redis int64) {
 	}
 }
 
-// of is a time in Redis' time, Unix, in µs.
+// of returns t in Redis' time: Unix, in µs.
 func (c *clock) of(t time.Time) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,22 +14,22 @@ import (
 )
 
 const (
-	// retryAtFirst and retryAtLast are how long it takes to try again after Redis
-	// was lost.
+	// retryAtFirst and retryAtLast bound the pause before the next attempt, which doubles
+	// from one to the other.
 	retryAtFirst = 50 * time.Millisecond
 	retryAtLast  = time.Second
-	// startTimeouts is how many timeouts a listener has to get going.
-	startTimeouts = 5
-	// rounds is how often it is looked whether messages of a channel were lost
-	// unnoticed, and round how often at some of the channels.
-	rounds = time.Minute
-	round  = time.Second
-	// lookups are how many channels are looked at at the same time: as many as go to
-	// Redis together.
-	lookups = maxBatch
+	// listenTimeouts is how many timeouts awaitListener may take.
+	listenTimeouts = 5
+	// checkAllEvery is how often each channel is checked for lost messages.
+	checkAllEvery = time.Minute
+	// checkSomeEvery is how often a share of the channels is checked.
+	checkSomeEvery = time.Second
+	// parallelChecks is how many channels are checked at the same time: as many calls as
+	// one batch takes.
+	parallelChecks = maxCalls
 )
 
-// keepConnected has a listener whenever Redis allows one.
+// keepConnected reconnects to Redis until ctx ends.
 func (r *Registry) keepConnected(ctx context.Context) {
 	pause := retryAtFirst
 	for {
@@ -38,14 +38,14 @@ func (r *Registry) keepConnected(ctx context.Context) {
 			return
 		}
 		if cluster, ok := r.client.(*redis.ClusterClient); ok {
-			cluster.ReloadState(ctx) // it may know by now what has moved
+			cluster.ReloadState(ctx) // slots may have moved
 		}
-		r.down.Store(&outage{err})
+		r.disconnectedBy.Store(&reason{err})
 		if r.connected.Swap(false) {
 			pause = retryAtFirst
-			r.cfg.logger.Warn("Redis is lost", "error", err)
+			r.cfg.logger.Warn("lost the connection to Redis", "error", err)
 		}
-		r.tryIdle(ctx)
+		r.pingIdle(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -55,18 +55,17 @@ func (r *Registry) keepConnected(ctx context.Context) {
 	}
 }
 
-// tryIdle uses each idle connection of the client once, all at the same time: when
-// the host at their end is gone without a word, each costs a timeout, and there are
-// many.
-func (r *Registry) tryIdle(ctx context.Context) {
+// pingIdle uses each idle connection of the client once, all at the same time. If the host at
+// the other end is gone, each connection costs a timeout, and there are many.
+func (r *Registry) pingIdle(ctx context.Context) {
 	try := func(ctx context.Context, client redis.UniversalClient) {
 		var trying sync.WaitGroup
 		for range client.PoolStats().IdleConns {
-			trying.Go(func() { _ = client.Ping(ctx).Err() }) // the client drops what fails
+			trying.Go(func() { _ = client.Ping(ctx).Err() }) // the client drops a connection that fails
 		}
 		trying.Wait()
 	}
-	_, _ = bounded(ctx, r.server, func(ctx context.Context) (none struct{}, err error) {
+	_, _ = bounded(ctx, r.store, func(ctx context.Context) (none struct{}, err error) {
 		cluster, ok := r.client.(*redis.ClusterClient)
 		if !ok {
 			try(ctx, r.client)
@@ -79,7 +78,7 @@ func (r *Registry) tryIdle(ctx context.Context) {
 	})
 }
 
-// stayConnected returns when Redis could not be reached, or no longer can.
+// stayConnected connects to Redis. It returns when the connection fails or has failed.
 func (r *Registry) stayConnected(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -96,15 +95,15 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 	l.run(ctx)
 	r.subs.use(l)
 	defer r.subs.use(nil)
-	if err := r.start(ctx, l); err != nil {
+	if err := r.awaitListener(ctx, l); err != nil {
 		return err
 	}
-	r.since.Store(int64(uptime()))
+	r.leaseSince.Store(int64(uptime()))
 	r.connected.Store(true)
-	r.cfg.logger.Info("Redis is connected", "sharded", l.sharded)
-	signal(r.behind) // of what was published meanwhile
-	signal(r.ordered)
-	signal(r.untold.some)
+	r.cfg.logger.Info("connected to Redis", "sharded", l.sharded)
+	signal(r.checkAllSignal) // messages may have been published meanwhile
+	signal(r.orderSignal)
+	signal(r.unpublished.wake)
 
 	interval := r.cfg.timeout / 2
 	tick := time.NewTicker(interval)
@@ -119,9 +118,9 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 			return err
 		}
 		for _, k := range l.links {
-			// When much comes a probe waits behind it. Anything shows life.
-			if quiet := uptime() - time.Duration(k.heard.Load()); quiet > interval+r.cfg.timeout {
-				return fmt.Errorf("nothing came by pub/sub for %v", quiet.Truncate(time.Millisecond))
+			// Under load a probe waits behind other messages. Any message counts.
+			if quiet := uptime() - time.Duration(k.lastReceived.Load()); quiet > interval+r.cfg.timeout {
+				return fmt.Errorf("received nothing from pub/sub for %v", quiet.Truncate(time.Millisecond))
 			}
 		}
 		switch moved, err := l.moved(ctx); {
@@ -133,22 +132,22 @@ func (r *Registry) stayConnected(ctx context.Context) error {
 	}
 }
 
-// ping looks whether Redis answers at all: what keeps it from that shows best here.
+// ping checks the connection first, because its errors explain most about what is wrong.
 func (r *Registry) ping(ctx context.Context) error {
-	_, err := bounded(ctx, r.server, func(ctx context.Context) (none struct{}, err error) {
+	_, err := bounded(ctx, r.store, func(ctx context.Context) (none struct{}, err error) {
 		return none, r.client.Ping(ctx).Err()
 	})
 	return explainSilence(err, r.client)
 }
 
-// start brings a new listener to where messages get through and nothing is missed.
-func (r *Registry) start(ctx context.Context, l *listener) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeouts*r.cfg.timeout, errors.New("no answer to subscriptions"))
+// awaitListener waits until messages get through to a new listener and none is missed.
+func (r *Registry) awaitListener(ctx context.Context, l *listener) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, listenTimeouts*r.cfg.timeout, errors.New("no answer to subscriptions and probes"))
 	defer cancel()
 	if err := r.checkServers(ctx); err != nil {
 		return err
 	}
-	if err := r.subs.wait(ctx); err != nil {
+	if err := r.subs.awaitAll(ctx); err != nil {
 		return err
 	}
 	for _, k := range l.links {
@@ -164,31 +163,31 @@ func (r *Registry) start(ctx context.Context, l *listener) error {
 	if err := r.alignEvents(ctx); err != nil {
 		return err
 	}
-	return r.awaitReport(ctx)
+	return r.awaitRecheck(ctx)
 }
 
-// awaitReport waits until Redis was told who is here. What keeps it from that is what
-// Check says meanwhile.
-func (r *Registry) awaitReport(ctx context.Context) error {
-	told := r.ledger.recheck()
+// awaitRecheck waits until this node has its lease, and has queued what Redis may lack. If a
+// report fails meanwhile, Check returns its error.
+func (r *Registry) awaitRecheck(ctx context.Context) error {
+	done := r.reporter.recheck()
 	for {
 		select {
-		case <-told:
+		case <-done:
 			return nil
-		case <-r.ledger.failed:
-			if err := r.ledger.failure(); err != nil {
-				r.down.Store(&outage{err})
+		case <-r.reporter.failedSignal:
+			if err := r.reporter.failure(); err != nil {
+				r.disconnectedBy.Store(&reason{err})
 			}
 		case <-ctx.Done():
-			if err := r.ledger.failure(); err != nil {
+			if err := r.reporter.failure(); err != nil {
 				return err
 			}
-			return fmt.Errorf("telling Redis who is here: %w", context.Cause(ctx))
+			return fmt.Errorf("reporting presence: %w", context.Cause(ctx))
 		}
 	}
 }
 
-// awaitProbe publishes probes until one has come by k.
+// awaitProbe publishes probes until k receives one.
 func (r *Registry) awaitProbe(ctx context.Context, l *listener, k *link) error {
 	again := time.NewTicker(r.cfg.timeout / 20)
 	defer again.Stop()
@@ -206,7 +205,7 @@ func (r *Registry) awaitProbe(ctx context.Context, l *listener, k *link) error {
 	}
 }
 
-// probe publishes what has to come by each link.
+// probe publishes one message to each link.
 func (r *Registry) probe(ctx context.Context, l *listener) error {
 	for _, k := range l.links {
 		if err := r.publish(ctx, k.client, []string{k.probe}, []string{""}); err != nil {
@@ -216,15 +215,14 @@ func (r *Registry) probe(ctx context.Context, l *listener) error {
 	return nil
 }
 
-// findSharding finds out whether Redis has sharded pub/sub, which makes sense in a
-// cluster alone.
+// findSharding finds out whether Redis has sharded pub/sub. Only a Cluster needs it.
 func (r *Registry) findSharding(ctx context.Context) error {
 	cluster, ok := r.client.(*redis.ClusterClient)
 	if !ok {
 		return nil
 	}
-	_, err := bounded(ctx, r.server, func(ctx context.Context) (int64, error) {
-		return cluster.SPublish(ctx, r.server.keys.probeTopic(presenceTag, r.node), "").Result()
+	_, err := bounded(ctx, r.store, func(ctx context.Context) (int64, error) {
+		return cluster.SPublish(ctx, r.store.keys.probeTopic(presenceTag, r.node), "").Result()
 	})
 	if err != nil && !strings.Contains(strings.ToLower(err.Error()), "unknown command") {
 		return fmt.Errorf("looking for sharded pub/sub: %w", err)
@@ -233,41 +231,42 @@ func (r *Registry) findSharding(ctx context.Context) error {
 	return nil
 }
 
-// catchUp looks for messages that were missed: in all channels when Redis is back,
-// and now and then in each, because pub/sub loses without a word.
-func (r *Registry) catchUp(ctx context.Context) {
-	tick := time.NewTicker(round)
+// findMissed looks for messages that this node missed, until ctx ends: in all channels after a
+// reconnect, and in each channel every checkAllEvery, because pub/sub loses messages without
+// an error.
+func (r *Registry) findMissed(ctx context.Context) {
+	tick := time.NewTicker(checkSomeEvery)
 	defer tick.Stop()
-	var late, later []string // to be looked at now, and in this round
-	atOnce := 0              // of these
+	var now, thisRound []string // to be checked at once, and until checkAllEvery has passed
+	perTick := 0                // how many of thisRound are checked in a tick
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-r.behind:
-			late = r.subs.channels()
+		case <-r.checkAllSignal:
+			now = r.subs.channels()
 		case <-tick.C:
 			if r.ready() != nil {
 				continue
 			}
-			if len(later) == 0 {
-				later = r.subs.channels()
-				atOnce = len(later)*int(round)/int(rounds) + 1
+			if len(thisRound) == 0 {
+				thisRound = r.subs.channels()
+				perTick = len(thisRound)*int(checkSomeEvery)/int(checkAllEvery) + 1
 			}
-			n := min(atOnce, len(later))
-			late, later = append(late, later[:n]...), later[n:]
+			n := min(perTick, len(thisRound))
+			now, thisRound = append(now, thisRound[:n]...), thisRound[n:]
 		}
-		late = r.lookAt(ctx, late)
+		now = r.checkChannels(ctx, now)
 	}
 }
 
-// lookAt looks at channels and returns those where it failed.
-func (r *Registry) lookAt(ctx context.Context, channels []string) (failed []string) {
+// checkChannels checks channels and returns those for which it failed.
+func (r *Registry) checkChannels(ctx context.Context, channels []string) (failed []string) {
 	var mu sync.Mutex // guards failed and next
 	next := 0
-	var looking sync.WaitGroup
-	for range min(lookups, len(channels)) {
-		looking.Go(func() {
+	var checking sync.WaitGroup
+	for range min(parallelChecks, len(channels)) {
+		checking.Go(func() {
 			for {
 				mu.Lock()
 				if next == len(channels) {
@@ -277,7 +276,7 @@ func (r *Registry) lookAt(ctx context.Context, channels []string) (failed []stri
 				channel := channels[next]
 				next++
 				mu.Unlock()
-				if err := r.look(ctx, channel); err != nil {
+				if err := r.checkChannel(ctx, channel); err != nil {
 					mu.Lock()
 					failed = append(failed, channel)
 					mu.Unlock()
@@ -285,13 +284,13 @@ func (r *Registry) lookAt(ctx context.Context, channels []string) (failed []stri
 			}
 		})
 	}
-	looking.Wait()
+	checking.Wait()
 	return failed
 }
 
-// look finds out how far the history of a channel goes: the registry in memory reads
-// what its sockets miss of it, or closes them when that is gone.
-func (r *Registry) look(ctx context.Context, channel string) error {
+// checkChannel reads a channel's last position. The MemoryRegistry reads what its sockets
+// missed, or closes them if it is no longer stored.
+func (r *Registry) checkChannel(ctx context.Context, channel string) error {
 	if err := r.ready(); err != nil {
 		return err
 	}

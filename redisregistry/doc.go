@@ -1,5 +1,5 @@
-// Package redisregistry lets several nodes of a [chat.Service] be one: a
-// [chat.Registry] on Redis, and a [chat.History] beside it.
+// Package redisregistry connects several nodes of a [chat.Service] through Redis. It has a
+// [chat.Registry] and a [chat.History].
 //
 //	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, ContextTimeoutEnabled: true})
 //	registry, err := redisregistry.New(client)
@@ -10,98 +10,91 @@
 //	registry.Shutdown(ctx)
 //	client.Close()
 //
-// It needs Redis 6.2 or later (7.0 is what it is tested with): one server, one that
-// Sentinel watches, or a Cluster, where it uses sharded pub/sub if all have it (7.0).
-// Keys with one hash tag are used together, and all keys begin with the prefix. The
-// client's credentials have to allow scripts, strings, hashes, sets, sorted sets,
-// streams and pub/sub, and the commands DEL, EXISTS, PEXPIRE, PING, TIME and, for the
-// History here, INFO:
+// It needs Redis 6.2 or later; it is tested with 7.0. Redis may be one server, one that
+// Sentinels watch, or a Cluster. In a Cluster the registry uses sharded pub/sub if all nodes
+// of the Cluster have it (7.0). All keys begin with the prefix, and the keys that a script
+// uses share a hash tag. The client's user must be allowed scripts, strings, hashes, sets,
+// sorted sets, streams and pub/sub, and the commands DEL, EXISTS, PEXPIRE, PING and TIME. The
+// History here also needs INFO:
 //
 //	ACL SETUSER chat on >password ~chat:* &chat:* +@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +info
 //
-// What Redis refuses is in the error of [Registry.Check], with what to change about it.
+// If Redis rejects a command, the error of [Registry.Check] names it and what to change.
 //
 // # Messages
 //
-// To publish is one script: it keeps the message in the channel's stream, which is
-// trimmed by count and age, gives it its position and publishes it. If any of that is
-// refused the publisher gets an error, and no position is left without its message. A
-// node subscribes to the channels that its sockets are in, and to no others. A node
-// that gets a message out of turn reads the missing ones from the stream first; a
-// message that was lost without a later one to show it is found within about a minute,
-// and at once when the connection was lost, too.
+// One script stores a message in the channel's stream, gives it a position and publishes it.
+// The stream is trimmed by count and age. If the script fails the publisher gets an error,
+// and no position is used up. A node subscribes only to the channels that its sockets are in.
+// If a node receives a message out of order, it first reads the missing ones from the stream.
+// If pub/sub loses the last message of a channel, the nodes find it within about a minute,
+// and at once after a reconnect.
 //
-// A service without [chat.WithHistory] uses the History here. With another one, in SQL for
-// example, Publish publishes what that has stored. All nodes have to share it, so a
-// [chat.MemoryHistory] is an error of chat.New. If Redis cannot be reached any more when a
-// message is stored, the publisher gets an error, and the message is published when Redis
-// is back.
+// A service without [chat.WithHistory] uses the History here. With another one, for example
+// in SQL, Registry.Publish publishes what that history has stored. All nodes must share it,
+// so a [chat.MemoryHistory] is an error of chat.New. If Redis becomes unreachable while a
+// message is stored, the publisher gets an error, and the message is published when Redis is
+// back.
 //
-// # Redis is away
+// # When Redis is unreachable
 //
-// No socket is closed. What needs Redis (publishing, connecting, joining, listing
-// who is connected) fails at once until it is back; [Registry.Check] says so, which
-// goes by a probe that this node publishes and has to hear every second. What was
-// acknowledged is delivered when the same Redis process is back, in order and once.
+// No socket is closed. Publishing, connecting, joining and listing users fail at once until
+// Redis is back. Each node publishes a probe twice in the time of [WithTimeout];
+// [Registry.Check] returns an error if the node does not receive its probes. If the same Redis
+// process comes back, acknowledged messages are delivered in order and once.
 //
-// # Redis starts again, or a replica takes over
+// # When Redis restarts, or a replica takes over
 //
-// What a Redis has when it starts may be older than what it has acknowledged: its file
-// lags behind (appendfsync everysec), is a snapshot, or was replaced by a copy; a
-// replica that takes over may lag behind; and it may have nothing. Nothing in the data
-// says which. So all channels begin a new epoch whenever another process serves the
-// data (Redis' run_id, which its user has to be allowed to ask for: INFO), before
-// anything is acknowledged or read, whichever node comes first. Positions are never used twice. Connected clients are closed with
-// [chat.CloseTooSlow], resume, and are told that messages may be missing
-// ("recovered": false); what is acknowledged from then on reaches everybody.
+// After a restart, or a failover to a replica, Redis may lack messages that it acknowledged,
+// and its data does not show this. So all channels begin a new epoch whenever another Redis
+// process (run_id, read by INFO) serves the data, before any message is stored or read.
+// Positions are never used twice. The registry closes clients with [chat.CloseTooSlow]; they
+// resume and get "recovered": false. Messages that are acknowledged afterwards reach every
+// client.
 //
-// In a Redis Cluster this goes for the channels of the master that is another one, or
-// that slots were moved from. [WithDurableRedis] says that a restart loses nothing:
-// then epochs go on, and clients notice nothing.
+// In a Redis Cluster only the channels of the affected master begin a new epoch, and those
+// whose slots moved to another master. With [WithDurableRedis] epochs continue after a
+// restart, and clients notice nothing.
 //
-// A Redis that is emptied while it runs, or whose keys are restored one by one, is
-// noticed where keys are missing, and no sooner than the channel is used or looked at,
-// about once a minute. What a master acknowledges after a replica has taken its place,
-// because it has not noticed, is lost: min-replicas-to-write bounds that.
+// If a running Redis loses keys, because someone flushes it or restores single keys, the nodes
+// notice this when the channel is used, or within about a minute. Messages that an old master
+// acknowledges before it notices a failover are lost; min-replicas-to-write limits this.
 //
 // # Presence
 //
-// Each node holds a lease. Users of a node whose lease ran out leave, on all nodes
-// alike and once, within the time of [WithLease]; a user with sockets on other nodes
-// stays. Until then they are listed. What a node could not tell Redis it tells later.
-// After an outage that was longer than the lease, or when all leases ran out
-// together, no node is given up before it had as much time to come back. Users of nodes
-// that die while Redis loses all it has are not announced as left, but they are not
-// listed any more either. When Redis comes back with older data, or none, a join or a
-// leave may be announced twice.
+// Each node has a lease. When it expires, the node's users leave: every node announces this
+// once, within the time of [WithLease]. Until then they are listed. A user with sockets on
+// other nodes stays. A node reports later what it could not report during an outage. After an
+// outage longer than the lease, every node gets the time of a lease to reconnect before its
+// users leave. If nodes die while Redis loses its data, their users are no longer listed, but
+// not announced as left. If Redis comes back with older data, or none, a join or a leave may
+// be announced twice.
 //
-// Redis keeps the last 20,000 joins and leaves for nodes that are away. What a node
-// missed beyond that is counted, see [Registry.Stats], and logged.
+// Redis stores the last 20,000 joins and leaves for nodes that are disconnected. If a node
+// misses more, it logs and counts them, see [Registry.Stats].
 //
-// Nothing of this goes by a node's clock. A user's sockets are as old as Redis heard of
-// them, and the role is that of the newest.
+// All times are from Redis' clock: a socket's time is when Redis got its first report. A
+// user's role is that of the newest socket.
 //
 // # Closing a user's sockets
 //
-// [Registry.CloseUser] leaves an order, which every node carries out when it reads it: for
-// keep 0 on all sockets of the user that there were at that moment, also on a node that
-// was halted or cut off, and even if its users had left meanwhile. Such a node does so
-// before it tells of its users again. Sockets that connect later stay. Redis keeps
-// 10,000 orders, and those of a day; a node that was away for longer closes all its
-// sockets with [chat.CloseGoingAway], so that they reconnect. Orders that Redis loses
-// with its data are lost to nodes that have not read them.
+// [Registry.CloseUser] writes an order that every node carries out. With keep 0 it closes all
+// sockets that the user had at that moment, also on a node that was unreachable: such a node
+// carries out the order before it reports its users again. Sockets that connect later stay
+// open. Redis stores 10,000 orders for at most a day. A node that was disconnected for longer,
+// or missed more, closes all its sockets with [chat.CloseGoingAway], so that the clients
+// reconnect. If Redis loses its data, a node does not get the orders that it has not read.
 //
-// A node that has died counts until its lease ends. Before a socket is one too many,
-// [Registry.Add] asks the other nodes that have sockets of the user. A node that does not
-// answer within a second does not count. Likewise CloseUser closes the sockets of such a
-// node first when some are to remain.
+// The sockets of a dead node count until its lease expires. So before [Registry.Add] reports
+// more sockets than the limit, it asks the nodes that have sockets of the user, and does not
+// count those that do not answer within a second. CloseUser with a keep above 0 closes the
+// sockets of such nodes first.
 //
-// # What has to fit
+// # Requirements
 //
-// All nodes need the same history. One whose history is another than that of a running
-// node, by [chat.SharedHistory], is not ready and says so: [ErrMisconfigured]. When the
-// others have ended, or their leases are over, it is. Histories that do not say which
-// they are are not compared. Nor is a Redis used that evicts keys when it is full, if it
-// tells: maxmemory-policy has to be noeviction, or maxmemory 0. That is looked at
-// whenever a node connects.
+// All nodes need the same history. A node whose history has another [chat.SharedHistory] name
+// than that of a running node is not ready ([ErrMisconfigured]) until the other nodes have
+// ended, or their leases have expired. Histories without a name are not compared. Redis must
+// not evict keys: set maxmemory-policy noeviction or maxmemory 0. A node checks this whenever
+// it connects.
 package redisregistry

@@ -18,20 +18,20 @@ const eventsAtOnce = 500
 
 // eventLog is how far this node has read the joins and leaves.
 type eventLog struct {
-	position string          // id of the last event; "": unknown
-	number   uint64          // of that event
-	align    chan chan error // asks to find the position
-	// dropped counts the events that Redis had dropped before this node read them: it
-	// keeps the last 20,000, and more happened while the node was away.
+	position string          // id of the last event that was read; "": unknown
+	number   uint64          // number of that event
+	align    chan chan error // a request of alignEvents
+	// dropped counts the events that Redis dropped before this node read them: it keeps
+	// the last 20,000, and more happened while the node was disconnected.
 	dropped atomic.Uint64
 }
 
-// alignEvents finds where the log ends when that is not known, or when Redis came
-// back with less than what was read.
+// alignEvents has announceEvents find the end of the log, if its position is unknown or if
+// Redis came back with less than this node has read.
 func (r *Registry) alignEvents(ctx context.Context) error {
 	found := make(chan error, 1)
 	select {
-	case r.log.align <- found:
+	case r.eventLog.align <- found:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -43,31 +43,32 @@ func (r *Registry) alignEvents(ctx context.Context) error {
 	}
 }
 
-// tellEvents calls changed for all joins and leaves in order, once each. Pub/sub only
-// signals that there are new ones.
-func (r *Registry) tellEvents(ctx context.Context) {
+// announceEvents calls changed once for each join and leave, in order, until ctx ends. Pub/sub
+// only signals that there are new ones.
+func (r *Registry) announceEvents(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.lease / 6)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case found := <-r.log.align:
+		case found := <-r.eventLog.align:
 			found <- r.findEvents(ctx)
 			continue
-		case <-r.events:
+		case <-r.eventSignal:
 		case <-tick.C:
 		}
-		for more := r.ready() == nil && r.log.position != ""; more; {
+		for more := r.ready() == nil && r.eventLog.position != ""; more; {
 			n, err := r.readEvents(ctx)
 			more = err == nil && n == eventsAtOnce
 		}
 	}
 }
 
+// findEvents does the work of alignEvents.
 func (r *Registry) findEvents(ctx context.Context) error {
-	newest, err := bounded(ctx, r.server, func(ctx context.Context) ([]redis.XMessage, error) {
-		return r.client.XRevRangeN(ctx, r.server.keys.events(), "+", "-", 1).Result()
+	newest, err := bounded(ctx, r.store, func(ctx context.Context) ([]redis.XMessage, error) {
+		return r.client.XRevRangeN(ctx, r.store.keys.events(), "+", "-", 1).Result()
 	})
 	if err != nil {
 		return fmt.Errorf("looking for the newest event: %w", err)
@@ -76,15 +77,15 @@ func (r *Registry) findEvents(ctx context.Context) error {
 	if len(newest) > 0 {
 		end, number = newest[0].ID, numberOf(newest[0])
 	}
-	// An emptied Redis goes on by its clock, as does one that has forgotten some.
-	if r.log.position == "" || len(newest) > 0 && before(end, r.log.position) {
-		r.log.position, r.log.number = end, number
+	// Ids come from Redis' clock, so a log that lost its events continues with later ids.
+	if r.eventLog.position == "" || len(newest) > 0 && before(end, r.eventLog.position) {
+		r.eventLog.position, r.eventLog.number = end, number
 	}
-	signal(r.events)
+	signal(r.eventSignal)
 	return nil
 }
 
-// before compares ids of a stream.
+// before compares the ids of two entries of a stream.
 func before(a, b string) bool {
 	parse := func(id string) (ms, n uint64) {
 		left, right, _ := strings.Cut(id, "-")
@@ -97,26 +98,27 @@ func before(a, b string) bool {
 	return ams < bms || ams == bms && an < bn
 }
 
+// readEvents announces up to eventsAtOnce joins and leaves and returns how many it read.
 func (r *Registry) readEvents(ctx context.Context) (int, error) {
-	found, err := bounded(ctx, r.server, func(ctx context.Context) ([]redis.XMessage, error) {
-		return r.client.XRangeN(ctx, r.server.keys.events(), "("+r.log.position, "+", eventsAtOnce).Result()
+	found, err := bounded(ctx, r.store, func(ctx context.Context) ([]redis.XMessage, error) {
+		return r.client.XRangeN(ctx, r.store.keys.events(), "("+r.eventLog.position, "+", eventsAtOnce).Result()
 	})
 	if err != nil {
-		if ctx.Err() == nil { // else the registry shuts down
-			r.cfg.logger.Warn("reading joins and leaves from Redis", "error", err)
+		if ctx.Err() == nil { // otherwise the registry shuts down
+			r.cfg.logger.Warn("reading joins and leaves from Redis failed", "error", err)
 		}
 		return 0, err
 	}
 	changed := r.changed.Load()
 	for _, e := range found {
 		n := numberOf(e)
-		// Redis that came back empty, or with older data, counts anew.
-		if n > r.log.number+1 {
-			dropped := n - r.log.number - 1
-			r.log.dropped.Add(dropped)
-			r.cfg.logger.Warn("joins and leaves were dropped before this node could announce them: it was away for too long", "count", dropped)
+		// A Redis that lost data counts from an earlier number: then nothing is counted.
+		if n > r.eventLog.number+1 {
+			dropped := n - r.eventLog.number - 1
+			r.eventLog.dropped.Add(dropped)
+			r.cfg.logger.Warn("this node missed joins and leaves: Redis dropped them while the node was disconnected", "count", dropped)
 		}
-		r.log.position, r.log.number = e.ID, n
+		r.eventLog.position, r.eventLog.number = e.ID, n
 		if changed == nil {
 			continue
 		}
@@ -131,9 +133,9 @@ func (r *Registry) readEvents(ctx context.Context) (int, error) {
 	return len(found), nil
 }
 
-// numberOf is an event's number. They count up by one, from 1.
+// numberOf returns an event's number. Events are numbered from 1.
 func numberOf(e redis.XMessage) uint64 {
 	text, _ := e.Values["n"].(string)
-	n, _ := strconv.ParseUint(text, 10, 64) // 0 of one that has none
+	n, _ := strconv.ParseUint(text, 10, 64) // 0 if it has none
 	return n
 }

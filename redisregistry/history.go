@@ -17,11 +17,13 @@ import (
 )
 
 // maxChannels is how many channels a bucket has before it begins a new era. It bounds what
-// Redis keeps of channels that have no messages any more.
+// Redis stores of channels that have no messages any more.
 const maxChannels = 100_000
 
-// History is a [chat.History] in a Registry's Redis. Append also publishes the messages to
-// all nodes. Its methods are safe for concurrent use.
+// History is a [chat.History] in a Registry's Redis. Its methods are safe for concurrent use.
+//
+// Append also publishes the messages to the other nodes, because one script stores and
+// publishes them. [Registry.Publish] then delivers them on this node only.
 //
 // Messages are as durable as the settings of Redis make them. After a restart of Redis, or a
 // failover to a replica, all channels begin a new epoch, even if no message is missing.
@@ -29,27 +31,34 @@ const maxChannels = 100_000
 type History struct {
 	registry *Registry
 	calls    atomic.Uint64
-	lanes    []lanes // one, or one for each bucket of a cluster
+	batchers []batchers // one; in a Cluster one for each bucket
 }
 
-// lanes has one lane for each script.
-type lanes struct{ publish, after, last lane }
+// batchers has one batcher for each script.
+type batchers struct{ publish, after, last batcher }
+
+// ownIdentity is the name of History.
+const ownIdentity = "redis"
+
+// Identity implements [chat.SharedHistory].
+func (h *History) Identity(context.Context) (string, error) { return ownIdentity, nil }
 
 func newHistory(r *Registry) *History {
-	h := &History{registry: r, lanes: make([]lanes, 1)}
+	h := &History{registry: r, batchers: make([]batchers, 1)}
 	if _, cluster := r.client.(*redis.ClusterClient); cluster {
-		h.lanes = make([]lanes, buckets) // no master waits for another
+		h.batchers = make([]batchers, buckets) // so that no master waits for another
 	}
-	for i := range h.lanes {
-		l := &h.lanes[i]
-		l.publish = lane{server: r.server, script: publishScript, most: maxBatch}
-		l.after = lane{server: r.server, script: afterScript, most: maxReads}
-		l.last = lane{server: r.server, script: lastScript, most: maxBatch}
+	for i := range h.batchers {
+		b := &h.batchers[i]
+		b.publish = batcher{store: r.store, script: publishScript, maxBatch: maxCalls}
+		b.after = batcher{store: r.store, script: afterScript, maxBatch: maxReadCalls}
+		b.last = batcher{store: r.store, script: lastScript, maxBatch: maxCalls}
 	}
 	return h
 }
 
-func (h *History) of(channel string) *lanes { return &h.lanes[bucketOf(channel)%len(h.lanes)] }
+// of returns the batchers of a channel.
+func (h *History) of(channel string) *batchers { return &h.batchers[bucketOf(channel)%len(h.batchers)] }
 
 // common returns the first arguments of every script.
 func (h *History) common(channel string) []any {
@@ -60,7 +69,7 @@ func (h *History) common(channel string) []any {
 	return []any{newEra(), durable, channel}
 }
 
-// body is a message as it is stored, without its position and channel.
+// body is a message as Redis stores it, without its position and channel.
 type body struct {
 	Sender  string `json:"s,omitempty"`
 	Content string `json:"c"`
@@ -86,9 +95,9 @@ const (
 	maxAppendBytes = 1 << 20
 )
 
-// Append implements [chat.History]. One script call stores and publishes all messages of
-// a bucket, and the calls for several buckets share a pipeline. More than 128 messages, or
-// more than 1 MiB of content, take several round trips.
+// Append implements [chat.History], and publishes the messages to the other nodes. One script
+// call stores and publishes all messages of a bucket, and the calls for several buckets share a
+// pipeline. More than 128 messages, or more than 1 MiB of content, take several round trips.
 func (h *History) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
 	if len(msgs) == 0 {
 		return nil, nil
@@ -104,8 +113,8 @@ func (h *History) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Mess
 			bytes += len(rest[n].Content)
 		}
 		if err := h.appendOnce(ctx, rest[:n]); err != nil {
-			for _, m := range rest[:n] { // it may have been stored, and not published
-				r.untold.add(m.Channel)
+			for _, m := range rest[:n] { // the script may have run, or not
+				r.unpublished.add(m.Channel)
 			}
 			return nil, fmt.Errorf("redisregistry: storing messages: %w", err)
 		}
@@ -136,9 +145,9 @@ func (h *History) appendOnce(ctx context.Context, msgs []chat.Message) error {
 		c := calls[0]
 		c.reply, c.err = h.of(msgs[0].Channel).publish.run(ctx, c.keys, c.args...)
 	} else {
-		h.registry.server.evalAll(ctx, publishScript, calls)
+		h.registry.store.evalAll(ctx, publishScript, calls)
 	}
-	var failed error // the first: Redis mostly fails all calls of a pipeline alike
+	var failed error // the first error: mostly all calls of a pipeline fail alike
 	for i, c := range calls {
 		err := c.err
 		if err == nil {
@@ -153,11 +162,11 @@ func (h *History) appendOnce(ctx context.Context, msgs []chat.Message) error {
 
 // publishCall makes the call of the publish script that stores a batch.
 func (h *History) publishCall(b *bucketBatch) *call {
-	r, k := h.registry, h.registry.server.keys
+	r, k := h.registry, h.registry.store.keys
 	first := b.channels[0].name
 	name := r.node + "-" + strconv.FormatUint(h.calls.Add(1), 36)
 	c := &call{
-		keys: []string{k.places(first), k.call(first, name)},
+		keys: []string{k.positions(first), k.call(first, name)},
 		args: append(h.common(first), r.cfg.count, r.cfg.age.Milliseconds(), r.publishCommand(), maxChannels),
 	}
 	for _, ch := range b.channels {
@@ -218,8 +227,8 @@ func (b *bucketBatch) number(reply any) error {
 // After implements [chat.History].
 func (h *History) After(ctx context.Context, channel string, p chat.Position, limit chat.Limit) ([]chat.Message, error) {
 	r := h.registry
-	k := r.server.keys
-	reply, err := h.of(channel).after.run(ctx, []string{k.places(channel), k.stream(channel)},
+	k := r.store.keys
+	reply, err := h.of(channel).after.run(ctx, []string{k.positions(channel), k.stream(channel)},
 		append(h.common(channel), p.Epoch, strconv.FormatUint(p.Seq, 10), max(limit.Count, 1), r.cfg.age.Milliseconds(), max(limit.Bytes, 0))...)
 	var found []string
 	if err == nil {
@@ -248,7 +257,7 @@ func (h *History) After(ctx context.Context, channel string, p chat.Position, li
 
 // Last implements [chat.History].
 func (h *History) Last(ctx context.Context, channel string) (chat.Position, error) {
-	reply, err := h.of(channel).last.run(ctx, []string{h.registry.server.keys.places(channel)}, h.common(channel)...)
+	reply, err := h.of(channel).last.run(ctx, []string{h.registry.store.keys.positions(channel)}, h.common(channel)...)
 	var p chat.Position
 	if err == nil {
 		p, err = positionOf(reply)
@@ -259,15 +268,15 @@ func (h *History) Last(ctx context.Context, channel string) (chat.Position, erro
 	return p, nil
 }
 
-// begin records in every bucket which run of Redis serves it. A bucket that another run
-// served before begins a new era. Without begin, a bucket that no node used meanwhile would
-// not show that another run has served it, when a former master becomes master again.
+// begin records in every bucket which run of Redis serves it. A bucket that another run served
+// before begins a new era. Without begin, a bucket that no node used meanwhile would not show
+// that another run has served it, when a former master becomes master again.
 func (h *History) begin(ctx context.Context) error {
-	s := h.registry.server
+	s := h.registry.store
 	_, err := bounded(ctx, s, func(ctx context.Context) ([]redis.Cmder, error) {
 		return s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 			for bucket := range buckets {
-				pipe.Eval(ctx, lastScript.text, []string{s.keys.placesOf(strconv.Itoa(bucket))}, h.common("")...)
+				pipe.Eval(ctx, lastScript.text, []string{s.keys.positionsOf(strconv.Itoa(bucket))}, h.common("")...)
 			}
 			return nil
 		})

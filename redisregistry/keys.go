@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// buckets are what channels are spread over: those of any name, users' channels over as
-// many others, and everyone's has one for itself. All keys of one have the same hash
-// tag, so that a Redis Cluster keeps them on one node and a script may use them
-// together. A bucket whose channels are too many begins a new era, which those who may
-// publish to any name can bring about: it is not that of everyone's channel.
+// Channels are hashed to buckets: named channels to 256, user channels to 256 others,
+// everyone's channel to its own. The keys of a bucket share a hash tag, so that a Cluster
+// keeps them on one node and one script can use them. A bucket with too many channels begins
+// a new era; a user who publishes to many names can cause this, but never for everyone's
+// channel.
 const (
 	spread   = 256
 	everyone = 2 * spread // the bucket of everyone's channel
 	buckets  = everyone + 1
 )
 
-// presenceTag is the hash tag of all that is about who is connected.
+// presenceTag is the hash tag of all keys about connected users.
 const presenceTag = "presence"
 
 func bucketOf(channel string) int {
@@ -36,28 +36,28 @@ func bucketOf(channel string) int {
 
 func bucketTag(channel string) string { return strconv.Itoa(bucketOf(channel)) }
 
-// newEra names an era, or a node.
+// newEra returns a name for an era.
 func newEra() string { return strings.ToLower(rand.Text()[:16]) }
 
-// newNode names a node.
+// newNode returns a name for a node.
 func newNode() string { return strings.ToLower(rand.Text()) }
 
-// keys names what is kept in Redis, and topics, the channels of its pub/sub, which
-// are spread in the same way.
+// keys are the names of keys in Redis, and of topics: the channels of its pub/sub, which have
+// the same hash tags.
 type keys struct{ prefix string }
 
 func (k keys) in(tag, name string) string { return k.prefix + "{" + tag + "}:" + name }
 
-// places is a hash: "!" the era, "@" the run of Redis that used it last, ":" and a
-// channel that channel's last seq. All in one, so that none is ever lost without the
-// others.
-func (k keys) places(channel string) string { return k.placesOf(bucketTag(channel)) }
-func (k keys) placesOf(tag string) string   { return k.in(tag, "places") }
+// positions is a hash. Field "!" is the era, "@" the run of Redis that used it last, and ":"
+// with a channel's name that channel's last seq. It is one key, so that no part is lost without
+// the others.
+func (k keys) positions(channel string) string { return k.positionsOf(bucketTag(channel)) }
+func (k keys) positionsOf(tag string) string   { return k.in(tag, "places") }
 
-// stream has a channel's messages; an entry's id is the seq and "-0".
+// stream has a channel's messages. An entry's id is its seq and "-0".
 func (k keys) stream(channel string) string { return k.in(bucketTag(channel), "s:"+channel) }
 
-// call has what a call that stored a message was told.
+// call has the result of a call that stored messages.
 func (k keys) call(channel, name string) string { return k.in(bucketTag(channel), "n:"+name) }
 
 func (k keys) topic(channel string) string { return k.in(bucketTag(channel), "p:"+channel) }
@@ -73,21 +73,21 @@ func (k keys) users(channel string) string { return k.in(presenceTag, "c:"+chann
 func (k keys) entries(node string) string  { return k.in(presenceTag, "e:"+node) }
 func (k keys) version(node string) string  { return k.in(presenceTag, "v:"+node) }
 
-// orders is a stream of what all nodes are to do, newestOrder the number and the id
-// of the last one.
+// orders is a stream of what all nodes must do. newestOrder is the number and the id of the
+// last entry.
 func (k keys) orders() string      { return k.in(presenceTag, "orders") }
 func (k keys) newestOrder() string { return k.in(presenceTag, "orders#") }
 
-// eventTopic says that there are new events, orderTopic that there are new orders,
-// nodeTopic that a node is asked whether it answers.
+// eventTopic signals new events, orderTopic new orders. nodeTopic asks a node whether it is
+// alive.
 func (k keys) eventTopic() string           { return k.in(presenceTag, "told") }
 func (k keys) orderTopic() string           { return k.in(presenceTag, "ordered") }
 func (k keys) nodeTopic(node string) string { return k.in(presenceTag, "asked:"+node) }
 
-// probeTopic is where a node hears itself, by way of the keys with that tag.
+// probeTopic is where a node receives its own probes, on the link of the keys with that tag.
 func (k keys) probeTopic(tag, node string) string { return k.in(tag, "probe:"+node) }
 
-// tagOf is the hash tag in a name.
+// tagOf returns the hash tag in a name.
 func (k keys) tagOf(name string) string {
 	tag, _, _ := strings.Cut(strings.TrimPrefix(name, k.prefix+"{"), "}")
 	return tag

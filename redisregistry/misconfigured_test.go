@@ -134,7 +134,7 @@ func TestARedisThatEvictsIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "it to be well", func() bool { return r.Check(context.Background()) == nil })
-			if n := strings.Count(log.String(), "cannot serve"); n != 1 {
+			if n := strings.Count(log.String(), "this node is not ready"); n != 1 {
 				t.Errorf("logged %d times:\n%s", n, log.String())
 			}
 		})

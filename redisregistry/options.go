@@ -17,7 +17,7 @@ const (
 	defaultTimeout = 2 * time.Second  // WithTimeout
 )
 
-// Option changes a default of [New]. One that makes no sense is New's error.
+// Option configures [New]. New returns an error for an invalid option.
 type Option func(*config) error
 
 type config struct {
@@ -47,21 +47,21 @@ func newConfig(opts []Option) (config, error) {
 	return c, nil
 }
 
-// WithPrefix begins the names of all keys and pub/sub channels. Services that share
-// a Redis and nothing else need different ones, in different databases of a server,
-// too: pub/sub is common to them. The default is "chat:".
+// WithPrefix sets the prefix of all keys and pub/sub channels. Services that share a Redis need
+// different prefixes, also in different databases, because pub/sub ignores databases. The
+// default is "chat:".
 func WithPrefix(prefix string) Option {
 	return func(c *config) error {
 		if prefix == "" || strings.ContainsAny(prefix, "{}") {
-			return fmt.Errorf("WithPrefix: %q is empty or holds a brace, which Redis Cluster gives a meaning", prefix)
+			return fmt.Errorf("WithPrefix: %q is empty or contains a brace, which has a meaning in a Redis Cluster", prefix)
 		}
 		c.prefix = prefix
 		return nil
 	}
 }
 
-// WithLease is within what time the users of a node that has died leave: the others
-// must have heard from it meanwhile. All nodes need the same. At least a second; the default is 15.
+// WithLease sets the time within which the users of a dead node leave. All nodes need the same
+// value, at least one second. The default is 15 seconds.
 func WithLease(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Second {
@@ -72,7 +72,7 @@ func WithLease(d time.Duration) Option {
 	}
 }
 
-// WithCount is how many messages of each channel are kept. The default is 1,000.
+// WithCount sets how many messages of each channel are kept. The default is 1,000.
 func WithCount(messages int) Option {
 	return func(c *config) error {
 		if messages <= 0 {
@@ -83,8 +83,9 @@ func WithCount(messages int) Option {
 	}
 }
 
-// WithAge is how long messages are kept. Those past it go when the next come to
-// their channel, or when none came for that long. The default is 24 hours.
+// WithAge sets how long messages are kept. Redis deletes older ones when the next message of
+// the channel is stored, and the whole stream after that time without a message. The default
+// is 24 hours.
 func WithAge(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Millisecond {
@@ -95,8 +96,8 @@ func WithAge(d time.Duration) Option {
 	}
 }
 
-// WithTimeout bounds whatever is asked of Redis, and how long a probe may be on its
-// way through pub/sub until Redis counts as unreachable. The default is 2 seconds.
+// WithTimeout limits how long a call to Redis may take. It is also how long a probe may take
+// through pub/sub before Redis counts as unreachable. The default is 2 seconds.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d <= 0 {
@@ -107,12 +108,12 @@ func WithTimeout(d time.Duration) Option {
 	}
 }
 
-// WithDurableRedis says that Redis never misses a message that it has acknowledged,
-// whatever happens to it: each write is on disk before it is answered (appendonly
-// yes, appendfsync always), no replica ever takes over, and no older copy of its
-// files is ever put in their place. Then a restart of Redis continues the epoch of all
-// channels, and connected clients notice nothing. Otherwise each restart and each
-// failover begins a new epoch: clients are told that messages may be missing.
+// WithDurableRedis declares that Redis never loses a message that it has acknowledged: each
+// write is on disk before Redis answers (appendonly yes, appendfsync always), no replica ever
+// takes over, and no older copy of its files is ever restored. Then a restart of Redis
+// continues the epoch of all channels, and connected clients notice nothing. Otherwise each
+// restart and each failover begins a new epoch, and clients learn that messages may be
+// missing.
 func WithDurableRedis() Option {
 	return func(c *config) error {
 		c.durable = true
@@ -120,7 +121,8 @@ func WithDurableRedis() Option {
 	}
 }
 
-// WithLogger replaces [slog.Default]. It is told when Redis is lost and found.
+// WithLogger replaces [slog.Default]. It logs when the connection to Redis is lost and
+// restored.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		if l == nil {

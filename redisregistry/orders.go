@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +22,7 @@ const (
 	// ordersAtOnce is how many orders are read at once.
 	ordersAtOnce = 100
 	// ordersKept and ordersAge bound the orders that Redis keeps: a node that is
-	// away for longer, or misses more, closes all its sockets.
+	// disconnected for longer, or misses more, closes all its sockets.
 	ordersKept = 10_000
 	ordersAge  = 24 * time.Hour
 )
@@ -38,52 +37,40 @@ var (
 	ordersScript = newScript(ordersText)
 )
 
-// mark is a moment in the log of orders: what follows its id is later. Its ids are
-// Redis' own, so no clock of a node matters.
+// mark is a position in the log of orders. Redis assigns the ids, so no clock of a node
+// matters.
 type mark struct {
-	era string // of the presence in Redis
-	id  string // of an order
+	era string // era of the presence in Redis
+	id  string // id of an order
 }
 
-// before reports whether the moment is before an order.
+// before reports whether the mark is before the order.
 func (m *mark) before(o order) bool { return m.era != o.at.era || before(m.id, o.at.id) }
 
-// there reports whether m was connected when the order was given. An order of another
-// era may be of a backup that Redis came back with: then their times decide, both by
-// Redis' clock.
-func (m *member) there(o order) bool {
-	if m.mark == nil || !m.mark.before(o) {
-		return false
-	}
-	ms, _, _ := strings.Cut(o.at.id, "-")
-	given, _ := strconv.ParseInt(ms, 10, 64)
-	return m.mark.era == o.at.era || m.at/1000 <= given
-}
-
-// order is to close sockets of a user, on whatever nodes they are. A node that is
-// away does so when it is back.
+// order tells all nodes to close sockets of a user. A node that is disconnected carries it
+// out when it reconnects.
 type order struct {
-	at       mark
-	number   uint64
-	user     string
-	sessions []string
-	all      bool // also all others that were there at that moment
-	code     chat.CloseCode
-	reason   string
+	at      mark
+	number  uint64
+	user    string
+	sockets []string // connection ids
+	all     bool     // also all other sockets that were connected at that time
+	code    chat.CloseCode
+	reason  string
 }
 
 // orderLog is how far this node has read the orders.
 type orderLog struct {
-	first chan chan error // asks for all to be carried out that there are
+	runMissed chan chan error // a request of runMissedOrders
 
-	mu     sync.Mutex // guards what follows, which one goroutine changes once it is known
+	mu     sync.Mutex // guards the following. Once known is true, only runOrders changes at and number
 	known  bool
-	at     mark // of the last order read
+	at     mark // the last order that was read
 	number uint64
 }
 
-// begin has the log begin behind the newest order, unless it has begun: this node
-// has no sockets yet that earlier ones could mean.
+// begin starts the log at the newest order, unless it has started. Earlier orders do not
+// matter: this node has no sockets yet.
 func (l *orderLog) begin(era, newest string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,71 +92,39 @@ func (l *orderLog) move(at mark, number uint64) {
 	l.at, l.number = at, number
 }
 
-// parseNewest reads what Redis keeps of the newest order.
+// parseNewest parses the value of keys.newestOrder.
 func parseNewest(text string) (number uint64, id string) {
 	n, id, _ := strings.Cut(text, " ")
-	number, _ = strconv.ParseUint(n, 10, 64) // 0 when there is none yet
+	number, _ = strconv.ParseUint(n, 10, 64) // 0: no order yet
 	if id == "" {
 		id = "0-0"
 	}
 	return number, id
 }
 
-// CloseUser implements [chat.Registry]. The returned number is of the sockets that were
-// known to be connected. Nodes that are away close theirs when they are back.
-func (r *Registry) CloseUser(ctx context.Context, username string, keep int, code chat.CloseCode, reason string) (int, error) {
-	if err := r.ready(); err != nil {
-		return 0, err
-	}
-	sessions := ""
-	if keep > 0 {
-		surplus, err := r.surplus(ctx, username, keep)
-		if err != nil {
-			return 0, fmt.Errorf("redisregistry: looking for a user's sockets: %w", err)
-		}
-		if len(surplus) == 0 {
-			return 0, nil
-		}
-		text, err := json.Marshal(surplus)
-		if err != nil {
-			return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
-		}
-		sessions = string(text)
-	}
-	k := r.server.keys
-	answer, err := r.server.eval(ctx, orderScript, []string{k.presenceEra(), k.users(""), k.orders(), k.newestOrder()},
-		newEra(), username, sessions, int(code), reason, ordersKept, ordersAge.Milliseconds(), k.orderTopic(), r.publishCommand())
-	if err != nil {
-		return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
-	}
-	signal(r.ordered)
-	closed, _ := answer.(int64)
-	return int(closed), nil
-}
-
-// surplus is the sessions of those sockets of a user that are to go so that keep
-// remain: those on nodes that do not answer, then the oldest.
+// surplus returns the ids of the user's sockets that must close so that keep remain: first
+// the sockets on nodes that do not answer, then the oldest.
 func (r *Registry) surplus(ctx context.Context, username string, keep int) ([]string, error) {
-	text, err := bounded(ctx, r.server, func(ctx context.Context) (string, error) {
-		return r.client.HGet(ctx, r.server.keys.users(""), username).Result()
+	text, err := bounded(ctx, r.store, func(ctx context.Context) (string, error) {
+		return r.client.HGet(ctx, r.store.keys.users(""), username).Result()
 	})
 	if errors.Is(err, redis.Nil) {
 		return nil, nil
 	}
-	var there attendance
+	var user userPresence
 	if err == nil {
-		err = json.Unmarshal([]byte(text), &there)
+		err = json.Unmarshal([]byte(text), &user)
 	}
 	if err != nil {
 		return nil, err
 	}
 	type found struct {
-		sitting
+		socketReport
 		node string
 	}
 	var all []found
 	var others []string
-	for node, s := range there.Nodes {
+	for node, s := range user.Nodes {
 		if node != r.node {
 			others = append(others, node)
 		}
@@ -180,70 +135,54 @@ func (r *Registry) surplus(ctx context.Context, username string, keep int) ([]st
 	if len(all) <= keep {
 		return nil, nil
 	}
-	answer, err := r.answers.ask(ctx, others)
+	alive, err := r.answers.ask(ctx, others)
 	if err != nil {
 		return nil, err
 	}
-	absent := func(f found) int {
-		if f.node == r.node || answer[f.node] {
+	answered := func(f found) int {
+		if f.node == r.node || alive[f.node] {
 			return 1
 		}
 		return 0
 	}
-	// Those of a node are in the order in which they came there.
+	// The sort is stable: the sockets of a node stay in the order in which they connected.
 	slices.SortStableFunc(all, func(a, b found) int {
-		return cmp.Or(cmp.Compare(absent(a), absent(b)), cmp.Compare(a.At, b.At), strings.Compare(a.node, b.node))
+		return cmp.Or(cmp.Compare(answered(a), answered(b)), cmp.Compare(a.At, b.At), strings.Compare(a.node, b.node))
 	})
-	var sessions []string
+	var ids []string
 	for _, f := range all[:len(all)-keep] {
-		sessions = append(sessions, f.Session)
+		ids = append(ids, f.ID)
 	}
-	return sessions, nil
+	return ids, nil
 }
 
-// countConnected returns how many sockets m's user had when m was added, m included,
-// without those on nodes that do not answer now.
-func (r *Registry) countConnected(ctx context.Context, m *member) (int, error) {
-	count, others := r.ledger.arrival(m)
-	answer, err := r.answers.ask(ctx, slices.Collect(maps.Keys(others)))
-	if err != nil {
-		return 0, fmt.Errorf("counting a user's sockets: %w", err)
-	}
-	for node, n := range others {
-		if answer[node] {
-			count += n
-		}
-	}
-	return count, nil
-}
-
-// obey carries out orders.
-func (r *Registry) obey(ctx context.Context) {
+// runOrders carries out the orders of all nodes until ctx ends.
+func (r *Registry) runOrders(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.lease / 6)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case done := <-r.orders.first:
-			done <- r.obeyAll(ctx)
+		case done := <-r.orders.runMissed:
+			done <- r.runAllOrders(ctx)
 			continue
-		case <-r.ordered:
+		case <-r.orderSignal:
 		case <-tick.C:
 		}
 		if r.ready() == nil {
-			if err := r.obeyAll(ctx); err != nil && ctx.Err() == nil {
-				r.cfg.logger.Warn("reading which sockets to close", "error", err)
+			if err := r.runAllOrders(ctx); err != nil && ctx.Err() == nil {
+				r.cfg.logger.Warn("reading orders to close sockets failed", "error", err)
 			}
 		}
 	}
 }
 
-// obeyFirst carries out what was ordered while this node was away.
-func (r *Registry) obeyFirst(ctx context.Context) error {
+// runMissedOrders has runOrders carry out the orders that this node missed, and waits for it.
+func (r *Registry) runMissedOrders(ctx context.Context) error {
 	done := make(chan error, 1)
 	select {
-	case r.orders.first <- done:
+	case r.orders.runMissed <- done:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -255,35 +194,37 @@ func (r *Registry) obeyFirst(ctx context.Context) error {
 	}
 }
 
-func (r *Registry) obeyAll(ctx context.Context) error {
+// runAllOrders carries out all orders that Redis has.
+func (r *Registry) runAllOrders(ctx context.Context) error {
 	for {
-		more, err := r.obeySome(ctx)
+		more, err := r.runSomeOrders(ctx)
 		if err != nil || !more {
 			return err
 		}
 	}
 }
 
-// obeySome carries out some orders and reports whether there may be more. To carry
-// one out again changes nothing.
-func (r *Registry) obeySome(ctx context.Context) (more bool, err error) {
+// runSomeOrders carries out up to ordersAtOnce orders and reports whether there may be more.
+// Carrying out an order twice changes nothing.
+func (r *Registry) runSomeOrders(ctx context.Context) (more bool, err error) {
 	at, number, known := r.orders.position()
 	if !known {
-		return false, nil // there are no sockets yet
+		return false, nil // this node has no sockets yet
 	}
 	era, newest, orders, err := r.readOrders(ctx, at.id)
 	if err != nil || era == "" {
 		return false, err
 	}
 	if era != at.era {
-		// Redis was emptied. Whatever is in its log is later than what there was then.
+		// Redis lost its data. All orders that it has now were given after that.
 		r.orders.move(mark{era, "0-0"}, 0)
 		return true, nil
 	}
 	newestNumber, newestID := parseNewest(newest)
 	if before(newestID, at.id) {
-		// It has older data. What it forgot was carried out; what comes is later than all here.
-		r.ledger.remark(mark{era, newestID})
+		// Redis came back with older data. This node has carried out the orders that are
+		// missing. New orders apply to all sockets of this node.
+		r.reporter.resetMarks(mark{era, newestID})
 		r.orders.move(mark{era, newestID}, newestNumber)
 		return true, nil
 	}
@@ -292,11 +233,11 @@ func (r *Registry) obeySome(ctx context.Context) (more bool, err error) {
 		next = orders[0].number
 	}
 	if next > number+1 {
-		r.cfg.logger.Warn("orders to close sockets were dropped before this node read them: it was away for too long, and closes all", "count", next-number-1)
+		r.cfg.logger.Warn("this node missed orders to close sockets: closing all its sockets so that clients reconnect", "count", next-number-1)
 		r.closeAll("away for too long, reconnect")
 	}
 	for _, o := range orders {
-		r.carryOut(o)
+		r.runOrder(o)
 		r.orders.move(o.at, o.number)
 	}
 	if len(orders) == 0 {
@@ -305,10 +246,10 @@ func (r *Registry) obeySome(ctx context.Context) (more bool, err error) {
 	return len(orders) == ordersAtOnce, nil
 }
 
-// readOrders reads the orders that follow one.
+// readOrders reads the orders after the one with this id.
 func (r *Registry) readOrders(ctx context.Context, id string) (era, newest string, orders []order, err error) {
-	k := r.server.keys
-	answer, err := r.server.eval(ctx, ordersScript, []string{k.presenceEra(), k.orders(), k.newestOrder()}, id, ordersAtOnce)
+	k := r.store.keys
+	answer, err := r.store.eval(ctx, ordersScript, []string{k.presenceEra(), k.orders(), k.newestOrder()}, id, ordersAtOnce)
 	if err != nil {
 		return "", "", nil, err
 	}
@@ -318,15 +259,15 @@ func (r *Registry) readOrders(ctx context.Context, id string) (era, newest strin
 	}
 	const fields = 7
 	if len(found) < 2 || len(found)%fields != 2 {
-		return "", "", nil, fmt.Errorf("an answer of %d parts", len(found))
+		return "", "", nil, fmt.Errorf("the orders script returned %d values", len(found))
 	}
 	era, newest = found[0], found[1]
 	for rest := found[2:]; len(rest) > 0; rest = rest[fields:] {
 		o := order{at: mark{era, rest[0]}, user: rest[2], all: rest[4] == "1", reason: rest[6]}
 		number, bad := strconv.ParseUint(rest[1], 10, 64)
 		code, alsoBad := strconv.Atoi(rest[5])
-		if err := errors.Join(bad, alsoBad, json.Unmarshal([]byte(rest[3]), &o.sessions)); err != nil {
-			return "", "", nil, fmt.Errorf("an order that cannot be read: %w", err)
+		if err := errors.Join(bad, alsoBad, json.Unmarshal([]byte(rest[3]), &o.sockets)); err != nil {
+			return "", "", nil, fmt.Errorf("decoding an order: %w", err)
 		}
 		o.number, o.code = number, chat.CloseCode(code)
 		orders = append(orders, o)
@@ -334,18 +275,19 @@ func (r *Registry) readOrders(ctx context.Context, id string) (era, newest strin
 	return era, newest, orders, nil
 }
 
-// carryOut closes sockets of a user behind what was broadcast to them before. Those
-// of an order are the oldest ones here.
-func (r *Registry) carryOut(o order) {
-	// Nobody leaves in between, and nobody comes: how many remain would be wrong.
+// runOrder closes sockets of a user, after the frames that were broadcast to them before. On
+// each node these are the user's oldest sockets.
+func (r *Registry) runOrder(o order) {
+	// r.mu is held over both, so that no socket is added or removed in between: keep would
+	// be wrong.
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if keep, some := r.ledger.dismiss(o); some {
-		_, _ = r.memory.CloseUser(context.Background(), o.user, keep, o.code, o.reason) // it returns none
+	if keep, closes := r.reporter.markClosing(o); closes {
+		_, _ = r.memory.CloseUser(context.Background(), o.user, keep, o.code, o.reason) // it returns no error
 	}
 }
 
-// closeAll has all clients here reconnect.
+// closeAll closes all sockets of this node so that the clients reconnect.
 func (r *Registry) closeAll(reason string) {
 	r.mu.Lock()
 	users := make(map[string]bool)
@@ -354,6 +296,6 @@ func (r *Registry) closeAll(reason string) {
 	}
 	r.mu.Unlock()
 	for user := range users {
-		_, _ = r.memory.CloseUser(context.Background(), user, 0, chat.CloseGoingAway, reason) // it returns none
+		_, _ = r.memory.CloseUser(context.Background(), user, 0, chat.CloseGoingAway, reason) // it returns no error
 	}
 }

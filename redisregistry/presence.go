@@ -3,96 +3,32 @@ package redisregistry
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/reto10/chat"
 )
 
-// expiry is when a lease that is not refreshed is over: early enough for another
-// node to notice, and its events to arrive, within the lease that was asked for.
+// expiry is the time after which a lease expires. It is shorter than WithLease, because
+// another node must notice and its events must arrive within WithLease.
 func (r *Registry) expiry() time.Duration { return r.cfg.lease * 2 / 3 }
 
-// reply is what the report script returns.
-type reply struct {
-	status  string
-	history string // of another node, when it differs
-	era     string
-	now     int64 // Redis' clock: Unix, in µs
-	newest  string
-	changes []outcome
+// userPresence is a user in a channel, as Redis stores it.
+type userPresence struct {
+	JoinSize int                     `json:"n"`
+	Nodes    map[string]nodePresence `json:"on"`
 }
 
-// outcome is what became of a change.
-type outcome struct {
-	total    int    // the user's sockets there on all nodes
-	joinSize int    // see [chat.PresenceChange]
-	others   string // the other nodes, each with how many of these sockets
-}
-
-func (r *Registry) report(ctx context.Context, mode, node string, version int64, era, history string, users []string, changes []any) (reply, error) {
-	k := r.server.keys
-	names := append([]string{k.leases(), k.presenceEra(), k.entries(node), k.version(node), k.events(), k.eventCount(),
-		k.left(), k.leftSizes(), k.newestOrder(), k.histories()}, users...)
-	args := append([]any{mode, node, version, r.expiry().Milliseconds(), era, newEra(), k.eventTopic(), r.publishCommand(), history}, changes...)
-	sent := time.Now()
-	eval := r.server.evalAtOnce // sockets that connect wait for it
-	if mode == "reap" {
-		eval = r.server.eval
-	}
-	answer, err := eval(ctx, reportScript, names, args...)
-	if err != nil {
-		return reply{}, err
-	}
-	list, _ := answer.([]any)
-	if len(list) == 0 {
-		return reply{}, fmt.Errorf("an answer of another form: %T", answer)
-	}
-	text := func(i int) string { s, _ := list[i].(string); return s }
-	rep := reply{status: text(0)}
-	switch {
-	case rep.status == "differs" && len(list) == 2:
-		rep.history = text(1)
-		return rep, nil
-	case rep.status != "ok":
-		return rep, nil
-	case len(list) != 4+3*len(users):
-		return reply{}, fmt.Errorf("an answer of %d parts to %d changes", len(list), len(users))
-	}
-	rep.era, rep.newest = text(1), text(3)
-	if rep.now, err = strconv.ParseInt(text(2), 10, 64); err != nil {
-		return reply{}, fmt.Errorf("an answer with a time that is none: %w", err)
-	}
-	r.clock.observe(sent, time.Now(), rep.now)
-	for i := 4; i < len(list); i += 3 {
-		total, _ := list[i].(int64)
-		joinSize, _ := list[i+1].(int64)
-		rep.changes = append(rep.changes, outcome{int(total), int(joinSize), text(i + 2)})
-	}
-	return rep, nil
-}
-
-// attendance is a user in a channel, as Redis keeps it.
-type attendance struct {
-	JoinSize int             `json:"n"`
-	Nodes    map[string]stay `json:"on"`
-}
-
-// stay is a user in a channel on one node.
-type stay struct {
+// nodePresence is a user in a channel on one node.
+type nodePresence struct {
 	role    string
 	sockets int
 	details details
 }
 
-// UnmarshalJSON reads what the report script keeps.
-func (s *stay) UnmarshalJSON(text []byte) error {
+// UnmarshalJSON decodes what the report script stores.
+func (s *nodePresence) UnmarshalJSON(text []byte) error {
 	var inner string
 	if err := json.Unmarshal(text, &[]any{&s.role, &s.sockets, &inner}); err != nil {
 		return err
@@ -100,39 +36,8 @@ func (s *stay) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal([]byte(inner), &s.details)
 }
 
-// Connected implements [chat.Registry].
-func (r *Registry) Connected(ctx context.Context, channel string) ([]chat.Presence, error) {
-	if err := r.ready(); err != nil {
-		return nil, err
-	}
-	all, err := bounded(ctx, r.server, func(ctx context.Context) (map[string]string, error) {
-		owner, ofUser := strings.CutPrefix(channel, "@")
-		if !ofUser {
-			return r.client.HGetAll(ctx, r.server.keys.users(channel)).Result()
-		}
-		text, err := r.client.HGet(ctx, r.server.keys.users(""), owner).Result()
-		if errors.Is(err, redis.Nil) {
-			return nil, nil
-		}
-		return map[string]string{owner: text}, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
-	}
-	list := make([]chat.Presence, 0, len(all))
-	for user, text := range all {
-		var there attendance
-		if err := json.Unmarshal([]byte(text), &there); err != nil {
-			return nil, fmt.Errorf("redisregistry: listing who is connected: %w", err)
-		}
-		list = append(list, there.presence(user))
-	}
-	slices.SortFunc(list, func(a, b chat.Presence) int { return strings.Compare(a.User.Name, b.User.Name) })
-	return list, nil
-}
-
 // presence sums up a user's sockets on all nodes.
-func (a attendance) presence(user string) chat.Presence {
+func (a userPresence) presence(user string) chat.Presence {
 	p := chat.Presence{User: chat.User{Name: user}}
 	var first, last int64
 	for _, s := range a.Nodes {
@@ -148,8 +53,8 @@ func (a attendance) presence(user string) chat.Presence {
 	return p
 }
 
-// newest is when the newest socket there connected.
-func (s stay) newest() int64 {
+// newest returns when the node's newest socket of the user connected.
+func (s nodePresence) newest() int64 {
 	newest := s.details.Newest
 	for _, at := range s.details.Sockets {
 		newest = max(newest, at.At)
@@ -157,8 +62,8 @@ func (s stay) newest() int64 {
 	return newest
 }
 
-// reap looks for nodes that have died and has their users leave.
-func (r *Registry) reap(ctx context.Context) {
+// removeDeadNodes removes the users of nodes whose lease expired, until ctx ends.
+func (r *Registry) removeDeadNodes(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.lease / 6)
 	defer tick.Stop()
 	for {
@@ -167,19 +72,20 @@ func (r *Registry) reap(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		// After an outage of Redis, or when this node's lease ran out, all may have run
-		// out: first everybody gets the time to come back.
-		if r.ready() != nil || uptime()-time.Duration(r.since.Load()) < r.expiry() {
+		// After an outage of Redis, or after this node's own lease expired, the leases of
+		// all nodes may have expired: first every node gets the time to reconnect.
+		if r.ready() != nil || uptime()-time.Duration(r.leaseSince.Load()) < r.expiry() {
 			continue
 		}
-		if err := r.reapOnce(ctx); err != nil && ctx.Err() == nil {
-			r.cfg.logger.Warn("looking for nodes that died", "error", err)
+		if err := r.removeExpired(ctx); err != nil && ctx.Err() == nil {
+			r.cfg.logger.Warn("looking for expired leases failed", "error", err)
 		}
 	}
 }
 
-func (r *Registry) reapOnce(ctx context.Context) error {
-	answer, err := r.server.eval(ctx, deadScript, []string{r.server.keys.leases()}, r.expiry().Milliseconds())
+// removeExpired does one round of removeDeadNodes.
+func (r *Registry) removeExpired(ctx context.Context) error {
+	answer, err := r.store.eval(ctx, deadScript, []string{r.store.keys.leases()}, r.expiry().Milliseconds())
 	if err != nil {
 		return err
 	}
@@ -188,22 +94,22 @@ func (r *Registry) reapOnce(ctx context.Context) error {
 		return err
 	}
 	if slices.Contains(dead, r.node) {
-		return nil // it is about to notice, and may not be the only one
+		return nil // this node renews its lease soon, and so may the others
 	}
 	for _, node := range dead {
-		if err := r.bury(ctx, node); err != nil {
+		if err := r.removeNode(ctx, node); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// bury has the users of a node leave, a batch at a time. All nodes may do it at
-// once: each entry is found by one.
-func (r *Registry) bury(ctx context.Context, node string) error {
+// removeNode removes the users of a node and announces that they left, one batch after the
+// other. All nodes may do this at the same time: the script removes each entry once.
+func (r *Registry) removeNode(ctx context.Context, node string) error {
 	for {
-		entries, err := bounded(ctx, r.server, func(ctx context.Context) ([]string, error) {
-			return r.client.SRandMemberN(ctx, r.server.keys.entries(node), reportAtOnce).Result()
+		entries, err := bounded(ctx, r.store, func(ctx context.Context) ([]string, error) {
+			return r.client.SRandMemberN(ctx, r.store.keys.entries(node), reportAtOnce).Result()
 		})
 		if err != nil {
 			return err
@@ -212,15 +118,15 @@ func (r *Registry) bury(ctx context.Context, node string) error {
 		var changes []any
 		for _, e := range entries {
 			channel, user, _ := strings.Cut(e, "\n")
-			users = append(users, r.server.keys.users(channel))
+			users = append(users, r.store.keys.users(channel))
 			changes = append(changes, channel, user, 0, "", 0, "", 0)
 		}
-		rep, err := r.report(ctx, "reap", node, 0, "", "", users, changes)
+		rep, err := r.report(ctx, "remove", node, 0, "", "", users, changes)
 		if err != nil || rep.status != "ok" {
 			return err
 		}
 		if len(entries) < reportAtOnce {
-			r.cfg.logger.Warn("a node has died, its users have left", "node", node)
+			r.cfg.logger.Warn("the lease of a node expired: announced its users as left", "node", node)
 			return nil
 		}
 	}

@@ -403,7 +403,7 @@ func TestComingsAndGoingsAreToldOnceThoughAnswersAreLost(t *testing.T) {
 			s := redistest.Start(t)
 			watch := start(t, clientOf(s))
 			var armed atomic.Int32
-			n := start(t, losing(s, &armed, "\r\ntell\r\n", retries))
+			n := start(t, losing(s, &armed, "\r\nreport\r\n", retries))
 			lose := func() { armed.Store(1) }
 			lost := func() {
 				t.Helper()

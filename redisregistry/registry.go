@@ -2,6 +2,7 @@ package redisregistry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,69 +20,60 @@ import (
 // Registry is the [chat.Registry] of several nodes on one Redis. Each node has one. It
 // delivers to the node's own sockets through a [chat.MemoryRegistry]. Its methods are safe
 // for concurrent use.
+//
+// The service stores a message with History.Append, then calls Publish. With the registry's
+// own [History], Append publishes to the other nodes, because one script stores and publishes,
+// and Publish delivers on this node only. With another history, Append only stores, and
+// Publish does both.
 type Registry struct {
-	cfg    config
-	client redis.UniversalClient
-	server *server
-	memory *chat.MemoryRegistry
-	ledger *ledger
-	subs   *subscriptions
-	own    *History
-	clock  clock
-	orders orderLog
-	node   string   // this one among all
-	tags   []string // hash tags of all that is used
+	cfg      config
+	client   redis.UniversalClient
+	store    *store
+	memory   *chat.MemoryRegistry
+	reporter *presenceReporter
+	subs     *subscriptions
+	own      *History
+	clock    clock
+	orders   orderLog
+	node     string   // name of this node
+	tags     []string // hash tags of all keys
 
-	history   atomic.Pointer[chat.History]
-	changed   atomic.Pointer[func(chat.PresenceChange)] // nil before Start
-	connected atomic.Bool                               // to a Redis that answers
-	sharded   atomic.Bool                               // pub/sub, known once connected
-	down      atomic.Pointer[outage]
-	unfit     atomic.Pointer[outage] // Redis is too old, or evicts
-	differs   atomic.Pointer[outage] // the history, from that of other nodes
-	chosen    atomic.Bool            // Start has settled the history
-	started   atomic.Bool            // Start was called, and did not fail
-	since     atomic.Int64           // connected, with a lease that did not run out: uptime
+	history         atomic.Pointer[chat.History]
+	changed         atomic.Pointer[func(chat.PresenceChange)] // nil before Start
+	connected       atomic.Bool                               // messages get through
+	sharded         atomic.Bool                               // Redis has sharded pub/sub; set before connected
+	disconnectedBy  atomic.Pointer[reason]                    // why connected is false
+	unsuitableRedis atomic.Pointer[reason]                    // Redis is too old, or evicts; nil: neither
+	otherHistory    atomic.Pointer[reason]                    // the history differs from that of other nodes; nil: it does not
+	historySet      atomic.Bool                               // Start has set the history
+	started         atomic.Bool                               // Start was called and did not fail
+	leaseSince      atomic.Int64                              // uptime since which this node is connected with an unbroken lease
 
-	answers *answers
-	log     eventLog      // owned by tellEvents
-	events  chan struct{} // has something when there may be new events
-	ordered chan struct{} // has something when there may be orders
-	behind  chan struct{} // has something when messages may have been missed
-	untold  *untold
-	stop    context.CancelFunc
+	answers        *answers
+	eventLog       eventLog      // owned by announceEvents, but for dropped
+	eventSignal    chan struct{} // gets a value when there may be new events
+	orderSignal    chan struct{} // gets a value when there may be orders
+	checkAllSignal chan struct{} // gets a value when messages may have been missed in any channel
+	unpublished    *unpublished
+	stop           context.CancelFunc
 	// running are the goroutines that stop ends.
 	running sync.WaitGroup
 
-	mu      sync.Mutex         // guards members and what they hold
-	members map[string]*member // by the socket's id
+	mu      sync.Mutex         // guards members and the channels of each
+	members map[string]*member // by the connection id
 }
 
-// member is a socket of this node.
-type member struct {
-	socket   chat.Socket
-	user     string
-	channels []string // joined or being joined
-
-	// Guarded by the ledger's mu, and known once Redis was told of the socket.
-	at        int64  // when that was: Redis' clock, Unix, in µs; 0: not yet
-	mark      *mark  // the newest order then
-	rank      int    // among the user's sockets here
-	others    string // other nodes with sockets of the user then, as in outcome
-	dismissed bool   // an order closes it
-}
-
-// outage is why Redis cannot be used.
-type outage struct{ cause error }
+// reason is why Redis cannot be used.
+type reason struct{ err error }
 
 var (
 	_ chat.Registry = (*Registry)(nil)
 	_ chat.History  = (*History)(nil)
 )
 
-// New makes the registry of this node. It does not wait for Redis: until that
-// answers, sockets cannot connect and [Registry.Check] says why. The client stays
-// the caller's, who closes it after [Registry.Shutdown].
+// New returns the registry of this node. It does not wait for Redis: until Redis answers,
+// sockets cannot connect and [Registry.Check] returns the reason. The caller owns the client
+// and closes it after [Registry.Shutdown].
 func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	cfg, err := newConfig(opts)
 	if err != nil {
@@ -89,44 +81,44 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	}
 	switch c := client.(type) {
 	case nil:
-		return nil, errors.New("redisregistry: no client")
+		return nil, errors.New("redisregistry: New needs a Redis client, got nil")
 	case *redis.Ring:
-		return nil, errors.New("redisregistry: a Ring has no pub/sub and no scripts that all its servers share")
+		return nil, errors.New("redisregistry: a Ring has no pub/sub and no scripts for all its servers: pass the client of one server, of Sentinels or of a Cluster")
 	case *redis.ClusterClient:
 		if c.Options().ReadOnly {
-			return nil, errors.New("redisregistry: a client that reads from replicas may read what is over")
+			return nil, errors.New("redisregistry: the ClusterClient has ReadOnly set: replicas may return old data; unset ReadOnly, RouteByLatency and RouteRandomly")
 		}
 	}
 	r := &Registry{
 		cfg: cfg, client: client, node: newNode(),
-		orders:  orderLog{first: make(chan chan error)},
-		server:  &server{client: client, timeout: cfg.timeout, keys: keys{cfg.prefix}, room: newRoom(client)},
-		memory:  chat.NewMemoryRegistry(),
-		subs:    &subscriptions{topics: make(map[string]*subscription)},
-		tags:    []string{presenceTag},
-		log:     eventLog{align: make(chan chan error)},
-		events:  make(chan struct{}, 1),
-		ordered: make(chan struct{}, 1),
-		behind:  make(chan struct{}, 1),
-		untold:  newUntold(),
-		members: make(map[string]*member),
+		orders:         orderLog{runMissed: make(chan chan error)},
+		store:          &store{client: client, timeout: cfg.timeout, keys: keys{cfg.prefix}, slots: newSlots(client)},
+		memory:         chat.NewMemoryRegistry(),
+		subs:           &subscriptions{topics: make(map[string]*subscription)},
+		tags:           []string{presenceTag},
+		eventLog:       eventLog{align: make(chan chan error)},
+		eventSignal:    make(chan struct{}, 1),
+		orderSignal:    make(chan struct{}, 1),
+		checkAllSignal: make(chan struct{}, 1),
+		unpublished:    newUnpublished(),
+		members:        make(map[string]*member),
 	}
 	for i := range buckets {
 		r.tags = append(r.tags, strconv.Itoa(i))
 	}
-	r.ledger = newLedger(r)
+	r.reporter = newPresenceReporter(r)
 	r.answers = newAnswers(r)
 	r.own = newHistory(r)
 	var own chat.History = r.own
 	r.history.Store(&own)
-	r.down.Store(&outage{errors.New("not connected yet")})
-	r.subs.acquire(r.server.keys.eventTopic(), nil)
-	r.subs.acquire(r.server.keys.orderTopic(), nil)
-	r.subs.acquire(r.server.keys.nodeTopic(r.node), nil)
+	r.disconnectedBy.Store(&reason{errors.New("not connected yet")})
+	r.subs.acquire(r.store.keys.eventTopic(), nil)
+	r.subs.acquire(r.store.keys.orderTopic(), nil)
+	r.subs.acquire(r.store.keys.nodeTopic(r.node), nil)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
-	for _, loop := range []func(context.Context){r.keepConnected, r.ledger.run, r.tellEvents, r.obey, r.answers.run, r.reap, r.catchUp, r.makeUpFor} {
+	for _, loop := range []func(context.Context){r.keepConnected, r.reporter.run, r.announceEvents, r.runOrders, r.answers.run, r.removeDeadNodes, r.findMissed, r.publishMissed} {
 		r.running.Go(func() { loop(ctx) })
 	}
 	return r, nil
@@ -135,158 +127,62 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 // History is the history on the same Redis. A service without [chat.WithHistory] uses it.
 func (r *Registry) History() *History { return r.own }
 
-// Stats implements [chat.Registry].
-func (r *Registry) Stats() chat.RegistryStats {
-	s := r.memory.Stats()
-	s.DroppedPresence = r.log.dropped.Load()
-	return s
+// Start implements [chat.Registry]. Without a history the service uses [Registry.History].
+//
+// All nodes need the same history. A [chat.MemoryHistory] is an error. A history that differs
+// from that of the running nodes is an error if Redis answers within [WithTimeout]; otherwise
+// [Registry.Check] returns that error later, and no socket can connect. Start may be called
+// again after an error.
+//
+// The changes of the MemoryRegistry are ignored: announceEvents reports the changes of all
+// nodes to changed, this one included.
+func (r *Registry) Start(history chat.History, changed func(chat.PresenceChange)) (chat.History, error) {
+	if !r.started.CompareAndSwap(false, true) {
+		return nil, misconfigured("redisregistry: this Registry serves another Service already: give chat.WithRegistry a new one")
+	}
+	if err := r.setHistory(history, changed); err != nil {
+		r.started.Store(false)
+		return nil, err
+	}
+	history = *r.history.Load()
+	_, _ = r.memory.Start(history, nil) // the first call returns no error
+	return history, nil
 }
 
-// Check says whether messages get through: whether a probe that this node published
-// came back to it within the last seconds, and whether Redis took anything within a
-// lease, which a full one does not. Its error holds what Redis said last. It returns
-// at once.
-func (r *Registry) Check(context.Context) error {
-	if err := r.ready(); err != nil {
-		return err
-	}
-	if quiet := uptime() - time.Duration(r.ledger.told.Load()); quiet > r.cfg.lease {
-		err := fmt.Errorf("redisregistry: Redis has taken nothing for %v", quiet.Truncate(time.Second))
-		if cause := r.ledger.failure(); cause != nil {
-			err = fmt.Errorf("%w: %w", err, cause)
-		}
-		return err
-	}
-	return nil
-}
-
-// ready is nil while Redis answers. What needs it fails at once otherwise.
-func (r *Registry) ready() error {
-	if err := r.refused(); err != nil {
-		return err
-	}
-	if r.connected.Load() {
-		return nil
-	}
-	return fmt.Errorf("redisregistry: Redis cannot be used: %w", r.down.Load().cause)
-}
-
-// Shutdown has this node's users leave, and ends the registry. Call it after
-// [chat.Service.Shutdown]. What Redis could not be told until ctx is done, the other
-// nodes find out when the lease runs out.
-func (r *Registry) Shutdown(ctx context.Context) error {
-	r.mu.Lock()
-	var left []chat.Socket
-	for _, m := range r.members {
-		left = append(left, m.socket)
-	}
-	r.mu.Unlock()
-	for _, s := range left {
-		_ = r.Remove(ctx, s)
-	}
-	err := r.ledger.close(ctx)
-	r.down.Store(&outage{errClosed})
-	r.connected.Store(false)
-	r.stop()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		r.running.Wait()
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		err = errors.Join(err, ctx.Err())
-	}
-	if err = errors.Join(err, r.server.close(ctx)); err != nil {
-		return fmt.Errorf("redisregistry: shutting down: %w", err)
-	}
-	return nil
-}
-
-// Announce implements [chat.Registry].
-func (r *Registry) Announce(channel string, adminsOnly bool, events []chat.Event) {
-	r.memory.Announce(channel, adminsOnly, events)
-}
-
-// Flush implements [chat.Registry].
-func (r *Registry) Flush(ctx context.Context) error { return r.memory.Flush(ctx) }
-
-// Add implements [chat.Registry].
+// Add implements [chat.Registry]. The comment "How a socket is added" in reporter.go lists
+// the steps.
 func (r *Registry) Add(ctx context.Context, s chat.Socket, limit int) (int, error) {
 	if err := r.ready(); err != nil {
 		return 0, err
 	}
 	m := &member{socket: s, user: s.User().Name}
 	r.mu.Lock()
-	// A user's sockets are in the same order in memory and in the ledger.
+	// r.mu is held over both, so that the user's sockets have the same order in memory and
+	// in the reporter: CloseUser keeps the newest.
 	if _, err := r.memory.Add(ctx, s, 0); err != nil {
 		r.mu.Unlock()
 		return 0, err
 	}
 	r.members[s.ID()] = m
-	told := r.ledger.enter("", m)
+	reported := r.reporter.add("", m)
 	r.mu.Unlock()
-	n, err := r.wait(ctx, told, m)
+	n, err := r.awaitReport(ctx, reported, m)
 	if err == nil && limit > 0 && n > limit {
 		n, err = r.countConnected(ctx, m)
 	}
 	if err != nil {
-		_ = r.Remove(ctx, s) // it returns none
+		_ = r.Remove(ctx, s) // it returns no error
 		return 0, fmt.Errorf("redisregistry: adding a socket: %w", err)
 	}
 	return n, nil
 }
 
-// wait waits until Redis was told of m, and returns how many sockets its user had
-// when it came.
-func (r *Registry) wait(ctx context.Context, told <-chan receipt, m *member) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
-	defer cancel()
-	select {
-	case t := <-told:
-		// Of those that were told together it counts the ones before it.
-		return t.total - (len(t.members) - 1 - slices.Index(t.members, m)), nil
-	case <-ctx.Done():
-		return 0, fmt.Errorf("waiting for Redis to be told: %w", ctx.Err())
-	}
-}
-
-// Remove implements [chat.Registry]. Redis is told in the background, for as
-// long as it takes.
-func (r *Registry) Remove(ctx context.Context, s chat.Socket) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	err := r.memory.Remove(ctx, s)
-	m := r.members[s.ID()]
-	delete(r.members, s.ID())
-	if m == nil {
-		return err
-	}
-	for _, channel := range m.channels {
-		r.exit(m, channel)
-	}
-	r.ledger.exit("", m)
-	return err
-}
-
-func (r *Registry) exit(m *member, channel string) {
-	if listed(channel) {
-		r.ledger.exit(channel, m)
-	}
-	r.subs.release(r.server.keys.topic(channel))
-}
-
-// listed reports whether Redis keeps a list of the channel's users. The users in the
-// common channel and in users' channels are found among those connected.
-func listed(channel string) bool { return channel != "" && !strings.HasPrefix(channel, "@") }
-
 // Join implements [chat.Registry].
 func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (chat.Position, error) {
 	r.mu.Lock()
 	m := r.members[s.ID()]
-	fresh := m != nil && !slices.Contains(m.channels, channel)
-	if fresh {
+	isNew := m != nil && !slices.Contains(m.channels, channel)
+	if isNew {
 		if m.channels == nil {
 			m.channels = make([]string, 0, 3)
 		}
@@ -294,47 +190,21 @@ func (r *Registry) Join(ctx context.Context, s chat.Socket, channel string) (cha
 	}
 	r.mu.Unlock()
 	if m == nil {
-		return chat.Position{}, errors.New("redisregistry: socket is not connected")
+		return chat.Position{}, errors.New("redisregistry: joining a channel: the socket was not added, or was removed")
 	}
-	if !fresh {
-		// In another role, perhaps.
+	if !isNew {
+		// The socket may have another role now.
 		if channel == "" || listed(channel) {
-			r.ledger.again(channel, m)
+			r.reporter.repeat(channel, m)
 		}
 		return r.memory.Join(ctx, s, channel)
 	}
-	place, err := r.enter(ctx, m, channel)
+	position, err := r.joinChannel(ctx, m, channel)
 	if err != nil {
 		_ = r.Leave(ctx, s, channel)
 		return chat.Position{}, fmt.Errorf("redisregistry: joining a channel: %w", err)
 	}
-	return place, nil
-}
-
-// enter subscribes to the channel before the history is asked where it stands, so
-// that nothing falls between.
-func (r *Registry) enter(ctx context.Context, m *member, channel string) (chat.Position, error) {
-	live := r.subs.acquire(r.server.keys.topic(channel), &channel)
-	var told <-chan receipt
-	if listed(channel) {
-		told = r.ledger.enter(channel, m)
-	}
-	if err := r.ready(); err != nil {
-		return chat.Position{}, err
-	}
-	waiting, cancel := context.WithTimeout(ctx, r.cfg.timeout)
-	defer cancel()
-	select {
-	case <-live:
-	case <-waiting.Done():
-		return chat.Position{}, fmt.Errorf("waiting for a subscription: %w", waiting.Err())
-	}
-	if told != nil {
-		if _, err := r.wait(waiting, told, m); err != nil {
-			return chat.Position{}, err
-		}
-	}
-	return r.memory.Join(ctx, m.socket, channel)
+	return position, nil
 }
 
 // Leave implements [chat.Registry].
@@ -351,14 +221,33 @@ func (r *Registry) Leave(ctx context.Context, s chat.Socket, channel string) err
 	}
 	r.mu.Unlock()
 	if at >= 0 {
-		r.exit(m, channel)
+		r.leaveChannel(m, channel)
 	}
 	return err
 }
 
-// Publish implements [chat.Registry]. The registry's own History has published its
-// messages to the other nodes already. Those of another history are published here. After
-// an error the other nodes get them as soon as Redis can publish them.
+// Remove implements [chat.Registry]. It returns at once: the reporter removes the socket from
+// Redis later, and retries until Redis accepts that.
+func (r *Registry) Remove(ctx context.Context, s chat.Socket) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.memory.Remove(ctx, s)
+	m := r.members[s.ID()]
+	delete(r.members, s.ID())
+	if m == nil {
+		return err
+	}
+	for _, channel := range m.channels {
+		r.leaveChannel(m, channel)
+	}
+	r.reporter.remove("", m)
+	return err
+}
+
+// Publish implements [chat.Registry]. Append of the registry's own History has already
+// published the messages to the other nodes, so Publish delivers them on this node only.
+// Messages of another history are published here. If that fails, publishMissed publishes
+// them when Redis can be used again.
 func (r *Registry) Publish(ctx context.Context, msgs ...chat.Message) error {
 	if *r.history.Load() == chat.History(r.own) {
 		return r.memory.Publish(ctx, msgs...)
@@ -366,100 +255,148 @@ func (r *Registry) Publish(ctx context.Context, msgs ...chat.Message) error {
 	err := r.publishStored(ctx, msgs...)
 	if err != nil {
 		for _, m := range msgs {
-			r.untold.add(m.Channel)
+			r.unpublished.add(m.Channel)
 		}
 	}
 	return err
 }
 
-// publishStored delivers messages that another History has stored, on this node and the
-// others. They reach Redis in one round trip.
-func (r *Registry) publishStored(ctx context.Context, msgs ...chat.Message) error {
-	if err := r.memory.Publish(ctx, msgs...); err != nil {
-		return err
+// Announce implements [chat.Registry].
+func (r *Registry) Announce(channel string, adminsOnly bool, events []chat.Event) {
+	r.memory.Announce(channel, adminsOnly, events)
+}
+
+// Connected implements [chat.Registry].
+func (r *Registry) Connected(ctx context.Context, channel string) ([]chat.Presence, error) {
+	if err := r.ready(); err != nil {
+		return nil, err
 	}
+	all, err := bounded(ctx, r.store, func(ctx context.Context) (map[string]string, error) {
+		owner, ofUser := strings.CutPrefix(channel, "@")
+		if !ofUser {
+			return r.client.HGetAll(ctx, r.store.keys.users(channel)).Result()
+		}
+		text, err := r.client.HGet(ctx, r.store.keys.users(""), owner).Result()
+		if errors.Is(err, redis.Nil) {
+			return nil, nil
+		}
+		return map[string]string{owner: text}, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("redisregistry: listing connected users: %w", err)
+	}
+	list := make([]chat.Presence, 0, len(all))
+	for user, text := range all {
+		var p userPresence
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
+			return nil, fmt.Errorf("redisregistry: listing connected users: %w", err)
+		}
+		list = append(list, p.presence(user))
+	}
+	slices.SortFunc(list, func(a, b chat.Presence) int { return strings.Compare(a.User.Name, b.User.Name) })
+	return list, nil
+}
+
+// CloseUser implements [chat.Registry]. It returns the number of sockets that Redis knew to be
+// connected. Nodes that are disconnected from Redis close theirs when they reconnect.
+func (r *Registry) CloseUser(ctx context.Context, username string, keep int, code chat.CloseCode, reason string) (int, error) {
+	if err := r.ready(); err != nil {
+		return 0, err
+	}
+	ids := ""
+	if keep > 0 {
+		surplus, err := r.surplus(ctx, username, keep)
+		if err != nil {
+			return 0, fmt.Errorf("redisregistry: closing a user's sockets: reading them: %w", err)
+		}
+		if len(surplus) == 0 {
+			return 0, nil
+		}
+		text, err := json.Marshal(surplus)
+		if err != nil {
+			return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
+		}
+		ids = string(text)
+	}
+	k := r.store.keys
+	answer, err := r.store.eval(ctx, orderScript, []string{k.presenceEra(), k.users(""), k.orders(), k.newestOrder()},
+		newEra(), username, ids, int(code), reason, ordersKept, ordersAge.Milliseconds(), k.orderTopic(), r.publishCommand())
+	if err != nil {
+		return 0, fmt.Errorf("redisregistry: closing a user's sockets: %w", err)
+	}
+	signal(r.orderSignal)
+	closed, _ := answer.(int64)
+	return int(closed), nil
+}
+
+// Flush implements [chat.Registry].
+func (r *Registry) Flush(ctx context.Context) error { return r.memory.Flush(ctx) }
+
+// Check returns an error if messages do not get through: if this node's last probes did not
+// come back through pub/sub, or if Redis accepted no report for the time of a lease, for
+// example because its memory is full. The error wraps Redis' last error. Check returns at
+// once.
+func (r *Registry) Check(context.Context) error {
 	if err := r.ready(); err != nil {
 		return err
 	}
-	topics, texts := make([]string, len(msgs)), make([]string, len(msgs))
-	for i, m := range msgs {
-		text, err := encode(m)
-		if err != nil {
-			return fmt.Errorf("redisregistry: publishing a message: %w", err)
+	if quiet := uptime() - time.Duration(r.reporter.lastReport.Load()); quiet > r.cfg.lease {
+		err := fmt.Errorf("redisregistry: Redis has accepted no report for %v", quiet.Truncate(time.Second))
+		if cause := r.reporter.failure(); cause != nil {
+			err = fmt.Errorf("%w: %w", err, cause)
 		}
-		topics[i], texts[i] = r.server.keys.topic(m.Channel), text
-	}
-	if err := r.publish(ctx, r.client, topics, texts); err != nil {
-		return fmt.Errorf("redisregistry: publishing a message: %w", err)
+		return err
 	}
 	return nil
 }
 
-// publish publishes texts to as many topics with a client, the registry's or a link's.
-// A single one is no pipeline: go-redis repeats a command on another connection when
-// nobody answers on the first, and so gets rid of dead connections sooner.
-func (r *Registry) publish(ctx context.Context, client redis.UniversalClient, topics, texts []string) error {
-	_, err := bounded(ctx, r.server, func(ctx context.Context) (any, error) {
-		if len(topics) == 1 {
-			return nil, r.publishOne(ctx, client, topics[0], texts[0])
-		}
-		return client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-			for i, topic := range topics {
-				_ = r.publishOne(ctx, pipe, topic, texts[i]) // Pipelined returns the first error
-			}
-			return nil
-		})
-	})
-	return err
+// ready returns an error while Redis cannot be used. Calls that need Redis return it at once.
+func (r *Registry) ready() error {
+	if err := r.refused(); err != nil {
+		return err
+	}
+	if r.connected.Load() {
+		return nil
+	}
+	return fmt.Errorf("redisregistry: Redis cannot be used: %w", r.disconnectedBy.Load().err)
 }
 
-func (r *Registry) publishOne(ctx context.Context, client redis.Cmdable, topic, text string) error {
-	if r.sharded.Load() {
-		return client.SPublish(ctx, topic, text).Err()
-	}
-	return client.Publish(ctx, topic, text).Err()
+// Stats implements [chat.Registry].
+func (r *Registry) Stats() chat.RegistryStats {
+	s := r.memory.Stats()
+	s.DroppedPresence = r.eventLog.dropped.Load()
+	return s
 }
 
-// publishCommand is what scripts publish with.
-func (r *Registry) publishCommand() string {
-	if r.sharded.Load() {
-		return "SPUBLISH"
+// Shutdown removes this node's sockets from Redis and stops the registry. Call it after
+// [chat.Service.Shutdown]. If ctx ends first, the other nodes remove this node's users when
+// its lease expires.
+func (r *Registry) Shutdown(ctx context.Context) error {
+	r.mu.Lock()
+	var left []chat.Socket
+	for _, m := range r.members {
+		left = append(left, m.socket)
 	}
-	return "PUBLISH"
-}
-
-// heard takes what came by a topic.
-func (r *Registry) heard(topic, text string) {
-	switch topic {
-	case r.server.keys.eventTopic():
-		signal(r.events)
-		return
-	case r.server.keys.orderTopic():
-		signal(r.ordered)
-		return
-	case r.server.keys.nodeTopic(r.node):
-		r.ledger.answer()
-		return
+	r.mu.Unlock()
+	for _, s := range left {
+		_ = r.Remove(ctx, s)
 	}
-	channel := r.subs.channel(topic)
-	if channel == nil {
-		return // unsubscribed meanwhile
-	}
-	msgs, err := decodePublished(*channel, text)
-	if err != nil {
-		r.cfg.logger.Error("a message that cannot be read came by pub/sub", "error", err)
-		return
-	}
-	for _, m := range msgs {
-		// It waits while more is handed on than the shards take; never for a socket.
-		_ = r.memory.Publish(context.Background(), m) // an error is the context's end
-	}
-}
-
-// signal has whoever waits for c go on, now or later.
-func signal(c chan struct{}) {
+	err := r.reporter.end(ctx)
+	r.disconnectedBy.Store(&reason{errClosed})
+	r.connected.Store(false)
+	r.stop()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.running.Wait()
+	}()
 	select {
-	case c <- struct{}{}:
-	default:
+	case <-ended:
+	case <-ctx.Done():
+		err = errors.Join(err, ctx.Err())
 	}
+	if err = errors.Join(err, r.store.close(ctx)); err != nil {
+		return fmt.Errorf("redisregistry: shutting down: %w", err)
+	}
+	return nil
 }

@@ -5,27 +5,27 @@ import (
 	"sync"
 )
 
-// subscriptions are the topics that this node needs, whatever becomes of the
-// connections to Redis.
+// subscriptions are the topics that this node needs. They outlive connections to Redis.
 type subscriptions struct {
-	mu     sync.Mutex // guards what follows, and each subscription
+	mu     sync.Mutex // guards the following, and each subscription
 	topics map[string]*subscription
-	using  *listener // nil: none
+	using  *listener // the listener; nil: none
 }
 
-// subscription is a topic that somebody needs, or that Redis still has to answer
-// for.
+// subscription is a topic that this node needs, or for which Redis has not confirmed a request
+// yet.
 type subscription struct {
-	topic   string
-	channel *string       // whose messages come; nil: none's
-	needed  int           // by so many
-	on      bool          // the listener has asked for it last, not asked to end it
-	asked   int           // requests for it that were not confirmed yet
-	live    chan struct{} // closed while it is confirmed
+	topic       string
+	channel     *string       // nil: not a channel's topic
+	needed      int           // number of users of the topic
+	requested   bool          // the listener's last request was to subscribe
+	unconfirmed int           // number of subscribe requests that Redis has not confirmed yet
+	live        chan struct{} // closed while the subscription is confirmed
 }
 
-// acquire subscribes to a topic, once for everybody who needs it, and returns a
-// channel that is closed when Redis has confirmed that.
+// acquire subscribes to a topic, once for all callers. The returned channel is closed when
+// Redis has confirmed the subscription. channel is the channel whose messages the topic
+// carries, or nil.
 func (s *subscriptions) acquire(topic string, channel *string) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,7 +41,7 @@ func (s *subscriptions) acquire(topic string, channel *string) <-chan struct{} {
 	return sub.live
 }
 
-// release undoes acquire. Redis is told later.
+// release undoes acquire. The listener unsubscribes later.
 func (s *subscriptions) release(topic string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,8 +59,8 @@ func (s *subscriptions) release(topic string) {
 	}
 }
 
-// use makes l what subscribes, to all that is needed now; nil ends that. What the
-// one before it hears still counts, but not what is confirmed to it.
+// use makes l the listener that subscribes to all needed topics. nil: there is none. The
+// listener before may still receive messages, but its confirmations do not count.
 func (s *subscriptions) use(l *listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +69,7 @@ func (s *subscriptions) use(l *listener) {
 		if sub.confirmed() {
 			sub.live = make(chan struct{})
 		}
-		sub.on, sub.asked = false, 0
+		sub.requested, sub.unconfirmed = false, 0
 		if sub.needed == 0 {
 			delete(s.topics, topic)
 		} else if l != nil {
@@ -87,21 +87,21 @@ func (sub *subscription) confirmed() bool {
 	}
 }
 
-// change says what a listener has to ask Redis for on behalf of a topic: 1 to
-// subscribe, -1 to end that, 0 nothing.
-func (s *subscriptions) change(l *listener, topic string) int {
+// nextRequest returns what a listener must request from Redis for a topic: 1 to subscribe, -1
+// to unsubscribe, 0 for nothing.
+func (s *subscriptions) nextRequest(l *listener, topic string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.topics[topic]
 	switch {
 	case sub == nil || s.using != l:
 		return 0
-	case sub.needed > 0 && !sub.on:
-		sub.on = true
-		sub.asked++
+	case sub.needed > 0 && !sub.requested:
+		sub.requested = true
+		sub.unconfirmed++
 		return 1
-	case sub.needed == 0 && sub.on:
-		sub.on = false
+	case sub.needed == 0 && sub.requested:
+		sub.requested = false
 		if sub.confirmed() {
 			sub.live = make(chan struct{})
 		}
@@ -113,39 +113,39 @@ func (s *subscriptions) change(l *listener, topic string) int {
 	return 0
 }
 
-// forget drops a topic that nobody needs; not before Redis has answered for it, or
-// an old answer would be taken for that to a new request.
+// forget drops a topic that is not needed, but not before Redis has confirmed all requests for
+// it: an old confirmation would be taken for that of a new request. It requires s.mu.
 func (s *subscriptions) forget(sub *subscription) {
-	if sub.needed == 0 && !sub.on && sub.asked == 0 {
+	if sub.needed == 0 && !sub.requested && sub.unconfirmed == 0 {
 		delete(s.topics, sub.topic)
 	}
 }
 
-// subscribed takes note of Redis's answer.
+// subscribed records that Redis confirmed a subscription.
 func (s *subscriptions) subscribed(l *listener, topic string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.topics[topic]
-	if sub == nil || s.using != l || sub.asked == 0 {
+	if sub == nil || s.using != l || sub.unconfirmed == 0 {
 		return
 	}
-	if sub.asked--; sub.asked == 0 && sub.on && !sub.confirmed() {
+	if sub.unconfirmed--; sub.unconfirmed == 0 && sub.requested && !sub.confirmed() {
 		close(sub.live)
 	}
 	s.forget(sub)
 }
 
-// ended reports whether Redis ended a subscription that was not to end, as it does
-// when the topic's slot moves to another node of a cluster.
+// ended reports whether Redis ended a subscription that is still needed, as it does when the
+// topic's slot moves to another node of a Cluster.
 func (s *subscriptions) ended(l *listener, topic string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.topics[topic]
-	return sub != nil && s.using == l && sub.on && sub.asked == 0
+	return sub != nil && s.using == l && sub.requested && sub.unconfirmed == 0
 }
 
-// wait waits until all that is needed now is confirmed.
-func (s *subscriptions) wait(ctx context.Context) error {
+// awaitAll waits until all subscriptions that are needed now are confirmed.
+func (s *subscriptions) awaitAll(ctx context.Context) error {
 	s.mu.Lock()
 	var all []<-chan struct{}
 	for _, sub := range s.topics {
@@ -164,8 +164,8 @@ func (s *subscriptions) wait(ctx context.Context) error {
 	return nil
 }
 
-// channel is that whose messages come by a topic; nil when it is none or none that
-// is needed.
+// channel returns the channel whose messages a topic carries. It returns nil if there is none
+// or if it is not needed.
 func (s *subscriptions) channel(topic string) *string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,7 +175,7 @@ func (s *subscriptions) channel(topic string) *string {
 	return nil
 }
 
-// channels lists those whose messages are needed.
+// channels returns the channels whose messages are needed.
 func (s *subscriptions) channels() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

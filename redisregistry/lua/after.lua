@@ -1,17 +1,17 @@
--- Reads what follows a position of a channel: what is not too old, up to the next
--- message that is missing.
+-- Reads the messages after a position of a channel, without those that are too old, up to
+-- the next message that is missing.
 -- KEYS: positions of the bucket, stream of the channel
--- ARGV, behind those of every script: era and seq ('' and 0 for the oldest kept), how
---       many at the most, age in ms, how many bytes: nothing follows the bodies that
---       reach that together; 0 is no bound
--- Returns the era, '1' when the position is unknown or the message right behind it
--- is not kept, '' otherwise, then seq and body of each message.
+-- ARGV, after those of every script: era and seq ('' and 0 for the oldest stored message),
+--       maximum number of messages, age in ms, maximum number of bytes (0: no maximum; the
+--       message that reaches it is the last)
+-- Returns the era, '1' if the position is unknown or the message right after it is not
+-- stored, '' otherwise, then seq and body of each message.
 local behind, known = tonumber(ARGV[5]), ARGV[4] == '' and ARGV[5] == '0'
 local gone = not known and (ARGV[4] ~= era or behind > last)
 if known or gone then
 	behind = 0
 end
-if last == 0 or behind == last then -- the stream may be of an era before
+if last == 0 or behind == last then -- the stream may belong to an earlier era
 	return {era, gone and '1' or ''}
 end
 
@@ -25,7 +25,7 @@ local function old(entry) return tonumber(entry[2][2]) <= oldest end
 
 local first = range(behind + 1, 1)[1]
 if first and old(first) then
-	local low, high = seq(first) + 1, last + 1 -- the first that is not lies there
+	local low, high = seq(first) + 1, last + 1 -- the first message that is not too old is between them
 	while low < high do
 		local middle = math.floor((low + high) / 2)
 		local entry = range(middle, 1)[1]
@@ -48,8 +48,8 @@ local left, bytes, most = tonumber(ARGV[6]), 0, tonumber(ARGV[8])
 if most == 0 then
 	most = math.huge
 end
--- They are read a few at a time, as many as may fit if they are like those before:
--- everybody else waits for this script.
+-- All other calls wait for this script. So it reads a few entries at a time: as many as may
+-- fit if they are like those before.
 local entries, before = first and {first} or {}, nil
 while #entries > 0 do
 	for _, entry in ipairs(entries) do

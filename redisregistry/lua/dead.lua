@@ -1,10 +1,10 @@
--- Lists nodes whose lease has run out.
+-- Lists nodes whose lease has expired.
 -- KEYS: leases
 -- ARGV: lease in ms
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lease = tonumber(ARGV[1])
--- Leases that nobody takes for so long are of before the clock was put back.
+-- No node takes a lease for so long: these are from before the clock was set back.
 for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now + 10 * lease), '+inf', 'LIMIT', 0, 100)) do
 	redis.call('ZADD', KEYS[1], string.format('%.0f', now + lease), node)
 end

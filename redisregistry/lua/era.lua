@@ -1,17 +1,16 @@
--- Begins every script that uses the positions of a bucket of channels: it finds the
--- era that they belong to. A new one begins where there is none, and where they were
--- used last by another run of Redis: what a Redis has when it starts, or when it
--- takes over as a replica, may be older than what was acknowledged, and nothing in
--- the data could say so.
+-- The first part of every script that uses the positions of a bucket of channels: finds their
+-- era. A new era begins if there is none, and if another run of Redis used the positions
+-- last: after a restart or a failover Redis may lack messages that it acknowledged, and its
+-- data does not show this.
 -- KEYS[1]: positions of the bucket
--- ARGV[1]: era to begin; ARGV[2]: '1' when every run of Redis has all that was
---          acknowledged, and the era goes on; ARGV[3]: channel
+-- ARGV[1]: name of a new era; ARGV[2]: '1' if Redis loses nothing that it acknowledged, so
+--          that the era continues; ARGV[3]: channel
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 if not run then
 	return redis.error_reply('ERR INFO server has no run_id')
 end
 local function begin()
-	redis.call('HSET', KEYS[1], '@', '') -- DEL may be refused, and is not where Redis is full
+	redis.call('HSET', KEYS[1], '@', '') -- a full Redis rejects HSET, not DEL: so it fails before DEL
 	redis.call('DEL', KEYS[1])
 	redis.call('HSET', KEYS[1], '!', ARGV[1], '@', run)
 	return ARGV[1]

@@ -1,14 +1,14 @@
 -- Stores messages of one bucket, each as the next of its channel, and publishes them.
 -- KEYS: positions of the bucket, result of this call, then the stream of each channel
--- ARGV, behind those of every script: messages kept, their age in ms, publishing
---       command, maximum number of channels in a bucket, then of each channel: name,
---       topic, number of messages, and their bodies. ARGV[3] is the first channel.
+-- ARGV, after those of every script: number of messages to keep, their age in ms,
+--       publishing command, maximum number of channels in a bucket, then of each channel:
+--       name, topic, number of messages, and their bodies. ARGV[3] is the first channel.
 -- Returns the era, then the position of each channel's last message, with spaces between
 -- them. What is published is the era, the position of the first message and the bodies,
 -- one a line.
 local done = redis.call('GET', KEYS[2])
 if done and string.match(done, '^%S+') == era then
-	return done -- the client sends a command again when its connection broke
+	return done -- go-redis sends a command again after a broken connection
 end
 local count, age = ARGV[4], ARGV[5]
 
@@ -30,10 +30,10 @@ if fresh then
 			c.last = 0
 		end
 	end
-	redis.call('HSET', KEYS[1], '@', run) -- refused where Redis is full, which DEL is not
+	redis.call('HSET', KEYS[1], '@', run) -- a full Redis rejects HSET, not DEL: so it fails before DEL
 	for _, c in ipairs(channels) do
 		if c.last == 0 then
-			redis.call('DEL', c.stream) -- of an era before
+			redis.call('DEL', c.stream) -- from an earlier era
 		end
 	end
 end
@@ -52,7 +52,7 @@ local function add(c, body)
 	end
 	local added = try()
 	if failed(added) then
-		-- A message whose position could not be noted stands there: it counts now.
+		-- The stream has a message whose position could not be stored: it counts now.
 		local top = redis.call('XREVRANGE', c.stream, '+', '-', 'COUNT', 1)[1]
 		local over = top and tonumber(string.match(top[1], '^%d+'))
 		if not over or over < seq then
@@ -67,9 +67,9 @@ local function add(c, body)
 	return seq
 end
 
--- store stores and publishes what is for one channel. It returns an error or nothing.
--- Messages are there before their positions count: either may be refused, and a position
--- without a message would be a hole.
+-- store stores and publishes the messages of one channel. It returns an error or nothing.
+-- It stores a message before its position: Redis may reject either, and a position without a
+-- message would be a gap.
 local function store(c)
 	local first
 	for _, body in ipairs(c.bodies) do
@@ -83,7 +83,7 @@ local function store(c)
 			local lasts = redis.pcall('PEXPIRE', c.stream, age)
 			if failed(lasts) then
 				if redis.call('XLEN', c.stream) == 1 then
-					redis.call('DEL', c.stream) -- nothing else would ever end it
+					redis.call('DEL', c.stream) -- it would never expire
 				end
 				return lasts
 			end
@@ -93,8 +93,8 @@ local function store(c)
 	redis.call(ARGV[6], c.topic, string.format('%s %.0f ', era, first) .. table.concat(c.bodies, '\n'))
 end
 
--- trim deletes what is too old, some more than was added. If the oldest stays, it alone is
--- read.
+-- trim deletes messages that are too old, up to 7 more than were added. If the oldest stays,
+-- trim reads only that one.
 local function trim(c)
 	local keep
 	for _, most in ipairs({1, 7 + #c.bodies}) do

@@ -1,21 +1,21 @@
--- Takes down how many sockets users have on a node, and announces who joined a
--- channel or left it for good. What it is told are states, not steps: told twice
--- is told once.
--- KEYS: leases, era, entries and version of the node, events, how many events there
---       were, who was announced as left lately, the join sizes of these, newest
---       order, histories of the nodes, then the users of each change's channel
--- ARGV: mode, node, version, lease in ms, era known, era to begin, topic,
---       publishing command, history, then of each change: channel, user, whether
---       the node knows it as announced, role, sockets, details, join size that the
---       node knows (0: none)
--- Modes: begin (take a lease), tell (hold one), end (give it back), reap (of a node
--- whose lease ran out).
--- A history is '' (not known yet), '-' (it does not say which, and is not compared) or
--- '=' and its name.
--- Returns "ok", the era, the time in microseconds, the newest order, then of each
--- change the user's sockets on all nodes, the join size, and the other nodes with
--- how many sockets are there; or why not: emptied, lapsed, stale, alive, or
--- "differs" and the history of a node that holds a lease.
+-- Stores how many sockets users have on a node, and announces the users who joined a channel
+-- or left it on all nodes. A report contains states, not changes: a repeated report changes
+-- nothing.
+-- KEYS: leases, era, entries and version of the node, events, number of events so far,
+--       users announced as left lately, their join sizes, newest order, histories of the
+--       nodes, then of each entry the users of its channel
+-- ARGV: mode, node, version, lease in ms, era that the node knows, name of a new era, topic,
+--       publishing command, history, then of each entry: channel, user, whether the node
+--       knows that the user was announced, role, sockets, details, join size that the node
+--       knows (0: none)
+-- Modes: begin (acquires a lease), report (renews it), end (returns it), remove (for a node
+-- whose lease has expired).
+-- A history is '' (not known yet), '-' (without a name, not compared) or '=' and its name.
+-- Returns "ok", the era, the time in microseconds, the newest order, then of each entry the
+-- user's sockets on all nodes, the join size, and the other nodes with their numbers of
+-- sockets. If it stores nothing, it returns the reason: emptied (Redis lost its data), lapsed
+-- (the lease expired), stale (a newer report was stored), alive (the lease of the node to
+-- remove has not expired), or "differs" and the history of a node with a lease.
 local mode, node, history = ARGV[1], ARGV[2], ARGV[9]
 local time = redis.call('TIME')
 local stamp = string.format('%.0f', time[1] * 1000000 + time[2])
@@ -27,7 +27,7 @@ local function differ(a, b)
 	return a ~= b and a ~= '-' and b ~= '-'
 end
 
-if mode == 'reap' then
+if mode == 'remove' then
 	if lease == 0 or lease >= now then
 		return {'alive'}
 	end
@@ -62,8 +62,8 @@ else
 	redis.call('ZADD', KEYS[1], string.format('%.0f', now + tonumber(ARGV[4])), node)
 end
 
--- Who left is remembered for four leases. A script forgets no more at once than it
--- may add, five times over: it stays short.
+-- Users who left are kept for four leases. A script deletes at most five times as many as it
+-- may add, so that it stays short.
 local lately = now - 4 * tonumber(ARGV[4])
 local over = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', string.format('%.0f', lately), 'LIMIT', 0, 1000)
 if #over > 0 then
@@ -79,9 +79,9 @@ local function smaller(a, b)
 	return math.min(a, b)
 end
 
--- What may be refused is found out before anything is changed: half of a change would
--- be taken for all of it next time, and never be announced. (Before 7.0 a script cannot
--- ask what its user may do.)
+-- Permissions are checked before anything is changed: after half of a change, the next report
+-- would find it done and would not announce it. (Before Redis 7.0 a script cannot check
+-- this.)
 if redis.acl_check_cmd and #ARGV >= 10 then
 	for _, command in ipairs({
 		{'hset', KEYS[11], 'f', 'v'}, {'hdel', KEYS[11], 'f'}, {'hget', KEYS[11], 'f'}, {'hlen', KEYS[11]},
@@ -96,7 +96,7 @@ if redis.acl_check_cmd and #ARGV >= 10 then
 end
 
 local answer = {'ok', era or '', stamp, redis.call('GET', KEYS[9]) or ''}
-local told = false
+local announced = false
 for i = 10, #ARGV, 7 do
 	local users = KEYS[11 + (i - 10) / 7]
 	local channel, user, known, role = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1', ARGV[i + 3]
@@ -105,13 +105,13 @@ for i = 10, #ARGV, 7 do
 	local value = redis.call('HGET', users, user)
 	local kept = value and cjson.decode(value) or {n = 0, on = {}}
 	if not kept.on then
-		kept = {n = 0, on = kept} -- as it was kept before there were join sizes
+		kept = {n = 0, on = kept} -- the form without join sizes
 	end
 	local nodes = kept.on
 	local size = smaller(kept.n, tonumber(ARGV[i + 6]))
 	local was = next(nodes) ~= nil
 	if sockets > 0 then
-		-- Sockets that are new get the time of this report.
+		-- New sockets get the time of this report.
 		nodes[node] = {role, sockets, (string.gsub(details, '"a":%-1', '"a":' .. stamp))}
 	else
 		if nodes[node] then
@@ -121,23 +121,23 @@ for i = 10, #ARGV, 7 do
 	end
 	local is = next(nodes) ~= nil
 
-	-- What the node knows as announced Redis may have forgotten with all else, or
-	-- announced otherwise since: the answer to a report can be lost.
+	-- The node may know a user as announced who is not in Redis any more: Redis lost its
+	-- data, or another report announced that the user left. The answer to a report can be lost.
 	local gone = false
 	if not was then
 		local score = redis.call('ZSCORE', KEYS[7], entry)
 		gone = score and tonumber(score) > lately
 	end
 	local joined = is and not was and (gone or not known)
-	local left = not is and (was or known and not gone and mode ~= 'reap')
+	local left = not is and (was or known and not gone and mode ~= 'remove')
 	local count = redis.call('HLEN', users) + (is and not was and 1 or was and not is and -1 or 0)
 	if joined then
 		size = smaller(size, count)
-		if gone then -- in a presence window that is no news: what was announced before counts
+		if gone then -- a leave and a join in one presence window cancel out: the earlier size counts
 			size = smaller(size, tonumber(redis.call('HGET', KEYS[8], entry) or '0'))
 		end
 	end
-	-- A Redis that is full refuses what adds, and not what removes: that comes last.
+	-- A full Redis rejects commands that add, not those that remove: so these come last.
 	if is then
 		redis.call('HSET', users, user, cjson.encode({n = size, on = nodes}))
 	end
@@ -148,8 +148,8 @@ for i = 10, #ARGV, 7 do
 		redis.call('PEXPIRE', KEYS[8], 4 * tonumber(ARGV[4]))
 	end
 	if joined or left then
-		told = true
-		-- They are numbered, so that a node notices what was dropped before it read that.
+		announced = true
+		-- Events are numbered, so that a node notices those that were dropped before it read them.
 		redis.call('XADD', KEYS[5], 'MAXLEN', '~', 20000, '*', 'n', redis.call('INCR', KEYS[6]), 'c', channel,
 			'u', user, 'r', role, 'j', joined and 1 or 0, 's', count, 'z', string.format('%.0f', size))
 	end
@@ -177,12 +177,12 @@ for i = 10, #ARGV, 7 do
 	answer[#answer + 1] = size
 	answer[#answer + 1] = table.concat(others, ' ')
 end
-if mode == 'end' or mode == 'reap' and redis.call('EXISTS', KEYS[3]) == 0 then
+if mode == 'end' or mode == 'remove' and redis.call('EXISTS', KEYS[3]) == 0 then
 	redis.call('ZREM', KEYS[1], node)
 	redis.call('HDEL', KEYS[10], node)
 	redis.call('DEL', KEYS[3], KEYS[4])
 end
-if told then
+if announced then
 	redis.call(ARGV[8], ARGV[7], '')
 end
 return answer

@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	// batchesAtOnce is how many batches of a lane run at once: while Redis works on one,
-	// the next is sent.
-	batchesAtOnce = 2
-	// maxBatch is the maximum number of calls in a batch, maxReads the same for calls whose
-	// answers may be long.
-	maxBatch = 128
-	maxReads = 16
+	// parallelBatches is how many batches of a batcher run at once: while Redis works on
+	// one, the next is sent.
+	parallelBatches = 2
+	// maxCalls is the maximum number of calls in a batch, maxReadCalls the same for calls
+	// whose answers may be long.
+	maxCalls     = 128
+	maxReadCalls = 16
 )
 
-// lane sends calls of one script to one master. Calls that arrive while it is busy share a
+// batcher sends calls of one script to one master. Calls that arrive while it is busy share a
 // round trip. A call that arrives while it is idle is sent at once.
-type lane struct {
-	server *server
-	script *script
-	most   int // calls in a batch
+type batcher struct {
+	store    *store
+	script   *script
+	maxBatch int // maximum number of calls in a batch
 
 	mu      sync.Mutex // guards the fields below
 	waiting []*call
@@ -35,25 +35,25 @@ type lane struct {
 type call struct {
 	keys      []string
 	args      []any
-	abandoned atomic.Bool   // its caller no longer waits
+	abandoned atomic.Bool   // the caller no longer waits
 	done      chan struct{} // closed when reply and err are final; nil: evalAll's caller waits
 	reply     any
 	err       error
 }
 
 // run runs the script. It returns when ctx ends at the latest.
-func (l *lane) run(ctx context.Context, keys []string, args ...any) (any, error) {
-	l.mu.Lock()
-	if l.running < batchesAtOnce {
-		l.running++
-		l.mu.Unlock()
-		defer l.goOn()
-		return l.server.eval(ctx, l.script, keys, args...)
+func (b *batcher) run(ctx context.Context, keys []string, args ...any) (any, error) {
+	b.mu.Lock()
+	if b.running < parallelBatches {
+		b.running++
+		b.mu.Unlock()
+		defer b.sendNext()
+		return b.store.eval(ctx, b.script, keys, args...)
 	}
 	c := &call{keys: keys, args: args, done: make(chan struct{})}
-	l.waiting = append(l.waiting, c)
-	l.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, l.server.timeout)
+	b.waiting = append(b.waiting, c)
+	b.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, b.store.timeout)
 	defer cancel()
 	select {
 	case <-c.done:
@@ -64,21 +64,21 @@ func (l *lane) run(ctx context.Context, keys []string, args ...any) (any, error)
 	}
 }
 
-// goOn starts a goroutine for the calls that arrived meanwhile, if there are any.
-func (l *lane) goOn() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.waiting) == 0 {
-		l.running--
+// sendNext starts a goroutine for the calls that arrived meanwhile, if there are any.
+func (b *batcher) sendNext() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.waiting) == 0 {
+		b.running--
 		return
 	}
-	go l.work() // ends with the last call
+	go b.sendAll() // ends with the last call
 }
 
-// work sends batches until no call waits.
-func (l *lane) work() {
-	for batch := l.take(); len(batch) > 0; batch = l.take() {
-		l.send(batch)
+// sendAll sends batches until no call waits.
+func (b *batcher) sendAll() {
+	for batch := b.take(); len(batch) > 0; batch = b.take() {
+		b.send(batch)
 		for _, c := range batch {
 			close(c.done)
 		}
@@ -86,12 +86,12 @@ func (l *lane) work() {
 }
 
 // take returns the next batch. If there is none, the worker ends.
-func (l *lane) take() (batch []*call) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (b *batcher) take() (batch []*call) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	taken := 0
-	for _, c := range l.waiting {
-		if len(batch) == l.most {
+	for _, c := range b.waiting {
+		if len(batch) == b.maxBatch {
 			break
 		}
 		taken++
@@ -99,27 +99,27 @@ func (l *lane) take() (batch []*call) {
 			batch = append(batch, c)
 		}
 	}
-	if l.waiting = l.waiting[taken:]; len(l.waiting) == 0 {
-		l.waiting = nil
+	if b.waiting = b.waiting[taken:]; len(b.waiting) == 0 {
+		b.waiting = nil
 	}
 	if len(batch) == 0 {
-		l.running--
+		b.running--
 	}
 	return batch
 }
 
-func (l *lane) send(batch []*call) {
+func (b *batcher) send(batch []*call) {
 	ctx := context.Background() // each caller waits for its own context, and bounded ends this
 	if len(batch) == 1 {
 		c := batch[0]
-		c.reply, c.err = l.server.eval(ctx, l.script, c.keys, c.args...)
+		c.reply, c.err = b.store.eval(ctx, b.script, c.keys, c.args...)
 		return
 	}
-	l.server.evalAll(ctx, l.script, batch)
+	b.store.evalAll(ctx, b.script, batch)
 }
 
 // evalAll runs a script several times in one round trip, and sets the result of each call.
-func (s *server) evalAll(ctx context.Context, sc *script, calls []*call) {
+func (s *store) evalAll(ctx context.Context, sc *script, calls []*call) {
 	answers, err := bounded(ctx, s, func(ctx context.Context) ([]*redis.Cmd, error) {
 		pipe := s.client.Pipeline()
 		var answers []*redis.Cmd

@@ -9,35 +9,34 @@ import (
 	"github.com/reto10/chat"
 )
 
-// maxUntold bounds the channels that are remembered because the other nodes were
-// not told of a message there. In those beyond it they find it within rounds.
-const maxUntold = 10_000
+// maxUnpublished bounds the set. In other channels the nodes find the message within
+// checkAllEvery.
+const maxUnpublished = 10_000
 
-// untold are the channels with a message that was stored, or may have been, and that
-// could not be published. Which one it is does not matter: whoever hears of the
-// newest reads what is before it.
-type untold struct {
-	some chan struct{} // has something when there may be channels, and Redis
+// unpublished is the set of channels whose last message may be stored but not published.
+// publishMissed publishes the newest message of each; other nodes then read those before it.
+type unpublished struct {
+	wake chan struct{} // gets a value when a channel was added, or Redis is connected
 
 	mu       sync.Mutex // guards channels
 	channels map[string]struct{}
 }
 
-func newUntold() *untold {
-	return &untold{some: make(chan struct{}, 1), channels: make(map[string]struct{})}
+func newUnpublished() *unpublished {
+	return &unpublished{wake: make(chan struct{}, 1), channels: make(map[string]struct{})}
 }
 
-func (u *untold) add(channel string) {
+func (u *unpublished) add(channel string) {
 	u.mu.Lock()
-	if len(u.channels) < maxUntold {
+	if len(u.channels) < maxUnpublished {
 		u.channels[channel] = struct{}{}
 	}
 	u.mu.Unlock()
-	signal(u.some)
+	signal(u.wake)
 }
 
-// take empties it.
-func (u *untold) take() map[string]struct{} {
+// take returns the set and empties it.
+func (u *unpublished) take() map[string]struct{} {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	taken := u.channels
@@ -45,23 +44,23 @@ func (u *untold) take() map[string]struct{} {
 	return taken
 }
 
-// makeUpFor publishes the newest message of each channel where one could not be
-// published, as soon as that is possible.
-func (r *Registry) makeUpFor(ctx context.Context) {
+// publishMissed publishes the newest message of each channel in unpublished as soon as Redis
+// can be used, until ctx ends.
+func (r *Registry) publishMissed(ctx context.Context) {
 	pause := retryAtFirst
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-r.untold.some:
+		case <-r.unpublished.wake:
 		}
 		if r.ready() != nil {
-			continue // it is signalled when Redis is back
+			continue // stayConnected wakes it when Redis is back
 		}
 		failed := false
-		for channel := range r.untold.take() {
+		for channel := range r.unpublished.take() {
 			if err := r.publishNewest(ctx, channel); err != nil {
-				r.untold.add(channel)
+				r.unpublished.add(channel)
 				failed = true
 			}
 		}
@@ -78,7 +77,7 @@ func (r *Registry) makeUpFor(ctx context.Context) {
 	}
 }
 
-// publishNewest publishes the newest message of a channel, if it is kept.
+// publishNewest publishes the newest message of a channel, if it still exists.
 func (r *Registry) publishNewest(ctx context.Context, channel string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout)
 	defer cancel()
@@ -89,7 +88,7 @@ func (r *Registry) publishNewest(ctx context.Context, channel string) error {
 	}
 	msgs, err := h.After(ctx, channel, chat.Position{Epoch: last.Epoch, Seq: last.Seq - 1}, chat.Limit{Count: 1})
 	if errors.Is(err, chat.ErrGone) || err == nil && len(msgs) == 0 {
-		return nil // nobody can have it any more
+		return nil // the message is no longer stored
 	}
 	if err != nil {
 		return err

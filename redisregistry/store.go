@@ -44,36 +44,36 @@ var (
 
 var errClosed = errors.New("the registry is shut down")
 
-// server is the connection to Redis. It bounds every call.
-type server struct {
+// store is the access to Redis. It bounds every call.
+type store struct {
 	client  redis.UniversalClient
 	timeout time.Duration
 	keys    keys
-	room    chan struct{} // holds one element for each call of bounded; nil: any number of calls
+	slots   chan struct{} // holds one element for each call of bounded; nil: any number of calls
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
 	calls  sync.WaitGroup // close waits for them
 }
 
-// forPresence is how many of the client's connections bounded leaves free: one for reports
+// spareConnections is how many of the client's connections bounded leaves free: one for reports
 // about presence, and one for the embedder's own calls.
-const forPresence = 2
+const spareConnections = 2
 
-// newRoom makes a semaphore for as many calls as may run at once. It is nil, for any
-// number, if the client does not say how many connections it has to a master.
-func newRoom(client redis.UniversalClient) chan struct{} {
+// newSlots makes a semaphore for as many calls as may run at once. It is nil, for any number,
+// if the client does not return how many connections it has to a master.
+func newSlots(client redis.UniversalClient) chan struct{} {
 	connections := 0
 	switch c := client.(type) {
 	case *redis.Client:
 		connections = c.Options().PoolSize
 	case *redis.ClusterClient:
-		connections = c.Options().PoolSize // to each master; the presence is on one
+		connections = c.Options().PoolSize // to each master; all presence is on one master
 	}
 	if connections == 0 {
 		return nil
 	}
-	return make(chan struct{}, max(1, connections-forPresence))
+	return make(chan struct{}, max(1, connections-spareConnections))
 }
 
 // bounded runs fn. It returns when fn does, when ctx ends or after s.timeout. If too many
@@ -82,17 +82,17 @@ func newRoom(client redis.UniversalClient) chan struct{} {
 // fn runs in a goroutine of its own. go-redis ignores a context's deadline unless the
 // client's owner has set ContextTimeoutEnabled, and it ignores a cancellation while it waits
 // for an answer. The goroutine costs about 2 µs and 5 allocations a call.
-func bounded[T any](ctx context.Context, s *server, fn func(context.Context) (T, error)) (T, error) {
-	return within(ctx, s, s.room, fn)
+func bounded[T any](ctx context.Context, s *store, fn func(context.Context) (T, error)) (T, error) {
+	return within(ctx, s, s.slots, fn)
 }
 
 // atOnce is bounded without waiting for other calls. Only presence uses it: a socket that
 // connects waits until Redis has its presence, and must not wait for readers.
-func atOnce[T any](ctx context.Context, s *server, fn func(context.Context) (T, error)) (T, error) {
+func atOnce[T any](ctx context.Context, s *store, fn func(context.Context) (T, error)) (T, error) {
 	return within(ctx, s, nil, fn)
 }
 
-func within[T any](ctx context.Context, s *server, room chan struct{}, fn func(context.Context) (T, error)) (T, error) {
+func within[T any](ctx context.Context, s *store, slots chan struct{}, fn func(context.Context) (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
@@ -107,9 +107,9 @@ func within[T any](ctx context.Context, s *server, room chan struct{}, fn func(c
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	if room != nil {
+	if slots != nil {
 		select {
-		case room <- struct{}{}:
+		case slots <- struct{}{}:
 		case <-ctx.Done():
 			s.calls.Done()
 			return none, fmt.Errorf("waiting for a connection to Redis: %w", ctx.Err())
@@ -120,8 +120,8 @@ func within[T any](ctx context.Context, s *server, room chan struct{}, fn func(c
 		defer s.calls.Done()
 		v, err := fn(ctx)
 		err = explain(err, s.keys.prefix)
-		if room != nil {
-			<-room // not before: fn uses the connection, also after ctx has ended
+		if slots != nil {
+			<-slots // only now: fn uses the connection until it returns, also after ctx has ended
 		}
 		done <- result{v, err}
 	}()
@@ -134,7 +134,7 @@ func within[T any](ctx context.Context, s *server, room chan struct{}, fn func(c
 }
 
 // close rejects new calls and waits for those that run.
-func (s *server) close(ctx context.Context) error {
+func (s *store) close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
@@ -153,16 +153,16 @@ func (s *server) close(ctx context.Context) error {
 
 // eval runs a script by its hash. If Redis does not know it, as after a restart or a
 // failover, eval sends the text.
-func (s *server) eval(ctx context.Context, sc *script, keys []string, args ...any) (any, error) {
+func (s *store) eval(ctx context.Context, sc *script, keys []string, args ...any) (any, error) {
 	return bounded(ctx, s, s.evaluating(sc, keys, args))
 }
 
 // evalAtOnce is eval without waiting for other calls.
-func (s *server) evalAtOnce(ctx context.Context, sc *script, keys []string, args ...any) (any, error) {
+func (s *store) evalAtOnce(ctx context.Context, sc *script, keys []string, args ...any) (any, error) {
 	return atOnce(ctx, s, s.evaluating(sc, keys, args))
 }
 
-func (s *server) evaluating(sc *script, keys []string, args []any) func(context.Context) (any, error) {
+func (s *store) evaluating(sc *script, keys []string, args []any) func(context.Context) (any, error) {
 	return func(ctx context.Context) (any, error) {
 		v, err := s.client.EvalSha(ctx, sc.hash, keys, args...).Result()
 		if redis.HasErrorPrefix(err, "NOSCRIPT") {
