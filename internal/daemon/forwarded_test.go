@@ -57,7 +57,7 @@ func TestClientAddr(t *testing.T) {
 		"with a forged beginning":         {proxies, "10.0.0.1:1234", []string{"127.0.0.1, 10.9.9.9, 203.0.113.9,10.0.0.2"}, "203.0.113.9"},
 		"a proxy that says nothing":       {proxies, "10.0.0.1:1234", nil, "10.0.0.1"},
 		"a proxy's own request":           {proxies, "10.0.0.1:1234", []string{"10.0.0.3"}, "10.0.0.3"},
-		"an invalid header":    {proxies, "10.0.0.1:1234", []string{"203.0.113.9, unknown"}, "10.0.0.1"},
+		"an invalid header":               {proxies, "10.0.0.1:1234", []string{"203.0.113.9, unknown"}, "10.0.0.1"},
 		"with ports":                      {proxies, "10.0.0.1:1234", []string{"203.0.113.9:99, 10.0.0.2:99"}, "203.0.113.9"},
 		"IPv6":                            {proxies, "[2001:db8::1]:1234", []string{"2001:0DB9::1"}, "2001:db9::1"},
 		"IPv6 in brackets":                {proxies, "[2001:db8::1]:1234", []string{"[2001:db9::1]"}, "2001:db9::1"},
