@@ -309,8 +309,7 @@ func TestMemoryHistoryKeepsWhatAModelKeeps(t *testing.T) {
 	}
 }
 
-// Whoever makes channels without end pushes out none that is in use while there are
-// others, and never everyone's.
+// New channels never push out everyone's channel, nor one in use while there are others.
 func TestNewChannelsPushOutThoseThatAreNotUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const channels = 100_000 // what it remembers

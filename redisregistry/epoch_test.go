@@ -79,8 +79,8 @@ var otherData = []struct {
 	}},
 }
 
-// Whoever publishes first, no position names two messages, nobody is told that all
-// was recovered, and what is acknowledged from then on arrives.
+// No matter which node publishes first: no position names two messages, no client learns
+// that all was recovered, and messages acknowledged from then on arrive.
 func TestARedisWithOtherDataBeginsAnEpoch(t *testing.T) {
 	t.Parallel()
 	for _, tt := range otherData {

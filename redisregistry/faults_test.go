@@ -80,8 +80,8 @@ func (f *traffic) goesOn() {
 	eventually(f.t, "more to be acked", func() bool { return f.count() > before+50 })
 }
 
-// end stops it and checks that whoever was there all the time got all that was acked
-// once, in order and without a hole, in each of the channels they are in.
+// end stops the traffic. It checks that receivers who were connected all the time got every
+// acknowledged message of their channels once, in order and without a gap.
 func (f *traffic) end(receivers ...*receiver) {
 	f.t.Helper()
 	close(f.stop)
@@ -290,7 +290,7 @@ func TestASlowRedisHoldsUpNobody(t *testing.T) {
 	n.wantConnected("", "ana as user, 1")
 }
 
-// A Redis that is full hands on what is published and takes nothing.
+// A full Redis still delivers what is published by pub/sub, and stores nothing.
 func TestARedisThatIsFullIsNotWell(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)

@@ -153,7 +153,7 @@ func TestManyComeAndGo(t *testing.T) {
 	all.Wait()
 	b.wantConnected("")
 	b.wantConnected("news")
-	// Who goes at once may not have been told at all; whoever was, goes.
+	// A user who leaves at once may never be announced. Users who were announced leave.
 	eventually(t, "all to be told as gone", func() bool {
 		there := make(map[string]int)
 		for _, c := range b.told() {
@@ -334,7 +334,7 @@ func TestUsersOfAHaltedNodeComeBack(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(want, count); diff != "" {
-		t.Errorf("comings and goings (-want +got):\n%s", diff)
+		t.Errorf("joins and leaves (-want +got):\n%s", diff)
 	}
 }
 
@@ -439,7 +439,7 @@ func TestComingsAndGoingsAreToldOnceThoughAnswersAreLost(t *testing.T) {
 				told = append(told, strings.SplitAfter(c, `"`)[0])
 			}
 			if diff := cmp.Diff([]string{`bob joined "`, `bob left "`, `bob joined "`, `bob left "`, `end joined "`}, told); diff != "" {
-				t.Errorf("comings and goings (-want +got):\n%s", diff)
+				t.Errorf("joins and leaves (-want +got):\n%s", diff)
 			}
 		})
 	}

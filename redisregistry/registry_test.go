@@ -385,8 +385,8 @@ func TestMessagesReachTheSocketsOfAllNodes(t *testing.T) {
 	}
 }
 
-// Whoever joins gets exactly what follows the place that they are told, however much
-// is published meanwhile, and wherever.
+// A socket that joins gets exactly the messages after the position that Join returns, however
+// much is published meanwhile, on any node.
 func TestJoiningUnderTrafficLeavesNoGap(t *testing.T) {
 	s := redistest.Start(t)
 	a, b := start(t, clientOf(s)), start(t, clientOf(s))

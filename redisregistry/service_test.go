@@ -311,8 +311,8 @@ func TestTwoServicesAreOne(t *testing.T) {
 	}
 }
 
-// Whoever was told of a join, by any node, is told of the leave: by one that started
-// after the join, too.
+// A join that any node announced is followed by the leave, also on a node that started
+// after the join.
 func TestANodeThatStartsLaterAnnouncesTheLeave(t *testing.T) {
 	s := redistest.Start(t)
 	a := startService(t, s, chat.WithPresenceLimit(2))

@@ -202,7 +202,7 @@ func TestAWindowIsDrawnOutWhileVeryMuchChanges(t *testing.T) {
 	}
 }
 
-// Who is told of thousands gets them in portions that can be read in time.
+// Thousands of changes are announced in portions that receivers can read in time.
 func TestThousandsAreToldInPortions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type portion struct {
@@ -306,11 +306,11 @@ func TestTheSizeIsTheOneWhenItIsTold(t *testing.T) {
 		}
 		<-time.After(4*time.Second + time.Second/20) // between the first portion and the second
 		w.Add(joined("ana", 1))
-		w.Add(joined("400", 2)) // back before it was told of
+		w.Add(joined("400", 2)) // back before it was announced
 		<-time.After(time.Minute)
 		synctest.Wait()
 		if sizes["ana"] != 2 {
-			t.Errorf("ana was told of with size %d, want 2", sizes["ana"])
+			t.Errorf("ana was announced with size %d, want 2", sizes["ana"])
 		}
 	})
 }

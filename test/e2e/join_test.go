@@ -50,12 +50,12 @@ func TestJoiningAgainAcknowledgesWhereItSays(t *testing.T) {
 		since   uint64 // 0: none
 		ack     string
 	}{
-		"without an id":           {"news", 0, "ack since 3"},
-		"from the first id":       {"news", 1, "ack since 3 recovered true"},
-		"from the last id":        {"news", 2, "ack since 3 recovered true"},
-		"from what comes now":     {"news", 3, "ack since 3 recovered true"},
-		"one's own channel":       {"@ana", 0, "ack since 3"},
-		"from an id of one's own": {"@ana", 1, "ack since 3 recovered true"},
+		"without an id":       {"news", 0, "ack since 3"},
+		"from the first id":   {"news", 1, "ack since 3 recovered true"},
+		"from the last id":    {"news", 2, "ack since 3 recovered true"},
+		"from what comes now": {"news", 3, "ack since 3 recovered true"},
+		"the user channel":    {"@ana", 0, "ack since 3"},
+		"from an id of it":    {"@ana", 1, "ack since 3 recovered true"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
