@@ -72,10 +72,6 @@ func (m *measure) report(w io.Writer, b *bench) error {
 		}
 		line("cpu", "this process used %.0f %% of %d cores%s", share, runtime.NumCPU(), own)
 	}
-	if m.latencies.count() > 0 {
-		fmt.Fprintf(&text, "\ndeliveries by latency:\n")
-		m.latencies.print(&text)
-	}
 	_, err := w.Write(text.Bytes())
 	return err
 }

@@ -2,10 +2,8 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"math"
 	"math/bits"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -82,43 +80,6 @@ func (h *histogram) summary() string {
 	}
 	return fmt.Sprintf("p50 %s  p90 %s  p99 %s  max %s",
 		short(h.quantile(0.5)), short(h.quantile(0.9)), short(h.quantile(0.99)), short(h.max()))
-}
-
-// print draws a bar for each step of 1, 2, 5, 10… from the shortest to the longest duration.
-func (h *histogram) print(w io.Writer) {
-	type row struct {
-		upTo  time.Duration
-		count uint64
-	}
-	var rows []row
-	bucket, most, left := 0, uint64(0), h.count()
-	for _, step := range steps() {
-		r := row{upTo: step}
-		for bucket < bucketCount && upTo(bucket) <= step {
-			r.count += h.counts[bucket].Load()
-			bucket++
-		}
-		if r.count == 0 && len(rows) == 0 {
-			continue
-		}
-		rows, most = append(rows, r), max(most, r.count)
-		if left -= min(r.count, left); left == 0 {
-			break
-		}
-	}
-	const width = 50
-	for _, r := range rows {
-		bar := strings.Repeat("#", int(math.Ceil(width*float64(r.count)/float64(most))))
-		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  up to %7s  %12d  %s", short(r.upTo), r.count, bar), " "))
-	}
-}
-
-// steps returns the upper ends of the rows: 10 µs to the longest possible duration.
-func steps() (ends []time.Duration) {
-	for decade := 10 * time.Microsecond; decade <= 10000*time.Second; decade *= 10 {
-		ends = append(ends, decade, 2*decade, 5*decade)
-	}
-	return append(ends, math.MaxInt64)
 }
 
 // short returns a duration with three digits: "1.23ms".
