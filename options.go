@@ -139,13 +139,7 @@ func (c *config) socketsHere() int {
 // WithRegistry replaces the registry, by default a [MemoryRegistry]. A registry serves
 // one Service.
 func WithRegistry(r Registry) Option {
-	return func(c *config) error {
-		if r == nil {
-			return errors.New("WithRegistry: nil")
-		}
-		c.registry = r
-		return nil
-	}
+	return func(c *config) error { return notNil(&c.registry, "WithRegistry", r, r == nil) }
 }
 
 // WithHistory replaces the history. By default the registry chooses it: a
@@ -178,13 +172,7 @@ func WithoutHistory() Option {
 
 // WithPolicy replaces [DefaultPolicy].
 func WithPolicy(p Policy) Option {
-	return func(c *config) error {
-		if p == nil {
-			return errors.New("WithPolicy: nil")
-		}
-		c.policy = p
-		return nil
-	}
+	return func(c *config) error { return notNil(&c.policy, "WithPolicy", p, p == nil) }
 }
 
 // WithLogger replaces [slog.Default]. The service logs failures of ports at Warn, panics
@@ -192,13 +180,7 @@ func WithPolicy(p Policy) Option {
 // with the same message per second, then how many it left out. It never logs tokens or
 // passwords.
 func WithLogger(l *slog.Logger) Option {
-	return func(c *config) error {
-		if l == nil {
-			return errors.New("WithLogger: nil")
-		}
-		c.logger = l
-		return nil
-	}
+	return func(c *config) error { return notNil(&c.logger, "WithLogger", l, l == nil) }
 }
 
 // WithOrigins allows browser pages of other origins than the service's own to
@@ -222,13 +204,7 @@ func WithOrigins(origins ...string) Option {
 // a proxy. The service limits tries to log in by this address. The default is the host of
 // [http.Request.RemoteAddr].
 func WithClientAddr(fn func(*http.Request) string) Option {
-	return func(c *config) error {
-		if fn == nil {
-			return errors.New("WithClientAddr: nil")
-		}
-		c.clientAddr = fn
-		return nil
-	}
+	return func(c *config) error { return notNil(&c.clientAddr, "WithClientAddr", fn, fn == nil) }
 }
 
 // WithRequestScheme sets how to find the scheme of a request that a proxy forwarded:
@@ -237,13 +213,7 @@ func WithClientAddr(fn func(*http.Request) string) Option {
 // way round. The service does not call fn for requests that arrived over TLS. By default
 // the scheme is unknown, and pages of the service's host may connect over both.
 func WithRequestScheme(fn func(*http.Request) string) Option {
-	return func(c *config) error {
-		if fn == nil {
-			return errors.New("WithRequestScheme: nil")
-		}
-		c.scheme = fn
-		return nil
-	}
+	return func(c *config) error { return notNil(&c.scheme, "WithRequestScheme", fn, fn == nil) }
 }
 
 // WithPresence sets who gets the announcements of joins and leaves. The default is
@@ -381,6 +351,14 @@ func WithPings() Option {
 		c.pings = true
 		return nil
 	}
+}
+
+func notNil[T any](to *T, option string, v T, isNil bool) error {
+	if isNil {
+		return fmt.Errorf("%s: nil", option)
+	}
+	*to = v
+	return nil
 }
 
 func positive[T int | time.Duration](to *T, option string, v T) error {
