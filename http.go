@@ -126,7 +126,7 @@ func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
 // that the caller still has to answer the request.
 func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err error) {
 	if !s.originAllowed(r) {
-		return wrapf(ErrForbidden, "origin %q is not allowed (WithOrigins)", shorten(r.Header.Get("Origin")))
+		return wrapf(ErrForbidden, "origin %q is not allowed", shorten(r.Header.Get("Origin")))
 	}
 	query, err := readQuery(r)
 	if err != nil {

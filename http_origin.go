@@ -184,7 +184,7 @@ func (s *Service) schemeOf(r *http.Request) string {
 // the page's origin in Origin, or describes it in Sec-Fetch-Site if there is no Origin.
 func (s *Service) checkPage(r *http.Request) error {
 	if !s.originAllowed(r) {
-		return wrapf(ErrForbidden, "origin %q is not allowed (WithOrigins)", shorten(r.Header.Get("Origin")))
+		return wrapf(ErrForbidden, "origin %q is not allowed", shorten(r.Header.Get("Origin")))
 	}
 	if r.Header.Get("Origin") == "" && !s.cfg.origins.all {
 		switch r.Header.Get("Sec-Fetch-Site") {
