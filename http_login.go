@@ -40,6 +40,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		s.rejectRequest(w, r, err)
 		return
 	}
+	r = r.WithContext(r.Context()) // a copy: the server needs its own Body to end the connection gently
 	r.Body = http.MaxBytesReader(w, r.Body, maxLogin)
 	// A page of any origin can make a browser post the other types without a preflight.
 	switch mediaType(r) {

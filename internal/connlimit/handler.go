@@ -20,6 +20,10 @@ func (l *Limiter) handler(next http.Handler) http.Handler {
 		l.markServed(c)
 		defer l.markWaiting(c)
 		if r.Body != http.NoBody {
+			// A copy: the server looks at its own request to see that the body was not read
+			// to the end. Then it does not close the connection at once, which would reset
+			// it before the client has read the answer.
+			r = r.WithContext(r.Context())
 			r.Body = &body{r.Body, l, c}
 		}
 		next.ServeHTTP(&writer{w, http.NewResponseController(w), l, c}, r)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -49,6 +50,10 @@ func serve(t *testing.T, limits connlimit.Limits, withTLS bool) *server {
 			}
 			t.Cleanup(func() { conn.Close() })
 			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\n\r\n")
+			return
+		case "/refused":
+			w.Header().Set("Connection", "close")
+			http.Error(w, "no", http.StatusForbidden)
 			return
 		case "/work":
 			s.began <- struct{}{}
@@ -342,6 +347,33 @@ func TestWhoCountsAsOneAddress(t *testing.T) {
 }
 
 // A handshake can be refused until a part of its answer is sent.
+// An answer that comes before the body is read must not be lost in a reset connection.
+func TestAClientGetsItsAnswerWhoseBodyIsNotRead(t *testing.T) {
+	for _, withTLS := range []bool{false, true} {
+		t.Run(fmt.Sprint("TLS ", withTLS), func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, connlimit.Limits{}, withTLS)
+			transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+			defer transport.CloseIdleConnections()
+			client := &http.Client{Transport: transport, Timeout: patience}
+			scheme := "http://"
+			if withTLS {
+				scheme = "https://"
+			}
+			for range 20 {
+				resp, err := client.Post(scheme+s.addr+"/refused", "text/plain", strings.NewReader(strings.Repeat("x", 4<<20)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusForbidden {
+					t.Error(resp.Status)
+				}
+			}
+		})
+	}
+}
+
 func TestAHandshakeCanBeRefusedLate(t *testing.T) {
 	limiter := connlimit.New(connlimit.Limits{PerAddress: 5, Waiting: 5})
 	sockets := new(wsconn.Server)
