@@ -24,6 +24,8 @@ const (
 	// silence is how long a client receives nothing, not even a heartbeat, before it takes the
 	// connection for dead.
 	silence = 75 * time.Second
+	// pongWithin bounds how long writing a pong takes.
+	pongWithin = 20 * time.Second
 	// settled is how long a socket must be open before its end needs a reason. The server may
 	// reject a socket that is opening, also while it reads the replay from a history that
 	// does not answer.
@@ -254,12 +256,17 @@ func (c *client) readWith(ctx context.Context, conn *websocket.Conn, fn func()) 
 		return conn.SetReadDeadline(time.Now().Add(silence))
 	}
 	conn.SetPongHandler(alive)
-	answer := conn.PingHandler()
 	conn.SetPingHandler(func(text string) error {
 		if err := alive(text); err != nil {
 			return err
 		}
-		return answer(text)
+		// The default handler drops a pong that it cannot write within a second, as on a
+		// busy machine. The server then takes the client for dead.
+		err := conn.WriteControl(websocket.PongMessage, []byte(text), time.Now().Add(pongWithin))
+		if err == websocket.ErrCloseSent {
+			return nil
+		}
+		return err
 	})
 	for {
 		if err := alive(""); err != nil {

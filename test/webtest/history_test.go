@@ -22,7 +22,7 @@ func (p *tab) upward() []string {
 		const feed = document.querySelector("#feed");
 		const contents = () => [...feed.querySelectorAll(".content")].map((e) => e.textContent);
 		let all = contents();
-		const deadline = Date.now() + 25_000;
+		const deadline = Date.now() + 50_000;
 		while (document.querySelector("#feed-edge").textContent !== "There are no earlier messages.") {
 			if (Date.now() > deadline) return "too late: " + all.length + " from " + all[0];
 			feed.scrollTop = 0;
@@ -77,7 +77,7 @@ func TestHistoryLoadsUpwardWithoutRepeatsOrGaps(t *testing.T) {
 		const feed = document.querySelector("#feed");
 		const contents = () => [...feed.querySelectorAll(".content")].map((e) => e.textContent);
 		let all = contents();
-		const deadline = Date.now() + 25_000;
+		const deadline = Date.now() + 50_000;
 		while (!all.includes(`+quote(want[len(want)-1])+`)) {
 			if (Date.now() > deadline) return "too late";
 			feed.scrollTop = feed.scrollHeight;

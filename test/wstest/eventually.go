@@ -6,7 +6,7 @@ import (
 )
 
 // Patience is how long a test waits for something that has to happen.
-const Patience = 30 * time.Second
+const Patience = time.Minute
 
 // Eventually waits for a condition that other goroutines or processes bring about.
 // It fails the test when the condition is not true within Patience.
