@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -248,12 +249,36 @@ func answerJSON(w http.ResponseWriter, status int) {
 	w.WriteHeader(status)
 }
 
-func rejectBody(w http.ResponseWriter, r *http.Request, err error) {
+const (
+	// lingerTime and lingerBytes bound what is read of a body that is too large, after
+	// the answer.
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 1 << 20
+)
+
+// linger sends an answer and gives the client time to read it. A connection that is
+// closed while its client sends is reset, and the answer may be lost (RFC 9112, section
+// 9.6). net/http waits by itself, but not after a 100 (Continue).
+func linger(w http.ResponseWriter, body io.Reader) {
+	conn := http.NewResponseController(w)
+	_ = conn.Flush() // if a middleware hides this, the server sends the answer afterwards
+	end := time.Now().Add(lingerTime)
+	if conn.SetReadDeadline(end) != nil {
+		return
+	}
+	if _, err := io.CopyN(io.Discard, body, lingerBytes); err == nil {
+		<-time.After(time.Until(end)) // the client still sends
+	}
+}
+
+// rejectBody answers a request whose body could not be read. body is all of it.
+func rejectBody(w http.ResponseWriter, r *http.Request, body io.Reader, err error) {
 	if limit, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		if r.ProtoMajor == 1 {
 			w.Header().Set("Connection", "close") // http.MaxBytesReader does not if middleware wraps the writer
 		}
 		problem.Write(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is over %d KiB", limit.Limit>>10))
+		linger(w, body)
 		return
 	}
 	problem.Write(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())

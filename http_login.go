@@ -41,12 +41,13 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r = r.WithContext(r.Context()) // a copy: the server needs its own Body to end the connection gently
-	r.Body = http.MaxBytesReader(w, r.Body, maxLogin)
+	body := r.Body
+	r.Body = http.MaxBytesReader(w, body, maxLogin)
 	// A page of any origin can make a browser post the other types without a preflight.
 	switch mediaType(r) {
 	case "application/x-www-form-urlencoded":
 		if err := r.ParseForm(); err != nil {
-			rejectBody(w, r, err)
+			rejectBody(w, r, body, err)
 			return
 		}
 		for name, values := range r.PostForm {
@@ -58,7 +59,7 @@ func (s *Service) serveLogin(w http.ResponseWriter, r *http.Request) {
 		credentials.Username, credentials.Password = r.PostForm.Get("username"), r.PostForm.Get("password")
 	case "application/json":
 		if err := jsonobject.Decode(r.Body, &credentials); err != nil {
-			rejectBody(w, r, err)
+			rejectBody(w, r, body, err)
 			return
 		}
 	default:

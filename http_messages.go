@@ -179,7 +179,7 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		Channel *string `json:"channel"`
 	}
 	if err := jsonobject.Decode(http.MaxBytesReader(w, r.Body, maxBody), &body); err != nil {
-		rejectBody(w, r, err)
+		rejectBody(w, r, r.Body, err)
 		return
 	}
 	if err := s.countCommand(who.User); err != nil {

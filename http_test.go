@@ -1,10 +1,12 @@
 package chat_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -429,4 +431,40 @@ func TestAdminDisconnectsAUser(t *testing.T) {
 	}
 	s.Publish("", "still there")
 	bob.WantText("still there")
+}
+
+// middleware hides the server's own ResponseWriter, so that net/http does not learn from
+// http.MaxBytesReader that a body was too large.
+type middleware struct{ http.ResponseWriter }
+
+func (m middleware) Unwrap() http.ResponseWriter { return m.ResponseWriter }
+
+// A client that was told to continue still sends when the 413 is on its way. The
+// connection must not be reset meanwhile: the client would lose the answer.
+func TestABodyThatIsFarTooLargeIsAnswered(t *testing.T) {
+	s := serveLogin(t)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.ServeHTTP(middleware{w}, r)
+	}))
+	defer srv.Close()
+	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s",
+		1<<30, strings.Repeat("x", 16<<10))
+	in := bufio.NewReader(conn)
+	for _, want := range []int{http.StatusContinue, http.StatusRequestEntityTooLarge} {
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil || resp.StatusCode != want {
+			t.Fatalf("%v, %v, want %d", resp, err, want)
+		}
+	}
+	for range 5 {
+		<-time.After(10 * time.Millisecond)
+		if _, err := conn.Write(make([]byte, 16<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
