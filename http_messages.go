@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/reto10/chat/internal/admission"
@@ -138,12 +139,7 @@ func (s *Service) sendPage(w http.ResponseWriter, r *http.Request, page *history
 			return err
 		}
 	}
-	buf = append(buf, `],"more":`...)
-	if page.more {
-		buf = append(buf, "true"...)
-	} else {
-		buf = append(buf, "false"...)
-	}
+	buf = strconv.AppendBool(append(buf, `],"more":`...), page.more)
 	if page.gap {
 		buf = append(buf, `,"gap":true`...)
 	}

@@ -164,10 +164,7 @@ func WithHistory(h History) Option {
 // The registry still chooses a history, which decides the order of messages. The history
 // of a registry for several nodes keeps messages within its own limits.
 func WithoutHistory() Option {
-	return func(c *config) error {
-		c.noHistory = true
-		return nil
-	}
+	return func(c *config) error { c.noHistory = true; return nil }
 }
 
 // WithPolicy replaces [DefaultPolicy].
@@ -284,10 +281,7 @@ func WithSocketsPerUser(n int) Option {
 // one node has at most n + max(n, 8) sockets of a user, where n is the limit; it answers
 // further handshakes with 429.
 func WithReplaceOldest() Option {
-	return func(c *config) error {
-		c.replaceOldest = true
-		return nil
-	}
+	return func(c *config) error { c.replaceOldest = true; return nil }
 }
 
 // WithChannelsPerSocket limits the channels that one socket joins, not counting
@@ -347,32 +341,28 @@ func WithHeartbeat(interval time.Duration) Option {
 // next one. Use it if a proxy acknowledges TCP data for clients that are gone. It costs
 // more, since each answer wakes the socket's reader.
 func WithPings() Option {
-	return func(c *config) error {
-		c.pings = true
-		return nil
+	return func(c *config) error { c.pings = true; return nil }
+}
+
+// assign sets the value of an option if it is valid, and otherwise returns the problem.
+func assign[T any](to *T, v T, valid bool, option, problem string) error {
+	if !valid {
+		return fmt.Errorf("%s: %s", option, problem)
 	}
+	*to = v
+	return nil
 }
 
 func notNil[T any](to *T, option string, v T, isNil bool) error {
-	if isNil {
-		return fmt.Errorf("%s: nil", option)
-	}
-	*to = v
-	return nil
+	return assign(to, v, !isNil, option, "nil")
 }
 
 func positive[T int | time.Duration](to *T, option string, v T) error {
-	if v <= 0 {
-		return fmt.Errorf("%s: %v is not positive", option, v)
-	}
-	*to = v
-	return nil
+	return assign(to, v, v > 0, option, fmt.Sprintf("%v is not positive", v))
 }
 
 func setRate(to *account.Rate, option string, perSecond float64, burst int) error {
-	if perSecond != 0 && (!(perSecond > 0) || burst < 1) {
-		return fmt.Errorf("%s: perSecond %v and burst %d: want perSecond ≥ 0, and burst ≥ 1 unless perSecond is 0", option, perSecond, burst)
-	}
-	*to = account.Rate{PerSecond: perSecond, Burst: burst}
-	return nil
+	valid := perSecond == 0 || perSecond > 0 && burst >= 1 // NaN is not
+	return assign(to, account.Rate{PerSecond: perSecond, Burst: burst}, valid, option,
+		fmt.Sprintf("perSecond %v and burst %d: want perSecond ≥ 0, and burst ≥ 1 unless perSecond is 0", perSecond, burst))
 }
