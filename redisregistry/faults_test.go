@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -493,7 +494,8 @@ func TestCallsEndWithTheirContextWhateverTheClientDoes(t *testing.T) {
 				}()
 				select {
 				case err := <-ended:
-					if !errors.Is(err, ctx.Err()) {
+					<-ctx.Done() // the connection's deadline may be a moment earlier
+					if !errors.Is(err, ctx.Err()) && !(enabled && errors.Is(err, os.ErrDeadlineExceeded)) {
 						t.Errorf("Last: %v, want %v", err, ctx.Err())
 					}
 				case <-time.After(patience):
