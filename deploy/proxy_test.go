@@ -188,6 +188,10 @@ func host(d *chatdtest.Process) string { return strings.TrimPrefix(d.URL, "http:
 
 func TestThroughAProxy(t *testing.T) {
 	t.Parallel()
+	signer, err := chat.NewHS256([]byte(chatdtest.Secret))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, kind := range proxies {
 		t.Run(kind.name, func(t *testing.T) {
 			redis := chatdtest.StartRedis(t)
@@ -251,10 +255,16 @@ func TestThroughAProxy(t *testing.T) {
 			// While one node drains, and after it ended, the other gets all requests.
 			one.Signal(syscall.SIGTERM)
 			one.Await(draining)
+			visitors := 0 // each tries once: one user's handshakes are limited
 			taken := func() (all bool) {
 				all = true
 				for range 4 {
-					conn, status := p.dial(t, tickets["header"], admin, p.url)
+					visitors++
+					visitor, err := signer.Issue(chat.User{Name: fmt.Sprint("visitor-", visitors)})
+					if err != nil {
+						t.Fatal(err)
+					}
+					conn, status := p.dial(t, tickets["header"], visitor.AccessToken, p.url)
 					if conn != nil {
 						conn.CloseNow()
 						continue

@@ -75,7 +75,7 @@ func (c *cluster) drainAll(ctx context.Context) {
 	for key, lasts := range keys {
 		switch {
 		case staying.MatchString(key):
-		case passing.MatchString(key) && lasts > 0:
+		case passing.MatchString(key) && lasts >= 0: // 0: less than a millisecond
 		default:
 			c.report.find(findLeftover, "the key %s, which lasts for %v", key, lasts)
 		}
