@@ -27,7 +27,8 @@ type Socket struct {
 	Number   int
 	Messages int // counted so far
 	Last     uint64
-	Disorder int // both for who inspects
+	Disorder int
+	Stamped  int // all three for Target.Inspect
 
 	d      *descriptor
 	stream io.ReadWriter // d, or TLS over it
@@ -129,6 +130,7 @@ func (f *Fleet) Closed() map[int]int {
 
 // Each calls fn for every socket, connected or not. No data may arrive meanwhile.
 func (f *Fleet) Each(fn func(*Socket)) {
+	f.counted.Load() // what the loop wrote before it counted is then visible
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range f.sockets {
@@ -343,10 +345,10 @@ func (f *Fleet) take(s *Socket, m []byte) {
 		return
 	}
 	s.Messages++
-	f.counted.Add(1)
 	if f.target.Inspect != nil {
 		f.target.Inspect(s, m)
 	}
+	f.counted.Add(1) // last, so that what was counted was also inspected
 }
 
 func (f *Fleet) control(s *Socket, op byte, payload []byte) {

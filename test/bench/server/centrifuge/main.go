@@ -24,13 +24,18 @@ type node struct {
 	handler http.Handler
 }
 
-func newCentrifuge(string, peer.Settings) (peer.Peer, error) {
+func newCentrifuge(_ string, s peer.Settings) (peer.Peer, error) {
 	n, err := centrifuge.New(centrifuge.Config{})
 	if err != nil {
 		return nil, err
 	}
-	n.OnConnecting(func(_ context.Context, e centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
+	n.OnConnecting(func(ctx context.Context, e centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
 		subscriptions := map[string]centrifuge.SubscribeOptions{everyone: {}}
+		if s.Direct {
+			if who, ok := centrifuge.GetCredentials(ctx); ok {
+				subscriptions[userChannel(who.UserID)] = centrifuge.SubscribeOptions{}
+			}
+		}
 		for _, channel := range e.Channels {
 			subscriptions[channel] = centrifuge.SubscribeOptions{}
 		}
@@ -55,7 +60,7 @@ func newCentrifuge(string, peer.Settings) (peer.Peer, error) {
 // known tells centrifuge who the user is.
 func known(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who := &centrifuge.Credentials{UserID: r.URL.Query().Get("user")}
+		who := &centrifuge.Credentials{UserID: peer.User(r)}
 		next.ServeHTTP(w, r.WithContext(centrifuge.SetCredentials(r.Context(), who)))
 	})
 }
@@ -63,6 +68,11 @@ func known(next http.Handler) http.Handler {
 func (c node) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }
 
 func (c node) Sockets() int { return c.node.Hub().NumClients() }
+
+// userChannel is the channel of a user, to which the server subscribes their sockets.
+func userChannel(user string) string { return "@" + user }
+
+func (c node) PublishTo(user, content string) error { return c.Publish(userChannel(user), content) }
 
 func (c node) Publish(channel, content string) error {
 	if channel == "" {
