@@ -101,6 +101,7 @@ type trial struct {
 	*load.Fleet
 	command   string
 	stillness time.Duration
+	floor     bool // the server is none, see server/write
 }
 
 // open starts a server without clients.
@@ -140,7 +141,7 @@ func (l *Lab) open(ctx context.Context, c config, who crowd) (*trial, error) {
 		return nil, err
 	}
 	fleet.CountFrom(contentSize)
-	t := &trial{s, fleet, d.Command(), stillness}
+	t := &trial{s, fleet, d.Command(), stillness, c.kind == "write"}
 	if c.kind == "chat" {
 		t.stillness = stillnessOurs
 	}

@@ -29,6 +29,7 @@ func TestRowMeasures(t *testing.T) {
 	}
 	for name, want := range map[string][]string{
 		"direct": {"direct.1", "direct.64", "direct.growth"},
+		"post":   {"post.cpu", "post.rate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := slices.IndexFunc(Rows, func(r Row) bool { return r.Name == name })
