@@ -341,6 +341,10 @@ func (f *Fleet) take(s *Socket, m []byte) {
 		return
 	}
 	f.arrived.Add(1)
+	if f.target.Count != nil {
+		f.counted.Add(int64(f.target.Count(s, m)))
+		return
+	}
 	if len(m) < int(f.least.Load()) {
 		return
 	}

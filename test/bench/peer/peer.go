@@ -36,6 +36,7 @@ type Settings struct {
 	Backlog   int           // bytes that may wait for a slow socket; 0: the default
 	Heartbeat time.Duration // 0: the default
 	Direct    bool          // messages go to single users, see UserPublisher
+	History   bool          // keep messages for sockets that resume, if that is not the default
 }
 
 // User returns the name of the user who asks for a socket. The tests' users are honest.
@@ -83,6 +84,22 @@ func Stamp(event []byte) (seq uint64, due int64, ok bool) {
 	a, rest, ok1 := number(event[i+1:])
 	b, _, ok2 := number(rest)
 	return a, int64(b), ok1 && ok2
+}
+
+// Stamps calls fn for each published content in an event, which may have several, and returns
+// how many there are.
+func Stamps(event []byte, fn func(seq uint64)) (n int) {
+	for {
+		i := slices.Index(event, mark)
+		if i < 0 {
+			return n
+		}
+		event = event[i+1:]
+		if seq, _, ok := number(event); ok {
+			n++
+			fn(seq)
+		}
+	}
 }
 
 // number reads digits up to a space.

@@ -68,6 +68,7 @@ var Measures = []Measure{
 	{"direct.growth", "direct, GOMAXPROCS=64 to 1", "×", []Target{atMost(1.15)}},
 	{"post.rate", "POST /messages, 64 connections", "requests/s", []Target{atLeast(40_000)}},
 	{"post.cpu", "the same", "µs/request", nil},
+	{"reconnect", "reconnect, 100 missed messages", "µs/message", []Target{atMost(0.4), times(0.5, "centrifuge")}},
 	{"memory", "memory, idle socket", "KiB", []Target{atMost(4)}},
 	{"memory.raw", "the same before a collection", "KiB", nil},
 	{"accept", "accepting a socket", "µs", []Target{times(1.1, "gorilla")}},

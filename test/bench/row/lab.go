@@ -88,6 +88,8 @@ type crowd struct {
 	readBuffer int
 	prompt     bool // how long deliveries take matters
 	inspect    func(*load.Socket, []byte)
+	count      func(*load.Socket, []byte) int // see load.Target
+	resume     func(user int) string          // a result of peer.Dialect.Resume, nil: none
 }
 
 // twoChannels returns the channels of a user in rows that need no special ones.
@@ -113,6 +115,9 @@ func (l *Lab) open(ctx context.Context, c config, who crowd) (*trial, error) {
 	if who.channels == nil {
 		who.channels = twoChannels
 	}
+	if who.resume == nil {
+		who.resume = func(int) string { return "" }
+	}
 	user := func(socket int) int {
 		if who.users > 0 {
 			return socket % who.users
@@ -129,12 +134,15 @@ func (l *Lab) open(ctx context.Context, c config, who crowd) (*trial, error) {
 		TLS:        c.tls,
 		ReadBuffer: who.readBuffer,
 		Request: func(socket int) (string, error) {
-			return d.Request(user(socket), who.channels(user(socket)))
+			return d.Request(user(socket), who.channels(user(socket)), who.resume(user(socket)))
 		},
-		Hello:   func(socket int) string { return d.Hello(who.channels(user(socket))) },
+		Hello: func(socket int) string {
+			return d.Hello(who.channels(user(socket)), who.resume(user(socket)))
+		},
 		Ping:    d.Ping(),
 		Rest:    rest,
 		Inspect: who.inspect,
+		Count:   who.count,
 	})
 	if err != nil {
 		s.stop()

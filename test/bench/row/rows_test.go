@@ -28,8 +28,9 @@ func TestRowMeasures(t *testing.T) {
 		listed[m.ID] = true
 	}
 	for name, want := range map[string][]string{
-		"direct": {"direct.1", "direct.64", "direct.growth"},
-		"post":   {"post.cpu", "post.rate"},
+		"direct":    {"direct.1", "direct.64", "direct.growth"},
+		"post":      {"post.cpu", "post.rate"},
+		"reconnect": {"reconnect"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := slices.IndexFunc(Rows, func(r Row) bool { return r.Name == name })

@@ -30,6 +30,7 @@ type config struct {
 	heartbeat  time.Duration
 	sendBuffer int
 	direct     bool // messages go to single users
+	history    bool // keep messages
 	procs      int  // GOMAXPROCS; 0: 1
 }
 
@@ -49,7 +50,7 @@ func (l *Lab) start(ctx context.Context, c config) (*server, error) {
 	args := []string{"-kind", c.kind, "-core", strconv.Itoa(l.ServerCore),
 		"-tls=" + strconv.FormatBool(c.tls), "-backlog", strconv.Itoa(c.backlog),
 		"-heartbeat", c.heartbeat.String(), "-sndbuf", strconv.Itoa(c.sendBuffer),
-		"-direct=" + strconv.FormatBool(c.direct)}
+		"-direct=" + strconv.FormatBool(c.direct), "-history=" + strconv.FormatBool(c.history)}
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), peer.SecretVariable+"="+hex.EncodeToString(l.Secret), "GOMAXPROCS="+strconv.Itoa(max(c.procs, 1)))
 	cmd.Stderr = os.Stderr

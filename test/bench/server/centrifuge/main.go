@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"github.com/centrifugal/centrifuge"
 
@@ -16,12 +17,19 @@ func main() { peer.Main(newCentrifuge, "centrifuge") }
 // everyone is the channel of all users of centrifuge.
 const everyone = "everyone"
 
+// A channel's history, if there is one, is bounded as in this library.
+const (
+	historySize = 1000
+	historyTTL  = 24 * time.Hour
+)
+
 // node is centrifuge with its memory broker. A middleware identifies users, the server
-// subscribes them, and features that this library lacks are off, as are presence, history
-// and compression.
+// subscribes them, and features that this library lacks are off, as are presence and
+// compression, and history unless a row needs it.
 type node struct {
 	node    *centrifuge.Node
 	handler http.Handler
+	publish []centrifuge.PublishOption
 }
 
 func newCentrifuge(_ string, s peer.Settings) (peer.Peer, error) {
@@ -30,14 +38,15 @@ func newCentrifuge(_ string, s peer.Settings) (peer.Peer, error) {
 		return nil, err
 	}
 	n.OnConnecting(func(ctx context.Context, e centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
-		subscriptions := map[string]centrifuge.SubscribeOptions{everyone: {}}
+		options := centrifuge.SubscribeOptions{EnableRecovery: s.History}
+		subscriptions := map[string]centrifuge.SubscribeOptions{everyone: options}
 		if s.Direct {
 			if who, ok := centrifuge.GetCredentials(ctx); ok {
-				subscriptions[userChannel(who.UserID)] = centrifuge.SubscribeOptions{}
+				subscriptions[userChannel(who.UserID)] = options
 			}
 		}
 		for _, channel := range e.Channels {
-			subscriptions[channel] = centrifuge.SubscribeOptions{}
+			subscriptions[channel] = options
 		}
 		return centrifuge.ConnectReply{Subscriptions: subscriptions}, nil
 	})
@@ -54,7 +63,11 @@ func newCentrifuge(_ string, s peer.Settings) (peer.Peer, error) {
 		ReadBufferSize:     1024,
 		UseWriteBufferPool: true,
 	})
-	return node{n, known(sockets)}, nil
+	c := node{node: n, handler: known(sockets)}
+	if s.History {
+		c.publish = append(c.publish, centrifuge.WithHistory(historySize, historyTTL))
+	}
+	return c, nil
 }
 
 // known tells centrifuge who the user is.
@@ -82,6 +95,6 @@ func (c node) Publish(channel, content string) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.node.Publish(channel, data)
+	_, err = c.node.Publish(channel, data, c.publish...)
 	return err
 }
