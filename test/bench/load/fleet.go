@@ -162,8 +162,8 @@ func (f *Fleet) Await(ctx context.Context, n int64, patience time.Duration) erro
 		select {
 		case <-f.reached:
 		case <-ctx.Done():
-			return fmt.Errorf("load: %d of %d messages missing, %d sockets open: %w",
-				n-f.counted.Load(), n, f.Open(), errors.Join(ctx.Err(), f.failure()))
+			return fmt.Errorf("load: %d of %d messages missing, %d sockets open, closed with the codes %v: %w",
+				n-f.counted.Load(), n, f.Open(), f.Closed(), errors.Join(ctx.Err(), f.failure()))
 		}
 	}
 	return nil

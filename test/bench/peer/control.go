@@ -21,6 +21,7 @@ type Usage struct {
 	Goroutines int           `json:"goroutines"`
 	Sockets    int           `json:"sockets"`
 	SlowClosed uint64        `json:"slow_closed"` // where the server counts those
+	Reads      int64         `json:"reads"`       // of the history, where the server counts those
 }
 
 // control answers the requests that control and measure a server:
@@ -60,6 +61,9 @@ func (c *control) usage(w http.ResponseWriter, r *http.Request) {
 	u := Usage{Goroutines: runtime.NumGoroutine(), Sockets: c.peer.Sockets()}
 	if s, ok := c.peer.(interface{ SlowClosed() uint64 }); ok {
 		u.SlowClosed = s.SlowClosed()
+	}
+	if s, ok := c.peer.(interface{ Reads() int64 }); ok {
+		u.Reads = s.Reads()
 	}
 	var spent syscall.Rusage
 	err := syscall.Getrusage(syscall.RUSAGE_SELF, &spent)

@@ -58,9 +58,13 @@ func (d Dialect) Hello(channels []string, resume string) string {
 	return fmt.Sprintf(`{"id":1,"connect":{"subs":{%s}}}`, strings.Join(subs, ","))
 }
 
-// Resume returns what a client sends to receive later what it misses from now on. ok is false
-// unless the message is the server's first on a socket.
-func (d Dialect) Resume(message []byte) (resume string, ok bool) {
+// Everyone is the name of everyone's channel, for servers in which it has one.
+const Everyone = "everyone"
+
+// Resume returns what a client sends to receive later what it misses from now on, in everyone's
+// channel alone or in all of its channels. ok is false unless the message is the server's first
+// on a socket.
+func (d Dialect) Resume(message []byte, all bool) (resume string, ok bool) {
 	var parts []string
 	switch d.kind {
 	case "chat":
@@ -71,7 +75,10 @@ func (d Dialect) Resume(message []byte) (resume string, ok bool) {
 		if json.Unmarshal(message, &welcome) != nil || welcome.Type != "welcome" {
 			return "", false
 		}
-		for _, id := range welcome.Since {
+		for i, id := range welcome.Since {
+			if i > 0 && !all { // everyone's is the first
+				break
+			}
 			parts = append(parts, "since="+id)
 		}
 		return strings.Join(parts, "&"), true
@@ -88,6 +95,9 @@ func (d Dialect) Resume(message []byte) (resume string, ok bool) {
 			return "", false
 		}
 		for channel, s := range reply.Connect.Subs {
+			if channel != Everyone && !all {
+				continue
+			}
 			parts = append(parts, fmt.Sprintf(`%q:{"recover":true,"epoch":%q,"offset":%d}`, channel, s.Epoch, s.Offset))
 		}
 		return strings.Join(parts, ","), true

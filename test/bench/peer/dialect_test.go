@@ -11,21 +11,28 @@ func TestResume(t *testing.T) {
 	const (
 		welcome = `{"type":"welcome","session":"s","since":["7-e","0-e-@user1"]}`
 		reply   = `{"id":1,"connect":{"client":"c","subs":{"everyone":{"epoch":"e","offset":7}}}}`
+		one     = `{"id":1,"connect":{"client":"c","subs":{"@u":{"epoch":"f","offset":0}}}}`
 	)
 	for _, tt := range []struct {
-		kind, message, want string
-		ok                  bool
+		kind, message string
+		all           bool
+		want          string
+		ok            bool
 	}{
-		{"chat", welcome, "since=7-e&since=0-e-@user1", true},
-		{"chat", `{"type":"message","content":"x"}`, "", false},
-		{"chat", "{}", "", false},
-		{"centrifuge", reply, `"everyone":{"recover":true,"epoch":"e","offset":7}`, true},
-		{"centrifuge", `{"push":{}}`, "", false},
-		{"gws", welcome, "", false},
+		{"chat", welcome, false, "since=7-e", true},
+		{"chat", welcome, true, "since=7-e&since=0-e-@user1", true},
+		{"chat", `{"type":"message","content":"x"}`, true, "", false},
+		{"chat", "{}", true, "", false},
+		{"centrifuge", reply, false, `"everyone":{"recover":true,"epoch":"e","offset":7}`, true},
+		{"centrifuge", one, true, `"@u":{"recover":true,"epoch":"f","offset":0}`, true},
+		{"centrifuge", one, false, "", true},
+		{"centrifuge", reply, true, `"everyone":{"recover":true,"epoch":"e","offset":7}`, true},
+		{"centrifuge", `{"push":{}}`, true, "", false},
+		{"gws", welcome, true, "", false},
 	} {
-		got, ok := NewDialect(tt.kind, nil).Resume([]byte(tt.message))
+		got, ok := NewDialect(tt.kind, nil).Resume([]byte(tt.message), tt.all)
 		if got != tt.want || ok != tt.ok {
-			t.Errorf("%s: Resume(%s) = %q, %v, want %q, %v", tt.kind, tt.message, got, ok, tt.want, tt.ok)
+			t.Errorf("%s: Resume(%s, %v) = %q, %v, want %q, %v", tt.kind, tt.message, tt.all, got, ok, tt.want, tt.ok)
 		}
 	}
 }

@@ -37,6 +37,7 @@ type Settings struct {
 	Heartbeat time.Duration // 0: the default
 	Direct    bool          // messages go to single users, see UserPublisher
 	History   bool          // keep messages for sockets that resume, if that is not the default
+	Store     string        // the address of Redis or the file of SQLite, for servers with one
 }
 
 // User returns the name of the user who asks for a socket. The tests' users are honest.
@@ -45,8 +46,19 @@ func User(r *http.Request) string { return r.URL.Query().Get("user") }
 // Kinds are the servers' names: first this library, then the floor.
 var Kinds = []string{"chat", "write", "gws", "gorilla", "gorilla-joined", "melody", "nhooyr", "centrifuge"}
 
+// Backed are the kinds of Kinds with a backend, by programs of their own, which link more.
+var Backed = []string{"chat-redis", "chat-sqlite", "centrifuge-redis"}
+
+// WithBackend returns the name in Backed of a kind with a backend, or the kind without.
+func WithBackend(kind, backend string) string {
+	if backend == "" {
+		return kind
+	}
+	return kind + "-" + backend
+}
+
 // Known reports whether there is a server of a kind.
-func Known(kind string) bool { return slices.Contains(Kinds, kind) }
+func Known(kind string) bool { return slices.Contains(Kinds, kind) || slices.Contains(Backed, kind) }
 
 // Program returns the name of the program, and of its directory, that serves a kind.
 func Program(kind string) string {

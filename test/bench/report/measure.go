@@ -27,10 +27,11 @@ type Target struct {
 	least bool // a lower bound
 }
 
-func times(f float64, of string) Target   { return Target{of: of, times: f} }
-func over(of string, plus float64) Target { return Target{of: of, times: 1, plus: plus} }
-func atMost(v float64) Target             { return Target{plus: v} }
-func atLeast(v float64) Target            { return Target{plus: v, least: true} }
+func times(f float64, of string) Target      { return Target{of: of, times: f} }
+func over(of string, plus float64) Target    { return Target{of: of, times: 1, plus: plus} }
+func atMost(v float64) Target                { return Target{plus: v} }
+func timesLeast(f float64, of string) Target { return Target{of: of, times: f, least: true} }
+func atLeast(v float64) Target               { return Target{plus: v, least: true} }
 
 // String is the target as the table shows it.
 func (t Target) String() string {
@@ -69,6 +70,20 @@ var Measures = []Measure{
 	{"post.rate", "POST /messages, 64 connections", "requests/s", []Target{atLeast(40_000)}},
 	{"post.cpu", "the same", "µs/request", nil},
 	{"reconnect", "reconnect, 100 missed messages", "µs/message", []Target{atMost(0.4), times(0.5, "centrifuge")}},
+	{"reconnect.sqlite", "the same with SQLite", "µs/message", nil},
+	{"reconnect.sqlite.reads", "reads of it", "per message", []Target{atMost(1)}},
+	{"reconnect.redis", "the same with Redis", "µs/message", nil},
+	{"reconnect.redis.reads", "reads of it", "per message", []Target{atMost(1)}},
+	{"redis.1.rate", "Redis, two nodes, one channel", "messages/s", []Target{timesLeast(3, "centrifuge")}},
+	{"redis.1.cpu", "CPU of Redis", "µs/message", []Target{times(0.35, "centrifuge")}},
+	{"redis.1.commands", "commands of Redis", "per message", nil},
+	{"redis.1.nodes", "CPU of both nodes", "µs/message", nil},
+	{"redis.100.rate", "Redis, two nodes, 100 channels", "messages/s", []Target{timesLeast(3, "centrifuge")}},
+	{"redis.100.cpu", "CPU of Redis", "µs/message", []Target{times(0.35, "centrifuge")}},
+	{"redis.100.commands", "commands of Redis", "per message", nil},
+	{"redis.100.nodes", "CPU of both nodes", "µs/message", nil},
+	{"redis-latency.p50", "Redis, publish to delivery, median", "ms", []Target{times(1, "centrifuge")}},
+	{"redis-latency.p99", "Redis, publish to delivery, p99", "ms", []Target{times(1, "centrifuge")}},
 	{"memory", "memory, idle socket", "KiB", []Target{atMost(4)}},
 	{"memory.raw", "the same before a collection", "KiB", nil},
 	{"accept", "accepting a socket", "µs", []Target{times(1.1, "gorilla")}},

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -24,24 +26,75 @@ func (l *Lab) reconnect(ctx context.Context, kind string) (Values, error) {
 	n := pick(l, 2000, 300)
 	v := Values{}
 	c := config{kind: kind, direct: true, history: true}
-	cost, err := l.resumed(ctx, c, n, pick(l, 3, 1), func(ctx context.Context, t *trial) (float64, error) {
-		u, err := t.usage(ctx, false)
-		return micros(u.CPU), err
-	})
+	cost, err := l.resumed(ctx, c, n, cpuAndReads)
 	if err == nil {
-		v["reconnect"] = cost / float64(n)
+		v["reconnect"] = cost.cpu / float64(n)
 	}
 	return v, err
 }
 
-// resumed returns what a missed message costs when n sockets resume, in the unit of a meter
-// that only grows: the difference between the cost of sockets that missed messages and that of
-// sockets that missed none. Both are the least of several rounds, because what disturbs a
+// reconnectSQLite measures the reads of a history in a file.
+func (l *Lab) reconnectSQLite(ctx context.Context, kind string) (Values, error) {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // temporary
+	return l.reconnectBacked(ctx, config{kind: kind, backend: "sqlite", store: filepath.Join(dir, "history.db")}, cpuAndReads)
+}
+
+// reconnectRedis measures the reads of Redis' streams.
+func (l *Lab) reconnectRedis(ctx context.Context, kind string) (Values, error) {
+	r, err := l.startRedis(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer r.stop()
+	return l.reconnectBacked(ctx, config{kind: kind, backend: "redis", store: r.addr}, func(ctx context.Context, t *trial) (spent, error) {
+		s, err := cpuAndReads(ctx, t)
+		if err != nil {
+			return s, err
+		}
+		info, err := r.info(ctx)
+		s.reads = info.calls("xrange") + info.calls("xrevrange")
+		return s, err
+	})
+}
+
+func (l *Lab) reconnectBacked(ctx context.Context, c config, m meter) (Values, error) {
+	n := pick(l, 2000, 300)
+	c.history = true
+	cost, err := l.resumed(ctx, c, n, m)
+	if err != nil {
+		return nil, err
+	}
+	prefix := "reconnect." + c.backend
+	return Values{prefix: cost.cpu / float64(n), prefix + ".reads": cost.reads}, nil
+}
+
+// spent is what resuming costs: the server's CPU in microseconds and reads of the backend.
+type spent struct{ cpu, reads float64 }
+
+func (s spent) minus(t spent) spent { return spent{s.cpu - t.cpu, s.reads - t.reads} }
+
+// meter reads what was spent so far.
+type meter func(context.Context, *trial) (spent, error)
+
+func cpuAndReads(ctx context.Context, t *trial) (spent, error) {
+	u, err := t.usage(ctx, false)
+	return spent{micros(u.CPU), float64(u.Reads)}, err
+}
+
+func least(a, b spent) spent { return spent{min(a.cpu, b.cpu), min(a.reads, b.reads)} }
+
+// resumed returns what a missed message costs when n sockets resume: the difference between the CPU of sockets that missed messages and of sockets that
+// missed none, and all reads of the former, because the latter may read too. Both are the least of several rounds, because what disturbs a
 // round adds to its cost.
-func (l *Lab) resumed(ctx context.Context, c config, n, rounds int, meter func(context.Context, *trial) (float64, error)) (float64, error) {
-	r := &resumption{dialect: peer.NewDialect(c.kind, l.token), n: n, meter: meter}
+func (l *Lab) resumed(ctx context.Context, c config, n int, m meter) (spent, error) {
+	r := &resumption{dialect: peer.NewDialect(c.kind, l.token), n: n, own: c.direct, meter: m}
 	who := crowd{users: n, channels: func(int) []string { return nil }, count: r.count, resume: r.resume}
-	none, all := math.Inf(1), math.Inf(1)
+	none := spent{math.Inf(1), math.Inf(1)}
+	all := none
 	err := l.with(ctx, c, who, func(t *trial) error {
 		r.trial = t
 		before, err := r.positions(ctx, earlier)
@@ -52,29 +105,30 @@ func (l *Lab) resumed(ctx context.Context, c config, n, rounds int, meter func(c
 		if err != nil {
 			return err
 		}
-		for range rounds {
+		for range pick(l, 3, 1) {
 			cost, err := r.connect(ctx, after, 0)
 			if err != nil {
 				return fmt.Errorf("resuming behind nothing: %w", err)
 			}
-			none = min(none, cost)
+			none = least(none, cost)
 			cost, err = r.connect(ctx, before, missed)
 			if err != nil {
 				return fmt.Errorf("resuming behind %d messages: %w", missed, err)
 			}
-			all = min(all, cost)
+			all = least(all, cost)
 		}
 		return nil
 	})
-	return (all - none) / missed, err
+	return spent{(all.cpu - none.cpu) / missed, all.reads / missed}, err
 }
 
 // resumption is the clients that resume.
 type resumption struct {
 	*trial
 	dialect peer.Dialect
-	n       int // sockets and users
-	meter   func(context.Context, *trial) (float64, error)
+	n       int  // sockets and users
+	own     bool // resume in the users' own channels too, each of which needs a read of its own
+	meter   meter
 
 	mu   sync.Mutex
 	from []string // by user: what the next sockets resume from; nil: nothing
@@ -94,7 +148,7 @@ func (r *resumption) resume(user int) string {
 func (r *resumption) count(s *load.Socket, message []byte) int {
 	r.mu.Lock()
 	if r.next != nil {
-		if resume, ok := r.dialect.Resume(message); ok {
+		if resume, ok := r.dialect.Resume(message, r.own); ok {
 			r.next[s.Number%r.n] = resume
 		}
 	}
@@ -132,33 +186,33 @@ func (r *resumption) positions(ctx context.Context, messages int) ([]string, err
 
 // connect has all users resume, checks that each receives the messages, and returns what that
 // cost.
-func (r *resumption) connect(ctx context.Context, from []string, messages int) (float64, error) {
+func (r *resumption) connect(ctx context.Context, from []string, messages int) (cost spent, err error) {
 	r.mu.Lock()
 	r.from = from
 	r.mu.Unlock()
 	if _, err := r.usage(ctx, true); err != nil { // all begin with a collected heap
-		return 0, err
+		return cost, err
 	}
 	before, err := r.meter(ctx, r.trial)
 	if err != nil {
-		return 0, err
+		return cost, err
 	}
 	const endless = 1 << 40
 	goal := r.Counted() + int64(r.n*messages)
 	r.Expect(goal + endless) // the clients rest, whether messages come or not
 	first := r.Dialed()
 	if err := r.Dial(ctx, r.n); err != nil {
-		return 0, err
+		return cost, err
 	}
 	if err := r.Await(ctx, goal, patience); err != nil {
-		return 0, err
+		return cost, err
 	}
 	if err := r.Quiet(ctx, r.stillness); err != nil {
-		return 0, err
+		return cost, err
 	}
 	after, err := r.meter(ctx, r.trial)
 	if err != nil {
-		return 0, err
+		return cost, err
 	}
 	var wrong error
 	r.Each(func(s *load.Socket) {
@@ -167,7 +221,7 @@ func (r *resumption) connect(ctx context.Context, from []string, messages int) (
 				s.Number, s.Stamped, messages, s.Disorder, s.Last)
 		}
 	})
-	return after - before, errors.Join(wrong, r.hangAll(ctx))
+	return after.minus(before), errors.Join(wrong, r.hangAll(ctx))
 }
 
 // hangAll closes all sockets and returns when the server is at rest.

@@ -3,6 +3,7 @@ package row
 import (
 	"context"
 	"maps"
+	"os"
 	"slices"
 	"testing"
 
@@ -28,12 +29,24 @@ func TestRowMeasures(t *testing.T) {
 		listed[m.ID] = true
 	}
 	for name, want := range map[string][]string{
-		"direct":    {"direct.1", "direct.64", "direct.growth"},
-		"post":      {"post.cpu", "post.rate"},
-		"reconnect": {"reconnect"},
+		"direct":           {"direct.1", "direct.64", "direct.growth"},
+		"post":             {"post.cpu", "post.rate"},
+		"reconnect":        {"reconnect"},
+		"reconnect-redis":  {"reconnect.redis", "reconnect.redis.reads"},
+		"reconnect-sqlite": {"reconnect.sqlite", "reconnect.sqlite.reads"},
+		"redis": {"redis.1.commands", "redis.1.cpu", "redis.1.nodes", "redis.1.rate",
+			"redis.100.commands", "redis.100.cpu", "redis.100.nodes", "redis.100.rate"},
+		"redis-latency": {"redis-latency.p50", "redis-latency.p99"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			i := slices.IndexFunc(Rows, func(r Row) bool { return r.Name == name })
+			if err := Rows[i].Needs.Installed(); err != nil {
+				if os.Getenv("CI") != "" {
+					t.Fatal(err)
+				}
+				t.Skip(err)
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), rowLimit)
 			defer cancel()
 			l := newLab(t)

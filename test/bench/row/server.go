@@ -11,7 +11,9 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/reto10/chat/test/bench/peer"
@@ -29,9 +31,12 @@ type config struct {
 	backlog    int
 	heartbeat  time.Duration
 	sendBuffer int
-	direct     bool // messages go to single users
-	history    bool // keep messages
-	procs      int  // GOMAXPROCS; 0: 1
+	direct     bool   // messages go to single users
+	history    bool   // keep messages
+	backend    string // of the kind's program, see peer.Backed
+	store      string // where the backend is
+	anyCore    bool   // not only on the servers' core
+	procs      int    // GOMAXPROCS; 0: 1
 }
 
 // server is the process of a server.
@@ -43,11 +48,11 @@ type server struct {
 }
 
 func (l *Lab) start(ctx context.Context, c config) (*server, error) {
-	program, built := l.Programs[c.kind]
+	program, built := l.Programs[peer.WithBackend(c.kind, c.backend)]
 	if !built {
 		return nil, fmt.Errorf("starting server %s: its program is not built", c.kind)
 	}
-	args := []string{"-kind", c.kind, "-core", strconv.Itoa(l.ServerCore),
+	args := []string{"-kind", peer.WithBackend(c.kind, c.backend), "-cores", l.cores(c), "-store", c.store,
 		"-tls=" + strconv.FormatBool(c.tls), "-backlog", strconv.Itoa(c.backlog),
 		"-heartbeat", c.heartbeat.String(), "-sndbuf", strconv.Itoa(c.sendBuffer),
 		"-direct=" + strconv.FormatBool(c.direct), "-history=" + strconv.FormatBool(c.history)}
@@ -83,6 +88,21 @@ func (l *Lab) start(ctx context.Context, c config) (*server, error) {
 		return nil, fmt.Errorf("starting server %s: %w", c.kind, err)
 	}
 	return s, nil
+}
+
+// cores are those that a server is pinned to, as its flag has them.
+func (l *Lab) cores(c config) string {
+	switch {
+	case l.ServerCore < 0:
+		return ""
+	case c.anyCore:
+		all := make([]string, runtime.NumCPU())
+		for core := range all {
+			all[core] = strconv.Itoa(core)
+		}
+		return strings.Join(all, ",")
+	}
+	return strconv.Itoa(l.ServerCore)
 }
 
 // stop ends the process.

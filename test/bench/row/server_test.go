@@ -15,7 +15,7 @@ import (
 )
 
 // rowLimit bounds a quick run of a row.
-const rowLimit = 2 * time.Minute
+const rowLimit = 3 * time.Minute
 
 // limit bounds a test of a server.
 const limit = 30 * time.Second

@@ -55,7 +55,7 @@ func parse(args []string) (options, error) {
 		}
 	}
 	for _, kind := range o.kinds {
-		if !peer.Known(kind) {
+		if !slices.Contains(peer.Kinds, kind) {
 			return o, fmt.Errorf("-kinds: unknown server %q, not one of %s", kind, strings.Join(peer.Kinds, ", "))
 		}
 	}
@@ -82,7 +82,9 @@ func (o options) allKinds() []string {
 	var kinds []string
 	for _, r := range row.Rows {
 		if o.wants(r) {
-			kinds = append(kinds, o.kindsOf(r)...)
+			for _, kind := range o.kindsOf(r) {
+				kinds = append(kinds, peer.WithBackend(kind, r.Backend))
+			}
 		}
 	}
 	slices.Sort(kinds)
@@ -175,6 +177,15 @@ func measure(ctx context.Context, lab *row.Lab, o options, results report.Result
 	var failed error
 	for _, r := range row.Rows {
 		if !o.wants(r) {
+			continue
+		}
+		if err := r.Needs.Installed(); err != nil {
+			err = fmt.Errorf("%s: %w", r.Name, err)
+			if len(o.rows) > 0 {
+				failed = errors.Join(failed, err)
+			} else {
+				lab.Log("skipped: %v", err)
+			}
 			continue
 		}
 		runs := o.runs
