@@ -277,6 +277,7 @@ func (f *Fleet) loop() {
 		if err != nil && err != unix.EINTR {
 			return
 		}
+		f.goal.Load() // what was written before Expect is then visible to Inspect and Count
 		for _, e := range events[:max(n, 0)] {
 			if e.Fd < 0 {
 				_, _ = unix.Read(f.wake, buf[:8])

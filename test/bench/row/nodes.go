@@ -149,6 +149,7 @@ func (l *Lab) redisLatency(ctx context.Context, kind string) (Values, error) {
 		for _, messages := range []int{count / 10, count} { // the first ones fill pools and caches
 			d.reset(messages)
 			goal := n.Counted() + int64(messages)
+			n.Expect(goal)
 			o := order{n: messages, size: contentSize, channels: 1, publishers: 1, every: every}
 			if err := errors.Join(n.first.publish(ctx, o), n.Await(ctx, goal, patience)); err != nil {
 				return err

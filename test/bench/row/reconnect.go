@@ -26,7 +26,7 @@ func (l *Lab) reconnect(ctx context.Context, kind string) (Values, error) {
 	n := pick(l, 2000, 300)
 	v := Values{}
 	c := config{kind: kind, direct: true, history: true}
-	cost, err := l.resumed(ctx, c, n, cpuAndReads)
+	cost, err := l.resumed(ctx, c, n, pick(l, 3, 1), cpuAndReads)
 	if err == nil {
 		v["reconnect"] = cost.cpu / float64(n)
 	}
@@ -64,7 +64,7 @@ func (l *Lab) reconnectRedis(ctx context.Context, kind string) (Values, error) {
 func (l *Lab) reconnectBacked(ctx context.Context, c config, m meter) (Values, error) {
 	n := pick(l, 2000, 300)
 	c.history = true
-	cost, err := l.resumed(ctx, c, n, m)
+	cost, err := l.resumed(ctx, c, n, 1, m)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func least(a, b spent) spent { return spent{min(a.cpu, b.cpu), min(a.reads, b.re
 // resumed returns what a missed message costs when n sockets resume: the difference between the CPU of sockets that missed messages and of sockets that
 // missed none, and all reads of the former, because the latter may read too. Both are the least of several rounds, because what disturbs a
 // round adds to its cost.
-func (l *Lab) resumed(ctx context.Context, c config, n int, m meter) (spent, error) {
+func (l *Lab) resumed(ctx context.Context, c config, n, rounds int, m meter) (spent, error) {
 	r := &resumption{dialect: peer.NewDialect(c.kind, l.token), n: n, own: c.direct, meter: m}
 	who := crowd{users: n, channels: func(int) []string { return nil }, count: r.count, resume: r.resume}
 	none := spent{math.Inf(1), math.Inf(1)}
@@ -105,7 +105,7 @@ func (l *Lab) resumed(ctx context.Context, c config, n int, m meter) (spent, err
 		if err != nil {
 			return err
 		}
-		for range pick(l, 3, 1) {
+		for range rounds {
 			cost, err := r.connect(ctx, after, 0)
 			if err != nil {
 				return fmt.Errorf("resuming behind nothing: %w", err)

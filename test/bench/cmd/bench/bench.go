@@ -38,7 +38,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.out, "out", "", "directory for bench.json, bench.svg and bench.md, whose rows that are not run are kept (default none)")
 	flags.DurationVar(&o.soak, "soak", 0, "add a soak of this length")
 	flags.DurationVar(&o.rest, "rest", 500*time.Microsecond, "how long clients do not read while messages are expected")
-	flags.DurationVar(&o.limit, "timeout", time.Hour, "stop after this time")
+	flags.DurationVar(&o.limit, "timeout", 90*time.Minute, "stop after this time")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
