@@ -87,9 +87,10 @@ func cpuAndReads(ctx context.Context, t *trial) (spent, error) {
 
 func least(a, b spent) spent { return spent{min(a.cpu, b.cpu), min(a.reads, b.reads)} }
 
-// resumed returns what a missed message costs when n sockets resume: the difference between the CPU of sockets that missed messages and of sockets that
-// missed none, and all reads of the former, because the latter may read too. Both are the least of several rounds, because what disturbs a
-// round adds to its cost.
+// resumed returns what a missed message costs when n sockets resume. The CPU is the difference
+// between sockets that missed messages and sockets that missed none. The reads are all those of
+// the sockets that missed messages, because the others read too. Both are the least of several
+// rounds, because what disturbs a round adds to its cost.
 func (l *Lab) resumed(ctx context.Context, c config, n, rounds int, m meter) (spent, error) {
 	r := &resumption{dialect: peer.NewDialect(c.kind, l.token), n: n, own: c.direct, meter: m}
 	who := crowd{users: n, channels: func(int) []string { return nil }, count: r.count, resume: r.resume}
