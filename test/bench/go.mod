@@ -2,7 +2,11 @@ module github.com/reto10/chat/test/bench
 
 go 1.26.0
 
-replace github.com/reto10/chat => ../..
+replace (
+	github.com/reto10/chat => ../..
+	github.com/reto10/chat/redisregistry => ../../redisregistry
+	github.com/reto10/chat/sqlhistory => ../../sqlhistory
+)
 
 require (
 	github.com/centrifugal/centrifuge v0.40.1
@@ -13,6 +17,18 @@ require (
 	github.com/olahol/melody v1.1.4
 	github.com/reto10/chat v0.0.0-00010101000000-000000000000
 	golang.org/x/sys v0.49.0
+)
+
+require (
+	github.com/dustin/go-humanize v1.1.0 // indirect
+	github.com/mattn/go-isatty v0.0.24 // indirect
+	github.com/ncruces/go-strftime v1.1.0 // indirect
+	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
+	go.uber.org/atomic v1.12.0 // indirect
+	modernc.org/libc v1.80.1 // indirect
+	modernc.org/mathutil v1.7.1 // indirect
+	modernc.org/memory v1.12.1 // indirect
+	modernc.org/sqlite v1.62.0 // indirect
 )
 
 require (
@@ -38,7 +54,10 @@ require (
 	github.com/prometheus/common v0.72.1 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
 	github.com/quagmt/udecimal v1.10.1 // indirect
+	github.com/redis/go-redis/v9 v9.23.0
 	github.com/redis/rueidis v1.0.79 // indirect
+	github.com/reto10/chat/redisregistry v0.0.0-00010101000000-000000000000
+	github.com/reto10/chat/sqlhistory v0.0.0-00010101000000-000000000000
 	github.com/segmentio/asm v1.2.1 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect

@@ -20,6 +20,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -58,12 +59,15 @@ func serve(args []string, in io.Reader, out io.Writer, create Constructor, kinds
 	flags := flag.NewFlagSet(kinds[0], flag.ContinueOnError)
 	kind := flags.String("kind", kinds[0], "one of "+strings.Join(kinds, ", "))
 	profile := flags.Bool("profile", false, "sample allocations for /debug/pprof/heap and allocs, which costs memory")
-	core := flags.Int("core", -1, "pin to this core")
+	cores := flags.String("cores", "", "pin to these cores, comma-separated; none: do not pin")
 	sendBuffer := flags.Int("sndbuf", 0, "bytes of the sockets' send buffers, 0: the kernel's choice")
 	var s Settings
 	flags.BoolVar(&s.TLS, "tls", false, "serve TLS")
 	flags.IntVar(&s.Backlog, "backlog", 0, "bytes that may wait for a slow socket, 0: the default")
 	flags.DurationVar(&s.Heartbeat, "heartbeat", 0, "between signs of life, 0: the default")
+	flags.BoolVar(&s.Direct, "direct", false, "find sockets by their user, for /publish?users=")
+	flags.StringVar(&s.Store, "store", "", "the address of Redis or the file of SQLite, for a server with one")
+	flags.BoolVar(&s.History, "history", false, "keep 1,000 messages a channel, if that is not the default")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -73,12 +77,10 @@ func serve(args []string, in io.Reader, out io.Writer, create Constructor, kinds
 	if !slices.Contains(kinds, *kind) {
 		return fmt.Errorf("-kind: unknown server %q, not one of %s", *kind, strings.Join(kinds, ", "))
 	}
-	if *core >= 0 {
-		if err := Pin(*core); err != nil {
-			return err
-		}
+	err := pinTo(*cores)
+	if err != nil {
+		return err
 	}
-	var err error
 	if s.Secret, err = hex.DecodeString(os.Getenv(SecretVariable)); err != nil {
 		return fmt.Errorf("%s: %w", SecretVariable, err)
 	}
@@ -156,10 +158,28 @@ func selfSigned() (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-// Pin keeps every thread of this process, and those that they start, on one core.
-func Pin(core int) error {
+// pinTo pins to a comma-separated list of cores.
+func pinTo(list string) error {
+	if list == "" {
+		return nil
+	}
+	var cores []int
+	for field := range strings.SplitSeq(list, ",") {
+		core, err := strconv.Atoi(field)
+		if err != nil {
+			return fmt.Errorf("-cores: %w", err)
+		}
+		cores = append(cores, core)
+	}
+	return Pin(cores...)
+}
+
+// Pin keeps every thread of this process, and those that they start, on some cores.
+func Pin(cores ...int) error {
 	var set unix.CPUSet
-	set.Set(core)
+	for _, core := range cores {
+		set.Set(core)
+	}
 	for pinned := map[string]bool{}; ; {
 		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {
@@ -174,7 +194,7 @@ func Pin(core int) error {
 			more = true
 			pinned[t.Name()] = true
 			if err := unix.SchedSetaffinity(id, &set); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("pinning to core %d: %w", core, err)
+				return fmt.Errorf("pinning to the cores %v: %w", cores, err)
 			}
 		}
 		if !more {

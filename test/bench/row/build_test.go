@@ -31,7 +31,7 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	if programs, err = Build(ctx, dir, peer.Kinds, raceFlags()...); err != nil {
+	if programs, err = Build(ctx, dir, slices.Concat(peer.Kinds, peer.Backed), raceFlags()...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -57,6 +57,8 @@ func raceFlags() []string {
 func dependOnServers(t *testing.T) {
 	t.Helper()
 	sources, err := filepath.Glob("../server/*/*.go")
+	shared, _ := filepath.Glob("../server/internal/*/*.go")
+	sources = append(sources, shared...)
 	if err != nil || len(sources) == 0 {
 		t.Fatalf("no servers' sources: %v", err)
 	}
@@ -73,7 +75,8 @@ func TestServersLinkTheirOwnLibraryAlone(t *testing.T) {
 	const ours, itsOwn, gorilla = "github.com/reto10/chat", "nhooyr.io/websocket", "github.com/gorilla/websocket"
 	const gws, melody = "github.com/lxzan/gws", "github.com/olahol/melody"
 	const nhooyr, centrifuge = "github.com/coder/websocket", "github.com/centrifugal/centrifuge"
-	libraries := []string{ours, itsOwn, gorilla, gws, melody, nhooyr, centrifuge}
+	const redis, sql = ours + "/redisregistry", ours + "/sqlhistory"
+	libraries := []string{ours, itsOwn, gorilla, gws, melody, nhooyr, centrifuge, redis, sql}
 	want := map[string][]string{
 		"chat":           {ours, itsOwn},
 		"write":          nil,
@@ -83,8 +86,12 @@ func TestServersLinkTheirOwnLibraryAlone(t *testing.T) {
 		"melody":         {gorilla, melody},
 		"nhooyr":         {nhooyr},
 		"centrifuge":     {centrifuge},
+
+		"chat-redis":       {ours, itsOwn, redis},
+		"chat-sqlite":      {ours, itsOwn, sql},
+		"centrifuge-redis": {centrifuge},
 	}
-	for _, kind := range peer.Kinds {
+	for _, kind := range slices.Concat(peer.Kinds, peer.Backed) {
 		info, err := buildinfo.ReadFile(programs[kind])
 		if err != nil {
 			t.Fatalf("%s: %v", kind, err)

@@ -1,6 +1,10 @@
 package row
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"os/exec"
+)
 
 // Row is a measurement of one server.
 type Row struct {
@@ -8,7 +12,11 @@ type Row struct {
 	Kinds []string // the servers that it is for, in the order of a run
 	Quick bool     // part of a quick run
 	Soak  bool     // only run when asked for
-	Run   func(l *Lab, ctx context.Context, kind string) (Values, error)
+
+	Backend string // of the servers, see peer.Backed
+	Needs   Needs  // a program that has to be installed, "" for none
+
+	Run func(l *Lab, ctx context.Context, kind string) (Values, error)
 }
 
 var (
@@ -20,6 +28,13 @@ var (
 // Rows are all there are, most important first.
 var Rows = []Row{
 	{Name: "fanout", Kinds: withBase, Quick: true, Run: (*Lab).fanoutPlain},
+	{Name: "direct", Kinds: []string{"chat", "write", "gws", "gorilla", "melody", "nhooyr", "centrifuge"}, Run: (*Lab).direct},
+	{Name: "post", Kinds: []string{"chat", "write"}, Run: (*Lab).post},
+	{Name: "reconnect", Kinds: []string{"chat", "centrifuge"}, Run: (*Lab).reconnect},
+	{Name: "redis", Kinds: []string{"chat", "centrifuge"}, Backend: "redis", Needs: redisServer, Run: (*Lab).redis},
+	{Name: "redis-latency", Kinds: []string{"chat", "centrifuge"}, Backend: "redis", Needs: redisServer, Run: (*Lab).redisLatency},
+	{Name: "reconnect-redis", Kinds: []string{"chat", "centrifuge"}, Backend: "redis", Needs: redisServer, Run: (*Lab).reconnectRedis},
+	{Name: "reconnect-sqlite", Kinds: oursOnly, Backend: "sqlite", Run: (*Lab).reconnectSQLite},
 	{Name: "sockets", Kinds: chats, Quick: true, Run: (*Lab).socketsPlain},
 	{Name: "tls", Kinds: withBase, Run: (*Lab).fanoutTLS},
 	{Name: "tls-sockets", Kinds: chats, Run: (*Lab).socketsTLS},
@@ -29,6 +44,22 @@ var Rows = []Row{
 	{Name: "presence", Kinds: oursOnly, Run: (*Lab).presence},
 	{Name: "scaling", Kinds: []string{"chat", "write", "gws", "centrifuge"}, Run: (*Lab).scaling},
 	{Name: "soak", Kinds: oursOnly, Soak: true, Run: (*Lab).soak},
+}
+
+// Needs is a program that is no part of this module.
+type Needs string
+
+const redisServer Needs = "redis-server"
+
+// Installed returns an error that names what to install.
+func (n Needs) Installed() error {
+	if n == "" {
+		return nil
+	}
+	if _, err := exec.LookPath(string(n)); err != nil {
+		return fmt.Errorf("%s is not installed: the package %s has it", n, n)
+	}
+	return nil
 }
 
 // Names are those of the rows.

@@ -11,7 +11,9 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/reto10/chat/test/bench/peer"
@@ -29,6 +31,12 @@ type config struct {
 	backlog    int
 	heartbeat  time.Duration
 	sendBuffer int
+	direct     bool   // messages go to single users
+	history    bool   // keep messages
+	backend    string // of the kind's program, see peer.Backed
+	store      string // where the backend is
+	anyCore    bool   // not only on the servers' core
+	procs      int    // GOMAXPROCS; 0: 1
 }
 
 // server is the process of a server.
@@ -40,15 +48,16 @@ type server struct {
 }
 
 func (l *Lab) start(ctx context.Context, c config) (*server, error) {
-	program, built := l.Programs[c.kind]
+	program, built := l.Programs[peer.WithBackend(c.kind, c.backend)]
 	if !built {
 		return nil, fmt.Errorf("starting server %s: its program is not built", c.kind)
 	}
-	args := []string{"-kind", c.kind, "-core", strconv.Itoa(l.ServerCore),
+	args := []string{"-kind", peer.WithBackend(c.kind, c.backend), "-cores", l.cores(c), "-store", c.store,
 		"-tls=" + strconv.FormatBool(c.tls), "-backlog", strconv.Itoa(c.backlog),
-		"-heartbeat", c.heartbeat.String(), "-sndbuf", strconv.Itoa(c.sendBuffer)}
+		"-heartbeat", c.heartbeat.String(), "-sndbuf", strconv.Itoa(c.sendBuffer),
+		"-direct=" + strconv.FormatBool(c.direct), "-history=" + strconv.FormatBool(c.history)}
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), peer.SecretVariable+"="+hex.EncodeToString(l.Secret), "GOMAXPROCS=1")
+	cmd.Env = append(os.Environ(), peer.SecretVariable+"="+hex.EncodeToString(l.Secret), "GOMAXPROCS="+strconv.Itoa(max(c.procs, 1)))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -81,6 +90,21 @@ func (l *Lab) start(ctx context.Context, c config) (*server, error) {
 	return s, nil
 }
 
+// cores are those that a server is pinned to, as its flag has them.
+func (l *Lab) cores(c config) string {
+	switch {
+	case l.ServerCore < 0:
+		return ""
+	case c.anyCore:
+		all := make([]string, runtime.NumCPU())
+		for core := range all {
+			all[core] = strconv.Itoa(core)
+		}
+		return strings.Join(all, ",")
+	}
+	return strconv.Itoa(l.ServerCore)
+}
+
 // stop ends the process.
 func (s *server) stop() {
 	_ = s.stdin.Close()
@@ -94,13 +118,14 @@ func (s *server) stop() {
 
 // order is a publish request; see peer's control.
 type order struct {
-	n, size, channels int
-	every             time.Duration
+	n, size, channels, users, publishers int
+	every                                time.Duration
 }
 
 func (s *server) publish(ctx context.Context, o order) error {
 	q := url.Values{"n": {strconv.Itoa(o.n)}, "size": {strconv.Itoa(o.size)},
-		"channels": {strconv.Itoa(o.channels)}, "every": {o.every.String()}}
+		"channels": {strconv.Itoa(o.channels)}, "users": {strconv.Itoa(o.users)},
+		"publishers": {strconv.Itoa(o.publishers)}, "every": {o.every.String()}}
 	return s.call(ctx, http.MethodPost, "/publish?"+q.Encode(), nil)
 }
 

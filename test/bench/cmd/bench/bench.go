@@ -38,7 +38,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.out, "out", "", "directory for bench.json, bench.svg and bench.md, whose rows that are not run are kept (default none)")
 	flags.DurationVar(&o.soak, "soak", 0, "add a soak of this length")
 	flags.DurationVar(&o.rest, "rest", 500*time.Microsecond, "how long clients do not read while messages are expected")
-	flags.DurationVar(&o.limit, "timeout", time.Hour, "stop after this time")
+	flags.DurationVar(&o.limit, "timeout", 90*time.Minute, "stop after this time")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -55,7 +55,7 @@ func parse(args []string) (options, error) {
 		}
 	}
 	for _, kind := range o.kinds {
-		if !peer.Known(kind) {
+		if !slices.Contains(peer.Kinds, kind) {
 			return o, fmt.Errorf("-kinds: unknown server %q, not one of %s", kind, strings.Join(peer.Kinds, ", "))
 		}
 	}
@@ -82,7 +82,9 @@ func (o options) allKinds() []string {
 	var kinds []string
 	for _, r := range row.Rows {
 		if o.wants(r) {
-			kinds = append(kinds, o.kindsOf(r)...)
+			for _, kind := range o.kindsOf(r) {
+				kinds = append(kinds, peer.WithBackend(kind, r.Backend))
+			}
 		}
 	}
 	slices.Sort(kinds)
@@ -175,6 +177,15 @@ func measure(ctx context.Context, lab *row.Lab, o options, results report.Result
 	var failed error
 	for _, r := range row.Rows {
 		if !o.wants(r) {
+			continue
+		}
+		if err := r.Needs.Installed(); err != nil {
+			err = fmt.Errorf("%s: %w", r.Name, err)
+			if len(o.rows) > 0 {
+				failed = errors.Join(failed, err)
+			} else {
+				lab.Log("skipped: %v", err)
+			}
 			continue
 		}
 		runs := o.runs
