@@ -1,0 +1,221 @@
+package chat
+
+// isOver reports whether the messages take more than the limit.
+func (h *MemoryHistory) isOver() bool { return h.bytes.Load() > int64(h.limits.Bytes) }
+
+// evict drops messages until the history is within its limit of bytes. Each time the
+// channel with the most bytes loses its oldest. The message with the number newest stays: the
+// caller has just stored it.
+func (h *MemoryHistory) evict(newest uint64) {
+	for h.isOver() {
+		s, rank := h.largest(newest)
+		if s == nil {
+			return // nothing else is kept
+		}
+		s.dropFrom(rank, newest)
+	}
+}
+
+// largest returns the rank of the largest channel and its stripe, nil if there is none. A
+// channel that has only the message with the number newest does not count.
+func (h *MemoryHistory) largest(newest uint64) (of *historyStripe, most channelRank) {
+	for i := range h.largestBytes {
+		rank := channelRank{bytes: h.largestBytes[i].Load()}
+		if rank.bytes == 0 || rank.bytes < most.bytes {
+			continue
+		}
+		rank.oldest = h.largestOldest[i].Load()
+		if rank.oldest == newest {
+			rank = h.stripes[i].largestWithout(newest)
+		}
+		if rank.before(most) {
+			of, most = &h.stripes[i], rank
+		}
+	}
+	return of, most
+}
+
+// largestWithout locks the stripe and returns the rank of its largest channel. A channel
+// that has only the message with the number newest does not count.
+func (s *historyStripe) largestWithout(newest uint64) channelRank {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.largest.rank(s.largest.without(newest))
+}
+
+// dropFrom locks the stripe and drops a message from its largest channel. It does nothing
+// if another call has changed the channel's rank, or dropped enough.
+func (s *historyStripe) dropFrom(rank channelRank, newest uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.largest.without(newest)
+	if s.history.isOver() && s.largest.rank(at) == rank {
+		s.drop(s.largest[at].channel)
+	}
+}
+
+// forgetOne forgets a channel, after another one was opened.
+func (h *MemoryHistory) forgetOne() {
+	for {
+		var of *historyStripe
+		var oldest forgettable
+		for i := range h.stripes {
+			if f := h.stripes[i].forgettable(); f.before(oldest) {
+				of, oldest = &h.stripes[i], f
+			}
+		}
+		if of.forgetIf(oldest) {
+			h.remembered.Add(-1)
+			return
+		}
+		// Another call has used it, or forgotten it.
+	}
+}
+
+// forgettable is the channel that a stripe would forget. The zero value is none.
+type forgettable struct {
+	channel *memoryChannel
+	used    uint64
+	kept    bool // it has messages
+}
+
+// before reports whether f is forgotten rather than g.
+func (f forgettable) before(g forgettable) bool {
+	switch {
+	case f.channel == nil || g.channel == nil:
+		return f.channel != nil
+	case f.kept != g.kept:
+		return !f.kept
+	}
+	return f.used < g.used
+}
+
+// forgettable locks the stripe and returns which channel it would forget.
+func (s *historyStripe) forgettable() forgettable {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leastUsed()
+}
+
+// forgetIf locks the stripe and forgets f, if that is still what it would forget.
+func (s *historyStripe) forgetIf(f forgettable) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leastUsed() != f {
+		return false
+	}
+	s.forget(f.channel)
+	return true
+}
+
+// leastUsed requires s.mu.
+func (s *historyStripe) leastUsed() forgettable {
+	if c := s.empty.front; c != nil {
+		return forgettable{c, c.used, false}
+	}
+	if c := s.kept.front; c != nil {
+		return forgettable{c, c.used, true}
+	}
+	return forgettable{}
+}
+
+// channelRank decides which channel loses a message: the one with the most bytes, and among
+// equals the one with the oldest message. The zero value is none.
+type channelRank struct {
+	bytes  int64
+	oldest uint64 // nth of its oldest message
+}
+
+// before reports whether a loses a message rather than b.
+func (a channelRank) before(b channelRank) bool {
+	if a.bytes != b.bytes {
+		return a.bytes > b.bytes
+	}
+	return a.oldest < b.oldest
+}
+
+// channelHeap is a binary heap of channels by their rank. The ranks are copies, so that
+// comparing two does not read the channels.
+type channelHeap []rankedChannel
+
+type rankedChannel struct {
+	channelRank
+	channel *memoryChannel
+}
+
+// rank returns the rank at an index, the zero value if there is none.
+func (h channelHeap) rank(i int) channelRank {
+	if i >= len(h) {
+		return channelRank{}
+	}
+	return h[i].channelRank
+}
+
+// without returns the index of the first channel in rank. A channel whose oldest message has
+// the number newest does not count. The index may be len(h) or more: then there is none.
+func (h channelHeap) without(newest uint64) int {
+	switch {
+	case h.rank(0).oldest != newest:
+		return 0
+	case len(h) > 2 && h[2].before(h[1].channelRank):
+		return 2
+	}
+	return 1
+}
+
+// update moves a channel to where its messages rank it. It adds the channel, or removes it
+// if it has none.
+func (h *channelHeap) update(c *memoryChannel) {
+	i := c.index
+	switch {
+	case c.kept == 0:
+		if i < 0 {
+			return
+		}
+		end := len(*h) - 1
+		last := (*h)[end]
+		(*h)[end] = rankedChannel{}
+		*h = (*h)[:end]
+		c.index = -1
+		if i < end {
+			h.move(i, last)
+		}
+		return
+	case i < 0:
+		i = len(*h)
+		*h = append(*h, rankedChannel{})
+	}
+	h.move(i, rankedChannel{channelRank{c.bytes, c.entry(0).nth}, c})
+}
+
+// move puts a channel at an index, or where it belongs above or below.
+func (h channelHeap) move(i int, c rankedChannel) {
+	for i > 0 {
+		parent := (i - 1) / 2
+		if !c.before(h[parent].channelRank) {
+			break
+		}
+		h.put(i, h[parent])
+		i = parent
+	}
+	for {
+		child := 2*i + 1
+		if child >= len(h) {
+			break
+		}
+		if child+1 < len(h) && h[child+1].before(h[child].channelRank) {
+			child++
+		}
+		if !h[child].before(c.channelRank) {
+			break
+		}
+		h.put(i, h[child])
+		i = child
+	}
+	h.put(i, c)
+}
+
+func (h channelHeap) put(i int, c rankedChannel) {
+	h[i] = c
+	c.channel.index = i
+}
