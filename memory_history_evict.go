@@ -1,5 +1,7 @@
 package chat
 
+import "math"
+
 // isOver reports whether the messages take more than the limit.
 func (h *MemoryHistory) isOver() bool { return h.bytes.Load() > int64(h.limits.Bytes) }
 
@@ -18,21 +20,36 @@ func (h *MemoryHistory) evict(newest uint64) {
 
 // largest returns the rank of the largest channel and its stripe, nil if there is none. A
 // channel that has only the message with the number newest does not count.
-func (h *MemoryHistory) largest(newest uint64) (of *historyStripe, most channelRank) {
+func (h *MemoryHistory) largest(newest uint64) (of *historyStripe, first channelRank) {
+	most := int64(0)
 	for i := range h.largestBytes {
-		rank := channelRank{bytes: h.largestBytes[i].Load()}
-		if rank.bytes == 0 || rank.bytes < most.bytes {
+		most = max(most, h.largestBytes[i].Load())
+	}
+	first = channelRank{most, noMessage}
+	for i := range h.largestBytes {
+		if h.largestBytes[i].Load() != most {
 			continue
 		}
-		rank.oldest = h.largestOldest[i].Load()
-		if rank.oldest == newest {
-			rank = h.stripes[i].largestWithout(newest)
-		}
-		if rank.before(most) {
-			of, most = &h.stripes[i], rank
+		switch oldest := h.largestOldest[i].Load(); {
+		case oldest == newest:
+			return h.largestWithout(newest)
+		case oldest < first.oldest:
+			of, first.oldest = &h.stripes[i], oldest
 		}
 	}
-	return of, most
+	return of, first
+}
+
+// largestWithout returns the same as largest, if the channel that does not count is the
+// largest.
+func (h *MemoryHistory) largestWithout(newest uint64) (of *historyStripe, first channelRank) {
+	first = noChannel
+	for i := range h.stripes {
+		if rank := h.stripes[i].largestWithout(newest); rank.before(first) {
+			of, first = &h.stripes[i], rank
+		}
+	}
+	return of, first
 }
 
 // largestWithout locks the stripe and returns the rank of its largest channel. A channel
@@ -120,11 +137,17 @@ func (s *historyStripe) leastUsed() forgettable {
 }
 
 // channelRank decides which channel loses a message: the one with the most bytes, and among
-// equals the one with the oldest message. The zero value is none.
+// equals the one with the oldest message.
 type channelRank struct {
 	bytes  int64
 	oldest uint64 // nth of its oldest message
 }
+
+// noMessage is later than every nth of a message.
+const noMessage = math.MaxUint64
+
+// noChannel is after every rank of a channel.
+var noChannel = channelRank{0, noMessage}
 
 // before reports whether a loses a message rather than b.
 func (a channelRank) before(b channelRank) bool {
@@ -143,10 +166,10 @@ type rankedChannel struct {
 	channel *memoryChannel
 }
 
-// rank returns the rank at an index, the zero value if there is none.
+// rank returns the rank at an index, noChannel if there is none.
 func (h channelHeap) rank(i int) channelRank {
 	if i >= len(h) {
-		return channelRank{}
+		return noChannel
 	}
 	return h[i].channelRank
 }

@@ -49,6 +49,8 @@ type memoryEntry struct {
 
 func (s *historyStripe) init(h *MemoryHistory, index int) {
 	s.history, s.index = h, index
+	h.largestOldest[index].Store(noMessage)
+	s.top = noChannel
 	s.channels = make(map[string]*memoryChannel)
 	s.forgot = make(map[int]uint)
 }
