@@ -172,8 +172,12 @@ func (e Event) frame() fanout.Frame {
 	return eventFrame(e)
 }
 
-// messageFrame encodes a message.
-func messageFrame(m Message) fanout.Frame { return eventFrame(Event{Type: EventMessage, Message: m}) }
+// messageFrame encodes a message, as eventFrame does.
+func messageFrame(m Message) fanout.Frame {
+	x := &encodedEvent{Event: Event{Type: EventMessage, Message: m}, bytes: encodeMessage(m)}
+	x.encoded = x
+	return fanout.Frame{Bytes: x.bytes, Event: x}
+}
 
 // eventFrame encodes an event.
 func eventFrame(e Event) fanout.Frame {
@@ -191,14 +195,19 @@ func eventFrame(e Event) fanout.Frame {
 }
 
 // encodeMessage returns a message as a WebSocket frame.
-func encodeMessage(m Message) []byte { return textFrame(wireMessage(m, wire.TypeMessage)) }
+func encodeMessage(m Message) []byte {
+	stored := storedMessage(&m, wire.TypeMessage)
+	return stored.Encode(wsframe.Text)
+}
 
 // textFrame returns an event of package wire as one WebSocket frame.
 func textFrame(event any) []byte { return wire.Encode(event, wsframe.Text) }
 
-func wireMessage(m Message, typ string) wire.Message {
-	return wire.Message{
-		Type: typ, ID: m.ID(), Channel: m.Channel,
-		Sender: m.Sender, Content: m.Content, Time: wire.Time(m.Time),
+// storedMessage returns a message as package wire encodes it. typ is "" in answers to
+// requests.
+func storedMessage(m *Message, typ string) wire.Stored {
+	return wire.Stored{
+		Type: typ, Channel: m.Channel, Epoch: m.Position.Epoch, Seq: m.Position.Seq,
+		Sender: m.Sender, Content: m.Content, Time: m.Time,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"sync"
+	"time"
 	"unicode/utf8"
 )
 
@@ -23,43 +24,81 @@ var encoders = sync.Pool{New: func() any {
 	return e
 }}
 
+// getEncoder returns an empty encoder. The caller gives it to put.
+func getEncoder() *encoder {
+	e := encoders.Get().(*encoder)
+	e.buf.Reset()
+	return e
+}
+
+func (e *encoder) put() {
+	if e.buf.Cap() <= maxPooled {
+		encoders.Put(e)
+	}
+}
+
 // Marshal encodes an event or a command as JSON.
 func Marshal(v any) []byte { return Encode(v, bytes.Clone) }
 
 // Encode returns what wrap makes of v as JSON: of an event or a command. wrap must not
 // keep its argument.
 func Encode(v any, wrap func([]byte) []byte) []byte {
-	e := encoders.Get().(*encoder)
-	defer func() {
-		if e.buf.Cap() <= maxPooled {
-			encoders.Put(e)
-		}
-	}()
-	e.buf.Reset()
-	if m, ok := v.(Message); ok {
-		e.buf.Write(AppendMessage(e.buf.AvailableBuffer(), m)) // in place where there is room
-		return wrap(e.buf.Bytes())
-	}
+	e := getEncoder()
+	defer e.put()
 	if err := e.json.Encode(v); err != nil {
 		panic("wire: encoding as JSON: " + err.Error()) // the types here cannot fail
 	}
 	return wrap(bytes.TrimSuffix(e.buf.Bytes(), []byte("\n")))
 }
 
-// AppendMessage appends a message as encoding/json would encode it, in half the time: a
-// replay and a page of the history encode each message again.
-func AppendMessage(b []byte, m Message) []byte {
+// Stored is a stored message with the parts of its id, as a source of a [Message]. It is
+// encoded without making the strings of the Message first, and without encoding/json: that
+// takes a fifth of the time.
+type Stored struct {
+	Type            string // "": the message is not an event
+	Channel, Epoch  string
+	Seq             uint64
+	Sender, Content string
+	Time            time.Time
+}
+
+// Message returns the message as the protocol has it.
+func (m *Stored) Message() Message {
+	return Message{
+		Type: m.Type, ID: FormatID(m.Channel, m.Epoch, m.Seq), Channel: m.Channel,
+		Sender: m.Sender, Content: m.Content, Time: Time(m.Time),
+	}
+}
+
+// Encode returns what wrap makes of the message as JSON. wrap must not keep its argument.
+func (m *Stored) Encode(wrap func([]byte) []byte) []byte {
+	e := getEncoder()
+	defer e.put()
+	e.buf.Write(m.Append(e.buf.AvailableBuffer())) // in place where there is room
+	return wrap(e.buf.Bytes())
+}
+
+// Append appends what encoding/json makes of m.Message().
+func (m *Stored) Append(b []byte) []byte {
 	b = append(b, '{')
 	if m.Type != "" {
 		b = append(appendMember(b, "type", m.Type), ',')
 	}
-	b = append(appendMember(b, "id", m.ID), ',')
+	if plain(m.Epoch) {
+		b = append(b, `"id":"`...)
+		b = appendID(b, m.Channel, m.Epoch, m.Seq)
+		b = append(b, '"', ',')
+	} else {
+		b = append(appendMember(b, "id", FormatID(m.Channel, m.Epoch, m.Seq)), ',')
+	}
 	if m.Channel != "" {
 		b = append(appendMember(b, "channel", m.Channel), ',')
 	}
 	b = append(appendMember(b, "sender", m.Sender), ',')
 	b = append(appendMember(b, "content", m.Content), ',')
-	return append(appendMember(b, "time", m.Time), '}')
+	b = append(b, `"time":"`...)
+	b = appendTime(b, m.Time)
+	return append(b, '"', '}')
 }
 
 // appendMember appends a member of an object. The name needs no escapes.
