@@ -82,6 +82,9 @@ type MemoryHistory struct {
 	// The rank of each stripe's largest channel. The holder of the stripe's lock writes them.
 	largestBytes  [stripeCount]atomic.Int64
 	largestOldest [stripeCount]atomic.Uint64
+	// When each stripe's least recently used channels were used: one without messages, one
+	// with.
+	leastEmpty, leastKept [stripeCount]atomic.Uint64
 
 	stripes [stripeCount]historyStripe
 }

@@ -1,6 +1,9 @@
 package chat
 
-import "math"
+import (
+	"math"
+	"sync/atomic"
+)
 
 // isOver reports whether the messages take more than the limit.
 func (h *MemoryHistory) isOver() bool { return h.bytes.Load() > int64(h.limits.Bytes) }
@@ -74,14 +77,13 @@ func (s *historyStripe) dropFrom(rank channelRank, newest uint64) {
 // forgetOne forgets a channel, after another one was opened.
 func (h *MemoryHistory) forgetOne() {
 	for {
-		var of *historyStripe
-		var oldest forgettable
-		for i := range h.stripes {
-			if f := h.stripes[i].forgettable(); f.before(oldest) {
-				of, oldest = &h.stripes[i], f
-			}
+		i, used := leastUsed(&h.leastEmpty)
+		list := &h.stripes[i].empty
+		if used == noMessage {
+			i, used = leastUsed(&h.leastKept)
+			list = &h.stripes[i].kept
 		}
-		if of.forgetIf(oldest) {
+		if h.stripes[i].forgetFront(list, used) {
 			h.remembered.Add(-1)
 			return
 		}
@@ -89,51 +91,33 @@ func (h *MemoryHistory) forgetOne() {
 	}
 }
 
-// forgettable is the channel that a stripe would forget. The zero value is none.
-type forgettable struct {
-	channel *memoryChannel
-	used    uint64
-	kept    bool // it has messages
-}
-
-// before reports whether f is forgotten rather than g.
-func (f forgettable) before(g forgettable) bool {
-	switch {
-	case f.channel == nil || g.channel == nil:
-		return f.channel != nil
-	case f.kept != g.kept:
-		return !f.kept
+// leastUsed returns which stripe has the least recently used channel, and when that was.
+func leastUsed(fronts *[stripeCount]atomic.Uint64) (stripe int, used uint64) {
+	used = noMessage
+	for i := range fronts {
+		if of := fronts[i].Load(); of < used {
+			stripe, used = i, of
+		}
 	}
-	return f.used < g.used
+	return stripe, used
 }
 
-// forgettable locks the stripe and returns which channel it would forget.
-func (s *historyStripe) forgettable() forgettable {
+// forgetFront locks the stripe and forgets the first channel of a list, if that was last
+// used then.
+func (s *historyStripe) forgetFront(list *channelList, used uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.leastUsed()
-}
-
-// forgetIf locks the stripe and forgets f, if that is still what it would forget.
-func (s *historyStripe) forgetIf(f forgettable) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.leastUsed() != f {
+	c := list.front
+	if c == nil || c.used != used {
 		return false
 	}
-	s.forget(f.channel)
+	for c.kept > 0 {
+		s.drop(c)
+	}
+	c.list.remove(c)
+	delete(s.channels, c.name)
+	s.forgot[s.history.group(c.name)]++
 	return true
-}
-
-// leastUsed requires s.mu.
-func (s *historyStripe) leastUsed() forgettable {
-	if c := s.empty.front; c != nil {
-		return forgettable{c, c.used, false}
-	}
-	if c := s.kept.front; c != nil {
-		return forgettable{c, c.used, true}
-	}
-	return forgettable{}
 }
 
 // channelRank decides which channel loses a message: the one with the most bytes, and among
@@ -143,7 +127,7 @@ type channelRank struct {
 	oldest uint64 // nth of its oldest message
 }
 
-// noMessage is later than every nth of a message.
+// noMessage is later than every nth of a message and every use of a channel.
 const noMessage = math.MaxUint64
 
 // noChannel is after every rank of a channel.

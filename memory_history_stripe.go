@@ -2,6 +2,7 @@ package chat
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -49,8 +50,11 @@ type memoryEntry struct {
 
 func (s *historyStripe) init(h *MemoryHistory, index int) {
 	s.history, s.index = h, index
-	h.largestOldest[index].Store(noMessage)
 	s.top = noChannel
+	h.largestOldest[index].Store(noMessage)
+	s.empty.least, s.kept.least = &h.leastEmpty[index], &h.leastKept[index]
+	s.empty.publish()
+	s.kept.publish()
 	s.channels = make(map[string]*memoryChannel)
 	s.forgot = make(map[int]uint)
 }
@@ -115,6 +119,9 @@ func (s *historyStripe) use(c *memoryChannel, list *channelList, nth uint64) {
 	}
 	c.used = nth
 	if c.list == list && list.back == c {
+		if list.front == c {
+			list.publish()
+		}
 		return
 	}
 	if c.list != nil {
@@ -142,16 +149,6 @@ func (s *historyStripe) expireChannel(c *memoryChannel, now moment) {
 	for c.kept > 0 && s.history.isOld(now, c.entry(0).stored) {
 		s.drop(c)
 	}
-}
-
-// forget forgets a channel that is in a list.
-func (s *historyStripe) forget(c *memoryChannel) {
-	for c.kept > 0 {
-		s.drop(c)
-	}
-	c.list.remove(c)
-	delete(s.channels, c.name)
-	s.forgot[s.history.group(c.name)]++
 }
 
 // weight returns about how many bytes a message takes in memory.
@@ -218,12 +215,16 @@ func (c *memoryChannel) message(m *Message, i int) {
 }
 
 // channelList is a list of channels, least recently used first.
-type channelList struct{ front, back *memoryChannel }
+type channelList struct {
+	front, back *memoryChannel
+	least       *atomic.Uint64 // when front was used, noMessage if the list is empty
+}
 
 func (l *channelList) pushBack(c *memoryChannel) {
 	c.list, c.prev = l, l.back
 	if l.back == nil {
 		l.front = c
+		l.publish()
 	} else {
 		l.back.next = c
 	}
@@ -231,15 +232,25 @@ func (l *channelList) pushBack(c *memoryChannel) {
 }
 
 func (l *channelList) remove(c *memoryChannel) {
-	if c.prev == nil {
-		l.front = c.next
-	} else {
-		c.prev.next = c.next
-	}
 	if c.next == nil {
 		l.back = c.prev
 	} else {
 		c.next.prev = c.prev
 	}
+	if c.prev == nil {
+		l.front = c.next
+		l.publish()
+	} else {
+		c.prev.next = c.next
+	}
 	c.list, c.next, c.prev = nil, nil, nil
+}
+
+// publish tells the history when the first channel was used.
+func (l *channelList) publish() {
+	if l.front == nil {
+		l.least.Store(noMessage)
+	} else {
+		l.least.Store(l.front.used)
+	}
 }
