@@ -71,10 +71,13 @@ func ParseID(id string) (channel string, p Position, err error) {
 // that look blank are invalid anywhere in a name. "." and ".." are invalid because
 // clients and proxies remove them from URL paths.
 func ValidUsername(name string) bool {
-	if len(name) < 1 || len(name) > 128 || !utf8.ValidString(name) || strings.TrimSpace(name) != name {
+	if len(name) < 1 || len(name) > 128 || name == "." || name == ".." {
 		return false
 	}
-	if name == "." || name == ".." {
+	if printableASCII(name) { // every publish checks two names, and most are this simple
+		return name[0] != ' ' && name[len(name)-1] != ' '
+	}
+	if !utf8.ValidString(name) || strings.TrimSpace(name) != name {
 		return false
 	}
 	shows := false
@@ -85,6 +88,16 @@ func ValidUsername(name string) bool {
 		shows = shows || r != ' ' && !unicode.IsMark(r)
 	}
 	return shows
+}
+
+// printableASCII reports whether all bytes of s are printable ASCII characters or spaces.
+func printableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // blank reports whether a rune that [unicode.IsPrint] accepts looks blank: the fillers

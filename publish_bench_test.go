@@ -32,6 +32,9 @@ func numbered(prefix string, n int) []string {
 	return names
 }
 
+// shuffled returns the number after i in a sequence that looks random; its upper bits do.
+func shuffled(i uint32) uint32 { return i*1_664_525 + 1_013_904_223 }
+
 // Each message goes to one of 2,000 users.
 func BenchmarkBroadcastToOneUser(b *testing.B) {
 	registry := chat.NewMemoryRegistry()
@@ -55,14 +58,14 @@ func BenchmarkBroadcastToOneUser(b *testing.B) {
 		}
 	}
 	content := strings.Repeat("x", 128)
-	var publishers atomic.Int64
+	var publishers atomic.Uint32
 	ctx := context.Background()
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
-		for i := int(publishers.Add(1)) * 7919; pb.Next(); i += 13 {
+		for i := publishers.Add(1); pb.Next(); i = shuffled(i) {
 			if _, err := service.Broadcast(ctx, chat.Message{
-				Channel: channels[i%len(channels)], Sender: "admin", Content: content,
+				Channel: channels[i>>8%uint32(len(channels))], Sender: "admin", Content: content,
 			}); err != nil {
 				b.Error(err)
 				return
@@ -79,21 +82,23 @@ func benchmarkAppend(b *testing.B, limits chat.MemoryLimits) {
 	h := chat.NewMemoryHistory(limits)
 	channels := numbered("@user", 2000)
 	m := chat.Message{Sender: "admin", Content: strings.Repeat("x", 128), Time: time.Now().UTC()}
-	appendTo := func(i int) {
+	appendTo := func(i uint32) {
 		m := m
-		m.Channel = channels[i%len(channels)]
+		m.Channel = channels[i>>8%uint32(len(channels))]
 		if _, err := h.Append(context.Background(), m); err != nil {
 			b.Error(err)
 		}
 	}
-	for i := range 200_000 { // the state of a history that has run for long
-		appendTo(i)
+	at := uint32(0)
+	for range 200_000 { // the state of a history that has run for long
+		at = shuffled(at)
+		appendTo(at)
 	}
-	var writers atomic.Int64
+	var writers atomic.Uint32
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
-		for i := int(writers.Add(1)) * 7919; pb.Next(); i += 13 {
+		for i := writers.Add(1); pb.Next(); i = shuffled(i) {
 			appendTo(i)
 		}
 	})
