@@ -8,13 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxPooled is the size in bytes of the largest buffer that is kept for the next event.
+// maxPooled is the size in bytes of the largest buffers that are kept for the next event.
 const maxPooled = 64 << 10
 
 // encoder writes JSON without the escapes that only HTML needs.
 type encoder struct {
-	buf  bytes.Buffer
+	buf  bytes.Buffer // of json
 	json *json.Encoder
+	text []byte // of Stored.Encode
 }
 
 var encoders = sync.Pool{New: func() any {
@@ -32,7 +33,7 @@ func getEncoder() *encoder {
 }
 
 func (e *encoder) put() {
-	if e.buf.Cap() <= maxPooled {
+	if e.buf.Cap()+cap(e.text) <= maxPooled {
 		encoders.Put(e)
 	}
 }
@@ -74,8 +75,8 @@ func (m *Stored) Message() Message {
 func (m *Stored) Encode(wrap func([]byte) []byte) []byte {
 	e := getEncoder()
 	defer e.put()
-	e.buf.Write(m.Append(e.buf.AvailableBuffer())) // in place where there is room
-	return wrap(e.buf.Bytes())
+	e.text = m.Append(e.text[:0])
+	return wrap(e.text)
 }
 
 // Append appends what encoding/json makes of m.Message().
@@ -116,15 +117,18 @@ func appendMember(b []byte, name, value string) []byte {
 // plain reports whether a string is valid in JSON without escapes.
 func plain(s string) bool {
 	s = s[plainASCII(s):]
+	ascii := true
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c < ' ' || c == '"' || c == '\\':
 			return false
 		case c == 0xE2: // may begin U+2028 or U+2029, which encoding/json escapes for JavaScript
 			return false
+		case c >= utf8.RuneSelf:
+			ascii = false
 		}
 	}
-	return utf8.ValidString(s)
+	return ascii || utf8.ValidString(s)
 }
 
 // plainASCII returns the length of a prefix of s, a multiple of 8, that is ASCII without
