@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"hash/maphash"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -117,8 +116,9 @@ func NewMemoryHistory(limits MemoryLimits) *MemoryHistory {
 
 // Append implements [History].
 func (h *MemoryHistory) Append(_ context.Context, msgs ...Message) ([]Message, error) {
-	stored := slices.Clone(msgs)
+	stored := make([]Message, len(msgs))
 	for i := range stored {
+		stored[i] = msgs[i]
 		h.append(&stored[i])
 	}
 	return stored, nil
