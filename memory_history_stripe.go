@@ -75,6 +75,9 @@ func (s *historyStripe) keep(c *memoryChannel, m *Message, now moment, nth uint6
 	if c.kept == s.history.limits.Count {
 		grown -= c.removeOldest()
 	}
+	if c.kept == len(c.ring) {
+		c.resize(min(max(1, 2*c.kept), s.history.limits.Count))
+	}
 	c.add(memoryEntry{sender: m.Sender, content: m.Content, time: m.Time, stored: now, nth: nth})
 	c.bytes += grown
 	s.largest.update(c)
@@ -157,11 +160,8 @@ func weight(sender, content string) int64 {
 	return int64(overhead + len(content) + len(sender))
 }
 
-// add adds a message behind the newest.
+// add adds a message behind the newest. The ring must have room for it.
 func (c *memoryChannel) add(e memoryEntry) {
-	if c.kept == len(c.ring) {
-		c.resize(max(1, 2*c.kept))
-	}
 	at := c.head + c.kept
 	if at >= len(c.ring) {
 		at -= len(c.ring)
