@@ -183,7 +183,7 @@ func (h *MemoryHistory) after(channel string, p Position, limit Limit) (msgs []M
 		known, from = true, int(p.Seq+1-oldest)
 	}
 	n, bytes := 0, 0
-	for from+n < c.kept && !limit.ends(n, bytes) {
+	for from+n < c.count && !limit.ends(n, bytes) {
 		bytes += len(c.entry(from + n).content)
 		n++
 	}

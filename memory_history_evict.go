@@ -14,15 +14,18 @@ func (h *MemoryHistory) isOver() bool { return h.bytes.Load() > int64(h.limits.B
 func (h *MemoryHistory) evict(newest uint64) {
 	for h.isOver() {
 		s, rank := h.largest(newest)
-		if s == nil {
+		if rank == noChannel {
 			return // nothing else is kept
 		}
-		s.dropFrom(rank, newest)
+		if s != nil {
+			s.dropFrom(rank, newest)
+		}
 	}
 }
 
-// largest returns the rank of the largest channel and its stripe, nil if there is none. A
-// channel that has only the message with the number newest does not count.
+// largest returns the rank of the largest channel, and its stripe. It returns noChannel if
+// there is none. The stripe is nil if another call has changed the rank meanwhile. A channel
+// that has only the message with the number newest does not count.
 func (h *MemoryHistory) largest(newest uint64) (of *historyStripe, first channelRank) {
 	most := int64(0)
 	for i := range h.largestBytes {
@@ -111,7 +114,7 @@ func (s *historyStripe) forgetFront(list *channelList, used uint64) bool {
 	if c == nil || c.used != used {
 		return false
 	}
-	for c.kept > 0 {
+	for c.count > 0 {
 		s.drop(c)
 	}
 	c.list.remove(c)
@@ -175,7 +178,7 @@ func (h channelHeap) without(newest uint64) int {
 func (h *channelHeap) update(c *memoryChannel) {
 	i := c.index
 	switch {
-	case c.kept == 0:
+	case c.count == 0:
 		if i < 0 {
 			return
 		}

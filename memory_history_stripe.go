@@ -25,11 +25,11 @@ type historyStripe struct {
 
 // memoryChannel is a channel that has or had a message. The lock of its stripe guards it.
 type memoryChannel struct {
-	name string
-	last Position
-	ring []memoryEntry // the messages
-	head int           // index of the oldest
-	kept int           // how many there are
+	name  string
+	last  Position
+	ring  []memoryEntry // the messages
+	head  int           // index of the oldest
+	count int           // how many there are
 	// bytes is what the messages weigh, see weight.
 	bytes int64
 	index int // in the stripe's largest, -1 if it is not there
@@ -72,11 +72,11 @@ func (s *historyStripe) open(name, epoch string) *memoryChannel {
 // oldest.
 func (s *historyStripe) keep(c *memoryChannel, m *Message, now moment, nth uint64) {
 	grown := weight(m.Sender, m.Content)
-	if c.kept == s.history.limits.Count {
+	if c.count == s.history.limits.Count {
 		grown -= c.removeOldest()
 	}
-	if c.kept == len(c.ring) {
-		c.resize(min(max(1, 2*c.kept), s.history.limits.Count))
+	if c.count == len(c.ring) {
+		c.resize(min(max(1, 2*c.count), s.history.limits.Count))
 	}
 	c.add(memoryEntry{sender: m.Sender, content: m.Content, time: m.Time, stored: now, nth: nth})
 	c.bytes += grown
@@ -94,7 +94,7 @@ func (s *historyStripe) drop(c *memoryChannel) {
 	shrunk := c.removeOldest()
 	c.bytes -= shrunk
 	s.largest.update(c)
-	if c.kept == 0 {
+	if c.count == 0 {
 		c.ring = nil
 		s.use(c, &s.empty, s.history.nth.Add(1))
 	}
@@ -149,7 +149,7 @@ func (s *historyStripe) expire(now moment) {
 
 // expireChannel drops the messages of a channel that are too old.
 func (s *historyStripe) expireChannel(c *memoryChannel, now moment) {
-	for c.kept > 0 && s.history.isOld(now, c.entry(0).stored) {
+	for c.count > 0 && s.history.isOld(now, c.entry(0).stored) {
 		s.drop(c)
 	}
 }
@@ -162,12 +162,12 @@ func weight(sender, content string) int64 {
 
 // add adds a message behind the newest. The ring must have room for it.
 func (c *memoryChannel) add(e memoryEntry) {
-	at := c.head + c.kept
+	at := c.head + c.count
 	if at >= len(c.ring) {
 		at -= len(c.ring)
 	}
 	c.ring[at] = e
-	c.kept++
+	c.count++
 }
 
 // removeOldest removes the oldest message and returns its weight.
@@ -179,9 +179,9 @@ func (c *memoryChannel) removeOldest() int64 {
 	if c.head == len(c.ring) {
 		c.head = 0
 	}
-	c.kept--
-	if c.kept > 0 && c.kept == len(c.ring)/4 {
-		c.resize(2 * c.kept)
+	c.count--
+	if c.count > 0 && c.count == len(c.ring)/4 {
+		c.resize(2 * c.count)
 	}
 	return bytes
 }
@@ -189,7 +189,7 @@ func (c *memoryChannel) removeOldest() int64 {
 // resize gives the ring room for n messages.
 func (c *memoryChannel) resize(n int) {
 	ring := make([]memoryEntry, n)
-	for i := range c.kept {
+	for i := range c.count {
 		ring[i] = *c.entry(i)
 	}
 	c.ring, c.head = ring, 0
@@ -205,7 +205,7 @@ func (c *memoryChannel) entry(i int) *memoryEntry {
 }
 
 // oldestSeq returns the sequence number of the oldest message that is kept, or would be.
-func (c *memoryChannel) oldestSeq() uint64 { return c.last.Seq + 1 - uint64(c.kept) }
+func (c *memoryChannel) oldestSeq() uint64 { return c.last.Seq + 1 - uint64(c.count) }
 
 // message sets m to a message that is kept; 0 is the oldest.
 func (c *memoryChannel) message(m *Message, i int) {
