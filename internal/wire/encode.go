@@ -52,9 +52,9 @@ func Encode(v any, wrap func([]byte) []byte) []byte {
 	return wrap(bytes.TrimSuffix(e.buf.Bytes(), []byte("\n")))
 }
 
-// Stored is a stored message with the parts of its id, as a source of a [Message]. It is
-// encoded without making the strings of the Message first, and without encoding/json: that
-// takes a fifth of the time.
+// Stored is a [Message] before its id and time are made strings. It is encoded without
+// making them and without encoding/json, in less than half the time: a publish, a replay
+// and a page of the history encode each message.
 type Stored struct {
 	Type            string // "": the message is not an event
 	Channel, Epoch  string
