@@ -13,7 +13,6 @@ import (
 	"github.com/reto10/chat/internal/admission"
 	"github.com/reto10/chat/internal/connset"
 	"github.com/reto10/chat/internal/expiry"
-	"github.com/reto10/chat/internal/latency"
 	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/throttle"
 	"github.com/reto10/chat/internal/wsconn"
@@ -145,15 +144,23 @@ func (s *Service) Broadcast(ctx context.Context, m Message) (Message, error) {
 	return s.store(ctx, m)
 }
 
+// publication is what publishing a message needs in memory, in one allocation. The ports may
+// keep both, so it is not used again.
+type publication struct {
+	ctx lazyctx.Context // of Registry.Publish
+	msg [1]Message      // the argument of History.Append
+}
+
 // store stores and publishes a message that check has accepted.
 func (s *Service) store(ctx context.Context, m Message) (Message, error) {
-	began := latency.Now()
+	began := time.Now()
 	if err := s.cfg.registry.Check(ctx); err != nil {
 		return Message{}, s.unavailable(portRegistry, "checking whether a message can be published", err)
 	}
 	m.Position = Position{}
-	m.Time = time.Now().UTC().Truncate(time.Millisecond)
-	stored, err := s.cfg.history.Append(ctx, m)
+	m.Time = began.UTC().Truncate(time.Millisecond)
+	p := &publication{msg: [1]Message{m}}
+	stored, err := s.cfg.history.Append(ctx, p.msg[:]...)
 	if err == nil && len(stored) != 1 {
 		err = fmt.Errorf("History.Append returned %d messages for 1", len(stored))
 	}
@@ -162,13 +169,13 @@ func (s *Service) store(ctx context.Context, m Message) (Message, error) {
 	}
 	m = stored[0]
 	// It is stored, so it is published even if the caller gives up.
-	ctx, cancel := lazyctx.WithTimeout(context.WithoutCancel(ctx), portTimeout)
-	defer cancel()
-	if err := s.cfg.registry.Publish(ctx, m); err != nil {
+	p.ctx.StartDetached(ctx, portTimeout)
+	defer p.ctx.Cancel()
+	if err := s.cfg.registry.Publish(&p.ctx, stored...); err != nil {
 		return Message{}, s.unavailable(portRegistry, "publishing a message", err)
 	}
 	s.counts.published.Add(1)
-	s.counts.publish.Observe(latency.Now() - began)
+	s.counts.publish.Observe(time.Since(began))
 	return m, nil
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/reto10/chat/internal/admission"
 	"github.com/reto10/chat/internal/jsonobject"
 	"github.com/reto10/chat/internal/lazyctx"
-	"github.com/reto10/chat/internal/wire"
 )
 
 const (
@@ -119,7 +118,8 @@ func (s *Service) sendPage(w http.ResponseWriter, r *http.Request, page *history
 					buf = append(buf, ',')
 				}
 				first = false
-				buf = wire.AppendMessage(buf, wireMessage(m, ""))
+				stored := storedMessage(&m, "")
+				buf = stored.Append(buf)
 				if _, err := w.Write(buf); err != nil {
 					return errors.Join(errClient, err)
 				}
@@ -195,5 +195,6 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		s.rejectRequest(w, r, err)
 		return
 	}
-	answer(w, http.StatusCreated, wireMessage(m, ""))
+	stored := storedMessage(&m, "")
+	answer(w, http.StatusCreated, stored.Message())
 }

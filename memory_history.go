@@ -1,15 +1,12 @@
 package chat
 
 import (
-	"container/heap"
-	"container/list"
 	"context"
 	"crypto/rand"
 	"hash/maphash"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +24,16 @@ const (
 	// epochGroups is how many groups channel names are hashed to. User channels have as many
 	// groups of their own. The channels of a group share an epoch until their first message.
 	epochGroups = 1024
+	// stripeCount is how many parts a MemoryHistory has. It divides epochGroups, so that a
+	// group lies in one part.
+	stripeCount = 64
+)
+
+const (
+	// sweepShare is the part of MemoryLimits.Age within which messages that are too old are
+	// freed. minSweep is the least time.
+	sweepShare = 16
+	minSweep   = 10 * time.Millisecond
 )
 
 // MemoryLimits bounds what a [MemoryHistory] keeps. A zero field means its default. The
@@ -46,39 +53,39 @@ type MemoryLimits struct {
 // the clock forward looks the same: messages expire early. So a machine that starts with a
 // wrong clock should set it before the service runs. Setting the clock back changes nothing.
 //
+// Messages that are too old are never returned. The history has no goroutine: later calls
+// free their memory, within a sixteenth of Age. Until then they count towards Bytes.
+//
+// Concurrent calls of Append may exceed Bytes for a moment, each by its own message.
+//
 // A MemoryHistory remembers 100,000 channels. To remember another one it forgets the channel
 // without messages that was used least recently. If all have messages, it forgets the one
 // that was used least recently. It never forgets everyone's channel.
 type MemoryHistory struct {
 	limits MemoryLimits
 	base   string // of all epochs of this process
+	first  string // the epoch of groups in which no channel was forgotten
 	seed   maphash.Seed
+	began  time.Time
+	every  int64 // nanoseconds from one sweep of a stripe to the next
 
-	mu       sync.Mutex // guards the fields below
-	channels map[string]*memoryChannel
-	order    list.List    // of *memoryEntry: all messages, oldest first
-	largest  channelHeap  // channels with messages
-	bytes    int          // of all messages
-	kept     list.List    // of *memoryChannel with messages, least recently used first
-	empty    list.List    // of *memoryChannel without messages, least recently used first
-	forgot   map[int]uint // number of forgotten channels, by group
-}
+	// Every Append writes these, so they share a cache line with nothing else.
+	_          [64]byte
+	nth        atomic.Uint64 // counts messages and uses of channels
+	bytes      atomic.Int64  // of all messages
+	remembered atomic.Int64  // channels
+	nextSweep  atomic.Int64  // by the monotonic clock, see moment
+	sweeps     atomic.Uint64 // how many stripes were swept
+	_          [64]byte
 
-// memoryChannel is a channel that has or had a message.
-type memoryChannel struct {
-	name    string
-	last    Position
-	entries []*list.Element // of *memoryEntry, oldest first
-	bytes   int             // of the entries
-	index   int             // in the heap, -1 if it is not there
-	used    *list.Element   // in kept or empty; nil for everyone's channel
-}
+	// The rank of each stripe's largest channel. The holder of the stripe's lock writes them.
+	largestBytes  [stripeCount]atomic.Int64
+	largestOldest [stripeCount]atomic.Uint64
+	// When each stripe's least recently used channels were used: one without messages, one
+	// with.
+	leastEmpty, leastKept [stripeCount]atomic.Uint64
 
-type memoryEntry struct {
-	message Message
-	stored  time.Time // by both clocks, see isOld
-	nth     uint64    // counts messages; unlike stored, no two are equal
-	channel *memoryChannel
+	stripes [stripeCount]historyStripe
 }
 
 // NewMemoryHistory creates an empty history.
@@ -92,92 +99,115 @@ func NewMemoryHistory(limits MemoryLimits) *MemoryHistory {
 	if limits.Bytes <= 0 {
 		limits.Bytes = defaultHistoryBytes
 	}
-	return &MemoryHistory{
-		limits:   limits,
-		base:     strings.ToLower(rand.Text()[:10]),
-		seed:     maphash.MakeSeed(),
-		channels: make(map[string]*memoryChannel),
-		forgot:   make(map[int]uint),
+	h := &MemoryHistory{
+		limits: limits,
+		base:   strings.ToLower(rand.Text()[:10]),
+		seed:   maphash.MakeSeed(),
+		began:  time.Now(),
+		every:  int64(max(limits.Age/sweepShare, minSweep) / stripeCount),
 	}
+	h.first = h.base + "0"
+	h.nextSweep.Store(h.every)
+	for i := range h.stripes {
+		h.stripes[i].init(h, i)
+	}
+	return h
 }
 
 // Append implements [History].
 func (h *MemoryHistory) Append(_ context.Context, msgs ...Message) ([]Message, error) {
-	stored := slices.Clone(msgs)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for i, m := range stored {
-		stored[i].Position = h.append(m)
+	stored := make([]Message, len(msgs))
+	for i := range stored {
+		stored[i] = msgs[i]
+		h.append(&stored[i])
 	}
 	return stored, nil
 }
 
-// append requires h.mu.
-func (h *MemoryHistory) append(m Message) Position {
-	c := h.channels[m.Channel]
-	if c == nil {
-		c = h.open(m.Channel)
+// append stores a message and sets its position.
+func (h *MemoryHistory) append(m *Message) {
+	group := h.group(m.Channel)
+	s := h.stripe(group)
+	s.mu.Lock()
+	c := s.channels[m.Channel]
+	opened := c == nil
+	if opened {
+		c = s.open(m.Channel, h.epoch(s, group))
 	}
+	now := h.now()
+	nth := h.nth.Add(1)
 	c.last.Seq++
 	m.Position = c.last
-	h.keep(c, m)
-	if len(c.entries) > h.limits.Count {
-		h.drop(c)
+	s.keep(c, m, now, nth)
+	s.mu.Unlock()
+
+	if opened && h.remembered.Add(1) > maxMemoryChannels {
+		h.forgetOne()
 	}
-	h.expire()
-	for h.bytes > h.limits.Bytes && h.order.Len() > 1 {
-		h.drop(h.victim())
+	h.sweep(now)
+	if h.isOver() {
+		h.evict(nth)
 	}
-	return m.Position
 }
 
 // After implements [History].
 func (h *MemoryHistory) After(_ context.Context, channel string, p Position, limit Limit) ([]Message, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.expire()
-	last := h.last(channel)
-	var kept []*list.Element
-	if c := h.channels[channel]; c != nil {
-		kept = c.entries
+	msgs, known, now := h.after(channel, p, limit)
+	h.sweep(now)
+	if !known {
+		return msgs, wrapf(ErrGone, "%s", FormatID(channel, p))
 	}
-	oldest := last.Seq + 1 - uint64(len(kept)) // sequence of kept[0]
-	var err error
+	return msgs, nil
+}
+
+// after reports whether the message after p is kept, or p is the newest. If not, all
+// messages that are kept come with it.
+func (h *MemoryHistory) after(channel string, p Position, limit Limit) (msgs []Message, known bool, now moment) {
+	group := h.group(channel)
+	s := h.stripe(group)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now = h.now()
+	c := s.channels[channel]
+	if c == nil {
+		return []Message{}, p == Position{} || p == Position{Epoch: h.epoch(s, group)}, now
+	}
+	s.expireChannel(c, now)
+	from := 0
+	oldest := c.oldestSeq()
 	switch {
 	case p == Position{}:
-	case p.Epoch != last.Epoch || p.Seq > last.Seq || p.Seq+1 < oldest:
-		err = wrapf(ErrGone, "%s", FormatID(channel, p)) // all kept messages come with it
+		known = true
+	case p.Epoch != c.last.Epoch || p.Seq > c.last.Seq || p.Seq+1 < oldest:
 	default:
-		kept = kept[p.Seq+1-oldest:]
+		known, from = true, int(p.Seq+1-oldest)
 	}
 	n, bytes := 0, 0
-	for n < len(kept) && !limit.ends(n, bytes) {
-		bytes += len(kept[n].Value.(*memoryEntry).message.Content)
+	for from+n < c.count && !limit.ends(n, bytes) {
+		bytes += len(c.entry(from + n).content)
 		n++
 	}
-	msgs := make([]Message, n)
-	for i, e := range kept[:n] {
-		msgs[i] = e.Value.(*memoryEntry).message
+	msgs = make([]Message, n)
+	for i := range msgs {
+		c.message(&msgs[i], from+i)
 	}
-	return msgs, err
+	return msgs, known, now
 }
 
 // Last implements [History].
 func (h *MemoryHistory) Last(_ context.Context, channel string) (Position, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.last(channel), nil
-}
-
-func (h *MemoryHistory) last(channel string) Position {
-	if c := h.channels[channel]; c != nil {
-		return c.last
+	group := h.group(channel)
+	s := h.stripe(group)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.channels[channel]; c != nil {
+		return c.last, nil
 	}
-	return Position{Epoch: h.epoch(channel)}
+	return Position{Epoch: h.epoch(s, group)}, nil
 }
 
 // group returns the group of a channel, see epochGroups. Users do not know the seed, so they
-// cannot choose a name in the group of another channel.
+// cannot choose a name in the group or the stripe of another channel.
 func (h *MemoryHistory) group(channel string) int {
 	group := int(maphash.String(h.seed, channel) % epochGroups)
 	if strings.HasPrefix(channel, "@") {
@@ -186,168 +216,47 @@ func (h *MemoryHistory) group(channel string) int {
 	return group
 }
 
+// stripe returns the stripe of a group.
+func (h *MemoryHistory) stripe(group int) *historyStripe { return &h.stripes[group%stripeCount] }
+
 // epoch returns the epoch of a channel that is not remembered. It changes whenever a channel
-// of its group is forgotten, so that no position is given to a second message.
-func (h *MemoryHistory) epoch(channel string) string {
-	return h.base + strconv.FormatUint(uint64(h.forgot[h.group(channel)]), 36)
+// of its group is forgotten, so that no position is given to a second message. Requires
+// the lock of the group's stripe.
+func (h *MemoryHistory) epoch(s *historyStripe, group int) string {
+	if n := s.forgot[group]; n > 0 {
+		return h.base + strconv.FormatUint(uint64(n), 36)
+	}
+	return h.first
 }
 
-// open starts to remember a channel.
-func (h *MemoryHistory) open(name string) *memoryChannel {
-	if len(h.channels) >= maxMemoryChannels {
-		h.forgetOne()
-	}
-	c := &memoryChannel{name: name, last: Position{Epoch: h.epoch(name)}, index: -1}
-	if name != "" {
-		c.used = h.empty.PushBack(c)
-	}
-	h.channels[name] = c
-	return c
-}
+// moment is a time by two clocks, in nanoseconds: see isOld.
+type moment struct{ monotonic, wall int64 }
 
-// use makes a channel the most recently used one of the list that it belongs in.
-func (h *MemoryHistory) use(c *memoryChannel) {
-	switch {
-	case c.used == nil:
-	case len(c.entries) == 0:
-		h.kept.Remove(c.used)
-		c.used = h.empty.PushBack(c)
-	case len(c.entries) == 1:
-		// Its list is unknown: its first message moves it from empty to kept. Remove does
-		// nothing for the other list.
-		h.empty.Remove(c.used)
-		h.kept.Remove(c.used)
-		c.used = h.kept.PushBack(c)
-	default:
-		h.kept.MoveToBack(c.used)
-	}
-}
-
-// keep adds a message to a channel.
-func (h *MemoryHistory) keep(c *memoryChannel, m Message) {
-	entry := &memoryEntry{message: m, stored: time.Now(), channel: c}
-	if newest := h.order.Back(); newest != nil {
-		entry.nth = newest.Value.(*memoryEntry).nth + 1
-	}
-	c.entries = append(c.entries, h.order.PushBack(entry))
-	h.weigh(c, weight(m))
-	h.use(c)
-}
-
-// drop removes the oldest message of a channel.
-func (h *MemoryHistory) drop(c *memoryChannel) {
-	entry := h.order.Remove(c.entries[0]).(*memoryEntry)
-	c.entries[0] = nil
-	c.entries = c.entries[1:]
-	if len(c.entries) == 0 {
-		c.entries = nil
-		h.use(c)
-	}
-	h.weigh(c, -weight(entry.message))
-}
-
-// weigh adds to the bytes of a channel.
-func (h *MemoryHistory) weigh(c *memoryChannel, bytes int) {
-	h.bytes += bytes
-	c.bytes += bytes
-	switch {
-	case c.index < 0:
-		heap.Push(&h.largest, c)
-	case c.bytes == 0:
-		heap.Remove(&h.largest, c.index)
-	default:
-		heap.Fix(&h.largest, c.index)
-	}
-}
-
-// expire drops messages that are too old. The age counts from Append, not from Message.Time,
-// which does not quite follow the order of the messages.
-func (h *MemoryHistory) expire() {
+func (h *MemoryHistory) now() moment {
 	now := time.Now()
-	for e := h.order.Front(); e != nil; e = h.order.Front() {
-		entry := e.Value.(*memoryEntry)
-		if !h.isOld(now, entry.stored) {
-			return
-		}
-		h.drop(entry.channel)
-	}
+	return moment{int64(now.Sub(h.began)), now.UnixNano()}
 }
 
 // isOld reports whether a message is too old by one of two clocks. The monotonic clock is
 // never set back, but stands still while the machine is suspended. The wall clock covers that;
-// if it is set forward, messages end early.
-func (h *MemoryHistory) isOld(now, stored time.Time) bool {
-	return now.Sub(stored) > h.limits.Age || now.Round(0).Sub(stored.Round(0)) > h.limits.Age
+// if it is set forward, messages end early. The age counts from Append, not from
+// Message.Time, which does not quite follow the order of the messages.
+func (h *MemoryHistory) isOld(now, stored moment) bool {
+	age := int64(h.limits.Age)
+	return now.monotonic-stored.monotonic > age || now.wall-stored.wall > age
 }
 
-// victim returns the channel that loses its oldest message: the one with the most bytes. The
-// newest message of all must stay, since it was just stored. There must be at least two
-// messages.
-func (h *MemoryHistory) victim() *memoryChannel {
-	first := h.largest[0]
-	if first.entries[0] != h.order.Back() {
-		return first
+// sweep drops the messages that are too old in the stripes whose turn it is.
+func (h *MemoryHistory) sweep(now moment) {
+	due := h.nextSweep.Load()
+	if now.monotonic < due {
+		return
 	}
-	// The second largest is right below the largest.
-	second := h.largest[1]
-	if len(h.largest) > 2 && h.largest.Less(2, 1) {
-		second = h.largest[2]
+	turns := 1 + (now.monotonic-due)/h.every
+	if !h.nextSweep.CompareAndSwap(due, due+turns*h.every) {
+		return // another call sweeps them
 	}
-	return second
-}
-
-// forgetOne forgets a channel to make room for another.
-func (h *MemoryHistory) forgetOne() {
-	e := h.empty.Front()
-	if e == nil {
-		e = h.kept.Front()
+	for range min(turns, stripeCount) {
+		h.stripes[h.sweeps.Add(1)%stripeCount].expire(now)
 	}
-	c := e.Value.(*memoryChannel)
-	for len(c.entries) > 0 {
-		h.drop(c)
-	}
-	h.empty.Remove(c.used)
-	delete(h.channels, c.name)
-	h.forgot[h.group(c.name)]++
-}
-
-// weight returns about how many bytes a message takes in memory.
-func weight(m Message) int {
-	const overhead = 256 // the structs, the list's element, the slice's
-	return overhead + len(m.Content) + len(m.Sender)
-}
-
-// channelHeap implements [heap.Interface]. At its top is the channel with the most bytes, and
-// among equals the one with the oldest message.
-type channelHeap []*memoryChannel
-
-func (h channelHeap) Len() int { return len(h) }
-
-func (h channelHeap) Less(i, j int) bool {
-	a, b := h[i], h[j]
-	if a.bytes != b.bytes {
-		return a.bytes > b.bytes
-	}
-	return a.oldest() < b.oldest()
-}
-
-func (c *memoryChannel) oldest() uint64 { return c.entries[0].Value.(*memoryEntry).nth }
-
-func (h channelHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *channelHeap) Push(c any) {
-	c.(*memoryChannel).index = len(*h)
-	*h = append(*h, c.(*memoryChannel))
-}
-
-func (h *channelHeap) Pop() any {
-	last := len(*h) - 1
-	c := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	c.index = -1
-	return c
 }

@@ -479,14 +479,3 @@ func TestAForgottenChannelBeginsAnew(t *testing.T) {
 		}
 	})
 }
-
-func BenchmarkMemoryHistoryAppend(b *testing.B) {
-	h := chat.NewMemoryHistory(chat.MemoryLimits{})
-	m := chat.Message{Channel: "news", Sender: "ana", Content: strings.Repeat("x", 128), Time: time.Now()}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := h.Append(b.Context(), m); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

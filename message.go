@@ -71,10 +71,13 @@ func ParseID(id string) (channel string, p Position, err error) {
 // that look blank are invalid anywhere in a name. "." and ".." are invalid because
 // clients and proxies remove them from URL paths.
 func ValidUsername(name string) bool {
-	if len(name) < 1 || len(name) > 128 || !utf8.ValidString(name) || strings.TrimSpace(name) != name {
+	if len(name) < 1 || len(name) > 128 || name == "." || name == ".." {
 		return false
 	}
-	if name == "." || name == ".." {
+	if printableASCII(name) { // every publish checks two names, and most are this simple
+		return name[0] != ' ' && name[len(name)-1] != ' '
+	}
+	if !utf8.ValidString(name) || strings.TrimSpace(name) != name {
 		return false
 	}
 	shows := false
@@ -85,6 +88,16 @@ func ValidUsername(name string) bool {
 		shows = shows || r != ' ' && !unicode.IsMark(r)
 	}
 	return shows
+}
+
+// printableASCII reports whether all bytes of s are printable ASCII characters or spaces.
+func printableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // blank reports whether a rune that [unicode.IsPrint] accepts looks blank: the fillers
@@ -172,8 +185,12 @@ func (e Event) frame() fanout.Frame {
 	return eventFrame(e)
 }
 
-// messageFrame encodes a message.
-func messageFrame(m Message) fanout.Frame { return eventFrame(Event{Type: EventMessage, Message: m}) }
+// messageFrame encodes a message, as eventFrame does.
+func messageFrame(m Message) fanout.Frame {
+	x := &encodedEvent{Event: Event{Type: EventMessage, Message: m}, bytes: encodeMessage(m)}
+	x.encoded = x
+	return fanout.Frame{Bytes: x.bytes, Event: x}
+}
 
 // eventFrame encodes an event.
 func eventFrame(e Event) fanout.Frame {
@@ -191,14 +208,19 @@ func eventFrame(e Event) fanout.Frame {
 }
 
 // encodeMessage returns a message as a WebSocket frame.
-func encodeMessage(m Message) []byte { return textFrame(wireMessage(m, wire.TypeMessage)) }
+func encodeMessage(m Message) []byte {
+	stored := storedMessage(&m, wire.TypeMessage)
+	return stored.Encode(wsframe.Text)
+}
 
 // textFrame returns an event of package wire as one WebSocket frame.
 func textFrame(event any) []byte { return wire.Encode(event, wsframe.Text) }
 
-func wireMessage(m Message, typ string) wire.Message {
-	return wire.Message{
-		Type: typ, ID: m.ID(), Channel: m.Channel,
-		Sender: m.Sender, Content: m.Content, Time: wire.Time(m.Time),
+// storedMessage returns a message as package wire encodes it. typ is "" in answers to
+// requests.
+func storedMessage(m *Message, typ string) wire.Stored {
+	return wire.Stored{
+		Type: typ, Channel: m.Channel, Epoch: m.Position.Epoch, Seq: m.Position.Seq,
+		Sender: m.Sender, Content: m.Content, Time: m.Time,
 	}
 }

@@ -11,9 +11,12 @@ import (
 	"time"
 )
 
-// bounded is a context whose timer starts with the first call of Done.
-type bounded struct {
+// Context is a context with a timeout. Its timer starts with the first call of Done. The
+// zero Context must not be used before Start. It must not be copied or started twice:
+// others may keep it after Cancel.
+type Context struct {
 	parent   context.Context
+	detached bool // only the values of parent count
 	deadline time.Time
 
 	mu     sync.Mutex // guards what follows
@@ -24,66 +27,91 @@ type bounded struct {
 
 // WithTimeout is [context.WithTimeout] without a cause.
 func WithTimeout(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	b := &bounded{parent: parent, deadline: time.Now().Add(d)}
-	if earlier, ok := parent.Deadline(); ok && earlier.Before(b.deadline) {
-		b.deadline = earlier
-	}
-	return b, b.end
+	c := new(Context)
+	c.Start(parent, d)
+	return c, c.Cancel
 }
 
-func (b *bounded) Deadline() (time.Time, bool) { return b.deadline, true }
+// Start makes c what [context.WithTimeout] returns. A caller that has a struct to put a
+// Context in saves an allocation, and one more for the function that cancels it.
+func (c *Context) Start(parent context.Context, d time.Duration) {
+	c.parent, c.deadline = parent, time.Now().Add(d)
+	if earlier, ok := parent.Deadline(); ok && earlier.Before(c.deadline) {
+		c.deadline = earlier
+	}
+}
+
+// StartDetached is Start with the values of parent only: c ends neither with parent nor at
+// the deadline of parent.
+func (c *Context) StartDetached(parent context.Context, d time.Duration) {
+	c.parent, c.detached, c.deadline = parent, true, time.Now().Add(d)
+}
+
+// from returns the context that c derives from. For a detached one that is an allocation.
+func (c *Context) from() context.Context {
+	if c.detached {
+		return context.WithoutCancel(c.parent)
+	}
+	return c.parent
+}
+
+// Deadline implements [context.Context].
+func (c *Context) Deadline() (time.Time, bool) { return c.deadline, true }
 
 // Value asks the context with the timer, if there is one, so that contexts derived from it
 // recognize a context of the standard library and start no goroutine.
-func (b *bounded) Value(key any) any {
-	b.mu.Lock()
-	inner := b.inner
-	b.mu.Unlock()
+func (c *Context) Value(key any) any {
+	c.mu.Lock()
+	inner := c.inner
+	c.mu.Unlock()
 	if inner != nil {
 		return inner.Value(key)
 	}
-	return b.parent.Value(key)
+	return c.from().Value(key)
 }
 
-func (b *bounded) Done() <-chan struct{} { return b.real().Done() }
+// Done implements [context.Context].
+func (c *Context) Done() <-chan struct{} { return c.real().Done() }
 
-func (b *bounded) Err() error {
-	b.mu.Lock()
-	inner, over := b.inner, b.over
-	b.mu.Unlock()
+// Err implements [context.Context].
+func (c *Context) Err() error {
+	c.mu.Lock()
+	inner, over := c.inner, c.over
+	c.mu.Unlock()
 	switch {
 	case inner != nil:
 		return inner.Err()
 	case over:
 		return context.Canceled
-	case b.parent.Err() != nil:
-		return b.parent.Err()
-	case !time.Now().Before(b.deadline):
-		return b.real().Err()
+	case !c.detached && c.parent.Err() != nil:
+		return c.parent.Err()
+	case !time.Now().Before(c.deadline):
+		return c.real().Err()
 	}
 	return nil
 }
 
-// real returns the context with the timer, and starts it if necessary.
-func (b *bounded) real() context.Context {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case b.inner != nil:
-	case b.over:
-		b.inner, b.cancel = context.WithCancel(b.parent)
-		b.cancel()
-	default:
-		b.inner, b.cancel = context.WithDeadline(b.parent, b.deadline)
+// Cancel ends c, as a [context.CancelFunc] does.
+func (c *Context) Cancel() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	if c.cancel != nil {
+		c.cancel()
 	}
-	return b.inner
 }
 
-func (b *bounded) end() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.over = true
-	if b.cancel != nil {
-		b.cancel()
+// real returns the context with the timer, and starts it if necessary.
+func (c *Context) real() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.inner != nil:
+	case c.over:
+		c.inner, c.cancel = context.WithCancel(c.from())
+		c.cancel()
+	default:
+		c.inner, c.cancel = context.WithDeadline(c.from(), c.deadline)
 	}
+	return c.inner
 }

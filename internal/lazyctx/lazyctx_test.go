@@ -19,6 +19,11 @@ type key struct{}
 func TestItIsAContextWithATimeout(t *testing.T) {
 	makers := map[string]func(context.Context, time.Duration) (context.Context, context.CancelFunc){
 		"lazyctx": lazyctx.WithTimeout, "context": context.WithTimeout,
+		"started": func(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+			var s struct{ ctx lazyctx.Context }
+			s.ctx.Start(parent, d)
+			return &s.ctx, s.ctx.Cancel
+		},
 	}
 	tests := []struct {
 		name   string
@@ -109,4 +114,74 @@ func TestItEndsWhoWaits(t *testing.T) {
 			t.Errorf("after %v: %v", took, child.Err())
 		}
 	})
+}
+
+// A detached context is what context.WithTimeout makes of context.WithoutCancel.
+func TestADetachedContextOutlivesItsParent(t *testing.T) {
+	makers := map[string]func(context.Context, time.Duration) (context.Context, context.CancelFunc){
+		"lazyctx": func(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+			ctx := new(lazyctx.Context)
+			ctx.StartDetached(parent, d)
+			return ctx, ctx.Cancel
+		},
+		"context": func(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(context.WithoutCancel(parent), d)
+		},
+	}
+	tests := []struct {
+		name   string
+		asked  bool // for Done, at the beginning
+		cancel bool
+		wait   time.Duration
+		want   error
+	}{
+		{name: "at once"},
+		{name: "asked at once", asked: true},
+		{name: "after its parent's end", wait: 3 * time.Millisecond},
+		{name: "asked, after its parent's end", asked: true, wait: 3 * time.Millisecond},
+		{name: "cancelled", cancel: true, want: context.Canceled},
+		{name: "asked and cancelled", asked: true, cancel: true, want: context.Canceled},
+		{name: "at its end", wait: time.Second, want: context.DeadlineExceeded},
+		{name: "asked, at its end", asked: true, wait: time.Second, want: context.DeadlineExceeded},
+	}
+	for _, tt := range tests {
+		for name, make := range makers {
+			t.Run(tt.name+"/"+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					parent, end := context.WithTimeout(context.WithValue(t.Context(), key{}, "value"), time.Millisecond)
+					parent, leave := context.WithCancelCause(parent)
+					defer end()
+					begin := time.Now()
+					ctx, cancel := make(parent, time.Second)
+					defer cancel()
+					leave(errors.New("the parent's cause"))
+					if tt.asked {
+						ctx.Done()
+					}
+					if tt.cancel {
+						cancel()
+					}
+					if got, ok := ctx.Deadline(); !ok || !got.Equal(begin.Add(time.Second)) {
+						t.Errorf("deadline %v, %v, want a second", got, ok)
+					}
+					if ctx.Value(key{}) != "value" {
+						t.Error("its parent's value is lost")
+					}
+					<-time.After(tt.wait)
+					synctest.Wait()
+					if err := ctx.Err(); !errors.Is(err, tt.want) {
+						t.Errorf("Err() = %v, want %v", err, tt.want)
+					}
+					if err := context.Cause(ctx); !errors.Is(err, tt.want) {
+						t.Errorf("Cause = %v, want %v", err, tt.want)
+					}
+					child, stop := context.WithCancel(ctx)
+					defer stop()
+					if err := child.Err(); !errors.Is(err, tt.want) {
+						t.Errorf("a child's Err() = %v, want %v", err, tt.want)
+					}
+				})
+			})
+		}
+	}
 }

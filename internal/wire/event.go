@@ -73,22 +73,29 @@ type Error struct {
 
 // Time formats t as the protocol does: RFC 3339, UTC, milliseconds.
 func Time(t time.Time) string {
-	const layout = "2006-01-02T15:04:05.000Z"
+	var short [len(timeLayout)]byte
+	return string(appendTime(short[:0], t))
+}
+
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// appendTime appends what Time returns.
+func appendTime(b []byte, t time.Time) []byte {
 	t = t.UTC()
 	year, month, day := t.Date()
 	if year < 0 || year > 9999 {
-		return t.Format(layout)
+		return t.AppendFormat(b, timeLayout)
 	}
 	hour, minute, second := t.Clock()
-	b := [len(layout)]byte{4: '-', 7: '-', 10: 'T', 13: ':', 16: ':', 19: '.', 23: 'Z'}
-	digits(b[0:4], year)
-	digits(b[5:7], int(month))
-	digits(b[8:10], day)
-	digits(b[11:13], hour)
-	digits(b[14:16], minute)
-	digits(b[17:19], second)
-	digits(b[20:23], t.Nanosecond()/1e6)
-	return string(b[:])
+	text := [len(timeLayout)]byte{4: '-', 7: '-', 10: 'T', 13: ':', 16: ':', 19: '.', 23: 'Z'}
+	digits(text[0:4], year)
+	digits(text[5:7], int(month))
+	digits(text[8:10], day)
+	digits(text[11:13], hour)
+	digits(text[14:16], minute)
+	digits(text[17:19], second)
+	digits(text[20:23], t.Nanosecond()/1e6)
+	return append(b, text[:]...)
 }
 
 // digits fills b with the decimal digits of n, padded with zeros.

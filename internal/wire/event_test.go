@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"encoding/json"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -42,11 +43,20 @@ func TestAnEventIsOneJSONObjectWithItsTypeFirst(t *testing.T) {
 	}
 }
 
+// stored is a message with these fields, and the rest made of n.
+func stored(typ, channel, epoch, name, content string, n uint64) wire.Stored {
+	return wire.Stored{
+		Type: typ, Channel: channel, Epoch: epoch, Seq: n, Sender: name, Content: content,
+		Time: time.UnixMicro(int64(n)).In(time.FixedZone("", int(n%50_000)-25_000)),
+	}
+}
+
 func FuzzMessageIsJSON(f *testing.F) {
 	f.Add("ana", "hi <b>\u2028")
 	f.Add("\xff", "\x00\x1f\xed\xa0\x80")
 	f.Fuzz(func(t *testing.T, sender, content string) {
-		text := wire.Marshal(wire.Message{Type: wire.TypeMessage, ID: "1-e", Sender: sender, Content: content})
+		m := stored(wire.TypeMessage, "", "e", sender, content, 1)
+		text := m.Append(nil)
 		var got wire.Message
 		if err := json.Unmarshal(text, &got); err != nil || !utf8.Valid(text) {
 			t.Fatalf("%q: %v", text, err)
@@ -57,29 +67,37 @@ func FuzzMessageIsJSON(f *testing.F) {
 	})
 }
 
-// A message is encoded by hand as encoding/json would encode it.
+// A stored message is encoded by hand as encoding/json encodes the message, alone, behind
+// other bytes and as a frame.
 func FuzzMessagesAreEncodedAsJSONDoes(f *testing.F) {
-	type message wire.Message // which is not encoded by hand
-	f.Add("message", "ops", "ana", "hello")
-	f.Add("", "", "", "")
-	f.Add("message", "@ana", "ana@example.com", "\u00f1 \u2019 \u2028 <b> & \\ \" \x7f \x00\t\n")
-	f.Add("\xff", "\xe2\x80", "\xed\xa0\x80", "\U0001F680")
-	f.Fuzz(func(t *testing.T, typ, channel, name, content string) {
-		m := wire.Message{Type: typ, ID: "1-e", Channel: channel, Sender: name, Content: content, Time: typ}
-		if diff := cmp.Diff(string(wire.Marshal(message(m))), string(wire.Marshal(m))); diff != "" {
+	f.Add("message", "ops", "e0", "ana", "hello", uint64(1))
+	f.Add("", "", "", "", "", uint64(0))
+	f.Add("message", "@ana", "Abc9", "ana@example.com", "\u00f1 \u2019 \u2028 <b> & \\ \" \x7f \x00\t\n", uint64(math.MaxUint64))
+	f.Add("\xff", "\xe2\x80", "\"\\\u2029\xff", "\xed\xa0\x80", "\U0001F680", uint64(1)<<62)
+	f.Add("message", "@auth0|123 ~é", "e", "<ana>", strings.Repeat("x", 70_000)+"\"", uint64(1_700_000_000_123_456))
+	f.Fuzz(func(t *testing.T, typ, channel, epoch, name, content string, n uint64) {
+		m := stored(typ, channel, epoch, name, content, n)
+		want := string(wire.Marshal(m.Message()))
+		if diff := cmp.Diff(want, string(m.Append(nil))); diff != "" {
 			t.Errorf("message (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff("["+want, string(m.Append([]byte("[")))); diff != "" {
+			t.Errorf("message behind other bytes (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(wsframe.Text([]byte(want)), m.Encode(wsframe.Text)); diff != "" {
+			t.Errorf("frame (-want +got):\n%s", diff)
 		}
 	})
 }
 
 func BenchmarkEncode(b *testing.B) {
-	m := wire.Message{
-		Type: wire.TypeMessage, ID: "123-abcdef", Sender: "ana",
-		Content: strings.Repeat("x", 128), Time: wire.Time(time.Unix(0, 0)),
+	m := wire.Stored{
+		Type: wire.TypeMessage, Channel: "@ana", Epoch: "abcdefghij0", Seq: 123, Sender: "admin",
+		Content: strings.Repeat("x", 128), Time: time.Unix(1_700_000_000, 0),
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		wire.Encode(m, wsframe.Text)
+		m.Encode(wsframe.Text)
 	}
 }
 

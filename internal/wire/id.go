@@ -17,12 +17,16 @@ const upperHex = "0123456789ABCDEF"
 
 // FormatID returns the id of a position in a channel.
 func FormatID(channel, epoch string, seq uint64) string {
-	b := make([]byte, 0, 24+len(epoch)+len(channel))
+	var short [128]byte
+	return string(appendID(short[:0], channel, epoch, seq))
+}
+
+func appendID(b []byte, channel, epoch string, seq uint64) []byte {
 	b = strconv.AppendUint(b, seq, 10)
 	b = append(b, '-')
 	b = append(b, epoch...)
 	if channel == "" {
-		return string(b)
+		return b
 	}
 	b = append(b, '-')
 	for i := range len(channel) {
@@ -32,7 +36,7 @@ func FormatID(channel, epoch string, seq uint64) string {
 			b = append(b, '~', upperHex[c>>4], upperHex[c&15])
 		}
 	}
-	return string(b)
+	return b
 }
 
 // ParseID parses an id exactly as FormatID writes it. It does not check whether the
