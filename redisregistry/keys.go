@@ -2,7 +2,6 @@ package redisregistry
 
 import (
 	"crypto/rand"
-	"hash/fnv"
 	"strconv"
 	"strings"
 )
@@ -25,9 +24,11 @@ func bucketOf(channel string) int {
 	if channel == "" {
 		return everyone
 	}
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(channel)) // never fails
-	bucket := int(h.Sum32() % spread)
+	hash := uint32(2166136261) // FNV-1a; that of hash/fnv takes two allocations
+	for i := range len(channel) {
+		hash = (hash ^ uint32(channel[i])) * 16777619
+	}
+	bucket := int(hash % spread)
 	if strings.HasPrefix(channel, "@") {
 		bucket += spread
 	}
@@ -49,18 +50,34 @@ type keys struct{ prefix string }
 func (k keys) in(tag, name string) string { return k.prefix + "{" + tag + "}:" + name }
 
 // positions is a hash. Field "!" is the era, "@" the run of Redis that used it last, and ":"
-// with a channel's name that channel's last seq. It is one key, so that no part is lost without
-// the others.
+// with a channel's name that channel's last seq, then a space and the period in which its
+// stream was trimmed last (publish.lua). It is one key, so that no part is lost without the
+// others.
 func (k keys) positions(channel string) string { return k.positionsOf(bucketTag(channel)) }
 func (k keys) positionsOf(tag string) string   { return k.in(tag, "places") }
 
-// stream has a channel's messages. An entry's id is its seq and "-0".
-func (k keys) stream(channel string) string { return k.in(bucketTag(channel), "s:"+channel) }
+// positionField is a channel's field in the positions.
+func positionField(channel string) string { return ":" + channel }
+
+// The names of what each channel has, before the channel's name.
+const (
+	streamKey = "s:" // its messages, see age.lua
+	topicKey  = "p:"
+)
+
+func (k keys) stream(channel string) string { return k.in(bucketTag(channel), streamKey+channel) }
+func (k keys) topic(channel string) string  { return k.in(bucketTag(channel), topicKey+channel) }
+
+// appendIn appends the key of a kind that a channel has.
+func (k keys) appendIn(to []byte, tag, kind, channel string) []byte {
+	for _, s := range []string{k.prefix, "{", tag, "}:", kind, channel} {
+		to = append(to, s...)
+	}
+	return to
+}
 
 // call has the result of a call that stored messages.
-func (k keys) call(channel, name string) string { return k.in(bucketTag(channel), "n:"+name) }
-
-func (k keys) topic(channel string) string { return k.in(bucketTag(channel), "p:"+channel) }
+func (k keys) call(tag, name string) string { return k.in(tag, "n:"+name) }
 
 func (k keys) leases() string              { return k.in(presenceTag, "leases") }
 func (k keys) presenceEra() string         { return k.in(presenceTag, "era") }

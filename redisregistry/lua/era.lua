@@ -1,25 +1,36 @@
--- The first part of every script that uses the positions of a bucket of channels: finds their
--- era. A new era begins if there is none, and if another run of Redis used the positions
--- last: after a restart or a failover Redis may lack messages that it acknowledged, and its
--- data does not show this.
--- KEYS[1]: positions of the bucket
+-- The first part of every script that uses positions. A bucket of channels has an era, which
+-- is the epoch of its positions. A new era begins if there is none, and if another run of
+-- Redis used the positions last: after a restart or a failover Redis may lack messages that
+-- it acknowledged, and its data does not show this.
 -- ARGV[1]: name of a new era; ARGV[2]: '1' if Redis loses nothing that it acknowledged, so
---          that the era continues; ARGV[3]: channel
+--          that eras continue
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 if not run then
 	return redis.error_reply('ERR INFO server has no run_id')
 end
-local function begin()
-	redis.call('HSET', KEYS[1], '@', '') -- a full Redis rejects HSET, not DEL: so it fails before DEL
-	redis.call('DEL', KEYS[1])
-	redis.call('HSET', KEYS[1], '!', ARGV[1], '@', run)
-	return ARGV[1]
+
+-- begin begins a new era of a bucket and returns it. A call that is sent again to another
+-- run of Redis does not begin the same era.
+local function begin(positions)
+	local era = ARGV[1] .. string.sub(run, 1, 8)
+	redis.call('HSET', positions, '@', '') -- a full Redis rejects HSET, not DEL: so it fails before DEL
+	redis.call('DEL', positions)
+	redis.call('HSET', positions, '!', era, '@', run)
+	return era
 end
-local field = ':' .. ARGV[3]
-local kept = redis.call('HMGET', KEYS[1], '!', '@', field)
-local era, last = kept[1], tonumber(kept[3] or '0')
-if era and kept[2] and kept[2] ~= run and ARGV[2] == '1' then
-	redis.call('HSET', KEYS[1], '@', run)
-elseif not era or kept[2] ~= run then
-	era, last = begin(), 0
+
+-- open returns the era of a bucket, and a list that has the values of fields at 3 and later.
+local function open(positions, ...)
+	local kept = redis.call('HMGET', positions, '!', '@', ...)
+	if not kept[1] or not kept[2] or kept[2] ~= run and ARGV[2] ~= '1' then
+		return begin(positions), {}
+	elseif kept[2] ~= run then
+		redis.call('HSET', positions, '@', run)
+	end
+	return kept[1], kept
+end
+
+-- seqOf returns the last seq in a channel's value, 0 for none, nil if it is not a number.
+local function seqOf(value)
+	return tonumber(value and string.match(value, '^%d+') or not value and 0)
 end

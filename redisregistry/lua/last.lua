@@ -1,3 +1,6 @@
 -- Finds the newest position of a channel.
+-- KEYS: positions of the bucket
+-- ARGV, after those of every script: field of the channel
 -- Returns "era seq".
-return era .. ' ' .. string.format('%.0f', last)
+local era, kept = open(KEYS[1], ARGV[3])
+return string.format('%s %d', era, seqOf(kept[3]))
