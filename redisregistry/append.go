@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/reto10/chat"
 )
@@ -93,16 +94,18 @@ type publishCall struct {
 	messages []*chat.Message // nil ones are left out
 	next     []int           // for each message the next one of its channel, 0 for none
 	channels []publishChannel
+	at       time.Duration // uptime when the call was made
 }
 
 type publishChannel struct {
 	name               string
 	bucket             int
-	first, last, count int // of messages
+	first, last, count int  // of messages
+	live               bool // its stream has to live on
 }
 
 func newPublishCall(messages []*chat.Message) *publishCall {
-	b := &publishCall{messages: messages, next: make([]int, len(messages))}
+	b := &publishCall{messages: messages, next: make([]int, len(messages)), at: uptime()}
 	at := 0
 	for i, m := range messages {
 		if m == nil {
@@ -174,6 +177,7 @@ func (h *History) arguments(b *publishCall) *arguments {
 	a.add(h.durable())
 	a.int(r.cfg.count)
 	a.int(int(r.cfg.age.Milliseconds()))
+	a.int(int((r.cfg.age + h.lives.part).Milliseconds()) + 1)
 	a.add(r.publishCommand())
 	a.int(maxChannels)
 	for i := 0; i < len(b.channels); {
@@ -184,7 +188,11 @@ func (h *History) arguments(b *publishCall) *arguments {
 			a.add(positionField(c.name))
 			a.text = k.appendIn(a.text, tag, topicKey, c.name)
 			a.end()
-			a.int(c.count)
+			if c.live = h.lives.due(c.name, b.at); c.live {
+				a.int(-c.count)
+			} else {
+				a.int(c.count)
+			}
 			for at, n := c.first, 0; n < c.count; at, n = b.next[at], n+1 {
 				a.text = appendBody(a.text, b.messages[at])
 				a.end()
@@ -205,14 +213,14 @@ func (h *History) number(b *publishCall, reply any) (errs []error, err error) {
 		era = h.registry.eras.kept(b.channels[i].bucket, era)
 		for end := b.bucketEnd(i); i < end; i++ {
 			c := &b.channels[i]
-			var first, good, failure string
-			first, line, _ = strings.Cut(line, "\t")
-			good, line, _ = strings.Cut(line, "\t")
-			failure, line, _ = strings.Cut(line, "\t")
-			seq, noSeq := strconv.ParseUint(first, 10, 64)
-			stored, noCount := strconv.Atoi(good)
-			if noSeq != nil || noCount != nil || stored < c.count && failure == "" {
-				return nil, fmt.Errorf("the publish script returned %.200q for %d channels", fmt.Sprint(reply), len(b.channels))
+			var result string
+			result, line, _ = strings.Cut(line, "\t")
+			seq, stored, failure, err := parseResult(result, c.count)
+			if err != nil {
+				return nil, fmt.Errorf("the publish script returned %.200q for %d channels: %w", fmt.Sprint(reply), len(b.channels), err)
+			}
+			if c.live && failure == nil {
+				h.lives.extended(c.name, b.at)
 			}
 			for at, n := c.first, 0; n < c.count; at, n = b.next[at], n+1 {
 				if n < stored {
@@ -222,11 +230,27 @@ func (h *History) number(b *publishCall, reply any) (errs []error, err error) {
 				if errs == nil {
 					errs = make([]error, len(b.messages))
 				}
-				errs[at] = explain(redisError(failure), h.registry.cfg.prefix)
+				errs[at] = explain(failure, h.registry.cfg.prefix)
 			}
 		}
 	}
 	return errs, nil
+}
+
+// parseResult parses what the publish script returned for a channel with some messages: the
+// seq of the first, how many of the first ones are stored, and the error of the others.
+func parseResult(text string, messages int) (seq uint64, stored int, failure, err error) {
+	first, rest, failed := strings.Cut(text, " ")
+	stored = messages
+	if failed {
+		good, why, _ := strings.Cut(rest, " ")
+		failure = redisError(why)
+		if stored, err = strconv.Atoi(good); err != nil {
+			return 0, 0, nil, err
+		}
+	}
+	seq, err = strconv.ParseUint(first, 10, 64)
+	return seq, stored, failure, err
 }
 
 // redisError is an error that a script returned for one channel.

@@ -14,10 +14,10 @@
 // Sentinels watch, or a Cluster. In a Cluster the registry uses sharded pub/sub if all nodes
 // of the Cluster have it (7.0). All keys begin with the prefix, and the keys that a script
 // uses share a hash tag. The client's user must be allowed scripts, strings, hashes, sets,
-// sorted sets, streams and pub/sub, and the commands DEL, EXISTS, PEXPIRE, PING and TIME. The
+// sorted sets, streams and pub/sub, and the commands DEL, EXISTS, PEXPIRE, PING, TIME and UNLINK. The
 // History here also needs INFO:
 //
-//	ACL SETUSER chat on >password ~chat:* &chat:* +@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +info
+//	ACL SETUSER chat on >password ~chat:* &chat:* +@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +unlink +info
 //
 // If Redis rejects a command, the error of [Registry.Check] names it and what to change.
 //

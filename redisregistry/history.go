@@ -14,7 +14,7 @@ import (
 
 // maxChannels is how many channels a bucket has before it begins a new era. It bounds what
 // Redis stores of channels that have no messages any more.
-const maxChannels = 100_000
+const maxChannels = 500_000
 
 // History is a [chat.History] in a Registry's Redis. Its methods are safe for concurrent use.
 //
@@ -27,6 +27,7 @@ const maxChannels = 100_000
 type History struct {
 	registry *Registry
 	calls    atomic.Uint64
+	lives    *lives
 	batchers []batchers // one; in a Cluster one for each bucket
 	writers  []*writer  // one for each of batchers
 }
@@ -41,7 +42,7 @@ const ownIdentity = "redis"
 func (h *History) Identity(context.Context) (string, error) { return ownIdentity, nil }
 
 func newHistory(r *Registry) *History {
-	h := &History{registry: r, batchers: make([]batchers, 1)}
+	h := &History{registry: r, lives: newLives(r.cfg.age), batchers: make([]batchers, 1)}
 	if _, cluster := r.client.(*redis.ClusterClient); cluster {
 		h.batchers = make([]batchers, buckets) // so that no master waits for another
 	}
@@ -78,7 +79,7 @@ func (h *History) After(ctx context.Context, channel string, p chat.Position, li
 	r := h.registry
 	k := r.store.keys
 	reply, err := h.of(channel).after.run(ctx, []string{k.positions(channel), k.stream(channel)},
-		append(h.common(channel), r.cfg.age.Milliseconds(), p.Epoch, strconv.FormatUint(p.Seq, 10), max(limit.Count, 1), max(limit.Bytes, 0))...)
+		append(h.common(channel), r.cfg.age.Milliseconds(), r.cfg.count, p.Epoch, strconv.FormatUint(p.Seq, 10), max(limit.Count, 1), max(limit.Bytes, 0))...)
 	var found []string
 	if err == nil {
 		found, err = texts(reply)

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Channels are hashed to buckets: named channels to 256, user channels to 256 others,
-// everyone's channel to its own. The keys of a bucket share a hash tag, so that a Cluster
-// keeps them on one node and one script can use them. A bucket with too many channels begins
-// a new era; a user who publishes to many names can cause this, but never for everyone's
-// channel.
+// Channels are hashed to buckets: named channels to 32, user channels to 32 others, everyone's
+// channel to its own. The keys of a bucket share a hash tag, so that a Cluster keeps them on
+// one node and one script can use them. The fewer there are, the more messages of a batch
+// share one. A bucket with too many channels begins a new era; a user who publishes to many
+// names can cause this, but never for everyone's channel.
 const (
-	spread   = 256
+	spread   = 32
 	everyone = 2 * spread // the bucket of everyone's channel
 	buckets  = everyone + 1
 )
@@ -50,9 +50,8 @@ type keys struct{ prefix string }
 func (k keys) in(tag, name string) string { return k.prefix + "{" + tag + "}:" + name }
 
 // positions is a hash. Field "!" is the era, "@" the run of Redis that used it last, and ":"
-// with a channel's name that channel's last seq, then a space and the period in which its
-// stream was trimmed last (publish.lua). It is one key, so that no part is lost without the
-// others.
+// with a channel's name that channel's last seq. It is one key, so that no part is lost without
+// the others.
 func (k keys) positions(channel string) string { return k.positionsOf(bucketTag(channel)) }
 func (k keys) positionsOf(tag string) string   { return k.in(tag, "places") }
 

@@ -146,13 +146,7 @@ func TestMessagesOfACallThatBeginsAnEpochAreAllInIt(t *testing.T) {
 	admin := s.Client()
 	defer admin.Close()
 	bucket := bucketOf("news")
-	fields := make([]any, 0, 200_000)
-	for i := range 100_000 {
-		fields = append(fields, fmt.Sprint(":gone", i), 1)
-	}
-	if err := admin.HSet(t.Context(), fmt.Sprintf("chat:{%d}:places", bucket), fields...).Err(); err != nil {
-		t.Fatal(err)
-	}
+	fillBucket(t, admin, fmt.Sprintf("chat:{%d}:places", bucket))
 	channels := []string{"news"}
 	for i := 0; len(channels) < 4; i++ {
 		if name := fmt.Sprint("other", i); bucketOf(name) == bucket {

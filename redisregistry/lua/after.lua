@@ -1,15 +1,16 @@
 -- Reads the messages after a position of a channel, without those that are too old, up to
 -- the next message that is missing.
 -- KEYS: positions of the bucket, stream of the channel
--- ARGV, after those of every script: field of the channel, age in ms, era and seq ('' and 0
---       for the oldest stored message), maximum number of messages, maximum number of bytes
---       (0: no maximum; the message that reaches it is the last)
+-- ARGV, after those of every script: field of the channel, age in ms, number of messages that
+--       are kept, era and seq ('' and 0 for the oldest stored message), maximum number of
+--       messages, maximum number of bytes (0: no maximum; the message that reaches it is the
+--       last)
 -- Returns the era, '1' if the position is unknown or the message right after it is not
 -- stored, '' otherwise, then seq and body of each message.
 local era, kept = open(KEYS[1], ARGV[3])
 local last = seqOf(kept[3])
-local behind, known = tonumber(ARGV[6]), ARGV[5] == '' and ARGV[6] == '0'
-local gone = not known and (ARGV[5] ~= era or behind > last)
+local behind, known = tonumber(ARGV[7]), ARGV[6] == '' and ARGV[7] == '0'
+local gone = not known and (ARGV[6] ~= era or behind > last)
 if known or gone then
 	behind = 0
 end
@@ -17,12 +18,13 @@ if last == 0 or behind == last then -- the stream may belong to an earlier era
 	return {era, gone and '1' or ''}
 end
 
-local first = firstKept(KEYS[2], behind + 1, last)
+-- The stream may have more messages than are kept.
+local first = firstKept(KEYS[2], math.max(behind, last - tonumber(ARGV[5])) + 1, last)
 if not known and not gone and not (first and entrySeq(first) == behind + 1) then
 	gone = true
 end
 local found = {era, gone and '1' or ''}
-local left, bytes, most = tonumber(ARGV[7]), 0, tonumber(ARGV[8])
+local left, bytes, most = tonumber(ARGV[8]), 0, tonumber(ARGV[9])
 if most == 0 then
 	most = math.huge
 end

@@ -13,8 +13,8 @@ end
 -- run of Redis does not begin the same era.
 local function begin(positions)
 	local era = ARGV[1] .. string.sub(run, 1, 8)
-	redis.call('HSET', positions, '@', '') -- a full Redis rejects HSET, not DEL: so it fails before DEL
-	redis.call('DEL', positions)
+	redis.call('HSET', positions, '@', '') -- a full Redis rejects HSET, not UNLINK: so it fails before that
+	redis.call('UNLINK', positions) -- it may be large, and DEL would take long
 	redis.call('HSET', positions, '!', era, '@', run)
 	return era
 end
@@ -30,7 +30,11 @@ local function open(positions, ...)
 	return kept[1], kept
 end
 
--- seqOf returns the last seq in a channel's value, 0 for none, nil if it is not a number.
+-- seqOf returns the last seq that is a channel's value, 0 without a value, nil if it is not a
+-- number.
 local function seqOf(value)
-	return tonumber(value and string.match(value, '^%d+') or not value and 0)
+	if value then
+		return tonumber(value)
+	end
+	return 0
 end
