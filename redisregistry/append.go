@@ -169,7 +169,7 @@ func (h *History) arguments(b *publishCall) *arguments {
 		tag := r.tags[b.channels[i].bucket]
 		a.add(k.positionsOf(tag))
 		for end := b.bucketEnd(i); i < end; i++ {
-			a.text = k.appendIn(a.text, tag, streamKey, b.channels[i].name)
+			a.text = k.appendStream(a.text, tag, b.channels[i].name)
 			a.end()
 		}
 	}
@@ -181,13 +181,11 @@ func (h *History) arguments(b *publishCall) *arguments {
 	a.add(r.publishCommand())
 	a.int(maxChannels)
 	for i := 0; i < len(b.channels); {
-		tag, end := r.tags[b.channels[i].bucket], b.bucketEnd(i)
+		end := b.bucketEnd(i)
 		a.int(end - i)
 		for ; i < end; i++ {
 			c := &b.channels[i]
 			a.add(positionField(c.name))
-			a.text = k.appendIn(a.text, tag, topicKey, c.name)
-			a.end()
 			if c.live = h.lives.due(c.name, b.at); c.live {
 				a.int(-c.count)
 			} else {

@@ -58,18 +58,16 @@ func (k keys) positionsOf(tag string) string   { return k.in(tag, "places") }
 // positionField is a channel's field in the positions.
 func positionField(channel string) string { return ":" + channel }
 
-// The names of what each channel has, before the channel's name.
-const (
-	streamKey = "s:" // its messages, see age.lua
-	topicKey  = "p:"
-)
+// stream has a channel's messages, see age.lua. topic is where they are published. It has the
+// same name: a script gets one argument less.
+func (k keys) stream(channel string) string {
+	return string(k.appendStream(nil, bucketTag(channel), channel))
+}
+func (k keys) topic(channel string) string { return k.stream(channel) }
 
-func (k keys) stream(channel string) string { return k.in(bucketTag(channel), streamKey+channel) }
-func (k keys) topic(channel string) string  { return k.in(bucketTag(channel), topicKey+channel) }
-
-// appendIn appends the key of a kind that a channel has.
-func (k keys) appendIn(to []byte, tag, kind, channel string) []byte {
-	for _, s := range []string{k.prefix, "{", tag, "}:", kind, channel} {
+// appendStream appends the name of a channel's stream.
+func (k keys) appendStream(to []byte, tag, channel string) []byte {
+	for _, s := range []string{k.prefix, "{", tag, "}:s:", channel} {
 		to = append(to, s...)
 	}
 	return to

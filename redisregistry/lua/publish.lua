@@ -4,12 +4,12 @@
 -- KEYS: result of this call, then of each bucket its positions and the stream of each channel
 -- ARGV, after those of every script: number of messages to keep, their age in ms, for how
 --       long streams live on, publishing command, maximum number of channels in a bucket,
---       then of each bucket the number of channels, of each channel its field, topic, number
---       of messages, negative if its stream has to live on, and their bodies
+--       then of each bucket the number of channels, of each channel its field, number of
+--       messages, negative if its stream has to live on, and their bodies
 -- Returns a line for each bucket, with tabs: the era, then of each channel the seq of its
 -- first message. If messages were rejected, a space, how many of the first ones are stored
 -- and published, a space, and the error of the others follow.
--- What is published to a topic is the era, a space and the seq of the first message, then
+-- The topic of a channel is named as its stream. What is published is the era, a space and the seq of the first message, then
 -- the bodies, each after a NUL.
 -- The script's own work costs as much as its commands: it has few tables and few patterns.
 local ARGV, KEYS, call, try, format = ARGV, KEYS, redis.call, redis.pcall, string.format
@@ -20,8 +20,8 @@ local stamp = format('%d', now)
 local some = math.max(1, math.min(64, math.floor(tonumber(count) / 8)))
 
 -- The channels of the present bucket, by number.
-local n, fields, streams, topics, froms, counts, live = 0, {}, {}, {}, {}, {}, {}
-local lasts, firsts, stored, errors = {}, {}, {}, {} -- firsts has text
+local n, fields, streams, froms, counts, live = 0, {}, {}, {}, {}, {}
+local lasts, firsts, texts, stored, errors = {}, {}, {}, {}, {} -- firsts and texts: first and last seq as text
 
 -- errorOf returns the error in what a command or pcall returned, or nil.
 local function errorOf(reply)
@@ -60,7 +60,7 @@ local function append(i)
 		if at == from then
 			firsts[i] = text
 		end
-		lasts[i], done = seq, done + 1
+		lasts[i], texts[i], done = seq, text, done + 1
 	end
 	stored[i] = done
 end
@@ -122,7 +122,7 @@ local function store(positions, done)
 				liveOn(i)
 			end
 			if stored[i] > 0 then
-				set[m + 1], set[m + 2] = fields[i], format('%d', lasts[i])
+				set[m + 1], set[m + 2] = fields[i], texts[i]
 				m = m + 2
 			end
 		end
@@ -133,10 +133,10 @@ local function store(positions, done)
 		local from, good, err = froms[i], stored[i], errors[i]
 		local unpublished = good > 0 and unset
 		if good == 1 and not unset then
-			unpublished = errorOf(try(command, topics[i], era .. ' ' .. firsts[i] .. '\0' .. ARGV[from]))
+			unpublished = errorOf(try(command, streams[i], era .. ' ' .. firsts[i] .. '\0' .. ARGV[from]))
 		elseif good > 0 and not unset then
 			ARGV[from - 1] = era .. ' ' .. firsts[i]
-			unpublished = errorOf(try(command, topics[i], table.concat(ARGV, '\0', from - 1, from - 1 + good)))
+			unpublished = errorOf(try(command, streams[i], table.concat(ARGV, '\0', from - 1, from - 1 + good)))
 		end
 		if unpublished then
 			good, err = 0, unpublished
@@ -156,11 +156,11 @@ while at <= #ARGV do
 	n = tonumber(ARGV[at])
 	at = at + 1
 	for i = 1, n do
-		local messages = tonumber(ARGV[at + 2])
+		local messages = ARGV[at + 1] == '1' and 1 or tonumber(ARGV[at + 1])
 		live[i] = messages < 0
 		messages = math.abs(messages)
-		fields[i], topics[i], streams[i], froms[i], counts[i] = ARGV[at], ARGV[at + 1], KEYS[key + i], at + 3, messages
-		at = at + 3 + messages
+		fields[i], streams[i], froms[i], counts[i] = ARGV[at], KEYS[key + i], at + 2, messages
+		at = at + 2 + messages
 	end
 	key = key + 1 + n
 	local ok, line = pcall(store, positions, nextLine and nextLine())
