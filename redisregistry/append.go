@@ -181,21 +181,26 @@ func (h *History) arguments(b *publishCall) *arguments {
 	a.add(r.publishCommand())
 	a.int(maxChannels)
 	for i := 0; i < len(b.channels); {
-		end := b.bucketEnd(i)
-		a.int(end - i)
-		for ; i < end; i++ {
-			c := &b.channels[i]
+		channels := b.channels[i:b.bucketEnd(i)]
+		a.int(len(channels))
+		for _, c := range channels {
 			a.add(positionField(c.name))
+		}
+		for at := range channels {
+			c := &channels[at]
 			if c.live = h.lives.due(c.name, b.at); c.live {
 				a.int(-c.count)
 			} else {
 				a.int(c.count)
 			}
+		}
+		for _, c := range channels {
 			for at, n := c.first, 0; n < c.count; at, n = b.next[at], n+1 {
 				a.text = appendBody(a.text, b.messages[at])
 				a.end()
 			}
 		}
+		i += len(channels)
 	}
 	return a
 }

@@ -7,8 +7,9 @@
 --       last)
 -- Returns the era, '1' if the position is unknown or the message right after it is not
 -- stored, '' otherwise, then seq and body of each message.
-local era, kept = open(KEYS[1], ARGV[3])
-local last = seqOf(kept[3])
+local kept = call('HMGET', KEYS[1], '!', '@', ARGV[3])
+local era, new = eraOf(KEYS[1], kept)
+local last = not new and tonumber(kept[3] or '0') or 0
 local behind, known = tonumber(ARGV[7]), ARGV[6] == '' and ARGV[7] == '0'
 local gone = not known and (ARGV[6] ~= era or behind > last)
 if known or gone then
@@ -20,6 +21,7 @@ end
 
 -- The stream may have more messages than are kept.
 local first = firstKept(KEYS[2], math.max(behind, last - tonumber(ARGV[5])) + 1, last)
+local function entrySeq(entry) return tonumber(string.match(entry[1], '^%d+')) end
 if not known and not gone and not (first and entrySeq(first) == behind + 1) then
 	gone = true
 end
@@ -34,11 +36,11 @@ local entries, before = first and {first} or {}, nil
 while #entries > 0 do
 	for _, entry in ipairs(entries) do
 		local seq, body = entrySeq(entry), entry[2][2]
-		if left == 0 or bytes >= most or before and seq ~= before + 1 or old(entry) then
+		if left == 0 or bytes >= most or before and seq ~= before + 1 or tonumber(entry[2][1]) <= now - ARGV[4] then
 			return found
 		end
 		before = seq
-		found[#found + 1] = string.format('%d', seq)
+		found[#found + 1] = format('%d', seq)
 		found[#found + 1] = body
 		left = left - 1
 		bytes = bytes + #body
@@ -51,6 +53,6 @@ while #entries > 0 do
 	if count < 1 or before == last then
 		return found
 	end
-	entries = range(KEYS[2], before + 1, last, count)
+	entries = call('XRANGE', KEYS[2], format('%d-0', before + 1), format('%d-0', last), 'COUNT', count)
 end
 return found

@@ -4,37 +4,30 @@
 -- it acknowledged, and its data does not show this.
 -- ARGV[1]: name of a new era; ARGV[2]: '1' if Redis loses nothing that it acknowledged, so
 --          that eras continue
-local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-if not run then
+-- Each function and each table costs all scripts some time, also if it is not used.
+local KEYS, ARGV, call, format = KEYS, ARGV, redis.call, string.format
+local info = call('INFO', 'server')
+local _, at = string.find(info, 'run_id:', 1, true)
+if not at then
 	return redis.error_reply('ERR INFO server has no run_id')
 end
+local run = string.sub(info, at + 1, at + 40)
 
--- begin begins a new era of a bucket and returns it. A call that is sent again to another
--- run of Redis does not begin the same era.
-local function begin(positions)
-	local era = ARGV[1] .. string.sub(run, 1, 8)
-	redis.call('HSET', positions, '@', '') -- a full Redis rejects HSET, not UNLINK: so it fails before that
-	redis.call('UNLINK', positions) -- it may be large, and DEL would take long
-	redis.call('HSET', positions, '!', era, '@', run)
-	return era
-end
-
--- open returns the era of a bucket, and a list that has the values of fields at 3 and later.
-local function open(positions, ...)
-	local kept = redis.call('HMGET', positions, '!', '@', ...)
-	if not kept[1] or not kept[2] or kept[2] ~= run and ARGV[2] ~= '1' then
-		return begin(positions), {}
-	elseif kept[2] ~= run then
-		redis.call('HSET', positions, '@', run)
+-- eraOf returns the era of a bucket, and whether it begins now: then its channels have no
+-- positions. kept has the fields '!' and '@' of the positions. If full, an era begins.
+local function eraOf(positions, kept, full)
+	local era, by = kept[1], kept[2]
+	if era and by == run and not full then
+		return era, false
 	end
-	return kept[1], kept
-end
-
--- seqOf returns the last seq that is a channel's value, 0 without a value, nil if it is not a
--- number.
-local function seqOf(value)
-	if value then
-		return tonumber(value)
+	if era and by and ARGV[2] == '1' and not full then
+		call('HSET', positions, '@', run)
+		return era, false
 	end
-	return 0
+	-- A call that is sent again to another run of Redis does not begin the same era.
+	era = ARGV[1] .. string.sub(run, 1, 8)
+	call('HSET', positions, '@', '') -- a full Redis rejects HSET, not UNLINK: so it fails before that
+	call('UNLINK', positions) -- it may be large, and DEL would take long
+	call('HSET', positions, '!', era, '@', run)
+	return era, true
 end
