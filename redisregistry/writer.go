@@ -18,14 +18,12 @@ const (
 	maxBatchBytes = 1 << 20
 )
 
-// parallelWrites is how many batches of a writer run at once.
-const parallelWrites = 1
-
 // writer batches the messages that concurrent callers append. A message that arrives while
-// nothing runs is sent at once. Those that arrive while a batch runs share the next one.
+// no batch runs is sent at once. Those that arrive while one runs share the next. Two batches
+// at once would be smaller, and so cost Redis more.
 //
-// While there is something to do a writer has a goroutine for each batch that runs. It ends
-// when nothing waits, after the timeout of its batch at the latest.
+// While there is something to do a writer has a goroutine. It ends when nothing waits, after
+// the timeout of its batch at the latest.
 type writer struct {
 	timeout time.Duration // from the first message of a batch to its end
 	// store stores messages, nil ones apart, and sets their positions. errs is nil, or has
@@ -36,7 +34,7 @@ type writer struct {
 
 	mu      sync.Mutex // guards the fields below, and those of batches
 	waiting []*batch   // the first is next; the last accepts more messages
-	running int
+	running bool
 }
 
 // batch is messages that one call of a script stores.
@@ -86,8 +84,8 @@ func (w *writer) add(msgs []*chat.Message) ticket {
 	t := ticket{w, b, len(b.messages), len(b.messages) + len(msgs)}
 	b.messages = append(b.messages, msgs...)
 	b.bytes += bytes
-	if w.running < parallelWrites {
-		w.running++
+	if !w.running {
+		w.running = true
 		go w.run(w.take())
 	}
 	return t
@@ -122,7 +120,7 @@ func (t ticket) giveUp() {
 }
 
 // take removes the next batch that has messages and returns it. If there is none, it returns
-// nil, and one less runs. It requires w.mu.
+// nil, and nothing runs. It requires w.mu.
 func (w *writer) take() *batch {
 	for len(w.waiting) > 0 {
 		b := w.waiting[0]
@@ -132,7 +130,7 @@ func (w *writer) take() *batch {
 			return b
 		}
 	}
-	w.running--
+	w.running = false
 	return nil
 }
 
