@@ -27,7 +27,7 @@ func (h *History) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Mess
 		err = checkBody(&stored[i])
 	}
 	for rest := stored; len(rest) > 0 && err == nil; {
-		n, _ := fits(rest)
+		n := fits(rest)
 		err = h.appendOnce(ctx, rest[:n])
 		rest = rest[n:]
 	}

@@ -24,8 +24,10 @@
 // # Messages
 //
 // One script stores a message in the channel's stream, gives it a position and publishes it.
-// The stream is trimmed by count and age. If the script fails the publisher gets an error,
-// and no position is used up. A node subscribes only to the channels that its sockets are in.
+// Messages that a node publishes while the script runs share the next call, up to 128 messages
+// or 1 MiB; in a Cluster, those whose channels share a hash tag. If Redis rejects a message,
+// its publisher gets an error, and no position is used up. The stream is trimmed by count and
+// age. A node subscribes only to the channels that its sockets are in.
 // If a node receives a message out of order, it first reads the missing ones from the stream.
 // If pub/sub loses the last message of a channel, the nodes find it within about a minute,
 // and at once after a reconnect.

@@ -33,7 +33,7 @@ func (r *Registry) publishStored(ctx context.Context, msgs ...chat.Message) erro
 // inARow returns how many of the first messages follow each other in one channel, at most as
 // many as a batch has.
 func inARow(msgs []chat.Message) int {
-	most, _ := fits(msgs)
+	most := fits(msgs)
 	for n := 1; n < most; n++ {
 		p := msgs[n-1].Position
 		p.Seq++

@@ -121,6 +121,49 @@ func TestSeveralMessagesReachOtherNodesInOrder(t *testing.T) {
 	}
 }
 
+// Whatever they contain, and whichever history has stored them.
+func TestSeveralMessagesReachOtherNodesAsTheyAre(t *testing.T) {
+	s := redistest.Start(t)
+	other := otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{Count: 1000})}
+	for name, open := range map[string]func() *node{
+		"its own history": func() *node { return start(t, clientOf(s)) },
+		"another history": func() *node {
+			n := open(t, clientOf(s), redisregistry.WithPrefix("other:"))
+			if _, err := n.Start(other, nil); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := open(), open()
+			ana := b.connect("ana", "news")
+			want := []string{"", "\n", "", "1 2 3", "\t\x01é\u2028", "", ""}
+			var msgs []chat.Message
+			for i, content := range want {
+				msgs = append(msgs, chat.Message{Channel: "news", Sender: strings.Repeat("x", i%3), Content: content})
+			}
+			history := chat.History(a.History())
+			if name == "another history" {
+				history = other
+			}
+			stored, err := history.Append(t.Context(), msgs...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Publish(t.Context(), stored...); err != nil {
+				t.Fatal(err)
+			}
+			ana.wantGot(t, "news", want...)
+			for i, m := range ana.messages() {
+				if m.Sender != msgs[i].Sender || m.Position != stored[i].Position {
+					t.Errorf("message %d is %+v, want %+v", i, m, stored[i])
+				}
+			}
+		})
+	}
+}
+
 func TestSeveralMessagesSentAgainAreStoredOnce(t *testing.T) {
 	s := redistest.Start(t)
 	var armed atomic.Int32

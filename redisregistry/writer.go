@@ -55,13 +55,12 @@ type ticket struct {
 	from, to int
 }
 
-// fits returns how many of the first messages a batch may have, and their size.
-func fits(msgs []chat.Message) (n, bytes int) {
-	for n < min(len(msgs), maxBatchCount) && bytes < maxBatchBytes {
+// fits returns how many of the first messages a batch may have.
+func fits(msgs []chat.Message) (n int) {
+	for bytes := 0; n < min(len(msgs), maxBatchCount) && bytes < maxBatchBytes; n++ {
 		bytes += len(msgs[n].Content)
-		n++
 	}
-	return n, bytes
+	return n
 }
 
 // add adds messages to the next batch that has room for all of them. It keeps msgs until the
