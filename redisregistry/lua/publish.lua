@@ -9,10 +9,11 @@
 -- Returns a line for each bucket, with tabs: the era, then of each channel the seq of its
 -- first message. If messages were rejected, a space, how many of the first ones are stored
 -- and published, a space, and the error of the others follow.
--- The topic of a channel is named as its stream. What is published is the era, a space and the seq of the first message, then
--- the bodies, each after a NUL.
+-- The topic of a channel is named as its stream. What is published is the era, a space and
+-- the seq of the first message, then the bodies, each after a NUL.
 -- The script's own work costs as much as its commands: it has few tables and few patterns.
-local try, count, command, most, stamp = redis.pcall, ARGV[3], ARGV[6], tonumber(ARGV[7]), format('%d', now)
+local try, count, command, most = redis.pcall, ARGV[3], ARGV[6], tonumber(ARGV[7])
+local stamp = format('%d', now)
 -- To trim a stream with each message would cost nearly as much as to store one. So a stream
 -- has up to some more messages, which nothing reads.
 local some = math.max(1, math.min(64, math.floor(count / 8)))
