@@ -189,8 +189,8 @@ func TestAPublishSentAgainIsStoredOnce(t *testing.T) {
 // fillBucket adds as many channels to a bucket as it may have.
 func fillBucket(t *testing.T, admin *redis.Client, positions string) {
 	t.Helper()
-	const fill = `for i = 1, 20000 do redis.call('HSET', KEYS[1], ':gone' .. ARGV[1] .. i, 1) end`
-	for part := range 25 { // a server that is busy for long is taken for dead
+	const fill = `for i = 1, 5000 do redis.call('HSET', KEYS[1], ':gone' .. ARGV[1] .. i, 1) end`
+	for part := range 100 { // a server that is busy for long is taken for dead
 		if err := admin.Eval(t.Context(), fill, []string{positions}, fmt.Sprint(part, ".")).Err(); err != nil && !errors.Is(err, redis.Nil) {
 			t.Fatal(err)
 		}
@@ -200,7 +200,7 @@ func fillBucket(t *testing.T, admin *redis.Client, positions string) {
 func TestTooManyChannelsBeginAnEpoch(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	n := start(t, clientOf(s))
+	n := start(t, clientOf(s), longTimeout)
 	before := n.publish("news", "1", "2").Position
 	admin := s.Client()
 	defer admin.Close()
@@ -236,7 +236,7 @@ func TestTooManyChannelsBeginAnEpoch(t *testing.T) {
 func TestTooManyChannelsOfAnyNameLeaveOthersAlone(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	n := start(t, clientOf(s))
+	n := start(t, clientOf(s), longTimeout)
 	admin := s.Client()
 	defer admin.Close()
 	for _, channel := range []string{"", "@ana"} {

@@ -184,7 +184,7 @@ func TestSeveralMessagesSentAgainAreStoredOnce(t *testing.T) {
 // A call that has its bucket begin an epoch stores all of its messages in the new one.
 func TestMessagesOfACallThatBeginsAnEpochAreAllInIt(t *testing.T) {
 	s := redistest.Start(t)
-	n := start(t, clientOf(s))
+	n := start(t, clientOf(s), longTimeout)
 	before := n.publish("news", "1", "2").Position
 	admin := s.Client()
 	defer admin.Close()
