@@ -70,13 +70,13 @@ func conform(t *testing.T, client func() redis.UniversalClient) {
 // bucketOf is the part of the channels that one belongs to.
 func bucketOf(channel string) uint32 {
 	if channel == "" {
-		return 512
+		return 64
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(channel)) // never fails
-	bucket := h.Sum32() % 256
+	bucket := h.Sum32() % 32
 	if channel[0] == '@' {
-		bucket += 256
+		bucket += 32
 	}
 	return bucket
 }

@@ -14,18 +14,20 @@
 // Sentinels watch, or a Cluster. In a Cluster the registry uses sharded pub/sub if all nodes
 // of the Cluster have it (7.0). All keys begin with the prefix, and the keys that a script
 // uses share a hash tag. The client's user must be allowed scripts, strings, hashes, sets,
-// sorted sets, streams and pub/sub, and the commands DEL, EXISTS, PEXPIRE, PING and TIME. The
+// sorted sets, streams and pub/sub, and the commands DEL, EXISTS, PEXPIRE, PING, TIME and UNLINK. The
 // History here also needs INFO:
 //
-//	ACL SETUSER chat on >password ~chat:* &chat:* +@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +info
+//	ACL SETUSER chat on >password ~chat:* &chat:* +@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +unlink +info
 //
 // If Redis rejects a command, the error of [Registry.Check] names it and what to change.
 //
 // # Messages
 //
 // One script stores a message in the channel's stream, gives it a position and publishes it.
-// The stream is trimmed by count and age. If the script fails the publisher gets an error,
-// and no position is used up. A node subscribes only to the channels that its sockets are in.
+// Messages that a node publishes while the script runs share the next call, up to 128 messages
+// or 1 MiB; in a Cluster, those whose channels share a hash tag. If Redis rejects a message,
+// its publisher gets an error, and no position is used up. The stream is trimmed by count and
+// age. A node subscribes only to the channels that its sockets are in.
 // If a node receives a message out of order, it first reads the missing ones from the stream.
 // If pub/sub loses the last message of a channel, the nodes find it within about a minute,
 // and at once after a reconnect.

@@ -487,19 +487,25 @@ func TestCallsEndWithTheirContextWhateverTheClientDoes(t *testing.T) {
 				defer s.Continue()
 				ctx, cancel := end(t.Context())
 				defer cancel()
-				ended := make(chan error, 1)
-				go func() {
-					_, err := n.History().Last(ctx, "news")
-					ended <- err
-				}()
-				select {
-				case err := <-ended:
-					<-ctx.Done() // the connection's deadline may be a moment earlier
-					if !errors.Is(err, ctx.Err()) && !(enabled && errors.Is(err, os.ErrDeadlineExceeded)) {
-						t.Errorf("Last: %v, want %v", err, ctx.Err())
+				calls := map[string]func() error{
+					"Last": func() error { _, err := n.History().Last(ctx, "news"); return err },
+					"Append": func() error {
+						_, err := n.History().Append(ctx, chat.Message{Channel: "news", Content: "2"})
+						return err
+					},
+				}
+				for name, call := range calls {
+					ended := make(chan error, 1)
+					go func() { ended <- call() }()
+					select {
+					case err := <-ended:
+						<-ctx.Done() // the connection's deadline may be a moment earlier
+						if !errors.Is(err, ctx.Err()) && !(enabled && errors.Is(err, os.ErrDeadlineExceeded)) {
+							t.Errorf("%s: %v, want %v", name, err, ctx.Err())
+						}
+					case <-time.After(patience):
+						t.Errorf("%s does not return when its context is over", name)
 					}
-				case <-time.After(patience):
-					t.Error("Last does not return when its context is over")
 				}
 			})
 		}

@@ -2,14 +2,10 @@ package redisregistry
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -18,7 +14,7 @@ import (
 
 // maxChannels is how many channels a bucket has before it begins a new era. It bounds what
 // Redis stores of channels that have no messages any more.
-const maxChannels = 100_000
+const maxChannels = 500_000
 
 // History is a [chat.History] in a Registry's Redis. Its methods are safe for concurrent use.
 //
@@ -31,11 +27,13 @@ const maxChannels = 100_000
 type History struct {
 	registry *Registry
 	calls    atomic.Uint64
+	lives    *lives
 	batchers []batchers // one; in a Cluster one for each bucket
+	writers  []*writer  // one for each of batchers
 }
 
-// batchers has one batcher for each script.
-type batchers struct{ publish, after, last batcher }
+// batchers has one batcher for each script that reads.
+type batchers struct{ after, last batcher }
 
 // ownIdentity is the name of History.
 const ownIdentity = "redis"
@@ -44,15 +42,18 @@ const ownIdentity = "redis"
 func (h *History) Identity(context.Context) (string, error) { return ownIdentity, nil }
 
 func newHistory(r *Registry) *History {
-	h := &History{registry: r, batchers: make([]batchers, 1)}
+	h := &History{registry: r, lives: newLives(r.cfg.age), batchers: make([]batchers, 1)}
 	if _, cluster := r.client.(*redis.ClusterClient); cluster {
 		h.batchers = make([]batchers, buckets) // so that no master waits for another
 	}
 	for i := range h.batchers {
 		b := &h.batchers[i]
-		b.publish = batcher{store: r.store, script: publishScript, maxBatch: maxCalls}
 		b.after = batcher{store: r.store, script: afterScript, maxBatch: maxReadCalls}
 		b.last = batcher{store: r.store, script: lastScript, maxBatch: maxCalls}
+		h.writers = append(h.writers, &writer{
+			timeout: r.cfg.timeout, store: h.storeBatch,
+			failed: func(m *chat.Message) { r.unpublished.add(m.Channel) },
+		})
 	}
 	return h
 }
@@ -60,168 +61,17 @@ func newHistory(r *Registry) *History {
 // of returns the batchers of a channel.
 func (h *History) of(channel string) *batchers { return &h.batchers[bucketOf(channel)%len(h.batchers)] }
 
-// common returns the first arguments of every script.
-func (h *History) common(channel string) []any {
-	durable := ""
+// durable is an argument of every script, see era.lua.
+func (h *History) durable() string {
 	if h.registry.cfg.durable {
-		durable = "1"
+		return "1"
 	}
-	return []any{newEra(), durable, channel}
+	return ""
 }
 
-// body is a message as Redis stores it, without its position and channel.
-type body struct {
-	Sender  string `json:"s,omitempty"`
-	Content string `json:"c"`
-	Time    int64  `json:"t"` // Unix time in milliseconds
-}
-
-// encode returns the body as JSON, without the escapes that only HTML needs: each would
-// take six bytes instead of one.
-func (b body) encode() (string, error) {
-	var text strings.Builder
-	enc := json.NewEncoder(&text)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(b); err != nil {
-		return "", err
-	}
-	return strings.TrimSuffix(text.String(), "\n"), nil
-}
-
-// Bounds on what Append sends to Redis at once: other commands wait for a script. The
-// message that reaches maxAppendBytes is the last one.
-const (
-	maxAppendCount = 128
-	maxAppendBytes = 1 << 20
-)
-
-// Append implements [chat.History], and publishes the messages to the other nodes. One script
-// call stores and publishes all messages of a bucket, and the calls for several buckets share a
-// pipeline. More than 128 messages, or more than 1 MiB of content, take several round trips.
-func (h *History) Append(ctx context.Context, msgs ...chat.Message) ([]chat.Message, error) {
-	if len(msgs) == 0 {
-		return nil, nil
-	}
-	r := h.registry
-	if err := r.ready(); err != nil {
-		return nil, err
-	}
-	stored := slices.Clone(msgs)
-	for rest := stored; len(rest) > 0; {
-		n := 0
-		for bytes := 0; n < min(len(rest), maxAppendCount) && bytes < maxAppendBytes; n++ {
-			bytes += len(rest[n].Content)
-		}
-		if err := h.appendOnce(ctx, rest[:n]); err != nil {
-			for _, m := range rest[:n] { // the script may have run, or not
-				r.unpublished.add(m.Channel)
-			}
-			return nil, fmt.Errorf("redisregistry: storing messages: %w", err)
-		}
-		rest = rest[n:]
-	}
-	return stored, nil
-}
-
-// appendOnce stores messages in one round trip and sets their positions.
-func (h *History) appendOnce(ctx context.Context, msgs []chat.Message) error {
-	var batches []*bucketBatch
-	for i := range msgs {
-		bucket := bucketOf(msgs[i].Channel)
-		at := slices.IndexFunc(batches, func(b *bucketBatch) bool { return b.bucket == bucket })
-		if at < 0 {
-			at = len(batches)
-			batches = append(batches, &bucketBatch{bucket: bucket})
-		}
-		if err := batches[at].add(&msgs[i]); err != nil {
-			return err
-		}
-	}
-	calls := make([]*call, len(batches))
-	for i, b := range batches {
-		calls[i] = h.publishCall(b)
-	}
-	if len(calls) == 1 {
-		c := calls[0]
-		c.reply, c.err = h.of(msgs[0].Channel).publish.run(ctx, c.keys, c.args...)
-	} else {
-		h.registry.store.evalAll(ctx, publishScript, calls)
-	}
-	var failed error // the first error: mostly all calls of a pipeline fail alike
-	for i, c := range calls {
-		err := c.err
-		if err == nil {
-			err = batches[i].number(c.reply)
-		}
-		if failed == nil {
-			failed = err
-		}
-	}
-	return failed
-}
-
-// publishCall makes the call of the publish script that stores a batch.
-func (h *History) publishCall(b *bucketBatch) *call {
-	r, k := h.registry, h.registry.store.keys
-	first := b.channels[0].name
-	name := r.node + "-" + strconv.FormatUint(h.calls.Add(1), 36)
-	c := &call{
-		keys: []string{k.positions(first), k.call(first, name)},
-		args: append(h.common(first), r.cfg.count, r.cfg.age.Milliseconds(), r.publishCommand(), maxChannels),
-	}
-	for _, ch := range b.channels {
-		c.keys = append(c.keys, k.stream(ch.name))
-		c.args = append(c.args, ch.name, k.topic(ch.name), len(ch.bodies))
-		c.args = append(c.args, ch.bodies...)
-	}
-	return c
-}
-
-// bucketBatch is messages of one bucket, which one script call stores.
-type bucketBatch struct {
-	bucket   int
-	channels []*channelBatch // in the order of their first messages
-}
-
-type channelBatch struct {
-	name     string
-	messages []*chat.Message
-	bodies   []any // the messages as JSON
-}
-
-func (b *bucketBatch) add(m *chat.Message) error {
-	text, err := body{m.Sender, m.Content, m.Time.UnixMilli()}.encode()
-	if err != nil {
-		return fmt.Errorf("encoding a message: %w", err)
-	}
-	at := slices.IndexFunc(b.channels, func(c *channelBatch) bool { return c.name == m.Channel })
-	if at < 0 {
-		at = len(b.channels)
-		b.channels = append(b.channels, &channelBatch{name: m.Channel})
-	}
-	c := b.channels[at]
-	c.messages, c.bodies = append(c.messages, m), append(c.bodies, text)
-	return nil
-}
-
-// number sets the positions of the messages from the publish script's reply: the era, and
-// the last position of each channel.
-func (b *bucketBatch) number(reply any) error {
-	text, _ := reply.(string)
-	fields := strings.Fields(text)
-	if len(fields) != 1+len(b.channels) {
-		return fmt.Errorf("the publish script returned %.80q for %d channels", fmt.Sprint(reply), len(b.channels))
-	}
-	for i, c := range b.channels {
-		last, err := parsePosition(fields[0], fields[1+i])
-		if err != nil {
-			return err
-		}
-		for n, m := range c.messages {
-			m.Position = chat.Position{Epoch: last.Epoch, Seq: last.Seq - uint64(len(c.messages)-1-n)}
-		}
-	}
-	return nil
+// common returns the first arguments of the scripts that read.
+func (h *History) common(channel string) []any {
+	return []any{newEra(), h.durable(), positionField(channel)}
 }
 
 // After implements [chat.History].
@@ -229,7 +79,7 @@ func (h *History) After(ctx context.Context, channel string, p chat.Position, li
 	r := h.registry
 	k := r.store.keys
 	reply, err := h.of(channel).after.run(ctx, []string{k.positions(channel), k.stream(channel)},
-		append(h.common(channel), p.Epoch, strconv.FormatUint(p.Seq, 10), max(limit.Count, 1), r.cfg.age.Milliseconds(), max(limit.Bytes, 0))...)
+		append(h.common(channel), r.cfg.age.Milliseconds(), r.cfg.count, p.Epoch, strconv.FormatUint(p.Seq, 10), max(limit.Count, 1), max(limit.Bytes, 0))...)
 	var found []string
 	if err == nil {
 		found, err = texts(reply)
@@ -310,51 +160,8 @@ func decode(channel, era, seq, text string) (chat.Message, error) {
 	if err != nil {
 		return chat.Message{}, err
 	}
-	return decodeBody(channel, p, text)
-}
-
-func decodeBody(channel string, p chat.Position, text string) (chat.Message, error) {
-	var b body
-	if err := json.Unmarshal([]byte(text), &b); err != nil {
-		return chat.Message{}, fmt.Errorf("decoding a message: %w", err)
-	}
-	return chat.Message{
-		Position: p, Channel: channel, Sender: b.Sender, Content: b.Content,
-		Time: time.UnixMilli(b.Time).UTC(),
-	}, nil
-}
-
-// encode returns a message in the form in which the publish script publishes it too.
-func encode(m chat.Message) (string, error) {
-	text, err := body{m.Sender, m.Content, m.Time.UnixMilli()}.encode()
-	if err != nil {
-		return "", fmt.Errorf("encoding a message: %w", err)
-	}
-	return m.Position.Epoch + " " + strconv.FormatUint(m.Position.Seq, 10) + " " + text, nil
-}
-
-// decodePublished decodes what encode, or the publish script, published: the position of
-// the first message, and the bodies of one or several messages in a row, one a line. JSON
-// has no line break.
-func decodePublished(channel, text string) ([]chat.Message, error) {
-	parts := strings.SplitN(text, " ", 3)
-	if len(parts) != 3 {
-		return nil, errors.New("decoding messages: want a position and a body")
-	}
-	p, err := parsePosition(parts[0], parts[1])
-	if err != nil {
-		return nil, err
-	}
-	msgs := make([]chat.Message, 0, 1+strings.Count(parts[2], "\n"))
-	for text := range strings.SplitSeq(parts[2], "\n") {
-		m, err := decodeBody(channel, p, text)
-		if err != nil {
-			return nil, err
-		}
-		msgs = append(msgs, m)
-		p.Seq++
-	}
-	return msgs, nil
+	m, _, err := cutBody(channel, p, text)
+	return m, err
 }
 
 // texts converts what a script returned to a list of strings.

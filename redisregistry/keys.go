@@ -2,18 +2,17 @@ package redisregistry
 
 import (
 	"crypto/rand"
-	"hash/fnv"
 	"strconv"
 	"strings"
 )
 
-// Channels are hashed to buckets: named channels to 256, user channels to 256 others,
-// everyone's channel to its own. The keys of a bucket share a hash tag, so that a Cluster
-// keeps them on one node and one script can use them. A bucket with too many channels begins
-// a new era; a user who publishes to many names can cause this, but never for everyone's
-// channel.
+// Channels are hashed to buckets: named channels to 32, user channels to 32 others, everyone's
+// channel to its own. The keys of a bucket share a hash tag, so that a Cluster keeps them on
+// one node and one script can use them. The fewer there are, the more messages of a batch
+// share one. A bucket with too many channels begins a new era; a user who publishes to many
+// names can cause this, but never for everyone's channel.
 const (
-	spread   = 256
+	spread   = 32
 	everyone = 2 * spread // the bucket of everyone's channel
 	buckets  = everyone + 1
 )
@@ -25,9 +24,11 @@ func bucketOf(channel string) int {
 	if channel == "" {
 		return everyone
 	}
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(channel)) // never fails
-	bucket := int(h.Sum32() % spread)
+	hash := uint32(2166136261) // FNV-1a; that of hash/fnv takes two allocations
+	for i := range len(channel) {
+		hash = (hash ^ uint32(channel[i])) * 16777619
+	}
+	bucket := int(hash % spread)
 	if strings.HasPrefix(channel, "@") {
 		bucket += spread
 	}
@@ -54,13 +55,26 @@ func (k keys) in(tag, name string) string { return k.prefix + "{" + tag + "}:" +
 func (k keys) positions(channel string) string { return k.positionsOf(bucketTag(channel)) }
 func (k keys) positionsOf(tag string) string   { return k.in(tag, "places") }
 
-// stream has a channel's messages. An entry's id is its seq and "-0".
-func (k keys) stream(channel string) string { return k.in(bucketTag(channel), "s:"+channel) }
+// positionField is a channel's field in the positions.
+func positionField(channel string) string { return ":" + channel }
+
+// stream has a channel's messages, see age.lua. topic is where they are published. It has the
+// same name: a script gets one argument less.
+func (k keys) stream(channel string) string {
+	return string(k.appendStream(nil, bucketTag(channel), channel))
+}
+func (k keys) topic(channel string) string { return k.stream(channel) }
+
+// appendStream appends the name of a channel's stream.
+func (k keys) appendStream(to []byte, tag, channel string) []byte {
+	for _, s := range []string{k.prefix, "{", tag, "}:s:", channel} {
+		to = append(to, s...)
+	}
+	return to
+}
 
 // call has the result of a call that stored messages.
-func (k keys) call(channel, name string) string { return k.in(bucketTag(channel), "n:"+name) }
-
-func (k keys) topic(channel string) string { return k.in(bucketTag(channel), "p:"+channel) }
+func (k keys) call(tag, name string) string { return k.in(tag, "n:"+name) }
 
 func (k keys) leases() string              { return k.in(presenceTag, "leases") }
 func (k keys) presenceEra() string         { return k.in(presenceTag, "era") }

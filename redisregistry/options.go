@@ -72,7 +72,8 @@ func WithLease(d time.Duration) Option {
 	}
 }
 
-// WithCount sets how many messages of each channel are kept. The default is 1,000.
+// WithCount sets how many messages of each channel are kept. The default is 1,000. Redis may
+// store some more until it deletes them: an eighth, but not more than 64. Nobody can read these.
 func WithCount(messages int) Option {
 	return func(c *config) error {
 		if messages <= 0 {
@@ -83,9 +84,9 @@ func WithCount(messages int) Option {
 	}
 }
 
-// WithAge sets how long messages are kept. Redis deletes older ones when the next message of
-// the channel is stored, and the whole stream after that time without a message. The default
-// is 24 hours.
+// WithAge sets how long messages are kept. Nobody can read older ones. Redis deletes them up to
+// a 64th of that time later, when a message of the channel is stored, and the whole stream
+// after that time without a message. The default is 24 hours.
 func WithAge(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Millisecond {

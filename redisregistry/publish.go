@@ -18,18 +18,30 @@ func (r *Registry) publishStored(ctx context.Context, msgs ...chat.Message) erro
 	if err := r.ready(); err != nil {
 		return err
 	}
-	topics, texts := make([]string, len(msgs)), make([]string, len(msgs))
-	for i, m := range msgs {
-		text, err := encode(m)
-		if err != nil {
-			return fmt.Errorf("redisregistry: publishing a message: %w", err)
-		}
-		topics[i], texts[i] = r.store.keys.topic(m.Channel), text
+	var topics, texts []string
+	for len(msgs) > 0 {
+		n := inARow(msgs)
+		topics, texts = append(topics, r.store.keys.topic(msgs[0].Channel)), append(texts, encodePublished(msgs[:n]))
+		msgs = msgs[n:]
 	}
 	if err := r.publish(ctx, r.client, topics, texts); err != nil {
 		return fmt.Errorf("redisregistry: publishing a message: %w", err)
 	}
 	return nil
+}
+
+// inARow returns how many of the first messages follow each other in one channel, at most as
+// many as a batch has.
+func inARow(msgs []chat.Message) int {
+	most := fits(msgs)
+	for n := 1; n < most; n++ {
+		p := msgs[n-1].Position
+		p.Seq++
+		if msgs[n].Channel != msgs[0].Channel || msgs[n].Position != p {
+			return n
+		}
+	}
+	return most
 }
 
 // publish publishes texts[i] to topics[i]. client is the registry's or that of a link.
@@ -83,15 +95,13 @@ func (r *Registry) receive(topic, text string) {
 	if channel == nil {
 		return // unsubscribed meanwhile
 	}
-	msgs, err := decodePublished(*channel, text)
+	msgs, err := r.decodePublished(*channel, text)
 	if err != nil {
 		r.cfg.logger.Error("decoding a pub/sub message failed", "topic", topic, "error", err)
 		return
 	}
-	for _, m := range msgs {
-		// Publish may wait for the hub's inboxes, never for a socket.
-		_ = r.memory.Publish(context.Background(), m) // it fails only when the context ends
-	}
+	// Publish may wait for the hub's inboxes, never for a socket.
+	_ = r.memory.Publish(context.Background(), msgs...) // it fails only when the context ends
 }
 
 // signal wakes the goroutine that receives from c, or the next one that does. c has a buffer

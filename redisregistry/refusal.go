@@ -39,7 +39,7 @@ func (r *refusal) Is(target error) bool { return r.lasts && target == ErrMisconf
 
 // needed is what a Redis user must be allowed, in the form of ACL SETUSER, without the keys and
 // the pub/sub channels.
-const needed = "+@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +info"
+const needed = "+@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +unlink +info"
 
 // refusals are the beginnings of Redis' errors, without ERR. "%[1]s" in an advice is the prefix
 // of all keys.

@@ -307,7 +307,7 @@ func TestARedisThatRefusesAtStartSaysWhy(t *testing.T) {
 func TestARedisUserWithWhatTheDocumentsNameIsEnough(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	admin(t, s, "ACL SETUSER chat on >"+password+" ~chat:* &chat:* +@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +info")
+	admin(t, s, "ACL SETUSER chat on >"+password+" ~chat:* &chat:* +@scripting +@string +@hash +@set +@sortedset +@stream +@pubsub +del +exists +pexpire +ping +time +unlink +info")
 	client := func() *redis.Client {
 		return redis.NewClient(&redis.Options{Addr: s.Addr, Username: "chat", Password: password})
 	}

@@ -34,9 +34,10 @@ type Registry struct {
 	subs     *subscriptions
 	own      *History
 	clock    clock
+	eras     eras
 	orders   orderLog
 	node     string   // name of this node
-	tags     []string // hash tags of all keys
+	tags     []string // hash tags of all keys: that of the buckets, then that of presence
 
 	history         atomic.Pointer[chat.History]
 	changed         atomic.Pointer[func(chat.PresenceChange)] // nil before Start
@@ -95,7 +96,6 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 		store:          &store{client: client, timeout: cfg.timeout, keys: keys{cfg.prefix}, slots: newSlots(client)},
 		memory:         chat.NewMemoryRegistry(),
 		subs:           &subscriptions{topics: make(map[string]*subscription)},
-		tags:           []string{presenceTag},
 		eventLog:       eventLog{align: make(chan chan error)},
 		eventSignal:    make(chan struct{}, 1),
 		orderSignal:    make(chan struct{}, 1),
@@ -106,6 +106,7 @@ func New(client redis.UniversalClient, opts ...Option) (*Registry, error) {
 	for i := range buckets {
 		r.tags = append(r.tags, strconv.Itoa(i))
 	}
+	r.tags = append(r.tags, presenceTag)
 	r.reporter = newPresenceReporter(r)
 	r.answers = newAnswers(r)
 	r.own = newHistory(r)

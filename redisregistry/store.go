@@ -24,6 +24,8 @@ func newScript(text string) *script {
 var (
 	//go:embed lua/era.lua
 	eraText string
+	//go:embed lua/age.lua
+	ageText string
 	//go:embed lua/publish.lua
 	publishText string
 	//go:embed lua/last.lua
@@ -35,9 +37,9 @@ var (
 	//go:embed lua/dead.lua
 	deadText string
 
-	publishScript = newScript(eraText + publishText)
+	publishScript = newScript(eraText + ageText + publishText)
 	lastScript    = newScript(eraText + lastText)
-	afterScript   = newScript(eraText + afterText)
+	afterScript   = newScript(eraText + ageText + afterText)
 	reportScript  = newScript(reportText)
 	deadScript    = newScript(deadText)
 )
@@ -98,31 +100,16 @@ func within[T any](ctx context.Context, s *store, slots chan struct{}, fn func(c
 		err   error
 	}
 	var none T
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return none, errClosed
-	}
-	s.calls.Add(1)
-	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	if slots != nil {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			s.calls.Done()
-			return none, fmt.Errorf("waiting for a connection to Redis: %w", ctx.Err())
-		}
+	if err := s.begin(ctx, slots); err != nil {
+		return none, err
 	}
 	done := make(chan result, 1)
 	go func() {
-		defer s.calls.Done()
 		v, err := fn(ctx)
 		err = explain(err, s.keys.prefix)
-		if slots != nil {
-			<-slots // only now: fn uses the connection until it returns, also after ctx has ended
-		}
+		s.end(slots) // only now: fn uses the connection until it returns, also after ctx has ended
 		done <- result{v, err}
 	}()
 	select {
@@ -131,6 +118,35 @@ func within[T any](ctx context.Context, s *store, slots chan struct{}, fn func(c
 	case <-ctx.Done():
 		return none, fmt.Errorf("waiting for Redis: %w", ctx.Err())
 	}
+}
+
+// begin begins a call, unless the store is closed. It waits for a slot if slots is not nil.
+func (s *store) begin(ctx context.Context, slots chan struct{}) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errClosed
+	}
+	s.calls.Add(1)
+	s.mu.Unlock()
+	if slots == nil {
+		return nil
+	}
+	select {
+	case slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		s.calls.Done()
+		return fmt.Errorf("waiting for a connection to Redis: %w", ctx.Err())
+	}
+}
+
+// end ends a call for which begin returned no error.
+func (s *store) end(slots chan struct{}) {
+	if slots != nil {
+		<-slots
+	}
+	s.calls.Done()
 }
 
 // close rejects new calls and waits for those that run.
@@ -170,4 +186,21 @@ func (s *store) evaluating(sc *script, keys []string, args []any) func(context.C
 		}
 		return v, err
 	}
+}
+
+// run runs a script as eval does, but may return long after ctx has ended: the caller does
+// not wait for it then.
+func (s *store) run(ctx context.Context, sc *script, args *arguments) (any, error) {
+	if err := s.begin(ctx, s.slots); err != nil {
+		return nil, err
+	}
+	defer s.end(s.slots)
+	cmd := redis.NewCmd(ctx, args.command("evalsha", sc.hash)...)
+	_ = s.client.Process(ctx, cmd) // the error is in cmd
+	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+		cmd = redis.NewCmd(ctx, args.command("eval", sc.text)...)
+		_ = s.client.Process(ctx, cmd)
+	}
+	v, err := cmd.Result()
+	return v, explain(err, s.keys.prefix)
 }

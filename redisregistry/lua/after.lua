@@ -1,13 +1,17 @@
 -- Reads the messages after a position of a channel, without those that are too old, up to
 -- the next message that is missing.
 -- KEYS: positions of the bucket, stream of the channel
--- ARGV, after those of every script: era and seq ('' and 0 for the oldest stored message),
---       maximum number of messages, age in ms, maximum number of bytes (0: no maximum; the
---       message that reaches it is the last)
+-- ARGV, after those of every script: field of the channel, age in ms, number of messages that
+--       are kept, era and seq ('' and 0 for the oldest stored message), maximum number of
+--       messages, maximum number of bytes (0: no maximum; the message that reaches it is the
+--       last)
 -- Returns the era, '1' if the position is unknown or the message right after it is not
 -- stored, '' otherwise, then seq and body of each message.
-local behind, known = tonumber(ARGV[5]), ARGV[4] == '' and ARGV[5] == '0'
-local gone = not known and (ARGV[4] ~= era or behind > last)
+local kept = call('HMGET', KEYS[1], '!', '@', ARGV[3])
+local era, new = eraOf(KEYS[1], kept)
+local last = not new and tonumber(kept[3] or '0') or 0
+local behind, known = tonumber(ARGV[7]), ARGV[6] == '' and ARGV[7] == '0'
+local gone = not known and (ARGV[6] ~= era or behind > last)
 if known or gone then
 	behind = 0
 end
@@ -15,36 +19,14 @@ if last == 0 or behind == last then -- the stream may belong to an earlier era
 	return {era, gone and '1' or ''}
 end
 
-local time = redis.call('TIME')
-local oldest = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[7])
-local function range(from, count)
-	return redis.call('XRANGE', KEYS[2], string.format('%.0f-0', from), string.format('%.0f-0', last), 'COUNT', count)
-end
-local function seq(entry) return tonumber(string.match(entry[1], '^%d+')) end
-local function old(entry) return tonumber(entry[2][2]) <= oldest end
-
-local first = range(behind + 1, 1)[1]
-if first and old(first) then
-	local low, high = seq(first) + 1, last + 1 -- the first message that is not too old is between them
-	while low < high do
-		local middle = math.floor((low + high) / 2)
-		local entry = range(middle, 1)[1]
-		if entry and old(entry) then
-			low = seq(entry) + 1
-		else
-			high = middle
-		end
-	end
-	first = nil
-	if low <= last then
-		first = range(low, 1)[1]
-	end
-end
-if not known and not gone and not (first and seq(first) == behind + 1) then
+-- The stream may have more messages than are kept.
+local first = firstKept(KEYS[2], math.max(behind, last - tonumber(ARGV[5])) + 1, last)
+local function entrySeq(entry) return tonumber(string.match(entry[1], '^%d+')) end
+if not known and not gone and not (first and entrySeq(first) == behind + 1) then
 	gone = true
 end
 local found = {era, gone and '1' or ''}
-local left, bytes, most = tonumber(ARGV[6]), 0, tonumber(ARGV[8])
+local left, bytes, most = tonumber(ARGV[8]), 0, tonumber(ARGV[9])
 if most == 0 then
 	most = math.huge
 end
@@ -53,14 +35,15 @@ end
 local entries, before = first and {first} or {}, nil
 while #entries > 0 do
 	for _, entry in ipairs(entries) do
-		if left == 0 or bytes >= most or before and seq(entry) ~= before + 1 or old(entry) then
+		local seq, body = entrySeq(entry), entry[2][2]
+		if left == 0 or bytes >= most or before and seq ~= before + 1 or tonumber(entry[2][1]) <= now - ARGV[4] then
 			return found
 		end
-		before = seq(entry)
-		found[#found + 1] = string.match(entry[1], '^%d+')
-		found[#found + 1] = entry[2][4]
+		before = seq
+		found[#found + 1] = format('%d', seq)
+		found[#found + 1] = body
 		left = left - 1
-		bytes = bytes + #entry[2][4]
+		bytes = bytes + #body
 	end
 	local fit = 128
 	if most < math.huge then
@@ -70,6 +53,6 @@ while #entries > 0 do
 	if count < 1 or before == last then
 		return found
 	end
-	entries = range(before + 1, count)
+	entries = call('XRANGE', KEYS[2], format('%d-0', before + 1), format('%d-0', last), 'COUNT', count)
 end
 return found

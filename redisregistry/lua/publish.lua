@@ -1,123 +1,178 @@
--- Stores messages of one bucket, each as the next of its channel, and publishes them.
--- KEYS: positions of the bucket, result of this call, then the stream of each channel
--- ARGV, after those of every script: number of messages to keep, their age in ms,
---       publishing command, maximum number of channels in a bucket, then of each channel:
---       name, topic, number of messages, and their bodies. ARGV[3] is the first channel.
--- Returns the era, then the position of each channel's last message, with spaces between
--- them. What is published is the era, the position of the first message and the bodies,
--- one a line.
-local done = redis.call('GET', KEYS[2])
-if done and string.match(done, '^%S+') == era then
-	return done -- go-redis sends a command again after a broken connection
-end
-local count, age = ARGV[4], ARGV[5]
+-- Stores messages of several channels, each as the next of its channel, and publishes them.
+-- The channels of a bucket stand together. What Redis rejects of one channel is an error of
+-- its messages only.
+-- KEYS: result of this call, then of each bucket its positions and the stream of each channel
+-- ARGV, after those of every script: number of messages to keep, their age in ms, for how
+--       long streams live on, publishing command, maximum number of channels in a bucket,
+--       then of each bucket the number of channels, the field of each, the number of messages
+--       of each, negative if its stream has to live on, and the bodies of each
+-- Returns a line for each bucket, with tabs: the era, then of each channel the seq of its
+-- first message. If messages were rejected, a space, how many of the first ones are stored
+-- and published, a space, and the error of the others follow.
+-- The topic of a channel is named as its stream. What is published is the era, a space and
+-- the seq of the first message, then the bodies, each after a NUL.
+-- The script's own work costs as much as its commands: it has few tables and few patterns.
+local try, count, command, most = redis.pcall, ARGV[3], ARGV[6], tonumber(ARGV[7])
+local stamp = format('%d', now)
+-- To trim a stream with each message would cost nearly as much as to store one. So a stream
+-- has up to some more messages, which nothing reads.
+local some = math.max(1, math.min(64, math.floor(count / 8)))
 
-local channels, fresh, at = {}, false, 8
-while at <= #ARGV do
-	local c = {name = ARGV[at], topic = ARGV[at + 1], stream = KEYS[3 + #channels], last = last,
-		bodies = {unpack(ARGV, at + 3, at + 2 + ARGV[at + 2])}}
-	if #channels > 0 then
-		c.last = tonumber(redis.call('HGET', KEYS[1], ':' .. c.name) or '0')
-	end
-	fresh = fresh or c.last == 0
-	channels[#channels + 1] = c
-	at = at + 3 + #c.bodies
-end
-if fresh then
-	if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[7]) + 1 then
-		era = begin()
-		for _, c in ipairs(channels) do
-			c.last = 0
-		end
-	end
-	redis.call('HSET', KEYS[1], '@', run) -- a full Redis rejects HSET, not DEL: so it fails before DEL
-	for _, c in ipairs(channels) do
-		if c.last == 0 then
-			redis.call('DEL', c.stream) -- from an earlier era
-		end
-	end
+-- errorOf returns the error in what a command or pcall returned, or nil.
+local function errorOf(reply)
+	local err = type(reply) == 'table' and reply.err or type(reply) == 'string' and reply
+	return err and (string.gsub(err, '[\t\n]', ' '))
 end
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local oldest = now - tonumber(age)
-local function failed(reply) return type(reply) == 'table' and reply.err end
-
--- add appends a body to the stream. It returns the position, or an error.
-local function add(c, body)
-	local seq = c.last + 1
-	local function try()
-		return redis.pcall('XADD', c.stream, 'MAXLEN', count, string.format('%.0f-0', seq),
-			't', string.format('%.0f', now), 'm', body)
-	end
-	local added = try()
-	if failed(added) then
-		-- The stream has a message whose position could not be stored: it counts now.
-		local top = redis.call('XREVRANGE', c.stream, '+', '-', 'COUNT', 1)[1]
-		local over = top and tonumber(string.match(top[1], '^%d+'))
-		if not over or over < seq then
-			return nil, added
+-- liveOn has a stream live on, and deletes messages that are too old. It returns an error or
+-- nil. last is the seq of the last of some messages that were just stored.
+local function liveOn(stream, messages, last)
+	local err = errorOf(try('PEXPIRE', stream, ARGV[5]))
+	if err then
+		local length = try('XLEN', stream)
+		if not errorOf(length) and length <= messages then
+			try('DEL', stream) -- it is new, and would never expire
 		end
-		seq = over + 1
-		added = try()
-		if failed(added) then
-			return nil, added
-		end
+		return err
 	end
-	return seq
+	local ok, first = pcall(firstKept, stream, 0, last)
+	if ok and first then
+		try('XTRIM', stream, 'MINID', first[1])
+	end
 end
 
--- store stores and publishes the messages of one channel. It returns an error or nothing.
+-- store stores and publishes the messages of a bucket with n channels. Its keys begin at key,
+-- its arguments at at. It returns a line of the answer, done if that is of this era.
 -- It stores a message before its position: Redis may reject either, and a position without a
 -- message would be a gap.
-local function store(c)
-	local first
-	for _, body in ipairs(c.bodies) do
-		local seq, err = add(c, body)
-		if err then
-			return err
+local function store(key, at, n, done)
+	local positions = KEYS[key]
+	local kept = call('HMGET', positions, '!', '@', unpack(ARGV, at, at + n - 1))
+	local era, new = eraOf(positions, kept)
+	if done and string.match(done, '^[^\t]*') == era then
+		return done -- go-redis sends a command again after a broken connection
+	end
+	local fresh = new
+	for i = 3, n + 2 do
+		fresh = fresh or not kept[i]
+	end
+	if fresh then
+		if not new and call('HLEN', positions) > most + 1 then
+			era, new = eraOf(positions, kept, true)
 		end
-		c.last = seq
-		if not first then
-			first = seq
-			local lasts = redis.pcall('PEXPIRE', c.stream, age)
-			if failed(lasts) then
-				if redis.call('XLEN', c.stream) == 1 then
-					redis.call('DEL', c.stream) -- it would never expire
-				end
-				return lasts
+		call('HSET', positions, '@', run) -- a full Redis rejects HSET, not DEL: so it fails before DEL
+		for i = 1, n do
+			if new or not kept[i + 2] then
+				call('DEL', KEYS[key + i]) -- from an earlier era
 			end
 		end
 	end
-	redis.call('HSET', KEYS[1], ':' .. c.name, string.format('%.0f', c.last))
-	redis.call(ARGV[6], c.topic, string.format('%s %.0f ', era, first) .. table.concat(c.bodies, '\n'))
+
+	local set, line, failed = {}, {era}, nil
+	local from = at + 2 * n -- the first body
+	for i = 1, n do
+		local stream, messages = KEYS[key + i], ARGV[at + n + i - 1]
+		messages = messages == '1' and 1 or tonumber(messages)
+		local live = messages < 0
+		messages = live and -messages or messages
+		local seq, err = 0, nil
+		if not new and kept[i + 2] then
+			seq = tonumber(kept[i + 2])
+		else
+			live = true
+		end
+		if not seq then
+			seq, err = 0, 'ERR the position of a channel is not a number'
+		end
+		local stored, text, first = 0, nil, '0'
+		local trims = (seq + messages) % some < messages
+		while stored < messages and not err do
+			text = format('%d', seq + 1)
+			local added
+			if trims and stored + 1 == messages then
+				added = try('XADD', stream, 'MAXLEN', count, text .. '-0', stamp, ARGV[from + stored])
+			else
+				added = try('XADD', stream, text .. '-0', stamp, ARGV[from + stored])
+			end
+			if type(added) ~= 'table' then
+				if stored == 0 then
+					first = text
+				end
+				seq, stored = seq + 1, stored + 1
+			else
+				-- The stream may have messages whose position could not be stored. They count now.
+				local top = stored == 0 and try('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+				local over = top and tonumber(string.match(top[1], '^%d+'))
+				if over and over > seq then
+					seq = over
+				else
+					err = errorOf(added)
+				end
+			end
+		end
+		if live and stored > 0 then
+			local dead = liveOn(stream, stored, seq)
+			if dead then
+				stored, err = 0, dead
+			end
+		end
+		if stored > 0 then
+			set[#set + 1] = ARGV[at + i - 1]
+			set[#set + 1] = err and format('%d', seq) or text
+		end
+		if err then
+			failed = failed or {}
+			failed[i] = {stored, err}
+		end
+		line[i + 1] = first
+		from = from + messages
+	end
+
+	local unset = #set > 0 and errorOf(try('HSET', positions, unpack(set)))
+	from = at + 2 * n
+	for i = 1, n do
+		local messages, first = ARGV[at + n + i - 1], line[i + 1]
+		messages = messages == '1' and 1 or math.abs(messages)
+		local stored, err = messages, unset
+		if failed and failed[i] then
+			stored, err = failed[i][1], failed[i][2]
+		end
+		if stored > 0 then
+			local text = ARGV[from]
+			if stored > 1 then
+				text = table.concat(ARGV, '\0', from, from + stored - 1)
+			end
+			local unpublished = unset or errorOf(try(command, KEYS[key + i], era .. ' ' .. first .. '\0' .. text))
+			if unpublished then
+				stored, err = 0, unpublished
+			end
+		end
+		if err then
+			line[i + 1] = format('%s %d %s', first, stored, err)
+		end
+		from = from + messages
+	end
+	return table.concat(line, '\t')
 end
 
--- trim deletes messages that are too old, up to 7 more than were added. If the oldest stays,
--- trim reads only that one.
-local function trim(c)
-	local keep
-	for _, most in ipairs({1, 7 + #c.bodies}) do
-		for _, entry in ipairs(redis.call('XRANGE', c.stream, '-', '+', 'COUNT', most)) do
-			keep = tonumber(entry[2][2]) <= oldest and tonumber(string.match(entry[1], '^%d+')) + 1 or keep
-		end
-		if not keep then
-			return
-		end
+local done, nextLine = call('GET', KEYS[1]), nil
+if done then
+	nextLine = string.gmatch(done, '[^\n]+')
+end
+local answer, key, at = {}, 2, 8
+while ARGV[at] do
+	local n = tonumber(ARGV[at])
+	local ok, line = pcall(store, key, at + 1, n, nextLine and nextLine())
+	if not ok then
+		line = string.rep('\t0 0 ' .. errorOf(line), n)
 	end
-	redis.call('XTRIM', c.stream, 'MINID', string.format('%.0f-0', keep))
-end
-
-local answer = era
-for _, c in ipairs(channels) do
-	local err = store(c)
-	if err then
-		return err
+	answer[#answer + 1] = line
+	local from = at + 1 + 2 * n -- the first body
+	for i = 1, n do
+		from = from + math.abs(ARGV[at + n + i])
 	end
-	answer = answer .. string.format(' %.0f', c.last)
+	key, at = key + 1 + n, from
 end
-redis.call('SET', KEYS[2], answer, 'PX', 30000)
-for _, c in ipairs(channels) do
-	trim(c)
-end
+answer = table.concat(answer, '\n')
+call('SET', KEYS[1], answer, 'PX', 30000)
 return answer
