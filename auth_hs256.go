@@ -47,9 +47,10 @@ func WithTokenTTL(ttl time.Duration) HS256Option {
 // HS256 issues and authenticates tokens that are signed with one shared secret (HMAC with
 // SHA-256, RFC 7518 section 3.2). It is safe for concurrent use.
 type HS256 struct {
-	rules  jwt.Rules
-	ttl    time.Duration
-	secret []byte
+	rules    jwt.Rules
+	ttl      time.Duration
+	secret   []byte
+	verified jwt.Cache
 }
 
 var _ Authenticator = (*HS256)(nil)
@@ -92,10 +93,12 @@ func (h *HS256) Format(f fmt.State, _ rune) { io.WriteString(f, "HS256(REDACTED)
 //
 // All errors wrap [ErrUnauthenticated].
 func (h *HS256) Authenticate(_ context.Context, token string) (Identity, error) {
-	return authenticate(token, h.rules, func(t *jwt.Token) error {
-		return t.Verify(jwa.HS256, h.secret)
-	})
+	return authenticate(token, h.rules, h.cache, h.verify)
 }
+
+func (h *HS256) cache() *jwt.Cache { return &h.verified }
+
+func (h *HS256) verify(t *jwt.Token) error { return t.Verify(jwa.HS256, h.secret) }
 
 // Issue returns a new token for u with the claims "sub", "iat", "exp", a random "jti",
 // the role ([RoleUser] if u has none) and, if configured, "iss" and "aud". The error wraps

@@ -102,7 +102,7 @@ func NewJWKS(ctx context.Context, url string, opts ...JWKSOption) (*JWKS, error)
 // [ErrUnauthenticated], because the token may be valid. Fetching is retried after ten
 // seconds, then at growing intervals.
 func (j *JWKS) Authenticate(ctx context.Context, token string) (Identity, error) {
-	return authenticate(token, j.rules, func(t *jwt.Token) error {
+	return authenticate(token, j.rules, j.keys.Verified, func(t *jwt.Token) error {
 		return j.keys.Verify(ctx, t)
 	})
 }
