@@ -62,28 +62,31 @@ func Parse(s string) (*Token, error) {
 	if len(s) > MaxLen {
 		return nil, ErrTooLong
 	}
-	for i := range len(s) {
-		if !inAlphabet(s[i]) { // the decoder would skip line breaks
-			return nil, ErrMalformed
-		}
-	}
-	parts := strings.SplitN(s, ".", 4)
-	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
+	if strings.ContainsAny(s, "\r\n") { // the decoder would skip them
 		return nil, ErrMalformed
 	}
-	rawHeader, err := encoding.DecodeString(parts[0])
+	head, rest, _ := strings.Cut(s, ".")
+	body, tail, _ := strings.Cut(rest, ".")
+	if head == "" || body == "" || tail == "" {
+		return nil, ErrMalformed
+	}
+	signed := s[:len(head)+1+len(body)]
+	all := make([]byte, 0, len(signed)+encoding.DecodedLen(len(head))+encoding.DecodedLen(len(body))+encoding.DecodedLen(len(tail)))
+	all = append(all, signed...)
+	rawHeader, err := decode(&all, head)
 	if err != nil {
-		return nil, ErrMalformed
+		return nil, err
 	}
-	payload, err := encoding.DecodeString(parts[1])
+	payload, err := decode(&all, body)
 	if err != nil {
-		return nil, ErrMalformed
+		return nil, err
 	}
-	signature, err := encoding.DecodeString(parts[2])
+	signature, err := decode(&all, tail) // fails for a fourth part: a dot is no base64url
 	if err != nil {
-		return nil, ErrMalformed
+		return nil, err
 	}
-	header, err := jsonobject.Parse(rawHeader)
+	var room [jsonobject.Usual]jsonobject.Member
+	header, err := jsonobject.Append(room[:0], rawHeader)
 	if err != nil || !utf8.Valid(rawHeader) {
 		return nil, ErrMalformed
 	}
@@ -110,7 +113,7 @@ func Parse(s string) (*Token, error) {
 	return &Token{
 		Algorithm: algorithm,
 		KeyID:     keyID,
-		signed:    []byte(s[:len(parts[0])+1+len(parts[1])]),
+		signed:    all[:len(signed)],
 		payload:   payload,
 		signature: signature,
 	}, nil
@@ -137,13 +140,19 @@ func (t *Token) Verify(algorithm jwa.SignatureAlgorithm, key any) error {
 // type whose "application/" may be left out (RFC 7515 section 4.1.9). RFC 9068 defines
 // "at+jwt" for access tokens.
 func accessType(typ string) bool {
-	switch strings.TrimPrefix(strings.ToLower(typ), "application/") {
-	case "", "jwt", "at+jwt":
-		return true
+	const media = "application/"
+	if len(typ) >= len(media) && strings.EqualFold(typ[:len(media)], media) {
+		typ = typ[len(media):]
 	}
-	return false
+	return typ == "" || strings.EqualFold(typ, "jwt") || strings.EqualFold(typ, "at+jwt")
 }
 
-func inAlphabet(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.'
+// decode appends the bytes of a part of a token to all, and returns them.
+func decode(all *[]byte, part string) ([]byte, error) {
+	from := len(*all)
+	var err error
+	if *all, err = encoding.AppendDecode(*all, []byte(part)); err != nil {
+		return nil, ErrMalformed
+	}
+	return (*all)[from:len(*all):len(*all)], nil
 }
