@@ -195,5 +195,8 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		s.rejectRequest(w, r, err)
 		return
 	}
-	answer(w, http.StatusCreated, wireMessage(m, ""))
+	stored := wireMessage(m, "")
+	text := wire.AppendMessage(make([]byte, 0, 128+len(m.Content)), stored)
+	answerJSON(w, http.StatusCreated)
+	_, _ = w.Write(append(text, '\n')) // fails if the client has gone
 }
