@@ -17,7 +17,8 @@ const upperHex = "0123456789ABCDEF"
 
 // FormatID returns the id of a position in a channel.
 func FormatID(channel, epoch string, seq uint64) string {
-	b := make([]byte, 0, 24+len(epoch)+len(channel))
+	var usual [96]byte // on the stack
+	b := usual[:0]
 	b = strconv.AppendUint(b, seq, 10)
 	b = append(b, '-')
 	b = append(b, epoch...)
