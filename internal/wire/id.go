@@ -17,8 +17,7 @@ const upperHex = "0123456789ABCDEF"
 
 // FormatID returns the id of a position in a channel.
 func FormatID(channel, epoch string, seq uint64) string {
-	var usual [96]byte // on the stack
-	b := usual[:0]
+	b := make([]byte, 0, 24+len(epoch)+len(channel))
 	b = strconv.AppendUint(b, seq, 10)
 	b = append(b, '-')
 	b = append(b, epoch...)
