@@ -31,6 +31,10 @@ type Target struct {
 	Ping       string                           // a text that is a ping, and its own answer, or ""
 	Rest       time.Duration                    // how long not to look while messages are expected; 0: look at once
 	Inspect    func(s *Socket, message []byte)  // sees each message counted; nil: none
+
+	// Count returns how many messages a text of a server has, which is then not inspected. nil:
+	// one if it is long enough, see CountFrom.
+	Count func(s *Socket, message []byte) int
 }
 
 // Dial adds n sockets to the fleet.

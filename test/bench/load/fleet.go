@@ -27,12 +27,13 @@ type Socket struct {
 	Number   int
 	Messages int // counted so far
 	Last     uint64
-	Disorder int // both for who inspects
+	Disorder int
+	Stamped  int // all three for Target.Inspect
 
 	d      *descriptor
 	stream io.ReadWriter // d, or TLS over it
 	parser parser
-	gone   bool
+	gone   atomic.Bool
 	code   int
 }
 
@@ -94,8 +95,8 @@ func (f *Fleet) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range f.sockets {
-		if s != nil && !s.gone {
-			s.gone = true
+		if s != nil && !s.gone.Load() {
+			s.gone.Store(true)
 			err = errors.Join(err, s.d.Close())
 		}
 	}
@@ -129,6 +130,7 @@ func (f *Fleet) Closed() map[int]int {
 
 // Each calls fn for every socket, connected or not. No data may arrive meanwhile.
 func (f *Fleet) Each(fn func(*Socket)) {
+	f.counted.Load() // what the loop wrote before it counted is then visible
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range f.sockets {
@@ -208,10 +210,10 @@ func (f *Fleet) Hang(number int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.sockets[number]
-	if s.gone {
+	if s.gone.Load() {
 		return fmt.Errorf("load: socket %d is gone already", number)
 	}
-	s.gone = true
+	s.gone.Store(true)
 	f.open--
 	return s.d.Close()
 }
@@ -309,7 +311,7 @@ func (f *Fleet) loop() {
 func (f *Fleet) read(s *Socket, buf []byte) {
 	message := func(m []byte) { f.take(s, m) }
 	control := func(op byte, payload []byte) { f.control(s, op, payload) }
-	for !s.gone {
+	for !s.gone.Load() {
 		held := copy(buf, s.parser.part)
 		n, err := s.stream.Read(buf[held:])
 		if n == 0 && errors.Is(err, errAgain{}) {
@@ -339,14 +341,18 @@ func (f *Fleet) take(s *Socket, m []byte) {
 		return
 	}
 	f.arrived.Add(1)
+	if f.target.Count != nil {
+		f.counted.Add(int64(f.target.Count(s, m)))
+		return
+	}
 	if len(m) < int(f.least.Load()) {
 		return
 	}
 	s.Messages++
-	f.counted.Add(1)
 	if f.target.Inspect != nil {
 		f.target.Inspect(s, m)
 	}
+	f.counted.Add(1) // last, so that what was counted was also inspected
 }
 
 func (f *Fleet) control(s *Socket, op byte, payload []byte) {
@@ -367,10 +373,11 @@ func (f *Fleet) control(s *Socket, op byte, payload []byte) {
 func (f *Fleet) end(s *Socket, code int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s.gone {
+	if s.gone.Load() {
 		return
 	}
-	s.gone, s.code = true, code
+	s.gone.Store(true)
+	s.code = code
 	f.open--
 	f.codes[code]++
 	if f.err == nil && err != nil {

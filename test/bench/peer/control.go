@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -29,6 +28,8 @@ type Usage struct {
 //	POST /publish?n=16&size=128            a burst, back to back
 //	POST /publish?n=100&size=128&every=50ms   one at a time, on schedule
 //	POST /publish?n=1000&channels=100      to the channels c0, c1, … in turn
+//	POST /publish?n=2000&users=2000        to the users user0, user1, … in turn
+//	POST /publish?n=2000&publishers=16     by so many goroutines at once
 //	GET  /usage                            CPU, memory and sockets
 //	GET  /usage?collect=1                  the same after a garbage collection
 //
@@ -36,8 +37,9 @@ type Usage struct {
 type control struct {
 	peer Peer
 
-	mu  sync.Mutex // held while publishing
-	seq map[string]uint64
+	mu    sync.Mutex // held while publishing
+	seq   map[string]uint64
+	burst uint64 // messages of all bursts that several goroutines published
 }
 
 func newControl(p Peer) http.Handler {
@@ -48,65 +50,6 @@ func newControl(p Peer) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	return mux
-}
-
-// order is a decoded publish request.
-type order struct {
-	n, size, channels int
-	every             time.Duration
-}
-
-func parseOrder(r *http.Request) (order, error) {
-	o := order{n: 1, size: 128}
-	for name, to := range map[string]*int{"n": &o.n, "size": &o.size, "channels": &o.channels} {
-		if v := r.FormValue(name); v != "" {
-			n, err := strconv.Atoi(v)
-			if err != nil || n < 0 {
-				return o, fmt.Errorf("%s: not a count: %q", name, v)
-			}
-			*to = n
-		}
-	}
-	if v := r.FormValue("every"); v != "" {
-		var err error
-		if o.every, err = time.ParseDuration(v); err != nil {
-			return o, err
-		}
-	}
-	return o, nil
-}
-
-func (c *control) publish(w http.ResponseWriter, r *http.Request) {
-	o, err := parseOrder(r)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	begin := time.Now()
-	for i := range o.n {
-		due := time.Now()
-		if o.every > 0 {
-			// The latency of a message that is late because the previous one took long counts from when
-			// it was due.
-			due = begin.Add(time.Duration(i) * o.every)
-			time.Sleep(time.Until(due))
-		}
-		channel := ""
-		if o.channels > 0 {
-			channel = "c" + strconv.Itoa(i%o.channels)
-		}
-		c.seq[channel]++
-		if err := c.peer.Publish(channel, content(c.seq[channel], due, o.size)); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		if r.Context().Err() != nil {
-			return
-		}
-	}
-	w.WriteHeader(http.StatusNoContent)
 }
 
 func (c *control) usage(w http.ResponseWriter, r *http.Request) {

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 )
@@ -17,8 +18,8 @@ func NewDialect(kind string, token func(user int) (string, error)) Dialect {
 	return Dialect{kind, token}
 }
 
-// Request is the handshake of a user's socket in channels.
-func (d Dialect) Request(user int, channels []string) (string, error) {
+// Request is the handshake of a user's socket in channels. resume is "" or a result of Resume.
+func (d Dialect) Request(user int, channels []string, resume string) (string, error) {
 	var b strings.Builder
 	switch d.kind {
 	case "chat":
@@ -30,6 +31,7 @@ func (d Dialect) Request(user int, channels []string) (string, error) {
 		for _, c := range channels {
 			b.WriteString("channel=" + c + "&")
 		}
+		b.WriteString(resume)
 		fmt.Fprintf(&b, " HTTP/1.1\r\nAuthorization: Bearer %s\r\nSec-WebSocket-Protocol: chat.v1\r\n", token)
 	default:
 		fmt.Fprintf(&b, "GET /?user=user%d HTTP/1.1\r\n", user)
@@ -40,8 +42,9 @@ func (d Dialect) Request(user int, channels []string) (string, error) {
 	return b.String(), nil
 }
 
-// Hello returns the text that a client sends after the handshake, "" for none.
-func (d Dialect) Hello(channels []string) string {
+// Hello returns the text that a client sends after the handshake, "" for none. resume is "" or
+// a result of Resume.
+func (d Dialect) Hello(channels []string, resume string) string {
 	if d.kind != "centrifuge" {
 		return ""
 	}
@@ -49,7 +52,47 @@ func (d Dialect) Hello(channels []string) string {
 	for i, c := range channels {
 		subs[i] = fmt.Sprintf("%q:{}", c)
 	}
+	if resume != "" {
+		subs = append(subs, resume)
+	}
 	return fmt.Sprintf(`{"id":1,"connect":{"subs":{%s}}}`, strings.Join(subs, ","))
+}
+
+// Resume returns what a client sends to receive later what it misses from now on. ok is false
+// unless the message is the server's first on a socket.
+func (d Dialect) Resume(message []byte) (resume string, ok bool) {
+	var parts []string
+	switch d.kind {
+	case "chat":
+		var welcome struct {
+			Type  string   `json:"type"`
+			Since []string `json:"since"`
+		}
+		if json.Unmarshal(message, &welcome) != nil || welcome.Type != "welcome" {
+			return "", false
+		}
+		for _, id := range welcome.Since {
+			parts = append(parts, "since="+id)
+		}
+		return strings.Join(parts, "&"), true
+	case "centrifuge":
+		var reply struct {
+			Connect *struct {
+				Subs map[string]struct {
+					Epoch  string `json:"epoch"`
+					Offset uint64 `json:"offset"`
+				} `json:"subs"`
+			} `json:"connect"`
+		}
+		if json.Unmarshal(message, &reply) != nil || reply.Connect == nil {
+			return "", false
+		}
+		for channel, s := range reply.Connect.Subs {
+			parts = append(parts, fmt.Sprintf(`%q:{"recover":true,"epoch":%q,"offset":%d}`, channel, s.Epoch, s.Offset))
+		}
+		return strings.Join(parts, ","), true
+	}
+	return "", false
 }
 
 // Ping returns the server's text for a ping, which is also the answer, "" if it uses

@@ -16,11 +16,17 @@ type Peer interface {
 	http.Handler // upgrades
 
 	// Publish sends one message to every socket, or to a channel's if the peer has channels. It
-	// returns when the message is queued for all of them. One goroutine at a time calls it for
-	// one channel.
+	// returns when the message is queued for all of them. Several goroutines call it at once
+	// only if the peer has channels.
 	Publish(channel, content string) error
 	// Sockets returns how many are connected.
 	Sockets() int
+}
+
+// UserPublisher is a Peer that finds a user's socket if Settings.Direct is set.
+type UserPublisher interface {
+	// PublishTo sends one message to a user's socket. Several goroutines call it at once.
+	PublishTo(user, content string) error
 }
 
 // Settings are what a row changes of a server's defaults.
@@ -29,7 +35,12 @@ type Settings struct {
 	TLS       bool          // the sockets speak TLS
 	Backlog   int           // bytes that may wait for a slow socket; 0: the default
 	Heartbeat time.Duration // 0: the default
+	Direct    bool          // messages go to single users, see UserPublisher
+	History   bool          // keep messages for sockets that resume, if that is not the default
 }
+
+// User returns the name of the user who asks for a socket. The tests' users are honest.
+func User(r *http.Request) string { return r.URL.Query().Get("user") }
 
 // Kinds are the servers' names: first this library, then the floor.
 var Kinds = []string{"chat", "write", "gws", "gorilla", "gorilla-joined", "melody", "nhooyr", "centrifuge"}
@@ -73,6 +84,22 @@ func Stamp(event []byte) (seq uint64, due int64, ok bool) {
 	a, rest, ok1 := number(event[i+1:])
 	b, _, ok2 := number(rest)
 	return a, int64(b), ok1 && ok2
+}
+
+// Stamps calls fn for each published content in an event, which may have several, and returns
+// how many there are.
+func Stamps(event []byte, fn func(seq uint64)) (n int) {
+	for {
+		i := slices.Index(event, mark)
+		if i < 0 {
+			return n
+		}
+		event = event[i+1:]
+		if seq, _, ok := number(event); ok {
+			n++
+			fn(seq)
+		}
+	}
 }
 
 // number reads digits up to a space.

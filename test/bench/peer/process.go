@@ -64,6 +64,8 @@ func serve(args []string, in io.Reader, out io.Writer, create Constructor, kinds
 	flags.BoolVar(&s.TLS, "tls", false, "serve TLS")
 	flags.IntVar(&s.Backlog, "backlog", 0, "bytes that may wait for a slow socket, 0: the default")
 	flags.DurationVar(&s.Heartbeat, "heartbeat", 0, "between signs of life, 0: the default")
+	flags.BoolVar(&s.Direct, "direct", false, "find sockets by their user, for /publish?users=")
+	flags.BoolVar(&s.History, "history", false, "keep 1,000 messages a channel, if that is not the default")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -19,26 +19,32 @@ const (
 // best stands for the lowest of the peers in a target.
 const best = "best peer"
 
-// Target is an upper bound for this library: times another's figure, plus a constant.
+// Target is a bound for this library: times another's figure, plus a constant.
 type Target struct {
 	of    string // a kind, best, or "" for plus alone
 	times float64
 	plus  float64
+	least bool // a lower bound
 }
 
 func times(f float64, of string) Target   { return Target{of: of, times: f} }
 func over(of string, plus float64) Target { return Target{of: of, times: 1, plus: plus} }
 func atMost(v float64) Target             { return Target{plus: v} }
+func atLeast(v float64) Target            { return Target{plus: v, least: true} }
 
 // String is the target as the table shows it.
 func (t Target) String() string {
+	sign := "≤"
+	if t.least {
+		sign = "≥"
+	}
 	switch {
 	case t.of == "":
-		return fmt.Sprintf("≤ %s", stats.Figure(t.plus))
+		return fmt.Sprintf("%s %s", sign, stats.Figure(t.plus))
 	case t.plus != 0:
-		return fmt.Sprintf("≤ %s + %s", t.of, stats.Figure(t.plus))
+		return fmt.Sprintf("%s %s + %s", sign, t.of, stats.Figure(t.plus))
 	}
-	return fmt.Sprintf("≤ %g × %s", t.times, t.of)
+	return fmt.Sprintf("%s %g × %s", sign, t.times, t.of)
 }
 
 // Measure is a line of the table.
@@ -57,6 +63,12 @@ var Measures = []Measure{
 	{"tls.1", "TLS fan-out, one at a time", "µs/delivery", []Target{times(0.85, best)}},
 	{"tls.16", "TLS fan-out, bursts of 16", "µs/delivery", []Target{times(0.6, "centrifuge")}},
 	{"tls.64", "TLS fan-out, bursts of 64", "µs/delivery", []Target{times(0.3, "centrifuge")}},
+	{"direct.1", "direct, a message to one user", "µs/message", []Target{times(1, "gorilla"), times(0.6, "centrifuge")}},
+	{"direct.64", "direct, GOMAXPROCS=64 on one core", "µs/message", nil},
+	{"direct.growth", "direct, GOMAXPROCS=64 to 1", "×", []Target{atMost(1.15)}},
+	{"post.rate", "POST /messages, 64 connections", "requests/s", []Target{atLeast(40_000)}},
+	{"post.cpu", "the same", "µs/request", nil},
+	{"reconnect", "reconnect, 100 missed messages", "µs/message", []Target{atMost(0.4), times(0.5, "centrifuge")}},
 	{"memory", "memory, idle socket", "KiB", []Target{atMost(4)}},
 	{"memory.raw", "the same before a collection", "KiB", nil},
 	{"accept", "accepting a socket", "µs", []Target{times(1.1, "gorilla")}},
@@ -154,7 +166,11 @@ func (r Results) Judge(measure string, t Target) (v Verdict, ok bool) {
 		limit = t.times
 	}
 	s := stats.Of(runs)
-	return Verdict{t.String(), s, s.Median <= limit}, s.Valid()
+	holds := s.Median <= limit
+	if t.least {
+		holds = s.Median >= limit
+	}
+	return Verdict{t.String(), s, holds}, s.Valid()
 }
 
 // Measured are the kinds with figures, in order.

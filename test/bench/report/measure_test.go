@@ -42,6 +42,8 @@ func TestJudge(t *testing.T) {
 		{over("gorilla", -3), -2.5, false},
 		{atMost(8.5), 8.5, true},
 		{atMost(8), 8.5, false},
+		{atLeast(8.5), 8.5, true},
+		{atLeast(9), 8.5, false},
 	}
 	for _, tt := range tests {
 		v, ok := sample().Judge("fanout.1", tt.target)

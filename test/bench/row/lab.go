@@ -88,6 +88,8 @@ type crowd struct {
 	readBuffer int
 	prompt     bool // how long deliveries take matters
 	inspect    func(*load.Socket, []byte)
+	count      func(*load.Socket, []byte) int // see load.Target
+	resume     func(user int) string          // a result of peer.Dialect.Resume, nil: none
 }
 
 // twoChannels returns the channels of a user in rows that need no special ones.
@@ -101,6 +103,7 @@ type trial struct {
 	*load.Fleet
 	command   string
 	stillness time.Duration
+	floor     bool // the server is none, see server/write
 }
 
 // open starts a server without clients.
@@ -111,6 +114,9 @@ func (l *Lab) open(ctx context.Context, c config, who crowd) (*trial, error) {
 	}
 	if who.channels == nil {
 		who.channels = twoChannels
+	}
+	if who.resume == nil {
+		who.resume = func(int) string { return "" }
 	}
 	user := func(socket int) int {
 		if who.users > 0 {
@@ -128,19 +134,22 @@ func (l *Lab) open(ctx context.Context, c config, who crowd) (*trial, error) {
 		TLS:        c.tls,
 		ReadBuffer: who.readBuffer,
 		Request: func(socket int) (string, error) {
-			return d.Request(user(socket), who.channels(user(socket)))
+			return d.Request(user(socket), who.channels(user(socket)), who.resume(user(socket)))
 		},
-		Hello:   func(socket int) string { return d.Hello(who.channels(user(socket))) },
+		Hello: func(socket int) string {
+			return d.Hello(who.channels(user(socket)), who.resume(user(socket)))
+		},
 		Ping:    d.Ping(),
 		Rest:    rest,
 		Inspect: who.inspect,
+		Count:   who.count,
 	})
 	if err != nil {
 		s.stop()
 		return nil, err
 	}
 	fleet.CountFrom(contentSize)
-	t := &trial{s, fleet, d.Command(), stillness}
+	t := &trial{s, fleet, d.Command(), stillness, c.kind == "write"}
 	if c.kind == "chat" {
 		t.stillness = stillnessOurs
 	}
@@ -175,18 +184,29 @@ func (t *trial) connect(ctx context.Context, n int) error {
 // deliver publishes a burst and waits until every socket received it.
 func (t *trial) deliver(ctx context.Context, burst int) (deliveries int64, err error) {
 	deliveries = int64(burst * t.Open())
+	return deliveries, t.order(ctx, order{n: burst, size: contentSize}, deliveries)
+}
+
+// order publishes and waits for so many deliveries.
+func (t *trial) order(ctx context.Context, o order, deliveries int64) error {
 	goal := t.Counted() + deliveries
 	t.Expect(goal)
-	if err := t.publish(ctx, order{n: burst, size: contentSize}); err != nil {
-		return 0, err
+	if err := t.publish(ctx, o); err != nil {
+		return err
 	}
-	return deliveries, t.Await(ctx, goal, patience)
+	return t.Await(ctx, goal, patience)
 }
 
 // perDelivery publishes bursts, one after the other, for about window, and returns the
 // server's CPU per delivery.
 func (t *trial) perDelivery(ctx context.Context, burst int, window time.Duration) (time.Duration, float64, error) {
-	if _, err := t.deliver(ctx, burst); err != nil { // a first one fills pools and caches
+	return t.repeat(ctx, window, func() (int64, error) { return t.deliver(ctx, burst) })
+}
+
+// repeat repeats a delivery, which returns how many there were, for about window, and returns
+// the server's CPU in total and per delivery.
+func (t *trial) repeat(ctx context.Context, window time.Duration, deliver func() (int64, error)) (time.Duration, float64, error) {
+	if _, err := deliver(); err != nil { // a first one fills pools and caches
 		return 0, 0, err
 	}
 	before, err := t.usage(ctx, false)
@@ -195,7 +215,7 @@ func (t *trial) perDelivery(ctx context.Context, burst int, window time.Duration
 	}
 	var total int64
 	for begin, rounds := time.Now(), 0; rounds < 3 || time.Since(begin) < window; rounds++ {
-		n, err := t.deliver(ctx, burst)
+		n, err := deliver()
 		if err != nil {
 			return 0, 0, err
 		}

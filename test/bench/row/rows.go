@@ -20,6 +20,9 @@ var (
 // Rows are all there are, most important first.
 var Rows = []Row{
 	{Name: "fanout", Kinds: withBase, Quick: true, Run: (*Lab).fanoutPlain},
+	{Name: "direct", Kinds: []string{"chat", "write", "gws", "gorilla", "melody", "nhooyr", "centrifuge"}, Run: (*Lab).direct},
+	{Name: "post", Kinds: []string{"chat", "write"}, Run: (*Lab).post},
+	{Name: "reconnect", Kinds: []string{"chat", "centrifuge"}, Run: (*Lab).reconnect},
 	{Name: "sockets", Kinds: chats, Quick: true, Run: (*Lab).socketsPlain},
 	{Name: "tls", Kinds: withBase, Run: (*Lab).fanoutTLS},
 	{Name: "tls-sockets", Kinds: chats, Run: (*Lab).socketsTLS},

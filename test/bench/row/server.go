@@ -29,6 +29,9 @@ type config struct {
 	backlog    int
 	heartbeat  time.Duration
 	sendBuffer int
+	direct     bool // messages go to single users
+	history    bool // keep messages
+	procs      int  // GOMAXPROCS; 0: 1
 }
 
 // server is the process of a server.
@@ -46,9 +49,10 @@ func (l *Lab) start(ctx context.Context, c config) (*server, error) {
 	}
 	args := []string{"-kind", c.kind, "-core", strconv.Itoa(l.ServerCore),
 		"-tls=" + strconv.FormatBool(c.tls), "-backlog", strconv.Itoa(c.backlog),
-		"-heartbeat", c.heartbeat.String(), "-sndbuf", strconv.Itoa(c.sendBuffer)}
+		"-heartbeat", c.heartbeat.String(), "-sndbuf", strconv.Itoa(c.sendBuffer),
+		"-direct=" + strconv.FormatBool(c.direct), "-history=" + strconv.FormatBool(c.history)}
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), peer.SecretVariable+"="+hex.EncodeToString(l.Secret), "GOMAXPROCS=1")
+	cmd.Env = append(os.Environ(), peer.SecretVariable+"="+hex.EncodeToString(l.Secret), "GOMAXPROCS="+strconv.Itoa(max(c.procs, 1)))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -94,13 +98,14 @@ func (s *server) stop() {
 
 // order is a publish request; see peer's control.
 type order struct {
-	n, size, channels int
-	every             time.Duration
+	n, size, channels, users, publishers int
+	every                                time.Duration
 }
 
 func (s *server) publish(ctx context.Context, o order) error {
 	q := url.Values{"n": {strconv.Itoa(o.n)}, "size": {strconv.Itoa(o.size)},
-		"channels": {strconv.Itoa(o.channels)}, "every": {o.every.String()}}
+		"channels": {strconv.Itoa(o.channels)}, "users": {strconv.Itoa(o.users)},
+		"publishers": {strconv.Itoa(o.publishers)}, "every": {o.every.String()}}
 	return s.call(ctx, http.MethodPost, "/publish?"+q.Encode(), nil)
 }
 

@@ -14,6 +14,9 @@ import (
 	"github.com/reto10/chat/test/bench/peer"
 )
 
+// rowLimit bounds a quick run of a row.
+const rowLimit = 2 * time.Minute
+
 // limit bounds a test of a server.
 const limit = 30 * time.Second
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"github.com/centrifugal/centrifuge"
 
@@ -16,23 +17,36 @@ func main() { peer.Main(newCentrifuge, "centrifuge") }
 // everyone is the channel of all users of centrifuge.
 const everyone = "everyone"
 
+// A channel's history, if there is one, is bounded as in this library.
+const (
+	historySize = 1000
+	historyTTL  = 24 * time.Hour
+)
+
 // node is centrifuge with its memory broker. A middleware identifies users, the server
-// subscribes them, and features that this library lacks are off, as are presence, history
-// and compression.
+// subscribes them, and features that this library lacks are off, as are presence and
+// compression, and history unless a row needs it.
 type node struct {
 	node    *centrifuge.Node
 	handler http.Handler
+	publish []centrifuge.PublishOption
 }
 
-func newCentrifuge(string, peer.Settings) (peer.Peer, error) {
+func newCentrifuge(_ string, s peer.Settings) (peer.Peer, error) {
 	n, err := centrifuge.New(centrifuge.Config{})
 	if err != nil {
 		return nil, err
 	}
-	n.OnConnecting(func(_ context.Context, e centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
-		subscriptions := map[string]centrifuge.SubscribeOptions{everyone: {}}
+	n.OnConnecting(func(ctx context.Context, e centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
+		options := centrifuge.SubscribeOptions{EnableRecovery: s.History}
+		subscriptions := map[string]centrifuge.SubscribeOptions{everyone: options}
+		if s.Direct {
+			if who, ok := centrifuge.GetCredentials(ctx); ok {
+				subscriptions[userChannel(who.UserID)] = options
+			}
+		}
 		for _, channel := range e.Channels {
-			subscriptions[channel] = centrifuge.SubscribeOptions{}
+			subscriptions[channel] = options
 		}
 		return centrifuge.ConnectReply{Subscriptions: subscriptions}, nil
 	})
@@ -49,13 +63,17 @@ func newCentrifuge(string, peer.Settings) (peer.Peer, error) {
 		ReadBufferSize:     1024,
 		UseWriteBufferPool: true,
 	})
-	return node{n, known(sockets)}, nil
+	c := node{node: n, handler: known(sockets)}
+	if s.History {
+		c.publish = append(c.publish, centrifuge.WithHistory(historySize, historyTTL))
+	}
+	return c, nil
 }
 
 // known tells centrifuge who the user is.
 func known(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who := &centrifuge.Credentials{UserID: r.URL.Query().Get("user")}
+		who := &centrifuge.Credentials{UserID: peer.User(r)}
 		next.ServeHTTP(w, r.WithContext(centrifuge.SetCredentials(r.Context(), who)))
 	})
 }
@@ -63,6 +81,11 @@ func known(next http.Handler) http.Handler {
 func (c node) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }
 
 func (c node) Sockets() int { return c.node.Hub().NumClients() }
+
+// userChannel is the channel of a user, to which the server subscribes their sockets.
+func userChannel(user string) string { return "@" + user }
+
+func (c node) PublishTo(user, content string) error { return c.Publish(userChannel(user), content) }
 
 func (c node) Publish(channel, content string) error {
 	if channel == "" {
@@ -72,6 +95,6 @@ func (c node) Publish(channel, content string) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.node.Publish(channel, data)
+	_, err = c.node.Publish(channel, data, c.publish...)
 	return err
 }

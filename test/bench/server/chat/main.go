@@ -48,5 +48,9 @@ func (o ours) Publish(channel, content string) error {
 	return err
 }
 
+func (o ours) PublishTo(user, content string) error {
+	return o.Publish(chat.UserChannel(user), content)
+}
+
 // SlowClosed returns how many sockets were closed because of their backlog.
 func (o ours) SlowClosed() uint64 { return o.service.Stats().SlowClosed }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,9 @@ type hub struct {
 	leave    chan *guest
 	send     chan parcel
 	count    atomic.Int64
+
+	mu    sync.RWMutex
+	users map[string]*guest // nil: not needed
 }
 
 type parcel struct {
@@ -48,11 +52,12 @@ type parcel struct {
 
 type guest struct {
 	hub   *hub
+	user  string
 	conn  *websocket.Conn
 	queue chan parcel
 }
 
-func newGorilla(kind string, _ peer.Settings) (peer.Peer, error) {
+func newGorilla(kind string, s peer.Settings) (peer.Peer, error) {
 	h := &hub{
 		joined: kind == joined,
 		upgrader: websocket.Upgrader{
@@ -63,6 +68,9 @@ func newGorilla(kind string, _ peer.Settings) (peer.Peer, error) {
 		enter: make(chan *guest),
 		leave: make(chan *guest),
 		send:  make(chan parcel),
+	}
+	if s.Direct {
+		h.users = make(map[string]*guest)
 	}
 	go h.run()
 	return h, nil
@@ -100,8 +108,9 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // answered by gorilla
 	}
-	g := &guest{h, conn, make(chan parcel, queue)}
+	g := &guest{h, peer.User(r), conn, make(chan parcel, queue)}
 	h.enter <- g
+	h.name(g)
 	go g.write()
 	go g.read()
 }
@@ -120,8 +129,38 @@ func (h *hub) Publish(_, content string) error {
 	return nil
 }
 
+// name lets PublishTo find a guest.
+func (h *hub) name(g *guest) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.users != nil {
+		h.users[g.user] = g
+	}
+}
+
+func (h *hub) forget(g *guest) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.users[g.user] == g {
+		delete(h.users, g.user)
+	}
+}
+
+// PublishTo queues a message for a user's connection, whose goroutine writes it. Nothing is
+// prepared: that is for a message to several.
+func (h *hub) PublishTo(user, content string) error {
+	h.mu.RLock()
+	g := h.users[user]
+	h.mu.RUnlock()
+	if g == nil || !g.offer(parcel{text: peer.Event(content)}) {
+		return fmt.Errorf("gorilla: %s has no connection, or its queue is full", user)
+	}
+	return nil
+}
+
 func (g *guest) read() {
 	defer func() {
+		g.hub.forget(g)
 		g.hub.leave <- g
 		_ = g.conn.Close()
 	}()
@@ -183,6 +222,8 @@ func (g *guest) write() {
 				return
 			case g.hub.joined:
 				err = g.writeJoined(p)
+			case p.prepared == nil:
+				err = g.conn.WriteMessage(websocket.TextMessage, p.text)
 			default:
 				err = g.conn.WritePreparedMessage(p.prepared)
 			}

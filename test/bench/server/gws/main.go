@@ -2,6 +2,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -25,11 +26,23 @@ type quick struct {
 
 	mu    sync.RWMutex
 	conns map[*gws.Conn]struct{}
+	users map[string]*gws.Conn // nil: not needed
 }
 
-func newGWS(string, peer.Settings) (peer.Peer, error) {
+// user is the key of a connection's user in its session.
+const user = "user"
+
+func newGWS(_ string, s peer.Settings) (peer.Peer, error) {
 	q := &quick{conns: make(map[*gws.Conn]struct{})}
-	q.upgrader = gws.NewUpgrader(q, nil)
+	var options *gws.ServerOption
+	if s.Direct {
+		q.users = make(map[string]*gws.Conn)
+		options = &gws.ServerOption{Authorize: func(r *http.Request, session gws.SessionStorage) bool {
+			session.Store(user, peer.User(r))
+			return true
+		}}
+	}
+	q.upgrader = gws.NewUpgrader(q, options)
 	return q, nil
 }
 
@@ -46,12 +59,35 @@ func (q *quick) OnOpen(c *gws.Conn) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.conns[c] = struct{}{}
+	if q.users != nil {
+		q.users[userOf(c)] = c
+	}
+}
+
+func userOf(c *gws.Conn) string {
+	name, _ := c.Session().Load(user)
+	s, _ := name.(string)
+	return s
 }
 
 func (q *quick) OnClose(c *gws.Conn, _ error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.conns, c)
+	if q.users != nil && q.users[userOf(c)] == c {
+		delete(q.users, userOf(c))
+	}
+}
+
+// PublishTo writes to a user's connection.
+func (q *quick) PublishTo(user, content string) error {
+	q.mu.RLock()
+	c := q.users[user]
+	q.mu.RUnlock()
+	if c == nil {
+		return fmt.Errorf("gws: %s has no connection", user)
+	}
+	return c.WriteMessage(gws.OpcodeText, peer.Event(content))
 }
 
 func (q *quick) OnPing(c *gws.Conn, payload []byte) {

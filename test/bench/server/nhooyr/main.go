@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -23,8 +24,9 @@ const (
 // path: a queue per socket, which the handler's goroutine empties, and another goroutine
 // that reads.
 type subscribers struct {
-	mu  sync.Mutex
-	all map[*subscriber]struct{}
+	mu    sync.Mutex
+	all   map[*subscriber]struct{}
+	users map[string]*subscriber // nil: not needed
 }
 
 type subscriber struct {
@@ -32,8 +34,12 @@ type subscriber struct {
 	slow  context.CancelFunc
 }
 
-func newNhooyr(string, peer.Settings) (peer.Peer, error) {
-	return &subscribers{all: make(map[*subscriber]struct{})}, nil
+func newNhooyr(_ string, settings peer.Settings) (peer.Peer, error) {
+	s := &subscribers{all: make(map[*subscriber]struct{})}
+	if settings.Direct {
+		s.users = make(map[string]*subscriber)
+	}
+	return s, nil
 }
 
 func (s *subscribers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -45,14 +51,9 @@ func (s *subscribers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	me := &subscriber{make(chan []byte, queue), cancel}
-	s.mu.Lock()
-	s.all[me] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.all, me)
-		s.mu.Unlock()
-	}()
+	user := peer.User(r)
+	s.add(me, user)
+	defer s.remove(me, user)
 	go func() {
 		defer cancel()
 		for {
@@ -77,6 +78,37 @@ func (s *subscribers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+func (s *subscribers) add(one *subscriber, user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all[one] = struct{}{}
+	if s.users != nil {
+		s.users[user] = one
+	}
+}
+
+func (s *subscribers) remove(one *subscriber, user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, one)
+	if s.users[user] == one {
+		delete(s.users, user)
+	}
+}
+
+// PublishTo queues a message for a user's socket.
+func (s *subscribers) PublishTo(user, content string) error {
+	b := peer.Event(content)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.users[user]
+	if one == nil {
+		return fmt.Errorf("nhooyr: %s has no socket", user)
+	}
+	one.offer(b)
+	return nil
 }
 
 func write(ctx context.Context, conn *websocket.Conn, b []byte) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -25,11 +26,24 @@ type floor struct {
 	mu    sync.Mutex
 	conns []net.Conn
 	fds   []int // of conns; -1 where a write is not a call on the descriptor
+
+	users  map[string]int // index of a user's; nil: not needed
+	direct []byte         // the frame that PublishTo writes
 }
 
-func newFloor(string, peer.Settings) (peer.Peer, error) { return new(floor), nil }
+func newFloor(_ string, s peer.Settings) (peer.Peer, error) {
+	f := new(floor)
+	if s.Direct {
+		f.users = make(map[string]int)
+	}
+	return f, nil
+}
 
 func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost {
+		post(w, r)
+		return
+	}
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -45,8 +59,26 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.users != nil {
+		f.users[peer.User(r)] = len(f.conns)
+	}
 	f.conns = append(f.conns, conn)
 	f.fds = append(f.fds, descriptor(conn))
+}
+
+// post answers a request like the server's POST /messages and publishes nothing: the least that
+// net/http and encoding/json cost.
+func post(w http.ResponseWriter, r *http.Request) {
+	var message struct {
+		Content string `json:"content"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&message); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusCreated)
+	_, _ = w.Write(peer.Event(message.Content)) // fails on a connection that is gone
 }
 
 // descriptor returns the descriptor of a TCP connection, -1 for others.
@@ -70,16 +102,39 @@ func (f *floor) Publish(_, content string) error {
 	frame := textFrame(peer.Event(content))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, fd := range f.fds {
-		var err error
-		if fd < 0 {
-			_, err = f.conns[i].Write(frame)
-		} else {
-			err = writeAll(fd, frame)
+	for i := range f.fds {
+		if err := f.write(i, frame); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("floor: writing a frame: %w", err)
-		}
+	}
+	return nil
+}
+
+// PublishTo writes one frame to a user's descriptor. The frame is prepared once: each message
+// has the content of the first.
+func (f *floor) PublishTo(user, content string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.direct == nil {
+		f.direct = textFrame(peer.Event(content))
+	}
+	i, known := f.users[user]
+	if !known {
+		return fmt.Errorf("floor: %s has no descriptor", user)
+	}
+	return f.write(i, f.direct)
+}
+
+// write writes a frame to the descriptor with an index.
+func (f *floor) write(i int, frame []byte) error {
+	var err error
+	if fd := f.fds[i]; fd < 0 {
+		_, err = f.conns[i].Write(frame)
+	} else {
+		err = writeAll(fd, frame)
+	}
+	if err != nil {
+		return fmt.Errorf("floor: writing a frame: %w", err)
 	}
 	return nil
 }
