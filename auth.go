@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/reto10/chat/internal/jwt"
@@ -138,19 +139,23 @@ func authenticate(text string, rules jwt.Rules, keys func() *jwt.Cache, verify f
 	if len(text) > jwt.MaxLen {
 		return Identity{}, tokenError(jwt.ErrTooLong)
 	}
-	cache, sum := keys(), jwt.Sum(text)
-	claims, known, err := cache.Get(sum, time.Now())
+	cache, sum, now := keys(), jwt.Sum(text), time.Now()
+	claims, known, err := cache.Get(sum, now)
 	if err != nil {
 		return Identity{}, tokenError(err)
 	}
 	if known {
 		return identityOf(claims), nil
 	}
-	token, err := jwt.Parse(text)
-	if err != nil {
+	token := tokens.Get().(*jwt.Token)
+	defer func() {
+		token.Clear()
+		tokens.Put(token)
+	}()
+	if err := token.Parse(text); err != nil {
 		return Identity{}, tokenError(err)
 	}
-	if claims, err = token.Claims(rules, time.Now()); err != nil {
+	if claims, err = token.Claims(rules, now); err != nil {
 		return Identity{}, tokenError(err)
 	}
 	if !ValidUsername(claims.Subject) {
@@ -166,10 +171,13 @@ func authenticate(text string, rules jwt.Rules, keys func() *jwt.Cache, verify f
 		return Identity{}, tokenError(err)
 	}
 	if keys() == cache { // else the keys changed meanwhile, and the old ones may have verified it
-		cache.Add(sum, claims, time.Now())
+		cache.Add(sum, claims, now)
 	}
 	return identityOf(claims), nil
 }
+
+// tokens are for authenticate.
+var tokens = sync.Pool{New: func() any { return new(jwt.Token) }}
 
 func identityOf(c jwt.Claims) Identity {
 	return Identity{User: User{Name: c.Subject, Role: c.Role}, Expires: c.Expires}

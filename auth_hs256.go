@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/lestrrat-go/jwx/v2/jwa"
-
 	"github.com/reto10/chat/internal/jwt"
 )
 
@@ -50,6 +48,7 @@ type HS256 struct {
 	rules    jwt.Rules
 	ttl      time.Duration
 	secret   []byte
+	key      *jwt.Secret
 	verified jwt.Cache
 }
 
@@ -66,7 +65,7 @@ func NewHS256(secret []byte, opts ...HS256Option) (*HS256, error) {
 		(strings.HasSuffix(block.Type, "PUBLIC KEY") || strings.HasSuffix(block.Type, "CERTIFICATE")) {
 		return nil, fmt.Errorf("%w: the secret is a public key", ErrInvalid)
 	}
-	h := &HS256{rules: defaultRules, ttl: defaultTokenTTL, secret: bytes.Clone(secret)}
+	h := &HS256{rules: defaultRules, ttl: defaultTokenTTL, secret: bytes.Clone(secret), key: jwt.NewSecret(secret)}
 	for _, opt := range opts {
 		if opt == nil {
 			return nil, fmt.Errorf("%w: an HS256Option is nil", ErrInvalid)
@@ -93,12 +92,10 @@ func (h *HS256) Format(f fmt.State, _ rune) { io.WriteString(f, "HS256(REDACTED)
 //
 // All errors wrap [ErrUnauthenticated].
 func (h *HS256) Authenticate(_ context.Context, token string) (Identity, error) {
-	return authenticate(token, h.rules, h.cache, h.verify)
+	return authenticate(token, h.rules, h.cache, h.key.Verify)
 }
 
 func (h *HS256) cache() *jwt.Cache { return &h.verified }
-
-func (h *HS256) verify(t *jwt.Token) error { return t.Verify(jwa.HS256, h.secret) }
 
 // Issue returns a new token for u with the claims "sub", "iat", "exp", a random "jti",
 // the role ([RoleUser] if u has none) and, if configured, "iss" and "aud". The error wraps

@@ -5,6 +5,7 @@ package jwt
 
 import (
 	"encoding/base64"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -48,47 +49,59 @@ type Token struct {
 	signed    []byte // the text that the signature is of: header, dot, payload
 	payload   []byte
 	signature []byte
+	all       []byte // what the three are parts of
 }
 
 // encoding is base64url without padding (RFC 7515 section 2). It is strict: each byte
 // string has exactly one text.
 var encoding = base64.RawURLEncoding.Strict()
 
+// Parse is [Token.Parse] of a new Token.
+func Parse(s string) (*Token, error) {
+	t := new(Token)
+	if err := t.Parse(s); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
 // Parse parses a token in compact serialization (RFC 7515 section 7.1). It rejects every
 // other form (JSON, encrypted, unsigned, detached, nested) and header extensions
 // (RFC 7515 section 4.1.11). The type must be that of an access token (RFC 8725
-// section 3.11): absent, "JWT" or "at+jwt". The error is a [Refusal].
-func Parse(s string) (*Token, error) {
+// section 3.11): absent, "JWT" or "at+jwt". The error is a [Refusal]. Parse replaces an
+// earlier token in t and reuses its memory.
+func (t *Token) Parse(s string) error {
+	t.Clear()
 	if len(s) > MaxLen {
-		return nil, ErrTooLong
+		return ErrTooLong
 	}
 	if strings.ContainsAny(s, "\r\n") { // the decoder would skip them
-		return nil, ErrMalformed
+		return ErrMalformed
 	}
 	head, rest, _ := strings.Cut(s, ".")
 	body, tail, _ := strings.Cut(rest, ".")
 	if head == "" || body == "" || tail == "" {
-		return nil, ErrMalformed
+		return ErrMalformed
 	}
 	signed := s[:len(head)+1+len(body)]
-	all := make([]byte, 0, len(signed)+encoding.DecodedLen(len(head))+encoding.DecodedLen(len(body))+encoding.DecodedLen(len(tail)))
-	all = append(all, signed...)
-	rawHeader, err := decode(&all, head)
+	room := len(signed) + encoding.DecodedLen(len(head)) + encoding.DecodedLen(len(body)) + encoding.DecodedLen(len(tail))
+	t.all = append(slices.Grow(t.all, room), signed...)
+	rawHeader, err := t.decode(head)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	payload, err := decode(&all, body)
+	payload, err := t.decode(body)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	signature, err := decode(&all, tail) // fails for a fourth part: a dot is no base64url
+	signature, err := t.decode(tail) // fails for a fourth part: a dot is no base64url
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var room [jsonobject.Usual]jsonobject.Member
-	header, err := jsonobject.Append(room[:0], rawHeader)
+	var members [jsonobject.Usual]jsonobject.Member
+	header, err := jsonobject.Append(members[:0], rawHeader)
 	if err != nil || !utf8.Valid(rawHeader) {
-		return nil, ErrMalformed
+		return ErrMalformed
 	}
 	var named [4]string
 	for i, name := range [...]string{"alg", "kid", "typ", "cty"} {
@@ -97,26 +110,28 @@ func Parse(s string) (*Token, error) {
 			continue
 		}
 		if value[0] != '"' {
-			return nil, ErrMalformed
+			return ErrMalformed
 		}
 		named[i] = jsonobject.Text(value)
 	}
 	algorithm, keyID, typ, contentType := named[0], named[1], named[2], named[3]
 	switch {
 	case algorithm == "":
-		return nil, ErrMalformed
+		return ErrMalformed
 	case header.Get("crit") != nil:
-		return nil, ErrExtension
+		return ErrExtension
 	case !accessType(typ) || contentType != "":
-		return nil, ErrType
+		return ErrType
 	}
-	return &Token{
-		Algorithm: algorithm,
-		KeyID:     keyID,
-		signed:    all[:len(signed)],
-		payload:   payload,
-		signature: signature,
-	}, nil
+	t.Algorithm, t.KeyID = algorithm, keyID
+	t.signed, t.payload, t.signature = t.all[:len(signed)], payload, signature
+	return nil
+}
+
+// Clear makes t empty. It keeps the memory for the next Parse, without the token.
+func (t *Token) Clear() {
+	clear(t.all)
+	*t = Token{all: t.all[:0]}
 }
 
 // Verify checks that the token names this algorithm and is signed with it and this key.
@@ -147,12 +162,12 @@ func accessType(typ string) bool {
 	return typ == "" || strings.EqualFold(typ, "jwt") || strings.EqualFold(typ, "at+jwt")
 }
 
-// decode appends the bytes of a part of a token to all, and returns them.
-func decode(all *[]byte, part string) ([]byte, error) {
-	from := len(*all)
-	var err error
-	if *all, err = encoding.AppendDecode(*all, []byte(part)); err != nil {
+// decode appends the bytes of a part of a token to t.all, which has room for them, and
+// returns them.
+func (t *Token) decode(part string) (bytes []byte, err error) {
+	from := len(t.all)
+	if t.all, err = encoding.AppendDecode(t.all, []byte(part)); err != nil {
 		return nil, ErrMalformed
 	}
-	return (*all)[from:len(*all):len(*all)], nil
+	return t.all[from:len(t.all):len(t.all)], nil
 }
