@@ -90,6 +90,9 @@ func (h *HS256) Format(f fmt.State, _ rune) { io.WriteString(f, "HS256(REDACTED)
 //   - the role: 1 to 128 printable bytes; [RoleUser] if absent.
 //   - "iss" and "aud": as [WithIssuer] and [WithAudience] require.
 //
+// A repeated token is not verified again: an HS256 remembers up to 4,096 tokens that
+// verified, by their SHA-256. It checks "exp" and "nbf" with each call.
+//
 // All errors wrap [ErrUnauthenticated].
 func (h *HS256) Authenticate(_ context.Context, token string) (Identity, error) {
 	return authenticate(token, h.rules, h.cache, h.key.Verify)
