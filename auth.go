@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/reto10/chat/internal/jwt"
@@ -129,16 +130,32 @@ func WithRoleClaim(name string) TokenOption {
 // defaultRules apply where no option changes them.
 var defaultRules = jwt.Rules{Role: "role"}
 
-// authenticate parses a token, checks its claims against the rules, and has verify check
-// its signature. Claims come first because they are cheap: an expired token with an
+// authenticate returns the identity of a token. For a token that verified before, it checks
+// the time alone. keys returns the cache of the keys that are in use now.
+//
+// Claims are checked before the signature because they are cheap: an expired token with an
 // unknown key must not cause a fetch of keys.
-func authenticate(text string, rules jwt.Rules, verify func(*jwt.Token) error) (Identity, error) {
-	token, err := jwt.Parse(text)
+func authenticate(text string, rules jwt.Rules, keys func() *jwt.Cache, verify func(*jwt.Token) error) (Identity, error) {
+	if len(text) > jwt.MaxLen {
+		return Identity{}, tokenError(jwt.ErrTooLong)
+	}
+	cache, sum, now := keys(), jwt.Sum(text), time.Now()
+	claims, known, err := cache.Get(sum, now)
 	if err != nil {
 		return Identity{}, tokenError(err)
 	}
-	claims, err := token.Claims(rules, time.Now())
-	if err != nil {
+	if known {
+		return identityOf(claims), nil
+	}
+	token := tokens.Get().(*jwt.Token)
+	defer func() {
+		token.Clear()
+		tokens.Put(token)
+	}()
+	if err := token.Parse(text); err != nil {
+		return Identity{}, tokenError(err)
+	}
+	if claims, err = token.Claims(rules, now); err != nil {
 		return Identity{}, tokenError(err)
 	}
 	if !ValidUsername(claims.Subject) {
@@ -153,7 +170,17 @@ func authenticate(text string, rules jwt.Rules, verify func(*jwt.Token) error) (
 	if err := verify(token); err != nil {
 		return Identity{}, tokenError(err)
 	}
-	return Identity{User: User{Name: claims.Subject, Role: claims.Role}, Expires: claims.Expires}, nil
+	if keys() == cache { // else the keys changed meanwhile, and the old ones may have verified it
+		cache.Add(sum, claims, now)
+	}
+	return identityOf(claims), nil
+}
+
+// tokens are for authenticate.
+var tokens = sync.Pool{New: func() any { return new(jwt.Token) }}
+
+func identityOf(c jwt.Claims) Identity {
+	return Identity{User: User{Name: c.Subject, Role: c.Role}, Expires: c.Expires}
 }
 
 // tokenError wraps an error of package jwt or jwks in one of this package.

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/lestrrat-go/jwx/v2/jwa"
-
 	"github.com/reto10/chat/internal/jwt"
 )
 
@@ -47,9 +45,11 @@ func WithTokenTTL(ttl time.Duration) HS256Option {
 // HS256 issues and authenticates tokens that are signed with one shared secret (HMAC with
 // SHA-256, RFC 7518 section 3.2). It is safe for concurrent use.
 type HS256 struct {
-	rules  jwt.Rules
-	ttl    time.Duration
-	secret []byte
+	rules    jwt.Rules
+	ttl      time.Duration
+	secret   []byte
+	key      *jwt.Secret
+	verified jwt.Cache
 }
 
 var _ Authenticator = (*HS256)(nil)
@@ -65,7 +65,7 @@ func NewHS256(secret []byte, opts ...HS256Option) (*HS256, error) {
 		(strings.HasSuffix(block.Type, "PUBLIC KEY") || strings.HasSuffix(block.Type, "CERTIFICATE")) {
 		return nil, fmt.Errorf("%w: the secret is a public key", ErrInvalid)
 	}
-	h := &HS256{rules: defaultRules, ttl: defaultTokenTTL, secret: bytes.Clone(secret)}
+	h := &HS256{rules: defaultRules, ttl: defaultTokenTTL, secret: bytes.Clone(secret), key: jwt.NewSecret(secret)}
 	for _, opt := range opts {
 		if opt == nil {
 			return nil, fmt.Errorf("%w: an HS256Option is nil", ErrInvalid)
@@ -90,12 +90,15 @@ func (h *HS256) Format(f fmt.State, _ rune) { io.WriteString(f, "HS256(REDACTED)
 //   - the role: 1 to 128 printable bytes; [RoleUser] if absent.
 //   - "iss" and "aud": as [WithIssuer] and [WithAudience] require.
 //
+// A repeated token is not verified again: an HS256 remembers up to 4,096 tokens that
+// verified, by their SHA-256. It checks "exp" and "nbf" with each call.
+//
 // All errors wrap [ErrUnauthenticated].
 func (h *HS256) Authenticate(_ context.Context, token string) (Identity, error) {
-	return authenticate(token, h.rules, func(t *jwt.Token) error {
-		return t.Verify(jwa.HS256, h.secret)
-	})
+	return authenticate(token, h.rules, h.cache, h.key.Verify)
 }
+
+func (h *HS256) cache() *jwt.Cache { return &h.verified }
 
 // Issue returns a new token for u with the claims "sub", "iat", "exp", a random "jti",
 // the role ([RoleUser] if u has none) and, if configured, "iss" and "aud". The error wraps

@@ -97,12 +97,15 @@ func NewJWKS(ctx context.Context, url string, opts ...JWKSOption) (*JWKS, error)
 // seconds, which protects the provider from tokens with invented keys. A key that the
 // provider withdraws is rejected after five minutes at the latest.
 //
+// A repeated token is not verified again until the keys are fetched, see
+// [HS256.Authenticate].
+//
 // If the provider cannot be reached, or publishes no usable key, the known keys stay in
 // use. The error for a token with an unknown key then wraps [ErrUnavailable], not
 // [ErrUnauthenticated], because the token may be valid. Fetching is retried after ten
 // seconds, then at growing intervals.
 func (j *JWKS) Authenticate(ctx context.Context, token string) (Identity, error) {
-	return authenticate(token, j.rules, func(t *jwt.Token) error {
+	return authenticate(token, j.rules, j.keys.Verified, func(t *jwt.Token) error {
 		return j.keys.Verify(ctx, t)
 	})
 }

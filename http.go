@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/reto10/chat/internal/account"
 	"github.com/reto10/chat/internal/connset"
 	"github.com/reto10/chat/internal/problem"
 	"github.com/reto10/chat/internal/wsconn"
@@ -144,14 +145,9 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 	if err != nil {
 		return err
 	}
-	var releases []func()
-	defer func() { // also after a panic, for example in a middleware's Hijack
-		for _, release := range slices.Backward(releases) {
-			release()
-		}
-	}()
-	account := s.accounts.Hold(who.User.Name)
-	releases = append(releases, account.Release)
+	held := holds{service: s, account: s.accounts.Hold(who.User.Name)}
+	account := held.account
+	defer held.release() // also after a panic, for example in a middleware's Hijack
 	// All sockets of the user share one copy of the name. That of the token would keep the
 	// token in memory.
 	who.User.Name = account.Name()
@@ -182,18 +178,18 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 	if wait, ok := account.Open(time.Now()); !ok {
 		return tooManySockets(wait)
 	}
-	releases = append(releases, account.Closed)
+	held.opened = true
 	leave, err := s.enter(r.Context(), who.User.Name)
 	if err != nil {
 		return err
 	}
-	releases = append(releases, leave)
+	held.leave = leave
 	// Reserve only after the gate: a waiting handshake must not use up a connection of
 	// WithMaxSockets.
 	if err := s.sockets.Reserve(); err != nil {
 		return wrapUnavailable("accepting a socket", err)
 	}
-	releases = append(releases, s.sockets.Release)
+	held.reserved = true
 	header := w.Header()
 	conn, err := s.websockets.Accept(w, r)
 	if err != nil {
@@ -201,12 +197,37 @@ func (s *Service) acceptSocket(w http.ResponseWriter, r *http.Request) (err erro
 	}
 	c := newSocket(s, conn, who, account)
 	c.rejectHandshake = s.lateRejection(conn, header, account)
-	releases = nil // start calls leave, and socket.Ended releases the others
+	held = holds{} // start calls leave, and socket.Ended releases the others
 	c.start(channels, resume, leave)
 	if conn.Lost() {
 		panic(http.ErrAbortHandler) // net/http closes the connection
 	}
 	return nil
+}
+
+// holds are what a handshake holds until its socket starts.
+type holds struct {
+	service  *Service
+	account  *account.Account // nil: nothing is held
+	opened   bool             // counted in the account
+	leave    func()           // of the gate for opening sockets; nil: not entered
+	reserved bool             // in Service.sockets
+}
+
+// release gives up what is held, the last first.
+func (h *holds) release() {
+	if h.reserved {
+		h.service.sockets.Release()
+	}
+	if h.leave != nil {
+		h.leave()
+	}
+	if h.opened {
+		h.account.Closed()
+	}
+	if h.account != nil {
+		h.account.Release()
+	}
 }
 
 func (s *Service) authenticate(r *http.Request) (Identity, error) {
@@ -243,9 +264,8 @@ func answer(w http.ResponseWriter, status int, body any) {
 // answerJSON begins an answer whose body is JSON.
 func answerJSON(w http.ResponseWriter, status int) {
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	values := [...]string{"application/json", "no-store", "nosniff"} // one allocation, not three
+	h["Content-Type"], h["Cache-Control"], h["X-Content-Type-Options"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	w.WriteHeader(status)
 }
 
@@ -331,6 +351,9 @@ func setRetryAfter(w http.ResponseWriter, wait time.Duration) {
 // parameters are ignored. The errors wrap ErrInvalid and repeat nothing of the query,
 // which may contain a token.
 func readQuery(r *http.Request, once ...string) (url.Values, error) {
+	if r.URL.RawQuery == "" {
+		return nil, nil
+	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, wrapf(ErrInvalid, "the query is malformed: in a name or a value, write ; as %%3B and %% as %%25")

@@ -196,5 +196,7 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	stored := storedMessage(&m, "")
-	answer(w, http.StatusCreated, stored.Message())
+	text := stored.Append(make([]byte, 0, 128+len(m.Content)))
+	answerJSON(w, http.StatusCreated)
+	_, _ = w.Write(append(text, '\n')) // fails if the client has gone
 }

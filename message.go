@@ -199,10 +199,12 @@ func eventFrame(e Event) fanout.Frame {
 	if e.Type == EventMessage {
 		x.bytes = encodeMessage(e.Message)
 	} else {
-		x.bytes = textFrame(wire.Presence{
+		change := wire.Presence{
 			Type: string(e.Type), Username: e.User.Name, Role: e.User.Role,
 			Channel: e.Channel, Time: wire.Time(e.Time),
-		})
+		}
+		var usual [512]byte // on the stack
+		x.bytes = wsframe.Text(change.Append(usual[:0]))
 	}
 	return fanout.Frame{Bytes: x.bytes, Event: x}
 }

@@ -55,16 +55,26 @@ func (a *announcer) announce(changes []presence.Change) {
 	now := time.Now().UTC()
 	events := make(map[audience][]Event)
 	var order []audience // in the order of their first changes
-	for _, c := range changes {
-		to := audience{c.Channel, !a.toEveryone(c)}
-		if events[to] == nil {
-			order = append(order, to)
+	for len(changes) > 0 {
+		// The window passes the changes of a channel in a row. Most are for one audience.
+		n := 1
+		for n < len(changes) && changes[n].Channel == changes[0].Channel {
+			n++
 		}
-		typ := EventUserLeft
-		if c.Joined {
-			typ = EventUserJoined
+		for i, c := range changes[:n] {
+			to := audience{c.Channel, !a.toEveryone(c)}
+			list, known := events[to]
+			if !known {
+				order = append(order, to)
+				list = make([]Event, 0, n-i)
+			}
+			typ := EventUserLeft
+			if c.Joined {
+				typ = EventUserJoined
+			}
+			events[to] = append(list, Event{Type: typ, User: User{c.Name, c.Role}, Channel: c.Channel, Time: now})
 		}
-		events[to] = append(events[to], Event{Type: typ, User: User{c.Name, c.Role}, Channel: c.Channel, Time: now})
+		changes = changes[n:]
 	}
 	for _, to := range order {
 		a.registry.Announce(to.channel, to.adminsOnly, events[to])

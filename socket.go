@@ -16,6 +16,7 @@ import (
 	"github.com/reto10/chat/internal/lazyctx"
 	"github.com/reto10/chat/internal/wire"
 	"github.com/reto10/chat/internal/wsconn"
+	"github.com/reto10/chat/internal/wsframe"
 )
 
 // subprotocol selects JSON commands. Without it, each text frame is a message to everyone.
@@ -349,7 +350,8 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 	c.rejectHandshake = nil
 	c.conn.Open()
 	c.service.counts.accepted.Add(1)
-	c.reply(welcome)
+	var usual [512]byte // on the stack
+	c.conn.Out().SendFirst(wsframe.Text(welcome.Append(usual[:0])))
 	return missed
 }
 

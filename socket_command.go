@@ -112,9 +112,13 @@ func (c *socket) admitJoin(now time.Time) error {
 
 // countCommand takes a token from the command bucket of the user for a request over HTTP.
 func (s *Service) countCommand(u User) error {
+	rate := s.commandRate(u)
+	if rate.PerSecond == 0 {
+		return nil
+	}
 	a := s.accounts.Hold(u.Name)
 	defer a.Release()
-	if wait, _, ok := a.Command(time.Now(), s.commandRate(u)); !ok {
+	if wait, _, ok := a.Command(time.Now(), rate); !ok {
 		return commandsTooFast(wait)
 	}
 	return nil

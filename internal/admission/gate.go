@@ -69,9 +69,6 @@ func (g *Gate) Enter(ctx context.Context, key string, path ...string) error {
 		return ErrStopped
 	default:
 	}
-	if len(path) == 0 {
-		path = []string{key}
-	}
 	w, err := g.enqueue(key, path)
 	if w == nil {
 		return err
@@ -108,6 +105,9 @@ func (g *Gate) enqueue(key string, path []string) (*waiter, error) {
 		n.inside++
 		g.keys[key] = n
 		return nil, nil
+	}
+	if len(path) == 0 {
+		path = []string{key}
 	}
 	if key != "" && n.waiting >= g.limits.WaitingOf {
 		return nil, ErrBusyKey

@@ -1,13 +1,17 @@
 package jsonobject_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -91,5 +95,83 @@ func TestDecodeIsStrict(t *testing.T) {
 				t.Errorf("body (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// strict is the body of a request with a field of each kind that bodies have.
+type strict struct {
+	A string   `json:"a"`
+	B *string  `json:"b"`
+	C *int     `json:"c"`
+	D []string `json:"d"`
+	E struct {
+		F string `json:"f"`
+	} `json:"e"`
+}
+
+// byReflection is Decode of a text that is UTF-8 by encoding/json alone.
+func byReflection(text []byte, v *strict) error {
+	members, err := jsonobject.Parse(text)
+	if err != nil {
+		return err
+	}
+	if err := members.Check("a", "b", "c", "d", "e"); err != nil {
+		return err
+	}
+	return jsonobject.PlainError(json.Unmarshal(text, v))
+}
+
+func FuzzDecodeIsThatOfEncodingJSON(f *testing.F) {
+	for _, text := range []string{
+		`{"a":"x","b":"y"}`, `{"a":7,"b":"y"}`, `{"a":"x","b":[]}`, `{"a":{}}`, `{"a":true}`, `{"b":{}}`,
+		`{"c":1,"d":["\u00e9"],"e":{"f":"g"}}`, `{"e":{"f":1,"f":"x","g":null}}`, `{"c":1e99}`, `{"d":"x"}`,
+		`{"a":"\ud800","b":"\ud83d\ude80\n\/"}`, `{"a":""}`, `{"b":""}`, `{"a":"x","a":"y"}`, `{"b":null}`, `{"z":1}`,
+		`{"\u0061":"x"}`, ` {} x`, `[]`, `{"a":"x"`, "{\"a\":\"\u2028\"}",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if !utf8.Valid(text) {
+			return
+		}
+		var got, want strict
+		err, wantErr := jsonobject.Decode(bytes.NewReader(text), &got), byReflection(text, &want)
+		if diff := cmp.Diff(fmt.Sprint(wantErr), fmt.Sprint(err)); diff != "" {
+			t.Fatalf("%q: error (-want +got):\n%s", text, diff)
+		}
+		if diff := cmp.Diff(want, got); err == nil && diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	})
+}
+
+func TestDecodeSharesNothing(t *testing.T) {
+	var bodies [2]strict
+	for i := range bodies {
+		if err := jsonobject.Decode(strings.NewReader(fmt.Sprintf(`{"a":"%d","b":"%d","d":["%d"]}`, i, i, i)), &bodies[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, got := range bodies {
+		text := fmt.Sprint(i)
+		if diff := cmp.Diff(strict{A: text, B: &text, D: []string{text}}, got); diff != "" {
+			t.Errorf("body %d (-want +got):\n%s", i, diff)
+		}
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	text := `{"content":"` + strings.Repeat("x", 128) + `","channel":"news"}`
+	r := strings.NewReader(text)
+	b.ReportAllocs()
+	for b.Loop() {
+		r.Reset(text)
+		var body struct {
+			Content string  `json:"content"`
+			Channel *string `json:"channel"`
+		}
+		if err := jsonobject.Decode(r, &body); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

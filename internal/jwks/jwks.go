@@ -127,6 +127,11 @@ func (s *Set) Verify(ctx context.Context, t *jwt.Token) error {
 	return err
 }
 
+// Verified returns the cache for tokens that the keys in use verified. It is another one
+// after each fetch. A caller may add a token that Verify accepted only if Verified returns
+// the same cache before and after that call.
+func (s *Set) Verified() *jwt.Cache { return &s.keys.Load().verified }
+
 // refetch requests a fetch and waits for it. If the rate limit allows no fetch now,
 // refetch returns the error of the last one.
 func (s *Set) refetch(ctx context.Context) error {

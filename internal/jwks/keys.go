@@ -27,7 +27,10 @@ const (
 var errUnknownKey = errors.New("token is signed by an unknown key")
 
 // keys are the usable keys of one fetch. They do not change.
-type keys struct{ list []key }
+type keys struct {
+	list     []key
+	verified jwt.Cache // of tokens that these keys verified
+}
 
 // key is a public key with its one algorithm.
 type key struct {

@@ -20,9 +20,10 @@ type Rules struct {
 
 // Claims are the claims of a token that the service uses.
 type Claims struct {
-	Subject string // "sub"
-	Role    string // "" when the token has none
-	Expires time.Time
+	Subject   string // "sub"
+	Role      string // "" when the token has none
+	Expires   time.Time
+	NotBefore time.Time // "nbf"; zero when the token has none
 }
 
 // maxDate is the last second of the year 9999, the last that RFC 3339 can express.
@@ -44,7 +45,8 @@ const Leeway = 30 * time.Second
 // Names are case-sensitive. If a name appears twice, the last one counts (RFC 7519
 // section 4).
 func (t *Token) Claims(rules Rules, now time.Time) (Claims, error) {
-	all, err := jsonobject.Parse(t.payload)
+	var room [jsonobject.Usual]jsonobject.Member
+	all, err := jsonobject.Append(room[:0], t.payload)
 	if err != nil || !utf8.Valid(t.payload) {
 		return Claims{}, ErrMalformed
 	}
@@ -59,14 +61,14 @@ func (t *Token) Claims(rules Rules, now time.Time) (Claims, error) {
 	if _, err := numericDate(all, "iat"); err != nil {
 		return Claims{}, err
 	}
-	claims := Claims{Subject: jsonobject.Text(all.Get("sub")), Expires: expires}
-	switch {
-	case expires.IsZero():
+	if expires.IsZero() {
 		return Claims{}, ErrNoExpiry
-	case !expires.After(now):
-		return Claims{}, ErrExpired
-	case notBefore.After(now.Add(Leeway)):
-		return Claims{}, ErrNotYet
+	}
+	claims := Claims{Subject: jsonobject.Text(all.Get("sub")), Expires: expires, NotBefore: notBefore}
+	if err := claims.CheckTime(now); err != nil {
+		return Claims{}, err
+	}
+	switch {
 	case claims.Subject == "":
 		return Claims{}, ErrSubject
 	case rules.Issuer != "" && jsonobject.Text(all.Get("iss")) != rules.Issuer:
@@ -80,6 +82,18 @@ func (t *Token) Claims(rules Rules, now time.Time) (Claims, error) {
 		}
 	}
 	return claims, nil
+}
+
+// CheckTime compares the claims with the time. The error is a [Refusal], nil for a token
+// that is valid now.
+func (c Claims) CheckTime(now time.Time) error {
+	switch {
+	case !c.Expires.After(now):
+		return ErrExpired
+	case c.NotBefore.After(now.Add(Leeway)):
+		return ErrNotYet
+	}
+	return nil
 }
 
 // texts returns the string or the strings of a JSON value, none for any other value.

@@ -5,6 +5,7 @@ package jwt
 
 import (
 	"encoding/base64"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -48,44 +49,59 @@ type Token struct {
 	signed    []byte // the text that the signature is of: header, dot, payload
 	payload   []byte
 	signature []byte
+	all       []byte // what the three are parts of
 }
 
 // encoding is base64url without padding (RFC 7515 section 2). It is strict: each byte
 // string has exactly one text.
 var encoding = base64.RawURLEncoding.Strict()
 
+// Parse is [Token.Parse] of a new Token.
+func Parse(s string) (*Token, error) {
+	t := new(Token)
+	if err := t.Parse(s); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
 // Parse parses a token in compact serialization (RFC 7515 section 7.1). It rejects every
 // other form (JSON, encrypted, unsigned, detached, nested) and header extensions
 // (RFC 7515 section 4.1.11). The type must be that of an access token (RFC 8725
-// section 3.11): absent, "JWT" or "at+jwt". The error is a [Refusal].
-func Parse(s string) (*Token, error) {
+// section 3.11): absent, "JWT" or "at+jwt". The error is a [Refusal]. Parse replaces an
+// earlier token in t and reuses its memory.
+func (t *Token) Parse(s string) error {
+	t.Clear()
 	if len(s) > MaxLen {
-		return nil, ErrTooLong
+		return ErrTooLong
 	}
-	for i := range len(s) {
-		if !inAlphabet(s[i]) { // the decoder would skip line breaks
-			return nil, ErrMalformed
-		}
+	if strings.ContainsAny(s, "\r\n") { // the decoder would skip them
+		return ErrMalformed
 	}
-	parts := strings.SplitN(s, ".", 4)
-	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
-		return nil, ErrMalformed
+	head, rest, _ := strings.Cut(s, ".")
+	body, tail, _ := strings.Cut(rest, ".")
+	if head == "" || body == "" || tail == "" {
+		return ErrMalformed
 	}
-	rawHeader, err := encoding.DecodeString(parts[0])
+	signed := s[:len(head)+1+len(body)]
+	room := len(signed) + encoding.DecodedLen(len(head)) + encoding.DecodedLen(len(body)) + encoding.DecodedLen(len(tail))
+	t.all = append(slices.Grow(t.all, room), signed...)
+	rawHeader, err := t.decode(head)
 	if err != nil {
-		return nil, ErrMalformed
+		return err
 	}
-	payload, err := encoding.DecodeString(parts[1])
+	payload, err := t.decode(body)
 	if err != nil {
-		return nil, ErrMalformed
+		return err
 	}
-	signature, err := encoding.DecodeString(parts[2])
+	signature, err := t.decode(tail) // fails for a fourth part: a dot is no base64url
 	if err != nil {
-		return nil, ErrMalformed
+		return err
 	}
-	header, err := jsonobject.Parse(rawHeader)
+	var members [jsonobject.Usual]jsonobject.Member
+	header, err := jsonobject.Append(members[:0], rawHeader)
 	if err != nil || !utf8.Valid(rawHeader) {
-		return nil, ErrMalformed
+		return ErrMalformed
 	}
 	var named [4]string
 	for i, name := range [...]string{"alg", "kid", "typ", "cty"} {
@@ -94,26 +110,28 @@ func Parse(s string) (*Token, error) {
 			continue
 		}
 		if value[0] != '"' {
-			return nil, ErrMalformed
+			return ErrMalformed
 		}
 		named[i] = jsonobject.Text(value)
 	}
 	algorithm, keyID, typ, contentType := named[0], named[1], named[2], named[3]
 	switch {
 	case algorithm == "":
-		return nil, ErrMalformed
+		return ErrMalformed
 	case header.Get("crit") != nil:
-		return nil, ErrExtension
+		return ErrExtension
 	case !accessType(typ) || contentType != "":
-		return nil, ErrType
+		return ErrType
 	}
-	return &Token{
-		Algorithm: algorithm,
-		KeyID:     keyID,
-		signed:    []byte(s[:len(parts[0])+1+len(parts[1])]),
-		payload:   payload,
-		signature: signature,
-	}, nil
+	t.Algorithm, t.KeyID = algorithm, keyID
+	t.signed, t.payload, t.signature = t.all[:len(signed)], payload, signature
+	return nil
+}
+
+// Clear makes t empty. It keeps the memory for the next Parse, without the token.
+func (t *Token) Clear() {
+	clear(t.all)
+	*t = Token{all: t.all[:0]}
 }
 
 // Verify checks that the token names this algorithm and is signed with it and this key.
@@ -137,13 +155,19 @@ func (t *Token) Verify(algorithm jwa.SignatureAlgorithm, key any) error {
 // type whose "application/" may be left out (RFC 7515 section 4.1.9). RFC 9068 defines
 // "at+jwt" for access tokens.
 func accessType(typ string) bool {
-	switch strings.TrimPrefix(strings.ToLower(typ), "application/") {
-	case "", "jwt", "at+jwt":
-		return true
+	const media = "application/"
+	if len(typ) >= len(media) && strings.EqualFold(typ[:len(media)], media) {
+		typ = typ[len(media):]
 	}
-	return false
+	return typ == "" || strings.EqualFold(typ, "jwt") || strings.EqualFold(typ, "at+jwt")
 }
 
-func inAlphabet(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.'
+// decode appends the bytes of a part of a token to t.all, which has room for them, and
+// returns them.
+func (t *Token) decode(part string) (bytes []byte, err error) {
+	from := len(t.all)
+	if t.all, err = encoding.AppendDecode(t.all, []byte(part)); err != nil {
+		return nil, ErrMalformed
+	}
+	return t.all[from:len(t.all):len(t.all)], nil
 }

@@ -78,6 +78,10 @@ func TestVerifyNeverLetsTheTokenChoose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		err = jwt.NewSecret(secret).Verify(parsed)
+		if want := parsed.Verify(jwa.HS256, secret); err != want {
+			t.Errorf("%s verified by a Secret: %v, want %v", header, err, want)
+		}
 		for _, alg := range []jwa.SignatureAlgorithm{jwa.HS256, jwa.HS384, jwa.RS256, jwa.NoSignature, "made-up"} {
 			err := parsed.Verify(alg, secret)
 			if ok := parsed.Algorithm == "HS256" && alg == jwa.HS256; ok != (err == nil) {
@@ -85,6 +89,37 @@ func TestVerifyNeverLetsTheTokenChoose(t *testing.T) {
 			}
 			if refusal := jwt.Refusal(""); err != nil && !errors.As(err, &refusal) {
 				t.Errorf("%s verified as %s: %v is no Refusal", header, alg, err)
+			}
+		}
+	}
+}
+
+func TestASecretVerifiesItsTokensOnly(t *testing.T) {
+	good := sign(`{"alg":"HS256"}`, `{"sub":"ana"}`)
+	own, other := jwt.NewSecret(secret), jwt.NewSecret([]byte(strings.Repeat("x", 32)))
+	var token jwt.Token
+	for range 3 { // the hash and the token are used again
+		if err := token.Parse(good); err != nil {
+			t.Fatal(err)
+		}
+		if err := own.Verify(&token); err != nil {
+			t.Errorf("its own: %v", err)
+		}
+		if err := other.Verify(&token); err != jwt.ErrSignature {
+			t.Errorf("that of another: %v, want ErrSignature", err)
+		}
+		if err := token.Parse(sign(`{"alg":"HS256"}`, `{"sub":"eve"}`)[:len(good)-43] + mac("x.y")); err != nil {
+			t.Fatal(err)
+		}
+		if err := own.Verify(&token); err != jwt.ErrSignature {
+			t.Errorf("with the signature of another: %v, want ErrSignature", err)
+		}
+		for _, bad := range []string{"", "a.b.c", good + ".x", strings.Repeat("x", jwt.MaxLen+1)} {
+			if err := token.Parse(bad); err == nil || token.Algorithm != "" {
+				t.Errorf("%.20q: %v, and the algorithm is %q", bad, err, token.Algorithm)
+			}
+			if err := own.Verify(&token); err != jwt.ErrAlgorithm {
+				t.Errorf("after a token that could not be parsed: %v, want ErrAlgorithm", err)
 			}
 		}
 	}
@@ -115,7 +150,11 @@ func FuzzToken(f *testing.F) {
 		if err == nil && (claims.Subject == "" || !claims.Expires.After(now)) {
 			t.Errorf("claims %+v", claims)
 		}
-		if err := parsed.Verify(jwa.HS256, secret); err == nil {
+		err = parsed.Verify(jwa.HS256, secret)
+		if hmacErr := jwt.NewSecret(secret).Verify(parsed); hmacErr != err {
+			t.Errorf("Secret.Verify = %v, want %v", hmacErr, err)
+		}
+		if err == nil {
 			// A valid signature needs the secret, and each token has only one text.
 			at := strings.LastIndexByte(s, '.')
 			if want := s[:at] + "." + mac(s[:at]); s != want {

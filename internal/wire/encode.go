@@ -106,11 +106,15 @@ func (m *Stored) Append(b []byte) []byte {
 func appendMember(b []byte, name, value string) []byte {
 	b = append(b, '"')
 	b = append(b, name...)
-	b = append(b, '"', ':')
-	if !plain(value) {
-		return appendEscaped(b, value)
+	return appendText(append(b, '"', ':'), value)
+}
+
+// appendText appends a string.
+func appendText(b []byte, text string) []byte {
+	if !plain(text) {
+		return appendEscaped(b, text)
 	}
-	b = append(append(b, '"'), value...)
+	b = append(append(b, '"'), text...)
 	return append(b, '"')
 }
 

@@ -90,6 +90,45 @@ func FuzzMessagesAreEncodedAsJSONDoes(f *testing.F) {
 	})
 }
 
+// A presence event and a welcome are encoded by hand as encoding/json encodes them.
+func FuzzEventsAreEncodedAsJSONDoes(f *testing.F) {
+	f.Add("ana", "user", "", "1-e", uint8(0), int64(900))
+	f.Add("ana@example.com", "admin", "news", "7-e-news", uint8(1), int64(0))
+	f.Add("\u00f1 \u2019 \u2028 <b> & \\ \" \x7f \x00\t\n", "\xff", "\xe2\x80", "\"", uint8(2), int64(-1))
+	f.Add("\xed\xa0\x80", "\U0001F680", "@auth0|123", "", uint8(7), int64(math.MaxInt64))
+	f.Fuzz(func(t *testing.T, name, role, channel, id string, n uint8, seconds int64) {
+		p := wire.Presence{Type: wire.TypeUserLeft, Username: name, Role: role, Channel: channel, Time: id}
+		if diff := cmp.Diff("["+string(wire.Marshal(p)), string(p.Append([]byte("[")))); diff != "" {
+			t.Errorf("presence (-want +got):\n%s", diff)
+		}
+		w := wire.Welcome{Type: wire.TypeWelcome, Session: id, User: name, Role: role, ExpiresIn: seconds}
+		if n > 0 {
+			w.Since = make([]string, 0, n)
+		}
+		for i := range n - n%2 {
+			w.Since = append(w.Since, id[:len(id)*int(i)/int(n)])
+		}
+		if recovered := n%4 == 1; n%2 == 1 {
+			w.Recovered = &recovered
+		}
+		if diff := cmp.Diff("["+string(wire.Marshal(w)), string(w.Append([]byte("[")))); diff != "" {
+			t.Errorf("welcome (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func BenchmarkAppendWelcome(b *testing.B) {
+	w := wire.Welcome{
+		Type: wire.TypeWelcome, Session: "abcdefghijklmnopqrstuvwxyz", User: "ana", Role: "user", ExpiresIn: 900,
+		Since: []string{"12-abcdefghij0", "0-abcdefghij0-@ana", "7-abcdefghij0-team-7"},
+	}
+	var room [512]byte
+	b.ReportAllocs()
+	for b.Loop() {
+		w.Append(room[:0])
+	}
+}
+
 func BenchmarkEncode(b *testing.B) {
 	m := wire.Stored{
 		Type: wire.TypeMessage, Channel: "@ana", Epoch: "abcdefghij0", Seq: 123, Sender: "admin",

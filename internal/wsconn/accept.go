@@ -44,24 +44,29 @@ func (r *Refusal) Error() string { return r.Detail }
 // Check returns nil for a valid WebSocket handshake (RFC 6455, section 4.2.1), else the
 // reason why r is none.
 func Check(r *http.Request) *Refusal {
-	upgrade := http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
+	upgrade := func(detail string) *Refusal {
+		return &Refusal{http.StatusUpgradeRequired, detail, http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}}
+	}
 	switch {
 	case !r.ProtoAtLeast(1, 1) || r.ProtoMajor > 1:
-		return &Refusal{http.StatusUpgradeRequired, "a WebSocket starts with HTTP/1.1, not " + r.Proto, upgrade}
+		return upgrade("a WebSocket starts with HTTP/1.1, not " + r.Proto)
 	case !hasToken(r.Header, "Connection", "upgrade") || !hasToken(r.Header, "Upgrade", "websocket"):
-		return &Refusal{http.StatusUpgradeRequired, "this address speaks WebSocket only", upgrade}
-	case r.Header.Get("Sec-WebSocket-Version") != "13":
-		upgrade.Set("Sec-WebSocket-Version", "13")
-		return &Refusal{http.StatusUpgradeRequired, "Sec-WebSocket-Version must be 13", upgrade}
+		return upgrade("this address speaks WebSocket only")
+	case r.Header.Get("Sec-Websocket-Version") != "13":
+		refused := upgrade("Sec-WebSocket-Version must be 13")
+		refused.Header.Set("Sec-WebSocket-Version", "13")
+		return refused
 	}
 	if r.ContentLength != 0 {
 		return &Refusal{http.StatusBadRequest, "a handshake has no body", nil}
 	}
-	keys := r.Header.Values("Sec-WebSocket-Key")
-	if len(keys) == 1 {
-		key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(keys[0]))
-		if err == nil && len(key) == 16 {
-			return nil
+	if keys := r.Header.Values("Sec-Websocket-Key"); len(keys) == 1 {
+		key := strings.TrimSpace(keys[0])
+		var decoded [18]byte // room for 24 characters
+		if len(key) == base64.StdEncoding.EncodedLen(16) {
+			if n, err := base64.StdEncoding.Decode(decoded[:], []byte(key)); err == nil && n == 16 {
+				return nil
+			}
 		}
 	}
 	return &Refusal{http.StatusBadRequest, "Sec-WebSocket-Key must be one header of 16 bytes in base64", nil}
@@ -79,7 +84,7 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	header := w.Header() // before the connection is taken over: middleware may panic here
 	c := &Conn{server: s, subprotocol: negotiate(r.Header, s.Subprotocol)}
 	c.heard.Store(true)
-	key := r.Header.Get("Sec-WebSocket-Key")
+	key := r.Header.Get("Sec-Websocket-Key")
 	if isWrapped(w) {
 		c.out.open(c, nil)
 		c.pending = &handshake{w, r.Context().Done(), key}
@@ -221,16 +226,21 @@ func negotiate(h http.Header, spoken string) string {
 	return ""
 }
 
+// answerSize is room for the answer to a handshake and the first frame.
+const answerSize = 640
+
 // answer returns the answer to the handshake (RFC 6455, section 4.2.2) with the headers
 // that middleware has set.
 func (c *Conn) answer(extra http.Header, key string) []byte {
 	var b bytes.Buffer
-	b.Grow(256)
+	b.Grow(answerSize)
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
 	b.WriteString(accept(key))
 	b.WriteString("\r\n")
 	if c.subprotocol != "" {
-		b.WriteString("Sec-WebSocket-Protocol: " + c.subprotocol + "\r\n")
+		b.WriteString("Sec-WebSocket-Protocol: ")
+		b.WriteString(c.subprotocol)
+		b.WriteString("\r\n")
 	}
 	_ = extra.WriteSubset(&b, ours) // memory: cannot fail
 	b.WriteString("\r\n")

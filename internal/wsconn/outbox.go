@@ -66,11 +66,11 @@ type Outbox struct {
 }
 
 // open makes the outbox of c ready, corked: it keeps what it is sent until Uncork.
-// conn may be nil: then all waits for attach.
+// conn may be nil: then all waits for attach. c has its raw before open or attach.
 func (o *Outbox) open(c *Conn, conn net.Conn) {
 	o.owner, o.corked = c, true
 	if conn != nil {
-		o.conn, o.now = conn, immediately(conn)
+		o.conn, o.now = conn, immediately(conn, c.raw)
 	}
 }
 
@@ -78,7 +78,7 @@ func (o *Outbox) open(c *Conn, conn net.Conn) {
 func (o *Outbox) attach(conn net.Conn) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.conn, o.now = conn, immediately(conn)
+	o.conn, o.now = conn, immediately(conn, o.owner.raw)
 	switch {
 	case o.dead:
 		_ = below(conn).Close()

@@ -18,27 +18,20 @@ type immediate struct {
 	secure int32 // over TLS, the size of the socket's send buffer, which only grows
 }
 
-// immediately returns the immediate of a TCP or Unix socket or of TLS on one, and the
-// zero immediate for any other conn.
-func immediately(conn net.Conn) (w immediate) {
-	t, secure := conn.(*tls.Conn)
-	if secure {
-		conn = t.NetConn()
-	}
-	switch conn.(type) {
-	case *net.TCPConn, *net.UnixConn:
-	default:
+// immediately returns the immediate of conn on the socket raw, see socketBelow. It is the
+// zero immediate if raw is nil.
+func immediately(conn net.Conn, raw syscall.RawConn) (w immediate) {
+	if raw == nil {
 		return immediate{}
 	}
-	if raw, err := conn.(syscall.Conn).SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) {
-			w.fd = int32(fd) + 1
-			if secure {
-				size, _ := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF)
-				w.secure = int32(max(size, 1))
-			}
-		})
-	}
+	_, secure := conn.(*tls.Conn)
+	_ = raw.Control(func(fd uintptr) {
+		w.fd = int32(fd) + 1
+		if secure {
+			size, _ := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF)
+			w.secure = int32(max(size, 1))
+		}
+	})
 	return w
 }
 
