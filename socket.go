@@ -358,15 +358,15 @@ func (c *socket) resume(ctx context.Context, channel string, asked Position, mis
 	}
 	// Probably nothing is missing. The position of the join decides, because the page may have
 	// been read some seconds ago.
-	start, err = c.joinAfter(channel, asked)
+	joined, err := c.joinAfter(channel, asked)
 	switch {
-	case err != nil || start == asked:
-		return start, true, err
-	case start.Epoch != asked.Epoch:
+	case err != nil || joined == asked:
+		return joined, true, err
+	case joined.Epoch != asked.Epoch:
 		c.service.replayPages.forget(channel, asked.Epoch)
-		return start, false, nil
+		return joined, false, nil
 	}
-	*missed = append(*missed, missedChannel{channel, asked, &start})
+	*missed = append(*missed, missedChannel{channel, asked, &joined})
 	return asked, true, nil
 }
 
