@@ -218,9 +218,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 	if since != nil {
 		recovered := since.Epoch == start.Epoch && since.Seq >= from.Seq
 		if recovered && since.Seq > start.Seq {
-			err := c.service.inTurn(ctx, c.service.joinReads, c.User().Name, func(ctx context.Context) error {
-				return c.checkKept(ctx, channel, *since)
-			})
+			err := c.checkKeptInTurn(ctx, channel, *since)
 			if err != nil && !errors.Is(err, ErrGone) {
 				return wrapUnavailable("reading missed messages", err)
 			}

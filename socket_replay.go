@@ -74,6 +74,9 @@ func (c *socket) readPageInTurn(ctx context.Context, channel string, at Position
 		c.service.userReads.Use(c.User().Name, kept.cost())
 		return kept, nil
 	}
+	if c.service.cfg.noHistory {
+		return nil, ErrGone
+	}
 	err = c.service.inTurn(ctx, c.service.joinReads, c.User().Name, func(ctx context.Context) (err error) {
 		page, err = c.chargedPage(ctx, channel, at, more)
 		return err
@@ -90,6 +93,16 @@ func (c *socket) checkKept(ctx context.Context, channel string, at Position) err
 	cost, err := c.service.replayPages.check(ctx, channel, at)
 	c.service.userReads.Use(c.User().Name, cost)
 	return err
+}
+
+// checkKeptInTurn is checkKept for join commands, in turn like readPageInTurn.
+func (c *socket) checkKeptInTurn(ctx context.Context, channel string, at Position) error {
+	if c.service.cfg.noHistory {
+		return ErrGone
+	}
+	return c.service.inTurn(ctx, c.service.joinReads, c.User().Name, func(ctx context.Context) error {
+		return c.checkKept(ctx, channel, at)
+	})
 }
 
 // replayAndJoin sends the messages after since, as fast as the client reads, and joins the
@@ -115,8 +128,10 @@ func (c *socket) replayAndJoin(channel string, since Position, read pageReader) 
 		return c.replayFailed(from != since, err)
 	case from == start:
 		return start, true, nil
-	case !all || from.Epoch != start.Epoch:
+	case from.Epoch != start.Epoch:
 		c.service.replayPages.forget(channel, from.Epoch)
+		return start, false, nil
+	case !all:
 		return start, false, nil
 	}
 	if _, recovered, err = c.replay(channel, from, &start, read); err != nil {
@@ -154,6 +169,7 @@ func (c *socket) replayFailed(begun bool, err error) (Position, bool, error) {
 // It returns the position of the last one sent. complete is false if the history no longer
 // has some of them.
 func (c *socket) replay(channel string, from Position, last *Position, read pageReader) (to Position, complete bool, err error) {
+	begin := from
 	for last == nil || from.Seq < last.Seq {
 		page := c.takeAhead(channel)
 		if page == nil || last != nil && !page.hasAfter(from) {
@@ -166,6 +182,9 @@ func (c *socket) replay(channel string, from Position, last *Position, read page
 		}
 		switch {
 		case errors.Is(err, ErrGone):
+			if from != begin || last != nil { // kept pages lead here
+				c.service.replayPages.forget(channel, from.Epoch)
+			}
 			return from, false, nil
 		case err != nil:
 			return from, true, err
