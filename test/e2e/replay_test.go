@@ -423,3 +423,40 @@ func TestWhatIsKeptForReplaysIsBoundedAndFreed(t *testing.T) {
 		}
 	})
 }
+
+// Messages that were read for another socket count for a user, too, or a client could have
+// them sent without end.
+func TestReplaysThatNeedNoReadAreBoundedByTimeToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newMeteredHistory(chat.MemoryLimits{})
+		s := chatserver.ServePipes(t, chat.WithHistory(h), chat.WithPresence(chat.PresenceToNobody), chat.WithConnectRate(0, 0))
+		first := s.Publish("", "0")[0]
+		const missed = 20
+		for range missed {
+			s.Publish("", strings.Repeat("x", long))
+		}
+		resume := func(name string, times int) time.Duration {
+			began := time.Now()
+			for range times {
+				c := s.Dial(name, "since", first)
+				restUntil(c, missed)
+				c.HangUp()
+				synctest.Wait()
+			}
+			return time.Since(began)
+		}
+		// Ten pages of 64 KiB count as 12 KiB each, after the first time; the burst is 1 MiB.
+		if took := resume("ana", 3); took > 0 {
+			t.Errorf("the first replays took %v", took)
+		}
+		if took := resume("ana", 20); took == 0 {
+			t.Error("replays of 12 MiB took no time")
+		}
+		if took := resume("bob", 1); took > 0 {
+			t.Errorf("another user waited %v", took)
+		}
+		if _, messages := h.figures(""); messages > 2*missed {
+			t.Errorf("%d messages were read", messages)
+		}
+	})
+}
