@@ -124,6 +124,7 @@ func TestAPageThatIsPacedLeavesTheRestOfTheLimitToWhatIsLive(t *testing.T) {
 		if err := o.SendPaced(page); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		go func() { paced <- o.SendPaced(page) }()
 		synctest.Wait()
 		if got := totals.Backlog.Load(); got != 5000 {
