@@ -47,7 +47,7 @@ type Service struct {
 	websockets *wsconn.Server         // accepts connections
 	opening    *admission.Gate        // sockets that are opening
 
-	replayReads   *sharedReads    // reads for replays
+	replayPages   *replayPages    // reads for replays
 	joinReads     *admission.Gate // reads for join commands
 	pages         *admission.Gate // answers of GET /messages that are being sent
 	pageReads     *admission.Gate // reads for GET /messages
@@ -113,7 +113,7 @@ func New(auth Authenticator, opts ...Option) (*Service, error) {
 	s.allPageReads = throttle.NewMeter(readRate, readBurst)
 	s.counts.init()
 	s.login, _ = auth.(LoginProvider)
-	s.replayReads = newSharedReads(cfg.history)
+	s.replayPages = newReplayPages(cfg.history)
 	s.handler = s.routes()
 	return s, nil
 }
@@ -307,6 +307,7 @@ func (s *Service) Shutdown(ctx context.Context) error {
 		c.Close(CloseGoingAway, "the server is going away")
 	})
 	s.presence.close()
+	s.replayPages.close()
 	s.websockets.Close()
 	s.cfg.sparing.Close()
 	if err != nil {

@@ -317,8 +317,10 @@ func WithAdminCommandRate(perSecond float64, burst int) Option {
 }
 
 // WithBacklog limits the bytes that wait for a slow socket; beyond it the service closes
-// the socket with 4003. It must be at least 8 times [WithContentLimit]. The default is
-// 1 MiB.
+// the socket with 4003. Missed messages that wait count, too: they are sent in pieces of
+// 32 KiB, or of a quarter of the limit, each when the client has read most of the one
+// before. A replay alone never closes the socket. The limit must be at least 8 times
+// [WithContentLimit]. The default is 1 MiB.
 func WithBacklog(bytes int) Option {
 	return func(c *config) error { return positive(&c.backlog, "WithBacklog", bytes) }
 }

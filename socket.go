@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,7 +75,7 @@ type socket struct {
 	// Owned by the goroutine that starts the socket, then by the one that reads.
 	userFrom      Position       // where the stream of the user channel begins, see subscription.from
 	subscriptions []subscription // besides everyone's channel and the user channel
-	ahead         firstPages     // pages of history that are read but not sent yet
+	ahead         firstPages     // see readAhead
 	strikes       strikes
 	freeJoins     int // joins that do not count for WithCommandRate
 }
@@ -168,12 +169,12 @@ func (c *socket) start(channels []string, resume resumption, leave func()) {
 		leave()
 		return
 	}
-	c.replayInBackground(missed, resume, leave)
+	c.replayInBackground(missed, leave)
 }
 
 // open adds the socket to the registry and sends the welcome. It returns the channels whose
 // missed messages are to be replayed, none if the socket has failed.
-func (c *socket) open(channels []string, resume resumption) (missed []string) {
+func (c *socket) open(channels []string, resume resumption) (missed []missedChannel) {
 	defer c.recoverPanic()
 	if c.gone() || !c.addToRegistry() || c.gone() {
 		return nil
@@ -187,21 +188,18 @@ func (c *socket) open(channels []string, resume resumption) (missed []string) {
 
 // replayInBackground starts the goroutine that sends the replay. The goroutine calls leave
 // when the replay ends, but after slowAfter at the latest.
-func (c *socket) replayInBackground(missed []string, resume resumption, leave func()) {
+func (c *socket) replayInBackground(missed []missedChannel, leave func()) {
 	c.replaying.Go(func() {
 		var slow atomic.Bool // set after slowAfter: reads then wait at joinReads
 		defer leave()
 		defer time.AfterFunc(slowAfter, func() { slow.Store(true); leave() }).Stop()
 		defer c.recoverPanic()
 		defer c.dropAhead()
-		c.replayAll(missed, resume, func(ctx context.Context, channel string, p Position, limit Limit) ([]Message, error) {
-			if !slow.Load() {
-				return c.after(ctx, channel, p, limit)
+		c.replayAll(missed, func(ctx context.Context, channel string, at Position, more bool) (*replayPage, error) {
+			if slow.Load() {
+				return c.readPageInTurn(ctx, channel, at, more)
 			}
-			if msgs, err, ok := c.takePage(resumePoint{channel, p}, limit); ok {
-				return msgs, err
-			}
-			return c.afterInTurn(ctx, channel, p, limit)
+			return c.readPage(ctx, channel, at, more)
 		})
 	})
 }
@@ -291,10 +289,9 @@ func (c *socket) reject(err error) {
 	}
 }
 
-// welcome sends the welcome event. It joins the channels that have no id to resume from, or
-// an id that the history does not know. It returns the other channels: the caller replays
-// and joins them after the welcome.
-func (c *socket) welcome(channels []string, resume resumption) (missed []string) {
+// welcome sends the welcome event. It joins all channels but those with missed messages. It
+// returns these: the caller replays and joins them after the welcome.
+func (c *socket) welcome(channels []string, resume resumption) (missed []missedChannel) {
 	ctx, cancel := lazyctx.WithTimeout(context.Background(), portTimeout)
 	defer cancel()
 	who := c.who.Load()
@@ -311,31 +308,19 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 	for i, channel := range channels {
 		c.subscriptions[i].channel = channel
 	}
-	c.ahead = c.readAhead(ctx, resume.from)
+	c.readAhead(ctx, resume.from)
 	for _, channel := range c.joined() {
 		if c.gone() {
 			return nil
 		}
-		asked, resumes := resume.from[channel]
-		if resumes {
-			// If the history knows the id, the later messages are sent after the welcome.
-			_, err := c.after(ctx, channel, asked, Limit{Count: 1})
-			if err == nil {
-				missed = append(missed, channel)
-				c.setFrom(channel, asked)
-				welcome.Since = append(welcome.Since, FormatID(channel, asked))
-				continue
-			}
-			if !errors.Is(err, ErrGone) {
-				c.fail("reading missed messages failed", err)
-				return nil
-			}
-			recovered = false
-			c.dropPage(resumePoint{channel, asked})
-		}
-		start, err := c.join(ctx, channel)
-		if err == nil && resumes && start == asked && !c.service.cfg.noHistory {
-			start, err = c.newestEpoch(ctx, channel, start)
+		var start Position
+		var err error
+		if asked, resumes := resume.from[channel]; !resumes {
+			start, err = c.join(ctx, channel)
+		} else {
+			var known bool
+			start, known, err = c.resume(ctx, channel, asked, &missed)
+			recovered = recovered && known
 		}
 		if err != nil {
 			c.fail("joining a channel failed", err)
@@ -353,6 +338,38 @@ func (c *socket) welcome(channels []string, resume resumption) (missed []string)
 	var usual [512]byte // on the stack
 	c.conn.Out().SendFirst(wsframe.Text(welcome.Append(usual[:0])))
 	return missed
+}
+
+// resume resumes a channel after the client's id, as far as that is possible before the
+// welcome. It adds the channel to missed if messages have to be replayed. It returns the
+// position that the welcome names. known is false if the history does not know the id.
+func (c *socket) resume(ctx context.Context, channel string, asked Position, missed *[]missedChannel) (start Position, known bool, err error) {
+	first := c.ahead[channel]
+	switch {
+	case errors.Is(first.err, ErrGone):
+		start, err = c.join(ctx, channel)
+		if err == nil && start == asked && !c.service.cfg.noHistory {
+			start, err = c.newestEpoch(ctx, channel, start)
+		}
+		return start, false, err
+	case first.err != nil:
+		return start, false, fmt.Errorf("reading missed messages: %w", first.err)
+	case first.page == nil || first.page.hasAfter(asked):
+		*missed = append(*missed, missedChannel{channel: channel, from: asked})
+		return asked, true, nil
+	}
+	// Probably nothing is missing. The position of the join decides, because the page may have
+	// been read some seconds ago.
+	joined, err := c.joinAfter(channel, asked)
+	switch {
+	case err != nil || joined == asked:
+		return joined, true, err
+	case joined.Epoch != asked.Epoch:
+		c.service.replayPages.forget(channel, asked.Epoch)
+		return joined, false, nil
+	}
+	*missed = append(*missed, missedChannel{channel, asked, &joined})
+	return asked, true, nil
 }
 
 // newestEpoch returns the position to welcome a client with if the history has begun a new

@@ -222,7 +222,7 @@ func (c *socket) joinLive(cmd wire.Command, from, since *Position) error {
 	if since != nil {
 		recovered := since.Epoch == start.Epoch && since.Seq >= from.Seq
 		if recovered && since.Seq > start.Seq {
-			_, err := c.afterInTurn(ctx, channel, *since, Limit{Count: 1})
+			err := c.checkKeptInTurn(ctx, channel, *since)
 			if err != nil && !errors.Is(err, ErrGone) {
 				return wrapUnavailable("reading missed messages", err)
 			}
@@ -246,7 +246,7 @@ func (c *socket) joinReplaying(cmd wire.Command, since Position) error {
 	out := c.conn.Out()
 	out.Cork()
 	defer out.Uncork()
-	start, recovered, err := c.replayAndJoin(channel, since, c.afterInTurn)
+	start, recovered, err := c.replayAndJoin(channel, since, c.readPageInTurn)
 	if err != nil {
 		return wrapUnavailable("joining a channel", err)
 	}

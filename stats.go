@@ -20,7 +20,10 @@ type Stats struct {
 	Users   int `json:"users"`   // who have sockets here now
 	// BacklogBytes is how many bytes wait now for slow sockets and slow readers of GET
 	// /messages, including pages of the history that are read ahead for sockets.
-	BacklogBytes    int64  `json:"backlog_bytes"`
+	BacklogBytes int64 `json:"backlog_bytes"`
+	// ReplayBytes is how many bytes of missed messages are kept for some seconds, so that
+	// sockets that resume at the same time share them. It is at most 16 MiB.
+	ReplayBytes     int64  `json:"replay_bytes"`
 	Accepted        uint64 `json:"accepted"`         // sockets
 	Refused         uint64 `json:"refused"`          // handshakes answered with an error
 	SlowClosed      uint64 `json:"slow_closed"`      // sockets closed because of their backlog
@@ -77,6 +80,7 @@ func (s *Service) Stats() Stats {
 	st := Stats{
 		Sockets:       s.sockets.Count(),
 		BacklogBytes:  s.websockets.Totals.Backlog.Load(),
+		ReplayBytes:   int64(s.replayPages.size()),
 		Accepted:      s.counts.accepted.Load(),
 		SlowClosed:    s.websockets.Totals.Slow.Load(),
 		Published:     s.counts.published.Load(),

@@ -43,7 +43,7 @@ const (
 type Collector struct {
 	service *chat.Service
 
-	sockets, users, backlog                        *prometheus.Desc
+	sockets, users, backlog, replay                *prometheus.Desc
 	accepted, refused, slow, published, deliveries *prometheus.Desc
 	commands, refusedCommands, logins, portErrors  *prometheus.Desc
 	droppedPresence                                *prometheus.Desc
@@ -69,6 +69,7 @@ func New(service *chat.Service, opts ...Option) (*Collector, error) {
 		sockets:         desc("sockets", "Live WebSockets."),
 		users:           desc("users", "Users with WebSockets on this process."),
 		backlog:         desc("backlog_bytes", "Bytes that wait for slow clients: on WebSockets, and in pages of the history."),
+		replay:          desc("replay_bytes", "Bytes of missed messages that are kept for clients that resume."),
 		accepted:        desc("accepted_sockets_total", "Accepted WebSockets."),
 		refused:         desc("refused_handshakes_total", "WebSocket handshakes answered with an error, by reason.", labelReason),
 		slow:            desc("slow_closed_sockets_total", "WebSockets closed because their backlog was too large or too old."),
@@ -92,7 +93,7 @@ func New(service *chat.Service, opts ...Option) (*Collector, error) {
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.sockets, c.users, c.backlog,
+		c.sockets, c.users, c.backlog, c.replay,
 		c.accepted, c.refused, c.slow, c.published, c.deliveries, c.droppedPresence,
 		c.commands, c.refusedCommands, c.logins, c.portErrors,
 		c.publishDuration, c.fanOutDuration,
@@ -113,6 +114,7 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	gauge(c.sockets, float64(s.Sockets))
 	gauge(c.users, float64(s.Users))
 	gauge(c.backlog, float64(s.BacklogBytes))
+	gauge(c.replay, float64(s.ReplayBytes))
 	counter(c.accepted, s.Accepted)
 	counter(c.slow, s.SlowClosed)
 	counter(c.published, s.Published)

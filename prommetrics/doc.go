@@ -8,6 +8,7 @@
 // The metrics are those of [chat.Service.Stats], read at each scrape:
 //
 //	chat_sockets, chat_users, chat_backlog_bytes                gauges
+//	chat_replay_bytes                                           gauge
 //	chat_accepted_sockets_total, chat_slow_closed_sockets_total
 //	chat_refused_handshakes_total{reason}
 //	chat_published_messages_total, chat_deliveries_total

@@ -16,7 +16,8 @@ const (
 	// chunk is how many bytes of a backlog are written at once. Limits.Stall bounds
 	// how long each may take.
 	chunk = 64 << 10
-	// lowMark is the backlog in bytes below which SendPaced returns.
+	// lowMark is the backlog in bytes below which SendPaced returns, or a quarter of the
+	// limit if that is less.
 	lowMark = 32 << 10
 )
 
@@ -54,14 +55,14 @@ type Outbox struct {
 	held     [][]byte   // sent while corked: written after queue
 	bytes    int        // in queue, held, reserved and being written by the drainer
 	ahead    int        // of these, in queue and being written by the drainer
-	paced    int        // of these, from SendPaced: not counted towards the limit
 	begun    bool       // the beginning of queue[0] is written
 	corked   bool
 	draining bool // a drainer runs: nobody else writes
 	moved    bool // the drainer has written something since the last call of Moving
 	closing  bool // a close frame is queued: nothing follows
 	dead     bool
-	room     chan struct{} // not nil while SendPaced waits; closed when ahead falls below lowMark
+	room     chan struct{} // not nil while SendPaced waits; closed when ahead falls below mark
+	mark     int
 	idle     chan struct{} // not nil while somebody waits for Idle; closed when ahead falls to 0
 }
 
@@ -160,8 +161,7 @@ func (o *Outbox) shut() {
 		_ = o.conn.SetWriteDeadline(time.Now().Add(o.limits().Closing))
 	}
 	if o.room != nil {
-		close(o.room) // SendPaced returns ErrClosed
-		o.room = nil
+		o.wakePaced() // SendPaced returns ErrClosed
 	}
 }
 
@@ -176,31 +176,38 @@ func (o *Outbox) Cork() {
 }
 
 // SendPaced sends frames before those that the cork holds. It returns when less than
-// 32 KiB of them wait, so that its caller goes as fast as the peer reads. These
-// frames do not count towards the limit of the backlog: the caller bounds them.
+// 32 KiB wait, or a quarter of the limit, so that its caller goes as fast as the peer
+// reads. First it waits until the frames take no more than half of the limit together
+// with what waits, or until nothing waits. So it never closes the outbox itself, but the
+// frames leave less of the limit to others.
 func (o *Outbox) SendPaced(frames []byte) error {
 	o.mu.Lock()
-	if o.closing || o.dead {
-		o.mu.Unlock()
+	defer o.mu.Unlock()
+	limit := o.limits().Backlog
+	if !o.await(max(1, limit/2-len(frames)+1)) {
 		return ErrClosed
 	}
-	o.paced += len(frames)
-	o.push(frames)
-	o.paced = min(o.paced, o.ahead)
-	for o.ahead >= lowMark && !o.closing && !o.dead {
+	o.put(frames)
+	if !o.await(min(lowMark, limit/4+1)) {
+		return ErrClosed
+	}
+	return nil
+}
+
+// await waits until fewer than n bytes are ahead. It reports false if the outbox is closing
+// or dead. It unlocks o.mu while it waits.
+func (o *Outbox) await(n int) bool {
+	for o.ahead >= n && !o.closing && !o.dead {
 		if o.room == nil {
 			o.room = make(chan struct{})
 		}
 		room := o.room
+		o.mark = max(o.mark, n)
 		o.mu.Unlock()
 		<-room
 		o.mu.Lock()
 	}
-	defer o.mu.Unlock()
-	if o.closing || o.dead {
-		return ErrClosed
-	}
-	return nil
+	return !o.closing && !o.dead
 }
 
 // Uncork sends the frames that were held.
@@ -290,8 +297,16 @@ func (o *Outbox) Kill() {
 	o.die()
 }
 
-// push writes b. It queues the part that the kernel does not take now.
+// push is put for bytes that close the outbox if they pass the limit.
 func (o *Outbox) push(b []byte) {
+	if o.put(b) && o.tooMuch() && !o.closing {
+		o.giveUp()
+	}
+}
+
+// put writes b. It queues the part that the kernel does not take now, and reports whether
+// there is one.
+func (o *Outbox) put(b []byte) (queued bool) {
 	if len(o.preamble) > 0 {
 		b = append(o.preamble, b...)
 		o.preamble, o.begun = nil, true // the peer cannot read a frame without it
@@ -300,12 +315,12 @@ func (o *Outbox) push(b []byte) {
 		n, err := o.now.write(o.conn, b)
 		if err != nil {
 			o.die()
-			return
+			return false
 		}
 		if n == len(b) {
 			o.begun = false
 			o.written()
-			return
+			return false
 		}
 		o.begun = o.begun || n > 0
 		b = b[n:]
@@ -317,16 +332,14 @@ func (o *Outbox) push(b []byte) {
 		o.draining = true
 		go o.drain()
 	}
-	if o.tooMuch() && !o.closing {
-		o.giveUp()
-	}
+	return true
 }
 
 // tooMuch reports whether the backlog is past its limit. Each queued frame counts with
 // its overhead: a peer that pings and does not read costs more than the pongs' bytes.
 func (o *Outbox) tooMuch() bool {
 	const entry = 64 // bytes of memory for a small frame in addition to its own
-	return o.bytes-o.paced+entry*(len(o.queue)+len(o.held)) > o.limits().Backlog
+	return o.bytes+entry*(len(o.queue)+len(o.held)) > o.limits().Backlog
 }
 
 // giveUp drops the backlog of a peer past its limit and sends the close frame Slow
@@ -350,11 +363,14 @@ func (o *Outbox) giveUp() {
 func (o *Outbox) done(n int) {
 	o.count(-n)
 	o.ahead -= n
-	o.paced = min(o.paced, o.ahead)
-	if o.ahead < lowMark && o.room != nil {
-		close(o.room)
-		o.room = nil
+	if o.room != nil && o.ahead < o.mark {
+		o.wakePaced()
 	}
+}
+
+func (o *Outbox) wakePaced() {
+	close(o.room)
+	o.room, o.mark = nil, 0
 }
 
 func (o *Outbox) dropHeld() {

@@ -114,16 +114,24 @@ func TestAPageMayBeLongerThanTheBacklog(t *testing.T) {
 	})
 }
 
-func TestWhileAPageIsPacedTheLimitHoldsForWhatIsLive(t *testing.T) {
+// What waits of a page counts towards the limit like what is live.
+func TestAPageThatIsPacedLeavesTheRestOfTheLimitToWhatIsLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, peers := pipe(t)
-		o, _ := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = 10_000 })
-		page := strings.Repeat("x", 1<<20)
+		o, totals := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = 10_000 })
+		page := textFrame(strings.Repeat("x", 2496)) // 2500 bytes, which are being written
 		paced := make(chan error)
-		go func() { paced <- o.SendPaced(textFrame(page)) }()
+		if err := o.SendPaced(page); err != nil {
+			t.Fatal(err)
+		}
 		synctest.Wait()
+		go func() { paced <- o.SendPaced(page) }()
+		synctest.Wait()
+		if got := totals.Backlog.Load(); got != 5000 {
+			t.Errorf("backlog = %d with two pages of 2500 bytes", got)
+		}
 		live := textFrame(strings.Repeat("y", 996)) // 1000 bytes, and 64 for the entry
-		for range 9 {
+		for range 4 {
 			o.Send(live)
 		}
 		if o.Closing() {
@@ -133,14 +141,48 @@ func TestWhileAPageIsPacedTheLimitHoldsForWhatIsLive(t *testing.T) {
 		if !o.Closing() {
 			t.Fatal("not given up past the limit")
 		}
+		if err := <-paced; !errors.Is(err, wsconn.ErrClosed) {
+			t.Errorf("SendPaced = %v, want ErrClosed", err)
+		}
 		go end(o)
-		go func() {
-			if err := <-paced; !errors.Is(err, wsconn.ErrClosed) {
-				t.Errorf("SendPaced = %v, want ErrClosed", err)
-			}
-		}()
-		want(t, peers, page, "close 4003 too slow")
+		want(t, peers, strings.Repeat("x", 2496), "close 4003 too slow")
 	})
+}
+
+// Pages of up to a quarter of the limit, however many, keep within half of it.
+func TestPagesAlonePassNoLimit(t *testing.T) {
+	for _, limit := range []int{100, 10_000, 1 << 20} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, peers := pipe(t)
+				o, totals := outbox(t, ours, func(l *wsconn.Limits) { l.Backlog = limit })
+				page := make([]byte, min(limit/4, 32<<10))
+				const pages = 20
+				sent := make(chan struct{})
+				go func() {
+					defer close(sent)
+					for range pages {
+						if err := o.SendPaced(page); err != nil {
+							t.Errorf("SendPaced: %v", err)
+						}
+					}
+				}()
+				for range pages {
+					synctest.Wait()
+					if got := totals.Backlog.Load(); got > int64(limit/2) {
+						t.Errorf("backlog = %d of %d", got, limit)
+					}
+					if _, err := io.ReadFull(peers, make([]byte, len(page))); err != nil {
+						t.Fatal(err)
+					}
+				}
+				<-sent
+				if got := totals.Slow.Load(); got != 0 {
+					t.Errorf("slow = %d, want 0", got)
+				}
+			})
+		})
+	}
 }
 
 func TestAPeerThatStallsIsKilled(t *testing.T) {
