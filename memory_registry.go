@@ -21,31 +21,34 @@ import (
 //
 // It logs a panic of a foreign [Socket] to [slog.Default] and closes the socket.
 type MemoryRegistry struct {
-	hub  *fanout.Hub
-	gaps *sequence.Gaps
+	hub     *fanout.Hub
+	gaps    *sequence.Gaps
+	stripes *registryStripes // users, channels and sockets, with the locks for them
 
 	// Set by Start, before any other method is called.
 	started atomic.Bool
 	history History
 	changed func(PresenceChange)
 
-	mu      sync.Mutex         // guards the fields below; not held during deliveries
-	members map[string]*member // by the socket's id
-	users   map[string]*memoryUser
-	rooms   map[string]*memoryRoom
+	sizeMu sync.Mutex // guards size; held while changed is called with it
+	size   int        // users with sockets on this node
 }
 
-// member is a socket in the registry. The registry's mu guards rooms and parked.
+// member is a socket in the registry. The user's stripe guards the fields from rooms on.
 type member struct {
 	socket deliverer
 	fan    fanout.Member
 	user   *memoryUser
-	rooms  []*memoryRoom // joined
-	parked membership    // in the user channel, while that is parked
+
+	rooms   []*memoryRoom // joined
+	parked  membership    // in the user channel, while that is parked
+	removed bool
 }
 
-// memoryUser is a user with sockets on this node.
+// memoryUser is a user with sockets on this node. The stripe guards the fields below it.
 type memoryUser struct {
+	stripe *userStripe
+
 	members  []*member // oldest first
 	since    time.Time // when the first of them connected
 	joinSize int       // users connected right after that
@@ -61,11 +64,9 @@ func NewMemoryRegistry() *MemoryRegistry {
 	return &MemoryRegistry{
 		hub:     fanout.NewHub(0),
 		gaps:    sequence.NewGaps(),
+		stripes: newRegistryStripes(),
 		history: NewMemoryHistory(MemoryLimits{}),
 		changed: func(PresenceChange) {},
-		members: make(map[string]*member),
-		users:   make(map[string]*memoryUser),
-		rooms:   make(map[string]*memoryRoom),
 	}
 }
 
@@ -89,55 +90,90 @@ func (r *MemoryRegistry) Check(context.Context) error { return nil }
 
 // Stats implements [Registry].
 func (r *MemoryRegistry) Stats() RegistryStats {
-	r.mu.Lock()
-	users := len(r.users)
-	r.mu.Unlock()
+	r.sizeMu.Lock()
+	users := r.size
+	r.sizeMu.Unlock()
 	return RegistryStats{Users: users, Deliveries: r.hub.Deliveries(), FanOut: histogram(r.hub.Latency())}
 }
 
 // Add implements [Registry]. All sockets that it counts are connected.
 func (r *MemoryRegistry) Add(_ context.Context, s Socket, _ int) (int, error) {
 	m := &member{socket: delivererOf(s)}
-	r.hub.Add(&m.fan, m.socket)
 	id, u := s.ID(), s.User()
+	stripe := r.stripes.user(u.Name)
 
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, known := r.members[id]; known {
+	stripe.mu.Lock()
+	defer stripe.mu.Unlock()
+	m.user = stripe.users[u.Name]
+	if m.user == nil {
+		m.user = &memoryUser{stripe: stripe, since: s.Since()}
+	}
+	if !r.stripes.insert(id, m) {
 		return 0, fmt.Errorf("chat: a socket with the id %q was added before", id)
 	}
-	r.members[id] = m
-	m.user = r.users[u.Name]
-	if m.user == nil {
-		m.user = &memoryUser{since: s.Since(), joinSize: len(r.users) + 1}
-		r.users[u.Name] = m.user
-		r.changed(PresenceChange{User: u, Joined: true, Size: len(r.users), JoinSize: m.user.joinSize})
-	}
+	r.hub.Add(&m.fan, m.socket, m.user.beside())
 	m.user.members = append(m.user.members, m)
+	if len(m.user.members) == 1 {
+		stripe.users[u.Name] = m.user
+		m.user.joinSize = r.resize(1, PresenceChange{User: u, Joined: true})
+	}
 	return len(m.user.members), nil
+}
+
+// socketsTogether is how many sockets of a user share a shard of the hub, so that a message
+// to the user wakes one dispatcher. A user with many more still has all cores.
+const socketsTogether = 16
+
+// beside returns a member whose shard the user's next socket uses, nil for another shard.
+// Requires the user's stripe.
+func (u *memoryUser) beside() *fanout.Member {
+	n := len(u.members)
+	if n%socketsTogether == 0 {
+		return nil
+	}
+	return &u.members[n-1].fan
+}
+
+// resize adds by to the number of users. It calls changed with c and the new number, which
+// it returns.
+func (r *MemoryRegistry) resize(by int, c PresenceChange) int {
+	r.sizeMu.Lock()
+	defer r.sizeMu.Unlock()
+	r.size += by
+	c.Size = r.size
+	if c.Joined {
+		c.JoinSize = r.size
+	}
+	r.changed(c)
+	return r.size
 }
 
 // Remove implements [Registry].
 func (r *MemoryRegistry) Remove(_ context.Context, s Socket) error {
 	id := s.ID()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	m := r.members[id]
+	m := r.stripes.member(id)
 	if m == nil {
 		return nil
 	}
-	u := m.socket.User() // s may be a wrapper, or wrapped
-	delete(r.members, id)
+	stripe := m.user.stripe
+	stripe.mu.Lock()
+	defer stripe.mu.Unlock()
+	if m.removed {
+		return nil
+	}
+	m.removed = true
+	r.stripes.drop(id)
 	m.fan.Remove()
 	for _, room := range m.rooms {
-		r.exit(room, m)
+		room.exit(m)
 	}
 	m.rooms = nil
+	r.unpark(m)
 	m.user.members = slices.DeleteFunc(m.user.members, func(o *member) bool { return o == m })
-	r.unpark(m, UserChannel(u.Name))
 	if len(m.user.members) == 0 {
-		delete(r.users, u.Name)
-		r.changed(PresenceChange{User: u, Size: len(r.users), JoinSize: m.user.joinSize})
+		u := m.socket.User() // s may be a wrapper, or wrapped
+		delete(stripe.users, u.Name)
+		r.resize(-1, PresenceChange{User: u, JoinSize: m.user.joinSize})
 	}
 	return nil
 }
@@ -181,23 +217,24 @@ func (r *MemoryRegistry) Leave(ctx context.Context, s Socket, channel string) er
 // leave takes a socket out of a channel. It returns nil when the socket was in no room of
 // the channel.
 func (r *MemoryRegistry) leave(id, channel string) *member {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	m, room := r.members[id], r.rooms[channel]
-	at := -1
-	if m != nil && room != nil {
-		at = slices.Index(m.rooms, room)
+	m := r.stripes.member(id)
+	if m == nil {
+		return nil
 	}
+	m.user.stripe.mu.Lock()
+	defer m.user.stripe.mu.Unlock()
+	at := slices.IndexFunc(m.rooms, func(room *memoryRoom) bool { return room.channel == channel })
 	if at < 0 {
-		if m != nil && r.owner(channel) == m.user {
-			r.unpark(m, channel)
+		if m.owns(channel) {
+			r.unpark(m)
 		}
 		return nil
 	}
+	room := m.rooms[at]
 	m.rooms = slices.Delete(m.rooms, at, at+1)
-	m.fan.Leave(channel)
-	m.fan.Leave(adminsOf(channel))
-	r.exit(room, m)
+	m.fan.Leave(&room.all)
+	m.fan.Leave(&room.admins)
+	room.exit(m)
 	return m
 }
 
@@ -213,9 +250,6 @@ func (r *MemoryRegistry) Publish(ctx context.Context, msgs ...Message) error {
 
 func (r *MemoryRegistry) publish(ctx context.Context, m *Message) error {
 	offered := latency.Now()
-	if err := r.hub.Wait(ctx); err != nil {
-		return err
-	}
 	var f fanout.Frame
 	for {
 		room := r.room(m.Channel, nil)
@@ -223,6 +257,9 @@ func (r *MemoryRegistry) publish(ctx context.Context, m *Message) error {
 			return nil
 		}
 		if f.Bytes == nil {
+			if err := room.all.Wait(ctx); err != nil {
+				return err
+			}
 			f = messageFrame(*m)
 			f.Offered = offered
 		}
@@ -243,23 +280,6 @@ func (r *MemoryRegistry) ReadMissing(channel string, last Position) {
 	}
 }
 
-// room returns the channel's room, nil if the channel has no members here. It opens the room
-// of a parked user channel, unless newest is the position at which the channel is parked:
-// then nothing is missing. newest is nil if a message is being published.
-func (r *MemoryRegistry) room(channel string, newest *Position) *memoryRoom {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	room := r.rooms[channel]
-	u := r.owner(channel)
-	if room != nil || u == nil || !u.parked() {
-		return room
-	}
-	if newest != nil && (!u.parkedKnown || u.parkedAt == *newest) {
-		return nil
-	}
-	return r.open(channel)
-}
-
 // Connected implements [Registry].
 func (r *MemoryRegistry) Connected(_ context.Context, channel string) ([]Presence, error) {
 	list := r.connected(channel)
@@ -267,27 +287,38 @@ func (r *MemoryRegistry) Connected(_ context.Context, channel string) ([]Presenc
 	return list, nil
 }
 
-// connected returns what Connected does, unsorted.
+// connected returns what Connected does, unsorted. A user who joins or leaves during the
+// call may be missing.
 func (r *MemoryRegistry) connected(channel string) (list []Presence) {
-	owner, ofUser := strings.CutPrefix(channel, "@")
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case channel == "":
-		list = make([]Presence, 0, len(r.users))
-		for _, u := range r.users {
+	if channel == "" {
+		for i := range r.stripes.users {
+			list = r.stripes.users[i].appendPresence(list)
+		}
+		return list
+	}
+	if name, stripe := r.stripes.owner(channel); stripe != nil {
+		stripe.mu.Lock()
+		defer stripe.mu.Unlock()
+		if u := stripe.users[name]; u != nil {
 			list = append(list, u.presence())
 		}
-	case ofUser:
-		if u := r.users[owner]; u != nil {
-			list = append(list, u.presence())
+		return list
+	}
+	for u, in := range r.stripes.stays(channel) {
+		if user, there := u.userIn(channel); there {
+			list = append(list, Presence{user, int(in.connections), time.UnixMicro(in.since).UTC()})
 		}
-	case r.rooms[channel] != nil:
-		room := r.rooms[channel]
-		list = make([]Presence, 0, len(room.users))
-		for u, in := range room.users {
-			list = append(list, Presence{u.userIn(room), int(in.connections), time.UnixMicro(in.since).UTC()})
-		}
+	}
+	return list
+}
+
+// appendPresence appends the users of the stripe to a list.
+func (s *userStripe) appendPresence(list []Presence) []Presence {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list = slices.Grow(list, len(s.users))
+	for _, u := range s.users {
+		list = append(list, u.presence())
 	}
 	return list
 }
@@ -303,49 +334,64 @@ func (r *MemoryRegistry) Flush(ctx context.Context) error {
 
 // CloseUser implements [Registry].
 func (r *MemoryRegistry) CloseUser(_ context.Context, username string, keep int, code CloseCode, reason string) (int, error) {
-	r.mu.Lock()
-	var surplus []*member
-	if u := r.users[username]; u != nil && len(u.members) > keep {
-		surplus = slices.Clone(u.members[:len(u.members)-keep])
-	}
-	r.mu.Unlock()
+	surplus := r.surplus(username, keep)
 	for _, m := range surplus {
 		m.fan.Do(func() { m.socket.Close(code, reason) })
 	}
 	return len(surplus), nil
 }
 
+// surplus returns all but the newest keep sockets of a user.
+func (r *MemoryRegistry) surplus(username string, keep int) []*member {
+	stripe := r.stripes.user(username)
+	stripe.mu.Lock()
+	defer stripe.mu.Unlock()
+	u := stripe.users[username]
+	if u == nil || len(u.members) <= keep {
+		return nil
+	}
+	return slices.Clone(u.members[:len(u.members)-keep])
+}
+
 // Announce implements [Registry].
 func (r *MemoryRegistry) Announce(channel string, adminsOnly bool, events []Event) {
-	group := channel
-	if adminsOnly {
-		group = adminsOf(channel)
+	room := r.stripes.room(channel)
+	if room == nil {
+		return
 	}
 	frames := make([]fanout.Frame, len(events))
 	for i, e := range events {
 		frames[i] = eventFrame(e)
 	}
-	r.hub.Publish(group, frames...)
+	if adminsOnly {
+		room.admins.Publish(frames...)
+	} else {
+		room.all.Publish(frames...)
+	}
 }
 
-// adminsOf returns the hub group of a channel's admins. Its name contains a NUL, so it
-// differs from all channel names.
-func adminsOf(channel string) string { return "\x00" + channel }
+// owns reports whether a channel is the user channel of m's user.
+func (m *member) owns(channel string) bool {
+	name, ofUser := strings.CutPrefix(channel, "@")
+	return ofUser && name == m.socket.User().Name
+}
 
 // user returns the user with the role of the newest socket: a refreshed token may have
-// another role. Requires the registry's mu.
+// another role. Requires the user's stripe.
 func (u *memoryUser) user() User { return u.members[len(u.members)-1].socket.User() }
 
-// userIn returns the user with the role of the newest socket in a room. Requires the
-// registry's mu.
-func (u *memoryUser) userIn(room *memoryRoom) User {
+// userIn returns the user with the role of the newest socket in a channel. there is false if
+// no socket is in the channel.
+func (u *memoryUser) userIn(channel string) (user User, there bool) {
+	u.stripe.mu.Lock()
+	defer u.stripe.mu.Unlock()
 	for _, m := range slices.Backward(u.members) {
-		if slices.Contains(m.rooms, room) {
-			return m.socket.User()
+		if slices.ContainsFunc(m.rooms, func(room *memoryRoom) bool { return room.channel == channel }) {
+			return m.socket.User(), true
 		}
 	}
-	return u.user() // never: a user in the room has a socket there
+	return User{}, false
 }
 
-// presence returns the user's presence in the service. Requires the registry's mu.
+// presence returns the user's presence in the service. Requires the user's stripe.
 func (u *memoryUser) presence() Presence { return Presence{u.user(), len(u.members), u.since} }

@@ -238,6 +238,8 @@ type returning struct {
 	name string
 	last map[string]string // channel to id
 	seq  map[string]int    // channel to the number in the last message
+
+	byPosition bool // messages have no numbers of their own: seq is the position's
 }
 
 // session connects, reads n messages, and drops the connection.
@@ -282,7 +284,11 @@ func (r *returning) session(n int) error {
 		case "message":
 			read++
 			var got int
-			if _, err := fmt.Sscan(e.Content, &got); err != nil {
+			if _, p, err := chat.ParseID(e.ID); err != nil {
+				return err
+			} else if r.byPosition {
+				got = int(p.Seq)
+			} else if _, err := fmt.Sscan(e.Content, &got); err != nil {
 				return err
 			}
 			if want := r.seq[e.Channel] + 1; r.seq[e.Channel] > 0 && got != want {

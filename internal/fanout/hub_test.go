@@ -2,7 +2,6 @@ package fanout_test
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -43,7 +42,7 @@ func (r *recorder) Receive(b fanout.Batch) {
 
 func add(h *fanout.Hub, r fanout.Receiver) *fanout.Member {
 	m := new(fanout.Member)
-	h.Add(m, r)
+	h.Add(m, r, nil)
 	return m
 }
 
@@ -75,6 +74,7 @@ func TestAMemberGetsExactlyWhatIsPublishedWhileItIsIn(t *testing.T) {
 			// each member has to get.
 			var world [groups]struct {
 				sync.Mutex
+				fanout.Group
 				next int
 			}
 			var work sync.WaitGroup
@@ -84,7 +84,7 @@ func TestAMemberGetsExactlyWhatIsPublishedWhileItIsIn(t *testing.T) {
 						g := rand.IntN(groups)
 						w := &world[g]
 						w.Lock()
-						h.Publish(fmt.Sprint(g), frame([2]int{g, w.next}))
+						w.Publish(frame([2]int{g, w.next}))
 						w.next++
 						w.Unlock()
 					}
@@ -114,12 +114,12 @@ func TestAMemberGetsExactlyWhatIsPublishedWhileItIsIn(t *testing.T) {
 						w.Lock()
 						switch {
 						case !in[g]:
-							m.Join(fmt.Sprint(g))
+							m.Join(&w.Group)
 							from[g], in[g] = w.next, true
 						case rand.IntN(4) == 0:
-							m.Join(fmt.Sprint(g)) // again: nothing changes
+							m.Join(&w.Group) // again: nothing changes
 						default:
-							m.Leave(fmt.Sprint(g))
+							m.Leave(&w.Group)
 							left(g)
 						}
 						w.Unlock()
@@ -166,19 +166,20 @@ func TestAMemberGetsExactlyWhatIsPublishedWhileItIsIn(t *testing.T) {
 
 func TestWhatOnePublisherSendsArrivesInItsOrder(t *testing.T) {
 	h := fanout.NewHub(2)
+	var all fanout.Group
 	receivers := make([]recorder, 10)
 	for i := range receivers {
-		add(h, &receivers[i]).Join("all")
+		add(h, &receivers[i]).Join(&all)
 	}
 	const publishers, each = 8, 1000
 	var work sync.WaitGroup
 	for p := range publishers {
 		work.Go(func() {
 			for n := range each {
-				if err := h.Wait(context.Background()); err != nil {
+				if err := all.Wait(context.Background()); err != nil {
 					t.Error(err)
 				}
-				h.Publish("all", frame([2]int{p, n}))
+				all.Publish(frame([2]int{p, n}))
 			}
 		})
 	}
@@ -201,14 +202,15 @@ func TestWhatOnePublisherSendsArrivesInItsOrder(t *testing.T) {
 
 func TestWhatWaitsGoesOutAsOneSharedBatch(t *testing.T) {
 	h := fanout.NewHub(1)
+	var g, nobodys fanout.Group
 	var a, b recorder
 	m := add(h, &a)
-	m.Join("g")
-	add(h, &b).Join("g")
+	m.Join(&g)
+	add(h, &b).Join(&g)
 	release := held(m)
 	for n := range 10 {
-		h.Publish("g", frame(n))
-		h.Publish("nobody's", frame(n))
+		g.Publish(frame(n))
+		nobodys.Publish(frame(n))
 	}
 	release()
 	flush(t, h)
@@ -227,14 +229,15 @@ func TestWhatWaitsGoesOutAsOneSharedBatch(t *testing.T) {
 
 func TestABatchIsBounded(t *testing.T) {
 	h := fanout.NewHub(1)
+	var g fanout.Group
 	var r recorder
 	m := add(h, &r)
-	m.Join("g")
+	m.Join(&g)
 	release := held(m)
 	const limit = 64 << 10
 	sizes := []int{limit, 1, limit - 1, 1, 10, 3 * limit, 5}
 	for i, n := range sizes {
-		h.Publish("g", fanout.Frame{Bytes: []byte(strings.Repeat("x", n)), Event: i})
+		g.Publish(fanout.Frame{Bytes: []byte(strings.Repeat("x", n)), Event: i})
 	}
 	release()
 	flush(t, h)
@@ -253,25 +256,26 @@ func TestABatchIsBounded(t *testing.T) {
 
 func TestJoinsAndLeavesKeepTheirPlaceAmongWhatWaits(t *testing.T) {
 	h := fanout.NewHub(1)
+	var g, neverJoined fanout.Group
 	var a, b, c recorder
 	ma, mb, mc := add(h, &a), add(h, &b), add(h, &c)
-	ma.Join("g")
-	mc.Join("g")
+	ma.Join(&g)
+	mc.Join(&g)
 	release := held(ma)
-	h.Publish("g", frame(1))
-	mb.Join("g")
-	h.Publish("g", frame(2))
-	ma.Leave("g")
-	ma.Leave("g")
-	ma.Leave("never joined")
-	h.Publish("g", frame(3))
+	g.Publish(frame(1))
+	mb.Join(&g)
+	g.Publish(frame(2))
+	ma.Leave(&g)
+	ma.Leave(&g)
+	ma.Leave(&neverJoined)
+	g.Publish(frame(3))
 	mc.Remove()
 	mc.Remove()
-	h.Publish("g", frame(4))
-	mb.Leave("g") // the last one: the group is gone
-	h.Publish("g", frame(5))
-	mc.Join("g")
-	h.Publish("g", frame(6))
+	g.Publish(frame(4))
+	mb.Leave(&g) // the last one: the group is gone
+	g.Publish(frame(5))
+	mc.Join(&g)
+	g.Publish(frame(6))
 	release()
 	flush(t, h)
 	for _, tt := range []struct {
@@ -287,16 +291,17 @@ func TestJoinsAndLeavesKeepTheirPlaceAmongWhatWaits(t *testing.T) {
 
 func TestEachSeesWhoGotAllBefore(t *testing.T) {
 	h := fanout.NewHub(3)
+	var g fanout.Group
 	receivers := make([]recorder, 7)
 	for i := range receivers {
-		add(h, &receivers[i]).Join("g")
+		add(h, &receivers[i]).Join(&g)
 	}
 	for n := range 100 {
-		h.Publish("g", frame(n))
+		g.Publish(frame(n))
 	}
 	var mu sync.Mutex
 	seen := make(map[fanout.Receiver]int)
-	h.Each("g", func(r fanout.Receiver) {
+	g.Each(func(r fanout.Receiver) {
 		mu.Lock()
 		defer mu.Unlock()
 		seen[r] = len(r.(*recorder).got)
@@ -313,22 +318,24 @@ func TestEachSeesWhoGotAllBefore(t *testing.T) {
 type leaver struct {
 	recorder
 	member *fanout.Member
+	group  *fanout.Group
 }
 
 func (l *leaver) Receive(b fanout.Batch) {
 	l.recorder.Receive(b)
-	l.member.Leave("g")
+	l.member.Leave(l.group)
 }
 
 func TestAReceiverMayCallTheHub(t *testing.T) {
 	h := fanout.NewHub(1)
-	var l leaver
+	var g fanout.Group
+	l := leaver{group: &g}
 	l.member = add(h, &l)
-	l.member.Join("g")
-	h.Publish("g", frame(1))
+	l.member.Join(&g)
+	g.Publish(frame(1))
 	flush(t, h) // the publication is done, its leaving is asked for
 	flush(t, h)
-	h.Publish("g", frame(2))
+	g.Publish(frame(2))
 	flush(t, h)
 	if diff := cmp.Diff([]any{1}, l.got); diff != "" {
 		t.Errorf("got (-want +got):\n%s", diff)
@@ -338,20 +345,21 @@ func TestAReceiverMayCallTheHub(t *testing.T) {
 func TestPublishersWaitForADispatcherThatIsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := fanout.NewHub(1)
+		var g fanout.Group
 		var r recorder
 		m := add(h, &r)
-		m.Join("g")
+		m.Join(&g)
 		release := held(m)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		big := fanout.Frame{Bytes: make([]byte, 1<<20)}
 		for range 4 {
-			if err := h.Wait(ctx); err != nil {
+			if err := g.Wait(ctx); err != nil {
 				t.Fatal(err)
 			}
-			h.Publish("g", big)
+			g.Publish(big)
 		}
-		if err := h.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := g.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Wait = %v, want the deadline", err)
 		}
 		if err := h.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -361,7 +369,7 @@ func TestPublishersWaitForADispatcherThatIsBehind(t *testing.T) {
 			t.Errorf("Member.Flush = %v, want the deadline", err)
 		}
 		woken := make(chan error)
-		go func() { woken <- h.Wait(t.Context()) }()
+		go func() { woken <- g.Wait(t.Context()) }()
 		synctest.Wait()
 		release()
 		if err := <-woken; err != nil {
@@ -379,23 +387,24 @@ type count struct{ bytes int }
 
 func (c *count) Receive(b fanout.Batch) { c.bytes += len(b.Bytes) }
 
-func hubOf(n int) (*fanout.Hub, []count) {
-	h := fanout.NewHub(0)
+// hubOf returns a hub with n receivers and the group of them all.
+func hubOf(n int) (*fanout.Hub, *fanout.Group) {
+	h, g := fanout.NewHub(0), new(fanout.Group)
 	receivers := make([]count, n)
 	for i := range receivers {
-		add(h, &receivers[i]).Join("g")
+		add(h, &receivers[i]).Join(g)
 	}
-	return h, receivers
+	return h, g
 }
 
 func TestADeliveryAllocatesNothing(t *testing.T) {
 	allocs := func(n int) float64 {
-		h, _ := hubOf(n)
+		h, g := hubOf(n)
 		f := frame(1)
 		flush(t, h)
 		return testing.AllocsPerRun(200, func() {
 			for range 16 {
-				h.Publish("g", f)
+				g.Publish(f)
 			}
 			flush(t, h)
 		})
@@ -403,24 +412,5 @@ func TestADeliveryAllocatesNothing(t *testing.T) {
 	few, many := allocs(10), allocs(10_000)
 	if many > few+8 { // what else there is depends on how batches fall
 		t.Errorf("%v allocations for 10 receivers, %v for 10,000", few, many)
-	}
-}
-
-func BenchmarkDispatch(b *testing.B) {
-	for _, receivers := range []int{1, 100, 10_000} {
-		for _, burst := range []int{1, 16, 64} {
-			b.Run(fmt.Sprintf("receivers=%d/burst=%d", receivers, burst), func(b *testing.B) {
-				h, _ := hubOf(receivers)
-				f := fanout.Frame{Bytes: binary.BigEndian.AppendUint64(make([]byte, 192), 0)}
-				b.ReportAllocs()
-				for b.Loop() {
-					for range burst {
-						h.Publish("g", f)
-					}
-					flush(b, h)
-				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(h.Deliveries()), "ns/delivery")
-			})
-		}
 	}
 }

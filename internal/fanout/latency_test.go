@@ -17,15 +17,16 @@ func (s slow) Receive(fanout.Batch) { <-time.After(time.Duration(s)) }
 func TestAFrameTakesUntilTheLastMemberOfAShardHasIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := fanout.NewHub(2)
+		var g, nobodys fanout.Group
 		for range 3 { // two in one shard, one in the other
-			add(h, slow(10*time.Millisecond)).Join("g")
+			add(h, slow(10*time.Millisecond)).Join(&g)
 		}
 		f := frame("measured")
 		f.Offered = latency.Now()
 		<-time.After(5 * time.Millisecond) // on its way to the hub
-		h.Publish("g", f)
-		h.Publish("g", frame("not measured"))
-		h.Publish("nobody", f)
+		g.Publish(f)
+		g.Publish(frame("not measured"))
+		nobodys.Publish(f)
 		flush(t, h)
 		s := h.Latency().Read()
 		if want := 25*time.Millisecond + 15*time.Millisecond; s.Count != 2 || s.Sum != want {
@@ -35,11 +36,11 @@ func TestAFrameTakesUntilTheLastMemberOfAShardHasIt(t *testing.T) {
 }
 
 func TestMeasuringAllocatesNothing(t *testing.T) {
-	h, _ := hubOf(100)
+	h, g := hubOf(100)
 	f := fanout.Frame{Bytes: make([]byte, 192)}
 	allocs := func() float64 {
 		return testing.AllocsPerRun(200, func() {
-			h.Publish("g", f)
+			g.Publish(f)
 			flush(t, h)
 		})
 	}

@@ -39,6 +39,14 @@ func (h *Histogram) Observe(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
+// Add counts what other has counted, too.
+func (h *Histogram) Add(other *Histogram) {
+	for i := range h.buckets {
+		h.buckets[i].Add(other.buckets[i].Load())
+	}
+	h.sum.Add(other.sum.Load())
+}
+
 // Snapshot is the content of a [Histogram] at one moment.
 type Snapshot struct {
 	Bounds []float64     // seconds, ascending

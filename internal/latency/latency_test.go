@@ -78,6 +78,22 @@ func TestWhatManyCountAtOnceIsAllThere(t *testing.T) {
 	}
 }
 
+func TestAddCountsWhatAnotherHasCounted(t *testing.T) {
+	var sum, one, other latency.Histogram
+	for _, d := range []time.Duration{time.Microsecond, time.Second} {
+		one.Observe(d)
+		sum.Observe(d)
+	}
+	for _, d := range []time.Duration{time.Second, time.Hour} {
+		other.Observe(d)
+		sum.Observe(d)
+	}
+	one.Add(&other)
+	if diff := cmp.Diff(sum.Read(), one.Read()); diff != "" {
+		t.Errorf("the sum (-want +got):\n%s", diff)
+	}
+}
+
 func TestNowGoesByTheClockOfTheBubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := latency.Now()
