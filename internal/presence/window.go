@@ -55,10 +55,16 @@ type batches struct {
 // channelBatch is the changes in one channel.
 type channelBatch struct {
 	channel   string
-	pending   []pending      // one of each name, in the order of the first changes
-	index     map[string]int // by name: where in pending; of names that are not announced yet
-	announced int            // how many of pending are announced
+	pending   []pending // one of each name, in the order of the first changes
+	announced int       // how many of pending are announced
 	size      int
+
+	// joined is the kind of all pending changes, while index is nil.
+	joined bool
+	// index has the indices in pending of the names that are not announced yet. It is nil
+	// while all pending changes are joins, or all are leaves: then the next change of each of
+	// these names is of the other kind, so that a change of the same kind is of another name.
+	index map[string]int
 }
 
 // pending is the last change of a name.
@@ -101,7 +107,7 @@ func (w *Window) Add(c Change) {
 func (all *batches) add(c Change) {
 	g := all.channels[c.Channel]
 	if g == nil {
-		g = &channelBatch{channel: c.Channel, index: make(map[string]int)}
+		g = &channelBatch{channel: c.Channel, joined: c.Joined}
 		if all.channels == nil {
 			all.channels = make(map[string]*channelBatch)
 		}
@@ -110,7 +116,9 @@ func (all *batches) add(c Change) {
 	}
 	g.size = c.Size
 	if !g.update(c) {
-		g.index[c.Name] = len(g.pending)
+		if g.index != nil {
+			g.index[c.Name] = len(g.pending)
+		}
 		g.pending = append(g.pending, pending{c.Name, c.Role, c.Joined, c.Joined, c.JoinSize})
 		all.count++
 	}
@@ -119,6 +127,12 @@ func (all *batches) add(c Change) {
 // update makes c the last change of its name. It reports false if no change of the name
 // waits to be announced.
 func (g *channelBatch) update(c Change) bool {
+	if g.index == nil {
+		if c.Joined == g.joined {
+			return false
+		}
+		g.buildIndex()
+	}
 	i, waits := g.index[c.Name]
 	if !waits {
 		return false
@@ -132,6 +146,14 @@ func (g *channelBatch) update(c Change) bool {
 		p.joinSize = min(p.joinSize, c.JoinSize)
 	}
 	return true
+}
+
+// buildIndex is called for the first change that is of another kind than those that wait.
+func (g *channelBatch) buildIndex() {
+	g.index = make(map[string]int, len(g.pending)-g.announced)
+	for i, p := range g.pending[g.announced:] {
+		g.index[p.name] = g.announced + i
+	}
 }
 
 // Close ends the window: changes that wait are not announced. It does not wait for a flush
@@ -198,7 +220,7 @@ func (w *Window) take() (changed []Change, more bool) {
 	for _, g := range all.order {
 		end := min(g.announced+portion, len(g.pending))
 		for _, p := range g.pending[g.announced:end] {
-			delete(g.index, p.name)
+			delete(g.index, p.name) // of a nil map, too
 			// Announce the name if its first and last change are the same. Otherwise they
 			// cancel out.
 			if p.joined == p.first {

@@ -266,6 +266,23 @@ func (o *Outbox) Moving() bool {
 	return moving
 }
 
+// unanswered is [immediate.unanswered]. A closed connection is not dead: Ended follows.
+func (o *Outbox) unanswered(d time.Duration) (dead, known bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dead {
+		return false, true
+	}
+	return o.now.unanswered(d)
+}
+
+// hungUp is [immediate.hungUp], and true for a closed connection.
+func (o *Outbox) hungUp() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.dead || o.now.hungUp()
+}
+
 // Idle returns a channel that is closed when all is written except what the cork
 // holds, or the outbox is dead.
 func (o *Outbox) Idle() <-chan struct{} {
