@@ -118,11 +118,25 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
+	growStack()
 	if err := s.acceptSocket(w, r); err != nil {
 		s.counts.refused.add(whyRefused(err))
 		s.rejectRequest(w, r, err)
 	}
 }
+
+// growStack makes the goroutine's stack as large as opening a socket needs, 8 KiB. The
+// goroutine of a new connection has less. Growing copies every frame, and there are the
+// fewest of them now.
+//
+//go:noinline
+func growStack() {
+	var room [3 << 10]byte
+	stackRoom(&room)
+}
+
+//go:noinline
+func stackRoom(*[3 << 10]byte) {}
 
 // acceptSocket upgrades the request to a WebSocket and starts its socket. An error means
 // that the caller still has to answer the request.

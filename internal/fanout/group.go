@@ -41,7 +41,8 @@ func (g *Group) Publish(frames ...Frame) {
 	}
 }
 
-// Empty reports whether no member receives what is published now.
+// Empty reports whether the group has no members. After the last has left it may report
+// false until the dispatcher has run.
 func (g *Group) Empty() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -314,3 +314,37 @@ func TestTheSizeIsTheOneWhenItIsTold(t *testing.T) {
 		}
 	})
 }
+
+// A window of joins alone becomes one of joins and leaves, and the other way round.
+func TestAChangeOfTheOtherKindFindsTheNameThatItUndoes(t *testing.T) {
+	const names = 50
+	for _, first := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			var got []presence.Change
+			w := presence.New(time.Second, func(changes []presence.Change) { got = append(got, changes...) })
+			change := func(i int, joined bool) {
+				w.Add(presence.Change{Name: fmt.Sprint(i), Joined: joined, Size: names})
+			}
+			for i := range names {
+				change(i, first)
+			}
+			var want []presence.Change
+			for i := range names {
+				if i%3 > 0 {
+					change(i, !first) // undone
+				}
+				if i%3 == 2 {
+					change(i, first) // and done again
+				}
+				if i%3 != 1 {
+					want = append(want, presence.Change{Name: fmt.Sprint(i), Joined: first, Size: names})
+				}
+			}
+			<-time.After(time.Minute)
+			synctest.Wait()
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("joined first: %v (-want +got):\n%s", first, diff)
+			}
+		})
+	}
+}

@@ -90,7 +90,7 @@ func (o *Outbox) attach(conn net.Conn) {
 }
 
 // SetPreamble keeps bytes that are written in one piece with the first frame, or by
-// Uncork when nothing was sent. It is called before anything is sent.
+// Uncork when nothing was sent. It is called before anything is sent. The outbox owns b.
 func (o *Outbox) SetPreamble(b []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -324,7 +324,8 @@ func (o *Outbox) push(b []byte) {
 // put writes b. It queues the part that the kernel does not take now, and reports whether
 // there is one.
 func (o *Outbox) put(b []byte) (queued bool) {
-	if len(o.preamble) > 0 {
+	preamble := len(o.preamble) > 0
+	if preamble {
 		b = append(o.preamble, b...)
 		o.preamble, o.begun = nil, true // the peer cannot read a frame without it
 	}
@@ -335,6 +336,9 @@ func (o *Outbox) put(b []byte) (queued bool) {
 			return false
 		}
 		if n == len(b) {
+			if preamble {
+				recycle(b)
+			}
 			o.begun = false
 			o.written()
 			return false
