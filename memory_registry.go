@@ -359,15 +359,18 @@ func (r *MemoryRegistry) Announce(channel string, adminsOnly bool, events []Even
 	if room == nil {
 		return
 	}
+	group := &room.all
+	if adminsOnly {
+		group = &room.admins
+	}
+	if group.Empty() { // most channels have no admins: then nothing is encoded
+		return
+	}
 	frames := make([]fanout.Frame, len(events))
 	for i, e := range events {
 		frames[i] = eventFrame(e)
 	}
-	if adminsOnly {
-		room.admins.Publish(frames...)
-	} else {
-		room.all.Publish(frames...)
-	}
+	group.Publish(frames...)
 }
 
 // owns reports whether a channel is the user channel of m's user.

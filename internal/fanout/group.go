@@ -41,6 +41,14 @@ func (g *Group) Publish(frames ...Frame) {
 	}
 }
 
+// Empty reports whether the group has no members. After the last has left it may report
+// false until the dispatcher has run.
+func (g *Group) Empty() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.parts == nil
+}
+
 // Each calls fn for each member of the group, after the frames that were published
 // before. fn must not block.
 func (g *Group) Each(fn func(Receiver)) {

@@ -414,3 +414,29 @@ func TestADeliveryAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations for 10 receivers, %v for 10,000", few, many)
 	}
 }
+
+func TestAGroupIsEmptyUntilTheFirstJoinsAndAfterTheLastHasLeft(t *testing.T) {
+	h := fanout.NewHub(2)
+	var g fanout.Group
+	var got []bool
+	note := func() { got = append(got, g.Empty()) }
+	note()
+	ana, bob := add(h, new(recorder)), add(h, new(recorder))
+	note()
+	ana.Join(&g)
+	note() // at once, also before the dispatcher has seen it
+	bob.Join(&g)
+	ana.Leave(&g)
+	if err := ana.Flush(t.Context()); err != nil { // runs the dispatcher also when nothing is published
+		t.Fatal(err)
+	}
+	note()
+	bob.Remove()
+	flush(t, h)
+	note()
+	if diff := cmp.Diff([]bool{true, true, false, false, true}, got); diff != "" {
+		t.Errorf("empty (-want +got):\n%s", diff)
+	}
+	ana.Remove()
+	flush(t, h)
+}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -229,11 +230,20 @@ func negotiate(h http.Header, spoken string) string {
 // answerSize is room for the answer to a handshake and the first frame.
 const answerSize = 640
 
+// answers are room for answers that are not written yet. The outbox returns it.
+var answers = sync.Pool{New: func() any { return new([answerSize]byte) }}
+
+// recycle gives room for an answer back after it was written. It ignores other bytes.
+func recycle(b []byte) {
+	if cap(b) == answerSize {
+		answers.Put((*[answerSize]byte)(b[:answerSize]))
+	}
+}
+
 // answer returns the answer to the handshake (RFC 6455, section 4.2.2) with the headers
 // that middleware has set.
 func (c *Conn) answer(extra http.Header, key string) []byte {
-	var b bytes.Buffer
-	b.Grow(answerSize)
+	b := bytes.NewBuffer(answers.Get().(*[answerSize]byte)[:0])
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
 	b.WriteString(accept(key))
 	b.WriteString("\r\n")
@@ -242,7 +252,7 @@ func (c *Conn) answer(extra http.Header, key string) []byte {
 		b.WriteString(c.subprotocol)
 		b.WriteString("\r\n")
 	}
-	_ = extra.WriteSubset(&b, ours) // memory: cannot fail
+	_ = extra.WriteSubset(b, ours) // memory: cannot fail
 	b.WriteString("\r\n")
 	return b.Bytes()
 }

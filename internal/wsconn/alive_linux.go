@@ -14,29 +14,25 @@ import (
 // retransmissions, and has sent nothing for d (TCP_INFO, tcp(7)). known is false if our
 // kernel does not say. A live peer that does not read still acknowledges the probes of
 // its closed window; TCP_USER_TIMEOUT would end it.
-func unanswered(raw syscall.RawConn, d time.Duration) (dead, known bool) {
-	info, known, bad := tcpInfo(raw)
+func (w immediate) unanswered(d time.Duration) (dead, known bool) {
+	info, known := w.tcpInfo()
 	silent := time.Duration(info.Last_ack_recv) * time.Millisecond
-	dead = known && info.Unacked > 0 && info.Retransmits > 0 && silent >= d
-	return dead, known || bad != nil // a closed connection needs no beat
+	return known && info.Unacked > 0 && info.Retransmits > 0 && silent >= d, known
 }
 
 // hungUp reports whether the peer has closed its end, or the connection is broken.
-func hungUp(raw syscall.RawConn) bool {
+func (w immediate) hungUp() bool {
 	const established = 1 // TCP_ESTABLISHED of netinet/tcp.h
-	info, known, bad := tcpInfo(raw)
-	return bad != nil || known && info.State != established
+	info, known := w.tcpInfo()
+	return known && info.State != established
 }
 
 // tcpInfo reads TCP_INFO. known is false if the kernel has none for this socket.
-func tcpInfo(raw syscall.RawConn) (info syscall.TCPInfo, known bool, bad error) {
-	bad = raw.Control(func(fd uintptr) {
-		size := uint32(unsafe.Sizeof(info))
-		_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
-			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-		known = errno == 0
-	})
-	return info, known, bad
+func (w immediate) tcpInfo() (info syscall.TCPInfo, known bool) {
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, uintptr(w.fd-1), syscall.IPPROTO_TCP, syscall.TCP_INFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	return info, errno == 0
 }
 
 // multipath reports whether conn uses Multipath TCP.

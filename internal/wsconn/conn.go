@@ -97,7 +97,7 @@ func (c *Conn) Gone() bool {
 		return false
 	}
 	c.asked = now
-	return hungUp(c.raw)
+	return c.out.hungUp()
 }
 
 // Lost reports whether the connection could not be taken over after the handshake was
@@ -190,7 +190,7 @@ func (c *Conn) Beat(interval time.Duration) {
 		return // the handshake may still be refused
 	}
 	if c.quiet {
-		dead, known := unanswered(c.raw, interval*3/4)
+		dead, known := c.out.unanswered(interval * 3 / 4)
 		if known && !dead {
 			c.out.SendFirst(wsframe.Pong)
 			return

@@ -90,7 +90,7 @@ func (o *Outbox) attach(conn net.Conn) {
 }
 
 // SetPreamble keeps bytes that are written in one piece with the first frame, or by
-// Uncork when nothing was sent. It is called before anything is sent.
+// Uncork when nothing was sent. It is called before anything is sent. The outbox owns b.
 func (o *Outbox) SetPreamble(b []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -266,6 +266,23 @@ func (o *Outbox) Moving() bool {
 	return moving
 }
 
+// unanswered is [immediate.unanswered]. A closed connection is not dead: Ended follows.
+func (o *Outbox) unanswered(d time.Duration) (dead, known bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dead {
+		return false, true
+	}
+	return o.now.unanswered(d)
+}
+
+// hungUp is [immediate.hungUp], and true for a closed connection.
+func (o *Outbox) hungUp() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.dead || o.now.hungUp()
+}
+
 // Idle returns a channel that is closed when all is written except what the cork
 // holds, or the outbox is dead.
 func (o *Outbox) Idle() <-chan struct{} {
@@ -307,7 +324,8 @@ func (o *Outbox) push(b []byte) {
 // put writes b. It queues the part that the kernel does not take now, and reports whether
 // there is one.
 func (o *Outbox) put(b []byte) (queued bool) {
-	if len(o.preamble) > 0 {
+	preamble := len(o.preamble) > 0
+	if preamble {
 		b = append(o.preamble, b...)
 		o.preamble, o.begun = nil, true // the peer cannot read a frame without it
 	}
@@ -318,6 +336,9 @@ func (o *Outbox) put(b []byte) (queued bool) {
 			return false
 		}
 		if n == len(b) {
+			if preamble {
+				recycle(b)
+			}
 			o.begun = false
 			o.written()
 			return false

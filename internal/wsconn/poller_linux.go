@@ -128,14 +128,7 @@ func (p *poller) arm(c *Conn, first bool) error {
 	if first {
 		op = syscall.EPOLL_CTL_ADD
 	}
-	var err error
-	bad := c.raw.Control(func(fd uintptr) {
-		err = syscall.EpollCtl(p.fd, op, int(fd), &e)
-	})
-	if bad != nil {
-		return bad
-	}
-	return os.NewSyscallError("epoll_ctl", err)
+	return os.NewSyscallError("epoll_ctl", c.out.arm(p.fd, op, &e))
 }
 
 // leave frees the slot of a closed connection. The close has removed it from the set.

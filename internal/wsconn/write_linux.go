@@ -60,6 +60,17 @@ func (w immediate) write(conn net.Conn, b []byte) (int, error) {
 	}
 }
 
+// arm is epoll_ctl(2) for the connection. It does not wait. Its error is
+// [net.ErrClosed] for a closed connection.
+func (o *Outbox) arm(epoll, op int, e *syscall.EpollEvent) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dead || !o.now.can() {
+		return net.ErrClosed
+	}
+	return syscall.EpollCtl(epoll, op, int(o.now.fd)-1, e)
+}
+
 // queued reports whether the socket's send buffer has bytes that are not acknowledged
 // yet (SIOCOUTQ, tcp(7)).
 func (w immediate) queued() bool {
