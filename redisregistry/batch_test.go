@@ -84,7 +84,7 @@ func TestABatchThatRedisAcceptsInPart(t *testing.T) {
 			beside = append(beside, name)
 		}
 	}
-	positions, stream := fmt.Sprintf("chat:{%d}:places", bucket), fmt.Sprintf("chat:{%d}:s:broken", bucket)
+	positions, stream := fmt.Sprintf("chat:{%d}:positions", bucket), fmt.Sprintf("chat:{%d}:m:broken", bucket)
 	tests := []struct {
 		name, breaks string
 		refused      []string // channels
@@ -214,7 +214,7 @@ func TestEpochsThatBeginWhileBatchesRun(t *testing.T) {
 		if i%2 == 0 {
 			err = client.FlushAll(t.Context()).Err()
 		} else { // one bucket only
-			err = client.Del(t.Context(), fmt.Sprintf("chat:{%d}:places", bucketOf(channels[i]))).Err()
+			err = client.Del(t.Context(), fmt.Sprintf("chat:{%d}:positions", bucketOf(channels[i]))).Err()
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -24,7 +24,7 @@ func TestAStreamThatWasDeletedExpiresAgain(t *testing.T) {
 	defer admin.Close()
 	for _, messages := range []int{1, 3} {
 		n.publish("news", "before", "before")
-		stream := fmt.Sprintf("chat:{%d}:s:news", bucketOf("news"))
+		stream := fmt.Sprintf("chat:{%d}:m:news", bucketOf("news"))
 		if err := admin.Del(t.Context(), stream).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestAnyAgeCanBeKept(t *testing.T) {
 		n := start(t, clientOf(s), redisregistry.WithAge(age), redisregistry.WithPrefix(prefix))
 		n.publish("news", "1", "2")
 		wantContents(t, n.History(), "news", chat.Position{}, "1", "2")
-		ms, err := admin.Do(t.Context(), "PTTL", fmt.Sprintf("%s{%d}:s:news", prefix, bucketOf("news"))).Int64()
+		ms, err := admin.Do(t.Context(), "PTTL", fmt.Sprintf("%s{%d}:m:news", prefix, bucketOf("news"))).Int64()
 		if err != nil || ms < age.Milliseconds()-30_000 {
 			t.Errorf("age %v: the stream expires in %d ms, %v", age, ms, err)
 		}
@@ -90,4 +90,32 @@ func TestMessagesOfSeveralSlotsOnACluster(t *testing.T) {
 		masters := redistest.Cluster(t, 0)
 		check(t, start(t, wrappedCluster{clusterClients(masters)().(*redis.ClusterClient)}))
 	})
+}
+// What the format before this one stored is not read: its messages had the fields t and m, and
+// its keys other names.
+func TestDataOfTheFormerFormatIsNotRead(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	admin := s.Client()
+	defer admin.Close()
+	info, err := admin.InfoMap(t.Context(), "server").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := start(t, clientOf(s), redisregistry.WithDurableRedis()) // eras continue
+	bucket := bucketOf("news")
+	positions, stream := fmt.Sprintf("chat:{%d}:places", bucket), fmt.Sprintf("chat:{%d}:s:news", bucket)
+	if err := admin.HSet(t.Context(), positions, "!", "former", "@", info["Server"]["run_id"], ":news", 2).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if err := admin.Do(t.Context(), "XADD", stream, fmt.Sprintf("%d-0", i+1), "t", time.Now().UnixMilli(), "m", `{"s":"ops","c":"former","t":1}`).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantContents(t, n.History(), "news", chat.Position{Epoch: "former", Seq: 1}, "gone")
+	if p := n.publish("news", "1").Position; p.Seq != 1 || p.Epoch == "former" {
+		t.Errorf("the first is at %v", p)
+	}
+	wantContents(t, n.History(), "news", chat.Position{}, "1")
 }
