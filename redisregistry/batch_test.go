@@ -435,11 +435,21 @@ func TestABatchTakesFewCommands(t *testing.T) {
 	}
 }
 
+// It would be decoded as several messages.
 func TestAMessageWithANULIsRejected(t *testing.T) {
-	n := start(t, clientOf(redistest.Start(t)))
+	s := redistest.Start(t)
+	n := start(t, clientOf(s))
+	other := open(t, clientOf(s), redisregistry.WithPrefix("other:"))
+	if _, err := other.Start(otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{Count: 10})}, nil); err != nil {
+		t.Fatal(err)
+	}
 	for _, m := range []chat.Message{{Channel: "news", Content: "a\x00b"}, {Channel: "news", Sender: "a\x00", Content: "b"}} {
 		if _, err := n.History().Append(t.Context(), m); err == nil {
 			t.Errorf("%q by %q was stored", m.Content, m.Sender)
+		}
+		m.Position = chat.Position{Epoch: "e", Seq: 1}
+		if err := other.Publish(t.Context(), m); err == nil {
+			t.Errorf("%q by %q was published", m.Content, m.Sender)
 		}
 	}
 }
