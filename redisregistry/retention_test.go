@@ -91,6 +91,7 @@ func TestMessagesOfSeveralSlotsOnACluster(t *testing.T) {
 		check(t, start(t, wrappedCluster{clusterClients(masters)().(*redis.ClusterClient)}))
 	})
 }
+
 // What the format before this one stored is not read: its messages had the fields t and m, and
 // its keys other names.
 func TestDataOfTheFormerFormatIsNotRead(t *testing.T) {
