@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/reto10/chat"
 )
 
@@ -75,17 +77,59 @@ func (h *History) writerOf(channel string) *writer {
 	return h.writers[bucketOf(channel)]
 }
 
-// storeBatch calls the publish script for a batch of a writer.
+// storeBatch stores a batch of a writer.
 func (h *History) storeBatch(ctx context.Context, messages []*chat.Message) (errs []error) {
-	b := newPublishCall(messages)
-	reply, err := h.registry.store.run(ctx, publishScript, h.arguments(b))
-	if err == nil {
-		errs, err = h.number(b, reply)
+	errs, err := h.callPublish(ctx, messages)
+	if redis.HasErrorPrefix(err, "CROSSSLOT") {
+		// The client is not a ClusterClient, but Redis is a Cluster: behind a proxy, of one node,
+		// or wrapped. It has stored nothing.
+		return h.storeBuckets(ctx, messages)
 	}
 	if err != nil {
 		return errorForAll(len(messages), err)
 	}
 	return errs
+}
+
+// storeBuckets stores the messages of each bucket with a call of its own.
+func (h *History) storeBuckets(ctx context.Context, messages []*chat.Message) []error {
+	var parts [buckets][]*chat.Message // as long as messages, nil for those of other buckets
+	for i, m := range messages {
+		if m == nil {
+			continue
+		}
+		part := &parts[bucketOf(m.Channel)]
+		if *part == nil {
+			*part = make([]*chat.Message, len(messages))
+		}
+		(*part)[i] = m
+	}
+	errs := make([]error, len(messages))
+	for _, part := range parts {
+		if part == nil {
+			continue
+		}
+		some, err := h.callPublish(ctx, part)
+		for i, m := range part {
+			if m != nil && err != nil {
+				errs[i] = err
+			} else if m != nil && some != nil {
+				errs[i] = some[i]
+			}
+		}
+	}
+	return errs
+}
+
+// callPublish calls the publish script once. errs is nil, or has an error or nil for each
+// message; err is that of the whole call.
+func (h *History) callPublish(ctx context.Context, messages []*chat.Message) (errs []error, err error) {
+	b := newPublishCall(messages)
+	reply, err := h.registry.store.run(ctx, publishScript, h.arguments(b))
+	if err != nil {
+		return nil, err
+	}
+	return h.number(b, reply)
 }
 
 // publishCall is the messages of a call of the publish script, by channel. The channels of a
@@ -176,8 +220,8 @@ func (h *History) arguments(b *publishCall) *arguments {
 	a.add(newEra())
 	a.add(h.durable())
 	a.int(r.cfg.count)
-	a.int(int(r.cfg.age.Milliseconds()))
-	a.int(int((r.cfg.age + h.lives.part).Milliseconds()) + 1)
+	a.int64(r.cfg.age.Milliseconds())
+	a.int64(r.cfg.age.Milliseconds() + h.lives.part.Milliseconds() + 2) // in ms the sum cannot overflow
 	a.add(r.publishCommand())
 	a.int(maxChannels)
 	for i := 0; i < len(b.channels); {

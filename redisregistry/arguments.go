@@ -16,8 +16,10 @@ func (a *arguments) add(s string) {
 	a.end()
 }
 
-func (a *arguments) int(n int) {
-	a.text = strconv.AppendInt(a.text, int64(n), 10)
+func (a *arguments) int(n int) { a.int64(int64(n)) }
+
+func (a *arguments) int64(n int64) {
+	a.text = strconv.AppendInt(a.text, n, 10)
 	a.end()
 }
 

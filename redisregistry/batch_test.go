@@ -84,7 +84,7 @@ func TestABatchThatRedisAcceptsInPart(t *testing.T) {
 			beside = append(beside, name)
 		}
 	}
-	positions, stream := fmt.Sprintf("chat:{%d}:places", bucket), fmt.Sprintf("chat:{%d}:s:broken", bucket)
+	positions, stream := fmt.Sprintf("chat:{%d}:positions", bucket), fmt.Sprintf("chat:{%d}:m:broken", bucket)
 	tests := []struct {
 		name, breaks string
 		refused      []string // channels
@@ -214,7 +214,7 @@ func TestEpochsThatBeginWhileBatchesRun(t *testing.T) {
 		if i%2 == 0 {
 			err = client.FlushAll(t.Context()).Err()
 		} else { // one bucket only
-			err = client.Del(t.Context(), fmt.Sprintf("chat:{%d}:places", bucketOf(channels[i]))).Err()
+			err = client.Del(t.Context(), fmt.Sprintf("chat:{%d}:positions", bucketOf(channels[i]))).Err()
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -435,11 +435,21 @@ func TestABatchTakesFewCommands(t *testing.T) {
 	}
 }
 
+// It would be decoded as several messages.
 func TestAMessageWithANULIsRejected(t *testing.T) {
-	n := start(t, clientOf(redistest.Start(t)))
+	s := redistest.Start(t)
+	n := start(t, clientOf(s))
+	other := open(t, clientOf(s), redisregistry.WithPrefix("other:"))
+	if _, err := other.Start(otherHistory{chat.NewMemoryHistory(chat.MemoryLimits{Count: 10})}, nil); err != nil {
+		t.Fatal(err)
+	}
 	for _, m := range []chat.Message{{Channel: "news", Content: "a\x00b"}, {Channel: "news", Sender: "a\x00", Content: "b"}} {
 		if _, err := n.History().Append(t.Context(), m); err == nil {
 			t.Errorf("%q by %q was stored", m.Content, m.Sender)
+		}
+		m.Position = chat.Position{Epoch: "e", Seq: 1}
+		if err := other.Publish(t.Context(), m); err == nil {
+			t.Errorf("%q by %q was published", m.Content, m.Sender)
 		}
 	}
 }

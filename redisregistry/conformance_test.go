@@ -51,7 +51,7 @@ func conform(t *testing.T, client func() redis.UniversalClient) {
 			t.Cleanup(func() { c.Close() })
 			return n.History(), func(channel string, seq uint64) {
 				t.Helper()
-				stream := fmt.Sprintf("%s{%d}:s:%s", prefix, bucketOf(channel), channel)
+				stream := fmt.Sprintf("%s{%d}:m:%s", prefix, bucketOf(channel), channel)
 				if n, err := c.XDel(t.Context(), stream, fmt.Sprint(seq, "-0")).Result(); err != nil || n != 1 {
 					t.Fatalf("deleting %d of %q: %d, %v", seq, channel, n, err)
 				}

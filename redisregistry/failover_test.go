@@ -124,7 +124,7 @@ func inSync(info string) bool {
 // streamOf finds a channel's stream.
 func streamOf(t *testing.T, c *redis.Client, channel string) string {
 	t.Helper()
-	names, err := c.Keys(t.Context(), "chat:*:s:"+channel).Result()
+	names, err := c.Keys(t.Context(), "chat:*:m:"+channel).Result()
 	if err != nil {
 		t.Fatal(err)
 	}

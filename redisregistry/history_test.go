@@ -205,7 +205,7 @@ func TestTooManyChannelsBeginAnEpoch(t *testing.T) {
 	admin := s.Client()
 	defer admin.Close()
 	// As many as may be have come and gone since.
-	places := fmt.Sprintf("chat:{%d}:places", bucketOf("news"))
+	places := fmt.Sprintf("chat:{%d}:positions", bucketOf("news"))
 	fillBucket(t, admin, places)
 	if p := n.publish("news", "3").Position; p.Epoch != before.Epoch || p.Seq != 3 {
 		t.Errorf("a known channel goes on with %v", p)
@@ -241,7 +241,7 @@ func TestTooManyChannelsOfAnyNameLeaveOthersAlone(t *testing.T) {
 	defer admin.Close()
 	for _, channel := range []string{"", "@ana"} {
 		before := n.publish(channel, "1").Position
-		all, err := admin.Keys(t.Context(), "chat:{*}:places").Result()
+		all, err := admin.Keys(t.Context(), "chat:{*}:positions").Result()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -53,7 +53,7 @@ func (k keys) in(tag, name string) string { return k.prefix + "{" + tag + "}:" +
 // with a channel's name that channel's last seq. It is one key, so that no part is lost without
 // the others.
 func (k keys) positions(channel string) string { return k.positionsOf(bucketTag(channel)) }
-func (k keys) positionsOf(tag string) string   { return k.in(tag, "places") }
+func (k keys) positionsOf(tag string) string   { return k.in(tag, "positions") }
 
 // positionField is a channel's field in the positions.
 func positionField(channel string) string { return ":" + channel }
@@ -67,7 +67,7 @@ func (k keys) topic(channel string) string { return k.stream(channel) }
 
 // appendStream appends the name of a channel's stream.
 func (k keys) appendStream(to []byte, tag, channel string) []byte {
-	for _, s := range []string{k.prefix, "{", tag, "}:s:", channel} {
+	for _, s := range []string{k.prefix, "{", tag, "}:m:", channel} {
 		to = append(to, s...)
 	}
 	return to

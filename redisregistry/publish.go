@@ -12,6 +12,11 @@ import (
 // publishStored delivers messages that another History has stored, on this node and the
 // others. They reach Redis in one round trip.
 func (r *Registry) publishStored(ctx context.Context, msgs ...chat.Message) error {
+	for i := range msgs {
+		if err := checkBody(&msgs[i]); err != nil {
+			return fmt.Errorf("redisregistry: publishing a message: %w", err)
+		}
+	}
 	if err := r.memory.Publish(ctx, msgs...); err != nil {
 		return err
 	}

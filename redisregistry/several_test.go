@@ -189,7 +189,7 @@ func TestMessagesOfACallThatBeginsAnEpochAreAllInIt(t *testing.T) {
 	admin := s.Client()
 	defer admin.Close()
 	bucket := bucketOf("news")
-	fillBucket(t, admin, fmt.Sprintf("chat:{%d}:places", bucket))
+	fillBucket(t, admin, fmt.Sprintf("chat:{%d}:positions", bucket))
 	channels := []string{"news"}
 	for i := 0; len(channels) < 4; i++ {
 		if name := fmt.Sprint("other", i); bucketOf(name) == bucket {

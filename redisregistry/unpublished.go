@@ -59,7 +59,7 @@ func (r *Registry) publishMissed(ctx context.Context) {
 		}
 		failed := false
 		for channel := range r.unpublished.take() {
-			if err := r.publishNewest(ctx, channel); err != nil {
+			if err := r.publishNewest(ctx, channel); err != nil && !errors.Is(err, errNUL) {
 				r.unpublished.add(channel)
 				failed = true
 			}

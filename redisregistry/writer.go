@@ -18,9 +18,13 @@ const (
 	maxBatchBytes = 1 << 20
 )
 
+// longPart is the part of the timeout after which a batch takes so long that the next one does
+// not wait for it.
+const longPart = 4
+
 // writer batches the messages that concurrent callers append. A message that arrives while
 // no batch runs is sent at once. Those that arrive while one runs share the next. Two batches
-// at once would be smaller, and so cost Redis more.
+// at once would be smaller, and so cost Redis more. They run only when one takes long.
 //
 // While there is something to do a writer has a goroutine. It ends when nothing waits, after
 // the timeout of its batch at the latest.
@@ -45,6 +49,7 @@ type batch struct {
 	sent     bool          // from now on messages may be stored, and do not change
 	done     chan struct{} // closed when errs and the positions are final
 	ended    bool          // done is closed
+	passed   bool          // next was called for it
 	errs     []error       // nil, or for each message an error or nil
 }
 
@@ -133,43 +138,51 @@ func (w *writer) take() *batch {
 	return nil
 }
 
-// run sends a batch, then others until none waits.
+// run sends a batch, then others until none waits or another goroutine sends them.
 func (w *writer) run(b *batch) {
-	for b != nil && w.send(b) {
+	for b != nil {
+		w.send(b)
 		// Let the callers that were waiting append their next messages: these share a batch
 		// with those that others appended meanwhile.
 		runtime.Gosched()
-		w.mu.Lock()
-		b = w.take()
-		w.mu.Unlock()
+		b = w.next(b)
 	}
 }
 
-// send sends a batch and reports whether it ended in time. If not, another goroutine sends
-// the next one: a client may ignore a context, and wait for Redis for any time.
-func (w *writer) send(b *batch) (inTime bool) {
+// next returns the batch to send after b. It is nil if none waits, and if next was called for
+// b before: then another goroutine sends it.
+func (w *writer) next(b *batch) *batch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if b.passed {
+		return nil
+	}
+	b.passed = true
+	return w.take()
+}
+
+// send sends a batch. If that takes long, another goroutine sends the next one: the connection
+// may be dead, and a client may ignore a context.
+func (w *writer) send(b *batch) {
 	ctx, cancel := context.WithDeadline(context.Background(), b.deadline)
 	defer cancel()
+	overdue := time.AfterFunc(w.timeout/longPart, func() { w.run(w.next(b)) })
+	defer overdue.Stop()
 	watched := context.AfterFunc(ctx, func() {
-		if !w.end(b, errorForAll(len(b.messages), fmt.Errorf("waiting for Redis: %w", ctx.Err()))) {
-			return
-		}
-		w.mu.Lock()
-		next := w.take()
-		w.mu.Unlock()
-		w.run(next)
+		w.end(b, errorForAll(len(b.messages), fmt.Errorf("waiting for Redis: %w", ctx.Err())))
+		w.run(w.next(b))
 	})
 	errs := w.store(ctx, b.messages)
 	watched() // before cancel
-	return w.end(b, errs)
+	w.end(b, errs)
 }
 
 // end ends a batch, unless it has ended.
-func (w *writer) end(b *batch, errs []error) bool {
+func (w *writer) end(b *batch, errs []error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if b.ended {
-		return false
+		return
 	}
 	b.ended, b.errs = true, errs
 	for i, err := range errs {
@@ -178,7 +191,6 @@ func (w *writer) end(b *batch, errs []error) bool {
 		}
 	}
 	close(b.done)
-	return true
 }
 
 func errorForAll(n int, err error) []error { return slices.Repeat([]error{err}, n) }

@@ -89,12 +89,14 @@ local function store(key, at, n, done)
 		while stored < messages and not err do
 			text = format('%d', seq + 1)
 			local added
-			if trims and stored + 1 == messages then
-				added = try('XADD', stream, 'MAXLEN', count, text .. '-0', stamp, ARGV[from + stored])
-			else
+			if live or stored > 0 then
 				added = try('XADD', stream, text .. '-0', stamp, ARGV[from + stored])
+			else
+				added = try('XADD', stream, 'NOMKSTREAM', text .. '-0', stamp, ARGV[from + stored])
 			end
-			if type(added) ~= 'table' then
+			if not added then
+				live = true -- someone deleted the stream: it begins again, and must expire
+			elseif type(added) ~= 'table' then
 				if stored == 0 then
 					first = text
 				end
@@ -109,6 +111,9 @@ local function store(key, at, n, done)
 					err = errorOf(added)
 				end
 			end
+		end
+		if trims and stored > 0 then
+			try('XTRIM', stream, 'MAXLEN', count)
 		end
 		if live and stored > 0 then
 			local dead = liveOn(stream, stored, seq)

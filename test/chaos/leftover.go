@@ -19,10 +19,10 @@ const (
 
 // staying are the keys that stay in Redis after all nodes have ended, a bounded number: the
 // positions of channels, what was announced, and orders for nodes.
-var staying = regexp.MustCompile(`^chat:\{(\d+\}:places|presence\}:(era|events#?|orders#?))$`)
+var staying = regexp.MustCompile(`^chat:\{(\d+\}:positions|presence\}:(era|events#?|orders#?))$`)
 
 // passing are keys that expire.
-var passing = regexp.MustCompile(`^chat:\{(\d+\}:[sn]:.*|presence\}:left(:sizes)?)$`)
+var passing = regexp.MustCompile(`^chat:\{(\d+\}:[mn]:.*|presence\}:left(:sizes)?)$`)
 
 // empty checks that nodes without clients use no more than when they had just started.
 func (c *cluster) empty(ctx context.Context) {
