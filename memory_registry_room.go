@@ -246,8 +246,8 @@ func (room *memoryRoom) After(ctx context.Context, p sequence.Position) ([]seque
 		return nil, errors.Join(err, sequence.ErrGone)
 	}
 	items := make([]sequence.Item[fanout.Frame], len(msgs))
-	for i, m := range msgs {
-		items[i] = sequence.Item[fanout.Frame]{Position: sequence.Position(m.Position), Value: messageFrame(m)}
+	for i := range msgs {
+		items[i] = sequence.Item[fanout.Frame]{Position: sequence.Position(msgs[i].Position), Value: messageFrame(&msgs[i])}
 	}
 	return items, err
 }
