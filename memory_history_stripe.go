@@ -40,10 +40,11 @@ type memoryChannel struct {
 	used       uint64         // when it came to the end of list, see MemoryHistory.nth
 }
 
-// memoryEntry is a stored message, without what its channel knows.
+// memoryEntry is a stored message, without what its channel knows. It has the size of a
+// cache line.
 type memoryEntry struct {
 	sender, content string
-	time            time.Time
+	time            int64 // Unix, in ms
 	stored          moment
 	nth             uint64 // unlike stored, no two are equal
 }
@@ -78,7 +79,7 @@ func (s *historyStripe) keep(c *memoryChannel, m *Message, now moment, nth uint6
 	if c.count == len(c.ring) {
 		c.resize(min(max(1, 2*c.count), s.history.limits.Count))
 	}
-	c.add(memoryEntry{sender: m.Sender, content: m.Content, time: m.Time, stored: now, nth: nth})
+	c.add(memoryEntry{sender: m.Sender, content: m.Content, time: m.Time.UnixMilli(), stored: now, nth: nth})
 	c.bytes += grown
 	s.largest.update(c)
 	s.use(c, &s.kept, nth)
@@ -211,7 +212,7 @@ func (c *memoryChannel) oldestSeq() uint64 { return c.last.Seq + 1 - uint64(c.co
 func (c *memoryChannel) message(m *Message, i int) {
 	e := c.entry(i)
 	m.Position = Position{Epoch: c.last.Epoch, Seq: c.oldestSeq() + uint64(i)}
-	m.Channel, m.Sender, m.Content, m.Time = c.name, e.sender, e.content, e.time
+	m.Channel, m.Sender, m.Content, m.Time = c.name, e.sender, e.content, time.UnixMilli(e.time).UTC()
 }
 
 // channelList is a list of channels, least recently used first.
