@@ -176,7 +176,7 @@ func (h channelHeap) without(newest uint64) int {
 // update moves a channel to where its messages rank it. It adds the channel, or removes it
 // if it has none.
 func (h *channelHeap) update(c *memoryChannel) {
-	i := c.index
+	i := int(c.index)
 	switch {
 	case c.count == 0:
 		if i < 0 {
@@ -195,7 +195,7 @@ func (h *channelHeap) update(c *memoryChannel) {
 		i = len(*h)
 		*h = append(*h, rankedChannel{})
 	}
-	h.move(i, rankedChannel{channelRank{c.bytes, c.entry(0).nth}, c})
+	h.move(i, rankedChannel{channelRank{c.bytes, c.oldest}, c})
 }
 
 // move puts a channel at an index, or where it belongs above or below.
@@ -227,5 +227,5 @@ func (h channelHeap) move(i int, c rankedChannel) {
 
 func (h channelHeap) put(i int, c rankedChannel) {
 	h[i] = c
-	c.channel.index = i
+	c.channel.index = int32(i)
 }

@@ -28,11 +28,14 @@ type memoryChannel struct {
 	name  string
 	last  Position
 	ring  []memoryEntry // the messages
-	head  int           // index of the oldest
 	count int           // how many there are
+	head  int32         // index of the oldest
+	index int32         // in the stripe's largest, -1 if it is not there
+	// oldest is the nth of the oldest: a message is kept without reading the entry, which
+	// seldom is in the caches. Valid if count is not 0.
+	oldest uint64
 	// bytes is what the messages weigh, see weight.
 	bytes int64
-	index int // in the stripe's largest, -1 if it is not there
 
 	// list is the stripe's kept or empty; nil for everyone's channel.
 	list       *channelList
@@ -40,10 +43,11 @@ type memoryChannel struct {
 	used       uint64         // when it came to the end of list, see MemoryHistory.nth
 }
 
-// memoryEntry is a stored message, without what its channel knows.
+// memoryEntry is a stored message, without what its channel knows. It has the size of a
+// cache line.
 type memoryEntry struct {
 	sender, content string
-	time            time.Time
+	time            int64 // Unix, in ms
 	stored          moment
 	nth             uint64 // unlike stored, no two are equal
 }
@@ -78,7 +82,7 @@ func (s *historyStripe) keep(c *memoryChannel, m *Message, now moment, nth uint6
 	if c.count == len(c.ring) {
 		c.resize(min(max(1, 2*c.count), s.history.limits.Count))
 	}
-	c.add(memoryEntry{sender: m.Sender, content: m.Content, time: m.Time, stored: now, nth: nth})
+	c.add(memoryEntry{sender: m.Sender, content: m.Content, time: m.Time.UnixMilli(), stored: now, nth: nth})
 	c.bytes += grown
 	s.largest.update(c)
 	s.use(c, &s.kept, nth)
@@ -162,11 +166,10 @@ func weight(sender, content string) int64 {
 
 // add adds a message behind the newest. The ring must have room for it.
 func (c *memoryChannel) add(e memoryEntry) {
-	at := c.head + c.count
-	if at >= len(c.ring) {
-		at -= len(c.ring)
+	if c.count == 0 {
+		c.oldest = e.nth
 	}
-	c.ring[at] = e
+	*c.entry(c.count) = e
 	c.count++
 }
 
@@ -176,12 +179,15 @@ func (c *memoryChannel) removeOldest() int64 {
 	bytes := weight(e.sender, e.content)
 	*e = memoryEntry{}
 	c.head++
-	if c.head == len(c.ring) {
+	if int(c.head) == len(c.ring) {
 		c.head = 0
 	}
 	c.count--
-	if c.count > 0 && c.count == len(c.ring)/4 {
-		c.resize(2 * c.count)
+	if c.count > 0 {
+		c.oldest = c.entry(0).nth
+		if c.count == len(c.ring)/4 {
+			c.resize(2 * c.count)
+		}
 	}
 	return bytes
 }
@@ -195,9 +201,9 @@ func (c *memoryChannel) resize(n int) {
 	c.ring, c.head = ring, 0
 }
 
-// entry returns a message; 0 is the oldest.
+// entry returns a message; 0 is the oldest. Behind the newest it returns where the next goes.
 func (c *memoryChannel) entry(i int) *memoryEntry {
-	at := c.head + i
+	at := int(c.head) + i
 	if at >= len(c.ring) {
 		at -= len(c.ring)
 	}
@@ -211,7 +217,7 @@ func (c *memoryChannel) oldestSeq() uint64 { return c.last.Seq + 1 - uint64(c.co
 func (c *memoryChannel) message(m *Message, i int) {
 	e := c.entry(i)
 	m.Position = Position{Epoch: c.last.Epoch, Seq: c.oldestSeq() + uint64(i)}
-	m.Channel, m.Sender, m.Content, m.Time = c.name, e.sender, e.content, e.time
+	m.Channel, m.Sender, m.Content, m.Time = c.name, e.sender, e.content, time.UnixMilli(e.time).UTC()
 }
 
 // channelList is a list of channels, least recently used first.

@@ -260,7 +260,7 @@ func (r *MemoryRegistry) publish(ctx context.Context, m *Message) error {
 			if err := room.all.Wait(ctx); err != nil {
 				return err
 			}
-			f = messageFrame(*m)
+			f = messageFrame(m)
 			f.Offered = offered
 		}
 		if room.sequencer.Offer(sequence.Position(m.Position), f) {
@@ -367,8 +367,8 @@ func (r *MemoryRegistry) Announce(channel string, adminsOnly bool, events []Even
 		return
 	}
 	frames := make([]fanout.Frame, len(events))
-	for i, e := range events {
-		frames[i] = eventFrame(e)
+	for i := range events {
+		frames[i] = eventFrame(&events[i])
 	}
 	group.Publish(frames...)
 }

@@ -14,12 +14,12 @@ import (
 
 // memoryRoom is a channel that has members on this node.
 type memoryRoom struct {
+	all       fanout.Group // the sockets in the channel
+	sequencer sequence.Sequencer[fanout.Frame]
+	admins    fanout.Group // the sockets of admins; empty in user channels
 	registry  *MemoryRegistry
 	channel   string
 	stripe    *channelStripe
-	sequencer *sequence.Sequencer[fanout.Frame]
-	all       fanout.Group // the sockets in the channel
-	admins    fanout.Group // those of admins; empty in user channels
 
 	// The stripe guards these fields.
 	members int32
@@ -72,7 +72,7 @@ func (r *MemoryRegistry) room(channel string, newest *Position) *memoryRoom {
 // or the user is not connected. Requires the stripes of u and of the channel.
 func (r *MemoryRegistry) open(c *channelStripe, channel string, u *memoryUser) *memoryRoom {
 	room := &memoryRoom{registry: r, channel: channel, stripe: c}
-	room.sequencer = sequence.New(room, r.gaps, room.deliver, room.resync)
+	room.sequencer.Init(room, r.gaps)
 	c.rooms[channel] = room
 	if channel != "" && !strings.HasPrefix(channel, "@") {
 		room.users = make(map[*memoryUser]stay)
@@ -222,12 +222,12 @@ func (s *registryStripes) stays(channel string) map[*memoryUser]stay {
 	return nil
 }
 
-// deliver sends a frame to the sockets in the channel. The sequencer calls it.
-func (room *memoryRoom) deliver(f fanout.Frame) { room.all.Publish(f) }
+// Deliver sends a frame to the sockets in the channel. The sequencer calls it.
+func (room *memoryRoom) Deliver(f fanout.Frame) { room.all.Publish(f) }
 
-// resync closes the sockets in a channel whose missing messages are no longer kept. The
+// Lost closes the sockets in a channel whose missing messages are no longer kept. The
 // clients resume, and learn then that messages are missing. The sequencer calls it.
-func (room *memoryRoom) resync() {
+func (room *memoryRoom) Lost() {
 	room.all.Each(func(to fanout.Receiver) {
 		to.(deliverer).Close(CloseTooSlow, "messages were lost, resume")
 	})
@@ -246,8 +246,8 @@ func (room *memoryRoom) After(ctx context.Context, p sequence.Position) ([]seque
 		return nil, errors.Join(err, sequence.ErrGone)
 	}
 	items := make([]sequence.Item[fanout.Frame], len(msgs))
-	for i, m := range msgs {
-		items[i] = sequence.Item[fanout.Frame]{Position: sequence.Position(m.Position), Value: messageFrame(m)}
+	for i := range msgs {
+		items[i] = sequence.Item[fanout.Frame]{Position: sequence.Position(msgs[i].Position), Value: messageFrame(&msgs[i])}
 	}
 	return items, err
 }

@@ -34,7 +34,7 @@ func (f foreignSocket) Receive(b fanout.Batch) {
 		}
 	}()
 	for i := range b.Frames {
-		f.Deliver(b.Frames[i].Event.(*encodedEvent).Event)
+		f.Deliver(b.Frames[i].Event.(*encodedEvent).event())
 	}
 }
 

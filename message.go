@@ -158,7 +158,7 @@ type Event struct {
 
 	// encoded is the event with its frame, nil if it is not encoded. A copy of an Event
 	// keeps this pointer even if the copy was changed. So frame uses it only if
-	// encoded.Event equals the event.
+	// encoded.event() equals the event.
 	encoded *encodedEvent
 }
 
@@ -170,49 +170,74 @@ func (e Event) Equal(other Event) bool {
 }
 
 // encodedEvent is an event with its frame, encoded once for all sockets. It is never
-// changed. The Event of a [fanout.Frame] is an *encodedEvent.
+// changed. The Event of a [fanout.Frame] is an *encodedEvent. Each publish allocates one, so
+// it has no room for the other fields of an Event.
 type encodedEvent struct {
-	Event
-	bytes []byte // a whole WebSocket frame
+	message  Message
+	presence *Event // nil: the event is message
+	bytes    []byte // a whole WebSocket frame
+}
+
+// event returns the event, with its encoding.
+func (x *encodedEvent) event() Event {
+	if x.presence == nil {
+		return Event{Type: EventMessage, Message: x.message, encoded: x}
+	}
+	e := *x.presence
+	e.encoded = x
+	return e
+}
+
+// channel returns the channel in which the event is delivered.
+func (x *encodedEvent) channel() string {
+	if x.presence == nil {
+		return x.message.Channel
+	}
+	return x.presence.Channel
 }
 
 // frame returns the event as a frame for all sockets. It encodes the event if it has no
 // encoding, or was changed after encoding.
 func (e Event) frame() fanout.Frame {
-	if x := e.encoded; x != nil && x.Event == e {
+	if x := e.encoded; x != nil && x.event() == e {
 		return fanout.Frame{Bytes: x.bytes, Event: x}
 	}
-	return eventFrame(e)
+	kept := e // not e itself, which would then always be on the heap
+	return eventFrame(&kept)
 }
 
-// messageFrame encodes a message, as eventFrame does.
-func messageFrame(m Message) fanout.Frame {
-	x := &encodedEvent{Event: Event{Type: EventMessage, Message: m}, bytes: encodeMessage(m)}
-	x.encoded = x
+// messageFrame encodes a message.
+func messageFrame(m *Message) fanout.Frame {
+	x := &encodedEvent{message: *m, bytes: encodeMessage(m)}
 	return fanout.Frame{Bytes: x.bytes, Event: x}
 }
 
-// eventFrame encodes an event.
-func eventFrame(e Event) fanout.Frame {
-	x := &encodedEvent{Event: e}
-	x.encoded = x
+// eventFrame encodes an event. It keeps e.
+func eventFrame(e *Event) fanout.Frame {
 	if e.Type == EventMessage {
-		x.bytes = encodeMessage(e.Message)
-	} else {
-		change := wire.Presence{
-			Type: string(e.Type), Username: e.User.Name, Role: e.User.Role,
-			Channel: e.Channel, Time: wire.Time(e.Time),
-		}
-		var usual [512]byte // on the stack
-		x.bytes = wsframe.Text(change.Append(usual[:0]))
+		return messageFrame(&e.Message)
 	}
+	change := wire.Presence{
+		Type: string(e.Type), Username: e.User.Name, Role: e.User.Role,
+		Channel: e.Channel, Time: wire.Time(e.Time),
+	}
+	var usual [512]byte // on the stack
+	x := &encodedEvent{presence: e, bytes: wsframe.Text(change.Append(usual[:0]))}
 	return fanout.Frame{Bytes: x.bytes, Event: x}
 }
+
+// usualContent is the length in bytes up to which a message's content is usual for a
+// notification. The rest of the event is seldom longer than that.
+const usualContent = 256
 
 // encodeMessage returns a message as a WebSocket frame.
-func encodeMessage(m Message) []byte {
-	stored := storedMessage(&m, wire.TypeMessage)
-	return stored.Encode(wsframe.Text)
+func encodeMessage(m *Message) []byte {
+	stored := storedMessage(m, wire.TypeMessage)
+	if len(m.Content) > usualContent {
+		return stored.Encode(wsframe.Text)
+	}
+	var usual [2 * usualContent]byte // on the stack, which takes 80 ns less
+	return wsframe.Text(stored.Append(usual[:0]))
 }
 
 // textFrame returns an event of package wire as one WebSocket frame.

@@ -56,7 +56,7 @@ func newReplayPage(after Position, msgs []Message) *replayPage {
 	encoded := make([][]byte, len(msgs))
 	end := 0
 	for i, m := range msgs {
-		encoded[i] = messageFrame(m).Bytes
+		encoded[i] = encodeMessage(&m)
 		end += len(encoded[i])
 		p.marks[i] = frameMark{m.Position.Seq, end}
 	}

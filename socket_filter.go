@@ -43,14 +43,10 @@ func (f *filter) pass(out *wsconn.Outbox, frames []fanout.Frame) {
 // passOne requires f.mu.
 func (f *filter) passOne(out *wsconn.Outbox, fr fanout.Frame) {
 	e := fr.Event.(*encodedEvent)
-	channel := e.Channel
-	if e.Type == EventMessage {
-		if f.alreadyReplayed(&e.Message) {
-			return
-		}
-		channel = e.Message.Channel
+	if e.presence == nil && f.alreadyReplayed(&e.message) {
+		return
 	}
-	if f.gate == nil || f.gate.channel != channel {
+	if f.gate == nil || f.gate.channel != e.channel() {
 		out.Send(fr.Bytes)
 		return
 	}
@@ -113,7 +109,7 @@ func (f *filter) resume(out *wsconn.Outbox, upTo Position, answer []byte, end Po
 	before := 0
 	for i, fr := range g.kept {
 		e := fr.Event.(*encodedEvent)
-		if p := e.Message.Position; e.Type == EventMessage && p.Epoch == upTo.Epoch && p.Seq <= upTo.Seq {
+		if p := e.message.Position; e.presence == nil && p.Epoch == upTo.Epoch && p.Seq <= upTo.Seq {
 			before = i + 1
 		}
 	}

@@ -83,13 +83,13 @@ func (s *Service) Stats() Stats {
 		ReplayBytes:   int64(s.replayPages.size()),
 		Accepted:      s.counts.accepted.Load(),
 		SlowClosed:    s.websockets.Totals.Slow.Load(),
-		Published:     s.counts.published.Load(),
 		Commands:      s.counts.commands.Load(),
 		Logins:        s.counts.logins.Load(),
 		RefusedLogins: s.counts.refusedLogins.Load(),
 		PortErrors:    make(map[string]PortErrors, len(portNames)),
 		Publish:       histogram(&s.counts.publish),
 	}
+	st.Published = st.Publish.Count
 	st.RefusedBy, st.Refused = s.counts.refused.read()
 	st.RefusedCommandsBy, st.RefusedCommands = s.counts.refusedCommands.read()
 	for p, name := range portNames {
@@ -115,7 +115,7 @@ var portNames = [...]string{"authenticator", "history", "policy", "registry"}
 
 // counters are what Stats reads.
 type counters struct {
-	accepted, published, commands, logins, refusedLogins atomic.Uint64
+	accepted, commands, logins, refusedLogins atomic.Uint64
 
 	refused, refusedCommands tally
 	ports                    [len(portNames)]struct{ timeouts, others atomic.Uint64 }

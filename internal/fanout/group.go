@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -64,29 +65,35 @@ func (g *Group) Each(fn func(Receiver)) {
 }
 
 // Wait returns when the dispatchers of the group's members have room for more frames, or
-// ctx ends. A publisher calls it before Publish so that the inboxes stay bounded.
+// ctx ends. A publisher calls it before Publish so that the inboxes stay bounded. Wait
+// lets dispatchers run that are late.
 func (g *Group) Wait(ctx context.Context) error {
-	for {
-		s := g.full()
-		if s == nil {
-			return nil
-		}
-		if err := s.wait(ctx); err != nil {
+	full, late := g.full()
+	if late {
+		runtime.Gosched()
+		full, _ = g.full()
+	}
+	for full != nil {
+		if err := full.wait(ctx); err != nil {
 			return err
 		}
+		full, _ = g.full()
 	}
+	return nil
 }
 
-// full returns a shard of the group whose inbox is full, nil if there is none.
-func (g *Group) full() *shard {
+// full returns a shard of the group whose inbox is full, nil if there is none. late reports
+// whether one waits for its dispatcher to begin, see maxLate.
+func (g *Group) full() (full *shard, late bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for p := g.parts; p != nil; p = p.next {
 		if p.shard.bytes.Load() >= maxInbox {
-			return p.shard
+			full = p.shard
 		}
+		late = late || p.shard.late.Load()
 	}
-	return nil
+	return full, late
 }
 
 // Join adds m to the group: m receives frames that are published after the call.

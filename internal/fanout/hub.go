@@ -25,6 +25,11 @@ const (
 	maxBatch = 64 << 10
 	// maxInbox is how many bytes may wait for a dispatcher before Wait blocks.
 	maxInbox = 4 << 20
+	// maxLate is how many ops wait for a dispatcher that has not begun before Wait yields to
+	// it. Without that a publisher that never blocks would fill the inbox for 10 ms, on a
+	// machine whose cores are all busy: memory that is no longer in the caches when it is
+	// read.
+	maxLate = maxKept / 2
 	// maxNoted is how many joins and leaves wait before they start a dispatcher.
 	maxNoted = 256
 	// maxKept is the capacity up to which a dispatcher reuses its slices. It does not keep

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -439,4 +440,33 @@ func TestAGroupIsEmptyUntilTheFirstJoinsAndAfterTheLastHasLeft(t *testing.T) {
 	}
 	ana.Remove()
 	flush(t, h)
+}
+
+// On a machine whose cores are all busy a publisher seldom blocks. It must not fill the inbox
+// for as long as the scheduler lets it.
+func TestAPublisherThatNeverBlocksLetsDispatchersRun(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	h := fanout.NewHub(1)
+	groups := make([]fanout.Group, 100)
+	for i := range groups {
+		add(h, new(count)).Join(&groups[i])
+	}
+	flush(t, h)
+	const frames, most = 5000, 1024
+	undelivered := uint64(0)
+	for i := range frames {
+		g := &groups[i%len(groups)]
+		if err := g.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		g.Publish(frame(i))
+		undelivered = max(undelivered, uint64(i+1)-h.Deliveries())
+	}
+	if undelivered > most {
+		t.Errorf("%d frames waited for the dispatcher, want at most %d", undelivered, most)
+	}
+	flush(t, h)
+	if got := h.Deliveries(); got != frames {
+		t.Errorf("%d frames were delivered, want %d", got, frames)
+	}
 }

@@ -12,10 +12,12 @@ import (
 type shard struct {
 	mu      sync.Mutex // guards what follows
 	inbox   []op
-	running bool          // a dispatcher runs
+	running bool          // a dispatcher runs, or will
+	begun   bool          // it has taken ops
 	room    chan struct{} // not nil while wait blocks; closed when the inbox is taken
 
 	bytes atomic.Int64 // of the frames in inbox; mu is held to change it
+	late  atomic.Bool  // see maxLate; mu is held to change it
 
 	// Owned by the dispatcher.
 	ops    []op    // being applied; empty, to be reused, between two dispatchers
@@ -73,6 +75,9 @@ func (s *shard) publish(p *part, frames []Frame) {
 	}
 	s.bytes.Add(int64(bytes))
 	s.start()
+	if len(s.inbox) >= maxLate && !s.begun {
+		s.late.Store(true)
+	}
 	s.mu.Unlock()
 }
 
@@ -147,9 +152,11 @@ func (s *shard) take() bool {
 		if cap(s.ops) > maxKept {
 			s.ops = nil
 		}
-		s.running = false
+		s.running, s.begun = false, false
 		return false
 	}
+	s.begun = true
+	s.late.Store(false)
 	s.bytes.Store(0)
 	if s.room != nil {
 		close(s.room)

@@ -25,8 +25,8 @@ func Now() time.Duration { return time.Since(epoch) }
 // Histogram counts durations. The zero Histogram is empty. Its methods are safe for
 // concurrent use.
 type Histogram struct {
-	buckets [len(bounds) + 1]atomic.Uint64 // not cumulative
 	sum     atomic.Int64                   // nanoseconds
+	buckets [len(bounds) + 1]atomic.Uint64 // not cumulative
 }
 
 // Observe counts a duration.

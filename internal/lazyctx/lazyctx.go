@@ -16,13 +16,18 @@ import (
 // others may keep it after Cancel.
 type Context struct {
 	parent   context.Context
-	detached bool // only the values of parent count
-	deadline time.Time
+	detached time.Duration // the timeout of StartDetached: only the values of parent count
 
-	mu     sync.Mutex // guards what follows
-	inner  context.Context
-	cancel context.CancelFunc // of inner
-	over   bool               // cancelled before there was an inner
+	mu       sync.Mutex // guards what follows
+	deadline time.Time  // of a detached context only from when it is asked for
+	inner    *inner
+	over     bool // cancelled before there was an inner
+}
+
+// inner is the context with the timer.
+type inner struct {
+	context.Context
+	cancel context.CancelFunc
 }
 
 // WithTimeout is [context.WithTimeout] without a cause.
@@ -42,21 +47,34 @@ func (c *Context) Start(parent context.Context, d time.Duration) {
 }
 
 // StartDetached is Start with the values of parent only: c ends neither with parent nor at
-// the deadline of parent.
+// the deadline of parent. d is positive. It counts from the first call of Deadline, Done or
+// Err, so that what never waits does not read the clock.
 func (c *Context) StartDetached(parent context.Context, d time.Duration) {
-	c.parent, c.detached, c.deadline = parent, true, time.Now().Add(d)
+	c.parent, c.detached = parent, d
 }
 
 // from returns the context that c derives from. For a detached one that is an allocation.
 func (c *Context) from() context.Context {
-	if c.detached {
+	if c.detached > 0 {
 		return context.WithoutCancel(c.parent)
 	}
 	return c.parent
 }
 
 // Deadline implements [context.Context].
-func (c *Context) Deadline() (time.Time, bool) { return c.deadline, true }
+func (c *Context) Deadline() (time.Time, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.end(), true
+}
+
+// end returns the deadline. Requires c.mu.
+func (c *Context) end() time.Time {
+	if c.deadline.IsZero() {
+		c.deadline = time.Now().Add(c.detached)
+	}
+	return c.deadline
+}
 
 // Value asks the context with the timer, if there is one, so that contexts derived from it
 // recognize a context of the standard library and start no goroutine.
@@ -76,16 +94,16 @@ func (c *Context) Done() <-chan struct{} { return c.real().Done() }
 // Err implements [context.Context].
 func (c *Context) Err() error {
 	c.mu.Lock()
-	inner, over := c.inner, c.over
+	inner, over, deadline := c.inner, c.over, c.end()
 	c.mu.Unlock()
 	switch {
 	case inner != nil:
 		return inner.Err()
 	case over:
 		return context.Canceled
-	case !c.detached && c.parent.Err() != nil:
+	case c.detached == 0 && c.parent.Err() != nil:
 		return c.parent.Err()
-	case !time.Now().Before(c.deadline):
+	case !time.Now().Before(deadline):
 		return c.real().Err()
 	}
 	return nil
@@ -96,8 +114,8 @@ func (c *Context) Cancel() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
-	if c.cancel != nil {
-		c.cancel()
+	if c.inner != nil {
+		c.inner.cancel()
 	}
 }
 
@@ -105,13 +123,14 @@ func (c *Context) Cancel() {
 func (c *Context) real() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.inner != nil:
-	case c.over:
-		c.inner, c.cancel = context.WithCancel(c.from())
-		c.cancel()
-	default:
-		c.inner, c.cancel = context.WithDeadline(c.from(), c.deadline)
+	if c.inner == nil {
+		c.inner = new(inner)
+		if c.over {
+			c.inner.Context, c.inner.cancel = context.WithCancel(c.from())
+			c.inner.cancel()
+		} else {
+			c.inner.Context, c.inner.cancel = context.WithDeadline(c.from(), c.end())
+		}
 	}
-	return c.inner
+	return c.inner.Context
 }

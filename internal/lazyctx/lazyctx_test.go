@@ -185,3 +185,30 @@ func TestADetachedContextOutlivesItsParent(t *testing.T) {
 		}
 	}
 }
+
+func TestTheTimeOfADetachedContextCountsFromWhenItIsAskedFor(t *testing.T) {
+	for name, ask := range map[string]func(context.Context){
+		"Deadline": func(ctx context.Context) { ctx.Deadline() },
+		"Done":     func(ctx context.Context) { ctx.Done() },
+		"Err":      func(ctx context.Context) { _ = ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := new(lazyctx.Context)
+				ctx.StartDetached(t.Context(), time.Second)
+				defer ctx.Cancel()
+				<-time.After(time.Minute)
+				ask(ctx)
+				want := time.Now().Add(time.Second)
+				<-time.After(time.Second - 1)
+				if got, _ := ctx.Deadline(); !got.Equal(want) || ctx.Err() != nil {
+					t.Errorf("deadline %v, error %v, want %v and none", got, ctx.Err(), want)
+				}
+				<-ctx.Done()
+				if got := time.Now(); !got.Equal(want) {
+					t.Errorf("it ended at %v, want %v", got, want)
+				}
+			})
+		})
+	}
+}

@@ -51,23 +51,33 @@ type History[T any] interface {
 	After(ctx context.Context, p Position) ([]Item[T], error)
 }
 
-// Sequencer delivers the values of one channel in order. Its methods are safe for
-// concurrent use.
-type Sequencer[T any] struct {
-	history History[T]
-	gaps    *Gaps
-	deliver func(T)
-	lost    func()
+// Channel is what a Sequencer works for. Deliver and Lost are called with the Sequencer's
+// lock held: they must not block or call the Sequencer.
+type Channel[T any] interface {
+	History[T]
 
+	// Deliver delivers a value. One call at a time is made, in order.
+	Deliver(T)
+
+	// Lost is called when values are skipped because the history no longer keeps them, and
+	// when a new epoch began, because values of the old one may be missing.
+	Lost()
+}
+
+// Sequencer delivers the values of one channel in order. Its methods are safe for
+// concurrent use. Init must be called first.
+type Sequencer[T any] struct {
+	// A value that is due uses the fields up to early, one cache line.
+	channel Channel[T]
 	mu      sync.Mutex // guards what follows; held while delivering
 	begun   bool       // last is known
 	closed  bool
+	stuck   bool           // the history did not bring the missing value: nobody waits
 	last    Position       // of the value that was delivered last
 	early   map[Position]T // values that are not due yet, at most maxEarly
 	newest  Position       // the highest known position of the epoch
 	filling *time.Timer    // not nil while the history has to be read
 	waiting []waiter       // calls of Settle
-	stuck   bool           // the history did not bring the missing value: nobody waits
 	pause   time.Duration  // before the next read, see pace
 	behind  uint64         // how many values were missing when pause was set
 	paced   time.Time      // when that was
@@ -75,15 +85,13 @@ type Sequencer[T any] struct {
 	// foreign has the highest offered position of each other epoch. The history knows
 	// whether one of them is the new epoch or a late value of an old one.
 	foreign map[string]uint64
+
+	gaps *Gaps // set by Init
 }
 
-// New makes a Sequencer that calls deliver with one value at a time, in order. It calls
-// lost when values are skipped because the history no longer keeps them, and when a new
-// epoch began, because values of the old one may be missing. Both are called with the
-// Sequencer's lock held: they must not block or call the Sequencer. While the Sequencer
-// misses a value it is in gaps.
-func New[T any](history History[T], gaps *Gaps, deliver func(T), lost func()) *Sequencer[T] {
-	return &Sequencer[T]{history: history, gaps: gaps, deliver: deliver, lost: lost, pause: grace}
+// Init makes s the Sequencer of a channel. While s misses a value it is in gaps.
+func (s *Sequencer[T]) Init(channel Channel[T], gaps *Gaps) {
+	s.channel, s.gaps, s.pause = channel, gaps, grace
 }
 
 // Begun reports whether Begin was called.
@@ -148,7 +156,7 @@ func (s *Sequencer[T]) Offer(p Position, v T) bool {
 	}
 	if s.begun && p.Epoch == s.last.Epoch && p.Seq == s.last.Seq+1 {
 		s.last = p
-		s.deliver(v)
+		s.channel.Deliver(v)
 		if len(s.early) > 0 {
 			s.advance()
 		}
@@ -215,7 +223,7 @@ func (s *Sequencer[T]) advance() {
 		}
 		delete(s.early, next)
 		s.last = next
-		s.deliver(v)
+		s.channel.Deliver(v)
 	}
 }
 
@@ -232,7 +240,7 @@ func (s *Sequencer[T]) beginAnew(p Position) {
 	s.last = p
 	delete(s.foreign, p.Epoch)
 	s.tidy()
-	s.lost()
+	s.channel.Lost()
 }
 
 // tidy drops early values that will never be due.
@@ -308,7 +316,7 @@ func (s *Sequencer[T]) fill() {
 		if it.Position.Epoch == s.last.Epoch && it.Position.Seq == s.last.Seq+1 {
 			delete(s.early, it.Position)
 			s.last = it.Position
-			s.deliver(it.Value)
+			s.channel.Deliver(it.Value)
 		}
 	}
 	s.advance()
@@ -350,7 +358,7 @@ func (s *Sequencer[T]) pace() time.Duration {
 func (s *Sequencer[T]) read(p Position) ([]Item[T], error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
-	return s.history.After(ctx, p)
+	return s.channel.After(ctx, p)
 }
 
 // takeOver continues in p's epoch, which the history knows.
@@ -391,5 +399,5 @@ func (s *Sequencer[T]) skip(from Position) {
 	if _, ok := s.early[first]; !ok {
 		s.last = first // that value is not kept either
 	}
-	s.lost()
+	s.channel.Lost()
 }

@@ -75,29 +75,38 @@ func (h *history) set(change func(*history)) {
 
 // bench is a Sequencer in a synctest bubble, with what came of it.
 type bench struct {
-	*sequence.Sequencer[string]
-	t       *testing.T
-	history *history
-	gaps    *sequence.Gaps
-	mu      sync.Mutex
-	got     []string // delivered; "lost" where places were skipped
+	sequence.Sequencer[string]
+	t *testing.T
+	*history
+	gaps *sequence.Gaps
+	mu   sync.Mutex
+	got  []string // delivered; "lost" where places were skipped
 }
 
 func run(t *testing.T, test func(b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, history: &history{epoch: "a", from: 1, page: 4}}
-		note := func(s string) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.got = append(b.got, s)
-		}
 		b.gaps = sequence.NewGaps()
-		b.Sequencer = sequence.New(b.history, b.gaps, note, func() { note("lost") })
+		b.Init(b, b.gaps)
 		test(b)
 		b.Close()
 	})
 }
+
+func (b *bench) Deliver(value string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.got = append(b.got, value)
+}
+
+func (b *bench) Lost() { b.Deliver("lost") }
+
+// discard drops what is delivered.
+type discard struct{ history }
+
+func (*discard) Deliver(string) {}
+func (*discard) Lost()          {}
 
 // offer offers the values of places of an epoch.
 func (b *bench) offer(epoch string, seqs ...uint64) {
@@ -409,7 +418,8 @@ func TestASequencerMayBeClosedWhileItReads(t *testing.T) {
 func BenchmarkOffer(b *testing.B) {
 	for name, order := range map[string][]uint64{"in order": {1, 2, 3, 4}, "out of order": {2, 1, 4, 3}} {
 		b.Run(name, func(b *testing.B) {
-			l := sequence.New(&history{}, sequence.NewGaps(), func(string) {}, func() {})
+			var l sequence.Sequencer[string]
+			l.Init(new(discard), sequence.NewGaps())
 			l.Begin(at("a", 0))
 			defer l.Close()
 			b.ReportAllocs()

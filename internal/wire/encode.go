@@ -140,12 +140,13 @@ func plain(s string) bool {
 // which saves a third of the time to encode a message of 128 bytes.
 func plainASCII(s string) (n int) {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	zero := func(x uint64) uint64 { return (x - ones) &^ x & tops } // not 0 if a byte of x is 0
 	for ; n+8 <= len(s); n += 8 {
 		x := uint64(s[n]) | uint64(s[n+1])<<8 | uint64(s[n+2])<<16 | uint64(s[n+3])<<24 |
 			uint64(s[n+4])<<32 | uint64(s[n+5])<<40 | uint64(s[n+6])<<48 | uint64(s[n+7])<<56
-		control := (x - ' '*ones) &^ x & tops
-		if (x&tops)|control|zero(x^'"'*ones)|zero(x^'\\'*ones) != 0 {
+		// In ASCII only, a subtraction sets the top bit of the first byte that is less than
+		// what is subtracted. It may set the top bits of bytes behind that one, too.
+		control, quote, backslash := x-' '*ones, (x^'"'*ones)-ones, (x^'\\'*ones)-ones
+		if (x|control|quote|backslash)&tops != 0 {
 			break
 		}
 	}
