@@ -68,7 +68,7 @@ local function store(key, at, n, done)
 		end
 	end
 
-	local set, line, failed = {}, {era}, nil
+	local set, sets, line, failed = {}, 0, {era}, nil
 	local from = at + 2 * n -- the first body
 	for i = 1, n do
 		local stream, messages = KEYS[key + i], ARGV[at + n + i - 1]
@@ -87,12 +87,12 @@ local function store(key, at, n, done)
 		local stored, text, first = 0, nil, '0'
 		local trims = (seq + messages) % some < messages
 		while stored < messages and not err do
-			text = format('%d', seq + 1)
+			text = format('%d', seq + 1) -- for an id it means the same as with "-0"
 			local added
 			if live or stored > 0 then
-				added = try('XADD', stream, text .. '-0', stamp, ARGV[from + stored])
+				added = try('XADD', stream, text, stamp, ARGV[from + stored])
 			else
-				added = try('XADD', stream, 'NOMKSTREAM', text .. '-0', stamp, ARGV[from + stored])
+				added = try('XADD', stream, 'NOMKSTREAM', text, stamp, ARGV[from + stored])
 			end
 			if not added then
 				live = true -- someone deleted the stream: it begins again, and must expire
@@ -122,8 +122,9 @@ local function store(key, at, n, done)
 			end
 		end
 		if stored > 0 then
-			set[#set + 1] = ARGV[at + i - 1]
-			set[#set + 1] = err and format('%d', seq) or text
+			set[sets + 1] = ARGV[at + i - 1]
+			set[sets + 2] = err and format('%d', seq) or text
+			sets = sets + 2
 		end
 		if err then
 			failed = failed or {}
@@ -133,7 +134,8 @@ local function store(key, at, n, done)
 		from = from + messages
 	end
 
-	local unset = #set > 0 and errorOf(try('HSET', positions, unpack(set)))
+	local unset = sets > 0 and errorOf(try('HSET', positions, unpack(set)))
+	local era = era .. ' '
 	from = at + 2 * n
 	for i = 1, n do
 		local messages, first = ARGV[at + n + i - 1], line[i + 1]
@@ -142,15 +144,18 @@ local function store(key, at, n, done)
 		if failed and failed[i] then
 			stored, err = failed[i][1], failed[i][2]
 		end
-		if stored > 0 then
-			local text = ARGV[from]
-			if stored > 1 then
-				text = table.concat(ARGV, '\0', from, from + stored - 1)
+		if stored > 0 and not unset then
+			local reply
+			if stored == 1 then
+				reply = try(command, KEYS[key + i], era .. first .. '\0' .. ARGV[from])
+			else
+				reply = try(command, KEYS[key + i], era .. first .. '\0' .. table.concat(ARGV, '\0', from, from + stored - 1))
 			end
-			local unpublished = unset or errorOf(try(command, KEYS[key + i], era .. ' ' .. first .. '\0' .. text))
-			if unpublished then
-				stored, err = 0, unpublished
+			if type(reply) ~= 'number' then
+				stored, err = 0, errorOf(reply)
 			end
+		elseif unset then
+			stored, err = 0, err
 		end
 		if err then
 			line[i + 1] = format('%s %d %s', first, stored, err)
