@@ -29,6 +29,7 @@ type part struct {
 	// are not delivered yet; op.next links them. Valid if count, the number of these frames,
 	// is not 0. bytes is their size.
 	first, last, count int32
+	batch              int32 // while deliverTogether runs: 1 + the index in dirty; else 0
 	bytes              int
 }
 

@@ -23,6 +23,9 @@ const (
 	// maxBatch bounds the bytes of one batch, so that a peer's backlog grows in steps
 	// well below its limit.
 	maxBatch = 64 << 10
+	// maxJoined bounds the bytes of a batch of several groups. Members in the same groups
+	// share it, others have a copy each: beyond this to copy costs as much as to write.
+	maxJoined = 16 << 10
 	// maxInbox is how many bytes may wait for a dispatcher before Wait blocks.
 	maxInbox = 4 << 20
 	// maxLate is how many ops wait for a dispatcher that has not begun before Wait yields to
@@ -46,7 +49,7 @@ type Frame struct {
 	Offered time.Duration
 }
 
-// Batch is consecutive frames of one group. All receivers share it: none may change it.
+// Batch is consecutive frames of one or several groups. Receivers share it: none may change it.
 type Batch struct {
 	Bytes  []byte // the frames' bytes, joined
 	Frames []Frame
@@ -129,6 +132,7 @@ type Member struct {
 	shard    *shard
 	receiver Receiver
 	seats    []seat // owned by the shard's dispatcher
+	round    uint32 // of deliverTogether that has delivered to m; owned by the dispatcher
 }
 
 // seat is a member's index in a part of a group.

@@ -66,6 +66,57 @@ func held(m *fanout.Member) (release func()) {
 	return func() { close(end) }
 }
 
+func TestAMemberOfSeveralGroupsGetsTheirFramesInOneBatch(t *testing.T) {
+	h := fanout.NewHub(1)
+	var news, sport, own fanout.Group
+	var both, same, other, one recorder
+	in := func(r *recorder, groups ...*fanout.Group) *fanout.Member {
+		m := add(h, r)
+		for _, g := range groups {
+			m.Join(g)
+		}
+		return m
+	}
+	m := in(&both, &news, &sport)
+	in(&same, &sport, &news)
+	in(&other, &own, &sport, &news)
+	in(&one, &news)
+	release := held(m)
+	news.Publish(frame("n1"))
+	sport.Publish(frame("s1"))
+	own.Publish(frame("o1"))
+	news.Publish(frame("n2"))
+	release()
+	flush(t, h)
+	large := strings.Repeat("x", 20<<10) // not worth a copy
+	release = held(m)
+	sport.Publish(frame("s2"))
+	news.Publish(frame(large))
+	release()
+	flush(t, h)
+	for _, tt := range []struct {
+		name string
+		r    *recorder
+		want []string
+	}{
+		{"two groups", &both, []string{"<n1><n2><s1>", "<s2>", "<" + large + ">"}},
+		{"the same two groups", &same, []string{"<n1><n2><s1>", "<s2>", "<" + large + ">"}},
+		{"three groups", &other, []string{"<n1><n2><s1><o1>", "<s2>", "<" + large + ">"}},
+		{"one group", &one, []string{"<n1><n2>", "<" + large + ">"}},
+	} {
+		var got []string
+		for _, b := range tt.r.batches {
+			got = append(got, string(b.Bytes))
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" || tt.r.broken != "" {
+			t.Errorf("%s: batches (-want +got):\n%s%s", tt.name, diff, tt.r.broken)
+		}
+	}
+	if got := h.Deliveries(); got != 3+3+4+2+2+2+2+1 {
+		t.Errorf("%d deliveries, want 19", got)
+	}
+}
+
 func TestAMemberGetsExactlyWhatIsPublishedWhileItIsIn(t *testing.T) {
 	for _, shards := range []int{1, 3} {
 		t.Run(fmt.Sprint(shards, " shards"), func(t *testing.T) {

@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -22,7 +23,15 @@ type shard struct {
 	// Owned by the dispatcher.
 	ops    []op    // being applied; empty, to be reused, between two dispatchers
 	dirty  []*part // those with frames that are not delivered yet
-	frames []Frame // of the batch that is being delivered
+	frames []Frame // of the batches that are being delivered
+	round  uint32  // counts calls of deliverTogether, see Member.round
+
+	// For deliverTogether. Indices are those of dirty.
+	batches  []Batch // of the parts
+	due      []int   // indices of the parts of a member, in order
+	joinedOf []int   // indices of the parts whose batches are joined
+	joined   []Batch // their batches
+	together []Frame // frames of these
 
 	// Written by the dispatcher.
 	deliveries atomic.Uint64
@@ -211,14 +220,12 @@ func (s *shard) collect(i int32) {
 
 // deliverAll delivers the frames of all parts.
 func (s *shard) deliverAll() {
-	for _, p := range s.dirty {
-		s.deliver(p)
+	if len(s.dirty) > 1 {
+		s.deliverTogether()
+	} else if len(s.dirty) == 1 {
+		s.deliver(s.dirty[0])
 	}
-	clear(s.dirty)
-	if cap(s.dirty) > maxKept {
-		s.dirty = nil
-	}
-	s.dirty = s.dirty[:0]
+	s.dirty = emptied(s.dirty)
 }
 
 // deliver delivers the frames of p that were collected to its members, as one batch.
@@ -227,33 +234,121 @@ func (s *shard) deliver(p *part) {
 		return
 	}
 	b := s.batch(p)
-	p.count, p.bytes = 0, 0
 	for _, m := range p.members {
 		m.receiver.Receive(b)
 	}
-	s.deliveries.Add(uint64(len(b.Frames) * len(p.members)))
-	s.measure(b.Frames)
-	clear(s.frames)
-	if cap(s.frames) > maxKept {
-		s.frames = nil
-	}
-	s.frames = s.frames[:0]
+	s.delivered(p, b)
+	s.frames = emptied(s.frames)
 }
 
-// batch returns the frames of p that were collected. The frames are valid until the next
-// call.
+// deliverTogether delivers the frames of all parts. A member of several of them receives
+// these batches joined: a write costs much more than to copy its bytes.
+func (s *shard) deliverTogether() {
+	s.round++
+	for i, p := range s.dirty {
+		b := Batch{}
+		if p.count > 0 && p.batch == 0 {
+			b = s.batch(p)
+			p.batch = int32(i + 1)
+		}
+		s.batches = append(s.batches, b)
+	}
+	for i, p := range s.dirty {
+		if len(s.batches[i].Frames) == 0 {
+			continue
+		}
+		for _, m := range p.members {
+			switch {
+			case len(m.seats) == 1:
+				m.receiver.Receive(s.batches[i])
+			case m.round != s.round:
+				m.round = s.round
+				s.deliverJoined(m)
+			}
+		}
+	}
+	for i, p := range s.dirty {
+		if b := s.batches[i]; len(b.Frames) > 0 {
+			p.batch = 0
+			s.delivered(p, b)
+		}
+	}
+	s.batches, s.frames = emptied(s.batches), emptied(s.frames)
+	s.joined, s.together, s.joinedOf = emptied(s.joined), emptied(s.together), emptied(s.joinedOf)
+}
+
+// deliverJoined delivers the batches of all parts of m, in the order of dirty.
+func (s *shard) deliverJoined(m *Member) {
+	s.due = s.due[:0]
+	for i := range m.seats {
+		if at := m.seats[i].part.batch; at > 0 {
+			s.due = append(s.due, int(at-1))
+		}
+	}
+	slices.Sort(s.due)
+	if !slices.Equal(s.due, s.joinedOf) { // members in the same parts share the batches
+		s.join()
+	}
+	for _, b := range s.joined {
+		m.receiver.Receive(b)
+	}
+}
+
+// join joins the batches of the parts in s.due.
+func (s *shard) join() {
+	s.joinedOf = append(s.joinedOf[:0], s.due...)
+	s.joined, s.together = emptied(s.joined), emptied(s.together)
+	for due := s.due; len(due) > 0; {
+		size, n := len(s.batches[due[0]].Bytes), 1
+		for n < len(due) && size+len(s.batches[due[n]].Bytes) <= maxJoined {
+			size += len(s.batches[due[n]].Bytes)
+			n++
+		}
+		b := s.batches[due[0]]
+		if n > 1 {
+			b.Bytes = make([]byte, 0, size)
+			from := len(s.together)
+			for _, at := range due[:n] {
+				b.Bytes = append(b.Bytes, s.batches[at].Bytes...)
+				s.together = append(s.together, s.batches[at].Frames...)
+			}
+			b.Frames = s.together[from:]
+		}
+		s.joined = append(s.joined, b)
+		due = due[n:]
+	}
+}
+
+// delivered notes that b, the frames of p that were collected, is delivered.
+func (s *shard) delivered(p *part, b Batch) {
+	p.count, p.bytes = 0, 0
+	s.deliveries.Add(uint64(len(b.Frames) * len(p.members)))
+	s.measure(b.Frames)
+}
+
+// emptied returns an empty slice. It has the array of list, unless that is large.
+func emptied[T any](list []T) []T {
+	clear(list)
+	if cap(list) > maxKept {
+		return nil
+	}
+	return list[:0]
+}
+
+// batch returns the frames of p that were collected. They are valid until s.frames is
+// emptied.
 func (s *shard) batch(p *part) Batch {
 	if p.count == 1 {
 		frames := s.ops[p.first].frame[:]
 		return Batch{Bytes: frames[0].Bytes, Frames: frames}
 	}
-	bytes := make([]byte, 0, p.bytes)
+	bytes, from := make([]byte, 0, p.bytes), len(s.frames)
 	for i, n := p.first, p.count; n > 0; i, n = s.ops[i].next, n-1 {
 		f := s.ops[i].frame[0]
 		s.frames = append(s.frames, f)
 		bytes = append(bytes, f.Bytes...)
 	}
-	return Batch{Bytes: bytes, Frames: s.frames}
+	return Batch{Bytes: bytes, Frames: s.frames[from:len(s.frames):len(s.frames)]}
 }
 
 // measure records the latency of frames that are delivered now.
