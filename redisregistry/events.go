@@ -2,6 +2,7 @@ package redisregistry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -101,7 +102,16 @@ func before(a, b string) bool {
 // readEvents announces up to eventsAtOnce joins and leaves and returns how many it read.
 func (r *Registry) readEvents(ctx context.Context) (int, error) {
 	found, err := bounded(ctx, r.store, func(ctx context.Context) ([]redis.XMessage, error) {
-		return r.client.XRangeN(ctx, r.store.keys.events(), "("+r.eventLog.position, "+", eventsAtOnce).Result()
+		streams, err := r.client.XRead(ctx, &redis.XReadArgs{
+			Streams: []string{r.store.keys.events(), r.eventLog.position}, Count: eventsAtOnce, Block: -1, // do not wait
+		}).Result()
+		if errors.Is(err, redis.Nil) || err == nil && len(streams) == 0 {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return streams[0].Messages, nil
 	})
 	if err != nil {
 		if ctx.Err() == nil { // otherwise the registry shuts down

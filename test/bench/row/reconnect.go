@@ -43,7 +43,8 @@ func (l *Lab) reconnectSQLite(ctx context.Context, kind string) (Values, error) 
 	return l.reconnectBacked(ctx, config{kind: kind, backend: "sqlite", store: filepath.Join(dir, "history.db")}, cpuAndReads)
 }
 
-// reconnectRedis measures the reads of Redis' streams.
+// reconnectRedis measures the reads of the history in Redis' streams. Both servers read it with
+// XRANGE or XREVRANGE. This library reads joins and leaves with XREAD, which does not count.
 func (l *Lab) reconnectRedis(ctx context.Context, kind string) (Values, error) {
 	r, err := l.startRedis(ctx)
 	if err != nil {
