@@ -135,7 +135,7 @@ local function store(key, at, n, done)
 	end
 
 	local unset = sets > 0 and errorOf(try('HSET', positions, unpack(set)))
-	local era = era .. ' '
+	local head = era .. ' '
 	from = at + 2 * n
 	for i = 1, n do
 		local messages, first = ARGV[at + n + i - 1], line[i + 1]
@@ -147,15 +147,15 @@ local function store(key, at, n, done)
 		if stored > 0 and not unset then
 			local reply
 			if stored == 1 then
-				reply = try(command, KEYS[key + i], era .. first .. '\0' .. ARGV[from])
+				reply = try(command, KEYS[key + i], head .. first .. '\0' .. ARGV[from])
 			else
-				reply = try(command, KEYS[key + i], era .. first .. '\0' .. table.concat(ARGV, '\0', from, from + stored - 1))
+				reply = try(command, KEYS[key + i], head .. first .. '\0' .. table.concat(ARGV, '\0', from, from + stored - 1))
 			end
 			if type(reply) ~= 'number' then
 				stored, err = 0, errorOf(reply)
 			end
 		elseif unset then
-			stored, err = 0, err
+			stored = 0
 		end
 		if err then
 			line[i + 1] = format('%s %d %s', first, stored, err)
