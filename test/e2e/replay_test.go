@@ -460,3 +460,26 @@ func TestReplaysThatNeedNoReadAreBoundedByTimeToo(t *testing.T) {
 		}
 	})
 }
+
+// A history that is not in memory is read by several goroutines at the same time. With
+// -race the test fails if they share more than they may.
+func TestASocketResumesManyChannelsAtTheSameTime(t *testing.T) {
+	const channels = 20
+	s := chatserver.Serve(t, chat.WithHistory(newMeteredHistory(chat.MemoryLimits{})), chat.WithPresence(chat.PresenceToNobody))
+	var query []string
+	want := make(map[string]int)
+	for i := range channels {
+		channel := fmt.Sprint("news", i)
+		query = append(query, "channel", channel, "since", s.Publish(channel, "read")[0])
+		s.Publish(channel, "missed in "+channel)
+		want["missed in "+channel] = 1
+	}
+	ana := s.Dial("ana", query...)
+	got := make(map[string]int)
+	for range channels {
+		got[ana.Want("message").Content]++
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("how often each message was sent (-want +got):\n%s", diff)
+	}
+}
