@@ -270,7 +270,8 @@ func (p *replayPages) expire() {
 		}
 	}
 	if p.used.Len() > 0 {
-		p.sweep = time.AfterFunc(next.Sub(now), p.expire)
+		// Not at once for each page: a sweep looks at all.
+		p.sweep = time.AfterFunc(max(next.Sub(now), pageTime/10), p.expire)
 	}
 }
 

@@ -51,8 +51,9 @@ type Conn struct {
 	lost        bool       // Open could not take the connection over
 	pending     *handshake // not nil until Open answers it and takes the connection over
 	parked      atomic.Bool
-	heard       atomic.Bool // bytes arrived since the last Beat
-	handling    atomic.Bool // Handle runs: a pong that arrives meanwhile is not read
+	heard       atomic.Bool  // bytes arrived since the last Beat
+	handling    atomic.Bool  // Handle runs: a pong that arrives meanwhile is not read
+	asked       atomic.Int64 // when Gone last asked the kernel, see latency.Now
 
 	// Owned by the caller of Beat.
 	quiet bool // the kernel knows whether the peer's kernel acknowledges
@@ -64,7 +65,6 @@ type Conn struct {
 	last       int64           // when the last message arrived, Unix nanoseconds
 	extra      throttle.Bucket // for frames beyond one a message
 	early      []byte          // bytes that arrived with the handshake, until they are read
-	asked      time.Duration   // when Gone last asked the kernel, see latency.Now
 }
 
 // Out returns the writing side. It is corked until the caller uncorks it.
@@ -78,8 +78,7 @@ func (c *Conn) Subprotocol() string { return c.subprotocol }
 const recent = 100 * time.Microsecond
 
 // Gone reports whether the peer has closed its end, as far as the kernel knew within the
-// last 100 µs. The goroutine of the HTTP handler calls it before Serve; after that a reader
-// notices.
+// last 100 µs. It is safe for concurrent use before Serve; after that a reader notices.
 func (c *Conn) Gone() bool {
 	if c.pending != nil {
 		select {
@@ -93,10 +92,10 @@ func (c *Conn) Gone() bool {
 		return false
 	}
 	now := latency.Now()
-	if c.asked > 0 && now-c.asked < recent {
+	if asked := c.asked.Load(); asked > 0 && now-time.Duration(asked) < recent {
 		return false
 	}
-	c.asked = now
+	c.asked.Store(int64(now))
 	return c.out.hungUp()
 }
 

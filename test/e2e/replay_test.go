@@ -460,3 +460,52 @@ func TestReplaysThatNeedNoReadAreBoundedByTimeToo(t *testing.T) {
 		}
 	})
 }
+
+// A history that is not in memory is read by several goroutines at the same time. With
+// -race the test fails if they share more than they may.
+func TestASocketResumesManyChannelsAtTheSameTime(t *testing.T) {
+	const channels = 20
+	s := chatserver.Serve(t, chat.WithHistory(newMeteredHistory(chat.MemoryLimits{})), chat.WithPresence(chat.PresenceToNobody))
+	var query []string
+	want := make(map[string]int)
+	for i := range channels {
+		channel := fmt.Sprint("news", i)
+		query = append(query, "channel", channel, "since", s.Publish(channel, "read")[0])
+		s.Publish(channel, "missed in "+channel)
+		want["missed in "+channel] = 1
+	}
+	ana := s.Dial("ana", query...)
+	got := make(map[string]int)
+	for range channels {
+		got[ana.Want("message").Content]++
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("how often each message was sent (-want +got):\n%s", diff)
+	}
+}
+
+// Each sweep looks at all pages that are kept. So pages that were read one after the other
+// must not cost a sweep each.
+func TestPagesAreFreedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pages, apart = 50, 10 * time.Millisecond
+		s := chatserver.ServePipes(t, chat.WithPresence(chat.PresenceToNobody))
+		for i := range pages {
+			channel := fmt.Sprint("c", i)
+			c := s.Dial(fmt.Sprint("user", i), "channel", channel, "since", s.Publish(channel, "1", "2")[0])
+			c.WantText("2")
+			c.HangUp()
+			<-time.After(apart)
+		}
+		kept, times := s.Stats().ReplayBytes, 0
+		for range 700 {
+			<-time.After(apart)
+			if now := s.Stats().ReplayBytes; now != kept {
+				kept, times = now, times+1
+			}
+		}
+		if kept != 0 || times > pages/5 {
+			t.Errorf("pages were freed %d times, and %d bytes are left; want %d times at most, and none", times, kept, pages/5)
+		}
+	})
+}
