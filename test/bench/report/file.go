@@ -88,14 +88,25 @@ type figure struct {
 // measured is a measure in JSON.
 type measured struct {
 	ID      string            `json:"id"`
+	Date    string            `json:"date"`
 	Title   string            `json:"title,omitempty"`
 	Unit    string            `json:"unit,omitempty"`
 	Servers map[string]figure `json:"servers"`
 	Targets []Verdict         `json:"targets,omitempty"`
 }
 
+// Dates are the days on which measures were measured, by the measure's id.
+type Dates map[string]string
+
+// Update sets the date of the measures of newer.
+func (d Dates) Update(newer Results, on time.Time) {
+	for id := range newer {
+		d[id] = on.Format(time.DateOnly)
+	}
+}
+
 // Write writes bench.json, bench.svg and bench.md into a directory.
-func Write(dir string, s Setting, r Results, kinds []string) error {
+func Write(dir string, s Setting, r Results, dates Dates, kinds []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -104,7 +115,7 @@ func Write(dir string, s Setting, r Results, kinds []string) error {
 		Measures []measured `json:"measures"`
 	}{Setting: s}
 	for _, m := range r.inOrder() {
-		one := measured{ID: m.ID, Title: m.Title, Unit: m.Unit, Servers: make(map[string]figure)}
+		one := measured{ID: m.ID, Date: dates[m.ID], Title: m.Title, Unit: m.Unit, Servers: make(map[string]figure)}
 		for kind, runs := range r[m.ID] {
 			if sum := stats.Of(runs); sum.Valid() {
 				one.Servers[kind] = figure{sum, slices.DeleteFunc(slices.Clone(runs), math.IsNaN)}
@@ -128,37 +139,38 @@ func Write(dir string, s Setting, r Results, kinds []string) error {
 		return err
 	}
 	var page bytes.Buffer
-	if err := Page(&page, s, r, kinds); err != nil {
+	if err := Page(&page, s, r, dates, kinds); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "bench.md"), page.Bytes(), 0o644)
 }
 
-// Read returns the results in a bench.json, without its failed runs, so that single rows can
-// be measured again. Without such a file there are none.
-func Read(dir string) (Results, error) {
+// Read returns the results in a bench.json and their dates, without its failed runs, so that
+// single rows can be measured again. Without such a file there are none.
+func Read(dir string) (Results, Dates, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "bench.json"))
 	if errors.Is(err, os.ErrNotExist) {
-		return Results{}, nil
+		return Results{}, Dates{}, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var before struct {
 		Measures []measured `json:"measures"`
 	}
 	if err := json.Unmarshal(b, &before); err != nil {
-		return nil, fmt.Errorf("report: reading bench.json: %w", err)
+		return nil, nil, fmt.Errorf("report: reading bench.json: %w", err)
 	}
-	r := make(Results)
+	r, dates := make(Results), make(Dates)
 	for _, m := range before.Measures {
+		dates[m.ID] = m.Date
 		for kind, f := range m.Servers {
 			for i, v := range f.Runs {
 				r.Set(m.ID, kind, i, v)
 			}
 		}
 	}
-	return r, nil
+	return r, dates, nil
 }
 
 // Update replaces measures by those of newer.
@@ -167,19 +179,19 @@ func (r Results) Update(newer Results) {
 }
 
 // Page returns the table, and where and when it was measured, in Markdown.
-func Page(w io.Writer, s Setting, r Results, kinds []string) error {
+func Page(w io.Writer, s Setting, r Results, dates Dates, kinds []string) error {
 	versions := make([]string, 0, len(s.Versions))
 	for path, version := range s.Versions {
 		versions = append(versions, path+" "+version)
 	}
 	slices.Sort(versions)
-	_, err := fmt.Fprintf(w, "# What `make bench` measured\n\n%s, %d cores of %s, Linux %s, %s.\n%s.\n\n"+
+	_, err := fmt.Fprintf(w, "# What `make bench` measured\n\nLast on %s, %d cores of %s, Linux %s, %s.\n%s.\n\n"+
 		"[How it measures](../../test/bench/README.md) · [bench.json](bench.json)\n\n![the same as a picture](bench.svg)\n\n",
 		s.Date.Format(time.DateOnly), s.Cores, s.CPU, s.Kernel, s.Go, strings.Join(versions, ", "))
 	if err != nil {
 		return err
 	}
-	return Table(w, r, kinds)
+	return table(w, r, dates, kinds)
 }
 
 // inOrder returns the measures with results: those of the table, then the series.

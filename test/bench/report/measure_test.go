@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -96,14 +98,16 @@ func TestPictureIsXML(t *testing.T) {
 
 func TestRowsThatAreNotRunAgainAreKept(t *testing.T) {
 	dir := t.TempDir()
-	before, err := Read(dir)
+	before, dates, err := Read(dir)
 	if err != nil || len(before) > 0 {
 		t.Fatalf("of an empty directory: %v, %v", before, err)
 	}
-	if err := Write(dir, Setting{Date: time.Unix(0, 0)}, sample(), peer.Kinds); err != nil {
+	day := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
+	dates.Update(sample(), day)
+	if err := Write(dir, Setting{Date: day}, sample(), dates, peer.Kinds); err != nil {
 		t.Fatal(err)
 	}
-	all, err := Read(dir)
+	all, dates, err := Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,5 +121,16 @@ func TestRowsThatAreNotRunAgainAreKept(t *testing.T) {
 	want["fanout.1"] = map[string][]float64{"chat": {1}}
 	if diff := cmp.Diff(want, all); diff != "" {
 		t.Errorf("updated (-want +got):\n%s", diff)
+	}
+	dates.Update(newer, day.AddDate(0, 0, 4))
+	if err := Write(dir, Setting{Date: day.AddDate(0, 0, 4)}, all, dates, peer.Kinds); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(dir, "bench.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "| 2026-11-29 |") {
+		t.Errorf("no line that was measured on the second day:\n%s", page)
 	}
 }

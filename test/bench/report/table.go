@@ -12,9 +12,15 @@ import (
 // Table writes one line per measure, in Markdown: each server's median with the lowest and
 // the highest of its runs and, for other servers, ours divided by theirs; then the targets
 // and whether they are met.
-func Table(w io.Writer, r Results, kinds []string) error {
+func Table(w io.Writer, r Results, kinds []string) error { return table(w, r, nil, kinds) }
+
+// table is Table with a column for the dates, unless they are nil.
+func table(w io.Writer, r Results, dates Dates, kinds []string) error {
 	kinds = r.Measured(kinds)
 	lines := [][]string{append(append([]string{"measure", "unit"}, kinds...), "target", "holds")}
+	if dates != nil {
+		lines[0] = append(lines[0], "measured")
+	}
 	for _, m := range Measures {
 		if r[m.ID] == nil {
 			continue
@@ -39,7 +45,11 @@ func Table(w io.Writer, r Results, kinds []string) error {
 			}
 			targets, holds = append(targets, text), append(holds, answer)
 		}
-		lines = append(lines, append(line, strings.Join(targets, "; "), strings.Join(holds, "; ")))
+		line = append(line, strings.Join(targets, "; "), strings.Join(holds, "; "))
+		if dates != nil {
+			line = append(line, dates[m.ID])
+		}
+		lines = append(lines, line)
 	}
 	return markdown(w, lines)
 }

@@ -128,10 +128,11 @@ func bench(ctx context.Context, args []string) error {
 	if o.out != "" && ctx.Err() == nil {
 		here, unread := report.Here(programs.Paths()...)
 		here.Quick = o.quick
-		all, unreadable := report.Read(o.out) // rows that were not run stay as they were
+		all, dates, unreadable := report.Read(o.out) // rows that were not run stay as they were
 		if unreadable == nil {
 			all.Update(results)
-			unreadable = report.Write(o.out, here, all, peer.Kinds)
+			dates.Update(results, here.Date)
+			unreadable = report.Write(o.out, here, all, dates, peer.Kinds)
 		}
 		err = errors.Join(err, unread, unreadable)
 	}
