@@ -47,13 +47,13 @@ type Conn struct {
 	raw         syscall.RawConn // of the socket below, nil if it cannot be parked
 	handler     Handler
 	subprotocol string
-	refused     bool       // Refuse answered, or Open failed: Serve ends the connection
-	lost        bool       // Open could not take the connection over
-	pending     *handshake // not nil until Open answers it and takes the connection over
-	parked      atomic.Bool
-	heard       atomic.Bool  // bytes arrived since the last Beat
-	handling    atomic.Bool  // Handle runs: a pong that arrives meanwhile is not read
+	refused     bool         // Refuse answered, or Open failed: Serve ends the connection
+	lost        bool         // Open could not take the connection over
+	pending     *handshake   // not nil until Open answers it and takes the connection over
 	asked       atomic.Int64 // when Gone last asked the kernel, see latency.Now
+	parked      atomic.Bool
+	heard       atomic.Bool // bytes arrived since the last Beat
+	handling    atomic.Bool // Handle runs: a pong that arrives meanwhile is not read
 
 	// Owned by the caller of Beat.
 	quiet bool // the kernel knows whether the peer's kernel acknowledges

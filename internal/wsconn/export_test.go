@@ -1,6 +1,12 @@
 package wsconn
 
-import "net"
+import (
+	"net"
+	"unsafe"
+)
+
+// ConnSize is the size of a Conn in bytes.
+const ConnSize = unsafe.Sizeof(Conn{})
 
 // NewOutbox makes the outbox of a connection that nobody reads.
 func NewOutbox(conn net.Conn, s *Server) *Outbox {
