@@ -18,7 +18,7 @@ type nodes struct {
 }
 
 // withNodes starts two nodes and a Redis server, runs fn on them and stops them. The three
-// processes share all cores, so the slowest of them does not hold an idle core.
+// processes share all cores, so one that waits leaves its core to the others.
 func (l *Lab) withNodes(ctx context.Context, kind string, who crowd, fn func(*nodes) error) error {
 	r, err := l.startRedis(ctx)
 	if err != nil {
