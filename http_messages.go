@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -188,8 +187,9 @@ func (s *Service) servePublish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// The message is published even if the client disconnects.
-	ctx, cancel := lazyctx.WithTimeout(context.WithoutCancel(r.Context()), portTimeout)
-	defer cancel()
+	ctx := new(lazyctx.Context)
+	ctx.StartDetached(r.Context(), portTimeout)
+	defer ctx.Cancel()
 	m, err := s.publishAs(ctx, who, channel, body.Content)
 	if err != nil {
 		s.rejectRequest(w, r, err)
