@@ -29,10 +29,11 @@ const (
 	// maxInbox is how many bytes may wait for a dispatcher before Wait blocks.
 	maxInbox = 4 << 20
 	// maxLate is how many ops wait for a dispatcher that has not begun before Wait yields to
-	// it. Without that a publisher that never blocks would fill the inbox for 10 ms, on a
-	// machine whose cores are all busy: memory that is no longer in the caches when it is
-	// read.
-	maxLate = maxKept / 2
+	// it, in all shards together, but no fewer than leastLate in one. Without that a publisher
+	// that never blocks would fill the inboxes for 10 ms, on a machine whose cores are all
+	// busy: memory that is no longer in the caches when it is read.
+	maxLate   = maxKept / 2
+	leastLate = 32
 	// maxNoted is how many joins and leaves wait before they start a dispatcher.
 	maxNoted = 256
 	// maxKept is the capacity up to which a dispatcher reuses its slices. It does not keep
@@ -77,7 +78,7 @@ func NewHub(n int) *Hub {
 	}
 	h := &Hub{shards: make([]*shard, n)}
 	for i := range h.shards {
-		h.shards[i] = new(shard)
+		h.shards[i] = &shard{most: max(leastLate, maxLate/n)}
 	}
 	return h
 }

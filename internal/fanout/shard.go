@@ -15,6 +15,7 @@ type shard struct {
 	inbox   []op
 	running bool          // a dispatcher runs, or will
 	begun   bool          // it has taken ops
+	most    int           // see maxLate; never changes
 	room    chan struct{} // not nil while wait blocks; closed when the inbox is taken
 
 	bytes atomic.Int64 // of the frames in inbox; mu is held to change it
@@ -84,7 +85,7 @@ func (s *shard) publish(p *part, frames []Frame) {
 	}
 	s.bytes.Add(int64(bytes))
 	s.start()
-	if len(s.inbox) >= maxLate && !s.begun {
+	if len(s.inbox) >= s.most && !s.begun {
 		s.late.Store(true)
 	}
 	s.mu.Unlock()
